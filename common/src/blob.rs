@@ -1,0 +1,86 @@
+//! Bytes as they appear in JSON: a plain string where they are UTF-8,
+//! `{"base64": "…"}` where they are not. Pure.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// Bytes of a process's input or output; any value, UTF-8 or not.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Blob(pub Vec<u8>);
+
+impl Blob {
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<&str> for Blob {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().to_vec())
+    }
+}
+
+#[derive(Serialize)]
+struct Base64 {
+    base64: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Text(String),
+    Base64 { base64: String },
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => Base64 { base64: STANDARD.encode(&self.0) }.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => Ok(Self(text.into_bytes())),
+            Form::Base64 { base64 } => {
+                let bytes = STANDARD
+                    .decode(base64)
+                    .map_err(|error| D::Error::custom(format!("bad base64: {error}")))?;
+                Ok(Self(bytes))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_survive(bytes: Vec<u8>) {
+            let blob = Blob(bytes);
+            let json = serde_json::to_string(&blob).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Blob>(&json).unwrap(), blob);
+        }
+    }
+
+    #[test]
+    fn utf8_is_a_plain_string_and_the_rest_is_base64() {
+        assert_eq!(serde_json::to_string(&Blob::from("grüß")).unwrap(), "\"grüß\"");
+        assert_eq!(serde_json::to_string(&Blob(vec![0xff])).unwrap(), r#"{"base64":"/w=="}"#);
+    }
+}

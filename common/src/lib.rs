@@ -1,0 +1,16 @@
+//! The vocabulary both sides of Clutch share.
+//!
+//! Ids, tasks and their outcomes, the wire they travel in, the broker topology
+//! as data, and the broker seam ([`link`]) with its transports. Only
+//! [`link::amqp`] does network IO; everything else here is pure, except
+//! [`clock`] (reads the clock) and [`logging`] (sets up tracing).
+
+pub mod blob;
+pub mod clock;
+pub mod id;
+pub mod link;
+pub mod logging;
+pub mod result;
+pub mod task;
+pub mod topology;
+pub mod wire;

@@ -1,0 +1,199 @@
+//! The broker's seam: what Clutch asks of a message broker, and how one fails.
+//!
+//! Everything above this file speaks to [`Transport`], [`Connection`],
+//! [`Inlet`] and [`Outlet`], and does not know which transport it is on.
+//! Nothing of a connection outlives it: a [`Tag`] or a [`Ticket`] means
+//! nothing on the next one.
+
+pub mod amqp;
+mod fault;
+
+pub use fault::Fault;
+
+use crate::topology::Topology;
+use async_trait::async_trait;
+use std::time::Duration;
+
+/// How to reach a broker; the terms that the service chose at provisioning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// A peer that is silent for two of these is taken for dead.
+    pub heartbeat: Duration,
+    /// How long a connection may stay blocked by the broker before that counts
+    /// as a fault.
+    pub blocked_timeout: Duration,
+    /// How long connecting (TCP, TLS and the protocol's handshake) may take.
+    pub connect_timeout: Duration,
+    /// How long the broker may take to answer a request or confirm a message.
+    pub confirm_timeout: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            blocked_timeout: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(20),
+            confirm_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A broker that can be connected to.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Opens a connection. `name` is what an operator sees at the broker.
+    async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault>;
+
+    /// The address, without secrets, for messages to people.
+    fn address(&self) -> String;
+}
+
+/// One connection. Consuming and publishing use one each: a broker short of
+/// memory or disk blocks a publishing connection as a whole, acknowledgements
+/// included.
+#[async_trait]
+pub trait Connection: Send + Sync {
+    /// Declares exchanges, queues and bindings. Idempotent.
+    async fn declare(&self, topology: &Topology) -> Result<(), Fault>;
+
+    /// Takes the lease and starts consuming.
+    async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault>;
+
+    /// Opens a way to publish with confirms.
+    async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
+
+    /// Closes the connection in order, waiting a moment for the broker. What
+    /// was delivered and not settled goes back to its queue.
+    async fn close(&self);
+}
+
+/// How to consume.
+#[derive(Clone, Debug)]
+pub struct InletOptions {
+    /// The queue.
+    pub queue: String,
+    /// How many unsettled deliveries the broker may have under way.
+    pub prefetch: u16,
+    /// The lease to hold while consuming; none for a queue that several may
+    /// drain at once.
+    pub lease: Option<String>,
+}
+
+/// Names a delivery on the connection it came by; they grow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Tag(pub u64);
+
+/// A message that arrived and waits to be settled.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its name for settling it.
+    pub tag: Tag,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// A message as both directions see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Unique per message published.
+    pub message_id: Option<String>,
+    /// The task it is about, where it is about one.
+    pub correlation_id: Option<String>,
+    /// What it carries ([`crate::wire::TASKS_TYPE`] …).
+    pub kind: Option<String>,
+    /// When it was made, in milliseconds since the Unix epoch (AMQP keeps
+    /// seconds).
+    pub timestamp_ms: Option<u64>,
+    /// The envelope.
+    pub body: Vec<u8>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The exchange; empty for the default one, which routes by queue name.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
+/// The consuming end of a connection.
+#[async_trait]
+pub trait Inlet: Send {
+    /// Waits for a delivery, and takes up to `max` that are there. Cancelling
+    /// the wait loses nothing.
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
+
+    /// Acknowledges every unsettled delivery up to and including `up_to`.
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault>;
+
+    /// Refuses one delivery: the broker moves it to the dead-letter queue.
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault>;
+}
+
+/// Names a published message until it is settled; they grow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// What became of a published message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The broker has it, durably, in at least one queue.
+    Confirmed,
+    /// No queue takes it. The reason is the broker's.
+    Returned(String),
+    /// The broker refused it (a full queue that rejects publishing).
+    Refused,
+    /// It may or may not have arrived: publish it again.
+    Doubt,
+}
+
+/// The publishing end of a connection. Every message is persistent and
+/// mandatory.
+#[async_trait]
+pub trait Outlet: Send {
+    /// Sends a message; it is settled later, by [`Outlet::settled`].
+    async fn publish(
+        &mut self,
+        destination: &Destination,
+        message: Message,
+    ) -> Result<Ticket, Fault>;
+
+    /// Waits until at least one published message is settled and returns all
+    /// that are; waits for ever when none is open. Cancelling the wait loses
+    /// nothing. A message open for longer than [`Terms::confirm_timeout`] is a
+    /// [`Fault::ConfirmTimeout`].
+    async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault>;
+
+    /// How many published messages are not settled.
+    fn open(&self) -> usize;
+}
+
+/// A broker URL that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidUrl {
+    /// It does not parse.
+    #[error(
+        "the broker URL cannot be read: {0}; expected something like amqp://user:password@host:5672/vhost"
+    )]
+    Unreadable(String),
+    /// No transport has that scheme.
+    #[error("the broker URL has the scheme '{0}'; expected amqp or amqps")]
+    Scheme(String),
+}
+
+/// Chooses the transport by the URL's scheme.
+///
+/// # Errors
+/// When the URL does not parse or no transport has its scheme. The error never
+/// holds the URL's password.
+pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transport>, InvalidUrl> {
+    let parsed = url::Url::parse(url).map_err(|error| InvalidUrl::Unreadable(error.to_string()))?;
+    match parsed.scheme() {
+        "amqp" | "amqps" => Ok(std::sync::Arc::new(amqp::Amqp::new(parsed, terms.clone())?)),
+        other => Err(InvalidUrl::Scheme(other.to_owned())),
+    }
+}

@@ -1,0 +1,179 @@
+//! What became of a task. Pure.
+
+use crate::blob::Blob;
+use crate::id::{Attempt, EndpointId, StateId, TaskId};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// The one recorded end of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The process exited with code 0.
+    Succeeded,
+    /// The process exited with another code, died by a signal, or could not
+    /// be started.
+    Failed,
+    /// The process was stopped at its walltime.
+    TimedOut,
+    /// The task was cancelled.
+    Cancelled,
+    /// The task could not be accepted; it did not run.
+    Rejected,
+    /// The task's expiry came before its start; it did not run.
+    Expired,
+    /// The endpoint crashed while the task ran, and it must not run again.
+    Interrupted,
+    /// The task took its endpoint down too many times.
+    Poisoned,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the contract.
+    pub const ALL: [Self; 8] = [
+        Self::Succeeded,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Rejected,
+        Self::Expired,
+        Self::Interrupted,
+        Self::Poisoned,
+    ];
+
+    /// The name it has on the wire, in the API and in listings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Interrupted => "interrupted",
+            Self::Poisoned => "poisoned",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Outcome {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|outcome| outcome.as_str() == text)
+            .ok_or_else(|| format!("'{text}' is not an outcome"))
+    }
+}
+
+/// The result of one attempt at one task.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The task.
+    pub task_id: TaskId,
+    /// The attempt this is the result of.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The exit code, where the process exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended the process, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Why, in words, wherever exit code and signal do not say it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Standard output; head and tail around a mark where it was too long.
+    #[serde(default, skip_serializing_if = "Blob::is_empty")]
+    pub stdout: Blob,
+    /// How many bytes of standard output were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stdout_omitted: u64,
+    /// Standard error; head and tail around a mark where it was too long.
+    #[serde(default, skip_serializing_if = "Blob::is_empty")]
+    pub stderr: Blob,
+    /// How many bytes of standard error were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stderr_omitted: u64,
+    /// When the process started, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at_ms: Option<u64>,
+    /// When the attempt ended, in milliseconds since the Unix epoch.
+    pub ended_at_ms: u64,
+    /// CPU time of the process and the children it waited for, user and
+    /// system, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    /// Peak resident memory of the largest process, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+    /// The endpoint that ran it.
+    pub endpoint_id: EndpointId,
+    /// The state folder that the endpoint kept it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_id: Option<StateId>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl TaskResult {
+    /// A result of a task that did not run.
+    #[must_use]
+    pub fn not_run(
+        attempt: Attempt,
+        outcome: Outcome,
+        reason: String,
+        endpoint_id: EndpointId,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            task_id: attempt.task_id,
+            attempt: attempt.attempt,
+            outcome,
+            exit_code: None,
+            signal: None,
+            reason: Some(reason),
+            stdout: Blob::default(),
+            stdout_omitted: 0,
+            stderr: Blob::default(),
+            stderr_omitted: 0,
+            started_at_ms: None,
+            ended_at_ms: now_ms,
+            cpu_ms: None,
+            peak_memory_bytes: None,
+            endpoint_id,
+            state_id: None,
+        }
+    }
+
+    /// The attempt this is the result of.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        Attempt { task_id: self.task_id, attempt: self.attempt }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_have_one_spelling_everywhere() {
+        for outcome in Outcome::ALL {
+            assert_eq!(outcome.as_str().parse(), Ok(outcome));
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+        }
+    }
+}

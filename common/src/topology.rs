@@ -1,0 +1,213 @@
+//! The broker's queues, exchanges and bindings, as data. Pure.
+//!
+//! Only the service declares these. An endpoint declares nothing but its own
+//! lease: a short-lived exclusive queue that lives and dies with the connection
+//! that consumes.
+
+use crate::id::EndpointId;
+use serde::{Deserialize, Serialize};
+
+/// The topic exchange that every endpoint publishes results to.
+pub const RESULTS_EXCHANGE: &str = "results";
+/// The durable queue that the service collects results from.
+pub const RESULTS_QUEUE: &str = "results";
+/// What binds [`RESULTS_QUEUE`] to [`RESULTS_EXCHANGE`].
+pub const RESULTS_PATTERN: &str = "*.results";
+/// The exchange that refused messages go to.
+pub const DEAD_LETTER_EXCHANGE: &str = "dead-letters";
+/// The durable queue that keeps refused messages.
+pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
+/// Kept free for what is not a result (progress, announcements).
+pub const EVENTS_EXCHANGE: &str = "events";
+
+/// How often a quorum queue delivers a message again before it is
+/// dead-lettered. A cut connection counts as one delivery of everything
+/// unacknowledged on it, and `RabbitMQ` 4 drops at 20 by default: too few for a
+/// link that flaps, so ours is far above what a bad day brings.
+pub const DELIVERY_LIMIT: i64 = 1000;
+
+/// The queue that holds an endpoint's tasks.
+#[must_use]
+pub fn tasks_queue(id: EndpointId) -> String {
+    format!("{id}.tasks")
+}
+
+/// The only routing key an endpoint may publish results with.
+#[must_use]
+pub fn results_key(id: EndpointId) -> String {
+    format!("{id}.results")
+}
+
+/// The exclusive queue that the one active instance of an endpoint holds.
+#[must_use]
+pub fn lease_queue(id: EndpointId) -> String {
+    format!("{id}.lease")
+}
+
+/// Kept free for messages to an endpoint that are not tasks (cancellation).
+#[must_use]
+pub fn control_queue(id: EndpointId) -> String {
+    format!("{id}.control")
+}
+
+/// How the broker keeps a queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueKind {
+    /// On one node's disk.
+    #[default]
+    Classic,
+    /// Replicated over the nodes of a cluster.
+    Quorum,
+}
+
+impl QueueKind {
+    /// The broker's own name for it (`x-queue-type`).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+        }
+    }
+}
+
+/// The kind of an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExchangeKind {
+    /// Routes by pattern.
+    Topic,
+    /// Routes everything to every binding.
+    Fanout,
+}
+
+/// A durable exchange.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+}
+
+/// The value of a queue argument.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Argument {
+    /// A string.
+    Text(String),
+    /// A signed 64-bit integer.
+    Number(i64),
+    /// A flag.
+    Flag(bool),
+}
+
+/// A durable queue with its arguments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// `x-…` arguments, in the order they are declared.
+    pub arguments: Vec<(&'static str, Argument)>,
+}
+
+/// A binding of a queue to an exchange.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// The queue.
+    pub queue: String,
+    /// The exchange.
+    pub exchange: String,
+    /// The binding key.
+    pub key: String,
+}
+
+/// What is to be declared, in order: exchanges, queues, bindings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Topology {
+    /// Exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// Queues.
+    pub queues: Vec<Queue>,
+    /// Bindings.
+    pub bindings: Vec<Binding>,
+}
+
+/// What all endpoints share: results and dead letters.
+#[must_use]
+pub fn shared(kind: QueueKind) -> Topology {
+    let exchange = |name: &str, kind| Exchange { name: name.to_owned(), kind };
+    let binding = |queue: &str, exchange: &str, key: &str| Binding {
+        queue: queue.to_owned(),
+        exchange: exchange.to_owned(),
+        key: key.to_owned(),
+    };
+    Topology {
+        exchanges: vec![
+            exchange(RESULTS_EXCHANGE, ExchangeKind::Topic),
+            exchange(DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
+        ],
+        queues: vec![
+            Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments: vec![queue_type(kind)] },
+            dead_lettered(RESULTS_QUEUE.to_owned(), kind),
+        ],
+        bindings: vec![
+            binding(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, ""),
+            binding(RESULTS_QUEUE, RESULTS_EXCHANGE, RESULTS_PATTERN),
+        ],
+    }
+}
+
+/// What one endpoint needs besides [`shared`]: its task queue.
+#[must_use]
+pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
+    let mut queue = dead_lettered(tasks_queue(id), kind);
+    if kind == QueueKind::Quorum {
+        queue.arguments.push(("x-single-active-consumer", Argument::Flag(true)));
+    }
+    Topology { queues: vec![queue], ..Topology::default() }
+}
+
+fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
+    ("x-queue-type", Argument::Text(kind.as_str().to_owned()))
+}
+
+/// A queue whose refused messages are kept. Only quorum queues count
+/// deliveries, and only they can promise that a dead letter is not lost on its
+/// way, which asks for `reject-publish`.
+fn dead_lettered(name: String, kind: QueueKind) -> Queue {
+    let text = |value: &str| Argument::Text(value.to_owned());
+    let mut arguments =
+        vec![queue_type(kind), ("x-dead-letter-exchange", text(DEAD_LETTER_EXCHANGE))];
+    if kind == QueueKind::Quorum {
+        arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
+        arguments.push(("x-dead-letter-strategy", text("at-least-once")));
+        arguments.push(("x-overflow", text("reject-publish")));
+    }
+    Queue { name, arguments }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_contract() {
+        let id: EndpointId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
+        assert_eq!(tasks_queue(id), "01890a5d-ac96-774b-bcce-b302099a8057.tasks");
+        assert_eq!(results_key(id), "01890a5d-ac96-774b-bcce-b302099a8057.results");
+        assert_eq!(lease_queue(id), "01890a5d-ac96-774b-bcce-b302099a8057.lease");
+        assert_eq!(control_queue(id), "01890a5d-ac96-774b-bcce-b302099a8057.control");
+    }
+
+    #[test]
+    fn every_queue_is_dead_lettered_but_the_dead_letter_queue_itself() {
+        for kind in [QueueKind::Classic, QueueKind::Quorum] {
+            let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
+            for queue in queues {
+                let dead_lettered =
+                    queue.arguments.iter().any(|(name, _)| *name == "x-dead-letter-exchange");
+                assert_eq!(dead_lettered, queue.name != DEAD_LETTER_QUEUE, "{}", queue.name);
+            }
+        }
+    }
+}

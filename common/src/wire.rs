@@ -1,0 +1,284 @@
+//! Encodes and decodes the messages of `design/0002-wire.md`. Pure.
+//!
+//! A body is a JSON envelope `{"version": 1, "type": …, …}` that carries one or
+//! many tasks, or one or many results. Unknown fields are tolerated, unknown
+//! versions refused. One bad task in a message does not spoil the others: each
+//! is decoded by itself, and what cannot be read comes back with a reason and,
+//! where it can be found, its id.
+
+use crate::id::{Attempt, EndpointId, TaskId};
+use crate::result::TaskResult;
+use crate::task::Task;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The version of the envelope this build speaks.
+pub const VERSION: u32 = 1;
+/// The AMQP `type` of a message that carries tasks.
+pub const TASKS_TYPE: &str = "clutch.tasks";
+/// The AMQP `type` of a message that carries results.
+pub const RESULTS_TYPE: &str = "clutch.results";
+/// The AMQP `content_type` of every message.
+pub const CONTENT_TYPE: &str = "application/json";
+/// The largest body either side sends or takes, in bytes: `RabbitMQ` 4's
+/// default limit on a message.
+pub const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// Why a body, or one task in it, could not be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unreadable {
+    /// Which task it was about, where that could be read.
+    pub attempt: Option<Attempt>,
+    /// What is wrong with it, for whoever submitted it.
+    pub reason: String,
+}
+
+/// The tasks of a message, and what in it could not be read.
+#[derive(PartialEq, Debug, Default)]
+pub struct Tasks {
+    /// The tasks, in the order of the message.
+    pub tasks: Vec<Task>,
+    /// The rest.
+    pub unreadable: Vec<Unreadable>,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    version: Option<u32>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TasksOut<'a> {
+    version: u32,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    tasks: &'a [&'a Task],
+}
+
+#[derive(Deserialize)]
+struct TasksIn<'a> {
+    #[serde(borrow)]
+    tasks: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct LooseTask {
+    id: TaskId,
+    #[serde(default)]
+    attempt: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct ResultsIn {
+    results: Vec<TaskResult>,
+}
+
+/// Encodes tasks into one body.
+#[must_use]
+pub fn encode_tasks(tasks: &[&Task]) -> Vec<u8> {
+    encode(&TasksOut { version: VERSION, kind: TASKS_TYPE, tasks })
+}
+
+/// Encodes one result as it stands in an envelope. What [`pack_results`] takes.
+#[must_use]
+pub fn encode_result(result: &TaskResult) -> Vec<u8> {
+    encode(result)
+}
+
+/// Packs results, each encoded by [`encode_result`], into one body.
+#[must_use]
+pub fn pack_results<R: AsRef<[u8]>>(endpoint: EndpointId, results: &[R]) -> Vec<u8> {
+    let size: usize = results.iter().map(|result| result.as_ref().len() + 1).sum();
+    let mut body = Vec::with_capacity(size + 128);
+    body.extend_from_slice(
+        format!(
+            r#"{{"version":{VERSION},"type":"{RESULTS_TYPE}","endpoint":"{endpoint}","results":["#
+        )
+        .as_bytes(),
+    );
+    for (index, result) in results.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(result.as_ref());
+    }
+    body.extend_from_slice(b"]}");
+    body
+}
+
+/// Decodes one result as [`encode_result`] wrote it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, String> {
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// Decodes the body of a message that carries tasks. `correlation_id` is the
+/// message's property of that name: where the body cannot be read at all, it
+/// may still name the task.
+#[must_use]
+pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
+    let whole = |reason: String| Tasks {
+        tasks: Vec::new(),
+        unreadable: vec![Unreadable {
+            attempt: correlation_id
+                .and_then(|id| id.parse().ok())
+                .map(|task_id| Attempt { task_id, attempt: 1 }),
+            reason,
+        }],
+    };
+    if let Err(reason) = check_head(body, TASKS_TYPE) {
+        return whole(reason);
+    }
+    let raw: TasksIn<'_> = match serde_json::from_slice(body) {
+        Ok(raw) => raw,
+        Err(error) => return whole(format!("the list of tasks cannot be read: {error}")),
+    };
+    if raw.tasks.is_empty() {
+        return whole("the message carries no tasks".to_owned());
+    }
+    let mut decoded = Tasks::default();
+    for raw in raw.tasks {
+        match serde_json::from_str::<Task>(raw.get()) {
+            Ok(task) => decoded.tasks.push(task),
+            Err(error) => decoded.unreadable.push(Unreadable {
+                attempt: serde_json::from_str::<LooseTask>(raw.get()).ok().map(|loose| Attempt {
+                    task_id: loose.id,
+                    attempt: loose.attempt.unwrap_or(1),
+                }),
+                reason: format!("the task cannot be read: {error}"),
+            }),
+        }
+    }
+    decoded
+}
+
+/// Decodes the body of a message that carries results.
+///
+/// # Errors
+/// What is wrong with the body, in words.
+pub fn decode_results(body: &[u8]) -> Result<Vec<TaskResult>, String> {
+    check_head(body, RESULTS_TYPE)?;
+    serde_json::from_slice::<ResultsIn>(body)
+        .map(|decoded| decoded.results)
+        .map_err(|error| format!("the list of results cannot be read: {error}"))
+}
+
+fn check_head(body: &[u8], expected: &str) -> Result<(), String> {
+    if body.len() > MAX_BODY {
+        return Err(format!(
+            "the message has {} bytes, more than the limit of {MAX_BODY}: pass large data by file",
+            body.len()
+        ));
+    }
+    let head: Head = serde_json::from_slice(body)
+        .map_err(|error| format!("the body is not a JSON envelope: {error}"))?;
+    match head.version {
+        None => return Err("the envelope has no version".to_owned()),
+        Some(VERSION) => (),
+        Some(other) => {
+            return Err(format!(
+                "the envelope has version {other}, this build reads version {VERSION}"
+            ));
+        }
+    }
+    match head.kind.as_deref() {
+        Some(kind) if kind == expected => Ok(()),
+        Some(other) => Err(format!("the envelope is of type '{other}', expected '{expected}'")),
+        None => Err(format!("the envelope has no type, expected '{expected}'")),
+    }
+}
+
+#[allow(clippy::expect_used, reason = "our own types: string keys, no failing serializer")]
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("wire types always encode")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::Outcome;
+    use crate::task::Process;
+    use proptest::prelude::*;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    fn task(argv: Vec<String>) -> Task {
+        Task::new(TaskId::new(), Process { argv, ..Process::default() })
+    }
+
+    fn reason(body: &str) -> String {
+        let decoded = decode_tasks(body.as_bytes(), None);
+        assert!(decoded.tasks.is_empty());
+        decoded.unreadable[0].reason.clone()
+    }
+
+    proptest! {
+        #[test]
+        fn tasks_survive_the_wire(
+            argvs in prop::collection::vec(prop::collection::vec("\\PC{0,8}", 0..4), 1..4)
+        ) {
+            let tasks: Vec<Task> = argvs.into_iter().map(task).collect();
+            let body = encode_tasks(&tasks.iter().collect::<Vec<_>>());
+            let decoded = decode_tasks(&body, None);
+            prop_assert_eq!(decoded, Tasks { tasks, unreadable: vec![] });
+        }
+
+        #[test]
+        fn no_body_panics_and_every_body_gets_an_answer(body: Vec<u8>) {
+            let decoded = decode_tasks(&body, None);
+            prop_assert!(!decoded.tasks.is_empty() || !decoded.unreadable.is_empty());
+            prop_assert!(decode_results(&body).is_err());
+        }
+    }
+
+    #[test]
+    fn results_survive_the_wire() {
+        let endpoint = EndpointId::new();
+        let result = |n: u32| {
+            let attempt = Attempt { task_id: TaskId::new(), attempt: n };
+            TaskResult::not_run(attempt, Outcome::Expired, "late".into(), endpoint, 5)
+        };
+        let results = vec![result(1), result(2)];
+        let encoded: Vec<Vec<u8>> = results.iter().map(encode_result).collect();
+        assert_eq!(decode_results(&pack_results(endpoint, &encoded)).unwrap(), results);
+    }
+
+    #[test]
+    fn unknown_fields_are_tolerated_and_unknown_versions_refused() {
+        let body = format!(
+            r#"{{"version":1,"type":"clutch.tasks","extra":[],"tasks":[
+                {{"id":"{ID}","colour":"red","work":{{"process":{{"argv":["true"],"x":1}}}}}}]}}"#
+        );
+        assert_eq!(decode_tasks(body.as_bytes(), None).tasks.len(), 1);
+        assert!(reason(r#"{"version":2,"type":"clutch.tasks"}"#).contains("version 2"));
+        assert!(reason(r#"{"type":"clutch.tasks"}"#).contains("no version"));
+        assert!(reason(r#"{"version":1,"type":"clutch.results"}"#).contains("clutch.results"));
+        assert!(reason(r#"{"version":1,"type":"clutch.tasks","tasks":[]}"#).contains("no tasks"));
+    }
+
+    #[test]
+    fn one_bad_task_does_not_spoil_the_others_and_keeps_its_id() {
+        let good = task(vec!["true".into()]);
+        let body = format!(
+            r#"{{"version":1,"type":"clutch.tasks","tasks":[{{"id":"{ID}","attempt":3}},{},{{}}]}}"#,
+            serde_json::to_string(&good).unwrap()
+        );
+        let decoded = decode_tasks(body.as_bytes(), None);
+        assert_eq!(decoded.tasks, vec![good]);
+        assert_eq!(
+            decoded.unreadable[0].attempt,
+            Some(Attempt { task_id: ID.parse().unwrap(), attempt: 3 })
+        );
+        assert_eq!(decoded.unreadable[1].attempt, None);
+    }
+
+    #[test]
+    fn a_truncated_body_is_still_named_by_its_correlation_id() {
+        let decoded = decode_tasks(br#"{"version":1,"ty"#, Some(ID));
+        assert_eq!(decoded.unreadable[0].attempt.unwrap().task_id.to_string(), ID);
+    }
+}
