@@ -1,1 +1,27 @@
-//! x
+//! The test harness: real brokers, real daemons, and an oracle that counts.
+//!
+//! [`broker`] brings a RabbitMQ of its own, [`process`] builds and runs the
+//! binaries, [`world`] puts both together for one test, [`oracle`] says what
+//! was lost and what ran twice. Everything a test starts hangs on a
+//! [`leash`]: it ends with the test, however the test ends.
+
+pub mod binaries;
+pub mod broker;
+pub mod leash;
+pub mod machine;
+pub mod oracle;
+pub mod poll;
+pub mod process;
+pub mod python;
+pub mod skip;
+pub mod world;
+
+use std::path::PathBuf;
+
+/// The root folder of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}

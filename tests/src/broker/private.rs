@@ -1,0 +1,220 @@
+//! A `rabbitmq-server` of our own: own node name, ports, folders, cookie and
+//! port mapper, reachable on loopback only, gone with this value.
+
+use super::{Address, Management};
+use crate::leash::Leash;
+use crate::{machine, poll};
+use anyhow::{Context as _, Result, bail};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The server's own script. Debian's wrapper in `/usr/sbin` would switch to
+/// the system's user and its folders.
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// Ours are below the range that the kernel gives to outgoing connections: a
+/// client that knocks at a stopped broker could otherwise connect to itself.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// How long a start or a stop may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How a private broker differs from the default.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Lines for `rabbitmq.conf`, such as `consumer_timeout = 60000`.
+    pub settings: Vec<String>,
+}
+
+/// A broker process.
+#[derive(Debug)]
+pub struct Private {
+    address: Address,
+    amqp_port: u16,
+    environment: Vec<(String, String)>,
+    log: PathBuf,
+    server: Option<Leash>,
+    _port_mapper: Leash,
+    _folder: TempDir,
+}
+
+impl Private {
+    /// Whether one can be started, if need be after installing it.
+    #[must_use]
+    pub fn available() -> bool {
+        Path::new(SERVER).exists() || machine::can_install()
+    }
+
+    /// Starts one and waits until it answers.
+    ///
+    /// # Errors
+    /// When the server cannot be installed or does not come up; its log's end
+    /// is in the message.
+    pub fn start(options: &Options) -> Result<Self> {
+        if !Path::new(SERVER).exists() {
+            machine::install(&["rabbitmq-server"])?;
+        }
+        let folder = tempfile::Builder::new().prefix("clutch-broker-").tempdir()?;
+        let [amqp, management, distribution, mapper] = free_ports()?;
+        write_settings(folder.path(), amqp, management, options)?;
+        let environment = environment(folder.path(), amqp, distribution, mapper);
+        let log = folder.path().join("console.log");
+        let epmd = machine::find("epmd").context("epmd is missing, it comes with Erlang")?;
+        let arguments = ["-address", "127.0.0.1", "-port", &mapper.to_string()].map(str::to_owned);
+        let mut broker = Self {
+            address: Address::local(amqp, management),
+            amqp_port: amqp,
+            _port_mapper: Leash::start(&epmd, &arguments, &environment, &log)?,
+            environment,
+            log,
+            server: None,
+            _folder: folder,
+        };
+        wait_for_port(mapper)?;
+        broker.run()?;
+        Ok(broker)
+    }
+
+    /// Where it is reached; the same after a restart.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Starts the server again on its old data.
+    ///
+    /// # Errors
+    /// When it runs already, or does not come up.
+    pub fn run(&mut self) -> Result<()> {
+        if self.server.is_some() {
+            bail!("the broker runs already");
+        }
+        let mut server = Leash::start(Path::new(SERVER), &[], &self.environment, &self.log)?;
+        let api = Management::new(&self.address)?;
+        poll::until("the broker to start", PATIENCE, || {
+            if let Some(code) = server.exited()? {
+                bail!("the broker ended with code {code}:\n{}", self.log_end());
+            }
+            let amqp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.amqp_port));
+            Ok(amqp.ok().and_then(|_| api.ready()))
+        })
+        .with_context(|| self.log_end())?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Stops the server in order.
+    ///
+    /// # Errors
+    /// When it does not run, or does not stop.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("the broker does not run")?;
+        server.signal("TERM")?;
+        server.wait(PATIENCE).map(drop)
+    }
+
+    /// Ends the server by `kill -9`.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.server.take().context("the broker does not run")?.kill()
+    }
+
+    /// Stops the server in order and starts it again.
+    ///
+    /// # Errors
+    /// When it does not stop or does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.run()
+    }
+
+    fn log_end(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+fn write_settings(folder: &Path, amqp: u16, management: u16, options: &Options) -> Result<()> {
+    let mut settings = vec![
+        format!("listeners.tcp.1 = 127.0.0.1:{amqp}"),
+        "management.tcp.ip = 127.0.0.1".to_owned(),
+        format!("management.tcp.port = {management}"),
+        "loopback_users = none".to_owned(),
+        "disk_free_limit.absolute = 50MB".to_owned(),
+        "collect_statistics_interval = 1000".to_owned(),
+        "log.console = true".to_owned(),
+        "log.console.level = warning".to_owned(),
+        "log.file = false".to_owned(),
+    ];
+    settings.extend(options.settings.iter().cloned());
+    std::fs::write(folder.join("rabbitmq.conf"), settings.join("\n") + "\n")?;
+    std::fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    std::fs::write(folder.join("rabbitmq-env.conf"), "")?;
+    Ok(())
+}
+
+fn environment(folder: &Path, amqp: u16, distribution: u16, mapper: u16) -> Vec<(String, String)> {
+    let inside = |name: &str| folder.join(name).display().to_string();
+    [
+        ("HOME", folder.display().to_string()),
+        ("ERL_EPMD_PORT", mapper.to_string()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+        ("RABBITMQ_NODENAME", format!("clutch-{amqp}@localhost")),
+        ("RABBITMQ_DIST_PORT", distribution.to_string()),
+        ("RABBITMQ_CONF_ENV_FILE", inside("rabbitmq-env.conf")),
+        ("RABBITMQ_CONFIG_FILE", inside("rabbitmq.conf")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", inside("enabled_plugins")),
+        ("RABBITMQ_MNESIA_BASE", inside("data")),
+        ("RABBITMQ_LOG_BASE", inside("log")),
+        ("RABBITMQ_PID_FILE", inside("pid")),
+        (
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+            "-kernel inet_dist_use_interface {127,0,0,1}".to_owned(),
+        ),
+        // The script then becomes the server, instead of watching over it.
+        ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Ports that nobody listens at.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let span = u64::from(PORTS.end - PORTS.start);
+    let mut held = Vec::with_capacity(N);
+    for _ in 0..1000 {
+        let offset = RandomState::new().hash_one(held.len()) % span;
+        let port = PORTS.start + u16::try_from(offset)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            held.push((port, listener));
+        }
+        if held.len() == N {
+            let ports: Vec<u16> = held.iter().map(|(port, _)| *port).collect();
+            return ports.try_into().map_err(|_| anyhow::anyhow!("{N} ports were found"));
+        }
+    }
+    bail!("no {N} free ports in {PORTS:?}")
+}
+
+fn wait_for_port(port: u16) -> Result<()> {
+    poll::until("the port mapper", Duration::from_secs(10), || {
+        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(drop))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_differ_and_are_outside_the_kernels_range() {
+        let ports: [u16; 4] = free_ports().unwrap();
+        let distinct: std::collections::BTreeSet<u16> = ports.into_iter().collect();
+        assert_eq!(distinct.len(), 4);
+        assert!(ports.iter().all(|port| PORTS.contains(port)));
+    }
+}

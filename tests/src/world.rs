@@ -1,0 +1,235 @@
+//! One test's world: a folder, a vhost, and the two binaries in it, used as
+//! people use them.
+
+use crate::binaries::{self, ENDPOINT, SERVICE};
+use crate::broker::{Address, Broker, Vhost};
+use crate::process::{Daemon, Output, run};
+use crate::{poll, skip};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a command may take that has nothing to wait for.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Everything in it is gone when this is dropped.
+#[derive(Debug)]
+pub struct World {
+    vhost: Vhost,
+    folder: TempDir,
+}
+
+/// An endpoint as it was provisioned.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// Its `endpoint.toml`.
+    pub config: PathBuf,
+}
+
+impl World {
+    /// A world on the shared broker. Where there is none to be had, the test
+    /// is skipped, and this is `None`.
+    ///
+    /// # Panics
+    /// When there should be a broker and it does not work.
+    #[must_use]
+    #[allow(clippy::panic, reason = "a test's first line")]
+    pub fn or_skip(test: &str) -> Option<Self> {
+        if !Broker::available() {
+            skip::because(test, "there is no RabbitMQ and none can be installed");
+            return None;
+        }
+        match Broker::shared().and_then(|broker| Self::on(broker.address())) {
+            Ok(world) => Some(world),
+            Err(error) => panic!("{test}: no world: {error:#}"),
+        }
+    }
+
+    /// A world on a broker.
+    ///
+    /// # Errors
+    /// When the broker makes no vhost.
+    pub fn on(address: &Address) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("clutch-test-").tempdir()?;
+        Ok(Self { vhost: address.vhost()?, folder })
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its vhost.
+    #[must_use]
+    pub fn vhost(&self) -> &Vhost {
+        &self.vhost
+    }
+
+    /// What both binaries see in their environment.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let inside = |name: &str| self.folder().join(name).display().to_string();
+        vec![
+            ("CLUTCH_BROKER".to_owned(), self.vhost.url()),
+            ("CLUTCH_STATE".to_owned(), inside("service")),
+            ("XDG_STATE_HOME".to_owned(), inside("state")),
+            ("HOME".to_owned(), inside("home")),
+        ]
+    }
+
+    /// A command line of the service's binary, to be changed before it is run.
+    ///
+    /// # Errors
+    /// When the binary cannot be built.
+    pub fn service_command(&self, arguments: &[&str]) -> Result<Command> {
+        self.command(SERVICE, arguments)
+    }
+
+    /// A command line of the endpoint's binary, to be changed before it is run.
+    ///
+    /// # Errors
+    /// When the binary cannot be built.
+    pub fn endpoint_command(&self, arguments: &[&str]) -> Result<Command> {
+        self.command(ENDPOINT, arguments)
+    }
+
+    fn command(&self, binary: &str, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binaries::path(binary)?);
+        command.args(arguments).envs(self.environment()).current_dir(self.folder());
+        Ok(command)
+    }
+
+    /// Runs `clutch-service` with `arguments`.
+    ///
+    /// # Errors
+    /// When it does not end [soon](SOON).
+    pub fn service(&self, arguments: &[&str]) -> Result<Output> {
+        self.service_within(arguments, SOON)
+    }
+
+    /// Runs `clutch-service` with `arguments`.
+    ///
+    /// # Errors
+    /// When it has not ended after `within`.
+    pub fn service_within(&self, arguments: &[&str], within: Duration) -> Result<Output> {
+        run(self.service_command(arguments)?, b"", within)
+    }
+
+    /// Provisions an endpoint.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn provision(&self, name: &str) -> Result<Endpoint> {
+        self.provision_with(name, &[])
+    }
+
+    /// Provisions an endpoint with further options.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn provision_with(&self, name: &str, options: &[&str]) -> Result<Endpoint> {
+        let config = self.folder().join(format!("{name}.toml"));
+        let out = config.display().to_string();
+        let arguments = [&["provision", name, "--out", &out], options].concat();
+        self.service(&arguments)?.ok().context("provisioning")?;
+        let id = endpoint_id(&config)?;
+        Ok(Endpoint { name: name.to_owned(), id, config })
+    }
+
+    /// Starts `clutch-service serve` and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn serve(&self) -> Result<Daemon> {
+        let mut daemon = self.daemon(SERVICE, &["serve"])?;
+        daemon.wait_for("engaged", SOON)?;
+        poll::until("the service to answer", SOON, || {
+            Ok((self.service(&["tasks", "--json"])?.code == 0).then_some(()))
+        })?;
+        Ok(daemon)
+    }
+
+    /// Starts an endpoint's daemon and waits until it is engaged.
+    ///
+    /// # Errors
+    /// When it does not engage.
+    pub fn run(&self, endpoint: &Endpoint) -> Result<Daemon> {
+        self.run_with(endpoint, &[])
+    }
+
+    /// Starts an endpoint's daemon with further options and waits until it is
+    /// engaged.
+    ///
+    /// # Errors
+    /// When it does not engage.
+    pub fn run_with(&self, endpoint: &Endpoint, options: &[&str]) -> Result<Daemon> {
+        let mut daemon = self.launch(endpoint, options)?;
+        daemon.wait_for("engaged", SOON)?;
+        Ok(daemon)
+    }
+
+    /// Starts an endpoint's daemon and does not wait for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&self, endpoint: &Endpoint, options: &[&str]) -> Result<Daemon> {
+        let config = endpoint.config.display().to_string();
+        self.daemon(ENDPOINT, &[&["run", "--config", &config], options].concat())
+    }
+
+    fn daemon(&self, binary: &str, arguments: &[&str]) -> Result<Daemon> {
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let logs = self.folder().join("logs");
+        Daemon::start(&binaries::path(binary)?, &arguments, &self.environment(), &logs)
+    }
+
+    /// Submits and waits for the outcomes, with the command line that follows
+    /// `submit ENDPOINT --key KEY --wait`. Whether the tasks succeeded is for
+    /// the caller to see.
+    ///
+    /// # Errors
+    /// When the command has not ended after `within`.
+    pub fn submit(
+        &self,
+        endpoint: &Endpoint,
+        key: &str,
+        arguments: &[&str],
+        within: Duration,
+    ) -> Result<Output> {
+        let submit = ["submit", &endpoint.name, "--key", key, "--wait"];
+        self.service_within(&[&submit, arguments].concat(), within)
+    }
+
+    /// The tasks and what became of them, in the order of submission.
+    ///
+    /// # Errors
+    /// When the service does not tell.
+    pub fn results(&self, key: &str) -> Result<Vec<Value>> {
+        self.service_within(&["results", "--json", "--key", key], 4 * SOON)?.ok()?.json_lines()
+    }
+
+    /// The ids in an answer of [`World::results`].
+    #[must_use]
+    pub fn ids(results: &[Value]) -> BTreeSet<String> {
+        results.iter().filter_map(|one| Some(one["task_id"].as_str()?.to_owned())).collect()
+    }
+}
+
+/// The id that an `endpoint.toml` is of.
+fn endpoint_id(config: &Path) -> Result<String> {
+    let text =
+        std::fs::read_to_string(config).with_context(|| format!("reading {}", config.display()))?;
+    let file: toml::Table = text.parse().context("the endpoint's file is no TOML")?;
+    let id = file.get("endpoint").and_then(|section| section.get("id")).and_then(|id| id.as_str());
+    ensure!(id.is_some(), "{} names no endpoint", config.display());
+    Ok(id.unwrap_or_default().to_owned())
+}
