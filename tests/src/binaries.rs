@@ -14,35 +14,38 @@ pub const ENDPOINT: &str = "clutch-endpoint";
 /// The service and its command line.
 pub const SERVICE: &str = "clutch-service";
 
-/// The path of a binary. Without [`BIN_DIR`], both are built once, in the
-/// profile that the calling program was built in.
+/// The folder that both binaries are in. Without [`BIN_DIR`], they are built
+/// once, in the profile that the calling program was built in.
 ///
 /// # Errors
 /// When they cannot be built or found.
-pub fn path(name: &str) -> Result<PathBuf> {
+pub fn folder() -> Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER
-        .get_or_init(|| folder().map_err(|error| format!("{error:#}")))
-        .as_ref()
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
-    let path = folder.join(name);
-    ensure!(path.is_file(), "there is no {}", path.display());
-    Ok(path)
+    FOLDER
+        .get_or_init(|| find().map_err(|error| format!("{error:#}")))
+        .as_deref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// Whether the binaries are optimised ones, whose speed and memory count.
 #[must_use]
 pub fn optimised() -> bool {
-    path(ENDPOINT).is_ok_and(|path| path.parent().is_some_and(|folder| folder.ends_with("release")))
+    folder().is_ok_and(|folder| folder.ends_with("release"))
 }
 
-fn folder() -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os(BIN_DIR) {
-        return Ok(folder.into());
+fn find() -> Result<PathBuf> {
+    let folder = match std::env::var_os(BIN_DIR) {
+        Some(folder) => PathBuf::from(folder),
+        None => {
+            let here = std::env::current_exe()?;
+            build(here.components().any(|part| part.as_os_str() == "release"))?
+        }
+    };
+    for binary in [ENDPOINT, SERVICE] {
+        let path = folder.join(binary);
+        ensure!(path.is_file(), "there is no {}", path.display());
     }
-    let here = std::env::current_exe()?;
-    let release = here.components().any(|part| part.as_os_str() == "release");
-    build(release)
+    Ok(folder)
 }
 
 /// Builds both binaries and returns the folder they are in.

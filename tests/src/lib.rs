@@ -13,6 +13,7 @@ pub mod oracle;
 pub mod poll;
 pub mod process;
 pub mod python;
+pub mod scenario;
 pub mod skip;
 pub mod world;
 

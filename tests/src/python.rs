@@ -1,46 +1,72 @@
-//! A Python with `pika`, a stock AMQP client: somebody who does not know our
-//! code.
+//! A Python environment under `target/`: with `pika`, a stock AMQP client,
+//! for somebody who does not know our code; and with tools that come as
+//! ready-made Python packages.
 
 use crate::{machine, workspace};
 use anyhow::{Result, ensure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
-/// The interpreter of an environment under `target/` that has `pika`; it is
-/// made at first use.
+/// One at a time changes the environment.
+static ENVIRONMENT: Mutex<()> = Mutex::new(());
+
+/// The interpreter of an environment that has `pika`; it is installed if it
+/// is missing.
 ///
 /// # Errors
 /// When there is no Python 3 to be had, or `pika` cannot be installed.
 pub fn with_pika() -> Result<PathBuf> {
-    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    PYTHON
-        .get_or_init(|| make().map_err(|error| format!("{error:#}")))
-        .clone()
-        .map_err(|error| anyhow::anyhow!("python with pika: {error}"))
-}
-
-fn make() -> Result<PathBuf> {
-    let folder = workspace().join("target").join("python");
-    let python = folder.join("bin").join("python");
+    let _alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let python = environment()?;
     let has_pika = || {
         let check = Command::new(&python).args(["-c", "import pika"]).output();
         check.is_ok_and(|output| output.status.success())
     };
-    if has_pika() {
+    if !has_pika() {
+        install(&python, "pika==1.3.2")?;
+        ensure!(has_pika(), "pika was installed and cannot be imported");
+    }
+    Ok(python)
+}
+
+/// A program that a Python package brings; the package is installed if the
+/// program is missing.
+///
+/// # Errors
+/// When there is no Python 3 to be had, or the package cannot be installed.
+pub fn tool(package: &str, version: &str, program: &str) -> Result<PathBuf> {
+    let _alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let python = environment()?;
+    let path = python.with_file_name(program);
+    if !path.is_file() {
+        install(&python, &format!("{package}=={version}"))?;
+        ensure!(path.is_file(), "{package} {version} brings no {program}");
+    }
+    Ok(path)
+}
+
+fn environment() -> Result<PathBuf> {
+    let folder = workspace().join("target").join("python");
+    let python = folder.join("bin").join("python");
+    let pip = || run(Command::new(&python).args(["-m", "pip", "--version"])).is_ok();
+    if pip() {
         return Ok(python);
     }
-    let venv = || -> Result<()> {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))
-    };
-    if venv().is_err() {
+    if create(&folder).is_err() || !pip() {
         machine::install(&["python3", "python3-venv"])?;
-        venv()?;
+        create(&folder)?;
     }
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pika==1.3.2"];
-    run(Command::new(&python).args(pip))?;
-    ensure!(has_pika(), "pika was installed and cannot be imported");
     Ok(python)
+}
+
+fn create(folder: &Path) -> Result<()> {
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder))
+}
+
+fn install(python: &Path, package: &str) -> Result<()> {
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package];
+    run(Command::new(python).args(pip))
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -21,6 +21,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub struct World {
     vhost: Vhost,
     folder: TempDir,
+    binaries: PathBuf,
 }
 
 /// An endpoint as it was provisioned.
@@ -58,8 +59,16 @@ impl World {
     /// # Errors
     /// When the broker makes no vhost.
     pub fn on(address: &Address) -> Result<Self> {
+        Self::at(address, binaries::folder()?)
+    }
+
+    /// A world on a broker, of the binaries in a folder.
+    ///
+    /// # Errors
+    /// When the broker makes no vhost.
+    pub fn at(address: &Address, binaries: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("clutch-test-").tempdir()?;
-        Ok(Self { vhost: address.vhost()?, folder })
+        Ok(Self { vhost: address.vhost()?, folder, binaries: binaries.to_owned() })
     }
 
     /// Its folder.
@@ -87,25 +96,21 @@ impl World {
     }
 
     /// A command line of the service's binary, to be changed before it is run.
-    ///
-    /// # Errors
-    /// When the binary cannot be built.
-    pub fn service_command(&self, arguments: &[&str]) -> Result<Command> {
+    #[must_use]
+    pub fn service_command(&self, arguments: &[&str]) -> Command {
         self.command(SERVICE, arguments)
     }
 
     /// A command line of the endpoint's binary, to be changed before it is run.
-    ///
-    /// # Errors
-    /// When the binary cannot be built.
-    pub fn endpoint_command(&self, arguments: &[&str]) -> Result<Command> {
+    #[must_use]
+    pub fn endpoint_command(&self, arguments: &[&str]) -> Command {
         self.command(ENDPOINT, arguments)
     }
 
-    fn command(&self, binary: &str, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binaries::path(binary)?);
+    fn command(&self, binary: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.binaries.join(binary));
         command.args(arguments).envs(self.environment()).current_dir(self.folder());
-        Ok(command)
+        command
     }
 
     /// Runs `clutch-service` with `arguments`.
@@ -121,7 +126,7 @@ impl World {
     /// # Errors
     /// When it has not ended after `within`.
     pub fn service_within(&self, arguments: &[&str], within: Duration) -> Result<Output> {
-        run(self.service_command(arguments)?, b"", within)
+        run(self.service_command(arguments), b"", within)
     }
 
     /// Provisions an endpoint.
@@ -189,7 +194,7 @@ impl World {
     fn daemon(&self, binary: &str, arguments: &[&str]) -> Result<Daemon> {
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
         let logs = self.folder().join("logs");
-        Daemon::start(&binaries::path(binary)?, &arguments, &self.environment(), &logs)
+        Daemon::start(&self.binaries.join(binary), &arguments, &self.environment(), &logs)
     }
 
     /// Submits and waits for the outcomes, with the command line that follows

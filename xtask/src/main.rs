@@ -1,2 +1,61 @@
-//! x
-fn main() {}
+//! The project's own chores, as `cargo xtask NAME`. Brings what it needs: on
+//! Debian, as root, a Rust toolchain is enough.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+
+mod acceptance;
+mod broker;
+mod ci;
+mod demo;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's own chores")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs a real job through a broker, a service and an endpoint of its own
+    Demo(demo::Options),
+    /// Runs all tests against a real broker, and counts them
+    Test(test::Options),
+    /// Runs the long scenarios in full and prints their figures
+    Acceptance(acceptance::Options),
+    /// Checks format, lints, documentation and dependencies
+    Ci,
+    /// Starts a private broker and keeps it until interrupted
+    Broker,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Test(options) => test::run(&options),
+        Chore::Acceptance(options) => acceptance::run(&options),
+        Chore::Ci => ci::run(),
+        Chore::Broker => broker::run(),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

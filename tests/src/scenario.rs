@@ -1,0 +1,13 @@
+//! Whole runs whose size is a parameter: the suite plays them small,
+//! `cargo xtask acceptance` in full. A scenario measures and returns figures;
+//! what they must be is said by whoever plays it.
+
+mod backlog;
+mod faults;
+mod files;
+mod long_task;
+
+pub use backlog::{Backlog, backlog};
+pub use faults::{Faults, Survived, faults};
+pub use files::{Compared, Files, files};
+pub use long_task::{LongTask, long_task};
