@@ -214,18 +214,31 @@ impl World {
         self.service_within(&[&submit, arguments].concat(), within)
     }
 
-    /// The tasks and what became of them, in the order of submission.
+    /// The tasks and what became of them, in the order of submission; `result`
+    /// is null where there is none yet.
     ///
     /// # Errors
     /// When the service does not tell.
     pub fn results(&self, key: &str) -> Result<Vec<Value>> {
-        self.service_within(&["results", "--json", "--key", key], 4 * SOON)?.ok()?.json_lines()
+        let output = self.service_within(&["results", "--json", "--key", key], 4 * SOON)?;
+        let unfinished = output.code == 1 && output.stderr.contains("no result yet");
+        if unfinished { output } else { output.ok()? }.json_lines()
     }
 
-    /// The ids in an answer of [`World::results`].
+    /// The one task under `key` and what became of it.
+    ///
+    /// # Errors
+    /// When there is none or more than one, or the service does not tell.
+    pub fn result(&self, key: &str) -> Result<Value> {
+        let mut results = self.results(key)?;
+        ensure!(results.len() == 1, "{} tasks have the key {key}", results.len());
+        Ok(results.remove(0))
+    }
+
+    /// The ids of the tasks in an answer of [`World::results`].
     #[must_use]
-    pub fn ids(results: &[Value]) -> BTreeSet<String> {
-        results.iter().filter_map(|one| Some(one["task_id"].as_str()?.to_owned())).collect()
+    pub fn ids<'a>(results: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
+        results.into_iter().filter_map(|one| Some(one["id"].as_str()?.to_owned())).collect()
     }
 }
 

@@ -119,9 +119,7 @@ fn submit(world: &World, endpoint: &Endpoint, runs: &Runs, files: &Files) -> Res
 
 fn recorded(world: &World, key: &str) -> Result<std::collections::BTreeSet<String>> {
     let results = world.results(key)?;
-    let done: Vec<_> =
-        results.into_iter().filter(|result| result["outcome"] == "succeeded").collect();
-    Ok(World::ids(&done))
+    Ok(World::ids(results.iter().filter(|task| task["result"]["outcome"] == "succeeded")))
 }
 
 fn schedule(plan: &Faults) -> Vec<(usize, Fault)> {

@@ -44,7 +44,7 @@ pub fn long_task(binaries: &Path) -> Result<LongTask> {
     let mut arguments = vec!["--"];
     arguments.extend(argv.iter().map(String::as_str));
     world.submit(&endpoint, "long", &arguments, 2 * Duration::from_secs(130) + SOON)?;
-    let outcome = |result: &serde_json::Value| result["outcome"].as_str().map(str::to_owned);
+    let outcome = |task: &serde_json::Value| task["state"].as_str().map(str::to_owned);
     Ok(LongTask {
         outcomes: world.results("long")?.iter().filter_map(outcome).collect(),
         starts: runs.read()?.values().sum(),

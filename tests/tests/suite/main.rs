@@ -1,7 +1,50 @@
 //! The integration suite: real binaries, a real broker, one module per
 //! subject. Each test has a vhost and a folder of its own and may run beside
-//! the others; those that load the machine take turns (see [`heavy`]).
+//! the others; those that load the machine take turns.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    reason = "tests: they stop at the first surprise, show figures, and hold long tables"
+)]
 
+mod bad_input;
+mod crash;
 mod harness;
+mod link;
+mod memory;
+mod path;
+mod provision;
+mod stranger;
+mod terms;
+
+use clutch_tests::process::Daemon;
+use clutch_tests::world::{Endpoint, World};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by tests that load the whole machine.
+fn heavy() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A world in which everything runs.
+struct Running {
+    endpoint: Endpoint,
+    daemon: Daemon,
+    service: Daemon,
+    world: World,
+}
+
+/// Provisions an endpoint and starts both daemons; nothing where the test
+/// cannot run.
+fn running(test: &str) -> Option<Running> {
+    let world = World::or_skip(test)?;
+    let endpoint = world.provision("lab").unwrap();
+    let service = world.serve().unwrap();
+    let daemon = world.run(&endpoint).unwrap();
+    Some(Running { endpoint, daemon, service, world })
+}

@@ -1,0 +1,111 @@
+//! Crashes: of the endpoint, the service and the broker, by `kill -9`.
+
+use crate::{heavy, running};
+use clutch_tests::binaries;
+use clutch_tests::broker::Private;
+use clutch_tests::oracle::Runs;
+use clutch_tests::scenario::{self, Faults};
+use clutch_tests::world::{SOON, World};
+use clutch_tests::{poll, skip};
+use std::time::Duration;
+
+#[test]
+fn no_task_is_lost_to_killed_endpoints_and_restarted_brokers() {
+    let test = "no_task_is_lost_to_killed_endpoints_and_restarted_brokers";
+    if !Private::available() {
+        return skip::because(test, "no rabbitmq-server, and none can be installed");
+    }
+    let _turn = heavy();
+    let survived = scenario::faults(binaries::folder().unwrap(), &Faults::over(1000)).unwrap();
+    println!("{}; {} were running at the kills", survived.verdict, survived.running_at_kills);
+    assert!(survived.holds(), "{:?}", survived.verdict);
+}
+
+/// Kills the endpoint while a task submitted with `terms` runs, starts it
+/// again, and returns the task's state and how often it started.
+fn killed_while_running(test: &str, terms: &[&str]) -> Option<(String, usize)> {
+    let mut run = running(test)?;
+    let runs = Runs::at(&run.world.folder().join("runs"));
+    // The second time it finds the mark of the first and ends.
+    let argv = runs.command("[ -e \"$1\" ] && exit 0; touch \"$1\"; sleep 60", &["MARK"]);
+    let mark = run.world.folder().join("mark").display().to_string();
+    let argv: Vec<&str> =
+        argv.iter().map(|word| if word == "MARK" { mark.as_str() } else { word }).collect();
+    let submit = [&["submit", "lab", "--key", "k"], terms, &["--"], &argv].concat();
+    run.world.service(&submit).unwrap().ok().unwrap();
+    poll::until("the task to run", SOON, || Ok(std::path::Path::new(&mark).exists().then_some(())))
+        .unwrap();
+    // Its start and its acknowledgement reach the disk and the broker.
+    poll::pause(Duration::from_millis(300));
+    run.daemon.kill().unwrap();
+    let _daemon = run.world.run(&run.endpoint).unwrap();
+    run.world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap();
+    let state = run.world.result("k").unwrap()["state"].as_str().unwrap().to_owned();
+    Some((state, runs.read().unwrap().values().sum()))
+}
+
+#[test]
+fn a_task_runs_again_after_a_crash_of_its_endpoint() {
+    let ended = killed_while_running("a_task_runs_again_after_a_crash_of_its_endpoint", &[]);
+    assert!(ended.is_none_or(|ended| ended == ("succeeded".to_owned(), 2)));
+}
+
+#[test]
+fn a_task_that_must_not_run_again_is_interrupted_by_a_crash() {
+    let test = "a_task_that_must_not_run_again_is_interrupted_by_a_crash";
+    let ended = killed_while_running(test, &["--no-rerun"]);
+    assert!(ended.is_none_or(|ended| ended == ("interrupted".to_owned(), 1)));
+}
+
+#[test]
+fn no_result_is_lost_to_a_killed_service() {
+    let Some(mut run) = running("no_result_is_lost_to_a_killed_service") else { return };
+    let submit = ["submit", "lab", "--key", "k", "--array", "1-200", "--", "echo", "{}"];
+    run.world.service(&submit).unwrap().ok().unwrap();
+    run.service.kill().unwrap();
+    poll::pause(Duration::from_millis(200));
+    let mut service = run.world.serve().unwrap();
+    service.kill().unwrap();
+    let _service = run.world.serve().unwrap();
+    run.world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap().ok().unwrap();
+    let stdout = run.world.service(&["results", "--key", "k", "--stdout-only"]).unwrap();
+    let expected: String = (1..=200).map(|n| format!("{n}\n")).collect();
+    assert_eq!(stdout.text(), expected);
+}
+
+#[test]
+fn the_broker_may_be_killed_while_tasks_run() {
+    let test = "the_broker_may_be_killed_while_tasks_run";
+    if !Private::available() {
+        return skip::because(test, "no rabbitmq-server, and none can be installed");
+    }
+    let mut broker = Private::start(&clutch_tests::broker::Options::default()).unwrap();
+    let world = World::on(broker.address()).unwrap();
+    let endpoint = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let mut daemon = world.run(&endpoint).unwrap();
+    let runs = Runs::at(&world.folder().join("runs"));
+    let argv = runs.command("sleep 0.1; echo $1", &["{}"]);
+    let mut submit = vec!["submit", "lab", "--key", "k", "--array", "1-60", "--"];
+    submit.extend(argv.iter().map(String::as_str));
+    world.service(&submit).unwrap().ok().unwrap();
+    poll::until("ten tasks to start", SOON, || Ok((runs.read()?.len() >= 10).then_some(())))
+        .unwrap();
+    broker.kill().unwrap();
+    daemon.wait_for("disengaged", SOON).unwrap();
+    let before = runs.read().unwrap().len();
+    poll::until("the engine to go on without a link", SOON, || {
+        Ok((runs.read()?.len() > before).then_some(()))
+    })
+    .unwrap();
+    broker.run().unwrap();
+    daemon.wait_for("engaged", 3 * SOON).unwrap();
+    world
+        .service_within(&["wait", "--key", "k", "--timeout", "85s"], 3 * SOON)
+        .unwrap()
+        .ok()
+        .unwrap();
+    let started = runs.read().unwrap();
+    assert_eq!(started.len(), 60);
+    assert!(started.values().all(|times| *times == 1), "a link fault repeated a task");
+}

@@ -1,0 +1,116 @@
+//! The terms a task is submitted with: environment, input, folder, walltime,
+//! expiry.
+
+use crate::running;
+use clutch_tests::poll;
+use clutch_tests::world::{SOON, World};
+use std::time::{Duration, Instant};
+
+/// From TERM to KILL, when nothing else is configured.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The processes that have `text` in their environment.
+fn processes_with(text: &str) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter(|process| {
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(text)
+        })
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[test]
+fn a_task_sees_its_environment_its_input_and_who_it_is() {
+    let Some(run) = running("a_task_sees_its_environment_its_input_and_who_it_is") else { return };
+    let input = run.world.folder().join("input");
+    std::fs::write(&input, "in put").unwrap();
+    let input = input.display().to_string();
+    let script = "echo \"$COLOUR|$(cat)|$CLUTCH_ATTEMPT|$CLUTCH_ENDPOINT_ID|$CLUTCH_TASK_ID\"";
+    let terms = ["--env", "COLOUR=dark=red", "--stdin", &input, "--shell", "--", script];
+    let output = run.world.submit(&run.endpoint, "k", &terms, SOON).unwrap().ok().unwrap();
+    let id = run.world.result("k").unwrap()["id"].as_str().unwrap().to_owned();
+    let expected = format!("dark=red|in put|1|{}|{id}\n", run.endpoint.id);
+    assert_eq!(output.text(), expected);
+}
+
+#[test]
+fn a_task_does_not_see_the_brokers_password() {
+    let Some(run) = running("a_task_does_not_see_the_brokers_password") else { return };
+    let output = run.world.submit(&run.endpoint, "k", &["--", "env"], SOON).unwrap().ok().unwrap();
+    assert!(output.text().contains("CLUTCH_TASK_ID="));
+    assert!(!output.text().contains("amqp://"), "{}", output.text());
+}
+
+#[test]
+fn a_task_runs_in_a_folder_of_its_own_that_goes_or_in_the_one_it_names() {
+    let test = "a_task_runs_in_a_folder_of_its_own_that_goes_or_in_the_one_it_names";
+    let Some(run) = running(test) else { return };
+    let (world, endpoint) = (&run.world, &run.endpoint);
+    let script = ["--shell", "--", "touch litter && pwd"];
+    let own = world.submit(endpoint, "own", &script, SOON).unwrap().ok().unwrap().text();
+    let own = std::path::PathBuf::from(own.trim());
+    poll::until("the sandbox to go", SOON, || Ok((!own.exists()).then_some(()))).unwrap();
+    let named = world.submit(endpoint, "named", &["--cwd", "/usr", "--", "pwd"], SOON).unwrap();
+    assert_eq!(named.text(), "/usr\n");
+    let missing = ["--cwd", "/does/not/exist", "--", "pwd"];
+    assert_ne!(world.submit(endpoint, "missing", &missing, SOON).unwrap().code, 0);
+    let task = world.result("missing").unwrap();
+    assert_eq!(task["state"], "failed");
+    assert!(task["result"]["reason"].as_str().unwrap().contains("/does/not/exist"), "{task}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_an_outcome_with_a_reason() {
+    let test = "a_program_that_is_not_there_is_an_outcome_with_a_reason";
+    let Some(run) = running(test) else { return };
+    let output = run.world.submit(&run.endpoint, "k", &["--", "no-such-program"], SOON).unwrap();
+    assert_ne!(output.code, 0);
+    let task = run.world.result("k").unwrap();
+    assert_eq!(task["state"], "failed");
+    assert!(task["result"]["exit_code"].is_null());
+    assert!(task["result"]["reason"].as_str().unwrap().contains("no-such-program"), "{task}");
+}
+
+#[test]
+fn a_task_past_its_walltime_ends_in_time_and_leaves_no_process() {
+    let test = "a_task_past_its_walltime_ends_in_time_and_leaves_no_process";
+    let Some(run) = running(test) else { return };
+    let stubborn = "trap '' TERM; (setsid sleep 300 &) ; sleep 300 & sleep 300";
+    for (key, script) in [("plain", "sleep 300 & sleep 300"), ("stubborn", stubborn)] {
+        let started = Instant::now();
+        let terms = ["--walltime", "1s", "--", "sh", "-c", script];
+        let output = run.world.submit(&run.endpoint, key, &terms, SOON).unwrap();
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        let took = started.elapsed();
+        let task = run.world.result(key).unwrap();
+        assert_eq!(task["state"], "timed_out");
+        let ms = |name: &str| task["result"][name].as_u64().unwrap();
+        let ran = Duration::from_millis(ms("ended_at_ms") - ms("started_at_ms"));
+        assert!(ran >= Duration::from_secs(1), "{ran:?}");
+        assert!(ran <= Duration::from_millis(1500) + GRACE, "{key}: {ran:?}");
+        assert!(took <= ran + SOON / 2, "{key}: {took:?} for a task of {ran:?}");
+        if key == "plain" {
+            assert!(ran < Duration::from_secs(3), "TERM is enough: {ran:?}");
+        }
+        let id = task["id"].as_str().unwrap();
+        assert_eq!(processes_with(&format!("CLUTCH_TASK_ID={id}")), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_task_that_is_not_started_in_time_expires_and_does_not_run() {
+    let test = "a_task_that_is_not_started_in_time_expires_and_does_not_run";
+    let Some(world) = World::or_skip(test) else { return };
+    let endpoint = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let mark = world.folder().join("mark").display().to_string();
+    let submit = ["submit", "lab", "--key", "k", "--expires", "500ms", "--", "touch", &mark];
+    world.service(&submit).unwrap().ok().unwrap();
+    poll::pause(Duration::from_millis(700));
+    let _daemon = world.run(&endpoint).unwrap();
+    assert_eq!(world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap().code, 1);
+    assert_eq!(world.result("k").unwrap()["state"], "expired");
+    assert!(!std::path::Path::new(&mark).exists());
+}
