@@ -6,14 +6,17 @@
 //! fork, exec, `setsid` and `env -i`, nobody has reason to change it, and as
 //! all numbers are above 2^62 microseconds it limits nothing.
 //!
-//! Touches only that limit, of processes this endpoint has just started.
-//! Promises that no process without a mark is ever taken for a member.
+//! Touches only that limit: this process has a run's number while it starts
+//! that run's first process, which has it from its first moment on. Promises
+//! that no process without a mark is ever taken for a member.
 
 use super::proc;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What every process of a task finds in its environment.
 pub(super) const TASK_ID: &str = "CLUTCH_TASK_ID";
@@ -50,7 +53,9 @@ impl Marks {
     /// Marks for the runs of an endpoint on a state folder. `seed` keeps the
     /// numbers of a restarted endpoint apart from those of its last life.
     pub(super) fn new(endpoint_id: EndpointId, state_id: StateId, seed: u32) -> Self {
+        let turn = Turn::take();
         let now = getrlimit(Resource::Rttime);
+        drop(turn);
         // A limit that somebody has set stays as it is: it is either meant,
         // or the mark of an endpoint that this one runs under.
         let numbered = now.current.is_none() && now.maximum.is_none();
@@ -97,14 +102,16 @@ impl Marks {
 }
 
 impl Mark {
-    /// Puts the number on `pid`, a process that was just started. Where the
-    /// system does not allow it, the environment remains.
-    pub(super) fn put_on(&self, pid: Pid) {
-        let Some(numbers) = &self.numbers else { return };
-        let limit = Rlimit { current: Some(*numbers.start()), maximum: None };
-        if let Err(error) = prlimit(Some(pid), Resource::Rttime, limit) {
-            tracing::debug!(%pid, %error, "a process could not be marked with a number");
-        }
+    /// Calls `start`, which starts a process, so that the process bears the
+    /// number. Blocks while others do the same. Where the system does not
+    /// allow it, or somebody else's start hangs, the environment remains.
+    pub(super) fn put_on<T>(&self, start: impl FnOnce() -> T) -> T {
+        let Some(numbers) = &self.numbers else { return start() };
+        let Some(_turn) = Turn::take() else { return start() };
+        set_own_limit(Some(*numbers.start()));
+        let started = start();
+        set_own_limit(None);
+        started
     }
 
     /// Whether `pid` has one of the marks.
@@ -119,6 +126,47 @@ impl Mark {
         self.environment
             .iter()
             .all(|entry| environ.split(|&byte| byte == 0).any(|found| found == entry.as_bytes()))
+    }
+}
+
+/// The right to start a process. The limit is one of the whole process, and
+/// so is this.
+#[derive(Debug)]
+pub(super) struct Turn(());
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static GIVEN_BACK: Condvar = Condvar::new();
+/// How long to wait for the turn. A start takes about a millisecond, but hangs
+/// with the file system that its program is on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Turn {
+    /// Waits for the turn; `None` if somebody keeps it for too long.
+    pub(super) fn take() -> Option<Self> {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, waited) = GIVEN_BACK
+            .wait_timeout_while(taken, PATIENCE, |taken| *taken)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            tracing::warn!("the start of a process hangs: look at the file systems of this host");
+            return None;
+        }
+        *taken = true;
+        Some(Self(()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        GIVEN_BACK.notify_one();
+    }
+}
+
+fn set_own_limit(number: Option<u64>) {
+    let limit = Rlimit { current: number, maximum: None };
+    if let Err(error) = prlimit(None, Resource::Rttime, limit) {
+        tracing::debug!(%error, "processes could not be marked with a number");
     }
 }
 

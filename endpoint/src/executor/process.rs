@@ -8,7 +8,7 @@
 
 use super::capture::Captured;
 use super::family::Family;
-use super::mark::Marks;
+use super::mark::{Mark, Marks};
 use super::memory::{OomKills, OwnPeak};
 use super::sandbox::{self, Run, Sandbox};
 use super::streams::{Streams, TheirEnds};
@@ -159,8 +159,7 @@ impl ProcessExecutor {
         let mark = self.marks.for_run(task.attempt());
         let oom_kills = self.oom_kills.count();
         let start = spawn_blocking(move || {
-            let leader = start(command, sandbox.as_ref())?;
-            mark.put_on(leader.pid);
+            let leader = start(command, sandbox.as_ref(), &mark)?;
             Ok::<_, String>((leader, sandbox, mark))
         });
         let (leader, sandbox, mark) =
@@ -426,11 +425,11 @@ async fn reap_orphans(family: &Family) -> Infallible {
 }
 
 /// Makes the sandbox and starts the process in it.
-fn start(mut command: Command, sandbox: Option<&Sandbox>) -> Result<Leader, String> {
+fn start(mut command: Command, sandbox: Option<&Sandbox>, mark: &Mark) -> Result<Leader, String> {
     if let Some(sandbox) = sandbox {
         sandbox.make().map_err(|error| refusal::no_sandbox(sandbox.path(), &error))?;
     }
-    match command.spawn() {
+    match mark.put_on(|| command.spawn()) {
         Ok(child) => Ok(Leader { pid: Pid::from_child(&child), reaped: false }),
         Err(error) => {
             let reason = refusal::not_started(&command, &error);

@@ -61,12 +61,15 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::mark::Turn;
     use std::process::{Command, Stdio};
     use std::time::Duration;
     use tokio::time::timeout;
 
     async fn tells_the_end(watch_over: fn(Pid) -> io::Result<Watch>) {
+        let turn = Turn::take();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        drop(turn);
         let pid = Pid::from_child(&child);
         let watch = watch_over(pid).unwrap();
         let early = timeout(Duration::from_millis(50), watch.ended()).await;

@@ -1,6 +1,7 @@
 //! How tasks end: nothing of them is left, whatever they tried.
 
 use super::*;
+use crate::executor::mark::Turn;
 use crate::executor::proc;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +21,9 @@ async fn a_walltime_ends_the_whole_tree() {
 
 #[tokio::test]
 async fn what_finishes_in_time_is_not_touched_by_its_walltime() {
-    let report = rig().run(&within(Duration::MAX, sh("sleep 0.2; exit 3"))).await;
+    let mut task = sh("sleep 0.2; exit 3");
+    task.walltime_ms = Some(u64::MAX);
+    let report = rig().run(&task).await;
     assert_eq!((report.outcome, report.exit_code), (Outcome::Failed, Some(3)));
 }
 
@@ -245,6 +248,7 @@ async fn a_sweep_ends_what_a_killed_endpoint_left_and_nobody_else() {
     // As left by an endpoint that was killed: no leader that anybody knows,
     // marks in the environment, and a descendant that cleared its own.
     let start = |rig: &Rig, script: String| {
+        let _turn = Turn::take();
         Command::new("setsid")
             .args(["sh", "-c", &script])
             .envs(rig.executor.marks.environment(sh("").attempt()))
