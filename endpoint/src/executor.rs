@@ -15,10 +15,10 @@ mod tree;
 mod verdict;
 mod watch;
 
-pub mod process;
+pub(crate) mod process;
 
-pub use capture::Captured;
-pub use sandbox::SandboxPolicy;
+pub(crate) use capture::Captured;
+pub(crate) use sandbox::SandboxPolicy;
 
 use async_trait::async_trait;
 use clutch_common::result::Outcome;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs tasks, any number of them at the same time.
 #[async_trait]
-pub trait Executor: Send + Sync {
+pub(crate) trait Executor: Send + Sync {
     /// Runs one attempt at `task` to its end. When `stop` is cancelled the
     /// work is ended early, its processes included. The future is to be
     /// polled to its end: dropping it abandons the work in an undefined state.
@@ -36,7 +36,7 @@ pub trait Executor: Send + Sync {
 
 /// How a run ended.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// The task came to an end of its own, or to its walltime.
     Finished(Report),
     /// `stop` was cancelled before the task was over. Its processes are gone;
@@ -46,29 +46,29 @@ pub enum Ended {
 
 /// What is known about a task that came to its end.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// `Succeeded`, `Failed` or `TimedOut`.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The exit code, where the process exited.
-    pub exit_code: Option<i32>,
+    pub(crate) exit_code: Option<i32>,
     /// The signal that ended the process, where one did.
-    pub signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// Why, in words, wherever exit code and signal do not say it all.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Standard output.
-    pub stdout: Captured,
+    pub(crate) stdout: Captured,
     /// Standard error.
-    pub stderr: Captured,
+    pub(crate) stderr: Captured,
     /// When the process started, in milliseconds since the Unix epoch; `None`
     /// if it could not be started.
-    pub started_at_ms: Option<u64>,
+    pub(crate) started_at_ms: Option<u64>,
     /// When all of its processes were gone, in milliseconds since the Unix
     /// epoch.
-    pub ended_at_ms: u64,
+    pub(crate) ended_at_ms: u64,
     /// CPU time of the process and the children it waited for, user and
     /// system, in milliseconds.
-    pub cpu_ms: Option<u64>,
+    pub(crate) cpu_ms: Option<u64>,
     /// Peak resident memory of the largest of those processes, in bytes;
     /// `None` where it is too small to be told from the endpoint's own.
-    pub peak_memory_bytes: Option<u64>,
+    pub(crate) peak_memory_bytes: Option<u64>,
 }

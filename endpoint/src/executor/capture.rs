@@ -5,12 +5,12 @@
 
 /// What was kept of an output.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Captured {
+pub(crate) struct Captured {
     /// The bytes: all of them, or head and tail around a mark in words that
     /// comes on top of the limit.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// How many bytes were left out; 0 if all of them are there.
-    pub omitted: u64,
+    pub(crate) omitted: u64,
 }
 
 /// Takes an output piece by piece.

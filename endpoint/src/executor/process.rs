@@ -43,24 +43,24 @@ const REAP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The terms processes are run on.
 #[derive(Clone, Debug)]
-pub struct ProcessConfig {
+pub(crate) struct ProcessConfig {
     /// The time between `SIGTERM` and `SIGKILL`.
-    pub grace: Duration,
+    pub(crate) grace: Duration,
     /// How many bytes of each output are kept.
-    pub capture_limit: usize,
+    pub(crate) capture_limit: usize,
     /// What becomes of a task's sandbox.
-    pub sandbox: SandboxPolicy,
+    pub(crate) sandbox: SandboxPolicy,
     /// The folder that sandboxes are made in; made if it does not exist.
-    pub sandbox_root: PathBuf,
+    pub(crate) sandbox_root: PathBuf,
     /// The endpoint, as its tasks see it.
-    pub endpoint_id: EndpointId,
+    pub(crate) endpoint_id: EndpointId,
     /// The state folder: how processes of a killed endpoint are recognised.
-    pub state_id: StateId,
+    pub(crate) state_id: StateId,
 }
 
 /// Why no processes can be run at all.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     /// The sandbox root could not be made.
     #[error("the folder '{}' for sandboxes could not be made: check its path and permissions", path.display())]
     SandboxRoot {
@@ -81,18 +81,18 @@ pub enum SetupError {
 
 /// What a sweep found.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Swept {
+pub(crate) struct Swept {
     /// How many processes of an earlier endpoint were ended.
-    pub processes: usize,
+    pub(crate) processes: usize,
     /// How many could not be ended.
-    pub survivors: usize,
+    pub(crate) survivors: usize,
     /// How many sandboxes of earlier tasks were removed.
-    pub sandboxes: usize,
+    pub(crate) sandboxes: usize,
 }
 
 /// Runs tasks as external processes.
 #[derive(Debug)]
-pub struct ProcessExecutor {
+pub(crate) struct ProcessExecutor {
     config: ProcessConfig,
     marks: Marks,
     /// Variables of the endpoint's environment that tasks must not see.
@@ -108,7 +108,7 @@ impl ProcessExecutor {
     ///
     /// # Errors
     /// What cannot be done.
-    pub fn new(config: ProcessConfig) -> Result<Self, SetupError> {
+    pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
         let system = |what| move |source| SetupError::System { what, source };
         set_child_subreaper(super::proc::own_pid())
             .map_err(|error| system("PR_SET_CHILD_SUBREAPER")(error.into()))?;
@@ -132,7 +132,7 @@ impl ProcessExecutor {
     /// Ends what an earlier endpoint, killed on the same state folder, left
     /// running, and removes the sandboxes it left if the policy is to remove
     /// them. To be called before the first run.
-    pub async fn sweep_stale(&self) -> Swept {
+    pub(crate) async fn sweep_stale(&self) -> Swept {
         let family = Family::marked(self.marks.for_state());
         let ending = tree::end(&family, self.config.grace).await;
         let (root, policy) = (self.config.sandbox_root.clone(), self.config.sandbox);

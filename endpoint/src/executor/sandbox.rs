@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// What becomes of a task's sandbox when the task is over.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SandboxPolicy {
+pub(crate) enum SandboxPolicy {
     /// It is removed.
     #[default]
     Remove,

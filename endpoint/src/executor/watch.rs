@@ -29,6 +29,10 @@ impl Watch {
         Self::by_pidfd(child).or_else(|_| Self::by_thread(child))
     }
 
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe; what that guards against, a descriptor closed or replaced meanwhile, an OwnedFd never does"
+    )]
     fn by_pidfd(child: Pid) -> io::Result<Self> {
         let pidfd = pidfd_open(child, PidfdFlags::empty())?;
         Ok(Self::Pidfd(AsyncFd::with_interest(pidfd, Interest::READABLE)?))
