@@ -1,2 +1,3 @@
 //! x
+mod executor;
 fn main() {}

@@ -1,0 +1,149 @@
+//! Who belongs to a run: its first process, the leader, and everything that
+//! comes from it. Reads `/proc`; who descends from whom is decided purely.
+//!
+//! As this process is a child subreaper, an orphaned descendant becomes its
+//! child. So nobody is out of reach, and an empty list of adopted children is
+//! proof that nobody is left.
+
+use super::mark::Mark;
+use super::proc::{self, Stat};
+use rustix::process::{Pid, getppid};
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+/// The processes of one run, or of all runs on a state folder.
+#[derive(Clone, Debug)]
+pub(super) struct Family {
+    /// The first process, which must not have been reaped yet: that is what
+    /// keeps its id, and its group's, from being given to somebody else.
+    /// `None` for the runs of an endpoint that is no more.
+    leader: Option<Pid>,
+    mark: Mark,
+}
+
+impl Family {
+    /// The family of a running or unreaped `leader`.
+    pub(super) fn of(leader: Pid, mark: Mark) -> Self {
+        Self { leader: Some(leader), mark }
+    }
+
+    /// Whoever bears `mark`, and their descendants.
+    pub(super) fn marked(mark: Mark) -> Self {
+        Self { leader: None, mark }
+    }
+
+    /// The leader.
+    pub(super) fn leader(&self) -> Option<Pid> {
+        self.leader
+    }
+
+    /// Everybody, zombies included, the leader too.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub(super) fn members(&self) -> io::Result<Vec<Stat>> {
+        let since = self.since();
+        let mut all = proc::processes()?;
+        all.retain(|stat| stat.start >= since);
+        let above = ancestry();
+        all.retain(|stat| !above.contains(&stat.pid));
+        let roots = all.iter().filter(|stat| self.has(stat)).map(|stat| stat.pid).collect();
+        Ok(with_descendants(&all, roots))
+    }
+
+    /// The members that became children of this process, without the leader.
+    ///
+    /// # Errors
+    /// The kernel does not tell; [`Family::members`] has to be asked.
+    pub(super) fn adopted(&self) -> io::Result<Vec<Stat>> {
+        let mut children = proc::first_threads_children()?;
+        children.retain(|pid| Some(*pid) != self.leader);
+        if children.is_empty() {
+            return Ok(Vec::new());
+        }
+        let since = self.since();
+        let stats = children.into_iter().filter_map(proc::stat);
+        Ok(stats.filter(|stat| stat.start >= since && self.has(stat)).collect())
+    }
+
+    /// No member can be older than the leader.
+    fn since(&self) -> u64 {
+        self.leader.and_then(proc::stat).map_or(0, |leader| leader.start)
+    }
+
+    /// Whether a process shows by itself that it belongs here.
+    fn has(&self, stat: &Stat) -> bool {
+        let led = self.leader.is_some() && (stat.group == self.leader);
+        led || Some(stat.pid) == self.leader || self.mark.is_on(stat.pid)
+    }
+}
+
+/// This process and those it descends from, which are never members.
+fn ancestry() -> HashSet<Pid> {
+    let mut above: HashSet<Pid> = proc::own_pid().into_iter().collect();
+    let mut next = getppid();
+    while let Some(pid) = next
+        && above.insert(pid)
+    {
+        next = proc::stat(pid).and_then(|stat| stat.parent);
+    }
+    above
+}
+
+/// The processes in `roots` and all that descend from them.
+fn with_descendants(all: &[Stat], roots: Vec<Pid>) -> Vec<Stat> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for stat in all {
+        if let Some(parent) = stat.parent {
+            children.entry(parent).or_default().push(stat.pid);
+        }
+    }
+    let mut found = HashSet::new();
+    let mut open = roots;
+    while let Some(pid) = open.pop() {
+        if found.insert(pid) {
+            open.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    all.iter().filter(|stat| found.contains(&stat.pid)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat((pid, parent): (i32, i32)) -> Stat {
+        Stat {
+            pid: Pid::from_raw(pid).unwrap(),
+            parent: Pid::from_raw(parent),
+            group: None,
+            zombie: false,
+            start: 0,
+        }
+    }
+
+    #[test]
+    fn descendants_are_found_at_any_depth_and_nobody_else() {
+        // 1 ── 10 ── 11 ── 12     and 30, a root of its own, ── 31
+        //  └── 20 ── 21
+        let all: Vec<Stat> =
+            [(12, 11), (1, 0), (11, 10), (10, 1), (20, 1), (21, 20), (31, 30), (30, 1)]
+                .into_iter()
+                .map(stat)
+                .collect();
+        let roots = [10, 30].into_iter().filter_map(Pid::from_raw).collect();
+        let mut found: Vec<i32> = with_descendants(&all, roots)
+            .into_iter()
+            .map(|stat| stat.pid.as_raw_nonzero().get())
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [10, 11, 12, 30, 31]);
+    }
+
+    #[test]
+    fn a_process_is_not_its_own_member() {
+        let above = ancestry();
+        assert!(above.contains(&proc::own_pid().unwrap()));
+        assert!(above.contains(&getppid().unwrap()));
+    }
+}

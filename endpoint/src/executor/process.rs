@@ -1,0 +1,480 @@
+//! Runs tasks as external processes; the only file that starts any.
+//!
+//! Touches: processes, pipes, and folders below the sandbox root. Promises
+//! that a run is over only when no process of it is left (or that it says
+//! which could not be ended), that no shell is involved unless a task names
+//! one, and that tasks don't see what the endpoint's own environment keeps
+//! secret.
+
+use super::capture::Captured;
+use super::family::Family;
+use super::mark::{Mark, Marks};
+use super::memory::{OomKills, OwnPeak};
+use super::sandbox::{self, Run, Sandbox};
+use super::streams::{Streams, TheirEnds};
+use super::tree::{self, Ending};
+use super::verdict::Facts;
+use super::watch::Watch;
+use super::{Ended, Executor, Report, SandboxPolicy, refusal};
+use async_trait::async_trait;
+use clutch_common::clock::now_ms;
+use clutch_common::id::{EndpointId, StateId};
+use clutch_common::result::Outcome;
+use clutch_common::task::{Process, Task, Work};
+use rustix::process::{Pid, Signal, kill_process_group, set_child_subreaper};
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::future::pending;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use wait4::ResUse;
+
+/// How long the end of a leader may take to be told when its family is gone.
+const TOLD_LIMIT: Duration = Duration::from_secs(1);
+/// How often orphans that ended during a run are reaped at most.
+const REAP_PAUSE: Duration = Duration::from_secs(1);
+
+/// The terms processes are run on.
+#[derive(Clone, Debug)]
+pub(crate) struct ProcessConfig {
+    /// The time between `SIGTERM` and `SIGKILL`.
+    pub(crate) grace: Duration,
+    /// How many bytes of each output are kept.
+    pub(crate) capture_limit: usize,
+    /// What becomes of a task's sandbox.
+    pub(crate) sandbox: SandboxPolicy,
+    /// The folder that sandboxes are made in; made if it does not exist.
+    pub(crate) sandbox_root: PathBuf,
+    /// The endpoint, as its tasks see it.
+    pub(crate) endpoint_id: EndpointId,
+    /// The state folder: how processes of a killed endpoint are recognised.
+    pub(crate) state_id: StateId,
+}
+
+/// Why no processes can be run at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    /// The sandbox root could not be made.
+    #[error("the folder '{}' for sandboxes could not be made: check its path and permissions", path.display())]
+    SandboxRoot {
+        /// The folder.
+        path: PathBuf,
+        /// What the file system says.
+        source: io::Error,
+    },
+    /// The system refuses what keeping hold of processes needs.
+    #[error("the system does not let this endpoint keep hold of its tasks' processes ({what})")]
+    System {
+        /// What was refused.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What a sweep found.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Swept {
+    /// How many processes of an earlier endpoint were ended.
+    pub(crate) processes: usize,
+    /// How many could not be ended.
+    pub(crate) survivors: usize,
+    /// How many sandboxes of earlier tasks were removed.
+    pub(crate) sandboxes: usize,
+}
+
+/// Runs tasks as external processes.
+#[derive(Debug)]
+pub(crate) struct ProcessExecutor {
+    config: ProcessConfig,
+    marks: Marks,
+    /// Variables of the endpoint's environment that tasks must not see.
+    hidden: Vec<OsString>,
+    oom_kills: OomKills,
+    own_peak: OwnPeak,
+}
+
+impl ProcessExecutor {
+    /// Makes this process the one that inherits its tasks' orphans (for the
+    /// rest of its life), and makes the sandbox root. To be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// What cannot be done.
+    pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
+        let system = |what| move |source| SetupError::System { what, source };
+        set_child_subreaper(super::proc::own_pid())
+            .map_err(|error| system("PR_SET_CHILD_SUBREAPER")(error.into()))?;
+        // Also undoes an inherited "ignore", which would discard exit codes.
+        drop(signal(SignalKind::child()).map_err(system("a handler for SIGCHLD"))?);
+        sandbox::make_root(&config.sandbox_root).map_err(|source| SetupError::SandboxRoot {
+            path: config.sandbox_root.clone(),
+            source,
+        })?;
+        #[allow(clippy::cast_possible_truncation, reason = "only the changing part matters")]
+        let seed = now_ms() as u32;
+        Ok(Self {
+            marks: Marks::new(config.endpoint_id, config.state_id, seed),
+            hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
+            oom_kills: OomKills::find(),
+            own_peak: OwnPeak::default(),
+            config,
+        })
+    }
+
+    /// Ends what an earlier endpoint, killed on the same state folder, left
+    /// running, and removes the sandboxes it left if the policy is to remove
+    /// them. To be called before the first run.
+    pub(crate) async fn sweep_stale(&self) -> Swept {
+        let family = Family::marked(self.marks.for_state());
+        let ending = tree::end(&family, self.config.grace).await;
+        let (root, policy) = (self.config.sandbox_root.clone(), self.config.sandbox);
+        let sandboxes = spawn_blocking(move || sandbox::sweep(&root, policy)).await;
+        let survivors = ending.survivors.len();
+        Swept { processes: ending.told - survivors, survivors, sandboxes: sandboxes.unwrap_or(0) }
+    }
+
+    /// Starts the process, or says why that is not possible.
+    async fn start(&self, task: &Task, process: &Process) -> Result<Running, String> {
+        let policy = self.config.sandbox;
+        let sandbox = match &process.cwd {
+            Some(_) => None,
+            None => Some(Sandbox::new(&self.config.sandbox_root, task.attempt(), policy)),
+        };
+        let (streams, theirs) = Streams::open(!process.stdin.is_empty(), self.config.capture_limit)
+            .map_err(|error| refusal::no_pipes(&error))?;
+        let mut command = self.command(task, process, theirs)?;
+        if let Some(folder) =
+            sandbox.as_ref().map(Sandbox::path).or(process.cwd.as_ref().map(AsRef::as_ref))
+        {
+            command.current_dir(folder);
+        }
+        let mark = self.marks.for_run(task.attempt());
+        let oom_kills = self.oom_kills.count();
+        let start = spawn_blocking(move || {
+            let leader = start(command, sandbox.as_ref(), &mark)?;
+            Ok::<_, String>((leader, sandbox, mark))
+        });
+        let (leader, sandbox, mark) =
+            start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
+        let watch = Watch::over(leader.pid)
+            .map_err(|error| format!("the process could not be watched: {error}"))?;
+        let family = Family::of(leader.pid, mark);
+        Ok(Running { leader, family, watch, sandbox, streams, oom_kills, started_at_ms: now_ms() })
+    }
+
+    fn command(
+        &self,
+        task: &Task,
+        process: &Process,
+        theirs: TheirEnds,
+    ) -> Result<Command, String> {
+        let Some((program, arguments)) = process.argv.split_first() else {
+            return Err("argv is empty: name a program to run".into());
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(theirs.stdin).stdout(theirs.stdout).stderr(theirs.stderr);
+        // A group of its own. Nothing may be added that needs code to run in
+        // the new process: that would double the cost of a start.
+        command.process_group(0);
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
+        command.envs(&process.env).envs(self.marks.environment(task.attempt()));
+        Ok(command)
+    }
+
+    /// Sees a running process through to the end of its whole family.
+    async fn see_through(
+        &self,
+        running: Running,
+        process: &Process,
+        walltime: Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Ended {
+        let Running { leader, family, watch, sandbox, mut streams, oom_kills, started_at_ms } =
+            running;
+        let over = {
+            let carry = streams.carry(&process.stdin.0);
+            let until_over = async {
+                let cause = cause(&family, &watch, walltime, stop).await;
+                self.end(cause, leader, family, &watch, sandbox).await
+            };
+            tokio::pin!(carry, until_over);
+            tokio::select! {
+                over = &mut until_over => over,
+                () = &mut carry => until_over.await,
+            }
+        };
+        if over.cause == Cause::Stop {
+            return Ended::Stopped;
+        }
+        let exceeded = walltime.filter(|_| over.cause == Cause::Walltime);
+        let new_kills = |before: u64| Some(self.oom_kills.count()?.saturating_sub(before));
+        let verdict = Facts {
+            status: over.usage.map(|usage| usage.status),
+            exceeded,
+            left_behind: if exceeded.is_none() { over.ending.told } else { 0 },
+            survivors: over.ending.survivors.len(),
+            oom_kills: match over.usage {
+                Some(usage) if usage.status.success() => None,
+                _ => oom_kills.and_then(new_kills),
+            },
+        }
+        .verdict();
+        let (stdout, stderr) = streams.finish();
+        let cpu = |usage: ResUse| usage.rusage.utime.saturating_add(usage.rusage.stime);
+        Ended::Finished(Report {
+            outcome: verdict.outcome,
+            exit_code: verdict.exit_code,
+            signal: verdict.signal,
+            reason: verdict.reason,
+            stdout,
+            stderr,
+            started_at_ms: Some(started_at_ms),
+            ended_at_ms: now_ms(),
+            cpu_ms: over.usage.and_then(|usage| u64::try_from(cpu(usage).as_millis()).ok()),
+            peak_memory_bytes: over.usage.and_then(|usage| self.own_peak.tell(usage.rusage.maxrss)),
+        })
+    }
+
+    /// Ends whatever there is left to end, then reaps the leader.
+    async fn end(
+        &self,
+        cause: Cause,
+        leader: Leader,
+        family: Family,
+        watch: &Watch,
+        sandbox: Option<Sandbox>,
+    ) -> Over {
+        let mut close = Close { cause, leader, family, sandbox };
+        let mut ending = Ending::default();
+        if cause == Cause::End {
+            let closed = spawn_blocking(move || close.if_nobody_is_left()).await;
+            match closed {
+                Ok(Ok(usage)) => return Over { cause, ending, usage },
+                Ok(Err(not_yet)) => close = not_yet,
+                Err(_) => return Over { cause, ending, usage: None }, // going down
+            }
+        }
+        ending = tree::end(&close.family, self.config.grace).await;
+        if !ending.survivors.is_empty() {
+            tracing::error!(
+                leader = %close.leader.pid, survivors = ?ending.survivors,
+                "processes of a task could not be ended even by SIGKILL: look at the host"
+            );
+        }
+        // A leader that survives will never be told.
+        let told = timeout(TOLD_LIMIT, watch.ended()).await;
+        tracing::trace!(told = told.is_ok(), "the family is gone");
+        let usage = spawn_blocking(move || close.now()).await.unwrap_or(None);
+        Over { cause, ending, usage }
+    }
+}
+
+#[async_trait]
+impl Executor for ProcessExecutor {
+    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+        if stop.is_cancelled() {
+            return Ended::Stopped;
+        }
+        let Work::Process(process) = &task.work;
+        match self.start(task, process).await {
+            Ok(running) => self.see_through(running, process, task.walltime(), &stop).await,
+            Err(reason) => Ended::Finished(not_run(reason)),
+        }
+    }
+}
+
+/// A process that runs, with all that is held for it.
+#[derive(Debug)]
+struct Running {
+    leader: Leader,
+    family: Family,
+    watch: Watch,
+    sandbox: Option<Sandbox>,
+    streams: Streams,
+    oom_kills: Option<u64>,
+    started_at_ms: u64,
+}
+
+/// Why a run is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Cause {
+    /// The leader has ended.
+    End,
+    Walltime,
+    Stop,
+}
+
+/// A run whose family is gone.
+struct Over {
+    cause: Cause,
+    ending: Ending,
+    usage: Option<ResUse>,
+}
+
+/// The first process of a run, until it is reaped. If it is dropped before,
+/// its group is killed: a run that is abandoned does not run on.
+#[derive(Debug)]
+struct Leader {
+    pid: Pid,
+    reaped: bool,
+}
+
+impl Leader {
+    fn reap(&mut self) -> Option<ResUse> {
+        match wait4::try_wait4_pid(self.pid.as_raw_nonzero().get().unsigned_abs()) {
+            Ok(usage) => {
+                self.reaped = usage.is_some();
+                usage
+            }
+            Err(error) => {
+                tracing::error!(pid = %self.pid, %error, "how a process ended could not be learned");
+                self.reaped = true;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if !self.reaped
+            && let Err(error) = kill_process_group(self.pid, Signal::KILL)
+        {
+            tracing::warn!(pid = %self.pid, %error, "an abandoned process could not be killed");
+        }
+    }
+}
+
+/// What is done when a run is over.
+#[derive(Debug)]
+struct Close {
+    cause: Cause,
+    leader: Leader,
+    family: Family,
+    sandbox: Option<Sandbox>,
+}
+
+impl Close {
+    /// Closes, unless somebody of the family is still there.
+    fn if_nobody_is_left(self) -> Result<Option<ResUse>, Self> {
+        match tree::reap_adopted(&self.family) {
+            Ok(false) => Ok(self.now()),
+            Ok(true) | Err(_) => Err(self),
+        }
+    }
+
+    fn now(mut self) -> Option<ResUse> {
+        let usage = self.leader.reap();
+        let success = usage.is_some_and(|usage| usage.status.success());
+        let run = match self.cause {
+            Cause::Stop => Run::Stopped,
+            Cause::End if success => Run::Succeeded,
+            Cause::End | Cause::Walltime => Run::Failed,
+        };
+        if let Some(sandbox) = &self.sandbox {
+            sandbox.close(run);
+        }
+        usage
+    }
+}
+
+/// Waits for a reason to end, and meanwhile reaps orphans that end early.
+async fn cause(
+    family: &Family,
+    watch: &Watch,
+    walltime: Option<Duration>,
+    stop: &CancellationToken,
+) -> Cause {
+    let expiry = async {
+        match walltime {
+            Some(walltime) => sleep(walltime).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = watch.ended() => Cause::End,
+        () = stop.cancelled() => Cause::Stop,
+        () = expiry => Cause::Walltime,
+        never = reap_orphans(family) => match never {},
+    }
+}
+
+/// Reaps orphans whenever children of this process have ended: a long run
+/// must not fill the host with zombies.
+async fn reap_orphans(family: &Family) -> Infallible {
+    sleep(REAP_PAUSE).await;
+    let Ok(mut ended) = signal(SignalKind::child()) else { return pending().await };
+    loop {
+        if let Err(error) = tree::reap_adopted(family) {
+            tracing::debug!(%error, "ended orphans stay until the end of their task");
+        }
+        ended.recv().await;
+        sleep(REAP_PAUSE).await;
+    }
+}
+
+/// Makes the sandbox and starts the process in it.
+fn start(mut command: Command, sandbox: Option<&Sandbox>, mark: &Mark) -> Result<Leader, String> {
+    if let Some(sandbox) = sandbox {
+        sandbox.make().map_err(|error| refusal::no_sandbox(sandbox.path(), &error))?;
+    }
+    match mark.put_on(|| command.spawn()) {
+        Ok(child) => Ok(Leader { pid: Pid::from_child(&child), reaped: false }),
+        Err(error) => {
+            let reason = refusal::not_started(&command, &error);
+            if let Some(sandbox) = sandbox {
+                sandbox.close(Run::Failed);
+            }
+            Err(reason)
+        }
+    }
+}
+
+/// Whether a variable of the endpoint's environment is none of a task's
+/// business: its own settings, the broker's password among them, and what a
+/// service manager tells it alone.
+fn hides(name: &OsStr) -> bool {
+    const MANAGER: [&str; 10] = [
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "MANAGERPID",
+        "NOTIFY_SOCKET",
+        "SYSTEMD_EXEC_PID",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    ];
+    name.as_encoded_bytes().starts_with(b"CLUTCH_") || MANAGER.iter().any(|hidden| name == *hidden)
+}
+
+/// The report on a task whose process could not be started.
+fn not_run(reason: String) -> Report {
+    Report {
+        outcome: Outcome::Failed,
+        exit_code: None,
+        signal: None,
+        reason: Some(reason),
+        stdout: Captured::default(),
+        stderr: Captured::default(),
+        started_at_ms: None,
+        ended_at_ms: now_ms(),
+        cpu_ms: None,
+        peak_memory_bytes: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! Why a process could not be started, and what to do about it, in words.
+//! Looks at the file system to find out what exactly is missing.
+
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+/// In words, why `command` could not be started.
+pub(super) fn not_started(command: &Command, error: &io::Error) -> String {
+    let program = command.get_program();
+    let why = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => missing(command),
+        Some(Errno::ACCESS | Errno::PERM) => forbidden(command),
+        Some(Errno::NOEXEC) => "it is not a program this system can run: a script needs a first line like #!/bin/sh, a binary has to be built for this machine".into(),
+        Some(Errno::TOOBIG) => "its arguments and environment together are more than the system passes to a process: pass them through standard input or a file".into(),
+        Some(Errno::AGAIN) => "the system allows this user no further process: raise the limit (ulimit -u, or TasksMax of the service), or run fewer tasks at once".into(),
+        Some(Errno::NOMEM) => "the system has no memory for another process: run fewer tasks at once".into(),
+        Some(Errno::MFILE | Errno::NFILE) => descriptors(),
+        Some(Errno::TXTBSY) => "somebody has the program open for writing: submit again when it is complete".into(),
+        Some(Errno::LOOP) => "its path goes round in symbolic links".into(),
+        Some(Errno::NAMETOOLONG) => "its path is longer than the system allows".into(),
+        _ => format!("{error}"),
+    };
+    format!("'{}' could not be started: {why}", program.display())
+}
+
+/// In words, why the pipes for a process could not be opened.
+pub(super) fn no_pipes(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => format!("no pipes could be opened: {}", descriptors()),
+        _ => format!("no pipes could be opened: {error}"),
+    }
+}
+
+/// In words, why the sandbox could not be made.
+pub(super) fn no_sandbox(path: &Path, error: &io::Error) -> String {
+    format!(
+        "the sandbox folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
+        path.display()
+    )
+}
+
+fn descriptors() -> String {
+    "no file descriptors are left: raise the limit (ulimit -n, or LimitNOFILE of the service), or run fewer tasks at once".into()
+}
+
+fn missing(command: &Command) -> String {
+    if let Some(folder) = command.get_current_dir()
+        && !folder.is_dir()
+    {
+        return format!("its working folder '{}' does not exist on this host", folder.display());
+    }
+    let program = command.get_program();
+    if !is_path(program) {
+        let path = search_path(command).unwrap_or_default();
+        return format!(
+            "it is not in the endpoint's PATH ({}): install it there, or give its full path",
+            path.display()
+        );
+    }
+    if located(command, program).exists() {
+        return "the interpreter it names in its first line, or its loader, does not exist on this host".into();
+    }
+    "there is no such file on this host".into()
+}
+
+fn forbidden(command: &Command) -> String {
+    if let Some(folder) = command.get_current_dir()
+        && std::fs::read_dir(folder.join(".")).is_err()
+    {
+        return format!(
+            "its working folder '{}' cannot be entered by the endpoint's user",
+            folder.display()
+        );
+    }
+    if is_path(command.get_program()) && located(command, command.get_program()).is_dir() {
+        return "it is a folder".into();
+    }
+    "the endpoint's user may not execute it: make it executable (chmod +x), and look whether its file system is mounted noexec".into()
+}
+
+fn is_path(program: &OsStr) -> bool {
+    program.as_encoded_bytes().contains(&b'/')
+}
+
+/// Where a program given as a path is, seen from the working folder.
+fn located(command: &Command, program: &OsStr) -> std::path::PathBuf {
+    command.get_current_dir().unwrap_or(Path::new("/")).join(program)
+}
+
+/// The `PATH` that the program was looked up in.
+fn search_path(command: &Command) -> Option<OsString> {
+    match command.get_envs().find(|(name, _)| *name == "PATH") {
+        Some((_, value)) => value.map(OsStr::to_owned),
+        None => std::env::var_os("PATH"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(command: &Command, errno: Errno) -> String {
+        not_started(command, &io::Error::from_raw_os_error(errno.raw_os_error()))
+    }
+
+    #[test]
+    fn every_cause_says_what_to_do() {
+        let command = Command::new("prog");
+        for (errno, advice) in [
+            (Errno::NOEXEC, "#!/bin/sh"),
+            (Errno::TOOBIG, "standard input"),
+            (Errno::AGAIN, "ulimit -u"),
+            (Errno::NOMEM, "fewer tasks"),
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::ACCESS, "chmod +x"),
+            (Errno::TXTBSY, "submit again"),
+            (Errno::NOENT, "PATH ("),
+            (Errno::IO, "Input/output error"),
+        ] {
+            let words = words(&command, errno);
+            assert!(words.starts_with("'prog' could not be started: "), "{words}");
+            assert!(words.contains(advice), "{errno:?}: {words}");
+        }
+        let no_pipes = no_pipes(&io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
+        assert!(no_pipes.contains("ulimit -n"), "{no_pipes}");
+    }
+
+    #[test]
+    fn what_exactly_is_missing_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("script"), "#!/no/such/interpreter\n").unwrap();
+        let in_folder = |program: &str| {
+            let mut command = Command::new(program);
+            command.current_dir(folder.path());
+            command
+        };
+        assert!(words(&in_folder("./script"), Errno::NOENT).contains("interpreter"));
+        assert!(words(&in_folder("./other"), Errno::NOENT).contains("no such file"));
+        let mut elsewhere = in_folder("true");
+        elsewhere.current_dir("/no/such/folder");
+        assert!(words(&elsewhere, Errno::NOENT).contains("'/no/such/folder' does not exist"));
+        let mut own_path = in_folder("true");
+        own_path.env("PATH", "/only/here");
+        assert!(words(&own_path, Errno::NOENT).contains("PATH (/only/here)"));
+    }
+}

@@ -1,0 +1,220 @@
+//! The folder a task works in when it names none, and what becomes of it.
+//!
+//! Touches only what is below the sandbox root. Promises that a task starts
+//! in an empty folder that only the endpoint's user can enter.
+
+use clutch_common::id::Attempt;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What becomes of a task's sandbox when the task is over.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SandboxPolicy {
+    /// It is removed.
+    #[default]
+    Remove,
+    /// It stays.
+    Keep,
+    /// It stays unless the task succeeded.
+    KeepFailed,
+}
+
+/// How a run went, as far as its sandbox is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Run {
+    Succeeded,
+    Failed,
+    /// It was stopped and says nothing about its task.
+    Stopped,
+}
+
+impl SandboxPolicy {
+    fn keeps(self, run: Run) -> bool {
+        match self {
+            Self::Remove => false,
+            Self::Keep => true,
+            Self::KeepFailed => run == Run::Failed,
+        }
+    }
+}
+
+/// One task's folder.
+#[derive(Clone, Debug)]
+pub(super) struct Sandbox {
+    path: PathBuf,
+    policy: SandboxPolicy,
+}
+
+impl Sandbox {
+    /// The sandbox of `attempt` below `root`; it does not exist yet.
+    pub(super) fn new(root: &Path, attempt: Attempt, policy: SandboxPolicy) -> Self {
+        let path = root.join(format!("{}.{}", attempt.task_id, attempt.attempt));
+        Self { path, policy }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder. What a crash left of an earlier one is removed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn make(&self) -> io::Result<()> {
+        let make = || DirBuilder::new().mode(0o700).create(&self.path);
+        match make() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                remove(&self.path)?;
+                make()
+            }
+            result => result,
+        }
+    }
+
+    /// Does what the policy says. A folder that cannot be removed is logged.
+    pub(super) fn close(&self, run: Run) {
+        if self.policy.keeps(run) {
+            return;
+        }
+        if let Err(error) = remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a sandbox could not be removed: remove it by hand");
+        }
+    }
+}
+
+/// Makes the sandbox root, for the endpoint's user only.
+///
+/// # Errors
+/// What the file system says.
+pub(super) fn make_root(root: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(root)
+}
+
+/// Removes what earlier runs left below `root`, if the policy is to remove
+/// everything. Returns how many folders were removed; logs those that stay.
+pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
+    if policy != SandboxPolicy::Remove {
+        return 0;
+    }
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(path = %root.display(), %error, "old sandboxes could not be listed");
+            return 0;
+        }
+    };
+    let mut removed = 0;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        match remove(&path) {
+            Ok(()) => removed += 1,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "an old sandbox could not be removed: remove it by hand");
+            }
+        }
+    }
+    removed
+}
+
+/// Removes a folder, also one with folders in it that forbid it.
+fn remove(path: &Path) -> io::Result<()> {
+    if std::fs::remove_dir(path).is_ok() {
+        return Ok(()); // empty, as most are
+    }
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotADirectory => std::fs::remove_file(path),
+        result => result,
+    }
+}
+
+/// Makes every folder from `path` down writable for its owner.
+fn open_up(path: &Path) -> io::Result<()> {
+    let mut open = vec![path.to_owned()];
+    while let Some(folder) = open.pop() {
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::id::TaskId;
+
+    fn sandbox(root: &Path, policy: SandboxPolicy) -> Sandbox {
+        Sandbox::new(root, Attempt { task_id: TaskId::new(), attempt: 2 }, policy)
+    }
+
+    #[test]
+    fn what_is_kept_is_the_policys_to_say() {
+        use SandboxPolicy::{Keep, KeepFailed, Remove};
+        let runs = [Run::Succeeded, Run::Failed, Run::Stopped];
+        assert_eq!(runs.map(|run| Remove.keeps(run)), [false, false, false]);
+        assert_eq!(runs.map(|run| Keep.keeps(run)), [true, true, true]);
+        assert_eq!(runs.map(|run| KeepFailed.keeps(run)), [false, true, false]);
+    }
+
+    #[test]
+    fn it_is_private_and_empty_even_if_a_crash_left_one() {
+        let root = tempfile::tempdir().unwrap();
+        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        for _ in 0..2 {
+            sandbox.make().unwrap();
+            assert_eq!(std::fs::read_dir(sandbox.path()).unwrap().count(), 0);
+            let mode = std::fs::metadata(sandbox.path()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+            std::fs::write(sandbox.path().join("left"), "x").unwrap();
+        }
+        sandbox.close(Run::Failed);
+        assert!(!sandbox.path().exists());
+    }
+
+    #[test]
+    fn folders_that_forbid_it_are_removed_and_links_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("file"), "x").unwrap();
+        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        sandbox.make().unwrap();
+        let locked = sandbox.path().join("a/b");
+        std::fs::create_dir_all(&locked).unwrap();
+        std::fs::write(locked.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&outside, sandbox.path().join("link")).unwrap();
+        std::fs::set_permissions(&locked, Permissions::from_mode(0o500)).unwrap();
+        open_up(sandbox.path()).unwrap();
+        let mode = std::fs::metadata(&locked).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        std::fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
+        sandbox.close(Run::Succeeded);
+        assert!(!sandbox.path().exists());
+        assert!(outside.join("file").exists());
+    }
+
+    #[test]
+    fn a_sweep_removes_leftovers_only_where_everything_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        for policy in [SandboxPolicy::Keep, SandboxPolicy::KeepFailed, SandboxPolicy::Remove] {
+            let sandbox = sandbox(root.path(), policy);
+            sandbox.make().unwrap();
+            let removed = sweep(root.path(), policy);
+            assert_eq!(sandbox.path().exists(), policy != SandboxPolicy::Remove);
+            assert_eq!(removed, if policy == SandboxPolicy::Remove { 3 } else { 0 });
+        }
+    }
+}

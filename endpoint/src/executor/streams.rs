@@ -1,0 +1,128 @@
+//! Carries a process's input and output through pipes, without blocking.
+//!
+//! Touches only the pipes. Promises that memory is bounded by the capture
+//! limit, that a process may leave its input unread, and that whoever holds
+//! an output open when the process is over holds up nothing.
+
+use super::capture::{Capture, Captured};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
+use std::io::{self, ErrorKind};
+use std::process::Stdio;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe::{Receiver, Sender};
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 32 * 1024;
+
+/// This side's ends of the pipes.
+#[derive(Debug)]
+pub(super) struct Streams {
+    stdin: Option<Sender>,
+    stdout: Output,
+    stderr: Output,
+}
+
+/// The process's ends, to be passed to it and closed here.
+#[derive(Debug)]
+pub(super) struct TheirEnds {
+    pub(super) stdin: Stdio,
+    pub(super) stdout: Stdio,
+    pub(super) stderr: Stdio,
+}
+
+#[derive(Debug)]
+struct Output {
+    pipe: Receiver,
+    capture: Capture,
+}
+
+impl Streams {
+    /// Opens the pipes; standard input is empty unless `with_input`. Up to
+    /// `limit` bytes of each output are kept.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(super) fn open(with_input: bool, limit: usize) -> io::Result<(Self, TheirEnds)> {
+        let (stdin, their_stdin) = if with_input {
+            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            (Some(Sender::from_owned_fd(ours)?), Stdio::from(theirs))
+        } else {
+            (None, Stdio::null())
+        };
+        let (stdout, their_stdout) = Output::open(limit)?;
+        let (stderr, their_stderr) = Output::open(limit)?;
+        let theirs = TheirEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        Ok((Self { stdin, stdout, stderr }, theirs))
+    }
+
+    /// Writes all of `input` and closes it, and takes the outputs until they
+    /// are closed. It may be dropped at any time: what was taken is kept.
+    pub(super) async fn carry(&mut self, input: &[u8]) {
+        let stdin = self.stdin.take();
+        let feed = async move {
+            if let Some(mut pipe) = stdin
+                && let Err(error) = pipe.write_all(input).await
+            {
+                tracing::debug!(%error, "a process did not read all of its input");
+            }
+        };
+        tokio::join!(feed, self.stdout.take_all(), self.stderr.take_all());
+    }
+
+    /// Takes what is still in the pipes when their writers are gone, and
+    /// returns standard output and standard error.
+    pub(super) fn finish(mut self) -> (Captured, Captured) {
+        self.stdout.drain();
+        self.stderr.drain();
+        (self.stdout.capture.finish(), self.stderr.capture.finish())
+    }
+}
+
+impl Output {
+    fn open(limit: usize) -> io::Result<(Self, Stdio)> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        let pipe = Receiver::from_owned_fd(ours)?;
+        Ok((Self { pipe, capture: Capture::new(limit) }, Stdio::from(theirs)))
+    }
+
+    async fn take_all(&mut self) {
+        while self.pipe.readable().await.is_ok() {
+            match self.take() {
+                Ok(0) => return,
+                Ok(_) => tokio::task::coop::consume_budget().await,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!(%error, "an output of a process could not be read on");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let count = self.pipe.try_read(&mut chunk)?;
+        self.capture.push(&chunk[..count]);
+        Ok(count)
+    }
+
+    /// Asks the pipe itself, as the runtime may not know yet what is in it.
+    /// No more than a full pipe is taken, even if somebody is still writing.
+    fn drain(&mut self) {
+        let mut chunk = [0; CHUNK];
+        let mut left = fcntl_getpipe_size(&self.pipe).unwrap_or(CHUNK);
+        while left > 0 {
+            let want = left.min(CHUNK);
+            match rustix::io::read(&self.pipe, &mut chunk[..want]) {
+                Ok(0) => return,
+                Ok(count) => {
+                    self.capture.push(&chunk[..count]);
+                    left -= count;
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return, // empty, though somebody has it open
+            }
+        }
+    }
+}
