@@ -157,6 +157,14 @@ impl Session {
         self.health.subscribe()
     }
 
+    /// The fault that ended the connection, if one has.
+    pub(super) fn alive(&self) -> Result<(), Fault> {
+        match &*self.health.borrow() {
+            Health::Down(fault) => Err(fault.clone()),
+            Health::Up(_) | Health::Blocked { .. } => Ok(()),
+        }
+    }
+
     /// Opens a channel.
     pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
         self.answer(self.lapin.create_channel()).await

@@ -88,7 +88,7 @@ impl AmqpInlet {
     /// The fault that ended this inlet, if one has.
     async fn ended(&self) -> Result<(), Fault> {
         match &self.end {
-            None => Ok(()),
+            None => self.session.alive(),
             Some(End::Failed(error)) => Err(self.session.explain(error).await),
             Some(End::Cancelled) => Err(Fault::Missing(format!(
                 "it cancelled the consumer of the queue '{}', which was deleted or moved",

@@ -30,6 +30,7 @@ pub(super) struct AmqpOutlet {
     health: watch::Receiver<Health>,
     window: Window,
     flights: HashMap<Ticket, Flight>,
+    landed: Vec<(Ticket, Answer)>,
     landing: Arc<Landing>,
     end: Option<lapin::Error>,
 }
@@ -89,6 +90,7 @@ impl AmqpOutlet {
             health: session.watch(),
             window: Window::default(),
             flights: HashMap::new(),
+            landed: Vec::new(),
             landing: Arc::default(),
             end: None,
         })
@@ -101,9 +103,10 @@ impl AmqpOutlet {
     /// resolves the next. So when a flight is seen resolved, every flight
     /// resolved before it has been woken, and the loop, which ends only when
     /// nobody is woken, has seen it too. (A flight still noted as being written
-    /// was woken when it was written, which is before the broker's answer.)
+    /// was woken when it was written, which is before the broker's answer. One
+    /// that landed while it was being published is in the batch from the start.)
     fn sweep(&mut self) -> Vec<(Ticket, Settlement)> {
-        let mut answers = Vec::new();
+        let mut answers = std::mem::take(&mut self.landed);
         loop {
             let woken = std::mem::take(&mut *self.landing.lock());
             if woken.is_empty() {
@@ -151,10 +154,7 @@ impl AmqpOutlet {
         if let Some(error) = &self.end {
             return Err(self.session.explain(error).await);
         }
-        match &*self.health.borrow() {
-            Health::Down(fault) => Err(fault.clone()),
-            Health::Up(_) | Health::Blocked { .. } => Ok(()),
-        }
+        self.session.alive()
     }
 }
 
@@ -207,7 +207,11 @@ impl Outlet for AmqpOutlet {
                 self.flights.insert(ticket, flight);
                 Ok(ticket)
             }
-            Poll::Ready(Ok(_)) => Err(Fault::Protocol("the channel has no confirms".to_owned())),
+            Poll::Ready(Ok(confirmation)) => {
+                self.window.publish(ticket, message_id, Instant::now());
+                self.landed.push((ticket, answer(confirmation)));
+                Ok(ticket)
+            }
             Poll::Ready(Err(error)) => {
                 let fault = self.session.explain(&error).await;
                 self.fail(error);
