@@ -29,8 +29,15 @@ rm -rf "$1"
 pub(crate) struct Broker {
     amqp: url::Url,
     management: url::Url,
+    tls: Option<Tls>,
     environment: Vec<(&'static str, String)>,
     _keeper: Option<Child>,
+}
+
+/// Where a private broker speaks TLS, and the certificate to trust for it.
+pub(crate) struct Tls {
+    port: u16,
+    pub(crate) certificate: PathBuf,
 }
 
 /// The broker that most tests share, each in a vhost of its own.
@@ -39,22 +46,32 @@ pub(crate) fn shared() -> &'static Broker {
     SHARED.get_or_init(|| Broker::named().unwrap_or_else(Broker::start))
 }
 
+/// A broker of our own even where another is named, for what only `rabbitmqctl`
+/// or its configuration can do. It may be under a memory alarm.
+pub(crate) fn private() -> &'static Broker {
+    static PRIVATE: OnceLock<Broker> = OnceLock::new();
+    PRIVATE.get_or_init(Broker::start)
+}
+
 impl Broker {
     fn named() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().and_then(|url| url.parse().ok());
         Some(Self {
             amqp: variable("CLUTCH_TEST_BROKER")?,
             management: variable("CLUTCH_TEST_MANAGEMENT")?,
+            tls: None,
             environment: Vec::new(),
             _keeper: None,
         })
     }
 
-    /// Starts a private broker and waits until it answers.
-    pub(crate) fn start() -> Self {
+    /// Starts a broker of our own and waits until it answers.
+    fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("clutch-amqp-").tempdir().unwrap().keep();
-        let [amqp, management, distribution, epmd] = free_ports();
-        let environment = environment(&folder, amqp, management, distribution, epmd);
+        let ports = free_ports();
+        let [amqp, management, tls, ..] = ports;
+        let certificate = certify(&folder);
+        let environment = environment(&folder, ports);
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, BIN])
             .arg(&folder)
@@ -66,6 +83,7 @@ impl Broker {
         let broker = Self {
             amqp: url("amqp", amqp).parse().unwrap(),
             management: url("http", management).parse().unwrap(),
+            tls: Some(Tls { port: tls, certificate }),
             environment,
             _keeper: Some(keeper),
         };
@@ -159,6 +177,12 @@ impl Vhost<'_> {
         url.to_string()
     }
 
+    /// The URL over TLS, and the certificate to trust. Private brokers only.
+    pub(crate) fn url_over_tls(&self) -> (String, &Path) {
+        let tls = self.broker.tls.as_ref().expect("a private broker");
+        (self.url_by(tls.port).replace("amqp://", "amqps://"), &tls.certificate)
+    }
+
     /// Where the broker listens.
     pub(crate) fn port(&self) -> u16 {
         self.broker.amqp.port().unwrap_or(5672)
@@ -206,21 +230,44 @@ impl Drop for Vhost<'_> {
     }
 }
 
-fn environment(
-    folder: &Path,
-    amqp: u16,
-    management: u16,
-    distribution: u16,
-    epmd: u16,
-) -> Vec<(&'static str, String)> {
+/// Makes a key and a certificate for this machine.
+fn certify(folder: &Path) -> PathBuf {
+    let certificate = folder.join("certificate.pem");
+    let output = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '),
+        )
+        .args(["-subj", "/CN=localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .arg("-keyout")
+        .arg(folder.join("key.pem"))
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    certificate
+}
+
+fn environment(folder: &Path, ports: [u16; 5]) -> Vec<(&'static str, String)> {
+    let [amqp, management, tls, distribution, epmd] = ports;
     let file = |name: &str, content: &str| -> PathBuf {
         let path = folder.join(name);
         std::fs::write(&path, content).unwrap();
         path
     };
     let config = format!(
-        "loopback_users.guest = false\nmanagement.tcp.ip = 127.0.0.1\nmanagement.tcp.port = \
-         {management}\ncollect_statistics_interval = 500\n"
+        "loopback_users.guest = false
+         management.tcp.ip = 127.0.0.1
+         management.tcp.port = {management}
+         collect_statistics_interval = 500
+         listeners.ssl.default = 127.0.0.1:{tls}
+         ssl_options.cacertfile = {folder}/certificate.pem
+         ssl_options.certfile = {folder}/certificate.pem
+         ssl_options.keyfile = {folder}/key.pem
+         ssl_options.verify = verify_none
+         ",
+        folder = folder.display(),
     );
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     vec![
@@ -237,7 +284,7 @@ fn environment(
     ]
 }
 
-fn free_ports() -> [u16; 4] {
-    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+fn free_ports() -> [u16; 5] {
+    let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

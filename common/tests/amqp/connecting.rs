@@ -70,6 +70,30 @@ async fn tls_to_a_port_without_it_is_a_tls_fault() {
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
 }
 
+/// What is trusted is read from the environment, so a second process of this
+/// very test connects with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
+    if let Ok(url) = std::env::var("CLUTCH_TEST_TLS_URL") {
+        let connection = connect(&url).await;
+        connection.declare(&queue("over-tls", &[])).await.unwrap();
+        return connection.close().await;
+    }
+    let vhost = broker::private().vhost();
+    let (url, certificate) = vhost.url_over_tls();
+    let fault = fault(try_connect(&url, &Terms::default()).await);
+    assert!(matches!(fault, Fault::Tls(_)), "{fault}");
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["connecting::tls_holds_with_a_trusted_certificate_and_with_no_other", "--exact"])
+        .env("CLUTCH_TEST_TLS_URL", &url)
+        .env("SSL_CERT_FILE", certificate)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let queues = vhost.broker.api("GET", &format!("queues/{}", vhost.name), None);
+    assert_eq!(queues[0]["name"], "over-tls");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_user_password_or_vhost_is_a_credentials_fault_without_the_password() {
     let vhost = broker::shared().vhost();

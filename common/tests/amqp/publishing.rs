@@ -121,7 +121,7 @@ async fn a_confirm_that_does_not_come_is_a_fault_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_connection_is_a_fault_only_after_its_own_timeout() {
-    let broker = broker::Broker::start();
+    let broker = broker::private();
     let vhost = broker.vhost();
     with_queue(&vhost, "q").await.close().await;
     let terms = Terms {

@@ -3,8 +3,10 @@
 //! Publishing hands a message to lapin and does not wait; the messages on their
 //! way are futures, polled by [`Outlet::settled`] when lapin wakes them. One
 //! timer runs while messages are open or the connection is blocked, and none
-//! otherwise. While the broker blocks the connection, only the blocked timeout
-//! counts; when it stops, every open message's confirm timeout starts anew.
+//! otherwise. It gives the oldest open message its confirm timeout from when it
+//! became the oldest, so that a slow link that moves is no fault and a message
+//! that is stuck is one. While the broker blocks the connection, only the
+//! blocked timeout counts; when that ends, the confirm timeout starts anew.
 
 use super::classify;
 use super::connection::{Health, Session, short};
@@ -110,7 +112,7 @@ impl AmqpOutlet {
         loop {
             let woken = std::mem::take(&mut *self.landing.lock());
             if woken.is_empty() {
-                return self.window.settle(answers);
+                return self.window.settle(answers, Instant::now());
             }
             for ticket in woken {
                 let Some(flight) = self.flights.get_mut(&ticket) else { continue };
@@ -142,9 +144,9 @@ impl AmqpOutlet {
                 Fault::Blocked { reason: reason.clone(), after: terms.blocked_timeout },
             )),
             Health::Up(since) => {
-                let oldest = self.window.oldest()?;
+                let waiting = self.window.waiting_since()?;
                 let patience = terms.confirm_timeout;
-                Some(((*since).max(oldest) + patience, Fault::ConfirmTimeout(patience)))
+                Some(((*since).max(waiting) + patience, Fault::ConfirmTimeout(patience)))
             }
         }
     }

@@ -46,6 +46,8 @@ pub(super) struct Return {
 #[derive(Default)]
 pub(super) struct Window {
     last: u64,
+    /// When the oldest open message became the oldest.
+    headed: Option<Instant>,
     open: BTreeMap<Ticket, Entry>,
 }
 
@@ -72,13 +74,19 @@ impl Window {
         self.open.len()
     }
 
-    /// When the oldest open message was published.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.open.first_key_value().map(|(_, entry)| entry.published)
+    /// Since when the oldest open message is the oldest.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let (_, oldest) = self.open.first_key_value()?;
+        Some(self.headed.map_or(oldest.published, |headed| headed.max(oldest.published)))
     }
 
     /// Settles what was answered. The batch must be complete (see above).
-    pub(super) fn settle(&mut self, answers: Vec<(Ticket, Answer)>) -> Vec<(Ticket, Settlement)> {
+    pub(super) fn settle(
+        &mut self,
+        answers: Vec<(Ticket, Answer)>,
+        now: Instant,
+    ) -> Vec<(Ticket, Settlement)> {
+        let oldest = self.open.first_key_value().map(|(&ticket, _)| ticket);
         for carried in answers.iter().filter_map(|(_, answer)| answer.carried.as_ref()) {
             self.mark(carried);
         }
@@ -91,6 +99,9 @@ impl Window {
                 None if answer.accepted => Settlement::Confirmed,
                 None => Settlement::Refused,
             };
+            if Some(ticket) == oldest {
+                self.headed = Some(now);
+            }
             settled.push((ticket, settlement));
         }
         settled

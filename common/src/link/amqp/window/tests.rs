@@ -21,6 +21,10 @@ fn opened(ids: &[&str]) -> (Window, Vec<Ticket>) {
     (window, tickets)
 }
 
+fn settle(window: &mut Window, answers: Vec<(Ticket, Answer)>) -> Vec<(Ticket, Settlement)> {
+    window.settle(answers, Instant::now())
+}
+
 fn returned() -> Settlement {
     Settlement::Returned("NO_ROUTE".to_owned())
 }
@@ -29,7 +33,7 @@ fn returned() -> Settlement {
 fn an_answer_without_a_return_means_what_it_says() {
     let (mut window, tickets) = opened(&["a", "b", "c"]);
     let nack = Answer { accepted: false, carried: None };
-    let settled = window.settle(vec![(tickets[0], ack(None)), (tickets[1], nack)]);
+    let settled = settle(&mut window, vec![(tickets[0], ack(None)), (tickets[1], nack)]);
     assert_eq!(settled, [(tickets[0], Settlement::Confirmed), (tickets[1], Settlement::Refused)]);
     assert_eq!(window.len(), 1);
 }
@@ -37,16 +41,17 @@ fn an_answer_without_a_return_means_what_it_says() {
 #[test]
 fn a_return_settles_the_message_it_names_and_not_the_one_it_came_with() {
     let (mut window, tickets) = opened(&["routable", "lost"]);
-    let settled = window.settle(vec![(tickets[0], ack(Some("lost")))]);
+    let settled = settle(&mut window, vec![(tickets[0], ack(Some("lost")))]);
     assert_eq!(settled, [(tickets[0], Settlement::Doubt)]);
-    let settled = window.settle(vec![(tickets[1], ack(None))]);
+    let settled = settle(&mut window, vec![(tickets[1], ack(None))]);
     assert_eq!(settled, [(tickets[1], returned())]);
 }
 
 #[test]
 fn a_return_of_a_message_settled_before_changes_nothing_but_its_carrier() {
     let (mut window, tickets) = opened(&["a", "b"]);
-    let settled = window.settle(vec![(tickets[0], ack(Some("gone"))), (tickets[1], ack(None))]);
+    let settled =
+        settle(&mut window, vec![(tickets[0], ack(Some("gone"))), (tickets[1], ack(None))]);
     assert_eq!(settled, [(tickets[0], Settlement::Doubt), (tickets[1], Settlement::Confirmed)]);
 }
 
@@ -54,8 +59,31 @@ fn a_return_of_a_message_settled_before_changes_nothing_but_its_carrier() {
 fn a_message_published_twice_takes_its_returns_in_order() {
     let (mut window, tickets) = opened(&["same", "same"]);
     let settled =
-        window.settle(vec![(tickets[1], ack(Some("same"))), (tickets[0], ack(Some("same")))]);
+        settle(&mut window, vec![(tickets[1], ack(Some("same"))), (tickets[0], ack(Some("same")))]);
     assert_eq!(settled, [(tickets[1], returned()), (tickets[0], returned())]);
+}
+
+#[test]
+fn the_oldest_message_waits_from_when_it_became_the_oldest() {
+    let start = Instant::now();
+    let at = |seconds| start + std::time::Duration::from_secs(seconds);
+    let mut window = Window::default();
+    let mut publish = |now| {
+        let ticket = window.ticket();
+        window.publish(ticket, ticket.0.to_string(), now);
+        ticket
+    };
+    let (a, b, c) = (publish(at(0)), publish(at(1)), publish(at(9)));
+    let late = publish(at(30));
+    assert_eq!(window.waiting_since(), Some(at(0)));
+    window.settle(vec![(b, ack(None))], at(3));
+    assert_eq!(window.waiting_since(), Some(at(0)), "one behind it changes nothing");
+    window.settle(vec![(a, ack(None))], at(20));
+    assert_eq!(window.waiting_since(), Some(at(20)));
+    window.settle(vec![(c, ack(None))], at(25));
+    assert_eq!(window.waiting_since(), Some(at(30)), "but not from before it was published");
+    window.settle(vec![(late, ack(None))], at(31));
+    assert_eq!(window.waiting_since(), None);
 }
 
 proptest! {
@@ -106,7 +134,7 @@ proptest! {
                 let (complete, later) = resolved.split_at((*batch).min(resolved.len()));
                 resolved = later;
                 let answers = complete.iter().map(|(message, answer)| (tickets[message], answer.clone()));
-                let settled = window.settle(answers.collect());
+                let settled = settle(&mut window, answers.collect());
                 prop_assert_eq!(settled.len(), complete.len());
                 for ((message, _), (_, settlement)) in complete.iter().zip(settled) {
                     match settlement {
