@@ -17,7 +17,8 @@ use std::time::Duration;
 /// How to reach a broker; the terms that the service chose at provisioning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// A peer that is silent for two of these is taken for dead.
+    /// A peer that is silent for two of these is taken for dead. In whole
+    /// seconds, at least one; a broker that asks for less gets less.
     pub heartbeat: Duration,
     /// How long a connection may stay blocked by the broker before that counts
     /// as a fault.
@@ -123,14 +124,17 @@ pub struct Destination {
 /// The consuming end of a connection.
 #[async_trait]
 pub trait Inlet: Send {
-    /// Waits for a delivery, and takes up to `max` that are there. Cancelling
-    /// the wait loses nothing.
+    /// Waits for a delivery, and takes up to `max` (at least one) that are
+    /// there. Cancelling the wait loses nothing. After a fault, every delivery
+    /// that is not settled is the broker's again, to be delivered anew.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
 
-    /// Acknowledges every unsettled delivery up to and including `up_to`.
+    /// Acknowledges every unsettled delivery up to and including `up_to`; there
+    /// may be none.
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault>;
 
-    /// Refuses one delivery: the broker moves it to the dead-letter queue.
+    /// Refuses one delivery: the broker moves it to the dead-letter queue. One
+    /// that is settled already stays as it is.
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault>;
 }
 
@@ -155,7 +159,8 @@ pub enum Settlement {
 /// mandatory.
 #[async_trait]
 pub trait Outlet: Send {
-    /// Sends a message; it is settled later, by [`Outlet::settled`].
+    /// Sends a message, without waiting for the broker; it is settled later, by
+    /// [`Outlet::settled`]. Whoever publishes bounds what is open.
     async fn publish(
         &mut self,
         destination: &Destination,
@@ -163,9 +168,12 @@ pub trait Outlet: Send {
     ) -> Result<Ticket, Fault>;
 
     /// Waits until at least one published message is settled and returns all
-    /// that are; waits for ever when none is open. Cancelling the wait loses
-    /// nothing. A message open for longer than [`Terms::confirm_timeout`] is a
-    /// [`Fault::ConfirmTimeout`].
+    /// that are; when none is open, waits for a fault. Cancelling the wait loses
+    /// nothing. A message that is the oldest open one for longer than
+    /// [`Terms::confirm_timeout`] is a [`Fault::ConfirmTimeout`]; while the
+    /// broker blocks the connection, [`Terms::blocked_timeout`] counts instead.
+    /// After a fault the outlet is no more, and what is open may or may not have
+    /// arrived.
     async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault>;
 
     /// How many published messages are not settled.
