@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn an_item_goes_wherever_its_place_is_or_to_the_end() {
-        assert_eq!(all(&of("a\nb\n"), &["p", "--in={}", "{}"], false), ["p|--in=a|a", "p|--in=b|b"]);
+        assert_eq!(
+            all(&of("a\nb\n"), &["p", "--in={}", "{}"], false),
+            ["p|--in=a|a", "p|--in=b|b"]
+        );
         assert_eq!(all(&of("a b"), &["p", "-x"], false), ["p|-x|a b"]);
         assert_eq!(all(&Items::One, &["p", "{}"], false), ["p|{}"]);
         assert_eq!(all(&Items::range("9-11").unwrap(), &["p"], false), ["p|9", "p|10", "p|11"]);

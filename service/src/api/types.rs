@@ -360,7 +360,8 @@ mod tests {
         assert_eq!(spec(r#"{"argv":["true"]}"#).check(), Ok(()));
         assert!(spec(r#"{"argv":[]}"#).check().unwrap_err().contains("argv is empty"));
         assert!(spec(r#"{"argv":["a\u0000"]}"#).check().unwrap_err().contains("NUL"));
-        let large = TaskSpec { stdin: vec![b'x'; wire::MAX_BODY].into(), ..spec(r#"{"argv":["a"]}"#) };
+        let large =
+            TaskSpec { stdin: vec![b'x'; wire::MAX_BODY].into(), ..spec(r#"{"argv":["a"]}"#) };
         assert!(large.check().unwrap_err().contains("more than the limit"));
         assert!(serde_json::from_str::<TaskSpec>(r#"{"argv":["a"],"wall":1}"#).is_err());
     }

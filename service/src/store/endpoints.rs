@@ -103,14 +103,12 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn shared_queue_kind(&self) -> Result<Option<QueueKind>> {
-        sqlx::query_scalar::<_, String>(
-            "SELECT value FROM facts WHERE name = 'shared_queue_kind'",
-        )
-        .fetch_optional(&self.reader)
-        .await
-        .map_err(failed("reading the kind of the queues"))?
-        .map(|text| kind(&text))
-        .transpose()
+        sqlx::query_scalar::<_, String>("SELECT value FROM facts WHERE name = 'shared_queue_kind'")
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(failed("reading the kind of the queues"))?
+            .map(|text| kind(&text))
+            .transpose()
     }
 
     /// The endpoint of that name or id.
