@@ -1,0 +1,261 @@
+//! One AMQP connection: opening it, watching its health, closing it.
+
+use super::classify::{self, Stage};
+use super::inlet::AmqpInlet;
+use super::outlet::AmqpOutlet;
+use super::socket::Cord;
+use super::{LONGEST_NAME, declare};
+use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Terms};
+use crate::topology::Topology;
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
+use lapin::types::ShortString;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, ConnectionProperties, Event};
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+/// The largest frame we take, in bytes. lapin keeps 32 of these for each
+/// direction of a connection.
+pub(super) const FRAME_MAX: u32 = 32 * 1024;
+
+/// How long closing in order may take before the socket is cut.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the reason for a connection's end may come after the end itself.
+pub(super) const REASON_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is known of a connection.
+#[derive(Clone, Debug)]
+pub(super) enum Health {
+    /// It works, since then.
+    Up(Instant),
+    /// The broker stopped taking anything from it.
+    Blocked {
+        /// When it did.
+        since: Instant,
+        /// Why, in the broker's words.
+        reason: String,
+    },
+    /// It has ended.
+    Down(Fault),
+}
+
+/// What an inlet, an outlet and their connection share. The connection lives
+/// until it is closed or the last of them is dropped.
+pub(super) struct Session {
+    lapin: lapin::Connection,
+    cord: Cord,
+    health: watch::Sender<Health>,
+    events: Mutex<JoinSet<()>>,
+    /// The terms it was opened with.
+    pub(super) terms: Terms,
+}
+
+/// A [`Connection`] to a broker.
+pub(super) struct AmqpConnection(Arc<Session>);
+
+/// Connects and logs in, within [`Terms::connect_timeout`].
+pub(super) async fn open(
+    uri: &AMQPUri,
+    terms: &Terms,
+    name: &str,
+) -> Result<AmqpConnection, Fault> {
+    let cord = Cord::default();
+    match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord)).await {
+        Ok(Ok(lapin)) => Ok(AmqpConnection(Arc::new(Session::new(lapin, cord, terms.clone())))),
+        Ok(Err(error)) => {
+            cord.cut();
+            Err(classify::connecting(&error, cord.stage()))
+        }
+        Err(_) => {
+            cord.cut();
+            let within = humantime::format_duration(terms.connect_timeout);
+            Err(Fault::Unreachable(match cord.stage() {
+                Stage::Tcp => format!("no TCP connection within {within}"),
+                Stage::Tls => format!("TLS was not agreed on within {within}"),
+                Stage::Handshake => format!("it did not answer the AMQP handshake within {within}"),
+            }))
+        }
+    }
+}
+
+async fn handshake(
+    uri: &AMQPUri,
+    terms: &Terms,
+    name: &str,
+    cord: &Cord,
+) -> lapin::Result<lapin::Connection> {
+    let properties = ConnectionProperties::default()
+        .with_connection_name(name.into())
+        .with_client_property("product".into(), "clutch".into())
+        .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let (cord, limit) = (cord.clone(), terms.connect_timeout);
+    lapin::Connection::connector(
+        uri.clone(),
+        lapin::runtime::default_runtime()?,
+        // lapin calls this on its own thread, which no timeout of ours ends:
+        // it needs one itself.
+        async move |uri: AMQPUri, runtime| {
+            let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+            let stream = limited(limit, plain.connect_async(&runtime)).await?;
+            if let AsyncTcpStream::Plain(stream) = &stream {
+                cord.attach(stream.get_ref())?;
+            }
+            if uri.scheme == AMQPScheme::AMQP {
+                cord.reached(Stage::Handshake);
+                return Ok(stream);
+            }
+            cord.reached(Stage::Tls);
+            let tls = stream.into_tls(&uri.authority.host, TLSConfig::default());
+            let stream = limited(limit, tls).await?;
+            cord.reached(Stage::Handshake);
+            Ok(stream)
+        },
+        properties,
+    )
+    .await
+}
+
+async fn limited<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, io).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl Session {
+    fn new(lapin: lapin::Connection, cord: Cord, terms: Terms) -> Self {
+        let (health, _) = watch::channel(Health::Up(Instant::now()));
+        // lapin hands each event to one listener only, so there is one, which
+        // tells the others.
+        let (mut events, status) = (lapin.events_listener(), lapin.status().clone());
+        let teller = health.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Some(event) = events.next().await {
+                if let Event::ConnectionBlocked(reason) = event {
+                    tell(&teller, Health::Blocked { since: Instant::now(), reason });
+                } else if let Event::ConnectionUnblocked = event {
+                    tell(&teller, Health::Up(Instant::now()));
+                } else if let Event::Error(error) = event
+                    // The same event tells of a channel's end.
+                    && !status.connected()
+                {
+                    tell(&teller, Health::Down(classify::established(&error)));
+                }
+            }
+        });
+        Self { lapin, cord, health, events: Mutex::new(tasks), terms }
+    }
+
+    /// Watches the connection's health.
+    pub(super) fn watch(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    /// The fault that ended the connection, if one has.
+    pub(super) fn alive(&self) -> Result<(), Fault> {
+        match &*self.health.borrow() {
+            Health::Down(fault) => Err(fault.clone()),
+            Health::Up(_) | Health::Blocked { .. } => Ok(()),
+        }
+    }
+
+    /// Opens a channel.
+    pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
+        self.answer(self.lapin.create_channel()).await
+    }
+
+    /// Waits for the broker's answer to a request, and no longer than
+    /// [`Terms::confirm_timeout`].
+    pub(super) async fn answer<T>(
+        &self,
+        request: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Fault> {
+        match timeout(self.terms.confirm_timeout, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.explain(&error).await),
+            Err(_) => Err(Fault::ConfirmTimeout(self.terms.confirm_timeout)),
+        }
+    }
+
+    /// The fault behind an error. An error that only says that the connection
+    /// is gone is explained by what ended the connection.
+    pub(super) async fn explain(&self, error: &lapin::Error) -> Fault {
+        if classify::is_aftermath(error) && !self.lapin.status().connected() {
+            let mut health = self.watch();
+            let down = health.wait_for(|health| matches!(health, Health::Down(_)));
+            if let Ok(Ok(health)) = timeout(REASON_PATIENCE, down).await
+                && let Health::Down(fault) = &*health
+            {
+                return fault.clone();
+            }
+        }
+        classify::established(error)
+    }
+
+    async fn close(&self) {
+        tell(&self.health, Health::Down(Fault::Closed("it was closed on this side".to_owned())));
+        match timeout(CLOSE_PATIENCE, self.lapin.close(200, "OK".into())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection had ended before"),
+            Err(_) => tracing::debug!("the broker did not answer that the connection is closed"),
+        }
+        self.cord.cut();
+        let mut events =
+            std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
+        events.shutdown().await;
+    }
+}
+
+impl Drop for Session {
+    /// Nobody waits here for the broker, so the socket is cut.
+    fn drop(&mut self) {
+        self.cord.cut();
+    }
+}
+
+/// Changes the health, except that what is down stays down, for its first
+/// reason.
+fn tell(health: &watch::Sender<Health>, news: Health) {
+    health.send_if_modified(|health| {
+        let alive = !matches!(health, Health::Down(_));
+        if alive {
+            *health = news;
+        }
+        alive
+    });
+}
+
+/// A name as AMQP carries it.
+pub(super) fn short(name: &str) -> Result<ShortString, Fault> {
+    ShortString::try_new(name).map_err(|_| {
+        let start: String = name.chars().take(40).collect();
+        Fault::Protocol(format!(
+            "'{start}…' is longer than the {LONGEST_NAME} bytes of an AMQP name"
+        ))
+    })
+}
+
+#[async_trait]
+impl Connection for AmqpConnection {
+    async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
+        declare::topology(&self.0, topology).await
+    }
+
+    async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+        Ok(Box::new(AmqpInlet::open(&self.0, options).await?))
+    }
+
+    async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
+        Ok(Box::new(AmqpOutlet::open(&self.0).await?))
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}

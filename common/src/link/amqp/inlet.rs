@@ -1,0 +1,159 @@
+//! Consumes one queue on a channel of its own, holding the lease if it has one.
+
+use super::classify;
+use super::connection::{REASON_PATIENCE, Session, short};
+use super::properties;
+use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
+use async_trait::async_trait;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer, ErrorKind};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// An [`Inlet`] of a broker's queue. What waits in it is bounded by the
+/// prefetch.
+pub(super) struct AmqpInlet {
+    session: Arc<Session>,
+    channel: Channel,
+    consumer: Consumer,
+    queue: String,
+    unsettled: BTreeSet<u64>,
+    end: Option<End>,
+}
+
+/// Why there is nothing more to receive.
+enum End {
+    Cancelled,
+    Failed(lapin::Error),
+}
+
+impl AmqpInlet {
+    /// Takes the lease, bounds what is under way, and starts consuming.
+    pub(super) async fn open(
+        session: &Arc<Session>,
+        options: &InletOptions,
+    ) -> Result<Self, Fault> {
+        let channel = session.channel().await?;
+        if let Some(lease) = &options.lease {
+            let exclusive = QueueDeclareOptions {
+                exclusive: true,
+                auto_delete: true,
+                ..QueueDeclareOptions::default()
+            };
+            let declared = channel.queue_declare(short(lease)?, exclusive, FieldTable::default());
+            session.answer(declared).await?;
+        }
+        // AMQP takes 0 for no bound.
+        let prefetch = options.prefetch.max(1);
+        session.answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let consumer = channel.basic_consume(
+            short(&options.queue)?,
+            "".into(),
+            BasicConsumeOptions {
+                exclusive: options.lease.is_some(),
+                ..BasicConsumeOptions::default()
+            },
+            FieldTable::default(),
+        );
+        let consumer = session.answer(consumer).await?;
+        Ok(Self {
+            session: Arc::clone(session),
+            channel,
+            consumer,
+            queue: options.queue.clone(),
+            unsettled: BTreeSet::new(),
+            end: None,
+        })
+    }
+
+    /// Takes one step of the consumer, or notes its end.
+    fn take(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
+        match item {
+            Some(Ok(delivery)) => return Some(properties::incoming(delivery)),
+            Some(Err(error)) => self.end = Some(End::Failed(error)),
+            None if self.channel.status().connected() => self.end = Some(End::Cancelled),
+            None => {
+                let state = lapin::ConnectionState::Closed;
+                self.end = Some(End::Failed(ErrorKind::InvalidConnectionState(state).into()));
+            }
+        }
+        None
+    }
+
+    /// The fault that ended this inlet, if one has.
+    async fn ended(&self) -> Result<(), Fault> {
+        match &self.end {
+            None => self.session.alive(),
+            Some(End::Failed(error)) => Err(self.session.explain(error).await),
+            Some(End::Cancelled) => Err(Fault::Missing(format!(
+                "it cancelled the consumer of the queue '{}', which was deleted or moved",
+                self.queue
+            ))),
+        }
+    }
+
+    /// Sees a request through that has no answer but an error.
+    async fn send(
+        &mut self,
+        request: impl Future<Output = lapin::Result<()>> + Send,
+    ) -> Result<(), Fault> {
+        let error = match timeout(self.session.terms.confirm_timeout, request).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(Fault::ConfirmTimeout(self.session.terms.confirm_timeout)),
+        };
+        // Why the channel is gone is what the consumer was told.
+        while classify::is_aftermath(&error) && self.end.is_none() {
+            let Ok(item) = timeout(REASON_PATIENCE, self.consumer.next()).await else { break };
+            self.take(item);
+        }
+        self.ended().await?;
+        Err(self.session.explain(&error).await)
+    }
+}
+
+#[async_trait]
+impl Inlet for AmqpInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        self.ended().await?;
+        let mut deliveries = Vec::new();
+        let mut item = Some(self.consumer.next().await);
+        // No await from here on to the return: a cancelled wait loses nothing.
+        while let Some(step) = item {
+            let Some(delivery) = self.take(step) else { break };
+            deliveries.push(delivery);
+            item = if deliveries.len() < max { self.consumer.next().now_or_never() } else { None };
+        }
+        // What came before the end is the broker's again.
+        self.ended().await?;
+        self.unsettled.extend(deliveries.iter().map(|delivery| delivery.tag.0));
+        Ok(deliveries)
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        let later = self.unsettled.split_off(&up_to.0.saturating_add(1));
+        let settled = std::mem::replace(&mut self.unsettled, later);
+        // A tag that is settled already is an error to the broker, even as the
+        // end of a range.
+        let Some(&last) = settled.last() else { return Ok(()) };
+        let channel = self.channel.clone();
+        let acknowledged =
+            async move { channel.basic_ack(last, BasicAckOptions { multiple: true }).await };
+        self.send(acknowledged).await
+    }
+
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
+        if !self.unsettled.remove(&tag.0) {
+            return Ok(());
+        }
+        let channel = self.channel.clone();
+        let rejected =
+            async move { channel.basic_reject(tag.0, BasicRejectOptions { requeue: false }).await };
+        self.send(rejected).await
+    }
+}

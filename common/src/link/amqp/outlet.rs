@@ -1,0 +1,248 @@
+//! Publishes on a channel of its own, with confirms.
+//!
+//! Publishing hands a message to lapin and does not wait; the messages on their
+//! way are futures, polled by [`Outlet::settled`] when lapin wakes them. One
+//! timer runs while messages are open or the connection is blocked, and none
+//! otherwise. While the broker blocks the connection, only the blocked timeout
+//! counts; when it stops, every open message's confirm timeout starts anew.
+
+use super::classify;
+use super::connection::{Health, Session, short};
+use super::properties;
+use super::window::{Answer, Return, Window};
+use crate::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
+use async_trait::async_trait;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// An [`Outlet`] to a broker. What it keeps is bounded by the messages that are
+/// open.
+pub(super) struct AmqpOutlet {
+    session: Arc<Session>,
+    channel: Channel,
+    health: watch::Receiver<Health>,
+    window: Window,
+    flights: HashMap<Ticket, Flight>,
+    landed: Vec<(Ticket, Answer)>,
+    landing: Arc<Landing>,
+    end: Option<lapin::Error>,
+}
+
+/// A message on its way: written, then confirmed.
+struct Flight {
+    confirmed: Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>,
+    beacon: Arc<Beacon>,
+}
+
+/// The flights that may have come further, in the order they did.
+#[derive(Default)]
+struct Landing {
+    woken: Mutex<Vec<Ticket>>,
+    notify: Notify,
+}
+
+/// Wakes one flight.
+struct Beacon {
+    ticket: Ticket,
+    lit: AtomicBool,
+    landing: Arc<Landing>,
+}
+
+impl Wake for Beacon {
+    fn wake(self: Arc<Self>) {
+        if !self.lit.swap(true, Ordering::AcqRel) {
+            self.landing.lock().push(self.ticket);
+            self.landing.notify.notify_one();
+        }
+    }
+}
+
+impl Landing {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Ticket>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn poll(&mut self) -> Poll<lapin::Result<Confirmation>> {
+        // Put out before polling: what happens from here on lights it again.
+        self.beacon.lit.store(false, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&self.beacon));
+        self.confirmed.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl AmqpOutlet {
+    /// Opens a channel with confirms.
+    pub(super) async fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+        let channel = session.channel().await?;
+        session.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(Self {
+            session: Arc::clone(session),
+            channel,
+            health: session.watch(),
+            window: Window::default(),
+            flights: HashMap::new(),
+            landed: Vec::new(),
+            landing: Arc::default(),
+            end: None,
+        })
+    }
+
+    /// Settles everything that is answered.
+    ///
+    /// The batch is complete in the sense of [`Window::settle`]: lapin resolves
+    /// confirms one after another on one thread, and wakes each flight before it
+    /// resolves the next. So when a flight is seen resolved, every flight
+    /// resolved before it has been woken, and the loop, which ends only when
+    /// nobody is woken, has seen it too. (A flight still noted as being written
+    /// was woken when it was written, which is before the broker's answer. One
+    /// that landed while it was being published is in the batch from the start.)
+    fn sweep(&mut self) -> Vec<(Ticket, Settlement)> {
+        let mut answers = std::mem::take(&mut self.landed);
+        loop {
+            let woken = std::mem::take(&mut *self.landing.lock());
+            if woken.is_empty() {
+                return self.window.settle(answers);
+            }
+            for ticket in woken {
+                let Some(flight) = self.flights.get_mut(&ticket) else { continue };
+                let Poll::Ready(outcome) = flight.poll() else { continue };
+                self.flights.remove(&ticket);
+                match outcome {
+                    Ok(confirmation) => answers.push((ticket, answer(confirmation))),
+                    Err(error) => self.fail(error),
+                }
+            }
+        }
+    }
+
+    /// Notes the error that ended this outlet. One that names a reason replaces
+    /// one that only tells of its aftermath.
+    fn fail(&mut self, error: lapin::Error) {
+        if self.end.as_ref().is_none_or(classify::is_aftermath) {
+            self.end = Some(error);
+        }
+    }
+
+    /// When waiting becomes a fault, and which.
+    fn deadline(&self) -> Option<(Instant, Fault)> {
+        let terms = &self.session.terms;
+        match &*self.health.borrow() {
+            Health::Down(_) => None,
+            Health::Blocked { since, reason } => Some((
+                *since + terms.blocked_timeout,
+                Fault::Blocked { reason: reason.clone(), after: terms.blocked_timeout },
+            )),
+            Health::Up(since) => {
+                let oldest = self.window.oldest()?;
+                let patience = terms.confirm_timeout;
+                Some(((*since).max(oldest) + patience, Fault::ConfirmTimeout(patience)))
+            }
+        }
+    }
+
+    /// The fault that ended this outlet, if one has.
+    async fn ended(&mut self) -> Result<(), Fault> {
+        if let Some(error) = &self.end {
+            return Err(self.session.explain(error).await);
+        }
+        self.session.alive()
+    }
+}
+
+/// The broker's answer as the window understands it.
+fn answer(confirmation: Confirmation) -> Answer {
+    let (accepted, returned) = match confirmation {
+        Confirmation::Ack(returned) => (true, returned),
+        Confirmation::Nack(returned) => (false, returned),
+        Confirmation::NotRequested => (false, None),
+    };
+    let carried = returned.map(|message| Return {
+        message_id: message.properties.message_id().as_ref().map(ToString::to_string),
+        reason: format!(
+            "{} {} (exchange '{}', routing key '{}')",
+            message.reply_code, message.reply_text, message.exchange, message.routing_key
+        ),
+    });
+    Answer { accepted, carried }
+}
+
+#[async_trait]
+impl Outlet for AmqpOutlet {
+    async fn publish(
+        &mut self,
+        destination: &Destination,
+        message: Message,
+    ) -> Result<Ticket, Fault> {
+        self.ended().await?;
+        let message_id =
+            message.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let properties = properties::outgoing(&message, &message_id)?;
+        let exchange = short(&destination.exchange)?;
+        let routing_key = short(&destination.routing_key)?;
+        let (channel, body) = (self.channel.clone(), message.body);
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let ticket = self.window.ticket();
+        let beacon =
+            Beacon { ticket, lit: AtomicBool::new(false), landing: Arc::clone(&self.landing) };
+        let confirmed = async move {
+            let published =
+                channel.basic_publish(exchange, routing_key, options, &body, properties).await;
+            drop(body);
+            published?.await
+        };
+        let mut flight = Flight { confirmed: Box::pin(confirmed), beacon: Arc::new(beacon) };
+        // The first poll queues the message with lapin, after those before it.
+        match flight.poll() {
+            Poll::Pending => {
+                self.window.publish(ticket, message_id, Instant::now());
+                self.flights.insert(ticket, flight);
+                Ok(ticket)
+            }
+            Poll::Ready(Ok(confirmation)) => {
+                self.window.publish(ticket, message_id, Instant::now());
+                self.landed.push((ticket, answer(confirmation)));
+                Ok(ticket)
+            }
+            Poll::Ready(Err(error)) => {
+                let fault = self.session.explain(&error).await;
+                self.fail(error);
+                Err(fault)
+            }
+        }
+    }
+
+    async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
+        loop {
+            let settled = self.sweep();
+            if !settled.is_empty() {
+                return Ok(settled);
+            }
+            self.ended().await?;
+            let landing = Arc::clone(&self.landing);
+            match self.deadline() {
+                None => tokio::select! {
+                    () = landing.notify.notified() => {}
+                    _ = self.health.changed() => {}
+                },
+                Some((deadline, fault)) => tokio::select! {
+                    () = landing.notify.notified() => {}
+                    _ = self.health.changed() => {}
+                    () = sleep_until(deadline) => return Err(fault),
+                },
+            }
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.window.len()
+    }
+}

@@ -1,0 +1,229 @@
+//! Connecting: the ways it fails, what was agreed on, and how it ends.
+
+use super::wire_proxy::Proxy;
+use super::*;
+use clutch_common::topology::{self, Exchange, ExchangeKind, QueueKind};
+use std::time::Instant;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+fn hasty() -> Terms {
+    Terms { connect_timeout: Duration::from_millis(800), ..Terms::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_where_nobody_listens_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let fault = fault(try_connect(&format!("amqp://127.0.0.1:{port}"), &hasty()).await);
+    assert!(matches!(fault, Fault::Refused(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_does_not_exist_is_unreachable() {
+    let fault = fault(try_connect("amqp://no-such-host.invalid", &Terms::default()).await);
+    assert!(matches!(fault, Fault::Unreachable(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_says_nothing_is_unreachable_in_time_and_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for scheme in ["amqp", "amqps"] {
+        let began = Instant::now();
+        let fault = fault(try_connect(&format!("{scheme}://127.0.0.1:{port}"), &hasty()).await);
+        assert!(matches!(fault, Fault::Unreachable(_)), "{fault}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut said = Vec::new();
+        // Ends only when the socket is closed on the other side.
+        within(peer.read_to_end(&mut said)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_no_broker_is_told_apart() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut answers = tokio::task::JoinSet::new();
+    answers.spawn(async move {
+        for answer in ["", "HTTP/1.1 400 Bad Request\r\n\r\n"] {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 8];
+            peer.read_exact(&mut hello).await.unwrap();
+            peer.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let url = format!("amqp://127.0.0.1:{port}");
+    let silent = fault(try_connect(&url, &hasty()).await);
+    assert!(matches!(silent, Fault::Unreachable(_)), "{silent}");
+    let strange = fault(try_connect(&url, &hasty()).await);
+    assert!(matches!(strange, Fault::Protocol(_) | Fault::Unreachable(_)), "{strange}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_port_without_it_is_a_tls_fault() {
+    let vhost = broker::shared().vhost();
+    let url = vhost.url().replace("amqp://", "amqps://");
+    let fault = fault(try_connect(&url, &Terms::default()).await);
+    assert!(matches!(fault, Fault::Tls(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_user_password_or_vhost_is_a_credentials_fault_without_the_password() {
+    let vhost = broker::shared().vhost();
+    vhost.user("outsider");
+    let nowhere = vhost.url().replace(&vhost.name, "nowhere");
+    for url in [
+        vhost.url_as("nobody", "sesame"),
+        vhost.url_as("outsider", "sesame"),
+        vhost.url_as("outsider", "secret"),
+        nowhere,
+    ] {
+        let fault = fault(try_connect(&url, &Terms::default()).await);
+        assert!(matches!(fault, Fault::Credentials(_)), "{url}: {fault}");
+        assert!(!format!("{fault:?}").contains("sesame"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_broker_sees_our_name_and_our_heartbeat() {
+    let vhost = broker::shared().vhost();
+    let terms = Terms { heartbeat: Duration::from_secs(7), ..Terms::default() };
+    let url = format!("{}?heartbeat=33", vhost.url());
+    for url in [vhost.url(), url] {
+        let name = format!("clutch/{}/seven", url.len());
+        let transport = link::transport(&url, &terms).unwrap();
+        let connection = transport.connect(&name).await.unwrap();
+        let seen = vhost.connection(&name).await;
+        assert_eq!(seen["timeout"], 7, "{seen}");
+        assert_eq!(seen["client_properties"]["product"], "clutch");
+        connection.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn declaring_twice_changes_nothing() {
+    let vhost = broker::shared().vhost();
+    let connection = connect(&vhost.url()).await;
+    let endpoint = clutch_common::id::EndpointId::new();
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let own = topology::endpoint(endpoint, kind);
+        connection.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
+        if kind == QueueKind::Classic {
+            connection.declare(&own).await.unwrap();
+            connection.declare(&own).await.unwrap();
+        }
+    }
+    let quorum = topology::endpoint(clutch_common::id::EndpointId::new(), QueueKind::Quorum);
+    connection.declare(&quorum).await.unwrap();
+    connection.declare(&quorum).await.unwrap();
+    connection.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mismatch_says_what_differs_and_what_to_do() {
+    let vhost = broker::shared().vhost();
+    let connection = connect(&vhost.url()).await;
+    let classic = queue("mine", &[("x-queue-type", "classic")]);
+    connection.declare(&classic).await.unwrap();
+    let text =
+        fault(connection.declare(&queue("mine", &[("x-queue-type", "quorum")])).await).to_string();
+    for part in ["queue 'mine'", "x-queue-type", "'quorum'", "'classic'", "delete it"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let exchange = |kind| Topology {
+        exchanges: vec![Exchange { name: "hub".to_owned(), kind }],
+        ..Topology::default()
+    };
+    connection.declare(&exchange(ExchangeKind::Topic)).await.unwrap();
+    let fault = fault(connection.declare(&exchange(ExchangeKind::Fanout)).await);
+    assert!(matches!(fault, Fault::Mismatch(_)), "{fault}");
+    assert!(fault.to_string().contains("exchange 'hub'"), "{fault}");
+    // The connection has outlived both.
+    connection.declare(&classic).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_user_may_not_do_is_forbidden() {
+    let vhost = broker::shared().vhost();
+    with_queue(&vhost, "theirs").await.close().await;
+    vhost.user("guarded");
+    vhost.permit("guarded", "^mine$", "^$", "^$");
+    let connection = connect(&vhost.url_as("guarded", "secret")).await;
+    let declared = connection.declare(&queue("theirs", &[])).await;
+    let consumed = connection.inlet(&options("theirs", 1, None)).await;
+    let leased = connection.inlet(&options("theirs", 1, Some("theirs.lease"))).await;
+    let mut outlet = connection.outlet().await.unwrap();
+    outlet.publish(&to("theirs"), message(1)).await.unwrap();
+    let published = within(outlet.settled()).await;
+    for fault in [fault(declared), fault(consumed), fault(leased), fault(published)] {
+        assert!(matches!(fault, Fault::Forbidden(_)), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_closed_by_an_operator_is_noticed_while_idle() {
+    let vhost = broker::shared().vhost();
+    with_queue(&vhost, "tasks").await.close().await;
+    let consuming = connect_named(&vhost.url(), "idle-consumer").await;
+    let publishing = connect_named(&vhost.url(), "idle-publisher").await;
+    let mut inlet = consuming.inlet(&options("tasks", 8, None)).await.unwrap();
+    let mut outlet = publishing.outlet().await.unwrap();
+    let waiting = async { tokio::join!(inlet.receive(8), outlet.settled()) };
+    let closing = async {
+        vhost.close_connection("idle-consumer").await;
+        vhost.close_connection("idle-publisher").await;
+    };
+    let ((received, settled), ()) = tokio::join!(within(waiting), closing);
+    for fault in [fault(received), fault(settled)] {
+        assert!(matches!(&fault, Fault::Closed(text) if text.contains("CONNECTION_FORCED")));
+    }
+    // And by whoever asks later.
+    assert!(matches!(inlet.receive(8).await, Err(Fault::Closed(_))));
+    assert!(matches!(outlet.publish(&to("tasks"), message(1)).await, Err(Fault::Closed(_))));
+    assert!(matches!(consuming.outlet().await, Err(Fault::Closed(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_network_is_noticed_by_the_heartbeat_while_idle() {
+    let vhost = broker::shared().vhost();
+    with_queue(&vhost, "tasks").await.close().await;
+    let proxy = Proxy::before(vhost.port()).await;
+    let terms = Terms { heartbeat: Duration::from_secs(1), ..Terms::default() };
+    let connection = try_connect(&vhost.url_by(proxy.port), &terms).await.unwrap();
+    let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
+    let mut outlet = connection.outlet().await.unwrap();
+    proxy.stall(true);
+    let began = Instant::now();
+    let (received, settled) =
+        within(async { tokio::join!(inlet.receive(8), outlet.settled()) }).await;
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    for fault in [fault(received), fault(settled)] {
+        assert!(matches!(&fault, Fault::Closed(text) if text.contains("heartbeat")), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_ends_in_time_even_when_the_broker_is_silent() {
+    let vhost = broker::shared().vhost();
+    let mut proxy = Proxy::before(vhost.port()).await;
+    let connection = connect(&vhost.url_by(proxy.port)).await;
+    proxy.stall(true);
+    let began = Instant::now();
+    connection.close().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    proxy.stall(false);
+    within(proxy.client_gone()).await;
+    let fault = fault(connection.outlet().await);
+    assert!(matches!(fault, Fault::Closed(_)), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_dropped_is_gone() {
+    let vhost = broker::shared().vhost();
+    let mut proxy = Proxy::before(vhost.port()).await;
+    drop(connect(&vhost.url_by(proxy.port)).await);
+    within(proxy.client_gone()).await;
+}
