@@ -8,7 +8,7 @@ mod query;
 mod submit;
 #[cfg(test)]
 mod tests;
-pub mod types;
+pub(crate) mod types;
 mod wait;
 
 use crate::session::Link;
@@ -31,7 +31,7 @@ const SUBMISSIONS: usize = 4;
 
 /// What the handlers work with.
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     store: Store,
     link: watch::Receiver<Link>,
     commits: watch::Receiver<u64>,
@@ -42,7 +42,7 @@ pub struct Api {
 impl Api {
     /// An API over these records. Long polls end when `stop` is cancelled.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         store: Store,
         link: watch::Receiver<Link>,
         commits: watch::Receiver<u64>,
@@ -52,7 +52,7 @@ impl Api {
     }
 
     /// The routes.
-    pub fn router(self) -> Router {
+    pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/v1/health", get(health))
             .route("/v1/tasks", get(query::tasks).post(submit::submit))

@@ -9,34 +9,34 @@ use std::time::Duration;
 /// Provisions endpoints, submits tasks to them, and records every result.
 #[derive(Debug, Parser)]
 #[command(name = "clutch-service", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: GlobalArgs,
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What every command takes.
 #[derive(Debug, Args)]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// The broker: amqp://user:password@host:5672/vhost (or amqps://…)
     #[arg(long, global = true, env = "CLUTCH_BROKER", hide_env_values = true, value_name = "URL")]
-    pub broker: Option<String>,
+    pub(crate) broker: Option<String>,
     /// The folder of the database and the API's socket
     /// [default: $XDG_STATE_HOME/clutch/service or ~/.local/state/clutch/service]
     #[arg(long, global = true, env = "CLUTCH_STATE", value_name = "DIR")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// A TOML file with the keys `broker` and `state`
     #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Write JSON to stdout, and nothing else
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
@@ -55,7 +55,7 @@ pub enum Command {
 
 /// How the broker keeps an endpoint's queue.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
-pub enum Queue {
+pub(crate) enum Queue {
     /// On one node's disk
     Classic,
     /// Replicated over the nodes of a cluster
@@ -72,124 +72,124 @@ impl From<Queue> for QueueKind {
 }
 
 #[derive(Debug, Args)]
-pub struct ProvisionArgs {
+pub(crate) struct ProvisionArgs {
     /// The endpoint's name: 1 to 64 of A-Z a-z 0-9 . _ -
-    pub name: String,
+    pub(crate) name: String,
     /// The endpoint's id, instead of a new one
     #[arg(long, value_name = "UUID")]
-    pub id: Option<EndpointId>,
+    pub(crate) id: Option<EndpointId>,
     /// Where to write the endpoint's configuration
     #[arg(long, value_name = "FILE", default_value = "endpoint.toml")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// How the broker keeps the task queue [default: classic]
     #[arg(long, value_name = "KIND")]
-    pub queue: Option<Queue>,
+    pub(crate) queue: Option<Queue>,
     /// How often the endpoint and the broker tell each other that they live
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive)]
-    pub heartbeat: Duration,
+    pub(crate) heartbeat: Duration,
     /// How long the broker may block the endpoint's connection before that is a fault
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive)]
-    pub blocked_timeout: Duration,
+    pub(crate) blocked_timeout: Duration,
     /// The broker's URL as the endpoint reaches it, if it differs from --broker
     #[arg(long, value_name = "URL")]
-    pub endpoint_broker: Option<String>,
+    pub(crate) endpoint_broker: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct SubmitArgs {
+pub(crate) struct SubmitArgs {
     /// The endpoint's name or id
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// One task per line of FILE (`-`: stdin); `{}` is the line, which is appended without one
     #[arg(long, value_name = "FILE", conflicts_with = "array")]
-    pub each_line: Option<PathBuf>,
+    pub(crate) each_line: Option<PathBuf>,
     /// One task per number of a range such as 1-100; `{}` is the number
     #[arg(long, value_name = "RANGE")]
-    pub array: Option<String>,
+    pub(crate) array: Option<String>,
     /// What every task reads from its standard input (`-`: this command's own)
     #[arg(long, value_name = "FILE")]
-    pub stdin: Option<PathBuf>,
+    pub(crate) stdin: Option<PathBuf>,
     /// An environment variable of the tasks; may be repeated
     #[arg(long, value_name = "K=V", value_parser = key_value)]
-    pub env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
     /// An absolute folder to run in, instead of a sandbox of the task's own
     #[arg(long, value_name = "DIR")]
-    pub cwd: Option<String>,
+    pub(crate) cwd: Option<String>,
     /// How long each task may run
     #[arg(long, value_name = "TIME", value_parser = positive)]
-    pub walltime: Option<Duration>,
+    pub(crate) walltime: Option<Duration>,
     /// Tasks that have not started by then do not run
     #[arg(long, value_name = "TIME", value_parser = positive)]
-    pub expires: Option<Duration>,
+    pub(crate) expires: Option<Duration>,
     /// Never run a task again after a crash of the endpoint
     #[arg(long)]
-    pub no_rerun: bool,
+    pub(crate) no_rerun: bool,
     /// A name for people
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Names this submission: submitting again with the same key runs nothing twice
     #[arg(long)]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// ARGV is a shell command: run it with `sh -c`; `{}` is quoted for the shell
     #[arg(long)]
-    pub shell: bool,
+    pub(crate) shell: bool,
     /// Wait until all tasks are done
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "ARGV")]
-    pub argv: Vec<String>,
+    pub(crate) argv: Vec<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct TasksArgs {
+pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// Only tasks in this state: submitting, submitted, or an outcome such as failed
     #[arg(long)]
-    pub state: Option<String>,
+    pub(crate) state: Option<String>,
     /// Only tasks submitted under this key
     #[arg(long)]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 50)]
-    pub limit: u64,
+    pub(crate) limit: u64,
 }
 
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// The task
-    pub task: TaskId,
+    pub(crate) task: TaskId,
 }
 
 /// Which tasks: by id, or all of a submission.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// The tasks
     #[arg(value_name = "TASK")]
-    pub tasks: Vec<TaskId>,
+    pub(crate) tasks: Vec<TaskId>,
     /// All tasks submitted under this key
     #[arg(long)]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct WaitArgs {
+pub(crate) struct WaitArgs {
     #[command(flatten)]
-    pub selection: Selection,
+    pub(crate) selection: Selection,
     /// How long to wait at most
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
-pub struct ResultsArgs {
+pub(crate) struct ResultsArgs {
     #[command(flatten)]
-    pub selection: Selection,
+    pub(crate) selection: Selection,
     /// Write the tasks' standard output and nothing else, one after the other
     #[arg(long, conflicts_with = "json")]
-    pub stdout_only: bool,
+    pub(crate) stdout_only: bool,
 }
 
 fn positive(text: &str) -> Result<Duration, String> {

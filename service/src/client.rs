@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 
 /// A way to ask the service.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     state: PathBuf,
 }
@@ -24,7 +24,7 @@ pub struct Client {
 impl Client {
     /// A client of the service on that state folder.
     #[must_use]
-    pub fn new(state: &crate::paths::StateFolder) -> Self {
+    pub(crate) fn new(state: &crate::paths::StateFolder) -> Self {
         Self { socket: state.socket(), state: state.path().to_path_buf() }
     }
 
@@ -32,7 +32,7 @@ impl Client {
     ///
     /// # Errors
     /// With the service's own words, or when no service answers.
-    pub async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
         parameters: &[(&str, String)],
@@ -47,7 +47,7 @@ impl Client {
     ///
     /// # Errors
     /// With the service's own words, or when no service answers.
-    pub async fn post<T: DeserializeOwned>(
+    pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -97,17 +97,17 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Failure::new(
-                UNAVAILABLE,
-                format!(
-                    "no service is listening at {socket}; start one with `clutch-service serve \
-                     --state {}`",
-                    self.state.display()
-                ),
-            ),
-            _ => Failure::new(UNAVAILABLE, format!("cannot connect to {socket}: {error}")),
-        }
+        let nobody = [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&error.kind());
+        let message = if nobody {
+            format!(
+                "no service is listening at {socket}; start one with `clutch-service serve \
+                 --state {}`",
+                self.state.display()
+            )
+        } else {
+            format!("cannot connect to {socket}: {error}")
+        };
+        Failure::new(UNAVAILABLE, message)
     }
 }
 

@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How the collector consumes.
 #[must_use]
-pub fn inlet_options() -> InletOptions {
+pub(crate) fn inlet_options() -> InletOptions {
     InletOptions { queue: topology::RESULTS_QUEUE.to_owned(), prefetch: PREFETCH, lease: None }
 }
 
@@ -31,7 +31,7 @@ pub fn inlet_options() -> InletOptions {
 ///
 /// # Errors
 /// The fault that ended the connection; what was not acknowledged comes again.
-pub async fn collect(
+pub(crate) async fn collect(
     mut inlet: Box<dyn Inlet>,
     store: &Store,
     commits: &watch::Sender<u64>,

@@ -1,10 +1,10 @@
 //! The commands that are clients of a running service.
 
-pub mod results;
-pub mod show;
-pub mod submit;
-pub mod tasks;
-pub mod wait;
+pub(crate) mod results;
+pub(crate) mod show;
+pub(crate) mod submit;
+pub(crate) mod tasks;
+pub(crate) mod wait;
 
 /// A moment as people read it.
 fn moment(ms: u64) -> String {

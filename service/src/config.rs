@@ -9,13 +9,13 @@ use std::path::Path;
 
 /// What every command knows.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The broker's URL, secrets included, if one was given.
     broker: Option<String>,
     /// The state folder.
-    pub state: StateFolder,
+    pub(crate) state: StateFolder,
     /// Whether stdout is to carry JSON.
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Settings {
     ///
     /// # Errors
     /// When the file cannot be used, or no state folder can be found.
-    pub fn load(args: &GlobalArgs) -> anyhow::Result<Self> {
+    pub(crate) fn load(args: &GlobalArgs) -> anyhow::Result<Self> {
         let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let state = match args.state.clone().or(file.state) {
             Some(path) => StateFolder::new(path),
@@ -47,7 +47,7 @@ impl Settings {
     ///
     /// # Errors
     /// When none was given.
-    pub fn broker(&self) -> anyhow::Result<&str> {
+    pub(crate) fn broker(&self) -> anyhow::Result<&str> {
         self.broker.as_deref().ok_or_else(|| {
             usage(
                 "no broker: pass --broker amqp://user:password@host:5672/vhost, set \

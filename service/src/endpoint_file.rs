@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The two sections that provisioning fills; the rest is the endpoint's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EndpointFile {
+pub(crate) struct EndpointFile {
     endpoint: EndpointSection,
     broker: BrokerSection,
 }
@@ -47,7 +47,7 @@ struct OwnerSection {
 
 /// What is at the place the file shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// Nothing.
     Absent,
     /// Exactly what would be written.
@@ -59,7 +59,7 @@ pub enum Existing {
 impl EndpointFile {
     /// The file for an endpoint. `url` holds the password.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         id: EndpointId,
         name: &str,
         url: &str,
@@ -84,7 +84,7 @@ impl EndpointFile {
     ///
     /// # Errors
     /// When it is another endpoint's file, or none that can be read.
-    pub fn compare(&self, path: &Path) -> anyhow::Result<Existing> {
+    pub(crate) fn compare(&self, path: &Path) -> anyhow::Result<Existing> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Existing::Absent),
@@ -115,7 +115,7 @@ impl EndpointFile {
     ///
     /// # Errors
     /// When the folder cannot be written to.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let temporary = temporary_beside(path);
         let written = write_synced(&temporary, &self.text()?)
             .and_then(|()| std::fs::rename(&temporary, path))

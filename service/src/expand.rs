@@ -8,14 +8,14 @@ const PLACE: &str = "{}";
 
 /// How to make a command line for an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     argv: Vec<String>,
     shell: bool,
 }
 
 /// What the tasks differ by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Items {
+pub(crate) enum Items {
     /// One task, with the command line as it stands.
     One,
     /// A task for each line.
@@ -28,19 +28,19 @@ impl Template {
     /// `argv` as it was given. With `shell`, its words joined are a command for
     /// `sh -c`, and items are quoted for it.
     #[must_use]
-    pub fn new(argv: Vec<String>, shell: bool) -> Self {
+    pub(crate) fn new(argv: Vec<String>, shell: bool) -> Self {
         Self { argv, shell }
     }
 
     /// The command line without an item.
     #[must_use]
-    pub fn plain(&self) -> Vec<String> {
+    pub(crate) fn plain(&self) -> Vec<String> {
         if self.shell { sh(self.argv.join(" ")) } else { self.argv.clone() }
     }
 
     /// The command line for an item: put wherever `{}` stands, or appended.
     #[must_use]
-    pub fn with(&self, item: &str) -> Vec<String> {
+    pub(crate) fn with(&self, item: &str) -> Vec<String> {
         if self.shell {
             let command = self.argv.join(" ");
             let item = quoted(item);
@@ -65,7 +65,7 @@ impl Items {
     ///
     /// # Errors
     /// The first line that is not UTF-8, counted from 1.
-    pub fn lines(bytes: Vec<u8>) -> Result<Self, String> {
+    pub(crate) fn lines(bytes: Vec<u8>) -> Result<Self, String> {
         String::from_utf8(bytes).map(Self::Lines).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let before = error.as_bytes().iter().take(valid);
@@ -78,7 +78,7 @@ impl Items {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn range(text: &str) -> Result<Self, String> {
+    pub(crate) fn range(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
             text.trim().parse::<u64>().map_err(|_| {
                 format!("'{text}' is not a whole number; expected a range such as 1-100")
@@ -95,7 +95,7 @@ impl Items {
     }
 
     /// The command lines, in order.
-    pub fn expand<'a>(
+    pub(crate) fn expand<'a>(
         &'a self,
         template: &'a Template,
     ) -> Box<dyn Iterator<Item = Vec<String>> + 'a> {
@@ -110,7 +110,7 @@ impl Items {
 
     /// How people count the items: the word and the number for an index.
     #[must_use]
-    pub fn label(&self, index: u64) -> String {
+    pub(crate) fn label(&self, index: u64) -> String {
         match self {
             Self::One => "the task".to_owned(),
             Self::Lines(_) => format!("line {}", index + 1),

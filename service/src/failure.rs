@@ -4,33 +4,33 @@
 use std::fmt;
 
 /// Wrong usage: arguments that cannot be acted upon.
-pub const USAGE: u8 = 64;
+pub(crate) const USAGE: u8 = 64;
 /// The service or the broker cannot be reached.
-pub const UNAVAILABLE: u8 = 69;
+pub(crate) const UNAVAILABLE: u8 = 69;
 /// Something here went wrong that should not have.
-pub const INTERNAL: u8 = 70;
+pub(crate) const INTERNAL: u8 = 70;
 /// The state folder cannot be used.
-pub const CANNOT_CREATE: u8 = 73;
+pub(crate) const CANNOT_CREATE: u8 = 73;
 /// The time given for waiting is over.
-pub const TIMEOUT: u8 = 75;
+pub(crate) const TIMEOUT: u8 = 75;
 /// The broker refused the credentials or a permission.
-pub const REFUSED: u8 = 77;
+pub(crate) const REFUSED: u8 = 77;
 /// The configuration cannot be used.
-pub const CONFIG: u8 = 78;
+pub(crate) const CONFIG: u8 = 78;
 /// Everything else.
-pub const GENERAL: u8 = 1;
+pub(crate) const GENERAL: u8 = 1;
 
 /// An error that carries its exit code. Wrapped in [`anyhow::Error`], so that
 /// context can be put around it.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
     /// A failure with an exit code and everything to be said about it.
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
@@ -45,7 +45,7 @@ impl std::error::Error for Failure {}
 
 /// The exit code for an error: that of the [`Failure`] within, or 1.
 #[must_use]
-pub fn exit_code(error: &anyhow::Error) -> u8 {
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())
@@ -53,7 +53,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// A wrong argument.
-pub fn usage(message: impl Into<String>) -> anyhow::Error {
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(USAGE, message).into()
 }
 

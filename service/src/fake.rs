@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The broker. Clones share it.
 #[derive(Clone, Default)]
-pub struct Broker(Arc<Mutex<State>>);
+pub(crate) struct Broker(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -31,17 +31,17 @@ struct State {
 }
 
 /// A message that can be told apart.
-pub fn message(number: u8) -> Message {
+pub(crate) fn message(number: u8) -> Message {
     Message { body: vec![number], ..Message::default() }
 }
 
 /// A result of a task nobody submitted.
-pub fn result(outcome: Outcome) -> TaskResult {
+pub(crate) fn result(outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, outcome)
 }
 
 /// A result of an attempt.
-pub fn result_of(attempt: Attempt, outcome: Outcome) -> TaskResult {
+pub(crate) fn result_of(attempt: Attempt, outcome: Outcome) -> TaskResult {
     TaskResult::not_run(attempt, outcome, "because".into(), EndpointId::new(), 5)
 }
 
@@ -51,51 +51,51 @@ impl Broker {
     }
 
     /// Keeps consumers waiting when there is nothing to deliver.
-    pub fn patient(self) -> Self {
+    pub(crate) fn patient(self) -> Self {
         self.state().patient = true;
         self
     }
 
-    pub fn settle_with(&self, settlements: impl IntoIterator<Item = Settlement>) {
+    pub(crate) fn settle_with(&self, settlements: impl IntoIterator<Item = Settlement>) {
         self.state().settlements = settlements.into_iter().collect();
     }
 
-    pub fn fail_after_settling(&self, fault: Fault) {
+    pub(crate) fn fail_after_settling(&self, fault: Fault) {
         self.state().fault_after_settling = Some(fault);
     }
 
-    pub fn refuse_declaring(&self, fault: Fault) {
+    pub(crate) fn refuse_declaring(&self, fault: Fault) {
         self.state().refuse_declaring = Some(fault);
     }
 
-    pub fn deliver(&self, body: Vec<u8>) {
+    pub(crate) fn deliver(&self, body: Vec<u8>) {
         let mut state = self.state();
         let tag = Tag(state.deliveries.len() as u64 + 1);
         let message = Message { body, ..Message::default() };
         state.deliveries.push(Delivery { tag, redelivered: false, message });
     }
 
-    pub fn published(&self) -> Vec<(Destination, Message)> {
+    pub(crate) fn published(&self) -> Vec<(Destination, Message)> {
         self.state().published.clone()
     }
 
-    pub fn declared(&self) -> Vec<Topology> {
+    pub(crate) fn declared(&self) -> Vec<Topology> {
         self.state().declared.clone()
     }
 
-    pub fn acknowledged(&self) -> Vec<Tag> {
+    pub(crate) fn acknowledged(&self) -> Vec<Tag> {
         self.state().acknowledged.clone()
     }
 
-    pub fn dead_lettered(&self) -> Vec<Tag> {
+    pub(crate) fn dead_lettered(&self) -> Vec<Tag> {
         self.state().dead_lettered.clone()
     }
 
-    pub fn outlet(&self) -> Box<dyn Outlet> {
+    pub(crate) fn outlet(&self) -> Box<dyn Outlet> {
         Box::new(FakeOutlet { broker: self.clone(), open: VecDeque::new(), last: 0 })
     }
 
-    pub fn inlet(&self) -> Box<dyn Inlet> {
+    pub(crate) fn inlet(&self) -> Box<dyn Inlet> {
         Box::new(FakeInlet { broker: self.clone(), next: 0 })
     }
 }

@@ -62,14 +62,12 @@ fn explain(error: &clap::Error) -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
     let settings = Settings::load(&cli.global)?;
-    let mut runtime = match cli.command {
-        Command::Serve => {
-            let mut threads = tokio::runtime::Builder::new_multi_thread();
-            threads.worker_threads(SERVE_THREADS);
-            threads
-        }
-        _ => tokio::runtime::Builder::new_current_thread(),
+    let mut runtime = if matches!(cli.command, Command::Serve) {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
     };
+    runtime.worker_threads(SERVE_THREADS);
     runtime.enable_all().build()?.block_on(command(&settings, &cli.command))
 }
 

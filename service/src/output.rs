@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 ///
 /// # Errors
 /// When stdout cannot be written to.
-pub fn raw(bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     io::stdout().lock().write_all(bytes)
 }
 
@@ -16,7 +16,7 @@ pub fn raw(bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// When stdout cannot be written to.
-pub fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")
@@ -26,24 +26,24 @@ pub fn line(text: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// When stdout cannot be written to.
-pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string(value)?)?;
     Ok(())
 }
 
 /// Writes bytes to stderr as they are; a stderr that is gone is nobody's loss.
-pub fn raw_to_stderr(bytes: &[u8]) {
+pub(crate) fn raw_to_stderr(bytes: &[u8]) {
     drop(io::stderr().lock().write_all(bytes));
 }
 
 /// Writes one line to stderr; a stderr that is gone is nobody's loss.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     raw_to_stderr(format!("{text}\n").as_bytes());
 }
 
 /// Whether the error means that stdout's reader has gone away.
 #[must_use]
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())

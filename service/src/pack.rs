@@ -7,22 +7,22 @@ use uuid::Uuid;
 
 /// The most tasks in one message: an endpoint's prefetch counts messages, and
 /// should mean something.
-pub const MAX_TASKS: usize = 100;
+pub(crate) const MAX_TASKS: usize = 100;
 /// The size, in bytes, that a message of several tasks does not exceed.
-pub const MAX_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BYTES: usize = 256 * 1024;
 
 /// A message and the tasks in it, as positions in what was packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// The message.
-    pub message: Message,
+    pub(crate) message: Message,
     /// The tasks.
-    pub tasks: std::ops::Range<usize>,
+    pub(crate) tasks: std::ops::Range<usize>,
 }
 
 /// Packs tasks in order. `sizes` holds the encoded size of each, in bytes.
 #[must_use]
-pub fn pack(tasks: &[(&Task, usize)], now_ms: u64) -> Vec<Packed> {
+pub(crate) fn pack(tasks: &[(&Task, usize)], now_ms: u64) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut first = 0;
     let mut bytes = 0;

@@ -15,24 +15,27 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// The folder that holds the database and the API's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateFolder(PathBuf);
+pub(crate) struct StateFolder(PathBuf);
 
 /// Holds a lock until dropped.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 impl StateFolder {
     /// The folder at `path`, whether it exists or not.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
     /// `$XDG_STATE_HOME/clutch/service`, else `~/.local/state/clutch/service`;
     /// nothing where neither variable is set.
     #[must_use]
-    pub fn default_for(xdg_state_home: Option<OsString>, home: Option<OsString>) -> Option<Self> {
+    pub(crate) fn default_for(
+        xdg_state_home: Option<OsString>,
+        home: Option<OsString>,
+    ) -> Option<Self> {
         let set = |value: Option<OsString>| value.filter(|value| !value.is_empty());
         let base = set(xdg_state_home)
             .map(PathBuf::from)
@@ -42,19 +45,19 @@ impl StateFolder {
 
     /// The folder itself.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// The database.
     #[must_use]
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.0.join("clutch.db")
     }
 
     /// The API's socket.
     #[must_use]
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("clutch.sock")
     }
 
@@ -62,7 +65,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// When it cannot be made, or its name is too long for the socket.
-    pub fn prepare(&self) -> anyhow::Result<()> {
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         let length = self.socket().as_os_str().as_bytes().len();
         if length > MAX_SOCKET_PATH {
             return Err(self.unusable(&format!(
@@ -79,7 +82,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// When another process holds it, or the folder cannot be written to.
-    pub fn lock(&self) -> anyhow::Result<Lock> {
+    pub(crate) fn lock(&self) -> anyhow::Result<Lock> {
         let file = self.open_lock("serve.lock")?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             self.unusable(
@@ -95,7 +98,7 @@ impl StateFolder {
     ///
     /// # Errors
     /// When the folder cannot be written to.
-    pub fn lock_database(&self) -> anyhow::Result<Lock> {
+    pub(crate) fn lock_database(&self) -> anyhow::Result<Lock> {
         let file = self.open_lock("clutch.db.lock")?;
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|error| self.unusable(&error.to_string()))?;

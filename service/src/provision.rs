@@ -37,7 +37,7 @@ struct Report {
 /// # Errors
 /// When name, id or kind of queue contradict what is recorded or what exists at
 /// the broker, when the broker cannot be used, or the file cannot be written.
-pub async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
     check_name(&args.name)?;
     let broker = settings.broker()?;
     let bad_url = |error: clutch_common::link::InvalidUrl| usage(error.to_string());
@@ -155,5 +155,104 @@ fn tell(report: &Report) -> std::io::Result<()> {
         ))
     } else {
         output::line(&format!("{file} is there and as it should be"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::exit_code;
+    use crate::fake::Broker;
+    use crate::store::tests::store;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn args(name: &str, out: &Path) -> ProvisionArgs {
+        ProvisionArgs {
+            name: name.to_owned(),
+            id: None,
+            out: out.to_path_buf(),
+            queue: None,
+            heartbeat: Duration::from_secs(10),
+            blocked_timeout: Duration::from_secs(60),
+            endpoint_broker: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn provisioning_again_changes_nothing() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let out = temp.path().join("endpoint.toml");
+        let args = args("lab", &out);
+        let first = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        let text = std::fs::read_to_string(&out).unwrap();
+        let again = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        assert!(first.created && first.file_created);
+        assert_eq!(again.id, first.id);
+        assert!(!again.created && !again.file_created && !again.file_edited);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), text);
+        let expected = [
+            topology::shared(QueueKind::Classic),
+            topology::endpoint(first.id, QueueKind::Classic),
+        ];
+        assert_eq!(broker.declared(), [expected.clone(), expected].concat());
+    }
+
+    #[tokio::test]
+    async fn a_file_with_edits_or_of_another_endpoint_stays_as_it_is() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let out = temp.path().join("endpoint.toml");
+        provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        let edited = format!("{}[engine]\nslots = 1\n", std::fs::read_to_string(&out).unwrap());
+        std::fs::write(&out, &edited).unwrap();
+        let again = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        assert!(again.file_edited && !again.file_created);
+        let error = provision(&store, &broker, "amqp://h", &args("other", &out)).await.unwrap_err();
+        assert!(error.to_string().contains("belongs to another endpoint"), "{error}");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), edited);
+    }
+
+    #[tokio::test]
+    async fn the_shared_queues_keep_the_kind_they_were_first_given() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let first = args("lab", &temp.path().join("a.toml"));
+        provision(&store, &broker, "amqp://h", &first).await.unwrap();
+        let quorum = ProvisionArgs {
+            queue: Some(crate::cli::Queue::Quorum),
+            ..args("big", &temp.path().join("b.toml"))
+        };
+        let big = provision(&store, &broker, "amqp://h", &quorum).await.unwrap();
+        let declared = broker.declared();
+        assert_eq!(declared[2], topology::shared(QueueKind::Classic));
+        assert_eq!(declared[3], topology::endpoint(big.id, QueueKind::Quorum));
+    }
+
+    #[tokio::test]
+    async fn a_mismatch_at_the_broker_says_what_to_do_and_writes_no_file() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        broker.refuse_declaring(Fault::Mismatch("inequivalent arg 'x-queue-type'".into()));
+        let out = temp.path().join("endpoint.toml");
+        let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        let words = error.to_string();
+        assert!(words.contains("x-queue-type") && words.contains("--queue kind"), "{words}");
+        assert_eq!(exit_code(&error), CONFIG);
+        assert!(!out.exists());
+        let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
+        let again = provision(&store, &Broker::default(), "amqp://h", &quorum).await.unwrap();
+        assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "Lab-1_x.y", &"x".repeat(64)] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", "a b", "a/b", "grün", &"x".repeat(65)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the state folder, the socket or the broker's URL cannot be used, or the
 /// broker refuses the credentials at the first attempt.
-pub async fn serve(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let transport = transport(settings.broker()?, &Terms::default())
         .map_err(|error| crate::failure::usage(error.to_string()))?;
     settings.state.prepare()?;

@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Whether the link is up.
 #[derive(Clone, Debug)]
-pub enum Link {
+pub(crate) enum Link {
     /// Up: jobs go here.
     Engaged(mpsc::Sender<Job>),
     /// Down; why.
@@ -30,15 +30,15 @@ pub enum Link {
 }
 
 /// What a session works with.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The broker.
-    pub transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<dyn Transport>,
     /// The records.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Tells the API whether the link is up.
-    pub link: watch::Sender<Link>,
+    pub(crate) link: watch::Sender<Link>,
     /// Bumped whenever results were recorded.
-    pub commits: watch::Sender<u64>,
+    pub(crate) commits: watch::Sender<u64>,
 }
 
 /// Keeps the link up until told to stop, and calls `engaged` whenever it comes
@@ -47,7 +47,7 @@ pub struct Parts {
 /// # Errors
 /// When the broker refuses the credentials or a permission before the link was
 /// up for the first time. Later, everything is tried again.
-pub async fn keep_engaged(
+pub(crate) async fn keep_engaged(
     parts: &Parts,
     engaged: impl Fn() + Send + Sync,
     stop: &CancellationToken,

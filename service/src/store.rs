@@ -11,11 +11,11 @@ mod results;
 mod rows;
 mod submissions;
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;
 
-pub use endpoints::{Endpoint, Registration};
-pub use listing::Filter;
-pub use submissions::{Begun, Chunk};
+pub(crate) use endpoints::{Endpoint, Registration};
+pub(crate) use listing::Filter;
+pub(crate) use submissions::{Begun, Chunk};
 
 use crate::paths::StateFolder;
 use sqlx::sqlite::{
@@ -32,14 +32,14 @@ const READERS: u32 = 3;
 
 /// The records.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
 }
 
 /// Why the records could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The database failed: locked, full, broken. Trying again may help.
     #[error("the database failed while {doing}")]
     Database {
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be opened, or comes from a newer version.
-    pub async fn open(folder: &StateFolder) -> anyhow::Result<Self> {
+    pub(crate) async fn open(folder: &StateFolder) -> anyhow::Result<Self> {
         let folder_of_lock = folder.clone();
         let lock = tokio::task::spawn_blocking(move || folder_of_lock.lock_database()).await??;
         let options = SqliteConnectOptions::new()
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// Closes the database in order.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
     }

@@ -13,21 +13,21 @@ const WINDOW: usize = 1000;
 const MAX_ROUNDS: u32 = 20;
 
 /// Messages to publish.
-pub struct Job {
+pub(crate) struct Job {
     /// Where they go.
-    pub destination: Destination,
+    pub(crate) destination: Destination,
     /// The messages.
-    pub messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
     /// Takes what became of each, in order.
-    pub reply: oneshot::Sender<Vec<Fate>>,
+    pub(crate) reply: oneshot::Sender<Vec<Fate>>,
 }
 
 /// What became of a message: the broker has it, or why not.
-pub type Fate = Result<(), Unplaced>;
+pub(crate) type Fate = Result<(), Unplaced>;
 
 /// Why the broker does not have a message, or may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unplaced {
+pub(crate) enum Unplaced {
     /// No queue takes it; the broker's reason.
     Returned(String),
     /// The broker refused it.
@@ -40,7 +40,7 @@ pub enum Unplaced {
 ///
 /// # Errors
 /// The fault that ended the connection. A job under way is answered first.
-pub async fn submit(
+pub(crate) async fn submit(
     mut outlet: Box<dyn Outlet>,
     jobs: &mut mpsc::Receiver<Job>,
     stop: &CancellationToken,

@@ -45,14 +45,12 @@ impl ApiError {
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
-            other => {
-                let message = format!("{:#}", anyhow::Error::from(other));
-                tracing::error!(error = message, "a request failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-            }
+        if let store::Error::Conflict(message) = error {
+            return Self::new(StatusCode::CONFLICT, "conflict", message);
         }
+        let message = format!("{:#}", anyhow::Error::from(error));
+        tracing::error!(error = message, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 }
 

@@ -12,19 +12,19 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The most tasks that one request may carry.
-pub const MAX_TASKS_PER_REQUEST: usize = 1000;
+pub(crate) const MAX_TASKS_PER_REQUEST: usize = 1000;
 /// The most tasks that one submission may have.
-pub const MAX_TASKS_PER_SUBMISSION: u64 = 10_000_000;
+pub(crate) const MAX_TASKS_PER_SUBMISSION: u64 = 10_000_000;
 /// The most tasks that one request may name.
-pub const MAX_TASKS_NAMED: usize = 10_000;
+pub(crate) const MAX_TASKS_NAMED: usize = 10_000;
 /// The most rows of a page.
-pub const MAX_PAGE: u64 = 1000;
+pub(crate) const MAX_PAGE: u64 = 1000;
 /// The longest key, in bytes.
-pub const MAX_KEY: usize = 128;
+pub(crate) const MAX_KEY: usize = 128;
 
 /// Where a task is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum TaskState {
+pub(crate) enum TaskState {
     /// Recorded; the broker has not confirmed it.
     Submitting,
     /// The broker has it.
@@ -36,7 +36,7 @@ pub enum TaskState {
 impl TaskState {
     /// The name it has in the API and in the database.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Submitting => "submitting",
             Self::Submitted => "submitted",
@@ -84,30 +84,30 @@ impl<'de> Deserialize<'de> for TaskState {
 /// moment the service first records it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TaskSpec {
+pub(crate) struct TaskSpec {
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Program and arguments.
-    pub argv: Vec<String>,
+    pub(crate) argv: Vec<String>,
     /// Environment variables on top of the endpoint's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// An absolute folder to run in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
+    pub(crate) cwd: Option<String>,
     /// Standard input.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
-    pub stdin: Blob,
+    pub(crate) stdin: Blob,
     /// How long it may run, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub walltime_ms: Option<u64>,
+    pub(crate) walltime_ms: Option<u64>,
     /// When it is no longer worth starting, in milliseconds from its recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in_ms: Option<u64>,
+    pub(crate) expires_in_ms: Option<u64>,
     /// Whether it may run again after a crash of the endpoint.
     #[serde(default = "may_rerun")]
-    pub rerun: bool,
+    pub(crate) rerun: bool,
 }
 
 fn may_rerun() -> bool {
@@ -117,7 +117,7 @@ fn may_rerun() -> bool {
 impl TaskSpec {
     /// The task, recorded under `id` at `created_at_ms`.
     #[must_use]
-    pub fn task(&self, id: TaskId, created_at_ms: u64) -> Task {
+    pub(crate) fn task(&self, id: TaskId, created_at_ms: u64) -> Task {
         Task {
             name: self.name.clone(),
             work: Work::Process(Process {
@@ -137,7 +137,7 @@ impl TaskSpec {
     ///
     /// # Errors
     /// The first rule that is broken, in words.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let task = self.task(TaskId::new(), 0);
         task.validate().map_err(|invalid| invalid.to_string())?;
         let size = wire::encode_tasks(&[&task]).len();
@@ -154,145 +154,145 @@ impl TaskSpec {
 /// A part of a submission, or all of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SubmitRequest<T = TaskSpec> {
+pub(crate) struct SubmitRequest<T = TaskSpec> {
     /// The endpoint's name or id.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// Names the submission; a task of it is known by key and index.
-    pub key: String,
+    pub(crate) key: String,
     /// How many tasks the whole submission has.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The index of the first task here; counts from 0.
     #[serde(default)]
-    pub first: u64,
+    pub(crate) first: u64,
     /// The tasks.
-    pub tasks: Vec<T>,
+    pub(crate) tasks: Vec<T>,
 }
 
 /// The tasks that the broker now has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SubmitAnswer {
+pub(crate) struct SubmitAnswer {
     /// The endpoint's id.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// The tasks' ids, in the order of the request.
-    pub ids: Vec<TaskId>,
+    pub(crate) ids: Vec<TaskId>,
     /// How many of them this request published; the others had been before.
-    pub published: u64,
+    pub(crate) published: u64,
 }
 
 /// A task in a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskSummary {
+pub(crate) struct TaskSummary {
     /// The task.
-    pub id: TaskId,
+    pub(crate) id: TaskId,
     /// The endpoint it is for.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// That endpoint's name, where this service provisioned it.
-    pub endpoint_name: Option<String>,
+    pub(crate) endpoint_name: Option<String>,
     /// The submission, where it was submitted through this service.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// Its index in the submission; counts from 0.
-    pub index: Option<u64>,
+    pub(crate) index: Option<u64>,
     /// A name for people.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The beginning of its command line, for people.
-    pub command: Option<String>,
+    pub(crate) command: Option<String>,
     /// Where it is.
-    pub state: TaskState,
+    pub(crate) state: TaskState,
     /// The attempt whose result is the recorded one.
-    pub attempt: Option<u32>,
+    pub(crate) attempt: Option<u32>,
     /// When it was recorded, in milliseconds since the Unix epoch.
-    pub created_at_ms: u64,
+    pub(crate) created_at_ms: u64,
     /// When the broker confirmed it.
-    pub submitted_at_ms: Option<u64>,
+    pub(crate) submitted_at_ms: Option<u64>,
     /// When the recorded attempt ended, by the endpoint's clock.
-    pub ended_at_ms: Option<u64>,
+    pub(crate) ended_at_ms: Option<u64>,
 }
 
 /// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskPage {
+pub(crate) struct TaskPage {
     /// The tasks.
-    pub tasks: Vec<TaskSummary>,
+    pub(crate) tasks: Vec<TaskSummary>,
     /// What to pass as `before` for the next page; nothing after the last.
-    pub next: Option<u64>,
+    pub(crate) next: Option<u64>,
 }
 
 /// A result as it is recorded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// The result.
     #[serde(flatten)]
-    pub result: TaskResult,
+    pub(crate) result: TaskResult,
     /// How often it arrived again.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// When it arrived first, in milliseconds since the Unix epoch.
-    pub received_at_ms: u64,
+    pub(crate) received_at_ms: u64,
 }
 
 /// Everything known about one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskDetail {
+pub(crate) struct TaskDetail {
     /// The task as it is listed.
     #[serde(flatten)]
-    pub summary: TaskSummary,
+    pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
-    pub task: Option<Task>,
+    pub(crate) task: Option<Task>,
     /// The results of all its attempts, first attempt first.
-    pub results: Vec<Recorded>,
+    pub(crate) results: Vec<Recorded>,
 }
 
 /// A task with its recorded result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskOutcome {
+pub(crate) struct TaskOutcome {
     /// The task as it is listed.
     #[serde(flatten)]
-    pub summary: TaskSummary,
+    pub(crate) summary: TaskSummary,
     /// The recorded result; nothing while there is none.
-    pub result: Option<Recorded>,
+    pub(crate) result: Option<Recorded>,
 }
 
 /// A page of results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ResultPage {
+pub(crate) struct ResultPage {
     /// The tasks, in the order of their submission.
-    pub results: Vec<TaskOutcome>,
+    pub(crate) results: Vec<TaskOutcome>,
     /// What to pass as `from` for the next page; nothing after the last.
-    pub next: Option<u64>,
+    pub(crate) next: Option<u64>,
 }
 
 /// What to wait for: exactly one of `key` and `tasks`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WaitRequest {
+pub(crate) struct WaitRequest {
     /// All tasks of a submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// These tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tasks: Vec<TaskId>,
+    pub(crate) tasks: Vec<TaskId>,
     /// Answer as soon as the number of tasks done differs from this, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen: Option<u64>,
+    pub(crate) seen: Option<u64>,
     /// Answer after this many milliseconds at the latest; at most 10 minutes.
-    pub timeout_ms: u64,
+    pub(crate) timeout_ms: u64,
 }
 
 /// How far a set of tasks is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// How many tasks there are to be.
-    pub total: u64,
+    pub(crate) total: u64,
     /// How many have a recorded outcome.
-    pub done: u64,
+    pub(crate) done: u64,
     /// How many of those succeeded.
-    pub succeeded: u64,
+    pub(crate) succeeded: u64,
     /// How many are in each state.
-    pub states: BTreeMap<String, u64>,
+    pub(crate) states: BTreeMap<String, u64>,
 }
 
 impl Progress {
     /// The progress of `total` tasks, of which so many are in each state.
-    pub fn of(total: u64, states: impl IntoIterator<Item = (TaskState, u64)>) -> Self {
+    pub(crate) fn of(total: u64, states: impl IntoIterator<Item = (TaskState, u64)>) -> Self {
         let mut progress = Self { total, ..Self::default() };
         for (state, count) in states {
             if let TaskState::Done(outcome) = state {
@@ -306,36 +306,36 @@ impl Progress {
 
     /// Whether every task has its outcome.
     #[must_use]
-    pub fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         self.done >= self.total
     }
 }
 
 /// How the service is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
+pub(crate) struct Health {
     /// The service's version.
-    pub version: String,
+    pub(crate) version: String,
     /// Whether the broker link is up.
-    pub engaged: bool,
+    pub(crate) engaged: bool,
     /// Why it is not.
-    pub fault: Option<String>,
+    pub(crate) fault: Option<String>,
 }
 
 /// The body of every error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorBody {
+pub(crate) struct ErrorBody {
     /// The error.
-    pub error: ErrorDetail,
+    pub(crate) error: ErrorDetail,
 }
 
 /// An error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorDetail {
+pub(crate) struct ErrorDetail {
     /// A word for programs.
-    pub code: String,
+    pub(crate) code: String,
     /// A sentence for people.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[cfg(test)]

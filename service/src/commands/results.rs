@@ -31,7 +31,7 @@ struct Seen {
 /// # Errors
 /// When the service cannot be asked or does not know the tasks, and, after all
 /// has been printed, when some have no result yet.
-pub async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyhow::Result<()> {
     let form = match (json, args.stdout_only) {
         (true, _) => Form::Json,
         (false, true) => Form::StdoutOnly,

@@ -11,7 +11,7 @@ use clutch_common::task::Work;
 ///
 /// # Errors
 /// When the service cannot be asked, or does not know the task.
-pub async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow::Result<()> {
     let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", args.task), &[]).await?;
     if json {
         return output::json(&detail);

@@ -47,7 +47,7 @@ struct Submitted {
 /// # Errors
 /// When the arguments or a task cannot be used, or not every task was taken; the
 /// error then holds the key to submit again with.
-pub async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyhow::Result<u8> {
+pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyhow::Result<u8> {
     let items = items(args)?;
     let template = Template::new(args.argv.clone(), args.shell);
     let base = spec(args)?;

@@ -10,7 +10,7 @@ use crate::output;
 ///
 /// # Errors
 /// When the service cannot be asked, or does not know the endpoint or key.
-pub async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow::Result<()> {
     let mut left = args.limit;
     let mut before = None;
     if !json {

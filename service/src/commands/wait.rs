@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the service cannot be asked or does not know the tasks, or the time is
 /// over.
-pub async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
+pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
     let Selection { tasks, key } = &args.selection;
     let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
     let progress = until_done(client, request, args.timeout, !json).await?;
@@ -38,7 +38,7 @@ pub async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result
 /// # Errors
 /// When the service cannot be asked or does not know the tasks, or `timeout` is
 /// over.
-pub async fn until_done(
+pub(crate) async fn until_done(
     client: &Client,
     mut request: WaitRequest,
     timeout: Option<Duration>,
@@ -78,7 +78,7 @@ fn progress_bar() -> ProgressBar {
 
 /// How tasks ended, for people.
 #[must_use]
-pub fn summary(progress: &Progress) -> String {
+pub(crate) fn summary(progress: &Progress) -> String {
     let states: Vec<String> =
         progress.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let tasks = if progress.total == 1 { "1 task" } else { &format!("{} tasks", progress.total) };
@@ -87,6 +87,6 @@ pub fn summary(progress: &Progress) -> String {
 
 /// The exit code for how tasks ended.
 #[must_use]
-pub fn exit_code(succeeded: bool) -> u8 {
+pub(crate) fn exit_code(succeeded: bool) -> u8 {
     if succeeded { 0 } else { GENERAL }
 }

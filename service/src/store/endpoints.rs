@@ -7,26 +7,26 @@ use clutch_common::topology::QueueKind;
 
 /// An endpoint this service provisioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Its id.
-    pub id: EndpointId,
+    pub(crate) id: EndpointId,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// How the broker keeps its queue.
-    pub queue: QueueKind,
+    pub(crate) queue: QueueKind,
 }
 
 /// An endpoint to be known by a name.
 #[derive(Clone, Debug)]
-pub struct Registration<'a> {
+pub(crate) struct Registration<'a> {
     /// The name.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The id, if it shall be a certain one.
-    pub id: Option<EndpointId>,
+    pub(crate) id: Option<EndpointId>,
     /// The kind of queue, if it shall be a certain one.
-    pub queue: Option<QueueKind>,
+    pub(crate) queue: Option<QueueKind>,
     /// Now, in milliseconds since the Unix epoch.
-    pub now_ms: u64,
+    pub(crate) now_ms: u64,
 }
 
 type Row = (String, String, String, bool);
@@ -37,7 +37,7 @@ impl Store {
     ///
     /// # Errors
     /// A conflict when name, id or kind of queue contradict what is recorded.
-    pub async fn register(&self, wanted: &Registration<'_>) -> Result<(Endpoint, bool)> {
+    pub(crate) async fn register(&self, wanted: &Registration<'_>) -> Result<(Endpoint, bool)> {
         const DOING: &str = "registering the endpoint";
         let mut tx = self.begin(DOING).await?;
         let known: Option<Row> = sqlx::query_as(
@@ -78,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn declared(&self, id: EndpointId, shared: QueueKind) -> Result<()> {
+    pub(crate) async fn declared(&self, id: EndpointId, shared: QueueKind) -> Result<()> {
         const DOING: &str = "recording the endpoint's queue";
         let mut tx = self.begin(DOING).await?;
         sqlx::query("UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0")
@@ -102,7 +102,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn shared_queue_kind(&self) -> Result<Option<QueueKind>> {
+    pub(crate) async fn shared_queue_kind(&self) -> Result<Option<QueueKind>> {
         sqlx::query_scalar::<_, String>("SELECT value FROM facts WHERE name = 'shared_queue_kind'")
             .fetch_optional(&self.reader)
             .await
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn endpoint(&self, name_or_id: &str) -> Result<Option<Endpoint>> {
+    pub(crate) async fn endpoint(&self, name_or_id: &str) -> Result<Option<Endpoint>> {
         let id = name_or_id.parse::<EndpointId>().ok().map(|id| id.to_string());
         sqlx::query_as::<_, Row>(
             "SELECT id, name, queue_kind, declared FROM endpoints WHERE name = ?1 OR id = ?2 \
@@ -134,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn endpoint_names(&self, limit: u32) -> Result<Vec<String>> {
+    pub(crate) async fn endpoint_names(&self, limit: u32) -> Result<Vec<String>> {
         sqlx::query_scalar("SELECT name FROM endpoints ORDER BY name LIMIT ?")
             .bind(limit)
             .fetch_all(&self.reader)

@@ -14,17 +14,17 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Which tasks to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only those of this endpoint.
-    pub endpoint: Option<EndpointId>,
+    pub(crate) endpoint: Option<EndpointId>,
     /// Only those in this state.
-    pub state: Option<TaskState>,
+    pub(crate) state: Option<TaskState>,
     /// Only those of this submission.
-    pub submission: Option<i64>,
+    pub(crate) submission: Option<i64>,
     /// Only those that come after the page with this `next`.
-    pub before: Option<u64>,
+    pub(crate) before: Option<u64>,
     /// At most this many.
-    pub limit: u64,
+    pub(crate) limit: u64,
 }
 
 impl Store {
@@ -32,7 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tasks(&self, filter: &Filter) -> Result<TaskPage> {
+    pub(crate) async fn tasks(&self, filter: &Filter) -> Result<TaskPage> {
         const DOING: &str = "listing tasks";
         // A submission belongs to one endpoint, so that its own index serves
         // best; the `+` keeps the planner from another.
@@ -69,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn submission(&self, key: &str) -> Result<Option<i64>> {
+    pub(crate) async fn submission(&self, key: &str) -> Result<Option<i64>> {
         sqlx::query_scalar("SELECT id FROM submissions WHERE key = ?")
             .bind(key)
             .fetch_optional(&self.reader)
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn submission_progress(&self, submission: i64) -> Result<Progress> {
+    pub(crate) async fn submission_progress(&self, submission: i64) -> Result<Progress> {
         const DOING: &str = "counting a submission's tasks";
         let rows: Vec<(i64, Option<String>, Option<i64>)> = sqlx::query_as(
             "SELECT s.total, c.state, c.tasks FROM submissions s \
@@ -104,7 +104,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tasks_progress(&self, tasks: &[TaskId]) -> Result<(Progress, Vec<TaskId>)> {
+    pub(crate) async fn tasks_progress(&self, tasks: &[TaskId]) -> Result<(Progress, Vec<TaskId>)> {
         let rows: Vec<(String, String)> = sqlx::query_as(
             "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
         )
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn task(&self, id: TaskId) -> Result<Option<TaskDetail>> {
+    pub(crate) async fn task(&self, id: TaskId) -> Result<Option<TaskDetail>> {
         const DOING: &str = "reading a task";
         let row: Option<SummaryRow> = sqlx::query_as(assembled(&[
             "SELECT ",
@@ -168,7 +168,12 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn results(&self, submission: i64, from: u64, limit: u64) -> Result<ResultPage> {
+    pub(crate) async fn results(
+        &self,
+        submission: i64,
+        from: u64,
+        limit: u64,
+    ) -> Result<ResultPage> {
         const DOING: &str = "reading results";
         let mut rows = sqlx::query(assembled(&[
             "SELECT ",

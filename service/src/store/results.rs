@@ -14,13 +14,13 @@ const ROWS_PER_INSERT: usize = 50;
 
 /// What became of a batch of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Attempts that had no result before.
-    pub recorded: u64,
+    pub(crate) recorded: u64,
     /// Results that had come before.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Results of tasks that were submitted by somebody else.
-    pub strangers: u64,
+    pub(crate) strangers: u64,
 }
 
 /// What is known of a task that a result is about.
@@ -50,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn record(&self, results: &[TaskResult], now_ms: u64) -> Result<Tally> {
+    pub(crate) async fn record(&self, results: &[TaskResult], now_ms: u64) -> Result<Tally> {
         const DOING: &str = "recording results";
         let mut tx = self.begin(DOING).await?;
         let mut known = known(&mut tx, results).await?;

@@ -17,32 +17,32 @@ const COMMAND_SHOWN: usize = 80;
 
 /// A part of a submission.
 #[derive(Debug)]
-pub struct Chunk<'a> {
+pub(crate) struct Chunk<'a> {
     /// Where the tasks go.
-    pub endpoint: EndpointId,
+    pub(crate) endpoint: EndpointId,
     /// The submission's key.
-    pub key: &'a str,
+    pub(crate) key: &'a str,
     /// How many tasks the submission has.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The index of the first task here.
-    pub first: u64,
+    pub(crate) first: u64,
     /// The tasks.
-    pub specs: &'a [TaskSpec],
+    pub(crate) specs: &'a [TaskSpec],
     /// Now, in milliseconds since the Unix epoch.
-    pub now_ms: u64,
+    pub(crate) now_ms: u64,
 }
 
 /// A task that is recorded.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Begun {
+pub(crate) struct Begun {
     /// Its row.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The task.
-    pub task: Task,
+    pub(crate) task: Task,
     /// Its size as it travels, in bytes.
-    pub size: usize,
+    pub(crate) size: usize,
     /// Where it is; to be published if `submitting`.
-    pub state: TaskState,
+    pub(crate) state: TaskState,
 }
 
 #[derive(sqlx::FromRow)]
@@ -67,7 +67,7 @@ impl Store {
     /// # Errors
     /// A conflict when the key is that of other tasks; then nothing is
     /// recorded.
-    pub async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
+    pub(crate) async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
         const DOING: &str = "recording the tasks";
         let mut tx = self.begin(DOING).await?;
         let submission = submission(&mut tx, chunk).await?;
@@ -101,7 +101,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<()> {
+    pub(crate) async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<()> {
         const DOING: &str = "recording that the broker has the tasks";
         if tasks.is_empty() {
             return Ok(());
