@@ -1,2 +1,90 @@
-//! x
-fn main() {}
+//! The Clutch service: provisions endpoints, collects results, keeps records,
+//! answers the API, and is its own client.
+//!
+//! `endpoint ↔ broker ↔ session (collector, submitter) → store ← api ← client ←
+//! commands`. Only `store` knows SQL, only `api` and `client` know HTTP.
+
+mod api;
+mod cli;
+mod client;
+mod collector;
+mod commands;
+mod config;
+mod endpoint_file;
+mod expand;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod output;
+mod pack;
+mod paths;
+mod provision;
+mod serve;
+mod session;
+mod store;
+mod submitter;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use cli::{Cli, Command};
+use client::Client;
+use config::Settings;
+use std::process::ExitCode;
+
+/// How many threads `serve` computes on.
+const SERVE_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let level = if matches!(cli.command, Command::Serve) { "info" } else { "warn" };
+    clutch_common::logging::init(level);
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("clutch-service: {error:#}"));
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}
+
+/// Help and version succeed; what cannot be parsed is wrong usage.
+fn explain(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if error.print().is_err() || asked_for {
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(failure::USAGE)
+}
+
+fn run(cli: &Cli) -> anyhow::Result<u8> {
+    let settings = Settings::load(&cli.global)?;
+    let mut runtime = if matches!(cli.command, Command::Serve) {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    runtime.worker_threads(SERVE_THREADS);
+    runtime.enable_all().build()?.block_on(command(&settings, &cli.command))
+}
+
+async fn command(settings: &Settings, command: &Command) -> anyhow::Result<u8> {
+    let client = Client::new(&settings.state);
+    let json = settings.json;
+    match command {
+        Command::Provision(args) => provision::run(settings, args).await?,
+        Command::Serve => serve::serve(settings).await?,
+        Command::Submit(args) => return commands::submit::run(&client, args, json).await,
+        Command::Tasks(args) => commands::tasks::run(&client, args, json).await?,
+        Command::Show(args) => commands::show::run(&client, args, json).await?,
+        Command::Wait(args) => {
+            let succeeded = commands::wait::run(&client, args, json).await?;
+            return Ok(commands::wait::exit_code(succeeded));
+        }
+        Command::Results(args) => commands::results::run(&client, args, json).await?,
+    }
+    Ok(0)
+}

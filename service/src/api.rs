@@ -1,0 +1,83 @@
+//! The HTTP+JSON API of `design/0006-api.md`, answered on a Unix socket.
+//!
+//! It reads and writes the records, hands messages to the session's submitter,
+//! and waits for the collector's commits. It never touches the broker itself.
+
+mod error;
+mod query;
+mod submit;
+#[cfg(test)]
+mod tests;
+pub(crate) mod types;
+mod wait;
+
+use crate::session::Link;
+use crate::store::Store;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::{get, post};
+use error::{ApiError, Json};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use types::Health;
+
+/// The largest body a request may have, in bytes: one task of the largest size,
+/// and room for the rest.
+const MAX_REQUEST: usize = clutch_common::wire::MAX_BODY + 1024 * 1024;
+/// How many submissions are read and worked on at once; the others wait, and
+/// their bodies with them.
+const SUBMISSIONS: usize = 4;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    store: Store,
+    link: watch::Receiver<Link>,
+    commits: watch::Receiver<u64>,
+    stop: CancellationToken,
+    submissions: Arc<Semaphore>,
+}
+
+impl Api {
+    /// An API over these records. Long polls end when `stop` is cancelled.
+    #[must_use]
+    pub(crate) fn new(
+        store: Store,
+        link: watch::Receiver<Link>,
+        commits: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, link, commits, stop, submissions: Arc::new(Semaphore::new(SUBMISSIONS)) }
+    }
+
+    /// The routes.
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/v1/health", get(health))
+            .route("/v1/tasks", get(query::tasks).post(submit::submit))
+            .route("/v1/tasks/{id}", get(query::task))
+            .route("/v1/results", get(query::results))
+            .route("/v1/wait", post(wait::wait))
+            .fallback(no_route)
+            .method_not_allowed_fallback(no_method)
+            .layer(DefaultBodyLimit::max(MAX_REQUEST))
+            .with_state(self)
+    }
+}
+
+async fn health(State(api): State<Api>) -> Json<Health> {
+    let fault = match &*api.link.borrow() {
+        Link::Engaged(_) => None,
+        Link::Disengaged(fault) => Some(fault.clone()),
+    };
+    Json(Health { version: env!("CARGO_PKG_VERSION").to_owned(), engaged: fault.is_none(), fault })
+}
+
+async fn no_route(uri: axum::http::Uri) -> ApiError {
+    ApiError::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    ApiError::bad_request(format!("{} does not take {method}", uri.path()))
+}

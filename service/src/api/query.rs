@@ -1,0 +1,127 @@
+//! Listings, one task in full, and results.
+
+use super::Api;
+use super::error::{ApiError, Json, Parameters};
+use super::types::{MAX_PAGE, ResultPage, TaskDetail, TaskOutcome, TaskPage};
+use crate::store::Filter;
+use axum::extract::{Path, State};
+use clutch_common::id::TaskId;
+use serde::Deserialize;
+
+/// How many rows a page has unless told otherwise.
+const DEFAULT_PAGE: u64 = 50;
+
+/// Which tasks to list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TasksQuery {
+    endpoint: Option<String>,
+    state: Option<String>,
+    key: Option<String>,
+    before: Option<u64>,
+    limit: Option<u64>,
+}
+
+pub(super) async fn tasks(
+    State(api): State<Api>,
+    Parameters(query): Parameters<TasksQuery>,
+) -> Result<Json<TaskPage>, ApiError> {
+    let endpoint = match &query.endpoint {
+        Some(endpoint) => Some(known_endpoint(&api, endpoint).await?.id),
+        None => None,
+    };
+    let submission = match &query.key {
+        Some(key) => Some(known_submission(&api, key).await?),
+        None => None,
+    };
+    let state = query.state.map(|state| state.parse()).transpose();
+    let filter = Filter {
+        endpoint,
+        state: state.map_err(ApiError::bad_request)?,
+        submission,
+        before: query.before,
+        limit: page(query.limit)?,
+    };
+    Ok(Json(api.store.tasks(&filter).await?))
+}
+
+pub(super) async fn task(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<TaskDetail>, ApiError> {
+    Ok(Json(known_task(&api, &id).await?))
+}
+
+/// Whose results, and which page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResultsQuery {
+    key: Option<String>,
+    task: Option<String>,
+    from: Option<u64>,
+    limit: Option<u64>,
+}
+
+pub(super) async fn results(
+    State(api): State<Api>,
+    Parameters(query): Parameters<ResultsQuery>,
+) -> Result<Json<ResultPage>, ApiError> {
+    match (&query.key, &query.task) {
+        (Some(key), None) => {
+            let submission = known_submission(&api, key).await?;
+            let limit = page(query.limit)?;
+            Ok(Json(api.store.results(submission, query.from.unwrap_or(0), limit).await?))
+        }
+        (None, Some(task)) => {
+            let detail = known_task(&api, task).await?;
+            let recorded = detail.summary.attempt;
+            let result =
+                detail.results.into_iter().find(|one| Some(one.result.attempt) == recorded);
+            let results = vec![TaskOutcome { summary: detail.summary, result }];
+            Ok(Json(ResultPage { results, next: None }))
+        }
+        _ => Err(ApiError::bad_request("pass either key or task")),
+    }
+}
+
+fn page(limit: Option<u64>) -> Result<u64, ApiError> {
+    match limit.unwrap_or(DEFAULT_PAGE) {
+        limit if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+        _ => Err(ApiError::bad_request(format!("limit must be from 1 to {MAX_PAGE}"))),
+    }
+}
+
+async fn known_task(api: &Api, id: &str) -> Result<TaskDetail, ApiError> {
+    let id: TaskId = id
+        .parse()
+        .map_err(|error| ApiError::bad_request(format!("'{id}' is not a task's id: {error}")))?;
+    let task = api.store.task(id).await?;
+    task.ok_or_else(|| ApiError::not_found(format!("no task {id} is recorded here")))
+}
+
+/// The submission of that key.
+pub(super) async fn known_submission(api: &Api, key: &str) -> Result<i64, ApiError> {
+    let submission = api.store.submission(key).await?;
+    submission
+        .ok_or_else(|| ApiError::not_found(format!("nothing was submitted under the key '{key}'")))
+}
+
+/// The endpoint of that name or id; the error lists those that exist.
+pub(super) async fn known_endpoint(
+    api: &Api,
+    name_or_id: &str,
+) -> Result<crate::store::Endpoint, ApiError> {
+    /// How many names the error lists.
+    const LISTED: u32 = 20;
+    if let Some(endpoint) = api.store.endpoint(name_or_id).await? {
+        return Ok(endpoint);
+    }
+    let names = api.store.endpoint_names(LISTED).await?;
+    let known = if names.is_empty() {
+        "none is provisioned yet (`clutch-service provision NAME`)".to_owned()
+    } else {
+        let more = if names.len() == LISTED as usize { ", …" } else { "" };
+        format!("known are {}{more}", names.join(", "))
+    };
+    Err(ApiError::not_found(format!("there is no endpoint '{name_or_id}': {known}")))
+}

@@ -1,0 +1,174 @@
+//! Takes submissions: checks, records, publishes, and answers once the broker
+//! has confirmed.
+
+use super::error::{ApiError, Json, body};
+use super::query::known_endpoint;
+use super::types::{
+    MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
+    TaskState,
+};
+use super::{Api, MAX_REQUEST};
+use crate::pack::{self, Packed};
+use crate::session::Link;
+use crate::store::{Begun, Chunk, Endpoint};
+use crate::submitter::{Job, Unplaced};
+use axum::extract::{Request, State};
+use clutch_common::clock::now_ms;
+use clutch_common::link::Destination;
+use clutch_common::task::Task;
+use clutch_common::topology;
+use tokio::sync::{mpsc, oneshot};
+
+/// How many tasks an error names.
+const NAMED: usize = 5;
+
+pub(super) async fn submit(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<SubmitAnswer>, ApiError> {
+    let stopping = || ApiError::unavailable("stopping", "the service is stopping");
+    let _permit = api.submissions.acquire().await.map_err(|_| stopping())?;
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_REQUEST).await.map_err(|error| {
+        ApiError::bad_request(format!(
+            "the body cannot be read, or has more than {MAX_REQUEST} bytes: {error}"
+        ))
+    })?;
+    let request: SubmitRequest = body(&bytes)?;
+    drop(bytes);
+    check(&request)?;
+    let endpoint = known_endpoint(&api, &request.endpoint).await?;
+    let jobs = jobs(&api)?;
+    let chunk = Chunk {
+        endpoint: endpoint.id,
+        key: &request.key,
+        total: request.total,
+        first: request.first,
+        specs: &request.tasks,
+        now_ms: now_ms(),
+    };
+    let begun = api.store.begin_submission(&chunk).await?;
+    let published = publish(&api, &jobs, &endpoint, &begun).await?;
+    let ids = begun.iter().map(|one| one.task.id).collect();
+    Ok(Json(SubmitAnswer { endpoint: endpoint.id, ids, published }))
+}
+
+/// The rules for a submission that need no records.
+fn check(request: &SubmitRequest) -> Result<(), ApiError> {
+    let count = request.tasks.len();
+    if request.key.is_empty()
+        || request.key.len() > MAX_KEY
+        || request.key.chars().any(char::is_control)
+    {
+        return Err(ApiError::bad_request(format!(
+            "key must have from 1 to {MAX_KEY} bytes and no control characters"
+        )));
+    }
+    if count == 0 || count > MAX_TASKS_PER_REQUEST {
+        return Err(ApiError::bad_request(format!(
+            "a request carries from 1 to {MAX_TASKS_PER_REQUEST} tasks, this one has {count}"
+        )));
+    }
+    if request.total > MAX_TASKS_PER_SUBMISSION
+        || request.first.saturating_add(count as u64) > request.total
+    {
+        return Err(ApiError::bad_request(format!(
+            "first ({}) and the number of tasks ({count}) must lie within total ({}), and total \
+             within {MAX_TASKS_PER_SUBMISSION}",
+            request.first, request.total
+        )));
+    }
+    for (index, spec) in (request.first..).zip(&request.tasks) {
+        spec.check().map_err(|reason| {
+            ApiError::bad_request(format!("task {index}: {reason}; nothing was recorded"))
+        })?;
+    }
+    Ok(())
+}
+
+fn jobs(api: &Api) -> Result<mpsc::Sender<Job>, ApiError> {
+    match &*api.link.borrow() {
+        Link::Engaged(jobs) => Ok(jobs.clone()),
+        Link::Disengaged(fault) => Err(ApiError::unavailable(
+            "disengaged",
+            format!("the service has no link to the broker: {fault}"),
+        )),
+    }
+}
+
+/// Publishes what is still `submitting` and records what the broker confirmed;
+/// returns how many tasks that were.
+async fn publish(
+    api: &Api,
+    jobs: &mpsc::Sender<Job>,
+    endpoint: &Endpoint,
+    begun: &[Begun],
+) -> Result<u64, ApiError> {
+    let open: Vec<&Begun> = begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
+    let sized: Vec<(&Task, usize)> = open.iter().map(|one| (&one.task, one.size)).collect();
+    let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&sized, now_ms())
+        .into_iter()
+        .map(|Packed { message, tasks }| (message, tasks))
+        .unzip();
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    let (reply, answer) = oneshot::channel();
+    let destination =
+        Destination { exchange: String::new(), routing_key: topology::tasks_queue(endpoint.id) };
+    let lost = || Err(Unplaced::Unknown("the link to the broker was lost".to_owned()));
+    let fates = match jobs.send(Job { destination, messages, reply }).await {
+        Ok(()) => answer.await.unwrap_or_else(|_| vec![lost(); ranges.len()]),
+        Err(_) => vec![lost(); ranges.len()],
+    };
+    let mut confirmed = Vec::with_capacity(open.len());
+    let mut failed: Vec<(&Begun, Unplaced)> = Vec::new();
+    for (range, fate) in ranges.into_iter().zip(fates) {
+        let tasks = open.iter().skip(range.start).take(range.len()).copied();
+        match fate {
+            Ok(()) => confirmed.extend(tasks.map(|one| one.seq)),
+            Err(why) => failed.extend(tasks.map(|one| (one, why.clone()))),
+        }
+    }
+    api.store.mark_submitted(&confirmed, now_ms()).await?;
+    match failed.first() {
+        None => Ok(confirmed.len() as u64),
+        Some((_, why)) => Err(refusal(why, endpoint, &failed, begun.len())),
+    }
+}
+
+/// The words for tasks that the broker does not have, or may not have.
+fn refusal(
+    why: &Unplaced,
+    endpoint: &Endpoint,
+    failed: &[(&Begun, Unplaced)],
+    asked: usize,
+) -> ApiError {
+    let name = &endpoint.name;
+    let (code, words) = match why {
+        Unplaced::Returned(reason) => (
+            "returned",
+            format!(
+                "the broker has no queue for the endpoint '{name}' ({reason}); `clutch-service \
+                 provision {name}` declares it"
+            ),
+        ),
+        Unplaced::Refused => (
+            "refused",
+            format!("the broker refused the tasks: is the queue of the endpoint '{name}' full?"),
+        ),
+        Unplaced::Unknown(reason) => (
+            "unconfirmed",
+            format!("the broker did not confirm the tasks, and may have them or not: {reason}"),
+        ),
+    };
+    let mut named: Vec<String> =
+        failed.iter().take(NAMED).map(|(one, _)| one.task.id.to_string()).collect();
+    if failed.len() > NAMED {
+        named.push(format!("and {} more", failed.len() - NAMED));
+    }
+    let count = failed.len();
+    ApiError::not_submitted(
+        code,
+        format!("{words}; {count} of {asked} tasks are not submitted: {}", named.join(", ")),
+    )
+}

@@ -1,0 +1,242 @@
+//! The API over a real Unix socket, with the real session on a fake broker.
+
+use super::Api;
+use super::types::*;
+use crate::client::Client;
+use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
+use crate::fake::{Broker, result_of};
+use crate::paths::StateFolder;
+use crate::session::{Link, Parts, keep_engaged};
+use crate::store::tests::spec;
+use crate::store::{Registration, Store};
+use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::link::Settlement;
+use clutch_common::result::Outcome;
+use clutch_common::wire;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+struct Service {
+    _temp: tempfile::TempDir,
+    _running: JoinSet<()>,
+    client: Client,
+    broker: Broker,
+    stop: CancellationToken,
+    endpoint: EndpointId,
+}
+
+/// A service with the endpoint `lab`; its broker link is up if `engaged`.
+async fn service(engaged: bool) -> Service {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = StateFolder::new(temp.path());
+    let store = Store::open(&folder).await.unwrap();
+    let wanted = Registration { name: "lab", id: None, queue: None, now_ms: 1 };
+    let endpoint = store.register(&wanted).await.unwrap().0.id;
+    let broker = Broker::default().patient();
+    let (link, mut link_state) = watch::channel(Link::Disengaged("not yet".into()));
+    let (commits, committed) = watch::channel(0);
+    let stop = CancellationToken::new();
+    let api = Api::new(store.clone(), link_state.clone(), committed, stop.clone());
+    let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
+    let mut running = JoinSet::new();
+    running.spawn(async move { axum::serve(listener, api.router()).await.unwrap() });
+    let parts = Parts { transport: Arc::new(broker.clone()), store, link, commits };
+    let session_stop = stop.clone();
+    running.spawn(async move {
+        if engaged {
+            keep_engaged(&parts, || (), &session_stop).await.unwrap();
+        } else {
+            session_stop.cancelled().await;
+            drop(parts);
+        }
+    });
+    if engaged {
+        link_state.wait_for(|link| matches!(link, Link::Engaged(_))).await.unwrap();
+    }
+    let client = Client::new(&folder);
+    Service { _temp: temp, _running: running, client, broker, stop, endpoint }
+}
+
+fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
+    let total = tasks.len() as u64;
+    SubmitRequest { endpoint: "lab".into(), key: key.into(), total, first: 0, tasks }
+}
+
+impl Service {
+    async fn submit(&self, request: &SubmitRequest) -> anyhow::Result<SubmitAnswer> {
+        self.client.post("/v1/tasks", request).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (String, u8) {
+        let error = self.client.post::<Value>(path, &body).await.unwrap_err();
+        (error.to_string(), exit_code(&error))
+    }
+
+    async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let parameters: Vec<(&str, String)> =
+            parameters.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+        self.client.get(path, &parameters).await
+    }
+
+    fn finish(&self, ids: &[TaskId], outcome: Outcome) {
+        let results: Vec<Vec<u8>> = ids
+            .iter()
+            .map(|&task_id| {
+                wire::encode_result(&result_of(Attempt { task_id, attempt: 1 }, outcome))
+            })
+            .collect();
+        self.broker.deliver(wire::pack_results(self.endpoint, &results));
+    }
+}
+
+#[tokio::test]
+async fn a_submission_is_published_once_however_often_it_is_submitted() {
+    let service = service(true).await;
+    let request = request("k", (0..250).map(|n| spec(&["echo", &n.to_string()])).collect());
+    let first = service.submit(&request).await.unwrap();
+    let again = service.submit(&request).await.unwrap();
+    assert_eq!((first.published, again.published), (250, 0));
+    assert_eq!(first.ids, again.ids);
+    let published = service.broker.published();
+    assert_eq!(published.len(), 3);
+    let sent: Vec<TaskId> = published
+        .iter()
+        .flat_map(|(to, message)| {
+            assert_eq!(to.routing_key, format!("{}.tasks", service.endpoint));
+            wire::decode_tasks(&message.body, None).tasks
+        })
+        .map(|task| task.id)
+        .collect();
+    assert_eq!(sent, first.ids);
+}
+
+#[tokio::test]
+async fn what_the_broker_does_not_take_is_told_and_continued_with_the_same_key() {
+    let service = service(true).await;
+    let large = TaskSpec { stdin: vec![b'x'; 200_000].into(), ..spec(&["cat"]) };
+    let request = request("k", vec![large; 3]);
+    service.broker.settle_with([
+        Settlement::Confirmed,
+        Settlement::Returned("NO_ROUTE".into()),
+        Settlement::Confirmed,
+    ]);
+    let error = service.submit(&request).await.unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("no queue for the endpoint 'lab'"), "{words}");
+    assert!(words.contains("1 of 3 tasks are not submitted"), "{words}");
+    assert_eq!(exit_code(&error), UNAVAILABLE);
+    let again = service.submit(&request).await.unwrap();
+    assert_eq!(again.published, 1);
+    let mut other = request.clone();
+    other.tasks[0].argv.push("x".into());
+    let error = service.submit(&other).await.unwrap_err();
+    assert!(error.to_string().contains("choose another key"), "{error}");
+}
+
+#[tokio::test]
+async fn waiting_wakes_with_the_last_result_and_sees_progress_on_the_way() {
+    let service = service(true).await;
+    let ids = service.submit(&request("k", vec![spec(&["a"]), spec(&["b"])])).await.unwrap().ids;
+    let wait = |seen, timeout_ms| {
+        let request = WaitRequest { key: Some("k".into()), seen, timeout_ms, tasks: vec![] };
+        let client = service.client.clone();
+        async move { client.post::<Progress>("/v1/wait", &request).await.unwrap() }
+    };
+    let soon = wait(None, 20).await;
+    assert_eq!((soon.done, soon.total, soon.complete()), (0, 2, false));
+    let finish = async |id, outcome| {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        service.finish(&[id], outcome);
+    };
+    let (some, ()) = tokio::join!(wait(Some(0), 60_000), finish(ids[0], Outcome::Succeeded));
+    assert_eq!((some.done, some.succeeded), (1, 1));
+    let (all, ()) = tokio::join!(wait(None, 60_000), finish(ids[1], Outcome::Failed));
+    assert_eq!((all.done, all.succeeded, all.complete()), (2, 1, true));
+    let request = json!({ "tasks": [ids[0], TaskId::new()], "timeout_ms": 1 });
+    assert!(service.post("/v1/wait", request).await.0.contains("1 of the tasks are not recorded"));
+}
+
+#[tokio::test]
+async fn a_waiter_is_told_when_the_service_stops() {
+    let service = service(true).await;
+    service.submit(&request("k", vec![spec(&["a"])])).await.unwrap();
+    let wait = service.post("/v1/wait", json!({ "key": "k", "timeout_ms": 60_000 }));
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        service.stop.cancel();
+    };
+    let ((words, code), ()) = tokio::join!(wait, stop);
+    assert!(words.contains("stopping"), "{words}");
+    assert_eq!(code, UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn without_a_broker_everything_but_submitting_works() {
+    let service = service(false).await;
+    let error = service.submit(&request("k", vec![spec(&["a"])])).await.unwrap_err();
+    assert!(error.to_string().contains("no link to the broker: not yet"), "{error}");
+    assert_eq!(exit_code(&error), UNAVAILABLE);
+    let health = service.get("/v1/health", &[]).await.unwrap();
+    assert_eq!((&health["engaged"], &health["fault"]), (&json!(false), &json!("not yet")));
+    assert_eq!(service.get("/v1/tasks", &[]).await.unwrap()["tasks"], json!([]));
+}
+
+#[tokio::test]
+async fn results_and_details_hold_what_the_endpoint_sent() {
+    let service = service(true).await;
+    let ids = service.submit(&request("k", vec![spec(&["a", "b"])])).await.unwrap().ids;
+    let id = ids[0].to_string();
+    let open = service.get("/v1/results", &[("task", &id)]).await.unwrap();
+    assert_eq!(open["results"][0]["result"], Value::Null);
+    service.finish(&ids, Outcome::Expired);
+    let wait = WaitRequest { tasks: ids, timeout_ms: 60_000, ..WaitRequest::default() };
+    service.client.post::<Progress>("/v1/wait", &wait).await.unwrap();
+    let done = service.get("/v1/results", &[("key", "k")]).await.unwrap();
+    assert_eq!(done["results"][0]["result"]["reason"], "because");
+    let detail = service.get(&format!("/v1/tasks/{id}"), &[]).await.unwrap();
+    assert_eq!(detail["task"]["work"]["process"]["argv"], json!(["a", "b"]));
+    assert_eq!((&detail["state"], &detail["command"]), (&json!("expired"), &json!("a b")));
+}
+
+#[tokio::test]
+async fn bad_requests_are_told_apart_in_words() {
+    let service = service(true).await;
+    let task = json!({ "argv": ["a"] });
+    let submit = |endpoint: &str, key: &str, total: u64, tasks: Value| json!({ "endpoint": endpoint, "key": key, "total": total, "tasks": tasks });
+    for (body, words, code) in [
+        (json!({ "endpoint": "lab" }), "missing field", USAGE),
+        (submit("lab", "k", 1, json!([{ "argv": ["a"], "x": 1 }])), "unknown field `x`", USAGE),
+        (submit("lab", "", 1, json!([task])), "key must have", USAGE),
+        (submit("lab", "k", 0, json!([task])), "must lie within total", USAGE),
+        (submit("lab", "k", 1, json!([])), "from 1 to 1000", USAGE),
+        (submit("lab", "k", 2, json!([task, { "argv": [] }])), "task 1: argv is empty", USAGE),
+        (submit("lob", "k", 1, json!([task])), "no endpoint 'lob': known are lab", GENERAL),
+    ] {
+        let (said, exit) = service.post("/v1/tasks", body).await;
+        assert!(said.contains(words), "{said}");
+        assert_eq!(exit, code, "{said}");
+    }
+    let error = async |path, parameters: &[(&str, &str)]| {
+        service.get(path, parameters).await.unwrap_err().to_string()
+    };
+    assert!(error("/v1/nothing", &[]).await.contains("nothing at /v1/nothing"));
+    assert!(error("/v1/tasks", &[("limit", "0")]).await.contains("from 1 to 1000"));
+    assert!(error("/v1/tasks", &[("state", "lost")]).await.contains("'lost' is not a state"));
+    assert!(error("/v1/tasks", &[("colour", "red")]).await.contains("colour"));
+    assert!(error("/v1/results", &[("key", "none")]).await.contains("under the key 'none'"));
+    assert!(error("/v1/tasks/x", &[]).await.contains("not a task's id"));
+    assert!(service.broker.published().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_service_the_words_say_how_to_start_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let client = Client::new(&StateFolder::new(temp.path()));
+    let error = client.get::<Value>("/v1/health", &[]).await.unwrap_err();
+    assert!(error.to_string().contains("start one with `clutch-service serve --state"), "{error}");
+    assert_eq!(exit_code(&error), UNAVAILABLE);
+}

@@ -1,0 +1,381 @@
+//! What travels between the API and its clients, as `design/0006-api.md`
+//! describes it. Pure.
+
+use clutch_common::blob::Blob;
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::{Process, Task, Work};
+use clutch_common::wire;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The most tasks that one request may carry.
+pub(crate) const MAX_TASKS_PER_REQUEST: usize = 1000;
+/// The most tasks that one submission may have.
+pub(crate) const MAX_TASKS_PER_SUBMISSION: u64 = 10_000_000;
+/// The most tasks that one request may name.
+pub(crate) const MAX_TASKS_NAMED: usize = 10_000;
+/// The most rows of a page.
+pub(crate) const MAX_PAGE: u64 = 1000;
+/// The longest key, in bytes.
+pub(crate) const MAX_KEY: usize = 128;
+
+/// Where a task is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum TaskState {
+    /// Recorded; the broker has not confirmed it.
+    Submitting,
+    /// The broker has it.
+    Submitted,
+    /// Its outcome is recorded.
+    Done(Outcome),
+}
+
+impl TaskState {
+    /// The name it has in the API and in the database.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitting => "submitting",
+            Self::Submitted => "submitted",
+            Self::Done(outcome) => outcome.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for TaskState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "submitting" => Ok(Self::Submitting),
+            "submitted" => Ok(Self::Submitted),
+            other => other.parse().map(Self::Done).map_err(|_| {
+                let outcomes: Vec<&str> = Outcome::ALL.iter().map(|one| one.as_str()).collect();
+                format!(
+                    "'{other}' is not a state; expected submitting, submitted, {}",
+                    outcomes.join(", ")
+                )
+            }),
+        }
+    }
+}
+
+impl Serialize for TaskState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A task as it is asked for: no id yet, and an expiry that counts from the
+/// moment the service first records it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskSpec {
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Program and arguments.
+    pub(crate) argv: Vec<String>,
+    /// Environment variables on top of the endpoint's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) env: BTreeMap<String, String>,
+    /// An absolute folder to run in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cwd: Option<String>,
+    /// Standard input.
+    #[serde(default, skip_serializing_if = "Blob::is_empty")]
+    pub(crate) stdin: Blob,
+    /// How long it may run, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) walltime_ms: Option<u64>,
+    /// When it is no longer worth starting, in milliseconds from its recording.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_in_ms: Option<u64>,
+    /// Whether it may run again after a crash of the endpoint.
+    #[serde(default = "may_rerun")]
+    pub(crate) rerun: bool,
+}
+
+fn may_rerun() -> bool {
+    true
+}
+
+impl TaskSpec {
+    /// The task, recorded under `id` at `created_at_ms`.
+    #[must_use]
+    pub(crate) fn task(&self, id: TaskId, created_at_ms: u64) -> Task {
+        Task {
+            name: self.name.clone(),
+            work: Work::Process(Process {
+                argv: self.argv.clone(),
+                env: self.env.clone(),
+                cwd: self.cwd.clone(),
+                stdin: self.stdin.clone(),
+            }),
+            walltime_ms: self.walltime_ms,
+            expires_at_ms: self.expires_in_ms.map(|after| created_at_ms.saturating_add(after)),
+            rerun: self.rerun,
+            ..Task::new(id, Process::default())
+        }
+    }
+
+    /// Checks that the task could be run and fits a message.
+    ///
+    /// # Errors
+    /// The first rule that is broken, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let task = self.task(TaskId::new(), 0);
+        task.validate().map_err(|invalid| invalid.to_string())?;
+        let size = wire::encode_tasks(&[&task]).len();
+        if size > wire::MAX_BODY {
+            return Err(format!(
+                "the task takes {size} bytes, more than the limit of {}: pass large data by file",
+                wire::MAX_BODY
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A part of a submission, or all of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubmitRequest<T = TaskSpec> {
+    /// The endpoint's name or id.
+    pub(crate) endpoint: String,
+    /// Names the submission; a task of it is known by key and index.
+    pub(crate) key: String,
+    /// How many tasks the whole submission has.
+    pub(crate) total: u64,
+    /// The index of the first task here; counts from 0.
+    #[serde(default)]
+    pub(crate) first: u64,
+    /// The tasks.
+    pub(crate) tasks: Vec<T>,
+}
+
+/// The tasks that the broker now has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SubmitAnswer {
+    /// The endpoint's id.
+    pub(crate) endpoint: EndpointId,
+    /// The tasks' ids, in the order of the request.
+    pub(crate) ids: Vec<TaskId>,
+    /// How many of them this request published; the others had been before.
+    pub(crate) published: u64,
+}
+
+/// A task in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskSummary {
+    /// The task.
+    pub(crate) id: TaskId,
+    /// The endpoint it is for.
+    pub(crate) endpoint: EndpointId,
+    /// That endpoint's name, where this service provisioned it.
+    pub(crate) endpoint_name: Option<String>,
+    /// The submission, where it was submitted through this service.
+    pub(crate) key: Option<String>,
+    /// Its index in the submission; counts from 0.
+    pub(crate) index: Option<u64>,
+    /// A name for people.
+    pub(crate) name: Option<String>,
+    /// The beginning of its command line, for people.
+    pub(crate) command: Option<String>,
+    /// Where it is.
+    pub(crate) state: TaskState,
+    /// The attempt whose result is the recorded one.
+    pub(crate) attempt: Option<u32>,
+    /// When it was recorded, in milliseconds since the Unix epoch.
+    pub(crate) created_at_ms: u64,
+    /// When the broker confirmed it.
+    pub(crate) submitted_at_ms: Option<u64>,
+    /// When the recorded attempt ended, by the endpoint's clock.
+    pub(crate) ended_at_ms: Option<u64>,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskPage {
+    /// The tasks.
+    pub(crate) tasks: Vec<TaskSummary>,
+    /// What to pass as `before` for the next page; nothing after the last.
+    pub(crate) next: Option<u64>,
+}
+
+/// A result as it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recorded {
+    /// The result.
+    #[serde(flatten)]
+    pub(crate) result: TaskResult,
+    /// How often it arrived again.
+    pub(crate) duplicates: u64,
+    /// When it arrived first, in milliseconds since the Unix epoch.
+    pub(crate) received_at_ms: u64,
+}
+
+/// Everything known about one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskDetail {
+    /// The task as it is listed.
+    #[serde(flatten)]
+    pub(crate) summary: TaskSummary,
+    /// The task as it was published, where this service did.
+    pub(crate) task: Option<Task>,
+    /// The results of all its attempts, first attempt first.
+    pub(crate) results: Vec<Recorded>,
+}
+
+/// A task with its recorded result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskOutcome {
+    /// The task as it is listed.
+    #[serde(flatten)]
+    pub(crate) summary: TaskSummary,
+    /// The recorded result; nothing while there is none.
+    pub(crate) result: Option<Recorded>,
+}
+
+/// A page of results.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ResultPage {
+    /// The tasks, in the order of their submission.
+    pub(crate) results: Vec<TaskOutcome>,
+    /// What to pass as `from` for the next page; nothing after the last.
+    pub(crate) next: Option<u64>,
+}
+
+/// What to wait for: exactly one of `key` and `tasks`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WaitRequest {
+    /// All tasks of a submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// These tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tasks: Vec<TaskId>,
+    /// Answer as soon as the number of tasks done differs from this, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<u64>,
+    /// Answer after this many milliseconds at the latest; at most 10 minutes.
+    pub(crate) timeout_ms: u64,
+}
+
+/// How far a set of tasks is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// How many tasks there are to be.
+    pub(crate) total: u64,
+    /// How many have a recorded outcome.
+    pub(crate) done: u64,
+    /// How many of those succeeded.
+    pub(crate) succeeded: u64,
+    /// How many are in each state.
+    pub(crate) states: BTreeMap<String, u64>,
+}
+
+impl Progress {
+    /// The progress of `total` tasks, of which so many are in each state.
+    pub(crate) fn of(total: u64, states: impl IntoIterator<Item = (TaskState, u64)>) -> Self {
+        let mut progress = Self { total, ..Self::default() };
+        for (state, count) in states {
+            if let TaskState::Done(outcome) = state {
+                progress.done += count;
+                progress.succeeded += if outcome == Outcome::Succeeded { count } else { 0 };
+            }
+            *progress.states.entry(state.as_str().to_owned()).or_default() += count;
+        }
+        progress
+    }
+
+    /// Whether every task has its outcome.
+    #[must_use]
+    pub(crate) fn complete(&self) -> bool {
+        self.done >= self.total
+    }
+}
+
+/// How the service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// The service's version.
+    pub(crate) version: String,
+    /// Whether the broker link is up.
+    pub(crate) engaged: bool,
+    /// Why it is not.
+    pub(crate) fault: Option<String>,
+}
+
+/// The body of every error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ErrorBody {
+    /// The error.
+    pub(crate) error: ErrorDetail,
+}
+
+/// An error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ErrorDetail {
+    /// A word for programs.
+    pub(crate) code: String,
+    /// A sentence for people.
+    pub(crate) message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_one_spelling() {
+        let all = [TaskState::Submitting, TaskState::Submitted]
+            .into_iter()
+            .chain(Outcome::ALL.map(TaskState::Done));
+        for state in all {
+            assert_eq!(state.as_str().parse(), Ok(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert!("lost".parse::<TaskState>().unwrap_err().contains("timed_out"));
+    }
+
+    #[test]
+    fn a_task_that_cannot_run_or_fit_is_refused_in_words() {
+        let spec = |json: &str| serde_json::from_str::<TaskSpec>(json).unwrap();
+        assert_eq!(spec(r#"{"argv":["true"]}"#).check(), Ok(()));
+        assert!(spec(r#"{"argv":[]}"#).check().unwrap_err().contains("argv is empty"));
+        assert!(spec(r#"{"argv":["a\u0000"]}"#).check().unwrap_err().contains("NUL"));
+        let large =
+            TaskSpec { stdin: vec![b'x'; wire::MAX_BODY].into(), ..spec(r#"{"argv":["a"]}"#) };
+        assert!(large.check().unwrap_err().contains("more than the limit"));
+        assert!(serde_json::from_str::<TaskSpec>(r#"{"argv":["a"],"wall":1}"#).is_err());
+    }
+
+    #[test]
+    fn progress_counts_outcomes_and_is_complete_with_the_last() {
+        let mut states = vec![
+            (TaskState::Submitted, 1),
+            (TaskState::Done(Outcome::Succeeded), 2),
+            (TaskState::Done(Outcome::Failed), 3),
+        ];
+        let progress = Progress::of(6, states.clone());
+        assert_eq!((progress.done, progress.succeeded, progress.complete()), (5, 2, false));
+        states[0].0 = TaskState::Done(Outcome::Expired);
+        assert!(Progress::of(6, states).complete());
+    }
+}

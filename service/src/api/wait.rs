@@ -1,0 +1,75 @@
+//! The long poll: answers when tasks are done, or further than the caller saw.
+//! Woken by the collector's commits; while nothing is recorded it does nothing.
+
+use super::Api;
+use super::error::{ApiError, Json, body};
+use super::query::known_submission;
+use super::types::{MAX_TASKS_NAMED, Progress, WaitRequest};
+use axum::body::Bytes;
+use axum::extract::State;
+use clutch_common::id::TaskId;
+use std::time::Duration;
+
+/// The longest a request is held.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What to wait for, looked up.
+enum Target {
+    Submission(i64),
+    Tasks(Vec<TaskId>),
+}
+
+pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Progress>, ApiError> {
+    let request: WaitRequest = body(&bytes)?;
+    let target = target(&api, &request).await?;
+    let timeout = tokio::time::sleep(Duration::from_millis(request.timeout_ms).min(LONGEST));
+    tokio::pin!(timeout);
+    let mut commits = api.commits.clone();
+    loop {
+        commits.mark_unchanged();
+        let progress = progress(&api, &target).await?;
+        if progress.complete() || request.seen.is_some_and(|seen| seen != progress.done) {
+            return Ok(Json(progress));
+        }
+        tokio::select! {
+            biased;
+            () = &mut timeout => return Ok(Json(progress)),
+            () = api.stop.cancelled() => {
+                return Err(ApiError::unavailable("stopping", "the service is stopping"));
+            }
+            changed = commits.changed() => changed.map_err(|_| {
+                ApiError::unavailable("stopping", "the service is stopping")
+            })?,
+        }
+    }
+}
+
+async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
+    match &request.key {
+        Some(key) if request.tasks.is_empty() => {
+            Ok(Target::Submission(known_submission(api, key).await?))
+        }
+        None if (1..=MAX_TASKS_NAMED).contains(&request.tasks.len()) => {
+            Ok(Target::Tasks(request.tasks.clone()))
+        }
+        _ => Err(ApiError::bad_request(format!(
+            "pass either key or tasks, from 1 to {MAX_TASKS_NAMED} of them"
+        ))),
+    }
+}
+
+async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
+    match target {
+        Target::Submission(submission) => Ok(api.store.submission_progress(*submission).await?),
+        Target::Tasks(tasks) => {
+            let (progress, unknown) = api.store.tasks_progress(tasks).await?;
+            match unknown.first() {
+                None => Ok(progress),
+                Some(first) => Err(ApiError::not_found(format!(
+                    "{} of the tasks are not recorded here, the first of them {first}",
+                    unknown.len()
+                ))),
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line, as data: clap only.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::topology::QueueKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Provisions endpoints, submits tasks to them, and records every result.
+#[derive(Debug, Parser)]
+#[command(name = "clutch-service", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// The broker: amqp://user:password@host:5672/vhost (or amqps://…)
+    #[arg(long, global = true, env = "CLUTCH_BROKER", hide_env_values = true, value_name = "URL")]
+    pub(crate) broker: Option<String>,
+    /// The folder of the database and the API's socket
+    /// [default: $XDG_STATE_HOME/clutch/service or ~/.local/state/clutch/service]
+    #[arg(long, global = true, env = "CLUTCH_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// A TOML file with the keys `broker` and `state`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Write JSON to stdout, and nothing else
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
+    Provision(ProvisionArgs),
+    /// Collect results, keep records and answer the API, until told to stop
+    Serve,
+    /// Submit one task, or one per line of a file, or one per number of a range
+    Submit(Box<SubmitArgs>),
+    /// List tasks, newest first
+    Tasks(TasksArgs),
+    /// Show everything known about one task
+    Show(ShowArgs),
+    /// Wait until tasks are done
+    Wait(WaitArgs),
+    /// Print the results of tasks, in the order of their submission
+    Results(ResultsArgs),
+}
+
+/// How the broker keeps an endpoint's queue.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// On one node's disk
+    Classic,
+    /// Replicated over the nodes of a cluster
+    Quorum,
+}
+
+impl From<Queue> for QueueKind {
+    fn from(queue: Queue) -> Self {
+        match queue {
+            Queue::Classic => Self::Classic,
+            Queue::Quorum => Self::Quorum,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProvisionArgs {
+    /// The endpoint's name: 1 to 64 of A-Z a-z 0-9 . _ -
+    pub(crate) name: String,
+    /// The endpoint's id, instead of a new one
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<EndpointId>,
+    /// Where to write the endpoint's configuration
+    #[arg(long, value_name = "FILE", default_value = "endpoint.toml")]
+    pub(crate) out: PathBuf,
+    /// How the broker keeps the task queue [default: classic]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) queue: Option<Queue>,
+    /// How often the endpoint and the broker tell each other that they live
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive)]
+    pub(crate) heartbeat: Duration,
+    /// How long the broker may block the endpoint's connection before that is a fault
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive)]
+    pub(crate) blocked_timeout: Duration,
+    /// The broker's URL as the endpoint reaches it, if it differs from --broker
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint_broker: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    /// The endpoint's name or id
+    pub(crate) endpoint: String,
+    /// One task per line of FILE (`-`: stdin); `{}` is the line, which is appended without one
+    #[arg(long, value_name = "FILE", conflicts_with = "array")]
+    pub(crate) each_line: Option<PathBuf>,
+    /// One task per number of a range such as 1-100; `{}` is the number
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) array: Option<String>,
+    /// What every task reads from its standard input (`-`: this command's own)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stdin: Option<PathBuf>,
+    /// An environment variable of the tasks; may be repeated
+    #[arg(long, value_name = "K=V", value_parser = key_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// An absolute folder to run in, instead of a sandbox of the task's own
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<String>,
+    /// How long each task may run
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub(crate) walltime: Option<Duration>,
+    /// Tasks that have not started by then do not run
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub(crate) expires: Option<Duration>,
+    /// Never run a task again after a crash of the endpoint
+    #[arg(long)]
+    pub(crate) no_rerun: bool,
+    /// A name for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Names this submission: submitting again with the same key runs nothing twice
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// ARGV is a shell command: run it with `sh -c`; `{}` is quoted for the shell
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Wait until all tasks are done
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "ARGV")]
+    pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TasksArgs {
+    /// Only tasks of this endpoint (name or id)
+    #[arg(long)]
+    pub(crate) endpoint: Option<String>,
+    /// Only tasks in this state: submitting, submitted, or an outcome such as failed
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Only tasks submitted under this key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The task
+    pub(crate) task: TaskId,
+}
+
+/// Which tasks: by id, or all of a submission.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Selection {
+    /// The tasks
+    #[arg(value_name = "TASK")]
+    pub(crate) tasks: Vec<TaskId>,
+    /// All tasks submitted under this key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Write the tasks' standard output and nothing else, one after the other
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) stdout_only: bool,
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration.as_millis() == 0 {
+        return Err("it must be longer than 0".to_owned());
+    }
+    Ok(duration)
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn verify_cli() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_program_keeps_its_own_flags() {
+        let cli = Cli::try_parse_from(["c", "submit", "e", "--wait", "--", "ls", "--json"]);
+        let cli = cli.unwrap();
+        assert!(!cli.global.json);
+        let Command::Submit(args) = cli.command else { panic!("not a submit") };
+        assert_eq!(args.argv, ["ls", "--json"]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in [
+            &["c", "submit", "e"][..],
+            &["c", "submit", "e", "--walltime", "0s", "--", "true"],
+            &["c", "submit", "e", "--env", "novalue", "--", "true"],
+            &["c", "submit", "e", "--each-line", "f", "--array", "1-2", "--", "true"],
+            &["c", "wait"],
+            &["c", "results", "--stdout-only", "--json", "--key", "k"],
+            &["c", "provision", "e", "--heartbeat", "soon"],
+        ] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Takes results from the broker, records them, and only then acknowledges
+//! them. Results that come twice are counted; messages that cannot be read go to
+//! the dead-letter queue.
+
+use crate::store::Store;
+use backoff::backoff::Backoff as _;
+use clutch_common::clock::now_ms;
+use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
+use clutch_common::result::TaskResult;
+use clutch_common::{topology, wire};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How many messages the broker may have under way to us.
+const PREFETCH: u16 = 1000;
+/// How many messages are recorded in one transaction.
+const GROUP: usize = 250;
+/// How many results are recorded in one transaction.
+const RESULTS_PER_TRANSACTION: usize = 2000;
+/// The longest pause before the database is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How the collector consumes.
+#[must_use]
+pub(crate) fn inlet_options() -> InletOptions {
+    InletOptions { queue: topology::RESULTS_QUEUE.to_owned(), prefetch: PREFETCH, lease: None }
+}
+
+/// Collects until told to stop. `commits` is bumped after each transaction.
+///
+/// # Errors
+/// The fault that ended the connection; what was not acknowledged comes again.
+pub(crate) async fn collect(
+    mut inlet: Box<dyn Inlet>,
+    store: &Store,
+    commits: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    loop {
+        let deliveries = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            deliveries = inlet.receive(GROUP) => deliveries?,
+        };
+        let group = Group::read(deliveries);
+        for (tag, reason) in &group.unreadable {
+            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
+            inlet.dead_letter(*tag).await?;
+        }
+        if !record(&group.results, store, stop).await {
+            return Ok(());
+        }
+        if !group.results.is_empty() {
+            commits.send_modify(|count| *count += 1);
+        }
+        if let Some(tag) = group.last {
+            inlet.acknowledge(tag).await?;
+        }
+    }
+}
+
+/// Deliveries, read.
+#[derive(Default)]
+struct Group {
+    results: Vec<TaskResult>,
+    unreadable: Vec<(Tag, String)>,
+    /// The last delivery that could be read.
+    last: Option<Tag>,
+}
+
+impl Group {
+    fn read(deliveries: Vec<Delivery>) -> Self {
+        let mut group = Self::default();
+        for delivery in deliveries {
+            match wire::decode_results(&delivery.message.body) {
+                Ok(results) => {
+                    group.results.extend(results);
+                    group.last = group.last.max(Some(delivery.tag));
+                }
+                Err(reason) => group.unreadable.push((delivery.tag, reason)),
+            }
+        }
+        group
+    }
+}
+
+/// Records results, trying for as long as it takes; false if told to stop
+/// before they were.
+async fn record(results: &[TaskResult], store: &Store, stop: &CancellationToken) -> bool {
+    for part in results.chunks(RESULTS_PER_TRANSACTION) {
+        if !record_part(part, store, stop).await {
+            return false;
+        }
+    }
+    true
+}
+
+async fn record_part(results: &[TaskResult], store: &Store, stop: &CancellationToken) -> bool {
+    let mut pause = backoff::ExponentialBackoffBuilder::new()
+        .with_initial_interval(Duration::from_millis(100))
+        .with_max_interval(LONGEST_PAUSE)
+        .with_max_elapsed_time(None)
+        .build();
+    let mut failing = false;
+    loop {
+        match store.record(results, now_ms()).await {
+            Ok(tally) => {
+                if failing {
+                    tracing::info!("results are recorded again");
+                }
+                tracing::debug!(?tally, "recorded results");
+                return true;
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "results cannot be recorded; they stay with the broker, and are tried again \
+                     until they can: is the disk full, or the database locked?"
+                );
+            }
+            Err(error) => tracing::debug!(%error, "results still cannot be recorded"),
+        }
+        let wait = pause.next_backoff().unwrap_or(LONGEST_PAUSE);
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(wait) => (),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Broker, result};
+    use crate::store::tests::store;
+    use clutch_common::result::Outcome;
+
+    async fn collect_all(broker: &Broker, store: &Store) {
+        let (commits, _) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let ended = collect(broker.inlet(), store, &commits, &stop).await;
+        assert_eq!(ended, Err(Fault::Closed("drained".into())));
+    }
+
+    #[tokio::test]
+    async fn results_are_acknowledged_after_they_are_recorded_and_the_unreadable_set_aside() {
+        let (_temp, store) = store().await;
+        let broker = Broker::default();
+        let ours = result(Outcome::Succeeded);
+        broker.deliver(b"{}".to_vec());
+        let packed = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
+        broker.deliver(packed.clone());
+        broker.deliver(packed);
+        broker.deliver(b"nonsense".to_vec());
+        collect_all(&broker, &store).await;
+        assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
+        assert_eq!(broker.acknowledged(), [Tag(3)]);
+        let detail = store.task(ours.task_id).await.unwrap().unwrap();
+        assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
+        let (temp, store) = store().await;
+        store.close().await;
+        let broker = Broker::default();
+        let ours = result(Outcome::Failed);
+        broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
+        let (commits, _) = watch::channel(0);
+        let stop = CancellationToken::new();
+        let collecting = collect(broker.inlet(), &store, &commits, &stop);
+        let stopping = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.cancel();
+        };
+        let (ended, ()) = tokio::join!(collecting, stopping);
+        assert_eq!(ended, Ok(()));
+        assert_eq!(broker.acknowledged(), []);
+        let store = Store::open(&crate::paths::StateFolder::new(temp.path())).await.unwrap();
+        collect_all(&broker, &store).await;
+        assert_eq!(broker.acknowledged(), [Tag(1)]);
+        assert!(store.task(ours.task_id).await.unwrap().is_some());
+    }
+}

@@ -1,0 +1,13 @@
+//! The commands that are clients of a running service.
+
+pub(crate) mod results;
+pub(crate) mod show;
+pub(crate) mod submit;
+pub(crate) mod tasks;
+pub(crate) mod wait;
+
+/// A moment as people read it.
+fn moment(ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+    humantime::format_rfc3339_seconds(at).to_string()
+}

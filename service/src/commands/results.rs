@@ -1,0 +1,102 @@
+//! Prints results, in the order of submission, a page at a time.
+
+use super::show::stream;
+use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome};
+use crate::cli::{ResultsArgs, Selection};
+use crate::client::Client;
+use crate::failure::{Failure, GENERAL};
+use crate::output;
+use clutch_common::result::TaskResult;
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// One JSON object per line.
+    Json,
+    /// The standard output's bytes and nothing else.
+    StdoutOnly,
+    /// For people.
+    Text,
+}
+
+/// How many tasks were printed, and how many of them have no result.
+#[derive(Default)]
+struct Seen {
+    tasks: u64,
+    open: u64,
+}
+
+/// Prints the results of the selected tasks.
+///
+/// # Errors
+/// When the service cannot be asked or does not know the tasks, and, after all
+/// has been printed, when some have no result yet.
+pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyhow::Result<()> {
+    let form = match (json, args.stdout_only) {
+        (true, _) => Form::Json,
+        (false, true) => Form::StdoutOnly,
+        (false, false) => Form::Text,
+    };
+    let mut seen = Seen::default();
+    let Selection { tasks, key } = &args.selection;
+    for task in tasks {
+        let page = client.get("/v1/results", &[("task", task.to_string())]).await?;
+        print(&page, form, &mut seen)?;
+    }
+    if let Some(key) = key {
+        let mut from = Some(0);
+        while let Some(index) = from {
+            let parameters = [
+                ("key", key.clone()),
+                ("from", index.to_string()),
+                ("limit", MAX_PAGE.to_string()),
+            ];
+            let page: ResultPage = client.get("/v1/results", &parameters).await?;
+            print(&page, form, &mut seen)?;
+            from = page.next;
+        }
+    }
+    if seen.open > 0 {
+        let Seen { tasks, open } = seen;
+        let message = format!("{open} of {tasks} tasks have no result yet");
+        return Err(Failure::new(GENERAL, message).into());
+    }
+    Ok(())
+}
+
+fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
+    for task in &page.results {
+        seen.tasks += 1;
+        seen.open += u64::from(task.result.is_none());
+        match (form, &task.result) {
+            (Form::Json, _) => output::json(task)?,
+            (Form::StdoutOnly, Some(recorded)) => output::raw(&recorded.result.stdout.0)?,
+            (Form::StdoutOnly, None) => (),
+            (Form::Text, recorded) => {
+                text(task, recorded.as_ref().map(|recorded| &recorded.result))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> {
+    let summary = &task.summary;
+    let command = summary.command.as_deref().unwrap_or_default().escape_debug();
+    let mut head = format!("{} {} {command}", summary.id, summary.state);
+    if let Some(how) = result.and_then(how) {
+        head.push_str(&format!(" ({how})"));
+    }
+    output::line(head.trim_end())?;
+    let Some(result) = result else { return Ok(()) };
+    stream("stdout", &result.stdout.0, result.stdout_omitted)?;
+    stream("stderr", &result.stderr.0, result.stderr_omitted)
+}
+
+/// How a process ended, where that is worth a word.
+pub(super) fn how(result: &TaskResult) -> Option<String> {
+    let code = result.exit_code.filter(|code| *code != 0).map(|code| format!("exit code {code}"));
+    let signal = result.signal.map(|signal| format!("signal {signal}"));
+    let words: Vec<String> = [code, signal, result.reason.clone()].into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}

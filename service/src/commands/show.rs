@@ -1,0 +1,94 @@
+//! Shows everything known about one task.
+
+use super::moment;
+use crate::api::types::{Recorded, TaskDetail};
+use crate::cli::ShowArgs;
+use crate::client::Client;
+use crate::output;
+use clutch_common::task::Work;
+
+/// Prints a task, its terms and the results of its attempts.
+///
+/// # Errors
+/// When the service cannot be asked, or does not know the task.
+pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow::Result<()> {
+    let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", args.task), &[]).await?;
+    if json {
+        return output::json(&detail);
+    }
+    for (name, value) in lines(&detail) {
+        output::line(&format!("{name:<12} {value}"))?;
+    }
+    for recorded in &detail.results {
+        attempt(recorded)?;
+    }
+    Ok(())
+}
+
+fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
+    let summary = &detail.summary;
+    let mut lines = vec![
+        ("task", summary.id.to_string()),
+        ("state", summary.state.to_string()),
+        (
+            "endpoint",
+            match &summary.endpoint_name {
+                Some(name) => format!("{name} ({})", summary.endpoint),
+                None => summary.endpoint.to_string(),
+            },
+        ),
+    ];
+    lines.extend(summary.name.clone().map(|name| ("name", name)));
+    lines.extend(
+        summary
+            .key
+            .as_ref()
+            .zip(summary.index)
+            .map(|(key, index)| ("submission", format!("{key}, task {index}"))),
+    );
+    lines.push(("recorded", moment(summary.created_at_ms)));
+    lines.extend(summary.submitted_at_ms.map(|at| ("submitted", moment(at))));
+    if let Some(task) = &detail.task {
+        let Work::Process(process) = &task.work;
+        lines.push(("argv", format!("{:?}", process.argv)));
+        lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+        lines.extend(process.cwd.clone().map(|cwd| ("cwd", cwd)));
+        lines.extend(
+            task.walltime().map(|time| ("walltime", humantime::format_duration(time).to_string())),
+        );
+        lines.extend(task.expires_at_ms.map(|at| ("expires", moment(at))));
+        lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
+    }
+    lines
+}
+
+fn attempt(recorded: &Recorded) -> std::io::Result<()> {
+    let result = &recorded.result;
+    let mut words = vec![format!("attempt {}: {}", result.attempt, result.outcome)];
+    words.extend(result.exit_code.map(|code| format!("exit code {code}")));
+    words.extend(result.signal.map(|signal| format!("signal {signal}")));
+    words.extend(result.started_at_ms.map(|at| format!("started {}", moment(at))));
+    words.push(format!("ended {}", moment(result.ended_at_ms)));
+    words.extend(result.cpu_ms.map(|ms| format!("{ms} ms of CPU")));
+    words.extend(result.peak_memory_bytes.map(|bytes| format!("{} KiB at most", bytes / 1024)));
+    words.extend(
+        (recorded.duplicates > 0).then(|| format!("came {} times more", recorded.duplicates)),
+    );
+    output::line(&format!("\n{}", words.join(", ")))?;
+    if let Some(reason) = &result.reason {
+        output::line(reason)?;
+    }
+    stream("stdout", &result.stdout.0, result.stdout_omitted)?;
+    stream("stderr", &result.stderr.0, result.stderr_omitted)
+}
+
+/// Prints what a process wrote, under a heading; nothing for nothing.
+pub(super) fn stream(name: &str, bytes: &[u8], omitted: u64) -> std::io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let left_out = if omitted > 0 { format!(", {omitted} more left out") } else { String::new() };
+    output::line(&format!("--- {name} ({} bytes{left_out})", bytes.len()))?;
+    output::raw(bytes)?;
+    if bytes.ends_with(b"\n") { Ok(()) } else { output::raw(b"\n") }
+}

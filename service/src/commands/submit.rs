@@ -1,0 +1,269 @@
+//! Submits tasks, in chunks, and waits for them if asked to.
+
+use super::results::how;
+use super::wait::{exit_code, summary, until_done};
+use crate::api::types::{
+    MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, ResultPage, SubmitAnswer,
+    SubmitRequest, TaskSpec, WaitRequest,
+};
+use crate::cli::SubmitArgs;
+use crate::client::Client;
+use crate::expand::{Items, Template};
+use crate::failure::{Failure, GENERAL, exit_code as code_of, usage};
+use crate::output;
+use anyhow::Context as _;
+use clutch_common::blob::Blob;
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::result::TaskResult;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// The size, in bytes, that a request with several tasks does not exceed.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    endpoint: Option<EndpointId>,
+    key: &'a str,
+    ids: &'a [TaskId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<&'a Progress>,
+}
+
+/// What was submitted.
+#[derive(Default)]
+struct Submitted {
+    endpoint: Option<EndpointId>,
+    ids: Vec<TaskId>,
+}
+
+/// Submits, prints what was submitted and, with `--wait`, how it ended. Returns
+/// the exit code.
+///
+/// # Errors
+/// When the arguments or a task cannot be used, or not every task was taken; the
+/// error then holds the key to submit again with.
+pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyhow::Result<u8> {
+    let items = items(args)?;
+    let template = Template::new(args.argv.clone(), args.shell);
+    let base = spec(args)?;
+    let specs = || items.expand(&template).map(|argv| TaskSpec { argv, ..base.clone() });
+    let total = check(&items, specs())?;
+    let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let submitted = send(client, &args.endpoint, &key, total, specs()).await.map_err(|error| {
+        let again = format!(
+            "{error:#}\nThe key of this submission is {key}: submitting again with --key {key} does \
+             not run anything twice"
+        );
+        anyhow::Error::from(Failure::new(code_of(&error), again))
+    })?;
+    if args.wait {
+        return wait(client, args, &key, &submitted, json).await;
+    }
+    if json {
+        let Submitted { endpoint, ids } = &submitted;
+        output::json(&Report { endpoint: *endpoint, key: &key, ids, progress: None })?;
+    } else if let [id] = submitted.ids.as_slice() {
+        output::line(&format!("submitted {id} under the key {key}"))?;
+    } else {
+        output::line(&format!("submitted {total} tasks under the key {key}"))?;
+    }
+    Ok(0)
+}
+
+fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
+    if let Some(range) = &args.array {
+        return Items::range(range).map_err(|reason| usage(format!("--array: {reason}")));
+    }
+    let Some(path) = &args.each_line else { return Ok(Items::One) };
+    if is_stdin(path) && args.stdin.as_deref().is_some_and(is_stdin) {
+        return Err(usage("--each-line and --stdin cannot both read this command's stdin"));
+    }
+    let bytes = read(path, "--each-line")?;
+    Items::lines(bytes).map_err(|reason| usage(format!("--each-line: {reason}")))
+}
+
+/// What the tasks have in common.
+fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let stdin = args.stdin.as_deref().map(|path| read(path, "--stdin")).transpose()?;
+    Ok(TaskSpec {
+        name: args.name.clone(),
+        argv: Vec::new(),
+        env: args.env.iter().cloned().collect(),
+        cwd: args.cwd.clone(),
+        stdin: Blob(stdin.unwrap_or_default()),
+        walltime_ms: args.walltime.map(ms),
+        expires_in_ms: args.expires.map(ms),
+        rerun: !args.no_rerun,
+    })
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn read(path: &Path, option: &str) -> anyhow::Result<Vec<u8>> {
+    if !is_stdin(path) {
+        return std::fs::read(path)
+            .map_err(|error| usage(format!("{option}: cannot read {}: {error}", path.display())));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).with_context(|| format!("{option}: stdin"))?;
+    Ok(bytes)
+}
+
+/// Checks every task before any is sent; returns how many there are.
+fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result<u64> {
+    let mut total = 0;
+    for spec in specs {
+        if total == MAX_TASKS_PER_SUBMISSION {
+            return Err(usage(format!(
+                "a submission has at most {MAX_TASKS_PER_SUBMISSION} tasks: submit in parts"
+            )));
+        }
+        spec.check().map_err(|reason| {
+            usage(format!("{}: {reason}; nothing was submitted", items.label(total)))
+        })?;
+        total += 1;
+    }
+    if total == 0 {
+        return Err(usage("--each-line: the file has no lines, so there is nothing to submit"));
+    }
+    Ok(total)
+}
+
+async fn send(
+    client: &Client,
+    endpoint: &str,
+    key: &str,
+    total: u64,
+    specs: impl Iterator<Item = TaskSpec>,
+) -> anyhow::Result<Submitted> {
+    let mut submitted = Submitted::default();
+    let mut chunk: Vec<Box<RawValue>> = Vec::new();
+    let mut bytes = 0;
+    for spec in specs {
+        let task = to_raw_value(&spec)?;
+        let size = task.get().len();
+        let full = chunk.len() == MAX_TASKS_PER_REQUEST || bytes + size > CHUNK_BYTES;
+        if full && !chunk.is_empty() {
+            let tasks = std::mem::take(&mut chunk);
+            send_chunk(client, endpoint, key, total, tasks, &mut submitted).await?;
+            bytes = 0;
+        }
+        bytes += size;
+        chunk.push(task);
+    }
+    send_chunk(client, endpoint, key, total, chunk, &mut submitted).await?;
+    Ok(submitted)
+}
+
+async fn send_chunk(
+    client: &Client,
+    endpoint: &str,
+    key: &str,
+    total: u64,
+    tasks: Vec<Box<RawValue>>,
+    submitted: &mut Submitted,
+) -> anyhow::Result<()> {
+    let first = submitted.ids.len() as u64;
+    let (endpoint, key) = (endpoint.to_owned(), key.to_owned());
+    let request = SubmitRequest { endpoint, key, total, first, tasks };
+    let answer: SubmitAnswer = client.post("/v1/tasks", &request).await?;
+    submitted.endpoint = Some(answer.endpoint);
+    submitted.ids.extend(answer.ids);
+    Ok(())
+}
+
+async fn wait(
+    client: &Client,
+    args: &SubmitArgs,
+    key: &str,
+    submitted: &Submitted,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let Submitted { endpoint, ids } = submitted;
+    let request = WaitRequest { key: Some(key.to_owned()), ..WaitRequest::default() };
+    let progress = until_done(client, request, None, !json).await.map_err(|error| {
+        let message = format!("{error:#}\nThe tasks are submitted, under the key {key}");
+        anyhow::Error::from(Failure::new(code_of(&error), message))
+    })?;
+    let code = exit_code(progress.succeeded == progress.total);
+    if json {
+        let progress = Some(&progress);
+        output::json(&Report { endpoint: *endpoint, key, ids, progress })?;
+        return Ok(code);
+    }
+    if let [id] = ids.as_slice()
+        && args.each_line.is_none()
+        && args.array.is_none()
+    {
+        return mirror(client, *id).await;
+    }
+    output::line(&format!("{} (key {key})", summary(&progress)))?;
+    Ok(code)
+}
+
+/// Makes this command look like the task's process: its output, its exit code.
+async fn mirror(client: &Client, id: TaskId) -> anyhow::Result<u8> {
+    let page: ResultPage = client.get("/v1/results", &[("task", id.to_string())]).await?;
+    let task = page.results.into_iter().next().context("the service's answer is empty")?;
+    let recorded = task.result.context("the service's answer has no result")?;
+    output::raw(&recorded.result.stdout.0)?;
+    output::raw_to_stderr(&recorded.result.stderr.0);
+    if mirrored(&recorded.result) != 0 && recorded.result.exit_code.is_none() {
+        let how = how(&recorded.result).map(|how| format!(" ({how})")).unwrap_or_default();
+        output::note(&format!("task {id}: {}{how}", recorded.result.outcome));
+    }
+    Ok(mirrored(&recorded.result))
+}
+
+/// The exit code a shell would give to a process that ended like this.
+fn mirrored(result: &TaskResult) -> u8 {
+    use clutch_common::result::Outcome;
+    let failed = |code: i32| u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(GENERAL);
+    match (result.outcome, result.exit_code, result.signal) {
+        (Outcome::Succeeded, _, _) => 0,
+        (Outcome::Failed, Some(code), _) => failed(code),
+        (Outcome::Failed, None, Some(signal)) => failed(signal.saturating_add(128)),
+        _ => GENERAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::result;
+    use clutch_common::result::Outcome;
+
+    #[test]
+    fn a_failed_process_is_mirrored_and_everything_else_is_1() {
+        let code = |outcome, exit_code, signal| {
+            mirrored(&TaskResult { exit_code, signal, ..result(outcome) })
+        };
+        assert_eq!(code(Outcome::Succeeded, Some(0), None), 0);
+        assert_eq!(code(Outcome::Failed, Some(3), None), 3);
+        assert_eq!(code(Outcome::Failed, None, Some(9)), 137);
+        assert_eq!(code(Outcome::Failed, None, None), 1);
+        assert_eq!(code(Outcome::TimedOut, None, Some(15)), 1);
+    }
+
+    #[test]
+    fn a_bad_task_is_named_before_anything_is_sent() {
+        let items = Items::lines(b"a\n\nb\0\n".to_vec()).unwrap();
+        let template = Template::new(vec!["echo".into()], false);
+        let specs = items.expand(&template).map(|argv| {
+            let json = serde_json::json!({ "argv": argv });
+            serde_json::from_value(json).unwrap()
+        });
+        let words = check(&items, specs).unwrap_err().to_string();
+        assert!(words.contains("line 3: argv[1] contains a NUL byte"), "{words}");
+        let none = check(&items, std::iter::empty()).unwrap_err().to_string();
+        assert!(none.contains("nothing to submit"), "{none}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Lists tasks.
+
+use super::moment;
+use crate::api::types::{MAX_PAGE, TaskPage, TaskSummary};
+use crate::cli::TasksArgs;
+use crate::client::Client;
+use crate::output;
+
+/// Prints the newest tasks: a table, or one JSON object per line.
+///
+/// # Errors
+/// When the service cannot be asked, or does not know the endpoint or key.
+pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow::Result<()> {
+    let mut left = args.limit;
+    let mut before = None;
+    if !json {
+        output::line(&row("TASK", "STATE", "ENDPOINT", "RECORDED", "COMMAND"))?;
+    }
+    while left > 0 {
+        let page: TaskPage = client.get("/v1/tasks", &parameters(args, left, before)).await?;
+        for task in &page.tasks {
+            if json { output::json(task)? } else { output::line(&shown(task))? }
+        }
+        left = left.saturating_sub(page.tasks.len() as u64);
+        match page.next {
+            Some(next) => before = Some(next),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static str, String)> {
+    let optional = [
+        ("endpoint", args.endpoint.clone()),
+        ("state", args.state.clone()),
+        ("key", args.key.clone()),
+        ("before", before.map(|before| before.to_string())),
+    ];
+    let mut parameters = vec![("limit", left.min(MAX_PAGE).to_string())];
+    parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    parameters
+}
+
+fn shown(task: &TaskSummary) -> String {
+    let id = task.endpoint.to_string();
+    let name = task.name.as_ref().map(|name| format!("[{name}] ")).unwrap_or_default();
+    row(
+        &task.id.to_string(),
+        task.state.as_str(),
+        task.endpoint_name.as_deref().unwrap_or(&id),
+        &moment(task.created_at_ms),
+        &format!("{name}{}", task.command.as_deref().unwrap_or_default())
+            .escape_debug()
+            .to_string(),
+    )
+}
+
+fn row(id: &str, state: &str, endpoint: &str, created: &str, command: &str) -> String {
+    format!("{id:<36}  {state:<11}  {endpoint:<16}  {created:<20}  {command}").trim_end().to_owned()
+}

@@ -1,0 +1,92 @@
+//! Waits until tasks are done, by long poll.
+
+use crate::api::types::{Progress, WaitRequest};
+use crate::cli::{Selection, WaitArgs};
+use crate::client::Client;
+use crate::failure::{Failure, GENERAL, TIMEOUT};
+use crate::output;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long one request is held.
+const HELD: Duration = Duration::from_secs(300);
+/// The pause between two looks at the progress, for a bar.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the selected tasks and prints how they ended; false if some did
+/// not succeed.
+///
+/// # Errors
+/// When the service cannot be asked or does not know the tasks, or the time is
+/// over.
+pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
+    let Selection { tasks, key } = &args.selection;
+    let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
+    let progress = until_done(client, request, args.timeout, !json).await?;
+    if json {
+        output::json(&progress)?;
+    } else {
+        output::line(&summary(&progress))?;
+    }
+    Ok(progress.succeeded == progress.total)
+}
+
+/// Waits, with a progress bar on a terminal if `bar`.
+///
+/// # Errors
+/// When the service cannot be asked or does not know the tasks, or `timeout` is
+/// over.
+pub(crate) async fn until_done(
+    client: &Client,
+    mut request: WaitRequest,
+    timeout: Option<Duration>,
+    bar: bool,
+) -> anyhow::Result<Progress> {
+    let until = timeout.map(|timeout| Instant::now() + timeout);
+    let bar = (bar && std::io::stderr().is_terminal()).then(progress_bar);
+    loop {
+        let left = until.map_or(HELD, |until| until.saturating_duration_since(Instant::now()));
+        request.timeout_ms = u64::try_from(left.min(HELD).as_millis()).unwrap_or(u64::MAX);
+        let progress: Progress = client.post("/v1/wait", &request).await?;
+        if let Some(bar) = &bar {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            request.seen = Some(progress.done);
+        }
+        if progress.complete() {
+            bar.inspect(|bar| bar.finish_and_clear());
+            return Ok(progress);
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            let Progress { total, done, .. } = progress;
+            let message = format!("the time is over: {done} of {total} tasks are done");
+            return Err(Failure::new(TIMEOUT, message).into());
+        }
+        if bar.is_some() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    const TEMPLATE: &str = "{bar:40} {human_pos} of {human_len}  {per_sec}  {elapsed}";
+    let style = ProgressStyle::with_template(TEMPLATE);
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// How tasks ended, for people.
+#[must_use]
+pub(crate) fn summary(progress: &Progress) -> String {
+    let states: Vec<String> =
+        progress.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let tasks = if progress.total == 1 { "1 task" } else { &format!("{} tasks", progress.total) };
+    format!("{tasks}: {}", states.join(", "))
+}
+
+/// The exit code for how tasks ended.
+#[must_use]
+pub(crate) fn exit_code(succeeded: bool) -> u8 {
+    if succeeded { 0 } else { GENERAL }
+}

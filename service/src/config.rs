@@ -1,0 +1,103 @@
+//! Composes the settings from flags, environment and the optional file, in that
+//! order of precedence. Reads that file and nothing else.
+
+use crate::cli::GlobalArgs;
+use crate::failure::{CONFIG, Failure, usage};
+use crate::paths::StateFolder;
+use serde::Deserialize;
+use std::path::Path;
+
+/// What every command knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The broker's URL, secrets included, if one was given.
+    broker: Option<String>,
+    /// The state folder.
+    pub(crate) state: StateFolder,
+    /// Whether stdout is to carry JSON.
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+struct File {
+    broker: Option<String>,
+    state: Option<std::path::PathBuf>,
+}
+
+impl Settings {
+    /// The settings for these arguments.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or no state folder can be found.
+    pub(crate) fn load(args: &GlobalArgs) -> anyhow::Result<Self> {
+        let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let state = match args.state.clone().or(file.state) {
+            Some(path) => StateFolder::new(path),
+            None => StateFolder::default_for(
+                std::env::var_os("XDG_STATE_HOME"),
+                std::env::var_os("HOME"),
+            )
+            .ok_or_else(|| usage("no state folder: pass --state DIR or set CLUTCH_STATE"))?,
+        };
+        Ok(Self { broker: args.broker.clone().or(file.broker), state, json: args.json })
+    }
+
+    /// The broker's URL.
+    ///
+    /// # Errors
+    /// When none was given.
+    pub(crate) fn broker(&self) -> anyhow::Result<&str> {
+        self.broker.as_deref().ok_or_else(|| {
+            usage(
+                "no broker: pass --broker amqp://user:password@host:5672/vhost, set \
+                 CLUTCH_BROKER, or put `broker = \"…\"` into the file given with --config",
+            )
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let bad = |reason: String| {
+        Failure::new(CONFIG, format!("the configuration {}: {reason}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    Ok(toml::from_str(&text).map_err(|error| bad(error.to_string()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::exit_code;
+
+    fn args(config: Option<&Path>, broker: Option<&str>) -> GlobalArgs {
+        GlobalArgs {
+            broker: broker.map(str::to_owned),
+            state: None,
+            config: config.map(Path::to_path_buf),
+            json: false,
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("service.toml");
+        std::fs::write(&file, "broker = 'amqp://file'\nstate = '/from/file'\n").unwrap();
+        let settings = Settings::load(&args(Some(&file), None)).unwrap();
+        assert_eq!(settings.broker().unwrap(), "amqp://file");
+        assert_eq!(settings.state.path(), Path::new("/from/file"));
+        let settings = Settings::load(&args(Some(&file), Some("amqp://flag"))).unwrap();
+        assert_eq!(settings.broker().unwrap(), "amqp://flag");
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("service.toml");
+        std::fs::write(&file, "brokr = 'amqp://file'\n").unwrap();
+        let error = Settings::load(&args(Some(&file), None)).unwrap_err();
+        assert!(error.to_string().contains("brokr"), "{error}");
+        assert_eq!(exit_code(&error), CONFIG);
+    }
+}

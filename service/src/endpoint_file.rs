@@ -1,0 +1,213 @@
+//! The `endpoint.toml` that provisioning writes and the endpoint reads. Touches
+//! that file; never writes over one that is there, and never leaves half of one.
+
+use anyhow::Context as _;
+use clutch_common::id::EndpointId;
+use clutch_common::topology;
+use serde::{Deserialize, Serialize};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The two sections that provisioning fills; the rest is the endpoint's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct EndpointFile {
+    endpoint: EndpointSection,
+    broker: BrokerSection,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct EndpointSection {
+    id: EndpointId,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct BrokerSection {
+    url: String,
+    heartbeat: String,
+    blocked_timeout: String,
+    tasks_queue: String,
+    results_exchange: String,
+    results_key: String,
+    lease_queue: String,
+}
+
+/// What of a file that is there tells whose it is.
+#[derive(Deserialize)]
+struct Owner {
+    endpoint: OwnerSection,
+}
+
+#[derive(Deserialize)]
+struct OwnerSection {
+    id: EndpointId,
+}
+
+/// What is at the place the file shall have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// Nothing.
+    Absent,
+    /// Exactly what would be written.
+    Same,
+    /// A file of the same endpoint that differs.
+    Edited,
+}
+
+impl EndpointFile {
+    /// The file for an endpoint. `url` holds the password.
+    #[must_use]
+    pub(crate) fn new(
+        id: EndpointId,
+        name: &str,
+        url: &str,
+        heartbeat: Duration,
+        blocked_timeout: Duration,
+    ) -> Self {
+        Self {
+            endpoint: EndpointSection { id, name: name.to_owned() },
+            broker: BrokerSection {
+                url: url.to_owned(),
+                heartbeat: humantime::format_duration(heartbeat).to_string(),
+                blocked_timeout: humantime::format_duration(blocked_timeout).to_string(),
+                tasks_queue: topology::tasks_queue(id),
+                results_exchange: topology::RESULTS_EXCHANGE.to_owned(),
+                results_key: topology::results_key(id),
+                lease_queue: topology::lease_queue(id),
+            },
+        }
+    }
+
+    /// Looks at what is at `path`.
+    ///
+    /// # Errors
+    /// When it is another endpoint's file, or none that can be read.
+    pub(crate) fn compare(&self, path: &Path) -> anyhow::Result<Existing> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Existing::Absent),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        if text == self.text()? {
+            return Ok(Existing::Same);
+        }
+        match toml::from_str::<Owner>(&text) {
+            Ok(owner) if owner.endpoint.id == self.endpoint.id => Ok(Existing::Edited),
+            Ok(owner) => anyhow::bail!(
+                "{} belongs to another endpoint ({}) and is left alone: choose another place with \
+                 --out FILE",
+                path.display(),
+                owner.endpoint.id
+            ),
+            Err(_) => anyhow::bail!(
+                "{} exists and is not an endpoint's configuration: choose another place with --out \
+                 FILE",
+                path.display()
+            ),
+        }
+    }
+
+    /// Writes the file with mode 0600: whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let temporary = temporary_beside(path);
+        let written = write_synced(&temporary, &self.text()?)
+            .and_then(|()| std::fs::rename(&temporary, path))
+            .and_then(|()| sync_folder(path));
+        if written.is_err() {
+            drop(std::fs::remove_file(&temporary));
+        }
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
+}
+
+fn write_synced(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    fn file(id: EndpointId) -> EndpointFile {
+        let second = Duration::from_secs(1);
+        EndpointFile::new(id, "lab", "amqp://u:p@h:5672/v", 10 * second, 60 * second)
+    }
+
+    #[test]
+    fn the_text_is_that_of_the_contract() {
+        let expected = format!(
+            r#"[endpoint]
+id = "{ID}"
+name = "lab"
+
+[broker]
+url = "amqp://u:p@h:5672/v"
+heartbeat = "10s"
+blocked_timeout = "1m"
+tasks_queue = "{ID}.tasks"
+results_exchange = "results"
+results_key = "{ID}.results"
+lease_queue = "{ID}.lease"
+"#
+        );
+        assert_eq!(file(ID.parse().unwrap()).text().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_file_is_private_and_whole_and_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoint.toml");
+        let ours = file(EndpointId::new());
+        assert_eq!(ours.compare(&path).unwrap(), Existing::Absent);
+        ours.write(&path).unwrap();
+        assert_eq!(ours.compare(&path).unwrap(), Existing::Same);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn edits_are_known_and_another_endpoints_file_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoint.toml");
+        let ours = file(EndpointId::new());
+        let edited = format!("{}\n[engine]\nslots = 2\n", ours.text().unwrap());
+        std::fs::write(&path, edited).unwrap();
+        assert_eq!(ours.compare(&path).unwrap(), Existing::Edited);
+        let words = file(EndpointId::new()).compare(&path).unwrap_err().to_string();
+        assert!(words.contains("belongs to another endpoint"), "{words}");
+        std::fs::write(&path, "hello").unwrap();
+        let words = ours.compare(&path).unwrap_err().to_string();
+        assert!(words.contains("not an endpoint's configuration"), "{words}");
+    }
+}

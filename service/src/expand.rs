@@ -1,0 +1,193 @@
+//! Turns one command line and a list of items (lines, numbers) into the command
+//! lines of the tasks. Pure.
+
+use std::ops::RangeInclusive;
+
+/// The place in an argument that an item is put at.
+const PLACE: &str = "{}";
+
+/// How to make a command line for an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template {
+    argv: Vec<String>,
+    shell: bool,
+}
+
+/// What the tasks differ by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Items {
+    /// One task, with the command line as it stands.
+    One,
+    /// A task for each line.
+    Lines(String),
+    /// A task for each number.
+    Numbers(RangeInclusive<u64>),
+}
+
+impl Template {
+    /// `argv` as it was given. With `shell`, its words joined are a command for
+    /// `sh -c`, and items are quoted for it.
+    #[must_use]
+    pub(crate) fn new(argv: Vec<String>, shell: bool) -> Self {
+        Self { argv, shell }
+    }
+
+    /// The command line without an item.
+    #[must_use]
+    pub(crate) fn plain(&self) -> Vec<String> {
+        if self.shell { sh(self.argv.join(" ")) } else { self.argv.clone() }
+    }
+
+    /// The command line for an item: put wherever `{}` stands, or appended.
+    #[must_use]
+    pub(crate) fn with(&self, item: &str) -> Vec<String> {
+        if self.shell {
+            let command = self.argv.join(" ");
+            let item = quoted(item);
+            return sh(if command.contains(PLACE) {
+                command.replace(PLACE, &item)
+            } else {
+                format!("{command} {item}")
+            });
+        }
+        let mut argv: Vec<String> =
+            self.argv.iter().map(|argument| argument.replace(PLACE, item)).collect();
+        if !self.argv.iter().any(|argument| argument.contains(PLACE)) {
+            argv.push(item.to_owned());
+        }
+        argv
+    }
+}
+
+impl Items {
+    /// Reads a file with one item per line. Every line is an item, an empty one
+    /// too; the end of the last line may lack its newline.
+    ///
+    /// # Errors
+    /// The first line that is not UTF-8, counted from 1.
+    pub(crate) fn lines(bytes: Vec<u8>) -> Result<Self, String> {
+        String::from_utf8(bytes).map(Self::Lines).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let before = error.as_bytes().iter().take(valid);
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            format!("line {line} is not UTF-8, and only UTF-8 can be an argument of a task")
+        })
+    }
+
+    /// Reads a range such as `1-100`, or a single number.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn range(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.trim().parse::<u64>().map_err(|_| {
+                format!("'{text}' is not a whole number; expected a range such as 1-100")
+            })
+        };
+        let (first, last) = match text.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(text)?, number(text)?),
+        };
+        if first > last {
+            return Err(format!("the range {first}-{last} is empty; did you mean {last}-{first}?"));
+        }
+        Ok(Self::Numbers(first..=last))
+    }
+
+    /// The command lines, in order.
+    pub(crate) fn expand<'a>(
+        &'a self,
+        template: &'a Template,
+    ) -> Box<dyn Iterator<Item = Vec<String>> + 'a> {
+        match self {
+            Self::One => Box::new(std::iter::once_with(|| template.plain())),
+            Self::Lines(text) => Box::new(lines(text).map(|line| template.with(line))),
+            Self::Numbers(range) => {
+                Box::new(range.clone().map(|number| template.with(&number.to_string())))
+            }
+        }
+    }
+
+    /// How people count the items: the word and the number for an index.
+    #[must_use]
+    pub(crate) fn label(&self, index: u64) -> String {
+        match self {
+            Self::One => "the task".to_owned(),
+            Self::Lines(_) => format!("line {}", index + 1),
+            Self::Numbers(range) => format!("the task for number {}", range.start() + index),
+        }
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let whole = text.strip_suffix('\n').unwrap_or(text);
+    let none = text.is_empty();
+    whole.split('\n').filter(move |_| !none)
+}
+
+fn sh(command: String) -> Vec<String> {
+    vec!["sh".to_owned(), "-c".to_owned(), command]
+}
+
+fn quoted(item: &str) -> String {
+    format!("'{}'", item.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(items: &Items, argv: &[&str], shell: bool) -> Vec<String> {
+        let argv = argv.iter().map(|&word| word.to_owned()).collect();
+        items.expand(&Template::new(argv, shell)).map(|argv| argv.join("|")).collect()
+    }
+
+    fn of(text: &str) -> Items {
+        Items::lines(text.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_item_goes_wherever_its_place_is_or_to_the_end() {
+        assert_eq!(
+            all(&of("a\nb\n"), &["p", "--in={}", "{}"], false),
+            ["p|--in=a|a", "p|--in=b|b"]
+        );
+        assert_eq!(all(&of("a b"), &["p", "-x"], false), ["p|-x|a b"]);
+        assert_eq!(all(&Items::One, &["p", "{}"], false), ["p|{}"]);
+        assert_eq!(all(&Items::range("9-11").unwrap(), &["p"], false), ["p|9", "p|10", "p|11"]);
+        assert_eq!(all(&Items::range("3").unwrap(), &["p"], false), ["p|3"]);
+    }
+
+    #[test]
+    fn every_line_is_a_task_and_the_last_newline_is_none() {
+        assert_eq!(all(&of(""), &["p"], false).len(), 0);
+        assert_eq!(all(&of("\n"), &["p"], false), ["p|"]);
+        assert_eq!(all(&of("a\n\nb"), &["p"], false), ["p|a", "p|", "p|b"]);
+        assert_eq!(all(&of("a\r\n"), &["p"], false), ["p|a\r"]);
+    }
+
+    #[test]
+    fn the_shell_sees_each_item_as_one_word() {
+        assert_eq!(
+            all(&of("it's $HOME"), &["wc -l <", "{}"], true),
+            [r"sh|-c|wc -l < 'it'\''s $HOME'"]
+        );
+        assert_eq!(all(&of("x"), &["echo", "a;"], true), ["sh|-c|echo a; 'x'"]);
+        assert_eq!(all(&Items::One, &["a | b"], true), ["sh|-c|a | b"]);
+    }
+
+    #[test]
+    fn bad_items_are_told_in_words() {
+        assert!(Items::lines(b"ok\n\xff\n".to_vec()).unwrap_err().starts_with("line 2 "));
+        for bad in ["", "a", "1-", "-5", "1-2-3", "1.5"] {
+            assert!(Items::range(bad).unwrap_err().contains("such as 1-100"), "{bad}");
+        }
+        assert!(Items::range("5-1").unwrap_err().contains("1-5"));
+    }
+
+    #[test]
+    fn labels_count_as_people_do() {
+        assert_eq!(of("a").label(0), "line 1");
+        assert_eq!(Items::range("5-9").unwrap().label(2), "the task for number 7");
+    }
+}

@@ -1,0 +1,71 @@
+//! How a command fails: a message for people and an exit code for scripts.
+//! Pure.
+
+use std::fmt;
+
+/// Wrong usage: arguments that cannot be acted upon.
+pub(crate) const USAGE: u8 = 64;
+/// The service or the broker cannot be reached.
+pub(crate) const UNAVAILABLE: u8 = 69;
+/// Something here went wrong that should not have.
+pub(crate) const INTERNAL: u8 = 70;
+/// The state folder cannot be used.
+pub(crate) const CANNOT_CREATE: u8 = 73;
+/// The time given for waiting is over.
+pub(crate) const TIMEOUT: u8 = 75;
+/// The broker refused the credentials or a permission.
+pub(crate) const REFUSED: u8 = 77;
+/// The configuration cannot be used.
+pub(crate) const CONFIG: u8 = 78;
+/// Everything else.
+pub(crate) const GENERAL: u8 = 1;
+
+/// An error that carries its exit code. Wrapped in [`anyhow::Error`], so that
+/// context can be put around it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// A failure with an exit code and everything to be said about it.
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The exit code for an error: that of the [`Failure`] within, or 1.
+#[must_use]
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .map_or(GENERAL, |failure| failure.code)
+}
+
+/// A wrong argument.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    Failure::new(USAGE, message).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn the_exit_code_survives_context() {
+        let error = Err::<(), _>(usage("no")).context("while trying").unwrap_err();
+        assert_eq!(exit_code(&error), USAGE);
+        assert_eq!(exit_code(&anyhow::anyhow!("plain")), GENERAL);
+    }
+}

@@ -1,0 +1,203 @@
+//! A broker in memory for tests of what is above the seam: it settles, delivers
+//! and fails as a test says, and writes down what it was asked.
+
+use async_trait::async_trait;
+use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::link::{
+    Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, Settlement,
+    Tag, Ticket, Transport,
+};
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::topology::Topology;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The broker. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Broker(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    declared: Vec<Topology>,
+    refuse_declaring: Option<Fault>,
+    settlements: VecDeque<Settlement>,
+    fault_after_settling: Option<Fault>,
+    published: Vec<(Destination, Message)>,
+    deliveries: Vec<Delivery>,
+    /// Do not end a connection when everything is delivered.
+    patient: bool,
+    acknowledged: Vec<Tag>,
+    dead_lettered: Vec<Tag>,
+}
+
+/// A message that can be told apart.
+pub(crate) fn message(number: u8) -> Message {
+    Message { body: vec![number], ..Message::default() }
+}
+
+/// A result of a task nobody submitted.
+pub(crate) fn result(outcome: Outcome) -> TaskResult {
+    result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, outcome)
+}
+
+/// A result of an attempt.
+pub(crate) fn result_of(attempt: Attempt, outcome: Outcome) -> TaskResult {
+    TaskResult::not_run(attempt, outcome, "because".into(), EndpointId::new(), 5)
+}
+
+impl Broker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// Keeps consumers waiting when there is nothing to deliver.
+    pub(crate) fn patient(self) -> Self {
+        self.state().patient = true;
+        self
+    }
+
+    pub(crate) fn settle_with(&self, settlements: impl IntoIterator<Item = Settlement>) {
+        self.state().settlements = settlements.into_iter().collect();
+    }
+
+    pub(crate) fn fail_after_settling(&self, fault: Fault) {
+        self.state().fault_after_settling = Some(fault);
+    }
+
+    pub(crate) fn refuse_declaring(&self, fault: Fault) {
+        self.state().refuse_declaring = Some(fault);
+    }
+
+    pub(crate) fn deliver(&self, body: Vec<u8>) {
+        let mut state = self.state();
+        let tag = Tag(state.deliveries.len() as u64 + 1);
+        let message = Message { body, ..Message::default() };
+        state.deliveries.push(Delivery { tag, redelivered: false, message });
+    }
+
+    pub(crate) fn published(&self) -> Vec<(Destination, Message)> {
+        self.state().published.clone()
+    }
+
+    pub(crate) fn declared(&self) -> Vec<Topology> {
+        self.state().declared.clone()
+    }
+
+    pub(crate) fn acknowledged(&self) -> Vec<Tag> {
+        self.state().acknowledged.clone()
+    }
+
+    pub(crate) fn dead_lettered(&self) -> Vec<Tag> {
+        self.state().dead_lettered.clone()
+    }
+
+    pub(crate) fn outlet(&self) -> Box<dyn Outlet> {
+        Box::new(FakeOutlet { broker: self.clone(), open: VecDeque::new(), last: 0 })
+    }
+
+    pub(crate) fn inlet(&self) -> Box<dyn Inlet> {
+        Box::new(FakeInlet { broker: self.clone(), next: 0 })
+    }
+}
+
+#[async_trait]
+impl Transport for Broker {
+    async fn connect(&self, _: &str) -> Result<Box<dyn Connection>, Fault> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn address(&self) -> String {
+        "fake".to_owned()
+    }
+}
+
+#[async_trait]
+impl Connection for Broker {
+    async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
+        let mut state = self.state();
+        if let Some(fault) = state.refuse_declaring.clone() {
+            return Err(fault);
+        }
+        state.declared.push(topology.clone());
+        Ok(())
+    }
+
+    async fn inlet(&self, _: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+        Ok(self.inlet())
+    }
+
+    async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
+        Ok(self.outlet())
+    }
+
+    async fn close(&self) {}
+}
+
+struct FakeOutlet {
+    broker: Broker,
+    open: VecDeque<Ticket>,
+    last: u64,
+}
+
+#[async_trait]
+impl Outlet for FakeOutlet {
+    async fn publish(&mut self, to: &Destination, message: Message) -> Result<Ticket, Fault> {
+        self.last += 1;
+        self.open.push_back(Ticket(self.last));
+        self.broker.state().published.push((to.clone(), message));
+        Ok(Ticket(self.last))
+    }
+
+    async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
+        let Some(ticket) = self.open.pop_front() else { return std::future::pending().await };
+        let mut state = self.broker.state();
+        match (state.settlements.pop_front(), state.fault_after_settling.take()) {
+            (Some(settlement), fault) => {
+                state.fault_after_settling = fault;
+                Ok(vec![(ticket, settlement)])
+            }
+            (None, Some(fault)) => Err(fault),
+            (None, None) => Ok(vec![(ticket, Settlement::Confirmed)]),
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+struct FakeInlet {
+    broker: Broker,
+    next: usize,
+}
+
+#[async_trait]
+impl Inlet for FakeInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        loop {
+            let (batch, patient): (Vec<Delivery>, bool) = {
+                let state = self.broker.state();
+                (
+                    state.deliveries.iter().skip(self.next).take(max).cloned().collect(),
+                    state.patient,
+                )
+            };
+            self.next += batch.len();
+            match (batch.is_empty(), patient) {
+                (false, _) => return Ok(batch),
+                (true, false) => return Err(Fault::Closed("drained".into())),
+                (true, true) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        self.broker.state().acknowledged.push(up_to);
+        Ok(())
+    }
+
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.broker.state().dead_lettered.push(tag);
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Where the service keeps what it keeps: the state folder and the names in it.
+//! Touches the file system only in [`StateFolder::prepare`] and
+//! [`StateFolder::lock`].
+
+use crate::failure::{CANNOT_CREATE, Failure};
+use rustix::fs::{FlockOperation, flock};
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The longest path a Unix socket can be bound to, in bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The folder that holds the database and the API's socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StateFolder(PathBuf);
+
+/// Holds a lock until dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl StateFolder {
+    /// The folder at `path`, whether it exists or not.
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// `$XDG_STATE_HOME/clutch/service`, else `~/.local/state/clutch/service`;
+    /// nothing where neither variable is set.
+    #[must_use]
+    pub(crate) fn default_for(
+        xdg_state_home: Option<OsString>,
+        home: Option<OsString>,
+    ) -> Option<Self> {
+        let set = |value: Option<OsString>| value.filter(|value| !value.is_empty());
+        let base = set(xdg_state_home)
+            .map(PathBuf::from)
+            .or_else(|| set(home).map(|home| Path::new(&home).join(".local/state")))?;
+        Some(Self(base.join("clutch/service")))
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The database.
+    #[must_use]
+    pub(crate) fn database(&self) -> PathBuf {
+        self.0.join("clutch.db")
+    }
+
+    /// The API's socket.
+    #[must_use]
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join("clutch.sock")
+    }
+
+    /// Makes the folder (mode 0700) unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be made, or its name is too long for the socket.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        let length = self.socket().as_os_str().as_bytes().len();
+        if length > MAX_SOCKET_PATH {
+            return Err(self.unusable(&format!(
+                "the socket in it would have a path of {length} bytes, and {MAX_SOCKET_PATH} is \
+                 the most a Unix socket can have; choose a shorter --state"
+            )));
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+            self.unusable(&format!("{error}; choose another folder with --state DIR"))
+        })
+    }
+
+    /// Takes the lock that one `serve` per folder holds for as long as it runs.
+    ///
+    /// # Errors
+    /// When another process holds it, or the folder cannot be written to.
+    pub(crate) fn lock(&self) -> anyhow::Result<Lock> {
+        let file = self.open_lock("serve.lock")?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            self.unusable(
+                "another `clutch-service serve` is running on it; stop that one, or choose another \
+                 folder with --state DIR",
+            )
+        })?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Waits for the lock that guards the making of the database: it is held
+    /// for moments.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub(crate) fn lock_database(&self) -> anyhow::Result<Lock> {
+        let file = self.open_lock("clutch.db.lock")?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| self.unusable(&error.to_string()))?;
+        Ok(Lock { _file: file })
+    }
+
+    fn open_lock(&self, name: &str) -> anyhow::Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.0.join(name))
+            .map_err(|error| self.unusable(&format!("{name}: {error}")))
+    }
+
+    fn unusable(&self, reason: &str) -> anyhow::Error {
+        let message = format!("the state folder {} cannot be used: {reason}", self.0.display());
+        Failure::new(CANNOT_CREATE, message).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_folder_follows_xdg_and_falls_back_to_home() {
+        let path = |xdg: Option<&str>, home: Option<&str>| {
+            StateFolder::default_for(xdg.map(OsString::from), home.map(OsString::from))
+                .map(|folder| folder.path().display().to_string())
+        };
+        assert_eq!(path(Some("/x"), Some("/h")).as_deref(), Some("/x/clutch/service"));
+        assert_eq!(path(Some(""), Some("/h")).as_deref(), Some("/h/.local/state/clutch/service"));
+        assert_eq!(path(None, None), None);
+    }
+
+    #[test]
+    fn a_second_serve_on_the_folder_is_refused_until_the_first_is_gone() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = StateFolder::new(temp.path().join("deep/er"));
+        folder.prepare().unwrap();
+        let first = folder.lock().unwrap();
+        let words = folder.lock().unwrap_err().to_string();
+        assert!(words.contains("another `clutch-service serve` is running"), "{words}");
+        drop(first);
+        folder.lock().unwrap();
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused_in_words() {
+        let folder = StateFolder::new(format!("/tmp/{}", "x".repeat(120)));
+        assert!(folder.prepare().unwrap_err().to_string().contains("choose a shorter --state"));
+    }
+}

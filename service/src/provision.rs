@@ -1,0 +1,258 @@
+//! Provisions an endpoint: registers its name, declares its queues, writes its
+//! `endpoint.toml`. Needs no running service. Every step can be repeated.
+
+use crate::cli::ProvisionArgs;
+use crate::config::Settings;
+use crate::endpoint_file::{EndpointFile, Existing};
+use crate::failure::{CONFIG, Failure, GENERAL, REFUSED, UNAVAILABLE, usage};
+use crate::output;
+use crate::store::{Endpoint, Registration, Store};
+use clutch_common::clock::now_ms;
+use clutch_common::id::EndpointId;
+use clutch_common::link::{Fault, Terms, Transport, transport};
+use clutch_common::topology::{self, QueueKind};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The longest name.
+const MAX_NAME: usize = 64;
+
+/// What provisioning did.
+#[derive(Debug, Serialize)]
+struct Report {
+    id: EndpointId,
+    name: String,
+    queue: QueueKind,
+    file: PathBuf,
+    /// Whether the name is new.
+    created: bool,
+    /// Whether the file was written.
+    file_created: bool,
+    /// Whether a file that is there differs from what would be written.
+    file_edited: bool,
+}
+
+/// Provisions an endpoint and says what was done.
+///
+/// # Errors
+/// When name, id or kind of queue contradict what is recorded or what exists at
+/// the broker, when the broker cannot be used, or the file cannot be written.
+pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
+    check_name(&args.name)?;
+    let broker = settings.broker()?;
+    let bad_url = |error: clutch_common::link::InvalidUrl| usage(error.to_string());
+    let dialled = transport(broker, &Terms::default()).map_err(bad_url)?;
+    let endpoint_url = args.endpoint_broker.as_deref().unwrap_or(broker);
+    transport(endpoint_url, &Terms::default()).map_err(bad_url)?;
+    settings.state.prepare()?;
+    let store = Store::open(&settings.state).await?;
+    let provisioned = provision(&store, dialled.as_ref(), endpoint_url, args).await;
+    store.close().await;
+    let report = provisioned?;
+    if settings.json {
+        return output::json(&report);
+    }
+    Ok(tell(&report)?)
+}
+
+async fn provision(
+    store: &Store,
+    transport: &dyn Transport,
+    endpoint_url: &str,
+    args: &ProvisionArgs,
+) -> anyhow::Result<Report> {
+    let wanted = Registration {
+        name: &args.name,
+        id: args.id,
+        queue: args.queue.map(QueueKind::from),
+        now_ms: now_ms(),
+    };
+    let (endpoint, created) = store.register(&wanted).await?;
+    let Endpoint { id, name, queue } = endpoint;
+    let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
+    let existing = file.compare(&args.out)?;
+    let shared = store.shared_queue_kind().await?.unwrap_or(queue);
+    declare(transport, id, queue, shared)
+        .await
+        .map_err(|fault| refusal(&fault, &transport.address(), shared))?;
+    store.declared(id, shared).await?;
+    if existing == Existing::Absent {
+        file.write(&args.out)?;
+    }
+    Ok(Report {
+        id,
+        name,
+        queue,
+        file: std::path::absolute(&args.out)?,
+        created,
+        file_created: existing == Existing::Absent,
+        file_edited: existing == Existing::Edited,
+    })
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(allowed) {
+        return Err(usage(format!(
+            "'{name}' cannot be the name of an endpoint: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -"
+        )));
+    }
+    Ok(())
+}
+
+async fn declare(
+    transport: &dyn Transport,
+    id: EndpointId,
+    queue: QueueKind,
+    shared: QueueKind,
+) -> Result<(), Fault> {
+    let connection = transport.connect("clutch/service/provision").await?;
+    let declared = async {
+        connection.declare(&topology::shared(shared)).await?;
+        connection.declare(&topology::endpoint(id, queue)).await
+    }
+    .await;
+    connection.close().await;
+    declared
+}
+
+fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
+    let message = format!("cannot provision at the broker {address}: {fault}");
+    match fault {
+        Fault::Mismatch(_) => Failure::new(
+            CONFIG,
+            format!(
+                "{message}; it was declared with other terms than ours (shared queues: {}): \
+                 provision with the --queue kind it has, or delete it at the broker once it is \
+                 empty and provision again",
+                shared.as_str()
+            ),
+        ),
+        Fault::Credentials(_) | Fault::Forbidden(_) => Failure::new(
+            REFUSED,
+            format!("{message}; the user in --broker needs to configure, write and read"),
+        ),
+        Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
+            Failure::new(UNAVAILABLE, format!("{message}; is it running, and is --broker right?"))
+        }
+        Fault::Closed(_) | Fault::Blocked { .. } | Fault::ConfirmTimeout(_) => {
+            Failure::new(UNAVAILABLE, format!("{message}; provisioning again continues"))
+        }
+        Fault::Missing(_) | Fault::Locked(_) | Fault::Protocol(_) => Failure::new(GENERAL, message),
+    }
+}
+
+fn tell(report: &Report) -> std::io::Result<()> {
+    let file = report.file.display();
+    let what = if report.created { "provisioned" } else { "was provisioned before" };
+    output::line(&format!("{} {what}: {}", report.name, report.id))?;
+    if report.file_created {
+        output::line(&format!("wrote {file}: carry it to the endpoint, it holds a password"))
+    } else if report.file_edited {
+        output::line(&format!(
+            "{file} is this endpoint's and differs from what would be written (edits, or other \
+             terms): it is left alone; move it away to have it written anew"
+        ))
+    } else {
+        output::line(&format!("{file} is there and as it should be"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::exit_code;
+    use crate::fake::Broker;
+    use crate::store::tests::store;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn args(name: &str, out: &Path) -> ProvisionArgs {
+        ProvisionArgs {
+            name: name.to_owned(),
+            id: None,
+            out: out.to_path_buf(),
+            queue: None,
+            heartbeat: Duration::from_secs(10),
+            blocked_timeout: Duration::from_secs(60),
+            endpoint_broker: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn provisioning_again_changes_nothing() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let out = temp.path().join("endpoint.toml");
+        let args = args("lab", &out);
+        let first = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        let text = std::fs::read_to_string(&out).unwrap();
+        let again = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        assert!(first.created && first.file_created);
+        assert_eq!(again.id, first.id);
+        assert!(!again.created && !again.file_created && !again.file_edited);
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), text);
+        let expected = [
+            topology::shared(QueueKind::Classic),
+            topology::endpoint(first.id, QueueKind::Classic),
+        ];
+        assert_eq!(broker.declared(), [expected.clone(), expected].concat());
+    }
+
+    #[tokio::test]
+    async fn a_file_with_edits_or_of_another_endpoint_stays_as_it_is() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let out = temp.path().join("endpoint.toml");
+        provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        let edited = format!("{}[engine]\nslots = 1\n", std::fs::read_to_string(&out).unwrap());
+        std::fs::write(&out, &edited).unwrap();
+        let again = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        assert!(again.file_edited && !again.file_created);
+        let error = provision(&store, &broker, "amqp://h", &args("other", &out)).await.unwrap_err();
+        assert!(error.to_string().contains("belongs to another endpoint"), "{error}");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), edited);
+    }
+
+    #[tokio::test]
+    async fn the_shared_queues_keep_the_kind_they_were_first_given() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let first = args("lab", &temp.path().join("a.toml"));
+        provision(&store, &broker, "amqp://h", &first).await.unwrap();
+        let quorum = ProvisionArgs {
+            queue: Some(crate::cli::Queue::Quorum),
+            ..args("big", &temp.path().join("b.toml"))
+        };
+        let big = provision(&store, &broker, "amqp://h", &quorum).await.unwrap();
+        let declared = broker.declared();
+        assert_eq!(declared[2], topology::shared(QueueKind::Classic));
+        assert_eq!(declared[3], topology::endpoint(big.id, QueueKind::Quorum));
+    }
+
+    #[tokio::test]
+    async fn a_mismatch_at_the_broker_says_what_to_do_and_writes_no_file() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        broker.refuse_declaring(Fault::Mismatch("inequivalent arg 'x-queue-type'".into()));
+        let out = temp.path().join("endpoint.toml");
+        let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        let words = error.to_string();
+        assert!(words.contains("x-queue-type") && words.contains("--queue kind"), "{words}");
+        assert_eq!(exit_code(&error), CONFIG);
+        assert!(!out.exists());
+        let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
+        let again = provision(&store, &Broker::default(), "amqp://h", &quorum).await.unwrap();
+        assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "Lab-1_x.y", &"x".repeat(64)] {
+            check_name(good).unwrap();
+        }
+        for bad in ["", "a b", "a/b", "grün", &"x".repeat(65)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The daemon: joins the broker session and the API, and ends them in order.
+//!
+//! One `serve` per state folder. On TERM or INT the API answers what is under
+//! way, then the session finishes its transaction, then the process exits.
+
+use crate::api::Api;
+use crate::config::Settings;
+use crate::failure::{Failure, INTERNAL, REFUSED};
+use crate::paths::StateFolder;
+use crate::session::{Link, Parts, keep_engaged};
+use crate::store::Store;
+use anyhow::Context as _;
+use clutch_common::link::{Fault, Terms, transport};
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long requests under way, and then the session, may take to end.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// When the state folder, the socket or the broker's URL cannot be used, or the
+/// broker refuses the credentials at the first attempt.
+pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let transport = transport(settings.broker()?, &Terms::default())
+        .map_err(|error| crate::failure::usage(error.to_string()))?;
+    settings.state.prepare()?;
+    let _lock = settings.state.lock()?;
+    let store = Store::open(&settings.state).await?;
+    let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
+    let (commits, committed) = watch::channel(0);
+    let parts = Parts { transport, store: store.clone(), link, commits };
+    let stop = CancellationToken::new();
+    let api = Api::new(store.clone(), link_state, committed, stop.clone());
+    let listener = bind(&settings.state)?;
+    let ended = run(listener, api, parts, &settings.state, &stop).await;
+    if let Err(error) = std::fs::remove_file(settings.state.socket()) {
+        tracing::debug!(%error, "the socket was removed before");
+    }
+    store.close().await;
+    if ended.is_ok() {
+        tracing::info!("stopped");
+    }
+    ended
+}
+
+/// Opens the API's socket, private from its first moment, over a stale one.
+fn bind(state: &StateFolder) -> anyhow::Result<UnixListener> {
+    let socket = state.socket();
+    let doing = || format!("cannot listen at {}", socket.display());
+    let fresh = socket.with_extension("new");
+    if fresh.exists() {
+        std::fs::remove_file(&fresh).with_context(doing)?;
+    }
+    let listener = UnixListener::bind(&fresh).with_context(doing)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).with_context(doing)?;
+    std::fs::rename(&fresh, &socket).with_context(doing)?;
+    Ok(listener)
+}
+
+/// Runs both parts; one that ends early ends the other.
+async fn run(
+    listener: UnixListener,
+    api: Api,
+    parts: Parts,
+    state: &StateFolder,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let session_stop = CancellationToken::new();
+    let mut session = JoinSet::new();
+    session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
+    let mut answering = JoinSet::new();
+    let told = stop.clone();
+    answering.spawn(async move {
+        axum::serve(listener, api.router())
+            .with_graceful_shutdown(async move { told.cancelled().await })
+            .await
+    });
+    let early = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = session.join_next() => Some(why_session(ended)),
+        ended = answering.join_next() => Some(Err(anyhow::anyhow!("the API ended: {ended:?}"))),
+    };
+    tracing::info!("stopping");
+    stop.cancel();
+    finish("requests under way", &mut answering).await;
+    session_stop.cancel();
+    finish("the broker session", &mut session).await;
+    early.unwrap_or(Ok(()))
+}
+
+/// Keeps the link engaged and says once that the service is serving.
+async fn keep_engaged_and_tell(
+    parts: Parts,
+    socket: std::path::PathBuf,
+    stop: CancellationToken,
+) -> Result<(), (Fault, String)> {
+    let told = std::sync::Once::new();
+    let engaged = move || {
+        told.call_once(|| tracing::info!(socket = %socket.display(), "serving"));
+    };
+    let ended = keep_engaged(&parts, engaged, &stop).await;
+    ended.map_err(|fault| (fault, parts.transport.address()))
+}
+
+type SessionEnd = Option<Result<Result<(), (Fault, String)>, tokio::task::JoinError>>;
+
+/// Why the session ended before it was told to.
+fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
+    match ended {
+        Some(Ok(Err((fault, address)))) => Err(Failure::new(
+            REFUSED,
+            format!("the broker at {address} cannot be used: {fault}; check --broker"),
+        )
+        .into()),
+        other => Err(Failure::new(INTERNAL, format!("the broker session ended: {other:?}")).into()),
+    }
+}
+
+/// Waits for a part to end, up to the deadline.
+async fn finish<T: 'static>(what: &str, tasks: &mut JoinSet<T>) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(DEADLINE, all).await.is_err() {
+        tracing::warn!(what, "did not end in time and is left behind");
+    }
+}

@@ -1,0 +1,154 @@
+//! The broker link: both connections, from dialling to their loss, repeated.
+//!
+//! Nothing of a connection outlives its session: a session makes the channel
+//! that submissions go through, and takes it along.
+
+use crate::collector::{self, collect};
+use crate::store::Store;
+use crate::submitter::{Job, submit};
+use backoff::backoff::Backoff as _;
+use clutch_common::link::{Connection, Fault, Transport};
+use clutch_common::topology;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How many submissions may wait for the publishing connection.
+const WAITING_JOBS: usize = 16;
+/// The longest pause between two attempts to reach the broker.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Whether the link is up.
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    /// Up: jobs go here.
+    Engaged(mpsc::Sender<Job>),
+    /// Down; why.
+    Disengaged(String),
+}
+
+/// What a session works with.
+pub(crate) struct Parts {
+    /// The broker.
+    pub(crate) transport: Arc<dyn Transport>,
+    /// The records.
+    pub(crate) store: Store,
+    /// Tells the API whether the link is up.
+    pub(crate) link: watch::Sender<Link>,
+    /// Bumped whenever results were recorded.
+    pub(crate) commits: watch::Sender<u64>,
+}
+
+/// Keeps the link up until told to stop, and calls `engaged` whenever it comes
+/// up.
+///
+/// # Errors
+/// When the broker refuses the credentials or a permission before the link was
+/// up for the first time. Later, everything is tried again.
+pub(crate) async fn keep_engaged(
+    parts: &Parts,
+    engaged: impl Fn() + Send + Sync,
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    let mut pause = backoff::ExponentialBackoffBuilder::new()
+        .with_initial_interval(Duration::from_millis(200))
+        .with_randomization_factor(0.5)
+        .with_max_interval(LONGEST_PAUSE)
+        .with_max_elapsed_time(None)
+        .build();
+    let mut ever = false;
+    while !stop.is_cancelled() {
+        let fault = match until(stop, dial(parts)).await {
+            None => return Ok(()),
+            Some(Ok(pair)) => {
+                pause.reset();
+                ever = true;
+                let ended = work(parts, &pair, &engaged, stop).await;
+                pair.close().await;
+                match ended {
+                    Ok(()) => return Ok(()),
+                    Err(fault) => fault,
+                }
+            }
+            Some(Err(fault)) => fault,
+        };
+        parts.link.send_replace(Link::Disengaged(fault.to_string()));
+        if !ever && matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_)) {
+            return Err(fault);
+        }
+        let wait = pause.next_backoff().unwrap_or(LONGEST_PAUSE);
+        tracing::warn!(
+            %fault,
+            broker = parts.transport.address(),
+            retry_in = %humantime::format_duration(Duration::from_millis(
+                u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+            )),
+            "disengaged"
+        );
+        until(stop, tokio::time::sleep(wait)).await;
+    }
+    Ok(())
+}
+
+/// The two connections of a session.
+struct Pair {
+    consuming: Box<dyn Connection>,
+    publishing: Box<dyn Connection>,
+}
+
+impl Pair {
+    async fn close(&self) {
+        tokio::join!(self.consuming.close(), self.publishing.close());
+    }
+}
+
+async fn dial(parts: &Parts) -> Result<Pair, Fault> {
+    Ok(Pair {
+        consuming: parts.transport.connect("clutch/service/collect").await?,
+        publishing: parts.transport.connect("clutch/service/submit").await?,
+    })
+}
+
+/// One session on open connections.
+async fn work(
+    parts: &Parts,
+    pair: &Pair,
+    engaged: &(impl Fn() + Send + Sync),
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    let inlet = match pair.consuming.inlet(&collector::inlet_options()).await {
+        Err(Fault::Missing(_)) => {
+            declare_results(parts, pair).await?;
+            pair.consuming.inlet(&collector::inlet_options()).await?
+        }
+        inlet => inlet?,
+    };
+    let outlet = pair.publishing.outlet().await?;
+    let (sender, mut jobs) = mpsc::channel(WAITING_JOBS);
+    parts.link.send_replace(Link::Engaged(sender));
+    tracing::info!(broker = parts.transport.address(), "engaged");
+    engaged();
+    let collecting = collect(inlet, &parts.store, &parts.commits, stop);
+    tokio::try_join!(collecting, submit(outlet, &mut jobs, stop)).map(|_| ())
+}
+
+/// The queue for results exists once an endpoint is provisioned; a service that
+/// is started before that makes it.
+async fn declare_results(parts: &Parts, pair: &Pair) -> Result<(), Fault> {
+    let kind = parts.store.shared_queue_kind().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "assuming classic queues");
+        None
+    });
+    pair.publishing.declare(&topology::shared(kind.unwrap_or_default())).await
+}
+
+/// Runs `future`, unless told to stop before it is done.
+async fn until<T>(stop: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        done = future => Some(done),
+    }
+}

@@ -1,0 +1,250 @@
+//! Submissions: tasks recorded before they are published, known by key and
+//! index, so that submitting again continues instead of repeating.
+
+use super::rows::parsed;
+use super::{Error, Result, Store, failed, json_list, query, signed, unsigned};
+use crate::api::types::{TaskSpec, TaskState};
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::Task;
+use sqlx::sqlite::SqliteConnection;
+use std::collections::BTreeMap;
+
+/// How many rows one statement inserts: 12 values each, far below SQLite's
+/// bound on parameters.
+const ROWS_PER_INSERT: usize = 100;
+/// How much of a command line a listing shows, in characters.
+const COMMAND_SHOWN: usize = 80;
+
+/// A part of a submission.
+#[derive(Debug)]
+pub(crate) struct Chunk<'a> {
+    /// Where the tasks go.
+    pub(crate) endpoint: EndpointId,
+    /// The submission's key.
+    pub(crate) key: &'a str,
+    /// How many tasks the submission has.
+    pub(crate) total: u64,
+    /// The index of the first task here.
+    pub(crate) first: u64,
+    /// The tasks.
+    pub(crate) specs: &'a [TaskSpec],
+    /// Now, in milliseconds since the Unix epoch.
+    pub(crate) now_ms: u64,
+}
+
+/// A task that is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Begun {
+    /// Its row.
+    pub(crate) seq: i64,
+    /// The task.
+    pub(crate) task: Task,
+    /// Its size as it travels, in bytes.
+    pub(crate) size: usize,
+    /// Where it is; to be published if `submitting`.
+    pub(crate) state: TaskState,
+}
+
+#[derive(sqlx::FromRow)]
+struct Known {
+    idx: i64,
+    seq: i64,
+    state: String,
+    created_at_ms: i64,
+    body: String,
+}
+
+struct Fresh {
+    index: u64,
+    begun: Begun,
+    body: String,
+}
+
+impl Store {
+    /// Records the tasks of a chunk as `submitting`, unless they are recorded
+    /// already, and returns them in order.
+    ///
+    /// # Errors
+    /// A conflict when the key is that of other tasks; then nothing is
+    /// recorded.
+    pub(crate) async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
+        const DOING: &str = "recording the tasks";
+        let mut tx = self.begin(DOING).await?;
+        let submission = submission(&mut tx, chunk).await?;
+        let known = known(&mut tx, submission, chunk).await?;
+        let mut seq: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed(DOING))?;
+        let mut begun = Vec::with_capacity(chunk.specs.len());
+        let mut fresh = Vec::new();
+        for (index, spec) in (chunk.first..).zip(chunk.specs) {
+            if let Some(row) = known.get(&index) {
+                begun.push(again(row, spec, chunk.key)?);
+                continue;
+            }
+            seq += 1;
+            let task = spec.task(TaskId::new(), chunk.now_ms);
+            let body = encoded(&task)?;
+            let one = Begun { seq, task, size: body.len(), state: TaskState::Submitting };
+            begun.push(one.clone());
+            fresh.push(Fresh { index, begun: one, body });
+        }
+        for rows in fresh.chunks(ROWS_PER_INSERT) {
+            insert(&mut tx, submission, chunk, rows).await.map_err(failed(DOING))?;
+        }
+        tx.commit().await.map_err(failed(DOING))?;
+        Ok(begun)
+    }
+
+    /// Marks tasks as confirmed by the broker, where that is news.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<()> {
+        const DOING: &str = "recording that the broker has the tasks";
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin(DOING).await?;
+        sqlx::query(
+            "UPDATE tasks SET submitted_at_ms = coalesce(submitted_at_ms, ?1), \
+             state = CASE state WHEN 'submitting' THEN 'submitted' ELSE state END \
+             WHERE seq IN (SELECT value FROM json_each(?2))",
+        )
+        .bind(signed(now_ms))
+        .bind(json_list(tasks)?)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+        tx.commit().await.map_err(failed(DOING))
+    }
+}
+
+/// The submission's row, made if it is new.
+async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<i64> {
+    const DOING: &str = "recording the submission";
+    let known: Option<(i64, String, i64)> =
+        sqlx::query_as("SELECT id, endpoint_id, total FROM submissions WHERE key = ?")
+            .bind(chunk.key)
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed(DOING))?;
+    let Some((id, endpoint, total)) = known else {
+        return sqlx::query_scalar(
+            "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
+             VALUES (?, ?, ?, ?) RETURNING id",
+        )
+        .bind(chunk.key)
+        .bind(chunk.endpoint.to_string())
+        .bind(signed(chunk.total))
+        .bind(signed(chunk.now_ms))
+        .fetch_one(&mut *db)
+        .await
+        .map_err(failed(DOING));
+    };
+    let differs = |what: String| {
+        Err(Error::Conflict(format!(
+            "the key '{}' is that of another submission: {what}; choose another key",
+            chunk.key
+        )))
+    };
+    if endpoint != chunk.endpoint.to_string() {
+        return differs(format!("it went to the endpoint {endpoint}"));
+    }
+    if unsigned(total) != chunk.total {
+        return differs(format!("it has {total} tasks, this one has {}", chunk.total));
+    }
+    Ok(id)
+}
+
+/// The tasks of the chunk that are recorded already, by index.
+async fn known(
+    db: &mut SqliteConnection,
+    submission: i64,
+    chunk: &Chunk<'_>,
+) -> Result<BTreeMap<u64, Known>> {
+    let rows: Vec<Known> = sqlx::query_as(
+        "SELECT t.idx, t.seq, t.state, t.created_at_ms, p.body FROM tasks t \
+         JOIN payloads p ON p.task = t.seq WHERE t.submission = ? AND t.idx >= ? AND t.idx < ?",
+    )
+    .bind(submission)
+    .bind(signed(chunk.first))
+    .bind(signed(chunk.first.saturating_add(chunk.specs.len() as u64)))
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("comparing the tasks with those recorded"))?;
+    Ok(rows.into_iter().map(|row| (unsigned(row.idx), row)).collect())
+}
+
+/// A task that was recorded before, if it is the same.
+fn again(row: &Known, spec: &TaskSpec, key: &str) -> Result<Begun> {
+    let task: Task = serde_json::from_str(&row.body)
+        .map_err(|error| Error::Unreadable(format!("the task in row {}: {error}", row.seq)))?;
+    if spec.task(task.id, unsigned(row.created_at_ms)) != task {
+        return Err(Error::Conflict(format!(
+            "the key '{key}' is that of another submission: its task {} differs from this one; \
+             choose another key",
+            row.idx
+        )));
+    }
+    let state = parsed(&row.state)?;
+    Ok(Begun { seq: row.seq, task, size: row.body.len(), state })
+}
+
+async fn insert(
+    db: &mut SqliteConnection,
+    submission: i64,
+    chunk: &Chunk<'_>,
+    rows: &[Fresh],
+) -> std::result::Result<(), sqlx::Error> {
+    query(
+        "INSERT INTO tasks (seq, id, endpoint_id, submission, idx, name, command, state, \
+         created_at_ms) ",
+    )
+    .push_values(rows, |mut values, row| {
+        let task = &row.begun.task;
+        values
+            .push_bind(row.begun.seq)
+            .push_bind(task.id.to_string())
+            .push_bind(chunk.endpoint.to_string())
+            .push_bind(submission)
+            .push_bind(signed(row.index))
+            .push_bind(task.name.clone())
+            .push_bind(command(task))
+            .push_bind(TaskState::Submitting.as_str())
+            .push_bind(signed(chunk.now_ms));
+    })
+    .build()
+    .execute(&mut *db)
+    .await?;
+    query("INSERT INTO payloads (task, body) ")
+        .push_values(rows, |mut values, row| {
+            values.push_bind(row.begun.seq).push_bind(row.body.clone());
+        })
+        .build()
+        .execute(&mut *db)
+        .await?;
+    Ok(())
+}
+
+fn encoded(task: &Task) -> Result<String> {
+    serde_json::to_string(task).map_err(|error| Error::Unreadable(error.to_string()))
+}
+
+/// The beginning of the command line, for people.
+fn command(task: &Task) -> String {
+    let clutch_common::task::Work::Process(process) = &task.work;
+    let words = process.argv.iter().map(String::as_str);
+    let mut shown = String::new();
+    for word in words {
+        if !shown.is_empty() {
+            shown.push(' ');
+        }
+        shown.extend(word.chars().take(COMMAND_SHOWN + 1));
+        if shown.chars().count() > COMMAND_SHOWN {
+            return shown.chars().take(COMMAND_SHOWN).chain(['…']).collect();
+        }
+    }
+    shown
+}

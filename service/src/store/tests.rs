@@ -1,0 +1,293 @@
+//! The records, on databases of their own.
+
+use super::*;
+use crate::api::types::{TaskSpec, TaskState};
+use crate::fake::result_of;
+use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::topology::QueueKind;
+use tempfile::TempDir;
+
+/// A fresh store; the folder lives as long as the first value.
+pub(crate) async fn store() -> (TempDir, Store) {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(&StateFolder::new(temp.path())).await.unwrap();
+    (temp, store)
+}
+
+pub(crate) fn spec(argv: &[&str]) -> TaskSpec {
+    serde_json::from_value(serde_json::json!({ "argv": argv })).unwrap()
+}
+
+fn specs(count: usize) -> Vec<TaskSpec> {
+    (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
+}
+
+fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
+    Chunk { endpoint, key, total: specs.len() as u64, first: 0, specs, now_ms: 1000 }
+}
+
+fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
+    result_of(Attempt { task_id: task.task.id, attempt }, outcome)
+}
+
+async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
+    let summary = store.task(id).await.unwrap().unwrap().summary;
+    (summary.state, summary.attempt)
+}
+
+/// The counts kept by triggers, beside a count of the rows themselves.
+async fn assert_counts_agree(store: &Store, submission: i64) {
+    let kept = store.submission_progress(submission).await.unwrap().states;
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state")
+            .bind(submission)
+            .fetch_all(&store.reader)
+            .await
+            .unwrap();
+    let counted = rows.into_iter().map(|(state, count)| (state, unsigned(count))).collect();
+    assert_eq!(kept, counted);
+}
+
+#[tokio::test]
+async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped() {
+    let (_temp, store) = store().await;
+    let (endpoint, specs) = (EndpointId::new(), specs(250));
+    let first = store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let seqs: Vec<i64> = first.iter().take(100).map(|one| one.seq).collect();
+    store.mark_submitted(&seqs, 2000).await.unwrap();
+    let again = store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
+    assert_eq!(ids(&first), ids(&again));
+    let open = again.iter().filter(|one| one.state == TaskState::Submitting).count();
+    assert_eq!(open, 150);
+    let submission = store.submission("k").await.unwrap().unwrap();
+    assert_counts_agree(&store, submission).await;
+    let progress = store.submission_progress(submission).await.unwrap();
+    assert_eq!((progress.total, progress.states["submitted"]), (250, 100));
+}
+
+#[tokio::test]
+async fn a_key_cannot_be_used_for_other_tasks() {
+    let (_temp, store) = store().await;
+    let (endpoint, specs) = (EndpointId::new(), specs(3));
+    store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let mut other = specs.clone();
+    other[2] = spec(&["rm"]);
+    let refused = async |chunk: Chunk<'_>| match store.begin_submission(&chunk).await {
+        Err(Error::Conflict(words)) => words,
+        other => panic!("no conflict: {other:?}"),
+    };
+    assert!(refused(chunk(endpoint, "k", &other)).await.contains("task 2 differs"));
+    assert!(refused(chunk(endpoint, "k", &specs[..2])).await.contains("it has 3 tasks"));
+    assert!(refused(chunk(EndpointId::new(), "k", &specs)).await.contains("endpoint"));
+    let page = store.tasks(&Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert_eq!(page.tasks.len(), 3);
+}
+
+#[tokio::test]
+async fn an_expiry_counts_from_the_first_recording() {
+    let (_temp, store) = store().await;
+    let endpoint = EndpointId::new();
+    let specs = [TaskSpec { expires_in_ms: Some(500), ..spec(&["true"]) }];
+    store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let later = Chunk { now_ms: 9000, ..chunk(endpoint, "k", &specs) };
+    let again = store.begin_submission(&later).await.unwrap();
+    assert_eq!(again[0].task.expires_at_ms, Some(1500));
+}
+
+#[tokio::test]
+async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
+    let (_temp, store) = store().await;
+    let specs = specs(1);
+    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let first = TaskResult { stdout: "one".into(), ..done(&begun[0], 1, Outcome::Succeeded) };
+    let second = TaskResult { stdout: "two".into(), ..done(&begun[0], 1, Outcome::Failed) };
+    let tally = store.record(&[first.clone(), second.clone()], 5).await.unwrap();
+    assert_eq!((tally.recorded, tally.duplicates, tally.strangers), (1, 1, 0));
+    assert_eq!(store.record(&[second], 6).await.unwrap().duplicates, 1);
+    let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
+    assert_eq!(detail.results.len(), 1);
+    assert_eq!((&detail.results[0].result, detail.results[0].duplicates), (&first, 2));
+    assert_eq!(detail.results[0].received_at_ms, 5);
+    assert_eq!(detail.summary.state, TaskState::Done(Outcome::Succeeded));
+}
+
+#[tokio::test]
+async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
+    let (_temp, store) = store().await;
+    let specs = specs(1);
+    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let id = begun[0].task.id;
+    store.record(&[done(&begun[0], 2, Outcome::Failed)], 5).await.unwrap();
+    store.record(&[done(&begun[0], 1, Outcome::Interrupted)], 6).await.unwrap();
+    assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Failed), Some(2)));
+    let batch = [done(&begun[0], 4, Outcome::Succeeded), done(&begun[0], 3, Outcome::Failed)];
+    store.record(&batch, 7).await.unwrap();
+    assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Succeeded), Some(4)));
+    let attempts: Vec<u32> = store
+        .task(id)
+        .await
+        .unwrap()
+        .unwrap()
+        .results
+        .iter()
+        .map(|one| one.result.attempt)
+        .collect();
+    assert_eq!(attempts, [1, 2, 3, 4]);
+    let submission = store.submission("k").await.unwrap().unwrap();
+    assert_counts_agree(&store, submission).await;
+    let progress = store.submission_progress(submission).await.unwrap();
+    assert_eq!((progress.done, progress.succeeded), (1, 1));
+}
+
+#[tokio::test]
+async fn a_result_that_overtakes_the_confirmation_stays() {
+    let (_temp, store) = store().await;
+    let specs = specs(1);
+    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], 5).await.unwrap();
+    store.mark_submitted(&[begun[0].seq], 6).await.unwrap();
+    let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
+    assert_eq!(detail.summary.state, TaskState::Done(Outcome::Succeeded));
+    assert_eq!(detail.summary.submitted_at_ms, Some(6));
+}
+
+#[tokio::test]
+async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
+    let (_temp, store) = store().await;
+    let result = TaskResult {
+        exit_code: Some(-3),
+        signal: Some(9),
+        stdout: vec![0, 255].into(),
+        stdout_omitted: u64::MAX,
+        started_at_ms: Some(1),
+        cpu_ms: Some(2),
+        peak_memory_bytes: Some(3),
+        state_id: Some(clutch_common::id::StateId::new()),
+        ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
+    };
+    assert_eq!(store.record(&[result.clone()], 5).await.unwrap().strangers, 1);
+    let detail = store.task(result.task_id).await.unwrap().unwrap();
+    let expected = TaskResult { stdout_omitted: i64::MAX.unsigned_abs(), ..result };
+    assert_eq!(detail.results[0].result, expected);
+    assert_eq!((detail.summary.key, detail.task), (None, None));
+}
+
+#[tokio::test]
+async fn pages_show_every_task_once_newest_first_under_every_filter() {
+    let (_temp, store) = store().await;
+    let (here, there) = (EndpointId::new(), EndpointId::new());
+    let specs = specs(25);
+    let begun = store.begin_submission(&chunk(here, "a", &specs)).await.unwrap();
+    store.begin_submission(&chunk(there, "b", &specs)).await.unwrap();
+    let failed: Vec<TaskResult> =
+        begun.iter().take(9).map(|one| done(one, 1, Outcome::Failed)).collect();
+    store.record(&failed, 5).await.unwrap();
+    let submission = store.submission("a").await.unwrap();
+    let state = Some(TaskState::Done(Outcome::Failed));
+    let all = Filter { limit: 4, ..Filter::default() };
+    let expected = [
+        (all.clone(), 50),
+        (Filter { endpoint: Some(there), ..all.clone() }, 25),
+        (Filter { state, ..all.clone() }, 9),
+        (Filter { state, endpoint: Some(here), ..all.clone() }, 9),
+        (Filter { state, endpoint: Some(there), ..all.clone() }, 0),
+        (Filter { submission, ..all.clone() }, 25),
+        (Filter { submission, state, endpoint: Some(here), ..all }, 9),
+    ];
+    for (mut filter, count) in expected {
+        let mut seen: Vec<TaskId> = Vec::new();
+        loop {
+            let page = store.tasks(&filter).await.unwrap();
+            seen.extend(page.tasks.iter().map(|task| task.id));
+            filter.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), count, "{filter:?}");
+        assert!(seen.is_sorted_by(|a, b| a > b), "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
+    let (_temp, store) = store().await;
+    let specs = specs(7);
+    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let large = |one: &Begun| TaskResult {
+        stdout: vec![b'x'; 1_500_000].into(),
+        ..done(one, 1, Outcome::Succeeded)
+    };
+    let results: Vec<TaskResult> = begun.iter().rev().skip(1).map(large).collect();
+    store.record(&results, 5).await.unwrap();
+    let submission = store.submission("k").await.unwrap().unwrap();
+    let (mut from, mut indices, mut open) = (Some(0), Vec::new(), 0);
+    while let Some(index) = from {
+        let page = store.results(submission, index, 100).await.unwrap();
+        assert!(page.results.len() <= 2);
+        indices.extend(page.results.iter().filter_map(|one| one.summary.index));
+        open += page.results.iter().filter(|one| one.result.is_none()).count();
+        from = page.next;
+    }
+    assert_eq!((indices, open), ((0..7).collect(), 1));
+}
+
+#[tokio::test]
+async fn an_endpoint_keeps_its_id_and_contradictions_are_told() {
+    let (_temp, store) = store().await;
+    let wanted = |name: &'static str, id, queue| Registration { name, id, queue, now_ms: 1 };
+    let (lab, new) = store.register(&wanted("lab", None, None)).await.unwrap();
+    assert!(new);
+    assert_eq!(
+        store.register(&wanted("lab", Some(lab.id), None)).await.unwrap(),
+        (lab.clone(), false)
+    );
+    let refused = async |wanted| store.register(&wanted).await.unwrap_err().to_string();
+    assert!(refused(wanted("lab", Some(EndpointId::new()), None)).await.contains("leave --id out"));
+    assert!(refused(wanted("other", Some(lab.id), None)).await.contains("endpoint 'lab'"));
+    let quorum = Some(QueueKind::Quorum);
+    let (changed, _) = store.register(&wanted("lab", None, quorum)).await.unwrap();
+    assert_eq!(changed.queue, QueueKind::Quorum, "until it is declared, the kind may change");
+    store.declared(lab.id, QueueKind::Classic).await.unwrap();
+    let words = refused(wanted("lab", None, Some(QueueKind::Classic))).await;
+    assert!(words.contains("has a quorum queue"), "{words}");
+    assert_eq!(store.shared_queue_kind().await.unwrap(), Some(QueueKind::Classic));
+    assert_eq!(store.endpoint(&lab.id.to_string()).await.unwrap().unwrap().name, "lab");
+    assert_eq!(store.endpoint("nobody").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn many_may_open_a_fresh_folder_at_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = StateFolder::new(temp.path());
+    let mut opening = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let folder = folder.clone();
+        opening.spawn(async move { Store::open(&folder).await });
+    }
+    while let Some(opened) = opening.join_next().await {
+        opened.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_listing_is_served_by_an_index() {
+    let (_temp, store) = store().await;
+    for (condition, order) in [
+        ("t.endpoint_id = 'e'", "t.seq"),
+        ("t.state = 's'", "t.seq"),
+        ("t.endpoint_id = 'e' AND t.state = 's'", "t.seq"),
+        ("t.submission = 1", "t.idx"),
+        ("t.submission = 1 AND t.state = 's'", "t.idx"),
+    ] {
+        let sql = format!(
+            "EXPLAIN QUERY PLAN SELECT t.id FROM tasks t WHERE {condition} ORDER BY {order} DESC"
+        );
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&store.reader).await.unwrap();
+        let steps: Vec<&str> = plan.iter().map(|row| row.3.as_str()).collect();
+        assert!(steps.len() == 1 && steps[0].starts_with("SEARCH"), "{condition}: {steps:?}");
+    }
+}
