@@ -42,6 +42,9 @@ pub enum Fault {
         /// For how long.
         after: Duration,
     },
+    /// The broker refused a message (a full queue that rejects publishing).
+    #[error("the broker refused a message: {0}")]
+    Rejected(String),
     /// The broker did not confirm or answer in time.
     #[error("the broker did not answer within {}", humantime::format_duration(*.0))]
     ConfirmTimeout(Duration),

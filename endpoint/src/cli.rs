@@ -1,0 +1,45 @@
+//! The command line, and nothing else.
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs tasks on this machine for a Clutch service, reached outward only.
+#[derive(Parser, Debug)]
+#[command(name = "clutch-endpoint", version, about)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Runs the daemon: takes tasks, runs them, delivers every result.
+    ///
+    /// The first TERM or INT lets running tasks finish, the second stops them,
+    /// the third exits at once. What is pending stays on disk and goes on at
+    /// the next start.
+    Run {
+        /// The file that `clutch-service provision` wrote.
+        #[arg(long, env = "CLUTCH_ENDPOINT_CONFIG", default_value = "endpoint.toml")]
+        config: PathBuf,
+        /// The state folder, over the file's `state.path`.
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
+        /// How many tasks run at once, over the file's `engine.slots`.
+        #[arg(long, value_name = "N")]
+        slots: Option<usize>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

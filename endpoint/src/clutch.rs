@@ -1,0 +1,249 @@
+//! The clutch: a fault goes in, *wait this long* or *give up* comes out.
+//! No IO and no clock; the only chance in it is the jitter.
+//!
+//! A link fault never stops the engine. It only decides how long the daemon
+//! stays disengaged before it dials again, and which faults no waiting mends.
+
+use crate::exit::Exit;
+use backoff::ExponentialBackoff;
+use backoff::ExponentialBackoffBuilder;
+use backoff::backoff::Backoff as _;
+use clutch_common::link::Fault;
+use std::time::Duration;
+
+/// A link that held at least this long counts as mended: waiting starts anew.
+const STABLE: Duration = Duration::from_secs(30);
+/// A dead peer's slot is freed by the broker after about three heartbeats
+/// (measured on `RabbitMQ` 3.10: 30 s at a heartbeat of 10 s).
+const LOCK_HEARTBEATS: u32 = 3;
+const LOCK_MARGIN: Duration = Duration::from_secs(5);
+
+/// What to do about a fault.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Decision {
+    /// Stay disengaged for `delay`, then dial again.
+    Wait {
+        /// How long.
+        delay: Duration,
+        /// What a person may do meanwhile; empty where time alone mends it.
+        advice: &'static str,
+    },
+    /// End the daemon; what is pending stays on disk.
+    GiveUp {
+        /// With this code.
+        exit: Exit,
+        /// What a person has to do.
+        advice: &'static str,
+    },
+}
+
+/// How a kind of fault is met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Policy {
+    /// Mends by itself: from a fifth of a second up to 30 s.
+    Transient,
+    /// Needs a person: from 5 s up to a minute; a daemon that never was
+    /// engaged gives up instead.
+    Standing(Exit),
+    /// Another instance, or our own dead connection: look again every few
+    /// seconds until a dead peer would have been dropped, then give up.
+    Locked,
+}
+
+/// The state between faults.
+pub(crate) struct Clutch {
+    transient: ExponentialBackoff,
+    standing: ExponentialBackoff,
+    engaged_before: bool,
+    locked_for: Duration,
+    lock_patience: Duration,
+}
+
+impl Clutch {
+    /// A clutch for a link with this heartbeat. `jitter` is the share of a
+    /// delay that chance may add or take, 0 to 1.
+    pub(crate) fn new(heartbeat: Duration, jitter: f64) -> Self {
+        let backoff = |first: u64, most: u64| {
+            ExponentialBackoffBuilder::new()
+                .with_initial_interval(Duration::from_millis(first))
+                .with_max_interval(Duration::from_millis(most))
+                .with_multiplier(2.0)
+                .with_randomization_factor(jitter)
+                .with_max_elapsed_time(None)
+                .build()
+        };
+        Self {
+            transient: backoff(200, 30_000),
+            standing: backoff(5_000, 60_000),
+            engaged_before: false,
+            locked_for: Duration::ZERO,
+            lock_patience: heartbeat * LOCK_HEARTBEATS + LOCK_MARGIN,
+        }
+    }
+
+    /// Decides what to do about `fault`, which ended a session that had been
+    /// engaged for `engaged_for` (`None`: it never was).
+    pub(crate) fn disengage(&mut self, fault: &Fault, engaged_for: Option<Duration>) -> Decision {
+        if let Some(held) = engaged_for {
+            self.engaged_before = true;
+            self.locked_for = Duration::ZERO;
+            if held >= STABLE {
+                self.transient.reset();
+                self.standing.reset();
+            }
+        }
+        match policy(fault) {
+            Policy::Transient => wait(&mut self.transient, advice(fault)),
+            Policy::Standing(exit) if !self.engaged_before => {
+                Decision::GiveUp { exit, advice: advice(fault) }
+            }
+            Policy::Standing(_) => wait(&mut self.standing, advice(fault)),
+            Policy::Locked if self.locked_for >= self.lock_patience => {
+                Decision::GiveUp { exit: Exit::Refused, advice: advice(fault) }
+            }
+            Policy::Locked => {
+                let delay = Duration::from_secs(2);
+                self.locked_for += delay;
+                Decision::Wait { delay, advice: advice(fault) }
+            }
+        }
+    }
+}
+
+fn wait(backoff: &mut ExponentialBackoff, advice: &'static str) -> Decision {
+    let delay = backoff.next_backoff().unwrap_or(backoff.max_interval);
+    Decision::Wait { delay, advice }
+}
+
+fn policy(fault: &Fault) -> Policy {
+    match fault {
+        Fault::Refused(_)
+        | Fault::Unreachable(_)
+        | Fault::Closed(_)
+        | Fault::Blocked { .. }
+        | Fault::ConfirmTimeout(_)
+        | Fault::Rejected(_) => Policy::Transient,
+        Fault::Credentials(_) | Fault::Forbidden(_) => Policy::Standing(Exit::Refused),
+        Fault::Tls(_) => Policy::Standing(Exit::Config),
+        Fault::Missing(_) | Fault::Mismatch(_) | Fault::Protocol(_) => {
+            Policy::Standing(Exit::Unavailable)
+        }
+        Fault::Locked(_) => Policy::Locked,
+    }
+}
+
+fn advice(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Refused(_) => "check that the broker runs and that the port in the broker URL is right",
+        Fault::Unreachable(_) => "check the host in the broker URL, name resolution, and firewalls on the way out",
+        Fault::Tls(_) => "check that the URL's scheme and port belong together and that the broker's certificate is trusted here",
+        Fault::Credentials(_) => "check user, password and vhost in the broker URL, or ask the service's operator for a new endpoint.toml",
+        Fault::Forbidden(_) => "ask the service's operator to provision this endpoint's permissions again",
+        Fault::Missing(_) => "ask the service's operator to run `clutch-service provision` for this endpoint again",
+        Fault::Locked(_) => "only one instance of an endpoint may run: stop the other one; if there is none, the broker drops a dead connection after three heartbeats",
+        Fault::Mismatch(_) | Fault::Protocol(_) => "compare the versions of endpoint, service and broker",
+        Fault::Rejected(_) => "the results queue does not take more: check that `clutch-service serve` collects",
+        Fault::Blocked { .. } => "the broker is short of memory or disk: its operator has to make room",
+        Fault::Closed(_) | Fault::ConfirmTimeout(_) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEARTBEAT: Duration = Duration::from_secs(10);
+
+    fn clutch() -> Clutch {
+        Clutch::new(HEARTBEAT, 0.0)
+    }
+
+    fn fault(make: fn(String) -> Fault) -> Fault {
+        make("x".into())
+    }
+
+    fn delay(decision: Decision) -> Duration {
+        match decision {
+            Decision::Wait { delay, .. } => delay,
+            Decision::GiveUp { .. } => panic!("gave up: {decision:?}"),
+        }
+    }
+
+    fn exit(decision: Decision) -> Exit {
+        match decision {
+            Decision::GiveUp { exit, .. } => exit,
+            Decision::Wait { .. } => panic!("waits: {decision:?}"),
+        }
+    }
+
+    #[test]
+    fn what_time_mends_is_waited_for_without_end_and_ever_longer() {
+        for make in [Fault::Refused, Fault::Unreachable, Fault::Closed, Fault::Rejected] {
+            let mut clutch = clutch();
+            let delays: Vec<u128> = (0..1000)
+                .map(|_| delay(clutch.disengage(&fault(make), None)).as_millis())
+                .collect();
+            assert_eq!(&delays[..4], &[200, 400, 800, 1600]);
+            assert_eq!(delays[999], 30_000);
+        }
+    }
+
+    #[test]
+    fn a_link_that_held_starts_the_waiting_anew_and_a_flapping_one_does_not() {
+        let mut clutch = clutch();
+        let closed = fault(Fault::Closed);
+        for _ in 0..5 {
+            clutch.disengage(&closed, Some(Duration::from_secs(1)));
+        }
+        assert_eq!(delay(clutch.disengage(&closed, Some(Duration::from_secs(1)))).as_millis(), 6400);
+        assert_eq!(delay(clutch.disengage(&closed, Some(STABLE))).as_millis(), 200);
+    }
+
+    #[test]
+    fn what_needs_a_person_ends_a_first_start_and_is_waited_for_later() {
+        let cases: [(fn(String) -> Fault, Exit); 6] = [
+            (Fault::Credentials, Exit::Refused),
+            (Fault::Forbidden, Exit::Refused),
+            (Fault::Tls, Exit::Config),
+            (Fault::Missing, Exit::Unavailable),
+            (Fault::Mismatch, Exit::Unavailable),
+            (Fault::Protocol, Exit::Unavailable),
+        ];
+        for (make, code) in cases {
+            assert_eq!(exit(clutch().disengage(&fault(make), None)), code);
+            let mut later = clutch();
+            later.disengage(&fault(Fault::Closed), Some(STABLE));
+            assert_eq!(delay(later.disengage(&fault(make), None)), Duration::from_secs(5));
+        }
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_as_long_as_a_dead_peer_may_hold_it_and_no_longer() {
+        let mut clutch = clutch();
+        let mut waited = Duration::ZERO;
+        while let Decision::Wait { delay, .. } = clutch.disengage(&fault(Fault::Locked), None) {
+            waited += delay;
+        }
+        assert!(waited >= HEARTBEAT * 3 && waited <= HEARTBEAT * 4, "{waited:?}");
+        assert_eq!(exit(clutch.disengage(&fault(Fault::Locked), None)), Exit::Refused);
+    }
+
+    #[test]
+    fn holding_the_lease_again_renews_the_patience_with_a_lock() {
+        let mut clutch = clutch();
+        for _ in 0..10 {
+            delay(clutch.disengage(&fault(Fault::Locked), None));
+        }
+        clutch.disengage(&fault(Fault::Closed), Some(Duration::from_secs(1)));
+        for _ in 0..17 {
+            delay(clutch.disengage(&fault(Fault::Locked), None));
+        }
+    }
+
+    #[test]
+    fn jitter_spreads_the_delays() {
+        let mut clutch = Clutch::new(HEARTBEAT, 0.5);
+        let delay = delay(clutch.disengage(&fault(Fault::Closed), None)).as_millis();
+        assert!((100..=300).contains(&delay), "{delay}");
+    }
+}

@@ -1,0 +1,308 @@
+//! The endpoint's configuration: `endpoint.toml`, written by
+//! `clutch-service provision`, and the few settings that are the endpoint's
+//! own. Reads one file and the environment; decides nothing else.
+
+use crate::executor::SandboxPolicy;
+use crate::exit::{Exit, Failure};
+use crate::inbox::Bounds;
+use clutch_common::id::EndpointId;
+use clutch_common::link::Terms;
+use serde::{Deserialize, Deserializer};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The most that `capture_limit` may be, in bytes: two streams of this size
+/// still fit a message whatever bytes they hold.
+const MAX_CAPTURE: usize = 1024 * 1024;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Who this endpoint is.
+    pub(crate) endpoint: Identity,
+    /// How to reach the broker, as the service chose it.
+    pub(crate) broker: Broker,
+    /// Where state is kept.
+    #[serde(default)]
+    pub(crate) state: State,
+    /// How many tasks are taken in advance.
+    #[serde(default)]
+    pub(crate) inbox: Inbox,
+    /// How tasks run.
+    #[serde(default)]
+    pub(crate) engine: Engine,
+    /// How the daemon stops.
+    #[serde(default)]
+    pub(crate) shutdown: Shutdown,
+}
+
+/// `[endpoint]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// The endpoint's id.
+    pub(crate) id: EndpointId,
+    /// Its name at the service.
+    pub(crate) name: String,
+}
+
+/// `[broker]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Broker {
+    /// Where the broker is, with user and password.
+    pub(crate) url: String,
+    /// Heartbeat of both connections.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) heartbeat: Duration,
+    /// How long the broker may block a connection.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) blocked_timeout: Duration,
+    /// The queue to take tasks from.
+    pub(crate) tasks_queue: String,
+    /// The exchange to publish results to.
+    pub(crate) results_exchange: String,
+    /// The routing key to publish results with.
+    pub(crate) results_key: String,
+    /// The lease to hold while consuming.
+    pub(crate) lease_queue: String,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("tasks_queue", &self.tasks_queue).finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// The terms of a connection.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms {
+            heartbeat: self.heartbeat,
+            blocked_timeout: self.blocked_timeout,
+            ..Terms::default()
+        }
+    }
+}
+
+/// `[state]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    /// The state folder.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// `[inbox]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Inbox {
+    /// Most tasks accepted and not finished.
+    pub(crate) max_tasks: usize,
+    /// Most memory they take, in bytes.
+    pub(crate) max_bytes: usize,
+    /// Most messages delivered and not acknowledged.
+    pub(crate) prefetch: u16,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { max_tasks: 1000, max_bytes: 16 * 1024 * 1024, prefetch: 64 }
+    }
+}
+
+impl Inbox {
+    /// The bounds of the inbox in memory.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { max_tasks: self.max_tasks, max_bytes: self.max_bytes }
+    }
+}
+
+/// `[engine]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Engine {
+    /// How many tasks run at once; the number of cores if absent.
+    pub(crate) slots: Option<usize>,
+    /// From TERM to KILL.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) grace: Duration,
+    /// Bytes kept of each of a task's output streams.
+    pub(crate) capture_limit: usize,
+    /// What becomes of a task's sandbox folder.
+    pub(crate) sandbox: SandboxPolicy,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            slots: None,
+            grace: Duration::from_secs(5),
+            capture_limit: 256 * 1024,
+            sandbox: SandboxPolicy::Remove,
+        }
+    }
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Shutdown {
+    /// How long running tasks may still take after the first signal.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) deadline: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30) }
+    }
+}
+
+/// What the command line sets over the file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// `--state`
+    pub(crate) state: Option<PathBuf>,
+    /// `--slots`
+    pub(crate) slots: Option<usize>,
+}
+
+impl Config {
+    /// Reads the file, lays `overrides` over it, and checks the whole.
+    ///
+    /// # Errors
+    /// With [`Exit::Config`], naming the file and what is wrong in it.
+    pub(crate) fn load(path: &Path, overrides: Overrides) -> Result<Self, Failure> {
+        let bad = |what: String| {
+            Failure::new(Exit::Config, format!("reading the configuration {}: {what}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            bad(format!("{error}; pass the file that `clutch-service provision` wrote with --config"))
+        })?;
+        let mut config = Self::parse(&text).map_err(&bad)?;
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
+        if mode & 0o077 != 0 {
+            tracing::warn!(
+                file = %path.display(),
+                "the configuration holds a password and others can read it: chmod 600 it"
+            );
+        }
+        config.state.path = overrides.state.or(config.state.path);
+        config.engine.slots = overrides.slots.or(config.engine.slots);
+        config.check().map_err(&bad)?;
+        Ok(config)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("inbox.max_tasks", self.inbox.max_tasks),
+            ("inbox.max_bytes", self.inbox.max_bytes),
+            ("inbox.prefetch", usize::from(self.inbox.prefetch)),
+            ("engine.slots", self.slots()),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(format!("{key} is 0: it has to be at least 1"));
+            }
+        }
+        if self.engine.capture_limit > MAX_CAPTURE {
+            return Err(format!(
+                "engine.capture_limit is {}: at most {MAX_CAPTURE} fits a message",
+                self.engine.capture_limit
+            ));
+        }
+        let seconds = self.broker.heartbeat.as_secs();
+        if seconds == 0 || seconds > u64::from(u16::MAX) {
+            return Err("broker.heartbeat has to be between 1s and 65535s".to_owned());
+        }
+        Ok(())
+    }
+
+    /// How many tasks run at once.
+    pub(crate) fn slots(&self) -> usize {
+        self.engine.slots.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        })
+    }
+
+    /// The state folder: as configured, else below `$XDG_STATE_HOME`, else
+    /// below `~/.local/state`.
+    ///
+    /// # Errors
+    /// With [`Exit::Config`] when there is no home folder to put it in.
+    pub(crate) fn state_path(&self) -> Result<PathBuf, Failure> {
+        let below_home = || {
+            let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+            let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
+            state.or(home).map(|base| base.join("clutch/endpoints").join(self.endpoint.id.to_string()))
+        };
+        self.state.path.clone().or_else(below_home).ok_or_else(|| {
+            let message = "finding the state folder: neither state.path, XDG_STATE_HOME nor HOME \
+                           is set; pass --state DIR";
+            Failure::new(Exit::Config, message)
+        })
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!("'{text}' is not a duration such as 10s or 5m: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+[endpoint]
+id = "01890a5d-ac96-774b-bcce-b302099a8057"
+name = "lab"
+[broker]
+url = "amqp://user:secret@host:5672/v"
+heartbeat = "10s"
+blocked_timeout = "1m"
+tasks_queue = "q"
+results_exchange = "results"
+results_key = "k"
+lease_queue = "l"
+"#;
+
+    fn error(extra: &str) -> String {
+        let parsed = Config::parse(&format!("{FILE}\n{extra}"));
+        parsed.and_then(|config| config.check()).unwrap_err()
+    }
+
+    #[test]
+    fn what_provision_writes_is_enough() {
+        let config = Config::parse(FILE).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.broker.terms().heartbeat, Duration::from_secs(10));
+        assert_eq!(config.broker.terms().blocked_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        assert!(error("[inbox]\nmax_taks = 3").contains("max_taks"));
+        assert!(error("[inbox]\nmax_tasks = 0").contains("inbox.max_tasks"));
+        assert!(error("[inbox]\nprefetch = 0").contains("inbox.prefetch"));
+        assert!(error("[engine]\nslots = 0").contains("engine.slots"));
+        assert!(error("[engine]\ngrace = \"5 parsecs\"").contains("5 parsecs"));
+        assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
+        assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
+    }
+
+    #[test]
+    fn the_password_stays_out_of_debug_output() {
+        let config = Config::parse(FILE).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,161 @@
+//! The daemon: opens what it needs, starts its parts, and stops them in order.
+//!
+//! Starting after a crash is ordinary running: the disk says what is pending.
+//! Stopping goes intake, engine, outbox, link. A part that ends early stops
+//! the daemon with a code that makes a supervisor restart it.
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::executor::process::{ProcessConfig, ProcessExecutor};
+use crate::exit::{Exit, Failure};
+use crate::inbox::Inbox;
+use crate::journal::{self, JournalConfig, OpenError, Recovered};
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::session::Link;
+use crate::shutdown::{Shutdown, Signals};
+use clutch_common::link::{self, Destination, InletOptions};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// Free disk space below which nothing new is accepted, in bytes.
+const DISK_RESERVE: u64 = 64 * 1024 * 1024;
+/// How many finished tasks are remembered, to absorb late redeliveries.
+const SEEN: usize = 1_000_000;
+
+/// A part of the daemon that runs until it is told to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    Engine,
+    Link,
+}
+
+/// Runs the endpoint until a signal stops it.
+///
+/// # Errors
+/// When it cannot start, or a part of it failed.
+pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+    let signals = Signals::install()?;
+    let transport = link::transport(&config.broker.url, &config.broker.terms())
+        .map_err(|error| Failure::new(Exit::Config, format!("reading broker.url: {error}")))?;
+    let ledger = open(&config).await?;
+    let executor = executor(&config, &ledger).await?;
+    let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
+
+    let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
+    let link = Link {
+        transport,
+        ledger: Arc::clone(&ledger),
+        inlet: InletOptions {
+            queue: config.broker.tasks_queue.clone(),
+            prefetch: config.inbox.prefetch,
+            lease: Some(config.broker.lease_queue.clone()),
+        },
+        results: Destination {
+            exchange: config.broker.results_exchange.clone(),
+            routing_key: config.broker.results_key.clone(),
+        },
+        name: Link::connection_name(config.endpoint.id, Uuid::new_v4()),
+        heartbeat: config.broker.heartbeat,
+        intake: shutdown.intake.clone(),
+        drain: shutdown.drain.clone(),
+    };
+    let mut parts = JoinSet::new();
+    let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
+    parts.spawn(async move {
+        let ended = engine.run(intake, kill).await;
+        (Part::Engine, ended.map_err(|error| Failure::new(Exit::Internal, error.to_string())))
+    });
+    parts.spawn(async move { (Part::Link, link.run().await) });
+
+    let outcome = supervise(&mut parts, shutdown, signals).await;
+    parts.shutdown().await;
+    ledger.journal.clone().close().await;
+    tracing::info!(
+        waiting = ledger.inbox.waiting(),
+        undelivered = ledger.undelivered(),
+        "stopped"
+    );
+    outcome
+}
+
+async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
+    let path = config.state_path()?;
+    let journal_config = JournalConfig {
+        path: path.clone(),
+        endpoint_id: config.endpoint.id,
+        reserve_bytes: DISK_RESERVE,
+        seen_max: SEEN,
+    };
+    let opened = tokio::task::spawn_blocking(move || journal::open(journal_config)).await;
+    let (journal, recovered): (_, Recovered) = opened
+        .map_err(|error| Failure::new(Exit::Internal, format!("opening the state folder: {error}")))?
+        .map_err(|error: OpenError| Failure::new(Exit::State, error.to_string()))?;
+    tracing::info!(
+        endpoint = %config.endpoint.id,
+        name = config.endpoint.name,
+        state = %path.display(),
+        slots = config.slots(),
+        tasks = recovered.tasks.len(),
+        results = recovered.outbox,
+        "starting"
+    );
+    let ledger = Ledger::new(
+        journal,
+        Inbox::new(config.inbox.bounds()),
+        Outbox::new(recovered.next_out),
+        config.endpoint.id,
+        recovered.state_id,
+        recovered.outbox,
+    );
+    ledger.restore(recovered.tasks);
+    Ok(Arc::new(ledger))
+}
+
+async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecutor>, Failure> {
+    let process_config = ProcessConfig {
+        grace: config.engine.grace,
+        capture_limit: config.engine.capture_limit,
+        sandbox: config.engine.sandbox,
+        sandbox_root: config.state_path()?.join("sandbox"),
+        endpoint_id: ledger.endpoint_id,
+        state_id: ledger.state_id,
+    };
+    let executor = ProcessExecutor::new(process_config)
+        .map_err(|error| Failure::new(Exit::Internal, format!("preparing to run tasks: {error}")))?;
+    executor.sweep_stale().await;
+    Ok(Arc::new(executor))
+}
+
+/// Waits for the parts, and stops them in order.
+async fn supervise(
+    parts: &mut JoinSet<(Part, Result<(), Failure>)>,
+    mut shutdown: Shutdown,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let mut outcome = Ok(());
+    loop {
+        tokio::select! {
+            ended = parts.join_next() => match ended {
+                None => return outcome,
+                Some(Ok((Part::Engine, Ok(())))) => shutdown.engine_ended(),
+                Some(Ok((Part::Link, Ok(())))) => return outcome,
+                Some(Ok((part, Err(failure)))) => {
+                    outcome = outcome.and(Err(failure));
+                    match part {
+                        Part::Engine => shutdown.engine_ended(),
+                        Part::Link => shutdown.begin(),
+                    }
+                }
+                Some(Err(panic)) => {
+                    let message = format!("a part of the daemon ended in a panic: {panic}");
+                    outcome = outcome.and(Err(Failure::new(Exit::Internal, message)));
+                    shutdown.begin();
+                }
+            },
+            () = signals.next() => shutdown.signalled(),
+            () = shutdown.due() => if shutdown.escalate() { return outcome },
+        }
+    }
+}

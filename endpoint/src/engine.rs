@@ -1,0 +1,134 @@
+//! The engine: decides which task runs when, how many at once, and records
+//! what became of each. Keeps turning whatever the link does.
+//!
+//! Promises: at most `slots` tasks run; tasks start in the order they were
+//! accepted; a task that must not run again is marked as started on disk
+//! before its process starts.
+
+use crate::executor::{Ended, Executor, Report};
+use crate::inbox::Held;
+use crate::journal::{Commit, JournalError};
+use crate::ledger::Ledger;
+use clutch_common::clock::now_ms;
+use clutch_common::result::{Outcome, TaskResult};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use std::sync::Arc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Why the engine ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] JournalError),
+    /// A run of a task panicked.
+    #[error("running a task ended in a panic: {0}")]
+    Panic(#[from] JoinError),
+}
+
+/// Runs tasks from the ledger's inbox.
+pub(crate) struct Engine {
+    /// Where tasks come from and results go.
+    pub(crate) ledger: Arc<Ledger>,
+    /// What runs them.
+    pub(crate) executor: Arc<dyn Executor>,
+    /// How many run at once.
+    pub(crate) slots: usize,
+}
+
+impl Engine {
+    /// Runs tasks until `intake` is cancelled and those that run have ended.
+    /// Cancelling `kill` stops those at once; they stay in the inbox.
+    ///
+    /// # Errors
+    /// When the disk failed, or a run panicked.
+    pub(crate) async fn run(
+        self,
+        intake: CancellationToken,
+        kill: CancellationToken,
+    ) -> Result<(), EngineError> {
+        let mut running: JoinSet<Result<Option<Commit>, JournalError>> = JoinSet::new();
+        let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
+        loop {
+            let stopped = intake.is_cancelled();
+            if !stopped {
+                self.start(&mut running, &kill);
+            }
+            if stopped && running.is_empty() && commits.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(ended) = running.join_next(), if !running.is_empty() => {
+                    commits.extend(ended??);
+                }
+                Some(committed) = commits.next(), if !commits.is_empty() => committed?,
+                () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
+                () = intake.cancelled(), if !stopped => (),
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        running: &mut JoinSet<Result<Option<Commit>, JournalError>>,
+        kill: &CancellationToken,
+    ) {
+        while running.len() < self.slots {
+            let Some(held) = self.ledger.inbox.take() else { return };
+            let ledger = Arc::clone(&self.ledger);
+            let executor = Arc::clone(&self.executor);
+            running.spawn(run_one(ledger, executor, held, kill.clone()));
+        }
+    }
+}
+
+/// Brings one task to its end. `None`: it was stopped, and stays in the inbox.
+async fn run_one(
+    ledger: Arc<Ledger>,
+    executor: Arc<dyn Executor>,
+    held: Held,
+    kill: CancellationToken,
+) -> Result<Option<Commit>, JournalError> {
+    let attempt = held.task.attempt();
+    let result = if held.started && !held.task.rerun {
+        let reason = "the endpoint stopped while the task ran, and it must not run again";
+        ledger.not_run(attempt, Outcome::Interrupted, reason.to_owned())
+    } else if held.task.expired(now_ms()) {
+        ledger.not_run(attempt, Outcome::Expired, "it expired before a slot was free".to_owned())
+    } else {
+        if !held.task.rerun {
+            ledger.journal.start(held.seq).await?.await?;
+        }
+        match executor.run(&held.task, kill).await {
+            Ended::Finished(report) => result(&ledger, &held, report),
+            Ended::Stopped => {
+                tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
+                return Ok(None);
+            }
+        }
+    };
+    tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
+    ledger.finish(&held, result).await.map(Some)
+}
+
+fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
+    TaskResult {
+        task_id: held.task.id,
+        attempt: held.task.attempt,
+        outcome: report.outcome,
+        exit_code: report.exit_code,
+        signal: report.signal,
+        reason: report.reason,
+        stdout: report.stdout.bytes.into(),
+        stdout_omitted: report.stdout.omitted,
+        stderr: report.stderr.bytes.into(),
+        stderr_omitted: report.stderr.omitted,
+        started_at_ms: report.started_at_ms,
+        ended_at_ms: report.ended_at_ms,
+        cpu_ms: report.cpu_ms,
+        peak_memory_bytes: report.peak_memory_bytes,
+        endpoint_id: ledger.endpoint_id,
+        state_id: Some(ledger.state_id),
+    }
+}

@@ -1,0 +1,36 @@
+//! Exit codes, after sysexits(3), so that systemd and scripts can tell what a
+//! restart would help against. Pure.
+
+/// Why the daemon ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// Stopped as asked.
+    Ok = 0,
+    /// The broker lacks what the endpoint needs.
+    Unavailable = 69,
+    /// A fault of our own.
+    Internal = 70,
+    /// The state folder cannot be used.
+    State = 73,
+    /// The broker refuses us, or another instance holds the lease.
+    Refused = 77,
+    /// The configuration cannot be used.
+    Config = 78,
+}
+
+/// An error with the exit code that goes with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// The code to exit with.
+    pub(crate) exit: Exit,
+    /// What was being done, what went wrong, what to do next.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A failure that exits with `exit`.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+}

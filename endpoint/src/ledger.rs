@@ -1,0 +1,139 @@
+//! What is pending at this endpoint: on disk ([`Journal`]) and the part of it
+//! that is in memory ([`Inbox`], [`Outbox`]), kept in step.
+//!
+//! Every method changes memory at once and hands back a [`Commit`] that
+//! resolves when the disk has it. Who needs durability waits for the commit;
+//! nobody else does.
+
+use crate::inbox::{Held, Inbox};
+use crate::journal::{Accepted, Commit, Finished, Journal, JournalError, OutSeq};
+use crate::outbox::Outbox;
+use clutch_common::clock::now_ms;
+use clutch_common::id::{Attempt, EndpointId, StateId};
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::Task;
+use clutch_common::wire;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The endpoint's pending work; shared by subscriber, engine and publisher.
+pub(crate) struct Ledger {
+    /// The durable record.
+    pub(crate) journal: Journal,
+    /// Tasks accepted and not finished.
+    pub(crate) inbox: Inbox,
+    /// The newest results.
+    pub(crate) outbox: Outbox,
+    /// Whose ledger it is.
+    pub(crate) endpoint_id: EndpointId,
+    /// On which disk.
+    pub(crate) state_id: StateId,
+    undelivered: AtomicU64,
+}
+
+impl Ledger {
+    /// A ledger over an open journal that holds `undelivered` results.
+    pub(crate) fn new(
+        journal: Journal,
+        inbox: Inbox,
+        outbox: Outbox,
+        endpoint_id: EndpointId,
+        state_id: StateId,
+        undelivered: u64,
+    ) -> Self {
+        Self {
+            journal,
+            inbox,
+            outbox,
+            endpoint_id,
+            state_id,
+            undelivered: AtomicU64::new(undelivered),
+        }
+    }
+
+    /// How many results the broker has not confirmed.
+    pub(crate) fn undelivered(&self) -> u64 {
+        self.undelivered.load(Ordering::Relaxed)
+    }
+
+    /// Puts back what an earlier life of the daemon left.
+    pub(crate) fn restore(&self, tasks: Vec<Accepted>) {
+        self.inbox.put(tasks.into_iter().map(|accepted| Held {
+            seq: accepted.seq,
+            task: Arc::new(accepted.task),
+            started: accepted.started,
+        }));
+    }
+
+    /// Whether this attempt, or a later one at the same task, was accepted
+    /// before, be it long finished.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) fn knows(&self, attempt: Attempt) -> Result<bool, JournalError> {
+        let seen = self.journal.seen(attempt.task_id)?;
+        Ok(seen.is_some_and(|highest| highest >= attempt.attempt))
+    }
+
+    /// Accepts tasks, which may start at once. An empty list gives a commit
+    /// that covers everything accepted before.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
+        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
+        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
+        self.inbox
+            .put(seqs.into_iter().zip(tasks).map(|(seq, task)| Held { seq, task, started: false }));
+        Ok(commit)
+    }
+
+    /// Records why a task was not accepted, as its result.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn reject(&self, attempt: Attempt, reason: String) -> Result<Commit, JournalError> {
+        self.record(None, self.not_run(attempt, Outcome::Rejected, reason)).await
+    }
+
+    /// Replaces an accepted task by its result.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn finish(&self, held: &Held, result: TaskResult) -> Result<Commit, JournalError> {
+        let commit = self.record(Some(held), result).await?;
+        self.inbox.free(&held.task);
+        Ok(commit)
+    }
+
+    /// A result of a task that did not run here.
+    pub(crate) fn not_run(&self, attempt: Attempt, outcome: Outcome, reason: String) -> TaskResult {
+        TaskResult::not_run(attempt, outcome, reason, self.endpoint_id, now_ms())
+    }
+
+    /// Forgets results that the broker has confirmed.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Commit, JournalError> {
+        self.undelivered.fetch_sub(records.len() as u64, Ordering::Relaxed);
+        self.journal.release(records).await
+    }
+
+    async fn record(
+        &self,
+        held: Option<&Held>,
+        mut result: TaskResult,
+    ) -> Result<Commit, JournalError> {
+        result.state_id = Some(self.state_id);
+        let finished = Arc::new(Finished {
+            attempt: result.attempt(),
+            bytes: wire::encode_result(&result),
+        });
+        let inbox = held.map(|held| held.seq);
+        self.undelivered.fetch_add(1, Ordering::Relaxed);
+        let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
+        self.outbox.put(seq, finished);
+        Ok(commit)
+    }
+}

@@ -1,0 +1,178 @@
+//! The outbox in memory: the newest results, so that a result can leave before
+//! its record is on disk. Pure state behind a lock.
+//!
+//! The disk holds every result until it is released; this holds a bounded run
+//! of the newest ones, without gaps. A publisher that is behind that run reads
+//! from disk until it has caught up.
+
+use crate::journal::{Finished, OutSeq};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// How many of the newest results are kept in memory.
+const MAX_RECORDS: usize = 1024;
+/// How many bytes of them.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where the publisher finds the next records.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Next {
+    /// Here.
+    Fresh(Vec<(OutSeq, Arc<Finished>)>),
+    /// On disk; when the disk has none either, all before this one are released.
+    Disk(OutSeq),
+    /// There are none.
+    None,
+}
+
+struct State {
+    fresh: VecDeque<(OutSeq, Arc<Finished>)>,
+    bytes: usize,
+    free: OutSeq,
+}
+
+/// The outbox; shared by engine and subscriber (put), and publisher (takes).
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+}
+
+impl Outbox {
+    /// An outbox whose first free name is `free`; all before are on disk or
+    /// released.
+    pub(crate) fn new(free: OutSeq) -> Self {
+        Self {
+            state: Mutex::new(State { fresh: VecDeque::new(), bytes: 0, free }),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Adds a result; they may come slightly out of order.
+    pub(crate) fn put(&self, seq: OutSeq, result: Arc<Finished>) {
+        let mut state = self.lock();
+        state.bytes += result.bytes.len();
+        let at = state.fresh.partition_point(|(other, _)| *other < seq);
+        state.fresh.insert(at, (seq, result));
+        state.free = state.free.max(OutSeq(seq.0 + 1));
+        while state.fresh.len() > MAX_RECORDS || state.bytes > MAX_BYTES {
+            state.drop_oldest();
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// The records from `next` on: at most `max_records`, at most `max_bytes`
+    /// unless the first alone is larger.
+    pub(crate) fn from(&self, next: OutSeq, max_records: usize, max_bytes: usize) -> Next {
+        let mut state = self.lock();
+        while state.fresh.front().is_some_and(|(seq, _)| *seq < next) {
+            state.drop_oldest();
+        }
+        let mut expected = next.0;
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        while let Some((seq, result)) = state.fresh.get(taken.len()) {
+            bytes += result.bytes.len();
+            let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
+            if seq.0 != expected || full {
+                break;
+            }
+            taken.push((*seq, Arc::clone(result)));
+            expected += 1;
+        }
+        if !taken.is_empty() {
+            Next::Fresh(taken)
+        } else if next >= state.free {
+            Next::None
+        } else {
+            Next::Disk(state.fresh.front().map_or(state.free, |(seq, _)| *seq))
+        }
+    }
+
+    /// Waits until a result may have been put since the last look.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn drop_oldest(&mut self) {
+        if let Some((_, result)) = self.fresh.pop_front() {
+            self.bytes -= result.bytes.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::id::{Attempt, TaskId};
+
+    fn result(size: usize) -> Arc<Finished> {
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        Arc::new(Finished { attempt, bytes: vec![0; size] })
+    }
+
+    fn seqs(next: Next) -> Vec<u64> {
+        match next {
+            Next::Fresh(records) => records.iter().map(|(seq, _)| seq.0).collect(),
+            Next::Disk(_) | Next::None => panic!("not fresh: {next:?}"),
+        }
+    }
+
+    #[test]
+    fn a_publisher_that_keeps_up_is_served_from_memory() {
+        let outbox = Outbox::new(OutSeq(0));
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::None);
+        outbox.put(OutSeq(1), result(1));
+        outbox.put(OutSeq(0), result(1));
+        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0, 1]);
+        assert_eq!(outbox.from(OutSeq(2), 10, 1000), Next::None);
+    }
+
+    #[test]
+    fn a_publisher_that_is_behind_reads_the_disk_up_to_what_memory_holds() {
+        let outbox = Outbox::new(OutSeq(7));
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(7)));
+        outbox.put(OutSeq(7), result(1));
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(7)));
+        assert_eq!(seqs(outbox.from(OutSeq(7), 10, 1000)), [7]);
+    }
+
+    #[test]
+    fn a_gap_is_never_jumped_over() {
+        let outbox = Outbox::new(OutSeq(0));
+        outbox.put(OutSeq(0), result(1));
+        outbox.put(OutSeq(2), result(1));
+        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
+        assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::Disk(OutSeq(2)));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_overflow_is_left_to_the_disk() {
+        let outbox = Outbox::new(OutSeq(0));
+        let count = MAX_RECORDS as u64 + 5;
+        for seq in 0..count {
+            outbox.put(OutSeq(seq), result(1));
+        }
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(5)));
+        outbox.put(OutSeq(count), result(MAX_BYTES + 1));
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(count + 1)));
+    }
+
+    #[test]
+    fn a_take_is_bounded_by_number_and_bytes_but_never_empty() {
+        let outbox = Outbox::new(OutSeq(0));
+        for seq in 0..5 {
+            outbox.put(OutSeq(seq), result(100));
+        }
+        assert_eq!(seqs(outbox.from(OutSeq(0), 2, 1000)), [0, 1]);
+        assert_eq!(seqs(outbox.from(OutSeq(0), 9, 250)), [0, 1]);
+        assert_eq!(seqs(outbox.from(OutSeq(0), 9, 10)), [0]);
+    }
+}

@@ -1,0 +1,160 @@
+//! The ResultsQueuePublisher: sends every result in the outbox and releases it
+//! once the broker's confirm is certain.
+//!
+//! Promises: a record leaves the outbox only after a confirm that cannot be
+//! another message's; results go out in the order tasks finished; what was in
+//! flight when a link broke is sent again on the next one. Several results
+//! share a message when several wait.
+
+use crate::journal::{Commit, Finished, OutSeq};
+use crate::ledger::Ledger;
+use crate::outbox::Next;
+use crate::session::Halt;
+use clutch_common::clock::now_ms;
+use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
+use clutch_common::wire;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Most messages open at once (sent, not confirmed).
+const WINDOW: usize = 256;
+/// Most bytes of results open at once, one message more or less.
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Most results in one message.
+const PACK: usize = 100;
+/// Most bytes of results in one message, unless one result alone is larger.
+const PACK_BYTES: usize = 128 * 1024;
+
+type Records = Vec<(OutSeq, Arc<Finished>)>;
+
+/// One link's publishing half.
+pub(crate) struct Publisher<'a> {
+    outlet: &'a mut dyn Outlet,
+    ledger: &'a Ledger,
+    destination: &'a Destination,
+    next: OutSeq,
+    open: HashMap<Ticket, Records>,
+    open_bytes: usize,
+    again: Vec<Records>,
+    releases: FuturesUnordered<Commit>,
+}
+
+impl<'a> Publisher<'a> {
+    /// A publisher that starts with the oldest result that is not released.
+    pub(crate) fn new(
+        outlet: &'a mut dyn Outlet,
+        ledger: &'a Ledger,
+        destination: &'a Destination,
+    ) -> Self {
+        Self {
+            outlet,
+            ledger,
+            destination,
+            next: OutSeq(0),
+            open: HashMap::new(),
+            open_bytes: 0,
+            again: Vec::new(),
+            releases: FuturesUnordered::new(),
+        }
+    }
+
+    /// Publishes until `drain` is cancelled and nothing is pending.
+    ///
+    /// # Errors
+    /// The fault that ended the link, or the disk's failure.
+    pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), Halt> {
+        loop {
+            let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
+            if room && let Some(records) = self.take().await? {
+                self.send(records).await?;
+                continue;
+            }
+            let draining = drain.is_cancelled();
+            if draining && room && self.open.is_empty() && self.releases.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                settled = self.outlet.settled() => self.settle(settled?).await?,
+                Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
+                () = self.ledger.outbox.filled(), if room => (),
+                () = drain.cancelled(), if !draining => (),
+            }
+        }
+    }
+
+    /// The next records to send, which count as sent from then on.
+    async fn take(&mut self) -> Result<Option<Records>, Halt> {
+        if let Some(records) = self.again.pop() {
+            return Ok(Some(records));
+        }
+        loop {
+            let records = match self.ledger.outbox.from(self.next, PACK, PACK_BYTES) {
+                Next::None => return Ok(None),
+                Next::Fresh(records) => records,
+                Next::Disk(limit) => {
+                    let page = self.ledger.journal.outbox(self.next, PACK, PACK_BYTES).await?;
+                    if page.is_empty() {
+                        self.next = self.next.max(limit);
+                    }
+                    page
+                }
+            };
+            if let Some((last, _)) = records.last() {
+                self.next = OutSeq(last.0 + 1);
+                return Ok(Some(records));
+            }
+        }
+    }
+
+    async fn send(&mut self, records: Records) -> Result<(), Fault> {
+        let bodies: Vec<&[u8]> =
+            records.iter().map(|(_, finished)| finished.bytes.as_slice()).collect();
+        let message = Message {
+            message_id: Some(Uuid::new_v4().to_string()),
+            correlation_id: match records.as_slice() {
+                [(_, only)] => Some(only.attempt.task_id.to_string()),
+                _ => None,
+            },
+            kind: Some(wire::RESULTS_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::pack_results(self.ledger.endpoint_id, &bodies),
+        };
+        let ticket = self.outlet.publish(self.destination, message).await?;
+        self.open_bytes += size(&records);
+        self.open.insert(ticket, records);
+        Ok(())
+    }
+
+    async fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
+        let mut confirmed = Vec::new();
+        for (ticket, settlement) in settled {
+            let Some(records) = self.open.remove(&ticket) else { continue };
+            self.open_bytes -= size(&records);
+            match settlement {
+                Settlement::Confirmed => confirmed.extend(records.iter().map(|(seq, _)| *seq)),
+                Settlement::Doubt => self.again.push(records),
+                Settlement::Returned(reason) => {
+                    let what = format!("no queue takes results ({reason})");
+                    return Err(Fault::Missing(what).into());
+                }
+                Settlement::Refused => {
+                    return Err(Fault::Rejected("the results queue is full".to_owned()).into());
+                }
+            }
+        }
+        if !confirmed.is_empty() {
+            self.releases.push(self.ledger.release(confirmed).await?);
+        }
+        Ok(())
+    }
+}
+
+fn size(records: &Records) -> usize {
+    records.iter().map(|(_, finished)| finished.bytes.len()).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The publisher against a real disk queue and a fake link.
+
+use super::*;
+use crate::testing;
+use clutch_common::id::TaskId;
+use clutch_common::result::Outcome;
+use std::time::Duration;
+
+/// Finishes `count` tasks in a ledger; their ids, in order.
+async fn finish(ledger: &Ledger, count: usize) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let task = testing::task();
+        ledger.accept(vec![task]).await.unwrap();
+        let held = ledger.inbox.take().unwrap();
+        let result = ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
+        ledger.finish(&held, result).await.unwrap().await.unwrap();
+        ids.push(held.task.id);
+    }
+    ids
+}
+
+/// Publishes until all is delivered, with the broker settling by `script`;
+/// what was published.
+async fn publish(
+    ledger: &Ledger,
+    script: impl IntoIterator<Item = Settlement>,
+) -> (Result<(), Halt>, Vec<Vec<TaskId>>) {
+    let (mut outlet, mut messages) = testing::outlet(script);
+    let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
+    let drain = CancellationToken::new();
+    drain.cancel();
+    let publishing = Publisher::new(&mut outlet, ledger, &destination).publish(&drain);
+    let outcome = tokio::time::timeout(Duration::from_secs(20), publishing).await.unwrap();
+    let mut published = Vec::new();
+    while let Ok(results) = messages.try_recv() {
+        published.push(results.iter().map(|result| result.task_id).collect());
+    }
+    (outcome, published)
+}
+
+#[tokio::test]
+async fn every_result_is_published_in_order_and_released() {
+    let (_disk, ledger) = testing::ledger(10_000);
+    let ids = finish(&ledger, 250).await;
+    let (outcome, published) = publish(&ledger, []).await;
+    assert!(outcome.is_ok());
+    assert_eq!(published.concat(), ids);
+    assert!(published.iter().all(|pack| pack.len() <= PACK));
+    assert_eq!(testing::results_on_disk(&ledger).await, []);
+    assert_eq!(ledger.undelivered(), 0);
+}
+
+#[tokio::test]
+async fn a_backlog_larger_than_memory_comes_from_disk_without_gaps() {
+    let (disk, ledger) = testing::ledger(10_000);
+    let ids = finish(&ledger, 300).await;
+    ledger.journal.clone().close().await;
+    drop(ledger);
+    let ledger = testing::ledger_on(&disk, 10_000);
+    let newer = finish(&ledger, 20).await;
+    let (outcome, published) = publish(&ledger, []).await;
+    assert!(outcome.is_ok());
+    assert_eq!(published.concat(), [ids, newer].concat());
+}
+
+#[tokio::test]
+async fn what_is_in_doubt_is_sent_again_before_it_is_released() {
+    let (_disk, ledger) = testing::ledger(10_000);
+    let ids = finish(&ledger, 1).await;
+    let (outcome, published) = publish(&ledger, [Settlement::Doubt, Settlement::Doubt]).await;
+    assert!(outcome.is_ok());
+    assert_eq!(published, vec![ids.clone(), ids.clone(), ids]);
+    assert_eq!(testing::results_on_disk(&ledger).await, []);
+}
+
+#[tokio::test]
+async fn what_is_returned_or_refused_stays_and_is_a_fault() {
+    for (settlement, expected) in [
+        (Settlement::Returned("NO_ROUTE".into()), "NO_ROUTE"),
+        (Settlement::Refused, "results queue is full"),
+    ] {
+        let (_disk, ledger) = testing::ledger(10_000);
+        let ids = finish(&ledger, 1).await;
+        let (outcome, _) = publish(&ledger, [settlement]).await;
+        let halt = outcome.unwrap_err().to_string();
+        assert!(halt.contains(expected), "{halt}");
+        let kept: Vec<TaskId> =
+            testing::results_on_disk(&ledger).await.iter().map(|result| result.task_id).collect();
+        assert_eq!(kept, ids);
+        let (outcome, published) = publish(&ledger, []).await;
+        assert!(outcome.is_ok());
+        assert_eq!(published.concat(), ids, "the next session sends it again");
+    }
+}

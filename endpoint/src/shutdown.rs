@@ -1,0 +1,192 @@
+//! How the daemon stops: signals in, three tokens and a deadline out.
+//!
+//! | event | effect |
+//! |---|---|
+//! | first TERM or INT | no more tasks are read or started; running ones may finish |
+//! | second, or the deadline | running tasks are stopped, and stay in the inbox |
+//! | engine ended | results go out for as long as [`FLUSH`] |
+//! | third | exit at once, as `kill -9` would |
+
+use crate::exit::{Exit, Failure};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long results may still be delivered once no task runs. What is left
+/// goes out at the next start.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// The signals that stop a daemon.
+pub(crate) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Takes over TERM and INT.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn install() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Internal, format!("installing a signal handler: {error}"))
+            })
+        };
+        Ok(Self { term: take(SignalKind::terminate())?, int: take(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => (),
+            _ = self.int.recv() => (),
+        }
+    }
+}
+
+/// How far stopping has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Running,
+    Finishing,
+    Killing,
+    Flushing,
+}
+
+/// The tokens the parts listen to, and what moves them.
+pub(crate) struct Shutdown {
+    /// Cancelled: read and start no more tasks.
+    pub(crate) intake: CancellationToken,
+    /// Cancelled: stop running tasks.
+    pub(crate) kill: CancellationToken,
+    /// Cancelled: end the link once all is delivered.
+    pub(crate) drain: CancellationToken,
+    stage: Stage,
+    deadline: Duration,
+    grace: Duration,
+    due_at: Option<Instant>,
+}
+
+impl Shutdown {
+    /// Nothing stopped yet; running tasks will have `deadline` to finish, and
+    /// `grace` from TERM to KILL after it.
+    pub(crate) fn new(deadline: Duration, grace: Duration) -> Self {
+        Self {
+            intake: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            stage: Stage::Running,
+            deadline,
+            grace,
+            due_at: None,
+        }
+    }
+
+    /// A signal came.
+    pub(crate) fn signalled(&mut self) {
+        match self.stage {
+            Stage::Running => {
+                tracing::info!(
+                    deadline = %humantime::format_duration(self.deadline),
+                    "stopping: running tasks may finish; a second signal stops them"
+                );
+                self.begin();
+            }
+            Stage::Finishing => {
+                tracing::info!("stopping running tasks; a third signal exits at once");
+                self.escalate();
+            }
+            Stage::Killing | Stage::Flushing => {
+                tracing::warn!("exiting at once; what is pending stays on disk");
+                std::process::exit(Exit::Ok as i32);
+            }
+        }
+    }
+
+    /// Stops intake, and gives running tasks until the deadline.
+    pub(crate) fn begin(&mut self) {
+        if self.stage == Stage::Running {
+            self.stage = Stage::Finishing;
+            self.intake.cancel();
+            self.due_at = Some(Instant::now() + self.deadline);
+        }
+    }
+
+    /// No task runs any more: deliver what there is.
+    pub(crate) fn engine_ended(&mut self) {
+        self.begin();
+        self.stage = Stage::Flushing;
+        self.drain.cancel();
+        self.due_at = Some(Instant::now() + FLUSH);
+    }
+
+    /// Waits for the current deadline; for ever when there is none.
+    pub(crate) async fn due(&self) {
+        match self.due_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The deadline passed. True when there is nothing left to wait for.
+    pub(crate) fn escalate(&mut self) -> bool {
+        match self.stage {
+            Stage::Running => false,
+            Stage::Finishing => {
+                self.stage = Stage::Killing;
+                self.kill.cancel();
+                self.due_at = Some(Instant::now() + self.grace + FLUSH);
+                false
+            }
+            Stage::Killing | Stage::Flushing => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(shutdown: &Shutdown) -> (bool, bool, bool) {
+        (
+            shutdown.intake.is_cancelled(),
+            shutdown.kill.is_cancelled(),
+            shutdown.drain.is_cancelled(),
+        )
+    }
+
+    #[test]
+    fn the_first_signal_stops_intake_and_the_second_the_tasks() {
+        let mut shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
+        assert_eq!(state(&shutdown), (false, false, false));
+        shutdown.signalled();
+        assert_eq!(state(&shutdown), (true, false, false));
+        shutdown.signalled();
+        assert_eq!(state(&shutdown), (true, true, false));
+        shutdown.engine_ended();
+        assert_eq!(state(&shutdown), (true, true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_does_what_a_second_signal_does() {
+        let mut shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
+        shutdown.signalled();
+        let begun = Instant::now();
+        shutdown.due().await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(30));
+        assert!(!shutdown.escalate());
+        assert_eq!(state(&shutdown), (true, true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delivering_what_is_left_ends_after_a_while() {
+        let mut shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
+        shutdown.engine_ended();
+        let begun = Instant::now();
+        shutdown.due().await;
+        assert_eq!(begun.elapsed(), FLUSH);
+        assert!(shutdown.escalate());
+    }
+}

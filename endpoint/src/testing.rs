@@ -1,0 +1,171 @@
+//! Fakes for unit tests: a ledger on a disk of its own, and both ends of a
+//! link whose broker side is the test.
+
+use crate::inbox::{Bounds, Inbox};
+use crate::journal::{self, Finished, JournalConfig, OutSeq};
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use async_trait::async_trait;
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::link::{
+    Delivery, Destination, Fault, Inlet, Message, Outlet, Settlement, Tag, Ticket,
+};
+use clutch_common::result::TaskResult;
+use clutch_common::task::{Process, Task};
+use clutch_common::wire;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+/// A ledger on an empty disk.
+pub(crate) fn ledger(max_tasks: usize) -> (TempDir, Arc<Ledger>) {
+    let disk = tempfile::tempdir().unwrap();
+    let ledger = ledger_on(&disk, max_tasks);
+    (disk, ledger)
+}
+
+/// A ledger on a disk that may hold something.
+pub(crate) fn ledger_on(disk: &TempDir, max_tasks: usize) -> Arc<Ledger> {
+    let endpoint_id = EndpointId(uuid::Uuid::nil());
+    let config = JournalConfig {
+        path: disk.path().join("state"),
+        endpoint_id,
+        reserve_bytes: 0,
+        seen_max: 1000,
+    };
+    let (journal, recovered) = journal::open(config).unwrap();
+    let ledger = Ledger::new(
+        journal,
+        Inbox::new(Bounds { max_tasks, max_bytes: 1 << 20 }),
+        Outbox::new(recovered.next_out),
+        endpoint_id,
+        recovered.state_id,
+        recovered.outbox,
+    );
+    ledger.restore(recovered.tasks);
+    Arc::new(ledger)
+}
+
+/// A task that can be run.
+pub(crate) fn task() -> Task {
+    Task::new(TaskId::new(), Process { argv: vec!["true".into()], ..Process::default() })
+}
+
+/// The results on disk that wait for delivery, in order.
+pub(crate) async fn results_on_disk(ledger: &Ledger) -> Vec<TaskResult> {
+    let records = ledger.journal.outbox(OutSeq(0), 10_000, usize::MAX).await.unwrap();
+    records.iter().map(|(_, finished)| decode(finished)).collect()
+}
+
+fn decode(finished: &Finished) -> TaskResult {
+    wire::decode_result(&finished.bytes).unwrap()
+}
+
+/// A message with these tasks in it.
+pub(crate) fn message(tasks: &[&Task]) -> Message {
+    Message { body: wire::encode_tasks(tasks), ..Message::default() }
+}
+
+/// What an inlet was asked to settle.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// All up to this tag were acknowledged.
+    Acknowledged(u64),
+    /// This one was refused.
+    DeadLettered(u64),
+}
+
+/// The subscriber's end of a link.
+pub(crate) struct FakeInlet {
+    deliveries: mpsc::Receiver<Message>,
+    settled: mpsc::Sender<Settled>,
+    next_tag: u64,
+}
+
+/// The broker's end of it.
+pub(crate) struct InletBroker {
+    /// Delivers messages; dropping it closes the link.
+    pub(crate) deliver: mpsc::Sender<Message>,
+    /// What was settled.
+    pub(crate) settled: mpsc::Receiver<Settled>,
+}
+
+/// A link to consume from.
+pub(crate) fn inlet() -> (FakeInlet, InletBroker) {
+    let (deliver, deliveries) = mpsc::channel(1000);
+    let (settled_in, settled) = mpsc::channel(1000);
+    let inlet = FakeInlet { deliveries, settled: settled_in, next_tag: 1 };
+    (inlet, InletBroker { deliver, settled })
+}
+
+#[async_trait]
+impl Inlet for FakeInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        let mut messages = Vec::new();
+        if self.deliveries.recv_many(&mut messages, max).await == 0 {
+            return Err(Fault::Closed("test".into()));
+        }
+        let delivered = messages.into_iter().map(|message| {
+            let tag = Tag(self.next_tag);
+            self.next_tag += 1;
+            Delivery { tag, redelivered: false, message }
+        });
+        Ok(delivered.collect())
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        self.settled.send(Settled::Acknowledged(up_to.0)).await.unwrap();
+        Ok(())
+    }
+
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.settled.send(Settled::DeadLettered(tag.0)).await.unwrap();
+        Ok(())
+    }
+}
+
+/// The publisher's end of a link; the broker side is a script of settlements,
+/// and confirms everything once the script has run out.
+pub(crate) struct FakeOutlet {
+    script: VecDeque<Settlement>,
+    open: VecDeque<Ticket>,
+    next_ticket: u64,
+    published: mpsc::UnboundedSender<Vec<TaskResult>>,
+}
+
+/// A link to publish on, and what is published on it.
+pub(crate) fn outlet(
+    script: impl IntoIterator<Item = Settlement>,
+) -> (FakeOutlet, mpsc::UnboundedReceiver<Vec<TaskResult>>) {
+    let (published, messages) = mpsc::unbounded_channel();
+    let script = script.into_iter().collect();
+    (FakeOutlet { script, open: VecDeque::new(), next_ticket: 0, published }, messages)
+}
+
+#[async_trait]
+impl Outlet for FakeOutlet {
+    async fn publish(&mut self, _to: &Destination, message: Message) -> Result<Ticket, Fault> {
+        self.published.send(wire::decode_results(&message.body).unwrap()).unwrap();
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.open.push_back(ticket);
+        Ok(ticket)
+    }
+
+    async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match self.open.pop_front() {
+            None => std::future::pending().await,
+            Some(ticket) => {
+                let settlement = self.script.pop_front().unwrap_or(Settlement::Confirmed);
+                Ok(vec![(ticket, settlement)])
+            }
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.open.len()
+    }
+}
