@@ -1,2 +1,5 @@
 //! x
+mod disk_queue;
+mod journal;
+mod spool;
 fn main() {}
