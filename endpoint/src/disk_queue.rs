@@ -1,7 +1,7 @@
 //! The endpoint's durable queue: an inbox of tasks accepted, an outbox of
 //! results not yet released, and what was seen. The only file that knows sled
 //! is this one; what the queue does with it is in [`queue`], how it is opened
-//! and repaired in [`open`].
+//! in [`open`], what becomes of damaged records in [`damage`].
 //!
 //! Sync, one writer. A commit is durable, all of it or none. Promises:
 //! - durable means that sled has written *and* `fdatasync` has returned: sled's
@@ -13,6 +13,7 @@
 //!
 //! sled's background flusher stays off: with it, this work deadlocks.
 
+mod damage;
 mod folder;
 mod open;
 mod queue;
@@ -21,9 +22,8 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
-pub use folder::FolderError;
-pub use open::{OpenError, Options};
-pub use queue::{DiskQueue, SeenView};
+pub(crate) use open::{OpenError, Options};
+pub(crate) use queue::{DiskQueue, SeenView};
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
@@ -43,46 +43,46 @@ const CACHE: u64 = 1024 * 1024;
 
 /// Names a task in the inbox; grows in the order of acceptance.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Seq(pub u64);
+pub(crate) struct Seq(pub u64);
 
 /// Names a result in the outbox; grows in the order of finishing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct OutSeq(pub u64);
+pub(crate) struct OutSeq(pub u64);
 
 /// A result on its way into the outbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finished {
+pub(crate) struct Finished {
     /// What it is the result of.
-    pub attempt: Attempt,
+    pub(crate) attempt: Attempt,
     /// The result as [`clutch_common::wire::encode_result`] wrote it.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A result in the outbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OutboxRecord {
+pub(crate) struct OutboxRecord {
     /// Its name, for releasing it.
-    pub seq: OutSeq,
+    pub(crate) seq: OutSeq,
     /// What it is the result of.
-    pub attempt: Attempt,
+    pub(crate) attempt: Attempt,
     /// The result as [`clutch_common::wire::encode_result`] wrote it.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A task found in the inbox.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// Its name, for starting and finishing it.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// The task.
-    pub task: Task,
+    pub(crate) task: Task,
     /// Whether its start is on disk: it may have run.
-    pub started: bool,
+    pub(crate) started: bool,
 }
 
 /// One change to the queue.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// A task comes in.
     Accept {
         /// Its name, above all used before.
@@ -114,7 +114,7 @@ pub enum Change {
 /// Why the queue cannot go on. Nothing that was committed is lost by it.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} the disk queue in {path} failed")]
-pub struct Error {
+pub(crate) struct Error {
     path: PathBuf,
     doing: &'static str,
     source: Box<dyn StdError + Send + Sync>,
@@ -158,14 +158,15 @@ impl Store {
             doing: "opening",
             source,
         };
-        let db = sled::Config::default()
+        let config = sled::Config::default()
             .path(path)
             .segment_size(SEGMENT)
             .cache_capacity(CACHE)
             .use_compression(false)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| failed(error.into()))?;
+            .flush_every_ms(None);
+        // The state folder is ours: whoever still holds sled's lock is dying.
+        let db =
+            folder::patiently(|| config.open(), is_locked).map_err(|error| failed(error.into()))?;
         // sled does not sync the file of its own settings.
         let synced = File::open(path.join("conf")).and_then(|conf| conf.sync_all());
         synced.map_err(|error| failed(error.into()))?;
@@ -212,4 +213,9 @@ impl Store {
         self.db.flush().map_err(|error| failed(error.into()))?;
         self.file.sync_data().map_err(|error| failed(error.into()))
     }
+}
+
+/// sled has no error of its own for its file being locked.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
 }

@@ -11,10 +11,10 @@ mod commit;
 mod tests;
 mod writer;
 
-pub use crate::disk_queue::{
-    Accepted, Error as DiskError, Finished, FolderError, OpenError, OutSeq, OutboxRecord, Seq,
+pub(crate) use crate::disk_queue::{
+    Accepted, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Seq,
 };
-pub use commit::Commit;
+pub(crate) use commit::Commit;
 
 use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
 use clutch_common::id::{EndpointId, StateId, TaskId};
@@ -35,33 +35,33 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to keep the journal.
 #[derive(Clone, Debug)]
-pub struct JournalConfig {
+pub(crate) struct JournalConfig {
     /// The state folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The endpoint whose results it keeps.
-    pub endpoint_id: EndpointId,
+    pub(crate) endpoint_id: EndpointId,
     /// How many bytes are to stay free on the file system; 64 MiB is a good
     /// choice.
-    pub reserve_bytes: u64,
+    pub(crate) reserve_bytes: u64,
     /// How many finished attempts to remember at least; a million is a good
     /// choice.
-    pub seen_max: usize,
+    pub(crate) seen_max: usize,
 }
 
 /// What was found on disk.
 #[derive(Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// The state folder's id, made once.
-    pub state_id: StateId,
+    pub(crate) state_id: StateId,
     /// The tasks in the inbox, in the order they were accepted.
-    pub tasks: Vec<Accepted>,
+    pub(crate) tasks: Vec<Accepted>,
     /// How many results wait in the outbox.
-    pub outbox: u64,
+    pub(crate) outbox: u64,
 }
 
 /// Why the journal cannot go on. Nothing that was committed is lost by it.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum JournalError {
+pub(crate) enum JournalError {
     /// The disk failed.
     #[error(
         "the disk queue cannot go on: look at the disk and restart the endpoint; what was \
@@ -92,7 +92,7 @@ pub enum JournalError {
 
 /// The endpoint's journal; clones are the same journal.
 #[derive(Clone)]
-pub struct Journal {
+pub(crate) struct Journal {
     shared: Arc<Shared>,
 }
 
@@ -119,7 +119,7 @@ type Probe = Box<dyn FnMut() -> std::io::Result<u64> + Send>;
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
+pub(crate) fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
     let path = config.path.clone();
     let probe = move || {
         let free = rustix::fs::statvfs(&path)?;
@@ -160,7 +160,10 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has failed or is closed.
-    pub async fn accept(&self, tasks: Vec<Arc<Task>>) -> Result<(Vec<Seq>, Commit), JournalError> {
+    pub(crate) async fn accept(
+        &self,
+        tasks: Vec<Arc<Task>>,
+    ) -> Result<(Vec<Seq>, Commit), JournalError> {
         let bytes = tasks.iter().map(|task| task_bytes(task)).sum();
         self.submit(bytes, |names| {
             let mut seqs = Vec::with_capacity(tasks.len());
@@ -182,7 +185,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has failed or is closed.
-    pub async fn start(&self, seq: Seq) -> Result<Commit, JournalError> {
+    pub(crate) async fn start(&self, seq: Seq) -> Result<Commit, JournalError> {
         let (_, commit) = self.submit(1, |_| ((), vec![Change::Start { seq }])).await?;
         Ok(commit)
     }
@@ -192,7 +195,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has failed or is closed.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
         inbox: Option<Seq>,
         result: Arc<Finished>,
@@ -210,7 +213,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has failed or is closed.
-    pub async fn release(&self, out: Vec<OutSeq>) -> Result<Commit, JournalError> {
+    pub(crate) async fn release(&self, out: Vec<OutSeq>) -> Result<Commit, JournalError> {
         let changes = out.into_iter().map(|out| Change::Release { out }).collect();
         let (_, commit) = self.submit(0, |_| ((), changes)).await?;
         Ok(commit)
@@ -223,7 +226,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has failed or is closed.
-    pub async fn outbox(
+    pub(crate) async fn outbox(
         &self,
         after: Option<OutSeq>,
         max: usize,
@@ -241,13 +244,13 @@ impl Journal {
     ///
     /// # Errors
     /// The disk could not be read.
-    pub fn seen(&self, task: TaskId) -> Result<Option<u32>, JournalError> {
+    pub(crate) fn seen(&self, task: TaskId) -> Result<Option<u32>, JournalError> {
         self.shared.seen.highest(task).map_err(|error| JournalError::Failed(Arc::new(error)))
     }
 
     /// Commits what was handed over, closes the queue and ends its thread.
     /// Other clones get [`JournalError::Closed`] from then on.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         let (done, closed) = oneshot::channel();
         let Ok(permit) = self.hand_over().await else { return };
         permit.send(Command::Close(done));

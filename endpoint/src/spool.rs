@@ -16,30 +16,30 @@ const ASIDE: &str = ".damaged";
 
 /// A folder of payload files.
 #[derive(Debug)]
-pub struct Spool {
+pub(crate) struct Spool {
     folder: PathBuf,
 }
 
 /// What a file must be to be whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Its length in bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// The CRC-32 of its bytes.
-    pub crc: u32,
+    pub(crate) crc: u32,
 }
 
 impl Stamp {
     /// The stamp of `bytes`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { len: bytes.len() as u64, crc: crc32fast::hash(bytes) }
     }
 }
 
 /// Why a payload could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The payload is gone for good; the text says how.
     #[error("{0}")]
     Damaged(String),
@@ -58,7 +58,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         Ok(Self { folder: folder.to_owned() })
     }
@@ -67,7 +67,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<Stamp> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<Stamp> {
         let temporary = self.folder.join(format!("{name}{TEMPORARY}"));
         let mut file = OpenOptions::new()
             .write(true)
@@ -85,7 +85,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
 
@@ -93,7 +93,7 @@ impl Spool {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, name: &str, stamp: Stamp) -> Result<Vec<u8>, ReadError> {
+    pub(crate) fn read(&self, name: &str, stamp: Stamp) -> Result<Vec<u8>, ReadError> {
         let damaged = |how: &str| ReadError::Damaged(format!("the spool file {name} {how}"));
         let mut bytes = Vec::new();
         let read = File::open(self.folder.join(name))
@@ -114,7 +114,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         absent_is_fine(std::fs::remove_file(self.folder.join(name)))
     }
 
@@ -123,7 +123,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn set_aside(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn set_aside(&self, name: &str) -> io::Result<()> {
         absent_is_fine(std::fs::rename(
             self.folder.join(name),
             self.folder.join(format!("{name}{ASIDE}")),
@@ -134,7 +134,7 @@ impl Spool {
     ///
     /// # Errors
     /// What the system said.
-    pub fn list(&self) -> io::Result<Vec<String>> {
+    pub(crate) fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.folder)? {
             if let Ok(name) = entry?.file_name().into_string()

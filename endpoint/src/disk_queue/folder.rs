@@ -9,10 +9,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     /// Another daemon uses it.
     #[error(
         "the state folder {path} is in use by another clutch-endpoint{}: stop that one, or give \
@@ -62,7 +63,7 @@ fn advice(error: &io::Error) -> &'static str {
 
 /// A state folder that is ours until this is dropped.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     _lock: File,
 }
@@ -72,7 +73,7 @@ impl Folder {
     ///
     /// # Errors
     /// See [`FolderError`].
-    pub fn open(path: &Path) -> Result<Self, FolderError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let refused = |doing: &'static str| {
             move |source: io::Error| match Errno::from_io_error(&source) {
                 Some(Errno::NOTDIR | Errno::EXIST) => {
@@ -90,7 +91,11 @@ impl Folder {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(refused("locking"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let locked = patiently(
+            || flock(&lock, FlockOperation::NonBlockingLockExclusive),
+            |errno| *errno == Errno::WOULDBLOCK,
+        );
+        match locked {
             Ok(()) => (),
             Err(Errno::WOULDBLOCK) => {
                 return Err(FolderError::Locked { path: path.to_owned(), pid: holder(&mut lock) });
@@ -103,7 +108,7 @@ impl Folder {
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -111,11 +116,28 @@ impl Folder {
     ///
     /// # Errors
     /// What the system said.
-    pub fn sync(&self, below: &Path) -> io::Result<()> {
+    pub(crate) fn sync(&self, below: &Path) -> io::Result<()> {
         for folder in [below, &self.path] {
             File::open(folder)?.sync_all()?;
         }
         self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+}
+
+/// Tries for a second to take a lock: a predecessor that was killed may hold
+/// its own a moment longer, by a process that it was just starting.
+pub(super) fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match attempt() {
+            Err(error) if locked(&error) && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opening the queue: lock the folder, check what it is, take up what is in
 //! it, repair what is damaged, sweep what nobody refers to.
 
+use super::damage::Damaged;
 use super::folder::{Folder, FolderError};
 use super::queue::{DiskQueue, Lately, Next, RUN, SeenView, Slot};
 use super::record::{self, Key, Space};
@@ -19,18 +20,18 @@ const FORMAT: u64 = 1;
 
 /// How to open a queue.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The state folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Whose results the queue writes for damaged tasks.
-    pub endpoint_id: EndpointId,
+    pub(crate) endpoint_id: EndpointId,
     /// How many finished attempts to remember at least; a quarter more at most.
-    pub seen_max: usize,
+    pub(crate) seen_max: usize,
 }
 
 /// Why a queue cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -79,7 +80,7 @@ impl DiskQueue {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(options: &Options) -> Result<(Self, Vec<Accepted>), OpenError> {
+    pub(crate) fn open(options: &Options) -> Result<(Self, Vec<Accepted>), OpenError> {
         let folder = Folder::open(&options.path)?;
         // sled panics on some damaged files.
         std::panic::catch_unwind(AssertUnwindSafe(|| open(options, folder))).unwrap_or_else(
@@ -120,7 +121,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     queue.load_seen()?;
     let (tasks, damaged) = queue.load_inbox()?;
     queue.load_counters()?;
-    queue.reject_damaged(damaged)?;
+    queue.repair(damaged)?;
     queue.sweep()?;
     Ok((queue, tasks))
 }
@@ -158,9 +159,6 @@ fn identify(store: &Store, path: &Path) -> Result<StateId, OpenError> {
         })
 }
 
-/// A damaged record and how it is damaged.
-type Damaged = (Vec<u8>, Vec<u8>, String);
-
 impl DiskQueue {
     fn load_seen(&mut self) -> Result<(), Error> {
         let mut writes = Writes::default();
@@ -194,23 +192,20 @@ impl DiskQueue {
         let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
         for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]) {
             let (raw, value) = entry?;
-            let Some(key) = Key::decode(&raw) else {
-                damaged.push((raw, value, "its key is malformed".to_owned()));
-                continue;
-            };
-            self.next.seq = self.next.seq.max(key.seq + 1);
-            let task = self.payload(&key, &raw, &value)?.and_then(|payload| {
-                serde_json::from_slice::<Task>(&payload)
-                    .map_err(|error| format!("it cannot be read: {error}"))
+            let next = record::number(&raw).map_or(0, |number| number.saturating_add(1));
+            self.next.seq = self.next.seq.max(next);
+            let task = self.payload(&raw, &value)?.and_then(|(key, payload)| {
+                let task = serde_json::from_slice::<Task>(&payload);
+                Ok((key, task.map_err(|error| format!("it cannot be read: {error}"))?))
             });
             match task {
-                Ok(task) => {
+                Ok((key, task)) => {
                     let (seq, started) = (Seq(key.seq), marks.contains(&key.seq));
                     self.seen.note(task.attempt());
                     self.inbox.insert(seq, Slot { key, started });
                     tasks.push(Accepted { seq, task, started });
                 }
-                Err(how) => damaged.push((raw, value, how)),
+                Err(how) => damaged.push(Damaged { raw, value, how }),
             }
         }
         Ok((tasks, damaged))

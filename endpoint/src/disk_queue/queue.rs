@@ -1,21 +1,18 @@
 //! What the queue does: takes changes in, reads the outbox back, remembers
 //! what was seen.
 
+use super::damage::Damaged;
 use super::folder::Folder;
 use super::record::{self, Form, Key, Space};
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
 use crate::spool::{ReadError, Spool};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
-use clutch_common::result::{Outcome, TaskResult};
-use clutch_common::wire;
 use std::collections::{BTreeMap, HashSet};
-use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The queue, open and ours.
-pub struct DiskQueue {
+pub(crate) struct DiskQueue {
     pub(super) store: Store,
     pub(super) spool: Spool,
     pub(super) endpoint_id: EndpointId,
@@ -54,14 +51,14 @@ pub(super) struct Lately {
 
 /// Tells what was seen; usable from any thread.
 #[derive(Clone)]
-pub struct SeenView {
+pub(crate) struct SeenView {
     pub(super) index: Arc<Mutex<seen::Index>>,
     pub(super) store: Store,
 }
 
 impl SeenView {
     /// Remembers an attempt from now on, before it is on disk.
-    pub fn note(&self, attempt: Attempt) {
+    pub(crate) fn note(&self, attempt: Attempt) {
         self.lock().note(attempt);
     }
 
@@ -69,7 +66,7 @@ impl SeenView {
     ///
     /// # Errors
     /// The disk could not be read.
-    pub fn highest(&self, task: TaskId) -> Result<Option<u32>, Error> {
+    pub(crate) fn highest(&self, task: TaskId) -> Result<Option<u32>, Error> {
         let (mut highest, runs) = self.lock().look_up(task);
         for run in runs {
             let key = record::numbered(Space::Seen, run);
@@ -95,48 +92,48 @@ fn sealed(content: &[u8]) -> Option<Vec<Attempt>> {
 }
 
 /// What one group comes to, before it is committed.
-struct Group {
-    writes: Writes,
+pub(super) struct Group {
+    pub(super) writes: Writes,
     spooled: bool,
     unspool: Vec<String>,
-    finished: Vec<Attempt>,
-    next: Next,
+    pub(super) finished: Vec<Attempt>,
+    pub(super) next: Next,
 }
 
 impl DiskQueue {
     /// The state folder's id, made once.
     #[must_use]
-    pub fn state_id(&self) -> StateId {
+    pub(crate) fn state_id(&self) -> StateId {
         self.state_id
     }
 
     /// How many results wait in the outbox.
     #[must_use]
-    pub fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         self.next.waiting
     }
 
     /// The first names that are free.
     #[must_use]
-    pub fn free_names(&self) -> (Seq, OutSeq) {
+    pub(crate) fn free_names(&self) -> (Seq, OutSeq) {
         (Seq(self.next.seq), OutSeq(self.next.out))
     }
 
     /// Where the queue is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// The error for a look at the file system's free space that failed.
     #[must_use]
-    pub fn failed_to_look(&self, error: std::io::Error) -> Error {
+    pub(crate) fn failed_to_look(&self, error: std::io::Error) -> Error {
         self.store.failed("looking at the free space of")(error.into())
     }
 
     /// What was seen.
     #[must_use]
-    pub fn seen(&self) -> SeenView {
+    pub(crate) fn seen(&self) -> SeenView {
         self.seen.clone()
     }
 
@@ -146,7 +143,7 @@ impl DiskQueue {
     ///
     /// # Errors
     /// The disk failed. The queue must not be used any more.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+    pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         let mut finishing = HashSet::new();
         let mut releasing = HashSet::new();
         for change in changes {
@@ -189,7 +186,7 @@ impl DiskQueue {
         self.commit(group)
     }
 
-    fn group(&self) -> Group {
+    pub(super) fn group(&self) -> Group {
         Group {
             writes: Writes::default(),
             spooled: false,
@@ -233,7 +230,12 @@ impl DiskQueue {
         }
     }
 
-    fn put_result(&self, group: &mut Group, out: OutSeq, result: &Finished) -> Result<(), Error> {
+    pub(super) fn put_result(
+        &self,
+        group: &mut Group,
+        out: OutSeq,
+        result: &Finished,
+    ) -> Result<(), Error> {
         let key = key(Space::Outbox, out.0, result.attempt, &result.bytes);
         group.next.waiting += 1;
         self.put(group, &key, &result.bytes)
@@ -256,7 +258,7 @@ impl DiskQueue {
         Ok(())
     }
 
-    fn commit(&mut self, mut group: Group) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
         if group.spooled {
             self.spool
                 .sync()
@@ -301,131 +303,71 @@ impl DiskQueue {
     ///
     /// # Errors
     /// The disk failed. The queue must not be used any more.
-    pub fn outbox(
+    pub(crate) fn outbox(
         &mut self,
         after: Option<OutSeq>,
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRecord>, Error> {
+        let (records, damaged) = self.read_outbox(after, max, max_bytes)?;
+        if damaged.is_empty() {
+            return Ok(records);
+        }
+        self.repair(damaged)?;
+        self.read_outbox(after, max, max_bytes).map(|(records, _)| records)
+    }
+
+    fn read_outbox(
+        &self,
+        after: Option<OutSeq>,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
         let from = record::numbered(Space::Outbox, after.map_or(0, |seq| seq.0.saturating_add(1)));
-        let mut records = Vec::new();
-        let mut damaged = Vec::new();
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for entry in self.store.scan(Space::Outbox, &from).take(max) {
             let (raw, value) = entry?;
-            let Some(key) = Key::decode(&raw) else {
-                damaged.push((raw, value, None));
-                continue;
-            };
-            let payload = match self.payload(&key, &raw, &value)? {
-                Ok(payload) => payload,
-                Err(how) => {
-                    let payload = self.lost(key.attempt, Outcome::Interrupted, &how);
-                    damaged.push((raw, value, Some((key, payload.clone()))));
-                    payload
+            match self.payload(&raw, &value)? {
+                Ok((key, payload)) => {
+                    bytes += payload.len();
+                    if bytes > max_bytes && !records.is_empty() {
+                        break;
+                    }
+                    let (seq, attempt) = (OutSeq(key.seq), key.attempt);
+                    records.push(OutboxRecord { seq, attempt, bytes: payload });
                 }
-            };
-            if bytes + payload.len() > max_bytes && !records.is_empty() {
-                break;
-            }
-            bytes += payload.len();
-            let (seq, attempt) = (OutSeq(key.seq), key.attempt);
-            records.push(OutboxRecord { seq, attempt, bytes: payload });
-        }
-        self.replace_damaged(damaged)?;
-        Ok(records)
-    }
-
-    fn replace_damaged(
-        &mut self,
-        damaged: Vec<(Vec<u8>, Vec<u8>, Option<(Key, Vec<u8>)>)>,
-    ) -> Result<(), Error> {
-        let mut group = self.group();
-        for (raw, value, replacement) in damaged {
-            self.quarantine(&mut group.writes, &raw, value);
-            if let Some((key, payload)) = replacement {
-                group.writes.put(&Key { form: Form::Inline, ..key }.encode(), &payload);
+                Err(how) => damaged.push(Damaged { raw, value, how }),
             }
         }
-        self.commit(group)
+        Ok((records, damaged))
     }
 
-    /// A record's payload, or how it is damaged.
+    /// A record taken apart, or how it is damaged.
     pub(super) fn payload(
         &self,
-        key: &Key,
         raw: &[u8],
         value: &[u8],
-    ) -> Result<Result<Vec<u8>, String>, Error> {
+    ) -> Result<Result<(Key, Vec<u8>), String>, Error> {
+        let Some(key) = Key::decode(raw) else {
+            return Ok(Err("its key is malformed".to_owned()));
+        };
         let Some(content) = record::unseal(raw, value) else {
             return Ok(Err("its checksum does not match".to_owned()));
         };
         if key.form == Form::Inline {
-            return Ok(Ok(content.to_vec()));
+            return Ok(Ok((key, content.to_vec())));
         }
         let Some(stamp) = record::decode_stamp(content) else {
             return Ok(Err("its pointer to the spool is malformed".to_owned()));
         };
         match self.spool.read(&key.spool_name(), stamp) {
-            Ok(payload) => Ok(Ok(payload)),
+            Ok(payload) => Ok(Ok((key, payload))),
             Err(ReadError::Damaged(how)) => Ok(Err(how)),
             Err(error @ ReadError::Io { .. }) => {
-                let source: Box<dyn StdError + Send + Sync> = error.into();
-                Err(self.store.failed("reading the spool of")(source))
+                Err(self.store.failed("reading the spool of")(error.into()))
             }
         }
-    }
-
-    /// Moves a damaged record out of the way and reports it.
-    pub(super) fn quarantine(&self, writes: &mut Writes, raw: &[u8], value: Vec<u8>) {
-        let key = Key::decode(raw);
-        tracing::error!(
-            folder = %self.path().display(),
-            key = %raw.escape_ascii(),
-            task = key.map(|key| tracing::field::display(key.attempt)),
-            "a record of the disk queue is damaged: it is kept in quarantine"
-        );
-        writes.remove(raw);
-        writes.put_raw(&[&[Space::Quarantine as u8], raw].concat(), value);
-        if let Some(key) = key
-            && key.form == Form::Spooled
-            && let Err(error) = self.spool.set_aside(&key.spool_name())
-        {
-            tracing::warn!(name = key.spool_name(), error = %error, "cannot set a spool file aside");
-        }
-    }
-
-    /// The result of a task whose record was damaged, small enough to be inline.
-    fn lost(&self, attempt: Attempt, outcome: Outcome, how: &str) -> Vec<u8> {
-        let reason = match outcome {
-            Outcome::Rejected => format!(
-                "its record was damaged on the endpoint's disk ({how}): it may have run; submit \
-                 it again"
-            ),
-            _ => format!("it ran, but its result was damaged on the endpoint's disk ({how})"),
-        };
-        let mut result = TaskResult::not_run(attempt, outcome, reason, self.endpoint_id, now_ms());
-        result.state_id = Some(self.state_id);
-        wire::encode_result(&result)
-    }
-
-    /// Turns damaged inbox records into results.
-    pub(super) fn reject_damaged(
-        &mut self,
-        damaged: Vec<(Vec<u8>, Vec<u8>, String)>,
-    ) -> Result<(), Error> {
-        let mut group = self.group();
-        for (raw, value, how) in damaged {
-            self.quarantine(&mut group.writes, &raw, value);
-            let Some(key) = Key::decode(&raw) else { continue };
-            group.writes.remove(&record::numbered(Space::Started, key.seq));
-            let bytes = self.lost(key.attempt, Outcome::Rejected, &how);
-            let out = OutSeq(group.next.out);
-            group.next.out += 1;
-            group.finished.push(key.attempt);
-            self.put_result(&mut group, out, &Finished { attempt: key.attempt, bytes })?;
-        }
-        self.commit(group)
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// The largest value a record may have, in bytes; a payload that does not fit
 /// is spooled.
-pub const VALUE_MAX: usize = 16 * 1024;
+pub(crate) const VALUE_MAX: usize = 16 * 1024;
 
 const CRC: usize = 4;
 
@@ -20,7 +20,7 @@ const CRC: usize = 4;
 /// neighbours together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Space {
+pub(crate) enum Space {
     /// Tasks accepted and not finished.
     Inbox = b'i',
     /// Format version and state id.
@@ -39,7 +39,7 @@ pub enum Space {
 
 /// Where a record's payload is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub(crate) enum Form {
     /// In the record.
     Inline,
     /// In a spool file; the record holds its [`Stamp`].
@@ -48,15 +48,15 @@ pub enum Form {
 
 /// The key of an inbox or outbox record, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// [`Space::Inbox`] or [`Space::Outbox`].
-    pub space: Space,
+    pub(crate) space: Space,
     /// The sequence number.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// What the record is about.
-    pub attempt: Attempt,
+    pub(crate) attempt: Attempt,
     /// Where its payload is.
-    pub form: Form,
+    pub(crate) form: Form,
 }
 
 impl Key {
@@ -64,7 +64,7 @@ impl Key {
 
     /// As bytes; they sort by sequence number.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = numbered(self.space, self.seq);
         bytes.extend_from_slice(self.attempt.task_id.0.as_bytes());
         bytes.extend_from_slice(&self.attempt.attempt.to_be_bytes());
@@ -77,7 +77,7 @@ impl Key {
 
     /// From bytes; none if they are not the key of a record.
     #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != Self::LEN {
             return None;
         }
@@ -102,7 +102,7 @@ impl Key {
 
     /// The name of its spool file.
     #[must_use]
-    pub fn spool_name(&self) -> String {
+    pub(crate) fn spool_name(&self) -> String {
         format!("{}{:016x}", char::from(self.space as u8), self.seq)
     }
 }
@@ -110,7 +110,7 @@ impl Key {
 /// The start of every key in `space` numbered `number`; for [`Space::Seen`] and
 /// [`Space::Started`] the whole key.
 #[must_use]
-pub fn numbered(space: Space, number: u64) -> Vec<u8> {
+pub(crate) fn numbered(space: Space, number: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(Key::LEN);
     bytes.push(space as u8);
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -119,25 +119,25 @@ pub fn numbered(space: Space, number: u64) -> Vec<u8> {
 
 /// The number in a key made by [`numbered`] or [`Key::encode`].
 #[must_use]
-pub fn number(key: &[u8]) -> Option<u64> {
+pub(crate) fn number(key: &[u8]) -> Option<u64> {
     key.get(1..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A key by name.
 #[must_use]
-pub fn named(space: Space, name: &str) -> Vec<u8> {
+pub(crate) fn named(space: Space, name: &str) -> Vec<u8> {
     [&[space as u8], name.as_bytes()].concat()
 }
 
 /// Whether a payload of `len` bytes fits into a record.
 #[must_use]
-pub fn fits(len: usize) -> bool {
+pub(crate) fn fits(len: usize) -> bool {
     len + CRC <= VALUE_MAX
 }
 
 /// The value that holds `content` under `key`.
 #[must_use]
-pub fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
+pub(crate) fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(CRC + content.len());
     value.extend_from_slice(&checksum(key, content).to_le_bytes());
     value.extend_from_slice(content);
@@ -146,7 +146,7 @@ pub fn seal(key: &[u8], content: &[u8]) -> Vec<u8> {
 
 /// The content of a value under `key`; none if it is damaged.
 #[must_use]
-pub fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn unseal<'a>(key: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
     let (crc, content) = value.split_first_chunk()?;
     (u32::from_le_bytes(*crc) == checksum(key, content)).then_some(content)
 }
@@ -160,13 +160,13 @@ fn checksum(key: &[u8], content: &[u8]) -> u32 {
 
 /// A list of numbers as content.
 #[must_use]
-pub fn encode_numbers(numbers: &[u64]) -> Vec<u8> {
+pub(crate) fn encode_numbers(numbers: &[u64]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// Exactly `N` numbers from content.
 #[must_use]
-pub fn decode_numbers<const N: usize>(content: &[u8]) -> Option<[u64; N]> {
+pub(crate) fn decode_numbers<const N: usize>(content: &[u8]) -> Option<[u64; N]> {
     let (chunks, []) = content.as_chunks::<8>() else { return None };
     let numbers: Vec<u64> = chunks.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     numbers.try_into().ok()
@@ -174,13 +174,13 @@ pub fn decode_numbers<const N: usize>(content: &[u8]) -> Option<[u64; N]> {
 
 /// A stamp as the content of a spooled record.
 #[must_use]
-pub fn encode_stamp(stamp: Stamp) -> Vec<u8> {
+pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
     encode_numbers(&[stamp.len, u64::from(stamp.crc)])
 }
 
 /// A stamp from the content of a spooled record.
 #[must_use]
-pub fn decode_stamp(content: &[u8]) -> Option<Stamp> {
+pub(crate) fn decode_stamp(content: &[u8]) -> Option<Stamp> {
     let [len, crc] = decode_numbers(content)?;
     Some(Stamp { len, crc: u32::try_from(crc).ok()? })
 }

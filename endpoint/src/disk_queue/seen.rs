@@ -19,13 +19,13 @@ const FILTER_PROBES: u64 = 8;
 /// How many attempts a run holds when `seen_max` are to be kept: few enough
 /// to fit into a record, and to forget in small steps.
 #[must_use]
-pub fn run_len(seen_max: usize) -> usize {
+pub(crate) fn run_len(seen_max: usize) -> usize {
     (seen_max / 8).clamp(1, RUN_MAX)
 }
 
 /// Attempts as the content of a record.
 #[must_use]
-pub fn encode(attempts: &[Attempt]) -> Vec<u8> {
+pub(crate) fn encode(attempts: &[Attempt]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(attempts.len() * ENTRY);
     for attempt in attempts {
         bytes.extend_from_slice(attempt.task_id.0.as_bytes());
@@ -36,7 +36,7 @@ pub fn encode(attempts: &[Attempt]) -> Vec<u8> {
 
 /// Attempts from the content of a record.
 #[must_use]
-pub fn decode(content: &[u8]) -> Option<Vec<Attempt>> {
+pub(crate) fn decode(content: &[u8]) -> Option<Vec<Attempt>> {
     let (entries, []) = content.as_chunks::<ENTRY>() else { return None };
     entries
         .iter()
@@ -52,7 +52,7 @@ pub fn decode(content: &[u8]) -> Option<Vec<Attempt>> {
 
 /// The highest attempt at `task` among `attempts`.
 #[must_use]
-pub fn highest(attempts: &[Attempt], task: TaskId) -> Option<u32> {
+pub(crate) fn highest(attempts: &[Attempt], task: TaskId) -> Option<u32> {
     attempts.iter().filter(|seen| seen.task_id == task).map(|seen| seen.attempt).max()
 }
 
@@ -68,7 +68,7 @@ struct Run {
 
 /// What memory keeps.
 #[derive(Debug, Default)]
-pub struct Index {
+pub(crate) struct Index {
     exact: HashMap<TaskId, u32>,
     runs: VecDeque<Run>,
     in_runs: usize,
@@ -76,13 +76,13 @@ pub struct Index {
 
 impl Index {
     /// Holds an attempt exactly.
-    pub fn note(&mut self, attempt: Attempt) {
+    pub(crate) fn note(&mut self, attempt: Attempt) {
         let highest = self.exact.entry(attempt.task_id).or_insert(attempt.attempt);
         *highest = attempt.attempt.max(*highest);
     }
 
     /// Hands attempts over to the run `number`, which is on disk.
-    pub fn seal(&mut self, number: u64, attempts: &[Attempt]) {
+    pub(crate) fn seal(&mut self, number: u64, attempts: &[Attempt]) {
         let Some(run) = Run::new(number, attempts) else { return };
         self.in_runs += run.len;
         self.runs.push_back(run);
@@ -94,7 +94,7 @@ impl Index {
     }
 
     /// Forgets the oldest run if at least `keep` attempts remain in the others.
-    pub fn forget(&mut self, keep: usize) -> Option<u64> {
+    pub(crate) fn forget(&mut self, keep: usize) -> Option<u64> {
         let oldest = self.runs.front()?;
         if self.in_runs - oldest.len < keep {
             return None;
@@ -105,7 +105,7 @@ impl Index {
 
     /// The highest attempt held exactly, and the runs that may hold another.
     #[must_use]
-    pub fn look_up(&self, task: TaskId) -> (Option<u32>, Vec<u64>) {
+    pub(crate) fn look_up(&self, task: TaskId) -> (Option<u32>, Vec<u64>) {
         let runs = self.runs.iter().filter(|run| run.may_hold(task)).map(|run| run.number);
         (self.exact.get(&task).copied(), runs.collect())
     }

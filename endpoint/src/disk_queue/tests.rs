@@ -301,14 +301,16 @@ fn a_lost_or_torn_spool_file_is_told_by_a_result() {
         std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
     };
     let lose = |path: &Path| std::fs::remove_file(path).unwrap();
-    let ways: [(&dyn Fn(&Path), &str); 2] = [(&tear, "not what was written"), (&lose, "missing")];
-    for (harm, words) in ways {
+    for (torn, words) in [(true, "not what was written"), (false, "missing")] {
         let folder = folder();
         let (mut queue, _) = open(&folder);
         let (lost, task) = (Attempt { task_id: TaskId::new(), attempt: 1 }, task(LARGE));
         queue.apply(&[accept(0, &task), finish(None, 0, lost, LARGE)]).unwrap();
         drop(queue);
-        names(&folder).iter().for_each(|name| harm(&folder.path().join("spool").join(name)));
+        for name in names(&folder) {
+            let file = folder.path().join("spool").join(name);
+            if torn { tear(&file) } else { lose(&file) }
+        }
         let (mut queue, tasks) = open(&folder);
         assert!(tasks.is_empty());
         let records = queue.outbox(None, 10, usize::MAX).unwrap();

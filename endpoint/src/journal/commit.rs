@@ -112,7 +112,7 @@ impl<T> Future for Answer<T> {
 /// Ends with [`JournalError::Stalled`] when the disk does not finish a group
 /// in a minute. Waiting for room on a full disk does not count.
 #[must_use = "nothing is durable before this resolves"]
-pub struct Commit(Answer<()>);
+pub(crate) struct Commit(Answer<()>);
 
 impl Commit {
     pub(super) fn new(answer: Answer<()>) -> Self {
