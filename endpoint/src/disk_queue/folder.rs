@@ -1,0 +1,191 @@
+//! The state folder: made, checked and locked, one daemon at a time.
+//!
+//! The lock is `flock` on the file `lock`, which holds the holder's process id
+//! for people. It goes with the process, however that ends.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Why a state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FolderError {
+    /// Another daemon uses it.
+    #[error(
+        "the state folder {path} is in use by another clutch-endpoint{}: stop that one, or give \
+         this one a state folder of its own",
+        pid_words(pid)
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The other daemon's process id, where it could be read.
+        pid: Option<u32>,
+    },
+    /// There is something else at its path.
+    #[error(
+        "the state path {path} is not a folder: move what is there, or name another state folder"
+    )]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{doing} the state folder {path} failed: {}", advice(source))]
+    Refused {
+        /// The folder.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn pid_words(pid: &Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::ROFS) => "it is on a read-only file system, name another state folder",
+        Some(Errno::ACCESS | Errno::PERM) => {
+            "this user may not write there, change its owner or name another state folder"
+        }
+        Some(Errno::NOSPC | Errno::DQUOT) => "the disk or the quota is full, make room",
+        _ => "make sure that it can be written, or name another state folder",
+    }
+}
+
+/// A state folder that is ours until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder (mode 0700) if need be, and locks it.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
+        let refused = |doing: &'static str| {
+            move |source: io::Error| match Errno::from_io_error(&source) {
+                Some(Errno::NOTDIR | Errno::EXIST) => {
+                    FolderError::NotAFolder { path: path.to_owned() }
+                }
+                _ => FolderError::Refused { path: path.to_owned(), doing, source },
+            }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused("making"))?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(refused("locking"))?;
+        let locked = patiently(
+            || flock(&lock, FlockOperation::NonBlockingLockExclusive),
+            |errno| *errno == Errno::WOULDBLOCK,
+        );
+        match locked {
+            Ok(()) => (),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(FolderError::Locked { path: path.to_owned(), pid: holder(&mut lock) });
+            }
+            Err(errno) => return Err(refused("locking")(errno.into())),
+        }
+        sign(&mut lock).map_err(refused("writing into"))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the names in the folder and in `below` durable.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn sync(&self, below: &Path) -> io::Result<()> {
+        for folder in [below, &self.path] {
+            File::open(folder)?.sync_all()?;
+        }
+        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+}
+
+/// Tries for a second to take a lock: a predecessor that was killed may hold
+/// its own a moment longer, by a process that it was just starting.
+pub(super) fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match attempt() {
+            Err(error) if locked(&error) && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn sign(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn the_folder_is_private_and_the_second_daemon_is_told_who_holds_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let first = Folder::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let words = Folder::open(&path).unwrap_err().to_string();
+        assert!(words.contains(path.to_str().unwrap()), "{words}");
+        assert!(words.contains(&format!("process {}", std::process::id())), "{words}");
+        drop(first);
+        Folder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        for path in [path.clone(), path.join("below")] {
+            assert!(matches!(Folder::open(&path), Err(FolderError::NotAFolder { .. })));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_with_advice() {
+        let words = Folder::open(Path::new("/proc/clutch/state")).unwrap_err().to_string();
+        assert!(words.starts_with("making the state folder /proc/clutch/state failed"), "{words}");
+        assert!(advice(&Errno::ROFS.into()).contains("read-only"));
+        assert!(advice(&Errno::ACCESS.into()).contains("may not write"));
+    }
+}

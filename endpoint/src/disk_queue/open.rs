@@ -1,0 +1,259 @@
+//! Opening the queue: lock the folder, check what it is, take up what is in
+//! it, repair what is damaged, sweep what nobody refers to.
+
+use super::damage::Damaged;
+use super::folder::{Folder, FolderError};
+use super::queue::{DiskQueue, Lately, Next, RUN, SeenView, Slot};
+use super::record::{self, Key, Space};
+use super::{Accepted, Error, Seq, Store, Writes, seen};
+use crate::spool::Spool;
+use clutch_common::id::{EndpointId, StateId};
+use clutch_common::task::Task;
+use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The format this build reads and writes.
+const FORMAT: u64 = 1;
+
+/// How to open a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The state folder.
+    pub(crate) path: PathBuf,
+    /// Whose results the queue writes for damaged tasks.
+    pub(crate) endpoint_id: EndpointId,
+    /// How many finished attempts to remember at least; a quarter more at most.
+    pub(crate) seen_max: usize,
+}
+
+/// Why a queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The disk or the store failed.
+    #[error(
+        "the disk queue could not be opened: if the disk is sound, move the folder aside (its \
+         tasks that were not finished must then be submitted again) and start again"
+    )]
+    Failed(#[from] Error),
+    /// The store gave up in a way that it has no error for.
+    #[error(
+        "the disk queue in {path} is damaged beyond repair ({what}): move the folder aside (its \
+         tasks that were not finished must then be submitted again) and start again"
+    )]
+    Broken {
+        /// The state folder.
+        path: PathBuf,
+        /// What the store said.
+        what: String,
+    },
+    /// The system would not give the queue a thread.
+    #[error("no thread could be started for the disk queue in {path}")]
+    Thread {
+        /// The state folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another build, or something else altogether, wrote it.
+    #[error(
+        "the disk queue in {path} has {found}, this build reads format {FORMAT}: use the \
+         clutch-endpoint that wrote it, or name another state folder"
+    )]
+    Foreign {
+        /// The state folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+}
+
+impl DiskQueue {
+    /// Opens the queue in a state folder, making it if there is none. The tasks
+    /// in the inbox are returned in the order they were accepted; damaged ones
+    /// have become results.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub(crate) fn open(options: &Options) -> Result<(Self, Vec<Accepted>), OpenError> {
+        let folder = Folder::open(&options.path)?;
+        // sled panics on some damaged files.
+        std::panic::catch_unwind(AssertUnwindSafe(|| open(options, folder))).unwrap_or_else(
+            |panic| {
+                let what = panic.downcast_ref::<String>().cloned();
+                let what = what.or_else(|| panic.downcast_ref().map(|text: &&str| (*text).into()));
+                let what = what.unwrap_or_else(|| "the store panicked".to_owned());
+                Err(OpenError::Broken { path: options.path.clone(), what })
+            },
+        )
+    }
+}
+
+fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>), OpenError> {
+    let failed = |doing: &'static str| {
+        let path = options.path.clone();
+        move |error: std::io::Error| Error { path, doing, source: error.into() }
+    };
+    let below = options.path.join("queue");
+    let spool =
+        Spool::open(&options.path.join("spool")).map_err(failed("making the spool folder of"))?;
+    let store = Store::open(&below)?;
+    folder.sync(&below).map_err(failed("syncing the folder of"))?;
+    let state_id = identify(&store, &options.path)?;
+    let index = Arc::default();
+    let seen = SeenView { index, store: store.clone() };
+    let mut queue = DiskQueue {
+        store,
+        spool,
+        endpoint_id: options.endpoint_id,
+        state_id,
+        inbox: BTreeMap::new(),
+        next: Next::default(),
+        seen,
+        lately: Lately { seen_max: options.seen_max, ..Lately::default() },
+        folder,
+    };
+    queue.load_seen()?;
+    let (tasks, damaged) = queue.load_inbox()?;
+    queue.load_counters()?;
+    queue.repair(damaged)?;
+    queue.sweep()?;
+    Ok((queue, tasks))
+}
+
+/// Checks the format and reads the state id; a new store gets both.
+fn identify(store: &Store, path: &Path) -> Result<StateId, OpenError> {
+    let foreign = |found: String| OpenError::Foreign { path: path.to_owned(), found };
+    let key = record::named(Space::Meta, "state");
+    let format_key = record::named(Space::Meta, "format");
+    let Some(format) = store.get(&format_key)? else {
+        if store.scan(Space::Started, &[]).next().is_some() {
+            return Err(foreign("no format".to_owned()));
+        }
+        let state_id = StateId::new();
+        let mut writes = Writes::default();
+        writes.put(&format_key, &record::encode_numbers(&[FORMAT]));
+        writes.put(&key, state_id.0.as_bytes());
+        store.commit(writes)?;
+        return Ok(state_id);
+    };
+    match record::unseal(&format_key, &format).and_then(record::decode_numbers) {
+        Some([FORMAT]) => (),
+        Some([other]) => return Err(foreign(format!("format {other}"))),
+        None => return Err(foreign("a format that cannot be read".to_owned())),
+    }
+    store
+        .get(&key)?
+        .as_deref()
+        .and_then(|value| record::unseal(&key, value))
+        .and_then(|content| Uuid::from_slice(content).ok())
+        .map(StateId)
+        .ok_or_else(|| OpenError::Broken {
+            path: path.to_owned(),
+            what: "the id of the state folder cannot be read".to_owned(),
+        })
+}
+
+impl DiskQueue {
+    fn load_seen(&mut self) -> Result<(), Error> {
+        let mut writes = Writes::default();
+        for entry in self.store.scan(Space::Seen, &[Space::Seen as u8]) {
+            let (raw, value) = entry?;
+            let attempts = record::unseal(&raw, &value)
+                .and_then(|content| content.split_first())
+                .and_then(|(mark, content)| Some((*mark, seen::decode(content)?)));
+            let (Some(number), Some((mark, attempts))) = (record::number(&raw), attempts) else {
+                self.quarantine(&mut writes, &raw, value);
+                continue;
+            };
+            self.lately.next = number + 1;
+            let mut index = self.seen.lock();
+            if mark == RUN {
+                index.seal(number, &attempts);
+            } else {
+                attempts.iter().for_each(|attempt| index.note(*attempt));
+                self.lately.attempts.extend(attempts);
+                self.lately.records.push(number);
+            }
+        }
+        self.store.commit(writes)
+    }
+
+    fn load_inbox(&mut self) -> Result<(Vec<Accepted>, Vec<Damaged>), Error> {
+        let mut marks = HashSet::new();
+        for entry in self.store.scan(Space::Started, &[Space::Started as u8]) {
+            marks.extend(record::number(&entry?.0));
+        }
+        let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
+        for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]) {
+            let (raw, value) = entry?;
+            let next = record::number(&raw).map_or(0, |number| number.saturating_add(1));
+            self.next.seq = self.next.seq.max(next);
+            let task = self.payload(&raw, &value)?.and_then(|(key, payload)| {
+                let task = serde_json::from_slice::<Task>(&payload);
+                Ok((key, task.map_err(|error| format!("it cannot be read: {error}"))?))
+            });
+            match task {
+                Ok((key, task)) => {
+                    let (seq, started) = (Seq(key.seq), marks.contains(&key.seq));
+                    self.seen.note(task.attempt());
+                    self.inbox.insert(seq, Slot { key, started });
+                    tasks.push(Accepted { seq, task, started });
+                }
+                Err(how) => damaged.push(Damaged { raw, value, how }),
+            }
+        }
+        Ok((tasks, damaged))
+    }
+
+    /// The counters as they were written; found anew where they are damaged.
+    fn load_counters(&mut self) -> Result<(), Error> {
+        let key = [Space::Counters as u8];
+        let Some(value) = self.store.get(&key)? else { return Ok(()) };
+        if let Some([seq, out, waiting]) =
+            record::unseal(&key, &value).and_then(record::decode_numbers)
+        {
+            self.next = Next { seq: seq.max(self.next.seq), out, waiting };
+            return Ok(());
+        }
+        for entry in self.store.scan(Space::Outbox, &[Space::Outbox as u8]) {
+            self.next.waiting += 1;
+            self.next.out = record::number(&entry?.0).map_or(0, |number| number + 1);
+        }
+        let mut writes = Writes::default();
+        self.quarantine(&mut writes, &key, value);
+        let Next { seq, out, waiting } = self.next;
+        writes.put(&key, &record::encode_numbers(&[seq, out, waiting]));
+        self.store.commit(writes)
+    }
+
+    /// Removes spool files that no record refers to: written for a commit that
+    /// never came, or left over by a removal.
+    fn sweep(&self) -> Result<(), Error> {
+        let failed =
+            |error: std::io::Error| self.store.failed("sweeping the spool of")(error.into());
+        for name in self.spool.list().map_err(failed)? {
+            if !self.refers_to(&name)? {
+                self.spool.remove(&name).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refers_to(&self, name: &str) -> Result<bool, Error> {
+        let spaces = [(Space::Inbox, "i"), (Space::Outbox, "o")];
+        let Some((space, seq)) = spaces.into_iter().find_map(|(space, letter)| {
+            Some((space, u64::from_str_radix(name.strip_prefix(letter)?, 16).ok()?))
+        }) else {
+            return Ok(false);
+        };
+        let start = record::numbered(space, seq);
+        let Some(found) = self.store.scan(space, &start).next() else { return Ok(false) };
+        Ok(Key::decode(&found?.0).is_some_and(|key| key.seq == seq && key.spool_name() == name))
+    }
+}

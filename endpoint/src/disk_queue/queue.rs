@@ -1,0 +1,418 @@
+//! What the queue does: takes changes in, reads the outbox back, remembers
+//! what was seen.
+
+use super::damage::Damaged;
+use super::folder::Folder;
+use super::record::{self, Form, Key, Space};
+use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
+use crate::spool::{ReadError, Spool};
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The queue, open and ours.
+pub(crate) struct DiskQueue {
+    pub(super) store: Store,
+    pub(super) spool: Spool,
+    pub(super) endpoint_id: EndpointId,
+    pub(super) state_id: StateId,
+    pub(super) inbox: BTreeMap<Seq, Slot>,
+    pub(super) next: Next,
+    pub(super) seen: SeenView,
+    pub(super) lately: Lately,
+    // Last, so that the folder stays locked until all else is closed.
+    pub(super) folder: Folder,
+}
+
+/// What memory keeps of a task in the inbox.
+pub(super) struct Slot {
+    pub(super) key: Key,
+    pub(super) started: bool,
+}
+
+/// Numbers that must survive, whatever is left in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Next {
+    pub(super) seq: u64,
+    pub(super) out: u64,
+    /// How many results wait in the outbox.
+    pub(super) waiting: u64,
+}
+
+/// Attempts finished since the last run was written, and where they are.
+#[derive(Default)]
+pub(super) struct Lately {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) records: Vec<u64>,
+    pub(super) next: u64,
+    pub(super) seen_max: usize,
+}
+
+/// Tells what was seen; usable from any thread.
+#[derive(Clone)]
+pub(crate) struct SeenView {
+    pub(super) index: Arc<Mutex<seen::Index>>,
+    pub(super) store: Store,
+}
+
+impl SeenView {
+    /// Remembers an attempt from now on, before it is on disk.
+    pub(crate) fn note(&self, attempt: Attempt) {
+        self.lock().note(attempt);
+    }
+
+    /// The highest attempt at a task that is remembered.
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    pub(crate) fn highest(&self, task: TaskId) -> Result<Option<u32>, Error> {
+        let (mut highest, runs) = self.lock().look_up(task);
+        for run in runs {
+            let key = record::numbered(Space::Seen, run);
+            let value = self.store.get(&key)?;
+            let attempts =
+                value.as_deref().and_then(|value| record::unseal(&key, value)).and_then(sealed);
+            highest = highest.max(attempts.and_then(|attempts| seen::highest(&attempts, task)));
+        }
+        Ok(highest)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, seen::Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A record of attempts is marked by whether it is a full run.
+pub(super) const RUN: u8 = 1;
+pub(super) const RECENT: u8 = 0;
+
+fn sealed(content: &[u8]) -> Option<Vec<Attempt>> {
+    content.split_first().and_then(|(_, content)| seen::decode(content))
+}
+
+/// What one group comes to, before it is committed.
+pub(super) struct Group {
+    pub(super) writes: Writes,
+    spooled: bool,
+    unspool: Vec<String>,
+    pub(super) finished: Vec<Attempt>,
+    pub(super) next: Next,
+}
+
+impl DiskQueue {
+    /// The state folder's id, made once.
+    #[must_use]
+    pub(crate) fn state_id(&self) -> StateId {
+        self.state_id
+    }
+
+    /// How many results wait in the outbox.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> u64 {
+        self.next.waiting
+    }
+
+    /// The first names that are free.
+    #[must_use]
+    pub(crate) fn free_names(&self) -> (Seq, OutSeq) {
+        (Seq(self.next.seq), OutSeq(self.next.out))
+    }
+
+    /// Where the queue is.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The error for a look at the file system's free space that failed.
+    #[must_use]
+    pub(crate) fn failed_to_look(&self, error: std::io::Error) -> Error {
+        self.store.failed("looking at the free space of")(error.into())
+    }
+
+    /// What was seen.
+    #[must_use]
+    pub(crate) fn seen(&self) -> SeenView {
+        self.seen.clone()
+    }
+
+    /// Makes changes durable, all or none. What begins and ends within them
+    /// is not written at all. Releasing or starting what is not there changes
+    /// nothing; a result is taken whether or not its task is in the inbox.
+    ///
+    /// # Errors
+    /// The disk failed. The queue must not be used any more.
+    pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let mut finishing = HashSet::new();
+        let mut releasing = HashSet::new();
+        for change in changes {
+            match change {
+                Change::Finish { inbox: Some(seq), .. } => drop(finishing.insert(*seq)),
+                Change::Release { out } => drop(releasing.insert(*out)),
+                Change::Finish { inbox: None, .. }
+                | Change::Accept { .. }
+                | Change::Start { .. } => {}
+            }
+        }
+        let mut group = self.group();
+        for change in changes {
+            match change {
+                Change::Accept { seq, task } => {
+                    group.next.seq = group.next.seq.max(seq.0 + 1);
+                    self.seen.note(task.attempt());
+                    if !finishing.contains(seq) {
+                        let bytes = serde_json::to_vec(&**task)
+                            .map_err(|error| self.store.failed("encoding for")(error.into()))?;
+                        let key = key(Space::Inbox, seq.0, task.attempt(), &bytes);
+                        self.put(&mut group, &key, &bytes)?;
+                        self.inbox.insert(*seq, Slot { key, started: false });
+                    }
+                }
+                Change::Start { seq } => self.start(&mut group, *seq),
+                Change::Finish { inbox, out, result } => {
+                    if let Some(seq) = inbox {
+                        self.take_out(&mut group, *seq);
+                    }
+                    group.next.out = group.next.out.max(out.0 + 1);
+                    group.finished.push(result.attempt);
+                    if !releasing.contains(out) {
+                        self.put_result(&mut group, *out, result)?;
+                    }
+                }
+                Change::Release { out } => self.release(&mut group, *out)?,
+            }
+        }
+        self.commit(group)
+    }
+
+    pub(super) fn group(&self) -> Group {
+        Group {
+            writes: Writes::default(),
+            spooled: false,
+            unspool: Vec::new(),
+            finished: Vec::new(),
+            next: self.next,
+        }
+    }
+
+    /// Puts a payload under `key`, into the spool if its form says so.
+    fn put(&self, group: &mut Group, key: &Key, payload: &[u8]) -> Result<(), Error> {
+        match key.form {
+            Form::Inline => group.writes.put(&key.encode(), payload),
+            Form::Spooled => {
+                let stamp = self
+                    .spool
+                    .write(&key.spool_name(), payload)
+                    .map_err(|error| self.store.failed("writing a spool file of")(error.into()))?;
+                group.spooled = true;
+                group.writes.put(&key.encode(), &record::encode_stamp(stamp));
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, group: &mut Group, seq: Seq) {
+        if let Some(slot) = self.inbox.get_mut(&seq) {
+            slot.started = true;
+            group.writes.put(&record::numbered(Space::Started, seq.0), &[]);
+        }
+    }
+
+    fn take_out(&mut self, group: &mut Group, seq: Seq) {
+        let Some(slot) = self.inbox.remove(&seq) else { return };
+        group.writes.remove(&slot.key.encode());
+        if slot.started {
+            group.writes.remove(&record::numbered(Space::Started, seq.0));
+        }
+        if slot.key.form == Form::Spooled {
+            group.unspool.push(slot.key.spool_name());
+        }
+    }
+
+    pub(super) fn put_result(
+        &self,
+        group: &mut Group,
+        out: OutSeq,
+        result: &Finished,
+    ) -> Result<(), Error> {
+        let key = key(Space::Outbox, out.0, result.attempt, &result.bytes);
+        group.next.waiting += 1;
+        self.put(group, &key, &result.bytes)
+    }
+
+    fn release(&self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
+        let start = record::numbered(Space::Outbox, out.0);
+        let Some(found) = self.store.scan(Space::Outbox, &start).next() else { return Ok(()) };
+        let (raw, _) = found?;
+        if !raw.starts_with(&start) {
+            return Ok(());
+        }
+        group.writes.remove(&raw);
+        group.next.waiting = group.next.waiting.saturating_sub(1);
+        if let Some(key) = Key::decode(&raw)
+            && key.form == Form::Spooled
+        {
+            group.unspool.push(key.spool_name());
+        }
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
+        if group.spooled {
+            self.spool
+                .sync()
+                .map_err(|error| self.store.failed("syncing the spool of")(error.into()))?;
+        }
+        let runs = self.lately.finish(&mut group.writes, &group.finished);
+        let mut forgotten = Vec::new();
+        {
+            let mut index = self.seen.lock();
+            for attempt in group.finished {
+                index.note(attempt);
+            }
+            while let Some(run) = index.forget(self.lately.seen_max) {
+                forgotten.push(run);
+            }
+        }
+        for run in forgotten {
+            group.writes.remove(&record::numbered(Space::Seen, run));
+        }
+        if group.next != self.next {
+            let Next { seq, out, waiting } = group.next;
+            let numbers = record::encode_numbers(&[seq, out, waiting]);
+            group.writes.put(&[Space::Counters as u8], &numbers);
+            self.next = group.next;
+        }
+        self.store.commit(group.writes)?;
+        for (number, attempts) in runs {
+            self.seen.lock().seal(number, &attempts);
+        }
+        for name in group.unspool {
+            // The record is gone: a file left behind is swept at the next start.
+            if let Err(error) = self.spool.remove(&name) {
+                tracing::warn!(name, error = %error, "a spool file could not be removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// The next results after `after`, in order: at most `max`, and `max_bytes`
+    /// in all unless the first alone is larger. A damaged one is replaced on
+    /// disk by a result that says so.
+    ///
+    /// # Errors
+    /// The disk failed. The queue must not be used any more.
+    pub(crate) fn outbox(
+        &mut self,
+        after: Option<OutSeq>,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxRecord>, Error> {
+        let (records, damaged) = self.read_outbox(after, max, max_bytes)?;
+        if damaged.is_empty() {
+            return Ok(records);
+        }
+        self.repair(damaged)?;
+        self.read_outbox(after, max, max_bytes).map(|(records, _)| records)
+    }
+
+    fn read_outbox(
+        &self,
+        after: Option<OutSeq>,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
+        let from = record::numbered(Space::Outbox, after.map_or(0, |seq| seq.0.saturating_add(1)));
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for entry in self.store.scan(Space::Outbox, &from).take(max) {
+            let (raw, value) = entry?;
+            match self.payload(&raw, &value)? {
+                Ok((key, payload)) => {
+                    bytes += payload.len();
+                    if bytes > max_bytes && !records.is_empty() {
+                        break;
+                    }
+                    let (seq, attempt) = (OutSeq(key.seq), key.attempt);
+                    records.push(OutboxRecord { seq, attempt, bytes: payload });
+                }
+                Err(how) => damaged.push(Damaged { raw, value, how }),
+            }
+        }
+        Ok((records, damaged))
+    }
+
+    /// A record taken apart, or how it is damaged.
+    pub(super) fn payload(
+        &self,
+        raw: &[u8],
+        value: &[u8],
+    ) -> Result<Result<(Key, Vec<u8>), String>, Error> {
+        let Some(key) = Key::decode(raw) else {
+            return Ok(Err("its key is malformed".to_owned()));
+        };
+        let Some(content) = record::unseal(raw, value) else {
+            return Ok(Err("its checksum does not match".to_owned()));
+        };
+        if key.form == Form::Inline {
+            return Ok(Ok((key, content.to_vec())));
+        }
+        let Some(stamp) = record::decode_stamp(content) else {
+            return Ok(Err("its pointer to the spool is malformed".to_owned()));
+        };
+        match self.spool.read(&key.spool_name(), stamp) {
+            Ok(payload) => Ok(Ok((key, payload))),
+            Err(ReadError::Damaged(how)) => Ok(Err(how)),
+            Err(error @ ReadError::Io { .. }) => {
+                Err(self.store.failed("reading the spool of")(error.into()))
+            }
+        }
+    }
+}
+
+fn key(space: Space, seq: u64, attempt: Attempt, payload: &[u8]) -> Key {
+    let form = if record::fits(payload.len()) { Form::Inline } else { Form::Spooled };
+    Key { space, seq, attempt, form }
+}
+
+impl Lately {
+    /// Writes attempts that finished: a small record, or the runs they make
+    /// full together with those before. The runs are returned, numbered.
+    fn finish(&mut self, writes: &mut Writes, finished: &[Attempt]) -> Vec<(u64, Vec<Attempt>)> {
+        if finished.is_empty() {
+            return Vec::new();
+        }
+        let run_len = seen::run_len(self.seen_max);
+        self.attempts.extend_from_slice(finished);
+        if self.attempts.len() < run_len {
+            let number = self.write(writes, RECENT, finished);
+            self.records.push(number);
+            return Vec::new();
+        }
+        for number in std::mem::take(&mut self.records) {
+            writes.remove(&record::numbered(Space::Seen, number));
+        }
+        let mut runs = Vec::new();
+        while self.attempts.len() >= run_len {
+            let rest = self.attempts.split_off(run_len);
+            let run = std::mem::replace(&mut self.attempts, rest);
+            runs.push((self.write(writes, RUN, &run), run));
+        }
+        let rest = std::mem::take(&mut self.attempts);
+        if !rest.is_empty() {
+            let number = self.write(writes, RECENT, &rest);
+            self.records.push(number);
+        }
+        self.attempts = rest;
+        runs
+    }
+
+    fn write(&mut self, writes: &mut Writes, mark: u8, attempts: &[Attempt]) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let content = [&[mark][..], &seen::encode(attempts)].concat();
+        writes.put(&record::numbered(Space::Seen, number), &content);
+        number
+    }
+}

@@ -1,0 +1,296 @@
+//! The disk queue as the rest of the endpoint sees it: async, and never in the
+//! way. One thread owns the queue, takes all that is waiting as one group and
+//! makes it durable at once ([`writer`]).
+//!
+//! Calls return as soon as there is room to hand the change over; the
+//! [`Commit`] they return resolves when it is durable. When the disk fails, it
+//! fails for good, and every later call says so.
+
+mod commit;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use crate::disk_queue::{
+    Accepted, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Seq,
+};
+pub(crate) use commit::Commit;
+
+use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
+use clutch_common::id::{EndpointId, StateId, TaskId};
+use clutch_common::task::{Task, Work};
+use commit::{Answer, Pulse};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use writer::{Command, Reading, Submission, Writer};
+
+/// How many commands may wait for the writer.
+const WAITING_MAX: usize = 1024;
+
+/// How long the disk may take for one group.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How to keep the journal.
+#[derive(Clone, Debug)]
+pub(crate) struct JournalConfig {
+    /// The state folder.
+    pub(crate) path: PathBuf,
+    /// The endpoint whose results it keeps.
+    pub(crate) endpoint_id: EndpointId,
+    /// How many bytes are to stay free on the file system; 64 MiB is a good
+    /// choice.
+    pub(crate) reserve_bytes: u64,
+    /// How many finished attempts to remember at least; a million is a good
+    /// choice.
+    pub(crate) seen_max: usize,
+}
+
+/// What was found on disk.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// The state folder's id, made once.
+    pub(crate) state_id: StateId,
+    /// The tasks in the inbox, in the order they were accepted.
+    pub(crate) tasks: Vec<Accepted>,
+    /// How many results wait in the outbox.
+    pub(crate) outbox: u64,
+}
+
+/// Why the journal cannot go on. Nothing that was committed is lost by it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    /// The disk failed.
+    #[error(
+        "the disk queue cannot go on: look at the disk and restart the endpoint; what was \
+         committed is still there, the rest is still with the broker"
+    )]
+    Failed(#[source] Arc<DiskError>),
+    /// The store gave up in a way that it has no error for.
+    #[error("the disk queue in {path} gave up unexpectedly: restart the endpoint")]
+    Broken {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// The disk took too long.
+    #[error(
+        "the disk queue in {path} has not finished a write in {limit:?}: look at the disk and \
+         restart the endpoint"
+    )]
+    Stalled {
+        /// The state folder.
+        path: PathBuf,
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// The journal was closed before this was durable.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// The endpoint's journal; clones are the same journal.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    names: Mutex<Names>,
+    seen: SeenView,
+    pulse: Arc<Pulse>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The next names to give out. Held while a command is handed over, so that
+/// commands are in the order of their names.
+struct Names {
+    seq: u64,
+    out: u64,
+}
+
+/// Tells how many bytes are free where the queue is.
+type Probe = Box<dyn FnMut() -> std::io::Result<u64> + Send>;
+
+/// Opens the journal in a state folder and starts its thread. Blocks while it
+/// reads what is there; damaged tasks have become results in the outbox.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(crate) fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
+    let path = config.path.clone();
+    let probe = move || {
+        let free = rustix::fs::statvfs(&path)?;
+        Ok(free.f_bavail.saturating_mul(free.f_frsize))
+    };
+    open_with(config, Box::new(probe), STALL_LIMIT)
+}
+
+fn open_with(
+    config: JournalConfig,
+    probe: Probe,
+    stall_limit: Duration,
+) -> Result<(Journal, Recovered), OpenError> {
+    let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
+    let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
+    let recovered = Recovered { state_id: queue.state_id(), tasks, outbox: queue.waiting() };
+    let (Seq(seq), OutSeq(out)) = queue.free_names();
+    let seen = queue.seen();
+    let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
+    let (commands, receiver) = mpsc::channel(WAITING_MAX);
+    let writer = Writer::new(queue, receiver, pulse.clone(), probe, reserve_bytes);
+    let thread = std::thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(move || writer.run())
+        .map_err(|source| OpenError::Thread { path, source })?;
+    let shared = Shared {
+        commands,
+        names: Mutex::new(Names { seq, out }),
+        seen,
+        pulse,
+        thread: Mutex::new(Some(thread)),
+    };
+    Ok((Journal { shared: Arc::new(shared) }, recovered))
+}
+
+impl Journal {
+    /// Puts tasks into the inbox.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn accept(
+        &self,
+        tasks: Vec<Arc<Task>>,
+    ) -> Result<(Vec<Seq>, Commit), JournalError> {
+        let bytes = tasks.iter().map(|task| task_bytes(task)).sum();
+        self.submit(bytes, |names| {
+            let mut seqs = Vec::with_capacity(tasks.len());
+            let mut changes = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                self.shared.seen.note(task.attempt());
+                let seq = Seq(names.seq);
+                names.seq += 1;
+                seqs.push(seq);
+                changes.push(Change::Accept { seq, task });
+            }
+            (seqs, changes)
+        })
+        .await
+    }
+
+    /// Marks a task as started: once that is durable, a crash will find it
+    /// [`Accepted::started`].
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn start(&self, seq: Seq) -> Result<Commit, JournalError> {
+        let (_, commit) = self.submit(1, |_| ((), vec![Change::Start { seq }])).await?;
+        Ok(commit)
+    }
+
+    /// Moves a task from the inbox to the outbox, as its result. `inbox` is
+    /// none for the result of a task that was never accepted.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn finish(
+        &self,
+        inbox: Option<Seq>,
+        result: Arc<Finished>,
+    ) -> Result<(OutSeq, Commit), JournalError> {
+        self.submit(result.bytes.len() + 1, |names| {
+            self.shared.seen.note(result.attempt);
+            let out = OutSeq(names.out);
+            names.out += 1;
+            (out, vec![Change::Finish { inbox, out, result }])
+        })
+        .await
+    }
+
+    /// Removes results from the outbox: whoever they are for has them.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn release(&self, out: Vec<OutSeq>) -> Result<Commit, JournalError> {
+        let changes = out.into_iter().map(|out| Change::Release { out }).collect();
+        let (_, commit) = self.submit(0, |_| ((), changes)).await?;
+        Ok(commit)
+    }
+
+    /// The next results in the outbox after `after`, in order: at most `max`,
+    /// and `max_bytes` in all unless the first alone is larger. What was
+    /// finished before this call is among them, and durable, unless the disk
+    /// is full.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn outbox(
+        &self,
+        after: Option<OutSeq>,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxRecord>, JournalError> {
+        let (reply, records) = oneshot::channel();
+        let reading = Reading { after, max, max_bytes, reply };
+        self.hand_over().await?.send(Command::Read(reading));
+        Answer::new(records, self.shared.pulse.clone()).await
+    }
+
+    /// The highest attempt at a task that was accepted or finished, those not
+    /// yet committed included. Reads the disk only where memory says that the
+    /// task may have come by long ago.
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    pub(crate) fn seen(&self, task: TaskId) -> Result<Option<u32>, JournalError> {
+        self.shared.seen.highest(task).map_err(|error| JournalError::Failed(Arc::new(error)))
+    }
+
+    /// Commits what was handed over, closes the queue and ends its thread.
+    /// Other clones get [`JournalError::Closed`] from then on.
+    pub(crate) async fn close(self) {
+        let (done, closed) = oneshot::channel();
+        let Ok(permit) = self.hand_over().await else { return };
+        permit.send(Command::Close(done));
+        if let Err(error) = Answer::new(closed, self.shared.pulse.clone()).await {
+            tracing::error!(error = %error, "the journal could not be closed in order");
+            return;
+        }
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread has answered as the last thing it does.
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the journal's thread panicked");
+        }
+    }
+
+    async fn submit<T>(
+        &self,
+        bytes: usize,
+        make: impl FnOnce(&mut Names) -> (T, Vec<Change>),
+    ) -> Result<(T, Commit), JournalError> {
+        let permit = self.hand_over().await?;
+        let (done, committed) = oneshot::channel();
+        let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let (named, changes) = make(&mut names);
+        permit.send(Command::Submit(Submission { changes, bytes, done }));
+        drop(names);
+        Ok((named, Commit::new(Answer::new(committed, self.shared.pulse.clone()))))
+    }
+
+    async fn hand_over(&self) -> Result<mpsc::Permit<'_, Command>, JournalError> {
+        if let Some(error) = self.shared.pulse.failure() {
+            return Err(error);
+        }
+        self.shared.commands.reserve().await.map_err(|_| self.shared.pulse.end())
+    }
+}
+
+/// About how many bytes a task takes on disk.
+fn task_bytes(task: &Task) -> usize {
+    let Work::Process(process) = &task.work;
+    let env = process.env.iter().map(|(name, value)| name.len() + value.len() + 6);
+    let argv = process.argv.iter().map(|argument| argument.len() + 3);
+    256 + argv.chain(env).sum::<usize>() + process.stdin.0.len() * 4 / 3
+}

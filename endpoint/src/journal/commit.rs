@@ -1,0 +1,171 @@
+//! Waiting for the writer, with an eye on whether it is still alive.
+
+use super::JournalError;
+use futures_util::FutureExt as _;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// What the writer and those who wait for it know of each other: since when it
+/// is at work on a group, and why it ended.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    path: PathBuf,
+    limit: Duration,
+    busy_since: Mutex<Option<Instant>>,
+    failure: OnceLock<JournalError>,
+}
+
+impl Pulse {
+    pub(super) fn new(path: PathBuf, limit: Duration) -> Self {
+        Self { path, limit, busy_since: Mutex::new(None), failure: OnceLock::new() }
+    }
+
+    /// The writer begins a group, or is done with it.
+    pub(super) fn busy(&self, busy: bool) {
+        *self.lock() = busy.then(Instant::now);
+    }
+
+    /// The journal has failed for good; the first reason stays.
+    pub(super) fn fail(&self, error: JournalError) {
+        self.failure.get_or_init(|| error);
+    }
+
+    pub(super) fn failure(&self) -> Option<JournalError> {
+        self.failure.get().cloned()
+    }
+
+    /// Why a writer that is gone is gone. One that went while at work, without
+    /// a word, has panicked.
+    pub(super) fn end(&self) -> JournalError {
+        let at_work = self.lock().is_some();
+        let unsaid = || if at_work { self.broken() } else { JournalError::Closed };
+        self.failure().unwrap_or_else(unsaid)
+    }
+
+    pub(super) fn broken(&self) -> JournalError {
+        JournalError::Broken { path: self.path.clone() }
+    }
+
+    /// How much longer the group under way may take; the full time when there
+    /// is none.
+    fn patience(&self) -> Duration {
+        let busy_since = *self.lock();
+        self.limit.saturating_sub(busy_since.map_or(Duration::ZERO, |since| since.elapsed()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stalled(&self) -> JournalError {
+        self.fail(JournalError::Stalled { path: self.path.clone(), limit: self.limit });
+        self.end()
+    }
+}
+
+/// An answer of the writer, or the news that it has stalled. The timer exists
+/// only while somebody waits.
+pub(super) struct Answer<T> {
+    answer: oneshot::Receiver<Result<T, JournalError>>,
+    pulse: Arc<Pulse>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn new(
+        answer: oneshot::Receiver<Result<T, JournalError>>,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        Self { answer, pulse, timer: None }
+    }
+}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(answer) = self.answer.poll_unpin(context) {
+            return Poll::Ready(answer.unwrap_or_else(|_| Err(self.pulse.end())));
+        }
+        let Self { pulse, timer, .. } = &mut *self;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(pulse.patience())));
+        loop {
+            ready!(timer.poll_unpin(context));
+            let patience = pulse.patience();
+            if patience.is_zero() {
+                return Poll::Ready(Err(pulse.stalled()));
+            }
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+    }
+}
+
+/// Resolves when a change is durable. Dropping it changes nothing: the change
+/// is made all the same.
+///
+/// Ends with [`JournalError::Stalled`] when the disk does not finish a group
+/// in a minute. Waiting for room on a full disk does not count.
+#[must_use = "nothing is durable before this resolves"]
+pub(crate) struct Commit(Answer<()>);
+
+impl Commit {
+    pub(super) fn new(answer: Answer<()>) -> Self {
+        Self(answer)
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_unpin(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting() -> (oneshot::Sender<Result<(), JournalError>>, Arc<Pulse>, Commit) {
+        let pulse = Arc::new(Pulse::new("/state".into(), Duration::from_millis(50)));
+        let (sender, receiver) = oneshot::channel();
+        (sender, pulse.clone(), Commit::new(Answer::new(receiver, pulse)))
+    }
+
+    #[tokio::test]
+    async fn a_group_that_takes_too_long_fails_loudly_and_for_good() {
+        let (_sender, pulse, commit) = waiting();
+        pulse.busy(true);
+        assert!(matches!(commit.await, Err(JournalError::Stalled { .. })));
+        assert!(matches!(pulse.failure(), Some(JournalError::Stalled { .. })));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_group_to_begin_is_not_a_stall() {
+        let (sender, pulse, commit) = waiting();
+        let answer = async {
+            sleep(Duration::from_millis(200)).await;
+            sender.send(Ok(())).unwrap();
+        };
+        let (committed, ()) = tokio::join!(commit, answer);
+        committed.unwrap();
+        assert!(pulse.failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_gone_says_why() {
+        let (sender, pulse, commit) = waiting();
+        pulse.busy(true);
+        drop(sender);
+        assert!(matches!(commit.await, Err(JournalError::Broken { .. })));
+        let (sender, _pulse, commit) = waiting();
+        drop(sender);
+        assert!(matches!(commit.await, Err(JournalError::Closed)));
+    }
+}

@@ -1,0 +1,238 @@
+//! The journal: what its commits promise, and what it does when the disk fails.
+
+use super::*;
+use clutch_common::id::Attempt;
+use clutch_common::task::Process;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command as Child, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+
+const KILLED: &str = "CLUTCH_TEST_JOURNAL_TO_BE_KILLED";
+
+fn config(path: &Path) -> JournalConfig {
+    JournalConfig {
+        path: path.to_owned(),
+        endpoint_id: EndpointId::new(),
+        reserve_bytes: 0,
+        seen_max: 1000,
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn task() -> Arc<Task> {
+    let argv = vec!["true".to_owned()];
+    Arc::new(Task::new(TaskId::new(), Process { argv, ..Process::default() }))
+}
+
+fn tasks(count: usize) -> Vec<Arc<Task>> {
+    (0..count).map(|_| task()).collect()
+}
+
+fn finished(attempt: Attempt) -> Arc<Finished> {
+    Arc::new(Finished { attempt, bytes: attempt.to_string().into_bytes() })
+}
+
+async fn durable<T>(submitted: Result<(T, Commit), JournalError>) -> T {
+    let (named, commit) = submitted.unwrap();
+    commit.await.unwrap();
+    named
+}
+
+async fn outbox(journal: &Journal) -> Vec<OutSeq> {
+    let records = journal.outbox(None, usize::MAX, usize::MAX).await.unwrap();
+    records.iter().map(|record| record.seq).collect()
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_closing() {
+    let folder = folder();
+    let (journal, found) = open(config(folder.path())).unwrap();
+    assert!(found.tasks.is_empty() && found.outbox == 0);
+    let tasks = tasks(3);
+    let seqs = durable(journal.accept(tasks.clone()).await).await;
+    journal.start(seqs[1]).await.unwrap().await.unwrap();
+    let out = durable(journal.finish(Some(seqs[0]), finished(tasks[0].attempt())).await).await;
+    journal.close().await;
+
+    let (journal, again) = open(config(folder.path())).unwrap();
+    assert_eq!((again.state_id, again.outbox), (found.state_id, 1));
+    let left: Vec<_> = again.tasks.iter().map(|t| (t.seq, &t.task, t.started)).collect();
+    assert_eq!(left, [(seqs[1], &*tasks[1], true), (seqs[2], &*tasks[2], false)]);
+    let records = journal.outbox(None, 10, 1000).await.unwrap();
+    assert_eq!((records[0].seq, records[0].attempt), (out, tasks[0].attempt()));
+    assert_eq!(records[0].bytes, tasks[0].attempt().to_string().into_bytes());
+    journal.release(vec![out]).await.unwrap().await.unwrap();
+    let next = durable(journal.finish(None, finished(task().attempt())).await).await;
+    assert!(next > out, "a name is never used again");
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_result_can_be_read_as_soon_as_it_is_handed_over_and_in_order() {
+    let folder = folder();
+    let (journal, _) = open(config(folder.path())).unwrap();
+    let mut commits = Vec::new();
+    let mut names = Vec::new();
+    for _ in 0..600 {
+        let (out, commit) = journal.finish(None, finished(task().attempt())).await.unwrap();
+        names.push(out);
+        commits.push(commit);
+    }
+    assert_eq!(outbox(&journal).await, names);
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn an_acceptance_is_seen_before_it_is_committed() {
+    let folder = folder();
+    let (journal, _) = open(config(folder.path())).unwrap();
+    let (known, unknown) = (task(), task());
+    let (_, commit) = journal.accept(vec![known.clone()]).await.unwrap();
+    assert_eq!(journal.seen(known.id).unwrap(), Some(1));
+    assert_eq!(journal.seen(unknown.id).unwrap(), None);
+    commit.await.unwrap();
+    journal.close().await;
+}
+
+/// Many at once share commits: 400 accepted, finished and released by as many
+/// futures take far fewer syncs than 1,200, and a deadlock would show.
+#[tokio::test]
+async fn a_crowd_is_committed_together() {
+    let folder = folder();
+    let groups = Arc::new(AtomicU64::new(0));
+    let counted = groups.clone();
+    let probe = Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Ok(u64::MAX)
+    });
+    let (journal, _) = open_with(config(folder.path()), probe, STALL_LIMIT).unwrap();
+    let one = |task: Arc<Task>| async {
+        let attempt = task.attempt();
+        let seqs = durable(journal.accept(vec![task]).await).await;
+        let out = durable(journal.finish(Some(seqs[0]), finished(attempt)).await).await;
+        journal.release(vec![out]).await.unwrap().await.unwrap();
+    };
+    futures_util::future::join_all(tasks(400).into_iter().map(one)).await;
+    assert!(outbox(&journal).await.is_empty());
+    let groups = groups.load(Ordering::Relaxed);
+    assert!(groups < 200, "{groups} groups for 800 additions");
+    journal.close().await;
+    assert!(open(config(folder.path())).unwrap().1.tasks.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
+    let folder = folder();
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let probed = free.clone();
+    let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
+    let mut config = config(folder.path());
+    config.reserve_bytes = 1000;
+    // Shorter than the wait: waiting for room must not count as a stall.
+    let (journal, _) = open_with(config, probe, Duration::from_millis(500)).unwrap();
+    let out = durable(journal.finish(None, finished(task().attempt())).await).await;
+
+    free.store(999, Ordering::Relaxed);
+    let (_, mut held) = journal.accept(tasks(1)).await.unwrap();
+    let released = journal.release(vec![out]).await.unwrap();
+    tokio::select! {
+        biased;
+        done = &mut held => panic!("accepted on a full disk: {done:?}"),
+        done = released => done.unwrap(),
+    }
+    assert!(outbox(&journal).await.is_empty());
+    free.store(u64::MAX, Ordering::Relaxed);
+    held.await.unwrap();
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_full_disk() {
+    let folder = folder();
+    let mut full = config(folder.path());
+    full.reserve_bytes = u64::MAX;
+    let (journal, _) = open_with(full, Box::new(|| Ok(0)), STALL_LIMIT).unwrap();
+    let (_, held) = journal.accept(tasks(1)).await.unwrap();
+    journal.clone().close().await;
+    assert!(matches!(held.await, Err(JournalError::Closed)));
+    assert!(matches!(journal.accept(tasks(1)).await, Err(JournalError::Closed)));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_all_and_for_good() {
+    let folder = folder();
+    let probe = Box::new(|| Err(std::io::Error::other("the disk is on fire")));
+    let (journal, _) = open_with(config(folder.path()), probe, STALL_LIMIT).unwrap();
+    let (_, commit) = journal.accept(tasks(1)).await.unwrap();
+    let told = |error: JournalError| anyhow::Error::from(error).root_cause().to_string();
+    assert_eq!(told(commit.await.unwrap_err()), "the disk is on fire");
+    let Err(error) = journal.release(Vec::new()).await else { panic!("it went on") };
+    assert_eq!(told(error), "the disk is on fire");
+    assert!(journal.outbox(None, 1, 1).await.is_err());
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn two_journals_cannot_share_a_folder() {
+    let folder = folder();
+    let (journal, _) = open(config(folder.path())).unwrap();
+    let Err(error) = open(config(folder.path())) else { panic!("it opened") };
+    assert!(matches!(error, OpenError::Folder(_)));
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    journal.close().await;
+}
+
+/// Not a test by itself: the process that the next test kills. Prints the name
+/// of every task whose commit has resolved.
+#[tokio::test]
+async fn accepts_until_killed() {
+    let Some(path) = std::env::var_os(KILLED) else { return };
+    let (journal, _) = open(config(Path::new(&path))).unwrap();
+    loop {
+        let tasks = tasks(5);
+        let seqs = durable(journal.accept(tasks.clone()).await).await;
+        let out = durable(journal.finish(Some(seqs[0]), finished(tasks[0].attempt())).await).await;
+        println!("finished {}", out.0);
+        seqs[1..].iter().zip(&tasks[1..]).for_each(|(s, t)| println!("accepted {} {}", s.0, t.id));
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_kill_9() {
+    let folder = folder();
+    for enough in [40, 90, 10] {
+        let mut child = Child::new(std::env::current_exe().unwrap())
+            .args(["--exact", "journal::tests::accepts_until_killed", "--nocapture"])
+            .env(KILLED, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut printed: Vec<String> =
+            lines.by_ref().map(Result::unwrap).filter(|line| said(line)).take(enough).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        printed.extend(lines.map_while(Result::ok).filter(|line| said(line)));
+
+        let (journal, found) = open(config(folder.path())).unwrap();
+        let mut there: Vec<String> =
+            found.tasks.iter().map(|t| format!("accepted {} {}", t.seq.0, t.task.id)).collect();
+        there.extend(outbox(&journal).await.iter().map(|out| format!("finished {}", out.0)));
+        let lost: Vec<_> = printed.iter().filter(|line| !there.contains(line)).collect();
+        assert!(printed.len() >= enough && lost.is_empty(), "lost: {lost:?}");
+        journal.close().await;
+    }
+}
+
+/// Whether a line is whole and the child's own.
+fn said(line: &str) -> bool {
+    line.starts_with("finished ") || line.starts_with("accepted ")
+}

@@ -1,0 +1,250 @@
+//! The thread that owns the disk queue. It takes all that is waiting as one
+//! group, bounded by changes and bytes, makes it durable at once and answers
+//! everybody in it: a lone change waits for nobody, a crowd shares one sync.
+//!
+//! When the file system runs low it stops writing, says so once, and goes on by
+//! itself when there is room. What makes room is still done meanwhile.
+
+use super::commit::Pulse;
+use super::{JournalError, Probe};
+use crate::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// The most changes in a group.
+const GROUP_CHANGES: usize = 512;
+
+/// A group that has this many bytes takes no more. sled writes several times
+/// that, and holds it in memory until it is written.
+const GROUP_BYTES: usize = 512 * 1024;
+
+/// How much more than a group is taken in while the disk is full, so that
+/// releases get through.
+const FULL_FACTOR: usize = 4;
+
+/// How often a full disk is looked at again.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Submit(Submission),
+    Read(Reading),
+    Close(oneshot::Sender<Result<(), JournalError>>),
+}
+
+/// Changes that one call makes.
+pub(super) struct Submission {
+    pub(super) changes: Vec<Change>,
+    /// About how many bytes they add to the disk; 0 for those that make room.
+    pub(super) bytes: usize,
+    pub(super) done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+/// A wish to read the outbox.
+pub(super) struct Reading {
+    pub(super) after: Option<OutSeq>,
+    pub(super) max: usize,
+    pub(super) max_bytes: usize,
+    pub(super) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
+}
+
+/// What is done together.
+#[derive(Default)]
+struct Group {
+    submissions: Vec<Submission>,
+    readings: Vec<Reading>,
+    changes: usize,
+    bytes: usize,
+    close: Option<oneshot::Sender<Result<(), JournalError>>>,
+}
+
+impl Group {
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Submit(submission) => {
+                self.changes += submission.changes.len();
+                self.bytes += submission.bytes;
+                self.submissions.push(submission);
+            }
+            Command::Read(reading) => self.readings.push(reading),
+            Command::Close(done) => self.close = Some(done),
+        }
+    }
+
+    fn is_full(&self, factor: usize) -> bool {
+        self.close.is_some()
+            || self.changes + self.readings.len() >= GROUP_CHANGES * factor
+            || self.bytes >= GROUP_BYTES * factor
+    }
+
+    /// Takes out the submissions that only make room, on disk and now.
+    fn take_releases(&mut self) -> Vec<Submission> {
+        let held: HashSet<OutSeq> = self
+            .submissions
+            .iter()
+            .flat_map(|submission| &submission.changes)
+            .filter_map(|change| match change {
+                Change::Finish { out, .. } => Some(*out),
+                Change::Accept { .. } | Change::Start { .. } | Change::Release { .. } => None,
+            })
+            .collect();
+        let (now, later) =
+            std::mem::take(&mut self.submissions).into_iter().partition(|submission| {
+                submission
+                    .changes
+                    .iter()
+                    .all(|change| matches!(change, Change::Release { out } if !held.contains(out)))
+            });
+        self.submissions = later;
+        now
+    }
+}
+
+/// The disk failed; the pulse knows why.
+struct Failed;
+
+/// What became of waiting for room.
+#[derive(PartialEq, Eq)]
+enum Room {
+    Found,
+    ClosedFirst,
+}
+
+pub(super) struct Writer {
+    queue: DiskQueue,
+    commands: mpsc::Receiver<Command>,
+    pulse: Arc<Pulse>,
+    probe: Probe,
+    reserve: u64,
+}
+
+impl Writer {
+    pub(super) fn new(
+        queue: DiskQueue,
+        commands: mpsc::Receiver<Command>,
+        pulse: Arc<Pulse>,
+        probe: Probe,
+        reserve: u64,
+    ) -> Self {
+        Self { queue, commands, pulse, probe, reserve }
+    }
+
+    /// Works until the journal is closed, dropped, or fails.
+    pub(super) fn run(self) {
+        let pulse = self.pulse.clone();
+        // The store panics on some kinds of damage.
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| self.work()));
+        match ended {
+            // Nobody may wait for it any more.
+            Ok(Some(closed)) => drop(closed.send(Ok(()))),
+            Ok(None) => (),
+            Err(_) => pulse.fail(pulse.broken()),
+        }
+    }
+
+    fn work(mut self) -> Option<oneshot::Sender<Result<(), JournalError>>> {
+        while let Some(first) = self.commands.blocking_recv() {
+            let mut group = Group::default();
+            group.add(first);
+            self.gather(&mut group, 1);
+            // On failure the group drops, and those who wait ask the pulse why.
+            self.serve(&mut group).ok()?;
+            if group.close.is_some() {
+                return group.close;
+            }
+        }
+        None
+    }
+
+    fn failed(&self, error: Error) -> Failed {
+        self.pulse.fail(JournalError::Failed(Arc::new(error)));
+        Failed
+    }
+
+    fn gather(&mut self, group: &mut Group, factor: usize) {
+        while !group.is_full(factor) {
+            match self.commands.try_recv() {
+                Ok(command) => group.add(command),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn serve(&mut self, group: &mut Group) -> Result<(), Failed> {
+        if group.bytes > 0 && self.wait_for_room(group)? == Room::ClosedFirst {
+            for submission in group.submissions.drain(..) {
+                drop(submission.done.send(Err(JournalError::Closed)));
+            }
+        }
+        let submissions = std::mem::take(&mut group.submissions);
+        self.commit(submissions)?;
+        self.answer(&mut group.readings)
+    }
+
+    fn commit(&mut self, submissions: Vec<Submission>) -> Result<(), Failed> {
+        if submissions.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        let mut waiting = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            changes.extend(submission.changes);
+            waiting.push(submission.done);
+        }
+        self.pulse.busy(true);
+        self.queue.apply(&changes).map_err(|error| self.failed(error))?;
+        self.pulse.busy(false);
+        for done in waiting {
+            // Whoever has dropped its Commit does not want to know.
+            drop(done.send(Ok(())));
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, readings: &mut Vec<Reading>) -> Result<(), Failed> {
+        for Reading { after, max, max_bytes, reply } in readings.drain(..) {
+            self.pulse.busy(true);
+            let records = self.queue.outbox(after, max, max_bytes);
+            let records = records.map_err(|error| self.failed(error))?;
+            self.pulse.busy(false);
+            drop(reply.send(Ok(records)));
+        }
+        Ok(())
+    }
+
+    /// Waits until the file system has room for `group` beside the reserve.
+    fn wait_for_room(&mut self, group: &mut Group) -> Result<Room, Failed> {
+        let mut full = false;
+        loop {
+            let free =
+                (self.probe)().map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
+            if free >= self.reserve.saturating_add(group.bytes as u64) {
+                if full {
+                    tracing::info!("there is room on the disk again: going on");
+                }
+                return Ok(Room::Found);
+            }
+            if !std::mem::replace(&mut full, true) {
+                tracing::error!(
+                    folder = %self.queue.path().display(),
+                    free_bytes = free,
+                    reserve_bytes = self.reserve,
+                    "the disk of the state folder is nearly full: free some space there. No task \
+                     is accepted and no result stored until then; nothing is lost"
+                );
+            }
+            let releases = group.take_releases();
+            self.commit(releases)?;
+            self.answer(&mut group.readings)?;
+            if group.close.is_some() || self.commands.is_closed() && self.commands.is_empty() {
+                return Ok(Room::ClosedFirst);
+            }
+            // Waking early now and then does no harm.
+            std::thread::park_timeout(FULL_INTERVAL);
+            self.gather(group, FULL_FACTOR);
+        }
+    }
+}
