@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 /// one process does nothing.
 pub fn init(default_level: &str) {
     let filter = EnvFilter::try_from_env("CLUTCH_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},lapin=error")));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},lapin=off")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if std::io::stderr().is_terminal() {
         builder.with_target(false).try_init()

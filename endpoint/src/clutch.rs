@@ -134,16 +134,36 @@ fn policy(fault: &Fault) -> Policy {
 
 fn advice(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Refused(_) => "check that the broker runs and that the port in the broker URL is right",
-        Fault::Unreachable(_) => "check the host in the broker URL, name resolution, and firewalls on the way out",
-        Fault::Tls(_) => "check that the URL's scheme and port belong together and that the broker's certificate is trusted here",
-        Fault::Credentials(_) => "check user, password and vhost in the broker URL, or ask the service's operator for a new endpoint.toml",
-        Fault::Forbidden(_) => "ask the service's operator to provision this endpoint's permissions again",
-        Fault::Missing(_) => "ask the service's operator to run `clutch-service provision` for this endpoint again",
-        Fault::Locked(_) => "only one instance of an endpoint may run: stop the other one; if there is none, the broker drops a dead connection after three heartbeats",
-        Fault::Mismatch(_) | Fault::Protocol(_) => "compare the versions of endpoint, service and broker",
-        Fault::Rejected(_) => "the results queue does not take more: check that `clutch-service serve` collects",
-        Fault::Blocked { .. } => "the broker is short of memory or disk: its operator has to make room",
+        Fault::Refused(_) => {
+            "check that the broker runs and that the port in the broker URL is right"
+        }
+        Fault::Unreachable(_) => {
+            "check the host in the broker URL, name resolution, and firewalls on the way out"
+        }
+        Fault::Tls(_) => {
+            "check that the URL's scheme and port belong together and that the broker's certificate is trusted here"
+        }
+        Fault::Credentials(_) => {
+            "check user, password and vhost in the broker URL, or ask the service's operator for a new endpoint.toml"
+        }
+        Fault::Forbidden(_) => {
+            "ask the service's operator to provision this endpoint's permissions again"
+        }
+        Fault::Missing(_) => {
+            "ask the service's operator to run `clutch-service provision` for this endpoint again"
+        }
+        Fault::Locked(_) => {
+            "only one instance of an endpoint may run: stop the other one; if there is none, the broker drops a dead connection after three heartbeats"
+        }
+        Fault::Mismatch(_) | Fault::Protocol(_) => {
+            "compare the versions of endpoint, service and broker"
+        }
+        Fault::Rejected(_) => {
+            "the results queue does not take more: check that `clutch-service serve` collects"
+        }
+        Fault::Blocked { .. } => {
+            "the broker is short of memory or disk: its operator has to make room"
+        }
         Fault::Closed(_) | Fault::ConfirmTimeout(_) => "",
     }
 }
@@ -195,7 +215,10 @@ mod tests {
         for _ in 0..5 {
             clutch.disengage(&closed, Some(Duration::from_secs(1)));
         }
-        assert_eq!(delay(clutch.disengage(&closed, Some(Duration::from_secs(1)))).as_millis(), 6400);
+        assert_eq!(
+            delay(clutch.disengage(&closed, Some(Duration::from_secs(1)))).as_millis(),
+            6400
+        );
         assert_eq!(delay(clutch.disengage(&closed, Some(STABLE))).as_millis(), 200);
     }
 

@@ -177,10 +177,15 @@ impl Config {
     /// With [`Exit::Config`], naming the file and what is wrong in it.
     pub(crate) fn load(path: &Path, overrides: Overrides) -> Result<Self, Failure> {
         let bad = |what: String| {
-            Failure::new(Exit::Config, format!("reading the configuration {}: {what}", path.display()))
+            Failure::new(
+                Exit::Config,
+                format!("reading the configuration {}: {what}", path.display()),
+            )
         };
         let text = std::fs::read_to_string(path).map_err(|error| {
-            bad(format!("{error}; pass the file that `clutch-service provision` wrote with --config"))
+            bad(format!(
+                "{error}; pass the file that `clutch-service provision` wrote with --config"
+            ))
         })?;
         let mut config = Self::parse(&text).map_err(&bad)?;
         let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
@@ -241,7 +246,9 @@ impl Config {
         let below_home = || {
             let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
             let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
-            state.or(home).map(|base| base.join("clutch/endpoints").join(self.endpoint.id.to_string()))
+            state
+                .or(home)
+                .map(|base| base.join("clutch/endpoints").join(self.endpoint.id.to_string()))
         };
         self.state.path.clone().or_else(below_home).ok_or_else(|| {
             let message = "finding the state folder: neither state.path, XDG_STATE_HOME nor HOME \

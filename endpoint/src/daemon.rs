@@ -72,11 +72,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let outcome = supervise(&mut parts, shutdown, signals).await;
     parts.shutdown().await;
     ledger.journal.clone().close().await;
-    tracing::info!(
-        waiting = ledger.inbox.waiting(),
-        undelivered = ledger.undelivered(),
-        "stopped"
-    );
+    tracing::info!(waiting = ledger.inbox.waiting(), undelivered = ledger.undelivered(), "stopped");
     outcome
 }
 
@@ -90,7 +86,9 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
     };
     let opened = tokio::task::spawn_blocking(move || journal::open(journal_config)).await;
     let (journal, recovered): (_, Recovered) = opened
-        .map_err(|error| Failure::new(Exit::Internal, format!("opening the state folder: {error}")))?
+        .map_err(|error| {
+            Failure::new(Exit::Internal, format!("opening the state folder: {error}"))
+        })?
         .map_err(|error: OpenError| Failure::new(Exit::State, error.to_string()))?;
     tracing::info!(
         endpoint = %config.endpoint.id,
@@ -122,8 +120,9 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecuto
         endpoint_id: ledger.endpoint_id,
         state_id: ledger.state_id,
     };
-    let executor = ProcessExecutor::new(process_config)
-        .map_err(|error| Failure::new(Exit::Internal, format!("preparing to run tasks: {error}")))?;
+    let executor = ProcessExecutor::new(process_config).map_err(|error| {
+        Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))
+    })?;
     executor.sweep_stale().await;
     Ok(Arc::new(executor))
 }

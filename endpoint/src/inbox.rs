@@ -50,12 +50,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// An empty inbox.
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            state: Mutex::default(),
-            filled: Notify::new(),
-            freed: Notify::new(),
-        }
+        Self { bounds, state: Mutex::default(), filled: Notify::new(), freed: Notify::new() }
     }
 
     /// Adds tasks; also over the bound: a message is taken whole.

@@ -57,6 +57,8 @@ pub(crate) struct Recovered {
     pub(crate) tasks: Vec<Accepted>,
     /// How many results wait in the outbox.
     pub(crate) outbox: u64,
+    /// The name that the next result will have.
+    pub(crate) next_out: OutSeq,
 }
 
 /// Why the journal cannot go on. Nothing that was committed is lost by it.
@@ -135,8 +137,13 @@ fn open_with(
 ) -> Result<(Journal, Recovered), OpenError> {
     let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
-    let recovered = Recovered { state_id: queue.state_id(), tasks, outbox: queue.waiting() };
     let (Seq(seq), OutSeq(out)) = queue.free_names();
+    let recovered = Recovered {
+        state_id: queue.state_id(),
+        tasks,
+        outbox: queue.waiting(),
+        next_out: OutSeq(out),
+    };
     let seen = queue.seen();
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
@@ -219,7 +226,7 @@ impl Journal {
         Ok(commit)
     }
 
-    /// The next results in the outbox after `after`, in order: at most `max`,
+    /// The results in the outbox from `from` on, in order: at most `max`,
     /// and `max_bytes` in all unless the first alone is larger. What was
     /// finished before this call is among them, and durable, unless the disk
     /// is full.
@@ -228,12 +235,12 @@ impl Journal {
     /// The journal has failed or is closed.
     pub(crate) async fn outbox(
         &self,
-        after: Option<OutSeq>,
+        from: OutSeq,
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRecord>, JournalError> {
         let (reply, records) = oneshot::channel();
-        let reading = Reading { after, max, max_bytes, reply };
+        let reading = Reading { from, max, max_bytes, reply };
         self.hand_over().await?.send(Command::Read(reading));
         Answer::new(records, self.shared.pulse.clone()).await
     }

@@ -6,7 +6,7 @@
 //! nobody else does.
 
 use crate::inbox::{Held, Inbox};
-use crate::journal::{Accepted, Commit, Finished, Journal, JournalError, OutSeq};
+use crate::journal::{Accepted, Commit, Finished, Journal, JournalError, OutSeq, OutboxRecord};
 use crate::outbox::Outbox;
 use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
@@ -83,8 +83,11 @@ impl Ledger {
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
         let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        self.inbox
-            .put(seqs.into_iter().zip(tasks).map(|(seq, task)| Held { seq, task, started: false }));
+        self.inbox.put(seqs.into_iter().zip(tasks).map(|(seq, task)| Held {
+            seq,
+            task,
+            started: false,
+        }));
         Ok(commit)
     }
 
@@ -92,7 +95,11 @@ impl Ledger {
     ///
     /// # Errors
     /// When the disk failed.
-    pub(crate) async fn reject(&self, attempt: Attempt, reason: String) -> Result<Commit, JournalError> {
+    pub(crate) async fn reject(
+        &self,
+        attempt: Attempt,
+        reason: String,
+    ) -> Result<Commit, JournalError> {
         self.record(None, self.not_run(attempt, Outcome::Rejected, reason)).await
     }
 
@@ -100,7 +107,11 @@ impl Ledger {
     ///
     /// # Errors
     /// When the disk failed.
-    pub(crate) async fn finish(&self, held: &Held, result: TaskResult) -> Result<Commit, JournalError> {
+    pub(crate) async fn finish(
+        &self,
+        held: &Held,
+        result: TaskResult,
+    ) -> Result<Commit, JournalError> {
         let commit = self.record(Some(held), result).await?;
         self.inbox.free(&held.task);
         Ok(commit)
@@ -109,6 +120,25 @@ impl Ledger {
     /// A result of a task that did not run here.
     pub(crate) fn not_run(&self, attempt: Attempt, outcome: Outcome, reason: String) -> TaskResult {
         TaskResult::not_run(attempt, outcome, reason, self.endpoint_id, now_ms())
+    }
+
+    /// Results that are not released, from `from` on, in order, as they are on
+    /// disk: at most `max`, at most `max_bytes` unless the first alone is larger.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn backlog(
+        &self,
+        from: OutSeq,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(OutSeq, Arc<Finished>)>, JournalError> {
+        let records = self.journal.outbox(from, max, max_bytes).await?;
+        let shared = |record: OutboxRecord| {
+            let OutboxRecord { seq, attempt, bytes } = record;
+            (seq, Arc::new(Finished { attempt, bytes }))
+        };
+        Ok(records.into_iter().map(shared).collect())
     }
 
     /// Forgets results that the broker has confirmed.
@@ -126,10 +156,8 @@ impl Ledger {
         mut result: TaskResult,
     ) -> Result<Commit, JournalError> {
         result.state_id = Some(self.state_id);
-        let finished = Arc::new(Finished {
-            attempt: result.attempt(),
-            bytes: wire::encode_result(&result),
-        });
+        let finished =
+            Arc::new(Finished { attempt: result.attempt(), bytes: wire::encode_result(&result) });
         let inbox = held.map(|held| held.seq);
         self.undelivered.fetch_add(1, Ordering::Relaxed);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;

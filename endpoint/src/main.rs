@@ -47,10 +47,10 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<(), Failure> {
     let Command::Run { config, state, slots } = cli.command;
     let config = Config::load(&config, Overrides { state, slots })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(exit::Exit::Internal, format!("starting the runtime: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            Failure::new(exit::Exit::Internal, format!("starting the runtime: {error}"))
+        })?;
     runtime.block_on(daemon::run(config))
 }
 

@@ -95,7 +95,7 @@ impl<'a> Publisher<'a> {
                 Next::None => return Ok(None),
                 Next::Fresh(records) => records,
                 Next::Disk(limit) => {
-                    let page = self.ledger.journal.outbox(self.next, PACK, PACK_BYTES).await?;
+                    let page = self.ledger.backlog(self.next, PACK, PACK_BYTES).await?;
                     if page.is_empty() {
                         self.next = self.next.max(limit);
                     }

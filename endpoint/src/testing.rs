@@ -55,7 +55,7 @@ pub(crate) fn task() -> Task {
 
 /// The results on disk that wait for delivery, in order.
 pub(crate) async fn results_on_disk(ledger: &Ledger) -> Vec<TaskResult> {
-    let records = ledger.journal.outbox(OutSeq(0), 10_000, usize::MAX).await.unwrap();
+    let records = ledger.backlog(OutSeq(0), 10_000, usize::MAX).await.unwrap();
     records.iter().map(|(_, finished)| decode(finished)).collect()
 }
 

@@ -297,7 +297,7 @@ impl DiskQueue {
         Ok(())
     }
 
-    /// The next results after `after`, in order: at most `max`, and `max_bytes`
+    /// The results from `from` on, in order: at most `max`, and `max_bytes`
     /// in all unless the first alone is larger. A damaged one is replaced on
     /// disk by a result that says so.
     ///
@@ -305,25 +305,25 @@ impl DiskQueue {
     /// The disk failed. The queue must not be used any more.
     pub(crate) fn outbox(
         &mut self,
-        after: Option<OutSeq>,
+        from: OutSeq,
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRecord>, Error> {
-        let (records, damaged) = self.read_outbox(after, max, max_bytes)?;
+        let (records, damaged) = self.read_outbox(from, max, max_bytes)?;
         if damaged.is_empty() {
             return Ok(records);
         }
         self.repair(damaged)?;
-        self.read_outbox(after, max, max_bytes).map(|(records, _)| records)
+        self.read_outbox(from, max, max_bytes).map(|(records, _)| records)
     }
 
     fn read_outbox(
         &self,
-        after: Option<OutSeq>,
+        from: OutSeq,
         max: usize,
         max_bytes: usize,
     ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
-        let from = record::numbered(Space::Outbox, after.map_or(0, |seq| seq.0.saturating_add(1)));
+        let from = record::numbered(Space::Outbox, from.0);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for entry in self.store.scan(Space::Outbox, &from).take(max) {

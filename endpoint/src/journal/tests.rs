@@ -44,7 +44,7 @@ async fn durable<T>(submitted: Result<(T, Commit), JournalError>) -> T {
 }
 
 async fn outbox(journal: &Journal) -> Vec<OutSeq> {
-    let records = journal.outbox(None, usize::MAX, usize::MAX).await.unwrap();
+    let records = journal.outbox(OutSeq(0), usize::MAX, usize::MAX).await.unwrap();
     records.iter().map(|record| record.seq).collect()
 }
 
@@ -63,7 +63,7 @@ async fn what_was_committed_is_there_after_closing() {
     assert_eq!((again.state_id, again.outbox), (found.state_id, 1));
     let left: Vec<_> = again.tasks.iter().map(|t| (t.seq, &t.task, t.started)).collect();
     assert_eq!(left, [(seqs[1], &*tasks[1], true), (seqs[2], &*tasks[2], false)]);
-    let records = journal.outbox(None, 10, 1000).await.unwrap();
+    let records = journal.outbox(OutSeq(0), 10, 1000).await.unwrap();
     assert_eq!((records[0].seq, records[0].attempt), (out, tasks[0].attempt()));
     assert_eq!(records[0].bytes, tasks[0].attempt().to_string().into_bytes());
     journal.release(vec![out]).await.unwrap().await.unwrap();
@@ -176,7 +176,7 @@ async fn a_failure_is_told_to_all_and_for_good() {
     assert_eq!(told(commit.await.unwrap_err()), "the disk is on fire");
     let Err(error) = journal.release(Vec::new()).await else { panic!("it went on") };
     assert_eq!(told(error), "the disk is on fire");
-    assert!(journal.outbox(None, 1, 1).await.is_err());
+    assert!(journal.outbox(OutSeq(0), 1, 1).await.is_err());
     journal.close().await;
 }
 

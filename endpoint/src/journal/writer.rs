@@ -45,7 +45,7 @@ pub(super) struct Submission {
 
 /// A wish to read the outbox.
 pub(super) struct Reading {
-    pub(super) after: Option<OutSeq>,
+    pub(super) from: OutSeq,
     pub(super) max: usize,
     pub(super) max_bytes: usize,
     pub(super) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
@@ -205,9 +205,9 @@ impl Writer {
     }
 
     fn answer(&mut self, readings: &mut Vec<Reading>) -> Result<(), Failed> {
-        for Reading { after, max, max_bytes, reply } in readings.drain(..) {
+        for Reading { from, max, max_bytes, reply } in readings.drain(..) {
             self.pulse.busy(true);
-            let records = self.queue.outbox(after, max, max_bytes);
+            let records = self.queue.outbox(from, max, max_bytes);
             let records = records.map_err(|error| self.failed(error))?;
             self.pulse.busy(false);
             drop(reply.send(Ok(records)));
