@@ -174,11 +174,13 @@ mod tests {
 
     const HEARTBEAT: Duration = Duration::from_secs(10);
 
+    type Make = fn(String) -> Fault;
+
     fn clutch() -> Clutch {
         Clutch::new(HEARTBEAT, 0.0)
     }
 
-    fn fault(make: fn(String) -> Fault) -> Fault {
+    fn fault(make: Make) -> Fault {
         make("x".into())
     }
 
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_person_ends_a_first_start_and_is_waited_for_later() {
-        let cases: [(fn(String) -> Fault, Exit); 6] = [
+        let cases: [(Make, Exit); 6] = [
             (Fault::Credentials, Exit::Refused),
             (Fault::Forbidden, Exit::Refused),
             (Fault::Tls, Exit::Config),

@@ -11,7 +11,7 @@ async fn finish(ledger: &Ledger, count: usize) -> Vec<TaskId> {
     let mut ids = Vec::new();
     for _ in 0..count {
         let task = testing::task();
-        ledger.accept(vec![task]).await.unwrap();
+        ledger.accept(vec![task]).await.unwrap().await.unwrap();
         let held = ledger.inbox.take().unwrap();
         let result = ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
         ledger.finish(&held, result).await.unwrap().await.unwrap();
