@@ -15,6 +15,7 @@
 
 mod damage;
 mod folder;
+mod mark;
 mod open;
 mod queue;
 mod record;

@@ -3,6 +3,7 @@
 
 use super::damage::Damaged;
 use super::folder::{Folder, FolderError};
+use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, SeenView, Slot};
 use super::record::{self, Key, Space};
 use super::{Accepted, Error, Seq, Store, Writes, seen};
@@ -103,6 +104,8 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let spool =
         Spool::open(&options.path.join("spool")).map_err(failed("making the spool folder of"))?;
     let store = Store::open(&below)?;
+    let mark = Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"))?;
+    let marked = mark.read().map_err(failed("reading the mark of"))?;
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
     let state_id = identify(&store, &options.path)?;
     let index = Arc::default();
@@ -110,6 +113,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let mut queue = DiskQueue {
         store,
         spool,
+        mark,
         endpoint_id: options.endpoint_id,
         state_id,
         inbox: BTreeMap::new(),
@@ -118,9 +122,13 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         lately: Lately { seen_max: options.seen_max, ..Lately::default() },
         folder,
     };
+    queue.load_counters(marked)?;
+    if queue.next.commits < marked {
+        let what = format!("its last {} commits are missing", marked - queue.next.commits);
+        return Err(OpenError::Broken { path: options.path.clone(), what });
+    }
     queue.load_seen()?;
     let (tasks, damaged) = queue.load_inbox()?;
-    queue.load_counters()?;
     queue.repair(damaged)?;
     queue.sweep()?;
     Ok((queue, tasks))
@@ -212,23 +220,21 @@ impl DiskQueue {
     }
 
     /// The counters as they were written; found anew where they are damaged.
-    fn load_counters(&mut self) -> Result<(), Error> {
+    fn load_counters(&mut self, marked: u64) -> Result<(), Error> {
         let key = [Space::Counters as u8];
         let Some(value) = self.store.get(&key)? else { return Ok(()) };
-        if let Some([seq, out, waiting]) =
-            record::unseal(&key, &value).and_then(record::decode_numbers)
-        {
-            self.next = Next { seq: seq.max(self.next.seq), out, waiting };
+        if let Some(next) = record::unseal(&key, &value).and_then(Next::decode) {
+            self.next = next;
             return Ok(());
         }
+        self.next.commits = marked;
         for entry in self.store.scan(Space::Outbox, &[Space::Outbox as u8]) {
             self.next.waiting += 1;
             self.next.out = record::number(&entry?.0).map_or(0, |number| number + 1);
         }
         let mut writes = Writes::default();
         self.quarantine(&mut writes, &key, value);
-        let Next { seq, out, waiting } = self.next;
-        writes.put(&key, &record::encode_numbers(&[seq, out, waiting]));
+        writes.put(&key, &self.next.encode());
         self.store.commit(writes)
     }
 

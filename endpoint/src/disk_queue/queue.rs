@@ -3,6 +3,7 @@
 
 use super::damage::Damaged;
 use super::folder::Folder;
+use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
 use crate::spool::{ReadError, Spool};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct DiskQueue {
     pub(super) store: Store,
     pub(super) spool: Spool,
+    pub(super) mark: Mark,
     pub(super) endpoint_id: EndpointId,
     pub(super) state_id: StateId,
     pub(super) inbox: BTreeMap<Seq, Slot>,
@@ -38,6 +40,20 @@ pub(super) struct Next {
     pub(super) out: u64,
     /// How many results wait in the outbox.
     pub(super) waiting: u64,
+    /// How many commits there have been.
+    pub(super) commits: u64,
+}
+
+impl Next {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let Self { seq, out, waiting, commits } = self;
+        record::encode_numbers(&[seq, out, waiting, commits])
+    }
+
+    pub(super) fn decode(content: &[u8]) -> Option<Self> {
+        let [seq, out, waiting, commits] = record::decode_numbers(content)?;
+        Some(Self { seq, out, waiting, commits })
+    }
 }
 
 /// Attempts finished since the last run was written, and where they are.
@@ -278,13 +294,15 @@ impl DiskQueue {
         for run in forgotten {
             group.writes.remove(&record::numbered(Space::Seen, run));
         }
-        if group.next != self.next {
-            let Next { seq, out, waiting } = group.next;
-            let numbers = record::encode_numbers(&[seq, out, waiting]);
-            group.writes.put(&[Space::Counters as u8], &numbers);
+        if group.writes.any || group.next != self.next {
+            group.next.commits += 1;
+            group.writes.put(&[Space::Counters as u8], &group.next.encode());
             self.next = group.next;
+            self.store.commit(group.writes)?;
+            self.mark
+                .write(self.next.commits)
+                .map_err(|error| self.store.failed("marking a commit of")(error.into()))?;
         }
-        self.store.commit(group.writes)?;
         for (number, attempts) in runs {
             self.seen.lock().seal(number, &attempts);
         }

@@ -398,6 +398,22 @@ fn a_store_that_cannot_be_read_is_an_error_with_advice_and_not_a_panic() {
 }
 
 #[test]
+fn a_store_that_lost_its_last_commits_is_refused_and_not_silently_shorter() {
+    let folder = folder();
+    let (mut queue, _) = open(&folder);
+    queue.apply(&[accept(0, &task(1))]).unwrap();
+    queue.apply(&[accept(1, &task(1))]).unwrap();
+    // As if the store had come back as it was one commit ago.
+    let before = super::queue::Next { seq: 1, commits: queue.next.commits - 1, ..queue.next };
+    let mut writes = Writes::default();
+    writes.put(&[Space::Counters as u8], &before.encode());
+    queue.store.commit(writes).unwrap();
+    drop(queue);
+    let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
+    assert!(error.to_string().contains("its last 1 commits are missing"), "{error}");
+}
+
+#[test]
 fn churn_leaves_no_waste_and_no_unsynced_files_of_the_store() {
     let (folder, live, groups, len) = (folder(), 64, 60, 15_000);
     let (mut queue, _) = open(&folder);
