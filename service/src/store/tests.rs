@@ -250,6 +250,9 @@ async fn an_endpoint_keeps_its_id_and_contradictions_are_told() {
     let quorum = Some(QueueKind::Quorum);
     let (changed, _) = store.register(&wanted("lab", None, quorum)).await.unwrap();
     assert_eq!(changed.queue, QueueKind::Quorum, "until it is declared, the kind may change");
+    let (changed, _) = store.register(&wanted("lab", None, None)).await.unwrap();
+    assert_eq!(changed.queue, QueueKind::Classic, "and a kind that failed does not stick");
+    store.register(&wanted("lab", None, quorum)).await.unwrap();
     store.declared(lab.id, QueueKind::Classic).await.unwrap();
     let words = refused(wanted("lab", None, Some(QueueKind::Classic))).await;
     assert!(words.contains("has a quorum queue"), "{words}");
