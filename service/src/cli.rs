@@ -147,7 +147,7 @@ pub(crate) struct TasksArgs {
     pub(crate) endpoint: Option<String>,
     /// Only tasks in this state: submitting, submitted, or an outcome such as failed
     #[arg(long)]
-    pub(crate) state: Option<String>,
+    pub(crate) status: Option<String>,
     /// Only tasks submitted under this key
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -215,6 +215,30 @@ mod tests {
     #[test]
     fn verify_cli() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_the_global_flags_on_either_side() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        for command in [
+            &["provision", "e"][..],
+            &["serve"],
+            &["submit", "e"],
+            &["tasks"],
+            &["show", id],
+            &["wait", id],
+            &["results", id],
+        ] {
+            let global = ["--state", "/s", "--broker", "amqp://h", "--json"];
+            let program = if command[0] == "submit" { &["--", "true"][..] } else { &[] };
+            let before = [&["c"][..], &global, command, program].concat();
+            let after = [&["c"][..], command, &global, program].concat();
+            for line in [before, after] {
+                let cli = Cli::try_parse_from(&line).unwrap();
+                assert_eq!(cli.global.state, Some(PathBuf::from("/s")), "{line:?}");
+                assert!(cli.global.json, "{line:?}");
+            }
+        }
     }
 
     #[test]

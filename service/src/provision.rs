@@ -122,9 +122,8 @@ fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
         Fault::Mismatch(_) => Failure::new(
             CONFIG,
             format!(
-                "{message}; it was declared with other terms than ours (shared queues: {}): \
-                 provision with the --queue kind it has, or delete it at the broker once it is \
-                 empty and provision again",
+                "{message}; the kind of an endpoint's queue is chosen with --queue (the queues that \
+                 all endpoints share are {} here)",
                 shared.as_str()
             ),
         ),
@@ -238,7 +237,7 @@ mod tests {
         let out = temp.path().join("endpoint.toml");
         let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
         let words = error.to_string();
-        assert!(words.contains("x-queue-type") && words.contains("--queue kind"), "{words}");
+        assert!(words.contains("x-queue-type") && words.contains("--queue"), "{words}");
         assert_eq!(exit_code(&error), CONFIG);
         assert!(!out.exists());
         let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };

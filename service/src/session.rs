@@ -137,11 +137,16 @@ async fn work(
 /// The queue for results exists once an endpoint is provisioned; a service that
 /// is started before that makes it.
 async fn declare_results(parts: &Parts, pair: &Pair) -> Result<(), Fault> {
-    let kind = parts.store.shared_queue_kind().await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "assuming classic queues");
+    let known = parts.store.shared_queue_kind().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the kind of the queues is not known: taking classic ones");
         None
     });
-    pair.publishing.declare(&topology::shared(kind.unwrap_or_default())).await
+    let kind = known.unwrap_or_default();
+    pair.publishing.declare(&topology::shared(kind)).await?;
+    if let Err(error) = parts.store.shared_declared(kind).await {
+        tracing::warn!(%error, "the kind of the queues is not recorded");
+    }
+    Ok(())
 }
 
 /// Runs `future`, unless told to stop before it is done.

@@ -33,7 +33,7 @@ pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow
 fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static str, String)> {
     let optional = [
         ("endpoint", args.endpoint.clone()),
-        ("state", args.state.clone()),
+        ("state", args.status.clone()),
         ("key", args.key.clone()),
         ("before", before.map(|before| before.to_string())),
     ];

@@ -4,6 +4,7 @@ use super::rows::parsed;
 use super::{Error, Result, Store, failed, signed};
 use clutch_common::id::EndpointId;
 use clutch_common::topology::QueueKind;
+use sqlx::sqlite::SqliteConnection;
 
 /// An endpoint this service provisioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,19 +87,23 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed(DOING))?;
-        sqlx::query(
-            "INSERT INTO facts (name, value) VALUES ('shared_queue_kind', ?) \
-             ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(shared.as_str())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DOING))?;
+        insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
         tx.commit().await.map_err(failed(DOING))
     }
 
-    /// The kind of the queues that all endpoints share, once one is
-    /// provisioned.
+    /// Records of which kind the queues are that all endpoints share.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn shared_declared(&self, shared: QueueKind) -> Result<()> {
+        const DOING: &str = "recording the kind of the queues";
+        let mut tx = self.begin(DOING).await?;
+        insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
+        tx.commit().await.map_err(failed(DOING))
+    }
+
+    /// The kind of the queues that all endpoints share, once they are
+    /// declared.
     ///
     /// # Errors
     /// When the database fails.
@@ -143,6 +148,20 @@ impl Store {
     }
 }
 
+async fn insert_shared_kind(
+    db: &mut SqliteConnection,
+    shared: QueueKind,
+) -> std::result::Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO facts (name, value) VALUES ('shared_queue_kind', ?) \
+         ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(shared.as_str())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
 fn endpoint((id, name, queue, _): &Row) -> Result<Endpoint> {
     Ok(Endpoint { id: parsed(id)?, name: name.clone(), queue: kind(queue)? })
 }
@@ -179,8 +198,9 @@ fn reconciled(row: &Row, wanted: &Registration<'_>) -> Result<Endpoint> {
             known.queue.as_str(),
             queue.as_str()
         ))),
+        _ if declared => Ok(known),
         queue => {
-            known.queue = queue.unwrap_or(known.queue);
+            known.queue = queue.unwrap_or_default();
             Ok(known)
         }
     }

@@ -167,7 +167,7 @@ async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
         state_id: Some(clutch_common::id::StateId::new()),
         ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
     };
-    assert_eq!(store.record(&[result.clone()], 5).await.unwrap().strangers, 1);
+    assert_eq!(store.record(std::slice::from_ref(&result), 5).await.unwrap().strangers, 1);
     let detail = store.task(result.task_id).await.unwrap().unwrap();
     let expected = TaskResult { stdout_omitted: i64::MAX.unsigned_abs(), ..result };
     assert_eq!(detail.results[0].result, expected);
@@ -250,6 +250,9 @@ async fn an_endpoint_keeps_its_id_and_contradictions_are_told() {
     let quorum = Some(QueueKind::Quorum);
     let (changed, _) = store.register(&wanted("lab", None, quorum)).await.unwrap();
     assert_eq!(changed.queue, QueueKind::Quorum, "until it is declared, the kind may change");
+    let (changed, _) = store.register(&wanted("lab", None, None)).await.unwrap();
+    assert_eq!(changed.queue, QueueKind::Classic, "and a kind that failed does not stick");
+    store.register(&wanted("lab", None, quorum)).await.unwrap();
     store.declared(lab.id, QueueKind::Classic).await.unwrap();
     let words = refused(wanted("lab", None, Some(QueueKind::Classic))).await;
     assert!(words.contains("has a quorum queue"), "{words}");
