@@ -4,7 +4,7 @@
 use crate::binaries::{self, ENDPOINT, SERVICE};
 use crate::broker::{Address, Broker, Vhost};
 use crate::process::{Daemon, Output, run};
-use crate::{poll, skip};
+use crate::skip;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -150,16 +150,14 @@ impl World {
         Ok(Endpoint { name: name.to_owned(), id, config })
     }
 
-    /// Starts `clutch-service serve` and waits until it answers.
+    /// Starts `clutch-service serve` and waits until it answers and has
+    /// its link to the broker.
     ///
     /// # Errors
     /// When it does not.
     pub fn serve(&self) -> Result<Daemon> {
         let mut daemon = self.daemon(SERVICE, &["serve"])?;
-        daemon.wait_for("engaged", SOON)?;
-        poll::until("the service to answer", SOON, || {
-            Ok((self.service(&["tasks", "--json"])?.code == 0).then_some(()))
-        })?;
+        daemon.wait_for("serving", SOON)?;
         Ok(daemon)
     }
 

@@ -101,7 +101,7 @@ fn a_task_is_found_by_name_state_key_and_id() {
     let id = |key: &str| world.result(key).unwrap()["id"].as_str().unwrap().to_owned();
     let (good, bad) = (id("good"), id("bad"));
     assert!(list(&["--key", "good"]).contains("nightly"));
-    let failed = list(&["--state", "failed"]);
+    let failed = list(&["--status", "failed"]);
     assert!(failed.contains(&bad) && !failed.contains(&good), "{failed}");
     let of_endpoint = list(&["--endpoint", "lab"]);
     assert!(of_endpoint.contains(&bad) && of_endpoint.contains(&good));

@@ -78,7 +78,7 @@ fn bad_questions_are_answered_in_words() {
         row("a task that does not exist", service(&["show", &id]), 1, &["task"]),
         row("a task id that is none", service(&["show", "x"]), 64, &["TASK"]),
         row("a key that does not exist", service(&["wait", "--key", "nope"]), 1, &["nope"]),
-        row("a state that is none", service(&["tasks", "--state", "lost"]), 64, &["timed_out"]),
+        row("a state that is none", service(&["tasks", "--status", "lost"]), 64, &["timed_out"]),
         row("waiting for nothing", service(&["wait"]), 64, &["--key"]),
         row(
             "not waiting for long enough",
