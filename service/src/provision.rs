@@ -134,7 +134,10 @@ fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
         Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
             Failure::new(UNAVAILABLE, format!("{message}; is it running, and is --broker right?"))
         }
-        Fault::Closed(_) | Fault::Blocked { .. } | Fault::ConfirmTimeout(_) => {
+        Fault::Closed(_)
+        | Fault::Blocked { .. }
+        | Fault::ConfirmTimeout(_)
+        | Fault::Rejected(_) => {
             Failure::new(UNAVAILABLE, format!("{message}; provisioning again continues"))
         }
         Fault::Missing(_) | Fault::Locked(_) | Fault::Protocol(_) => Failure::new(GENERAL, message),
