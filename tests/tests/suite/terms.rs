@@ -74,6 +74,16 @@ fn a_program_that_is_not_there_is_an_outcome_with_a_reason() {
 }
 
 #[test]
+fn the_memory_of_a_large_task_is_known() {
+    let Some(run) = running("the_memory_of_a_large_task_is_known") else { return };
+    let script = "x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo ${#x}";
+    let output = run.world.submit(&run.endpoint, "k", &["--shell", "--", script], SOON).unwrap();
+    assert_eq!(output.text(), "100000000\n");
+    let peak = run.world.result("k").unwrap()["result"]["peak_memory_bytes"].as_u64();
+    assert!(peak.is_some_and(|peak| peak > 90_000_000), "{peak:?}");
+}
+
+#[test]
 fn a_task_past_its_walltime_ends_in_time_and_leaves_no_process() {
     let test = "a_task_past_its_walltime_ends_in_time_and_leaves_no_process";
     let Some(run) = running(test) else { return };

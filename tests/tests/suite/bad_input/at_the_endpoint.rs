@@ -33,7 +33,8 @@ fn a_bad_configuration_ends_the_daemon_in_words() {
     let url = world.vhost().url();
     let (other_password, vhost) =
         (world.vhost().url_as("guest", "wrong").unwrap(), world.vhost().name());
-    let queue = format!("{}.tasks", endpoint.id);
+    let gone = world.provision("gone").unwrap();
+    world.vhost().delete(&format!("{}.tasks", gone.id)).unwrap();
     let missing = world.folder().join("missing.toml");
     let prose = world.folder().join("prose.toml");
     std::fs::write(&prose, "dear diary\n").unwrap();
@@ -68,9 +69,9 @@ fn a_bad_configuration_ends_the_daemon_in_words() {
         row("a vhost that does not exist", started(vhost, "nowhere"), 77, &["refused"]),
         row(
             "a queue that does not exist",
-            started(&queue, "nobody.tasks"),
+            start(world, &gone.config, &state),
             69,
-            &["nobody.tasks", "clutch-service provision"],
+            &[".tasks", "clutch-service provision"],
         ),
     ];
     judge(&rows);
@@ -81,8 +82,11 @@ fn a_bad_configuration_ends_the_daemon_in_words() {
 #[test]
 fn a_state_folder_that_cannot_be_used_ends_the_daemon_in_words() {
     let test = "a_state_folder_that_cannot_be_used_ends_the_daemon_in_words";
-    let Some(run) = running(test) else { return };
-    let (world, config) = (&run.world, &run.endpoint.config);
+    let Some(world) = &World::or_skip(test) else { return };
+    let endpoint = world.provision_with("lab", &["--heartbeat", "2s"]).unwrap();
+    let _service = world.serve().unwrap();
+    let _daemon = world.run(&endpoint).unwrap();
+    let config = &endpoint.config;
     let file = world.folder().join("file");
     std::fs::write(&file, "").unwrap();
     let other = world.provision("other").unwrap();
@@ -106,7 +110,7 @@ fn a_state_folder_that_cannot_be_used_ends_the_daemon_in_words() {
         ),
         row(
             "two daemons on one folder",
-            start(world, config, &states.join(&run.endpoint.id)),
+            start(world, config, &states.join(&endpoint.id)),
             73,
             &["in use by another clutch-endpoint", "process"],
         ),

@@ -112,7 +112,13 @@ fn bad_provisioning_is_refused_in_words_and_changes_nothing() {
     let kind = uuid::Uuid::new_v4().to_string();
     world
         .vhost()
-        .declare(&format!("{kind}.tasks"), serde_json::json!({ "x-queue-type": "quorum" }))
+        .declare(
+            &format!("{kind}.tasks"),
+            serde_json::json!({
+                "x-queue-type": "quorum",
+                "x-dead-letter-exchange": "dead-letters",
+            }),
+        )
         .unwrap();
     let wrong_password = world.vhost().url_as("guest", "wrong").unwrap();
     let row = |input, seen, code, words| Row { input, seen, code, words };
