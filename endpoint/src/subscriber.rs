@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use tokio_util::sync::CancellationToken;
 
 /// Most deliveries taken as one group; a group is acknowledged as one.
-const GROUP: usize = 256;
+const GROUP: usize = 32;
 /// Most groups whose commits are waited for; prefetch bounds them further.
 const OPEN_GROUPS: usize = 64;
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// should mean something.
 pub(crate) const MAX_TASKS: usize = 100;
 /// The size, in bytes, that a message of several tasks does not exceed.
-pub(crate) const MAX_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
 /// A message and the tasks in it, as positions in what was packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
