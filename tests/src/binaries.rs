@@ -53,11 +53,23 @@ fn find() -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails.
 pub fn build(release: bool) -> Result<PathBuf> {
+    cargo_build(&["--package", ENDPOINT, "--package", SERVICE], release)
+}
+
+/// Builds all there is, tests included, optimised, and returns the folder that
+/// the binaries are in. What is tested is then what people run, and everything
+/// is compiled once.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_all() -> Result<PathBuf> {
+    cargo_build(&["--workspace", "--all-targets"], true)
+}
+
+fn cargo_build(what: &[&str], release: bool) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--package", ENDPOINT, "--package", SERVICE])
-        .current_dir(workspace());
+    command.args(["build", "--quiet"]).args(what).current_dir(workspace());
     if release {
         command.arg("--release");
     }

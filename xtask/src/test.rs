@@ -25,13 +25,13 @@ pub(crate) struct Options {
 /// counts as a failure.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
-    println!("building the binaries (release) …");
-    let binaries = binaries::build(true)?;
+    println!("building binaries and tests (release) …");
+    let binaries = binaries::build_all()?;
     println!("built after {:.0} s", started.elapsed().as_secs_f64());
     let skips = tempfile::NamedTempFile::new()?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
-        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(["test", "--release", "--workspace", "--no-fail-fast"])
         .args(&options.arguments)
         .current_dir(workspace())
         .env(BIN_DIR, binaries)
