@@ -72,7 +72,10 @@ fn faults(binaries: &Path) -> Result<bool> {
     let survived = scenario::faults(binaries, &Faults::over(10_000))?;
     survived.compared.report(&survived.files, &mut std::io::stdout())?;
     println!("{}", survived.verdict);
-    println!("{} were running at the kills", survived.running_at_kills);
+    println!(
+        "at the kills: {} slots, {} processes of tasks",
+        survived.slots_at_kills, survived.running_at_kills
+    );
     Ok(survived.holds())
 }
 

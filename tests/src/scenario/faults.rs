@@ -38,22 +38,27 @@ pub struct Survived {
     pub verdict: Verdict,
     /// How the outputs compare with those computed directly.
     pub compared: Compared,
-    /// How many tasks ran at the moments of the kills, all kills together.
+    /// How many processes of tasks there were at the moments of the kills, all
+    /// kills together.
     pub running_at_kills: usize,
+    /// How many slots there were at the kills, all kills together. A slot may
+    /// hold a task whose process has just ended and whose result is not on
+    /// disk yet; such a task runs again, too.
+    pub slots_at_kills: usize,
     /// The list of files.
     pub files: Files,
 }
 
 impl Survived {
     /// Whether nothing was lost, everything is right, and no more ran again
-    /// than was running when the endpoint was killed.
+    /// than there were slots when the endpoint was killed.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.verdict.lost.is_empty()
             && self.verdict.unknown.is_empty()
             && self.verdict.submitted == self.files.count
             && self.compared.perfect()
-            && self.verdict.ran_again.len() <= self.running_at_kills
+            && self.verdict.ran_again.len() <= self.slots_at_kills
     }
 }
 
@@ -87,6 +92,9 @@ pub fn faults(binaries: &Path, plan: &Faults) -> Result<Survived> {
         match fault {
             Fault::Kill => {
                 let mut killed = daemon.take().context("the endpoint runs")?;
+                // Stopped first: what is counted is what the kill finds.
+                killed.signal("STOP")?;
+                poll::until("the endpoint to stop", SOON, || Ok(stopped(killed.pid())))?;
                 running_at_kills += children(killed.pid());
                 killed.kill()?;
                 daemon = Some(world.run_with(&endpoint, &["--slots", &slots])?);
@@ -103,6 +111,7 @@ pub fn faults(binaries: &Path, plan: &Faults) -> Result<Survived> {
         verdict: Verdict::new(&submitted, &recorded, &runs.read()?),
         compared: compare(&world, key, &files, elapsed)?,
         running_at_kills,
+        slots_at_kills: plan.slots * plan.kills.len(),
         files,
     })
 }
@@ -128,6 +137,12 @@ fn schedule(plan: &Faults) -> Vec<(usize, Fault)> {
     let mut schedule: Vec<_> = kills.chain(restarts).collect();
     schedule.sort_by_key(|(percent, _)| *percent);
     schedule
+}
+
+/// `Some` once a process is stopped.
+fn stopped(pid: u32) -> Option<()> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().any(|line| line.starts_with("State:\tT")).then_some(())
 }
 
 /// How many children a process has, over all of its threads.

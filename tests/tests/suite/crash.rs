@@ -4,7 +4,7 @@ use crate::{heavy, running};
 use clutch_tests::binaries;
 use clutch_tests::broker::Private;
 use clutch_tests::oracle::Runs;
-use clutch_tests::scenario::{self, Faults};
+use clutch_tests::scenario::{self, Faults, Survived};
 use clutch_tests::world::{SOON, World};
 use clutch_tests::{poll, skip};
 use std::time::Duration;
@@ -17,7 +17,8 @@ fn no_task_is_lost_to_killed_endpoints_and_restarted_brokers() {
     }
     let _turn = heavy();
     let survived = scenario::faults(binaries::folder().unwrap(), &Faults::over(1000)).unwrap();
-    println!("{}; {} were running at the kills", survived.verdict, survived.running_at_kills);
+    let Survived { verdict, slots_at_kills, running_at_kills, .. } = &survived;
+    println!("{verdict}; at the kills: {slots_at_kills} slots, {running_at_kills} processes");
     assert!(survived.holds(), "{:?}", survived.verdict);
 }
 
