@@ -3,15 +3,15 @@
 //!
 //! Promises: at most `slots` tasks run; tasks start in the order they were
 //! accepted; a task that must not run again is marked as started on disk
-//! before its process starts.
+//! before its process starts. A task keeps its slot until its result is on
+//! disk, so a crash makes at most `slots` tasks run again.
 
 use crate::executor::{Ended, Executor, Report};
 use crate::inbox::Held;
-use crate::journal::{Commit, JournalError};
+use crate::journal::JournalError;
 use crate::ledger::Ledger;
 use clutch_common::clock::now_ms;
 use clutch_common::result::{Outcome, TaskResult};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -48,32 +48,24 @@ impl Engine {
         intake: CancellationToken,
         kill: CancellationToken,
     ) -> Result<(), EngineError> {
-        let mut running: JoinSet<Result<Option<Commit>, JournalError>> = JoinSet::new();
-        let mut commits: FuturesUnordered<Commit> = FuturesUnordered::new();
+        let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
         loop {
             let stopped = intake.is_cancelled();
             if !stopped {
                 self.start(&mut running, &kill);
             }
-            if stopped && running.is_empty() && commits.is_empty() {
+            if stopped && running.is_empty() {
                 return Ok(());
             }
             tokio::select! {
-                Some(ended) = running.join_next(), if !running.is_empty() => {
-                    commits.extend(ended??);
-                }
-                Some(committed) = commits.next(), if !commits.is_empty() => committed?,
+                Some(ended) = running.join_next(), if !running.is_empty() => ended??,
                 () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
                 () = intake.cancelled(), if !stopped => (),
             }
         }
     }
 
-    fn start(
-        &self,
-        running: &mut JoinSet<Result<Option<Commit>, JournalError>>,
-        kill: &CancellationToken,
-    ) {
+    fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, kill: &CancellationToken) {
         while running.len() < self.slots {
             let Some(held) = self.ledger.inbox.take() else { return };
             let ledger = Arc::clone(&self.ledger);
@@ -83,13 +75,14 @@ impl Engine {
     }
 }
 
-/// Brings one task to its end. `None`: it was stopped, and stays in the inbox.
+/// Brings one task to its end, and its result onto the disk. A task that was
+/// stopped stays in the inbox.
 async fn run_one(
     ledger: Arc<Ledger>,
     executor: Arc<dyn Executor>,
     held: Held,
     kill: CancellationToken,
-) -> Result<Option<Commit>, JournalError> {
+) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
     let result = if held.started && !held.task.rerun {
         let reason = "the endpoint stopped while the task ran, and it must not run again";
@@ -104,12 +97,12 @@ async fn run_one(
             Ended::Finished(report) => result(&ledger, &held, report),
             Ended::Stopped => {
                 tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
-                return Ok(None);
+                return Ok(());
             }
         }
     };
     tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
-    ledger.finish(&held, result).await.map(Some)
+    ledger.finish(&held, result).await?.await
 }
 
 fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
