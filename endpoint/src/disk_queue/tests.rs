@@ -1,5 +1,6 @@
 //! The disk queue against a model, and against damage.
 
+use super::queue::RUN;
 use super::record::{self, Space};
 use super::*;
 use clutch_common::id::{EndpointId, TaskId};
@@ -7,11 +8,11 @@ use clutch_common::result::Outcome;
 use clutch_common::task::{Process, Task};
 use clutch_common::wire;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 
 /// A payload that does not fit into a record.
-const LARGE: usize = record::VALUE_MAX;
+const LARGE: usize = record::INLINE_MAX + 1;
 
 fn options(path: &Path, seen_max: usize) -> Options {
     Options { path: path.to_owned(), endpoint_id: EndpointId::new(), seen_max }
@@ -45,6 +46,16 @@ fn names(folder: &TempDir) -> Vec<String> {
         files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// The spool files that records refer to.
+fn needed(queue: &DiskQueue) -> Vec<String> {
+    let files: BTreeSet<u64> = [Space::Inbox, Space::Outbox]
+        .iter()
+        .flat_map(|space| queue.store.scan(*space, &[*space as u8]))
+        .filter_map(|entry| entry.ok().and_then(|(raw, value)| record::spool_file(&raw, &value)))
+        .collect();
+    files.iter().map(|file| format!("{file:016x}")).collect()
 }
 
 /// Changes one byte in the middle of the value of the only record in `space`.
@@ -195,10 +206,7 @@ proptest! {
             }
         }
         queue.apply(&changes).unwrap();
-        let spooled = names(&folder).len();
-        let large = model.outbox.values().filter(|(_, len)| *len == LARGE).count()
-            + model.inbox.values().filter(|(task, _)| format!("{task:?}").len() > LARGE).count();
-        prop_assert_eq!(spooled, large);
+        prop_assert_eq!(names(&folder), needed(&queue));
     }
 }
 
@@ -301,7 +309,7 @@ fn a_lost_or_torn_spool_file_is_told_by_a_result() {
         std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
     };
     let lose = |path: &Path| std::fs::remove_file(path).unwrap();
-    for (torn, words) in [(true, "not what was written"), (false, "missing")] {
+    for (torn, words) in [(true, "was cut"), (false, "missing")] {
         let folder = folder();
         let (mut queue, _) = open(&folder);
         let (lost, task) = (Attempt { task_id: TaskId::new(), attempt: 1 }, task(LARGE));
@@ -324,13 +332,68 @@ fn a_lost_or_torn_spool_file_is_told_by_a_result() {
 }
 
 #[test]
+fn damage_in_a_shared_file_hits_only_its_own_record() {
+    let folder = folder();
+    let (mut queue, _) = open(&folder);
+    let attempts = [(); 3].map(|()| Attempt { task_id: TaskId::new(), attempt: 1 });
+    let changes: Vec<Change> =
+        (0..).zip(attempts).map(|(out, attempt)| finish(None, out, attempt, LARGE)).collect();
+    queue.apply(&changes).unwrap();
+    let [name] = &names(&folder)[..] else { panic!("one file for the group") };
+    let file = folder.path().join("spool").join(name);
+    let mut bytes = std::fs::read(&file).unwrap();
+    assert_eq!(bytes.len(), 3 * LARGE);
+    bytes[LARGE] = b'?';
+    std::fs::write(&file, bytes).unwrap();
+    let records = queue.outbox(OutSeq(0), 10, usize::MAX).unwrap();
+    assert_eq!(records[1].attempt, attempts[1]);
+    let told = wire::decode_result(&records[1].bytes).unwrap();
+    assert!(told.outcome == Outcome::Interrupted && told.reason.unwrap().contains(name));
+    for sound in [&records[0], &records[2]] {
+        assert_eq!(sound.bytes, vec![b'r'; LARGE]);
+    }
+    drop(queue);
+    let (mut queue, _) = open(&folder);
+    assert_eq!(queue.outbox(OutSeq(0), 10, usize::MAX).unwrap(), records);
+    queue.apply(&[Change::Release { out: OutSeq(0) }]).unwrap();
+    assert!(file.exists(), "the third is still in it");
+    queue.apply(&[Change::Release { out: OutSeq(1) }, Change::Release { out: OutSeq(2) }]).unwrap();
+    assert_eq!(names(&folder), [format!("{name}.damaged")]);
+}
+
+#[test]
+fn a_group_shares_one_spool_file_that_goes_with_its_last_record() {
+    let folder = folder();
+    let (mut queue, _) = open(&folder);
+    let tasks = [(); 3].map(|()| task(LARGE));
+    let accepted: Vec<_> = (0..).zip(&tasks).map(|(seq, task)| accept(seq, task)).collect();
+    queue.apply(&accepted).unwrap();
+    let first = names(&folder);
+    assert_eq!(first.len(), 1);
+    for (seq, last) in [(0, false), (2, false), (1, true)] {
+        let task = &tasks[usize::try_from(seq).unwrap()];
+        queue.apply(&[finish(Some(seq), seq, task.attempt(), 1)]).unwrap();
+        assert_eq!(names(&folder).is_empty(), last);
+        drop(queue);
+        queue = open(&folder).0;
+        assert_eq!(names(&folder).is_empty(), last, "counted anew");
+    }
+    queue.apply(&[accept(3, &task(LARGE))]).unwrap();
+    let mut others = names(&folder);
+    assert_eq!(others.len(), 1);
+    queue.apply(&[accept(4, &task(LARGE))]).unwrap();
+    others = names(&folder);
+    assert_eq!((others.len(), others == needed(&queue)), (2, true));
+}
+
+#[test]
 fn spool_files_that_nobody_refers_to_are_swept() {
     let folder = folder();
     let (mut queue, _) = open(&folder);
     queue.apply(&[accept(0, &task(LARGE))]).unwrap();
     drop(queue);
     let kept = names(&folder);
-    for orphan in ["i00000000000000ff", "o0000000000000000", "i0000000000000000.tmp", "what"] {
+    for orphan in ["00000000000000ff", "0000000000000007", "0000000000000000.tmp", "what"] {
         std::fs::write(folder.path().join("spool").join(orphan), "x").unwrap();
     }
     let (_queue, tasks) = open(&folder);
@@ -385,7 +448,7 @@ fn another_format_is_refused_in_words() {
     queue.store.commit(writes).unwrap();
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
-    assert!(error.to_string().contains("has format 7, this build reads format 1"), "{error}");
+    assert!(error.to_string().contains("has format 7, this build reads format 2"), "{error}");
 }
 
 #[test]
@@ -415,27 +478,36 @@ fn a_store_that_lost_its_last_commits_is_refused_and_not_silently_shorter() {
 
 #[test]
 fn churn_leaves_no_waste_and_no_unsynced_files_of_the_store() {
-    let (folder, live, groups, len) = (folder(), 64, 60, 15_000);
-    let (mut queue, _) = open(&folder);
-    let tasks: Vec<_> = (0..groups * live).map(|_| task(len)).collect();
-    for (group, batch) in tasks.chunks(live).enumerate() {
-        let first = (group * live) as u64;
-        let accepted: Vec<_> = (first..).zip(batch).map(|(seq, task)| accept(seq, task)).collect();
-        queue.apply(&accepted).unwrap();
-        let finished: Vec<_> = (first..)
-            .zip(batch)
-            .map(|(seq, task)| finish(Some(seq), seq, task.attempt(), len))
-            .collect();
-        queue.apply(&finished).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path().join("queue/blobs")).unwrap().count(), 0);
-        let released: Vec<_> =
-            (first..).take(live).map(|out| Change::Release { out: OutSeq(out) }).collect();
-        queue.apply(&released).unwrap();
+    for (groups, len) in [(200, record::INLINE_MAX), (20, 15_000)] {
+        let (folder, live) = (folder(), 64);
+        let (mut queue, _) = open(&folder);
+        let tasks: Vec<_> = (0..groups * live).map(|_| task(len / 2)).collect();
+        for (group, batch) in tasks.chunks(live).enumerate() {
+            let first = (group * live) as u64;
+            let accepted: Vec<_> =
+                (first..).zip(batch).map(|(seq, task)| accept(seq, task)).collect();
+            queue.apply(&accepted).unwrap();
+            let finished: Vec<_> = (first..)
+                .zip(batch)
+                .map(|(seq, task)| finish(Some(seq), seq, task.attempt(), len))
+                .collect();
+            queue.apply(&finished).unwrap();
+            assert_eq!(std::fs::read_dir(folder.path().join("queue/blobs")).unwrap().count(), 0);
+            let released: Vec<_> =
+                (first..).take(live).map(|out| Change::Release { out: OutSeq(out) }).collect();
+            queue.apply(&released).unwrap();
+            assert!(names(&folder).len() <= seen_runs(&queue), "only what is remembered is left");
+        }
+        let size = std::fs::metadata(folder.path().join("queue/db")).unwrap().len();
+        // Inbox and outbox at once, twice that, and segments that wait to be reused.
+        let bound = 2 * (2 * live * record::INLINE_MAX) as u64 + 12 * SEGMENT as u64;
+        assert!(size < bound, "{size} bytes on disk, expected less than {bound}");
+        let passed = (groups * live * len * 3 / 2) as u64;
+        assert!(passed > 2 * bound, "the test must be able to fail");
     }
-    let size = std::fs::metadata(folder.path().join("queue/db")).unwrap().len();
-    // Inbox and outbox at once, twice that, and segments that wait to be reused.
-    let bound = 2 * (2 * live * len) as u64 + 12 * SEGMENT as u64;
-    assert!(size < bound, "{size} bytes on disk, expected less than {bound}");
-    let passed = (groups * live * len * 2) as u64;
-    assert!(passed > 3 * bound, "the test must be able to fail");
+}
+
+fn seen_runs(queue: &DiskQueue) -> usize {
+    let entries = queue.store.scan(Space::Seen, &[Space::Seen as u8]);
+    entries.filter(|entry| entry.as_ref().is_ok_and(|(_, value)| value[4] == RUN)).count()
 }
