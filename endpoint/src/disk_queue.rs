@@ -6,7 +6,7 @@
 //! Sync, one writer. A commit is durable, all of it or none. Promises:
 //! - durable means that sled has written *and* `fdatasync` has returned: sled's
 //!   own flush leaves the bytes in caches that a power cut empties;
-//! - values stay so small (1 KiB) that a page of them stays below a quarter of
+//! - values stay so small (1.5 KiB) that a page of them stays below a quarter of
 //!   a segment: larger pages sled puts into files that it never syncs. Larger
 //!   payloads of a commit go into one [`crate::spool`] file, which is durable
 //!   before the commit that points to it and removed after the commit that

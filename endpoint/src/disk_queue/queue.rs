@@ -9,7 +9,7 @@ use super::record::{self, Form, Key, Space};
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
 use crate::spool::{Place, ReadError, Reader, Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -183,7 +183,7 @@ impl DiskQueue {
     /// The disk failed. The queue must not be used any more.
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         let mut finishing = HashSet::new();
-        let mut releasing = HashSet::new();
+        let mut releasing = BTreeSet::new();
         for change in changes {
             match change {
                 Change::Finish { inbox: Some(seq), .. } => drop(finishing.insert(*seq)),
@@ -218,8 +218,12 @@ impl DiskQueue {
                         self.put_result(&mut group, *out, result)?;
                     }
                 }
-                Change::Release { out } => self.release(&mut group, *out)?,
+                Change::Release { .. } => {}
             }
+        }
+        // Each once: its file counts one record less.
+        for out in releasing {
+            self.release(&mut group, out)?;
         }
         self.commit(group)
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// The largest payload that lies in its record, in bytes; a larger one is
 /// spooled. The store keeps at least 256 pages of some 17 records in memory.
-pub(crate) const INLINE_MAX: usize = 1024;
+pub(crate) const INLINE_MAX: usize = 1536;
 
 const CRC: usize = 4;
 
