@@ -6,14 +6,17 @@
 //! Sync, one writer. A commit is durable, all of it or none. Promises:
 //! - durable means that sled has written *and* `fdatasync` has returned: sled's
 //!   own flush leaves the bytes in caches that a power cut empties;
-//! - values stay so small (16 KiB) that a page of them stays below a quarter of
+//! - values stay so small (1.5 KiB) that a page of them stays below a quarter of
 //!   a segment: larger pages sled puts into files that it never syncs. Larger
-//!   payloads are [`crate::spool`] files;
+//!   payloads of a commit go into one [`crate::spool`] file, which is durable
+//!   before the commit that points to it and removed after the commit that
+//!   drops the last pointer;
 //! - a damaged record is put into quarantine and becomes a result that says so.
 //!
 //! sled's background flusher stays off: with it, this work deadlocks.
 
 mod damage;
+mod files;
 mod folder;
 mod mark;
 mod open;
@@ -34,9 +37,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A page of 21 values (16, and the 5 a neighbour may bring) of 16 KiB is below
-/// a quarter of this, in bytes.
-const SEGMENT: usize = 2 * 1024 * 1024;
+/// The store writes and reuses its file in pieces of this many bytes. A page of
+/// 21 values (16, and the 5 a neighbour may bring) is far below a quarter of it.
+const SEGMENT: usize = 512 * 1024;
 
 /// What sled may cache, in bytes. It keeps at least 256 pages all the same; the
 /// system's own cache does the rest.

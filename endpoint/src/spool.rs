@@ -1,40 +1,39 @@
-//! Payloads too large for a record, as files of their own in one folder.
+//! Payloads too large for a record, in files of one folder.
 //!
-//! A file appears under its name only when it is whole (written to a temporary
-//! name, synced, renamed), and is durable once [`Spool::sync`] has returned.
-//! What is read back is checked against length and checksum, so a torn file is
-//! told from a whole one. Touches nothing outside its folder.
+//! The payloads of one commit share a file, and so a sync. A file appears under
+//! its number only when it is whole (written to a temporary name, synced,
+//! renamed), and is durable once [`Spool::sync`] has returned. What is read back
+//! is checked against a checksum, so a torn payload is told from a whole one.
+//! Touches nothing outside its folder; which files are still needed is for
+//! others to know.
 
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const TEMPORARY: &str = ".tmp";
 const ASIDE: &str = ".damaged";
 
-/// A folder of payload files.
-#[derive(Debug)]
+/// A folder of payload files; clones are the same folder.
+#[derive(Clone, Debug)]
 pub(crate) struct Spool {
-    folder: PathBuf,
+    folder: Arc<Path>,
 }
 
-/// What a file must be to be whole.
+/// Where a payload is, and what it must be to be whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct Place {
+    /// The number of its file.
+    pub(crate) file: u64,
+    /// Where in the file it begins, in bytes.
+    pub(crate) offset: u64,
     /// Its length in bytes.
     pub(crate) len: u64,
     /// The CRC-32 of its bytes.
     pub(crate) crc: u32,
-}
-
-impl Stamp {
-    /// The stamp of `bytes`.
-    #[must_use]
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self { len: bytes.len() as u64, crc: crc32fast::hash(bytes) }
-    }
 }
 
 /// Why a payload could not be read.
@@ -60,28 +59,22 @@ impl Spool {
     /// What the system said.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.into() })
     }
 
-    /// Writes a file whole. Durable after the next [`Spool::sync`].
+    /// Begins the file `number`, which must be free.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<Stamp> {
-        let temporary = self.folder.join(format!("{name}{TEMPORARY}"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.folder.join(name))?;
-        Ok(Stamp::of(bytes))
+    pub(crate) fn begin(&self, number: u64) -> io::Result<Writing> {
+        let path = self.path(number);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(suffixed(&path, TEMPORARY))?;
+        Ok(Writing { number, path, file, len: 0 })
     }
 
-    /// Makes the names of all files written so far durable.
+    /// Makes the names of all files finished so far durable.
     ///
     /// # Errors
     /// What the system said.
@@ -89,67 +82,145 @@ impl Spool {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Reads a file and checks it.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub(crate) fn read(&self, name: &str, stamp: Stamp) -> Result<Vec<u8>, ReadError> {
-        let damaged = |how: &str| ReadError::Damaged(format!("the spool file {name} {how}"));
-        let mut bytes = Vec::new();
-        let read = File::open(self.folder.join(name))
-            // One byte more than there should be tells a file that grew.
-            .and_then(|file| file.take(stamp.len.saturating_add(1)).read_to_end(&mut bytes));
-        match read {
-            Ok(_) if Stamp::of(&bytes) == stamp => Ok(bytes),
-            Ok(_) => Err(damaged("is not what was written")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(damaged("is missing")),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
-                Err(damaged("is on a bad part of the disk"))
-            }
-            Err(source) => Err(ReadError::Io { name: name.to_owned(), source }),
-        }
+    /// Reads payloads; one file is open at a time.
+    #[must_use]
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader { spool: self, open: None }
     }
 
     /// Removes a file; one that is not there is fine.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        absent_is_fine(std::fs::remove_file(self.folder.join(name)))
+    pub(crate) fn remove(&self, number: u64) -> io::Result<()> {
+        fine_if(io::ErrorKind::NotFound, std::fs::remove_file(self.path(number)))
     }
 
-    /// Moves a damaged file out of the way, to be looked at by a person. One
-    /// that is not there is fine.
+    /// Keeps a file with something damaged in it under a second name, to be
+    /// looked at by a person. One that is not there is fine.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn set_aside(&self, name: &str) -> io::Result<()> {
-        absent_is_fine(std::fs::rename(
-            self.folder.join(name),
-            self.folder.join(format!("{name}{ASIDE}")),
-        ))
+    pub(crate) fn set_aside(&self, number: u64) -> io::Result<()> {
+        let path = self.path(number);
+        let kept = std::fs::hard_link(&path, suffixed(&path, ASIDE));
+        fine_if(io::ErrorKind::NotFound, fine_if(io::ErrorKind::AlreadyExists, kept))
     }
 
-    /// The names of all files but those set aside, half-written ones included.
+    /// Removes all files that are not `live`, half-written ones included, but
+    /// not those set aside. Returns the first number above all that is used.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
+    pub(crate) fn sweep(&self, live: impl Fn(u64) -> bool) -> io::Result<u64> {
+        let mut free = 0;
         for entry in std::fs::read_dir(&self.folder)? {
-            if let Ok(name) = entry?.file_name().into_string()
-                && !name.ends_with(ASIDE)
-            {
-                names.push(name);
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let aside = name.strip_suffix(ASIDE);
+            let number = number(aside.unwrap_or(&name));
+            if aside.is_none() && !number.is_some_and(&live) {
+                std::fs::remove_file(entry.path())?;
+            } else if let Some(number) = number {
+                free = free.max(number + 1);
             }
         }
-        Ok(names)
+        Ok(free)
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(name(number))
     }
 }
 
-fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    number: u64,
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl Writing {
+    /// Appends a payload.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn put(&mut self, payload: &[u8]) -> io::Result<Place> {
+        self.file.write_all(payload)?;
+        let (file, offset, len) = (self.number, self.len, payload.len() as u64);
+        self.len += len;
+        Ok(Place { file, offset, len, crc: crc32fast::hash(payload) })
+    }
+
+    /// Makes the file whole. Durable after the next [`Spool::sync`].
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(suffixed(&self.path, TEMPORARY), &self.path)
+    }
+}
+
+/// Reads payloads. Keeps the file open that was read last.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    spool: &'a Spool,
+    open: Option<(u64, File)>,
+}
+
+impl Reader<'_> {
+    /// Reads a payload and checks it.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(crate) fn read(&mut self, place: Place) -> Result<Vec<u8>, ReadError> {
+        let damaged =
+            |how| Err(ReadError::Damaged(format!("the spool file {} {how}", name(place.file))));
+        match self.read_unchecked(place) {
+            Ok(bytes) if crc32fast::hash(&bytes) == place.crc => Ok(bytes),
+            Ok(_) => damaged("is not what was written"),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => damaged("was cut"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => damaged("is missing"),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+                damaged("is on a bad part of the disk")
+            }
+            Err(source) => Err(ReadError::Io { name: name(place.file), source }),
+        }
+    }
+
+    fn read_unchecked(&mut self, place: Place) -> io::Result<Vec<u8>> {
+        let file = match self.open.take() {
+            Some((number, file)) if number == place.file => file,
+            _ => File::open(self.spool.path(place.file))?,
+        };
+        let mut bytes = vec![0; usize::try_from(place.len).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, place.offset)?;
+        self.open = Some((place.file, file));
+        Ok(bytes)
+    }
+}
+
+fn name(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+fn number(name: &str) -> Option<u64> {
+    u64::from_str_radix(name, 16).ok().filter(|number| self::name(*number) == name)
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn fine_if(kind: io::ErrorKind, done: io::Result<()>) -> io::Result<()> {
     match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == kind => Ok(()),
         other => other,
     }
 }
@@ -160,8 +231,16 @@ mod tests {
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(&folder.path().join("spool")).unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
         (folder, spool)
+    }
+
+    fn write<const N: usize>(spool: &Spool, number: u64, payloads: [&[u8]; N]) -> [Place; N] {
+        let mut writing = spool.begin(number).unwrap();
+        let places = payloads.map(|payload| writing.put(payload).unwrap());
+        writing.finish().unwrap();
+        spool.sync().unwrap();
+        places
     }
 
     fn damage(read: Result<Vec<u8>, ReadError>) -> String {
@@ -171,36 +250,57 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_written_is_read_until_it_is_removed() {
-        let (_folder, spool) = spool();
-        let stamp = spool.write("a", b"payload").unwrap();
-        spool.sync().unwrap();
-        assert_eq!(spool.read("a", stamp).unwrap(), b"payload");
-        assert_eq!(spool.list().unwrap(), ["a"]);
-        spool.remove("a").unwrap();
-        spool.remove("a").unwrap();
-        assert_eq!(damage(spool.read("a", stamp)), "the spool file a is missing");
+    fn names(folder: &tempfile::TempDir) -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     #[test]
-    fn a_file_that_was_cut_grew_or_changed_is_damaged() {
+    fn what_was_written_is_read_in_any_order_until_its_file_is_removed() {
+        let (_folder, spool) = spool();
+        let [a, b, c] = write(&spool, 1, [b"first", b"", b"third"]);
+        let [d] = write(&spool, 2, [b"other"]);
+        let mut reader = spool.reader();
+        for (place, payload) in [(c, "third"), (d, "other"), (a, "first"), (b, "")] {
+            assert_eq!(reader.read(place).unwrap(), payload.as_bytes());
+        }
+        spool.remove(1).unwrap();
+        spool.remove(1).unwrap();
+        assert_eq!(reader.read(d).unwrap(), b"other");
+        let how = damage(spool.reader().read(a));
+        assert_eq!(how, "the spool file 0000000000000001 is missing");
+    }
+
+    #[test]
+    fn damage_to_a_file_is_damage_to_the_payloads_that_it_hits() {
         let (folder, spool) = spool();
-        let stamp = spool.write("a", b"payload").unwrap();
-        for bytes in [&b"paylo"[..], b"payloads", b"paxload", b""] {
-            std::fs::write(folder.path().join("spool/a"), bytes).unwrap();
-            assert!(damage(spool.read("a", stamp)).contains("not what was written"));
+        let [a, b] = write(&spool, 1, [b"payload", b"another"]);
+        for (bytes, first, words) in [
+            (&b"payloadanoxher"[..], true, "not what was written"),
+            (b"payloadanoth", true, "was cut"),
+            (b"", false, "was cut"),
+        ] {
+            std::fs::write(folder.path().join(name(1)), bytes).unwrap();
+            assert_eq!(spool.reader().read(a).is_ok(), first);
+            assert!(damage(spool.reader().read(b)).contains(words));
         }
     }
 
     #[test]
-    fn half_written_files_are_listed_and_those_set_aside_are_not() {
+    fn sweeping_leaves_the_live_and_those_set_aside_and_finds_a_free_number() {
         let (folder, spool) = spool();
-        spool.write("a", b"1").unwrap();
-        spool.set_aside("a").unwrap();
-        spool.set_aside("never").unwrap();
-        std::fs::write(folder.path().join("spool/b.tmp"), b"ha").unwrap();
-        assert_eq!(spool.list().unwrap(), ["b.tmp"]);
-        assert!(folder.path().join("spool/a.damaged").exists());
+        write(&spool, 3, [b"live"]);
+        write(&spool, 4, [b"orphan"]);
+        write(&spool, 9, [b"bad"]);
+        spool.set_aside(9).unwrap();
+        spool.set_aside(9).unwrap();
+        spool.set_aside(77).unwrap();
+        spool.begin(5).unwrap().put(b"half").unwrap();
+        std::fs::write(folder.path().join("3"), b"what").unwrap();
+        assert_eq!(spool.sweep(|number| number == 3).unwrap(), 10);
+        assert_eq!(names(&folder), [name(3), name(9) + ASIDE]);
     }
 }

@@ -2,7 +2,7 @@
 //! turned into a result, so that its task is never silent.
 
 use super::queue::DiskQueue;
-use super::record::{self, Form, Key, Space};
+use super::record::{self, Key, Space};
 use super::{Error, Finished, OutSeq, Writes};
 use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
@@ -23,7 +23,9 @@ impl DiskQueue {
     pub(super) fn repair(&mut self, damaged: Vec<Damaged>) -> Result<(), Error> {
         let mut group = self.group();
         for Damaged { raw, value, how } in damaged {
-            self.quarantine(&mut group.writes, &raw, value);
+            let file = record::spool_file(&raw, &value);
+            group.released.extend(file);
+            self.quarantine(&mut group.writes, &raw, value, file);
             if raw.first() == Some(&(Space::Outbox as u8)) {
                 group.next.waiting = group.next.waiting.saturating_sub(1);
             }
@@ -56,8 +58,15 @@ impl DiskQueue {
         wire::encode_result(&result)
     }
 
-    /// Moves a damaged record of any kind out of the way and reports it.
-    pub(super) fn quarantine(&self, writes: &mut Writes, raw: &[u8], value: Vec<u8>) {
+    /// Moves a damaged record of any kind out of the way and reports it; the
+    /// file that its payload is in is kept beside it.
+    pub(super) fn quarantine(
+        &self,
+        writes: &mut Writes,
+        raw: &[u8],
+        value: Vec<u8>,
+        file: Option<u64>,
+    ) {
         let key = Key::decode(raw);
         tracing::error!(
             folder = %self.path().display(),
@@ -67,11 +76,9 @@ impl DiskQueue {
         );
         writes.remove(raw);
         writes.put_raw(&[&[Space::Quarantine as u8], raw].concat(), value);
-        if let Some(key) = key
-            && key.form == Form::Spooled
-            && let Err(error) = self.spool.set_aside(&key.spool_name())
+        if let Some(file) = file
+            && let Err(error) = self.spool.set_aside(file)
         {
-            let file = key.spool_name();
             tracing::warn!(file, error = %error, "a damaged spool file could not be set aside");
         }
     }

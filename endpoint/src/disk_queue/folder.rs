@@ -120,7 +120,11 @@ impl Folder {
         for folder in [below, &self.path] {
             File::open(folder)?.sync_all()?;
         }
-        self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        match self.path.parent() {
+            Some(here) if here.as_os_str().is_empty() => File::open(".")?.sync_all(),
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! it, repair what is damaged, sweep what nobody refers to.
 
 use super::damage::Damaged;
+use super::files::Files;
 use super::folder::{Folder, FolderError};
 use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, SeenView, Slot};
-use super::record::{self, Key, Space};
+use super::record::{self, Space};
 use super::{Accepted, Error, Seq, Store, Writes, seen};
 use crate::spool::Spool;
 use clutch_common::id::{EndpointId, StateId};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format this build reads and writes.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// How to open a queue.
 #[derive(Clone, Debug)]
@@ -109,10 +110,11 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
     let state_id = identify(&store, &options.path)?;
     let index = Arc::default();
-    let seen = SeenView { index, store: store.clone() };
+    let seen = SeenView { index, store: store.clone(), spool: spool.clone() };
     let mut queue = DiskQueue {
         store,
         spool,
+        files: Files::default(),
         mark,
         endpoint_id: options.endpoint_id,
         state_id,
@@ -128,9 +130,9 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         return Err(OpenError::Broken { path: options.path.clone(), what });
     }
     queue.load_seen()?;
+    queue.load_files()?;
     let (tasks, damaged) = queue.load_inbox()?;
     queue.repair(damaged)?;
-    queue.sweep()?;
     Ok((queue, tasks))
 }
 
@@ -172,16 +174,24 @@ impl DiskQueue {
         let mut writes = Writes::default();
         for entry in self.store.scan(Space::Seen, &[Space::Seen as u8]) {
             let (raw, value) = entry?;
-            let attempts = record::unseal(&raw, &value)
-                .and_then(|content| content.split_first())
-                .and_then(|(mark, content)| Some((*mark, seen::decode(content)?)));
-            let (Some(number), Some((mark, attempts))) = (record::number(&raw), attempts) else {
-                self.quarantine(&mut writes, &raw, value);
+            let content = record::unseal(&raw, &value).and_then(<[u8]>::split_first);
+            let (is_run, place, attempts) = match content {
+                Some((&RUN, content)) => {
+                    let place = record::decode_place(content);
+                    (true, place, place.map_or(Ok(None), |place| self.seen.read_run(place))?)
+                }
+                Some((_, content)) => (false, None, seen::decode(content)),
+                None => (false, None, None),
+            };
+            let file = place.map(|place| place.file);
+            let (Some(number), Some(attempts)) = (record::number(&raw), attempts) else {
+                self.quarantine(&mut writes, &raw, value, file);
                 continue;
             };
             self.lately.next = number + 1;
+            file.into_iter().for_each(|file| self.files.refer(file));
             let mut index = self.seen.lock();
-            if mark == RUN {
+            if is_run {
                 index.seal(number, &attempts);
             } else {
                 attempts.iter().for_each(|attempt| index.note(*attempt));
@@ -192,17 +202,36 @@ impl DiskQueue {
         self.store.commit(writes)
     }
 
+    /// Counts who refers to which spool file, and removes those that nobody
+    /// refers to: written for a commit that never came, or left over by a
+    /// removal.
+    fn load_files(&mut self) -> Result<(), Error> {
+        for space in [Space::Inbox, Space::Outbox] {
+            for entry in self.store.scan(space, &[space as u8]) {
+                let (raw, value) = entry?;
+                let file = record::spool_file(&raw, &value);
+                file.into_iter().for_each(|file| self.files.refer(file));
+            }
+        }
+        let free = self.spool.sweep(|file| self.files.is_live(file));
+        let free = free.map_err(|e| self.store.failed("sweeping the spool of")(e.into()))?;
+        self.files.free_from(free);
+        Ok(())
+    }
+
     fn load_inbox(&mut self) -> Result<(Vec<Accepted>, Vec<Damaged>), Error> {
         let mut marks = HashSet::new();
         for entry in self.store.scan(Space::Started, &[Space::Started as u8]) {
             marks.extend(record::number(&entry?.0));
         }
+        let spool = self.spool.clone();
+        let mut reader = spool.reader();
         let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
         for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]) {
             let (raw, value) = entry?;
             let next = record::number(&raw).map_or(0, |number| number.saturating_add(1));
             self.next.seq = self.next.seq.max(next);
-            let task = self.payload(&raw, &value)?.and_then(|(key, payload)| {
+            let task = self.payload(&mut reader, &raw, &value)?.and_then(|(key, payload)| {
                 let task = serde_json::from_slice::<Task>(&payload);
                 Ok((key, task.map_err(|error| format!("it cannot be read: {error}"))?))
             });
@@ -210,7 +239,8 @@ impl DiskQueue {
                 Ok((key, task)) => {
                     let (seq, started) = (Seq(key.seq), marks.contains(&key.seq));
                     self.seen.note(task.attempt());
-                    self.inbox.insert(seq, Slot { key, started });
+                    let file = record::spool_file(&raw, &value);
+                    self.inbox.insert(seq, Slot { key, file, started });
                     tasks.push(Accepted { seq, task, started });
                 }
                 Err(how) => damaged.push(Damaged { raw, value, how }),
@@ -233,33 +263,8 @@ impl DiskQueue {
             self.next.out = record::number(&entry?.0).map_or(0, |number| number + 1);
         }
         let mut writes = Writes::default();
-        self.quarantine(&mut writes, &key, value);
+        self.quarantine(&mut writes, &key, value, None);
         writes.put(&key, &self.next.encode());
         self.store.commit(writes)
-    }
-
-    /// Removes spool files that no record refers to: written for a commit that
-    /// never came, or left over by a removal.
-    fn sweep(&self) -> Result<(), Error> {
-        let failed =
-            |error: std::io::Error| self.store.failed("sweeping the spool of")(error.into());
-        for name in self.spool.list().map_err(failed)? {
-            if !self.refers_to(&name)? {
-                self.spool.remove(&name).map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn refers_to(&self, name: &str) -> Result<bool, Error> {
-        let spaces = [(Space::Inbox, "i"), (Space::Outbox, "o")];
-        let Some((space, seq)) = spaces.into_iter().find_map(|(space, letter)| {
-            Some((space, u64::from_str_radix(name.strip_prefix(letter)?, 16).ok()?))
-        }) else {
-            return Ok(false);
-        };
-        let start = record::numbered(space, seq);
-        let Some(found) = self.store.scan(space, &start).next() else { return Ok(false) };
-        Ok(Key::decode(&found?.0).is_some_and(|key| key.seq == seq && key.spool_name() == name))
     }
 }

@@ -2,13 +2,15 @@
 //! what was seen.
 
 use super::damage::Damaged;
+use super::files::Files;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
-use crate::spool::{ReadError, Spool};
+use crate::spool::{Place, ReadError, Reader, Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct DiskQueue {
     pub(super) store: Store,
     pub(super) spool: Spool,
+    pub(super) files: Files,
     pub(super) mark: Mark,
     pub(super) endpoint_id: EndpointId,
     pub(super) state_id: StateId,
@@ -30,6 +33,8 @@ pub(crate) struct DiskQueue {
 /// What memory keeps of a task in the inbox.
 pub(super) struct Slot {
     pub(super) key: Key,
+    /// The spool file that its payload is in.
+    pub(super) file: Option<u64>,
     pub(super) started: bool,
 }
 
@@ -70,6 +75,7 @@ pub(super) struct Lately {
 pub(crate) struct SeenView {
     pub(super) index: Arc<Mutex<seen::Index>>,
     pub(super) store: Store,
+    pub(super) spool: Spool,
 }
 
 impl SeenView {
@@ -85,13 +91,29 @@ impl SeenView {
     pub(crate) fn highest(&self, task: TaskId) -> Result<Option<u32>, Error> {
         let (mut highest, runs) = self.lock().look_up(task);
         for run in runs {
-            let key = record::numbered(Space::Seen, run);
-            let value = self.store.get(&key)?;
-            let attempts =
-                value.as_deref().and_then(|value| record::unseal(&key, value)).and_then(sealed);
+            let place = self.run_place(run)?;
+            let attempts = place.map_or(Ok(None), |place| self.read_run(place))?;
             highest = highest.max(attempts.and_then(|attempts| seen::highest(&attempts, task)));
         }
         Ok(highest)
+    }
+
+    /// The attempts of a run; none if it is damaged, or gone meanwhile.
+    pub(super) fn read_run(&self, place: Place) -> Result<Option<Vec<Attempt>>, Error> {
+        match self.spool.reader().read(place) {
+            Ok(bytes) => Ok(seen::decode(&bytes)),
+            Err(ReadError::Damaged(_)) => Ok(None),
+            Err(error @ ReadError::Io { .. }) => {
+                Err(self.store.failed("reading the spool of")(error.into()))
+            }
+        }
+    }
+
+    fn run_place(&self, run: u64) -> Result<Option<Place>, Error> {
+        let key = record::numbered(Space::Seen, run);
+        let value = self.store.get(&key)?;
+        let content = value.as_deref().and_then(|value| record::unseal(&key, value));
+        Ok(content.and_then(|content| record::decode_place(content.strip_prefix(&[RUN])?)))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, seen::Index> {
@@ -99,19 +121,19 @@ impl SeenView {
     }
 }
 
-/// A record of attempts is marked by whether it is a full run.
+/// A record of attempts is marked by whether it is a full run, in the spool.
 pub(super) const RUN: u8 = 1;
 pub(super) const RECENT: u8 = 0;
 
-fn sealed(content: &[u8]) -> Option<Vec<Attempt>> {
-    content.split_first().and_then(|(_, content)| seen::decode(content))
-}
+/// How many attempts share a record until a run is full.
+const RECENT_MAX: usize = 48;
 
 /// What one group comes to, before it is committed.
 pub(super) struct Group {
     pub(super) writes: Writes,
-    spooled: bool,
-    unspool: Vec<String>,
+    writing: Option<Writing>,
+    /// The spool files of the records that go, one for each.
+    pub(super) released: Vec<u64>,
     pub(super) finished: Vec<Attempt>,
     pub(super) next: Next,
 }
@@ -143,7 +165,7 @@ impl DiskQueue {
 
     /// The error for a look at the file system's free space that failed.
     #[must_use]
-    pub(crate) fn failed_to_look(&self, error: std::io::Error) -> Error {
+    pub(crate) fn failed_to_look(&self, error: io::Error) -> Error {
         self.store.failed("looking at the free space of")(error.into())
     }
 
@@ -161,7 +183,7 @@ impl DiskQueue {
     /// The disk failed. The queue must not be used any more.
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         let mut finishing = HashSet::new();
-        let mut releasing = HashSet::new();
+        let mut releasing = BTreeSet::new();
         for change in changes {
             match change {
                 Change::Finish { inbox: Some(seq), .. } => drop(finishing.insert(*seq)),
@@ -181,8 +203,8 @@ impl DiskQueue {
                         let bytes = serde_json::to_vec(&**task)
                             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
                         let key = key(Space::Inbox, seq.0, task.attempt(), &bytes);
-                        self.put(&mut group, &key, &bytes)?;
-                        self.inbox.insert(*seq, Slot { key, started: false });
+                        let file = self.put(&mut group, &key, &bytes)?;
+                        self.inbox.insert(*seq, Slot { key, file, started: false });
                     }
                 }
                 Change::Start { seq } => self.start(&mut group, *seq),
@@ -196,8 +218,12 @@ impl DiskQueue {
                         self.put_result(&mut group, *out, result)?;
                     }
                 }
-                Change::Release { out } => self.release(&mut group, *out)?,
+                Change::Release { .. } => {}
             }
+        }
+        // Each once: its file counts one record less.
+        for out in releasing {
+            self.release(&mut group, out)?;
         }
         self.commit(group)
     }
@@ -205,27 +231,33 @@ impl DiskQueue {
     pub(super) fn group(&self) -> Group {
         Group {
             writes: Writes::default(),
-            spooled: false,
-            unspool: Vec::new(),
+            writing: None,
+            released: Vec::new(),
             finished: Vec::new(),
             next: self.next,
         }
     }
 
-    /// Puts a payload under `key`, into the spool if its form says so.
-    fn put(&self, group: &mut Group, key: &Key, payload: &[u8]) -> Result<(), Error> {
-        match key.form {
-            Form::Inline => group.writes.put(&key.encode(), payload),
-            Form::Spooled => {
-                let stamp = self
-                    .spool
-                    .write(&key.spool_name(), payload)
-                    .map_err(|error| self.store.failed("writing a spool file of")(error.into()))?;
-                group.spooled = true;
-                group.writes.put(&key.encode(), &record::encode_stamp(stamp));
-            }
+    /// Puts a payload under `key`; into the group's spool file, which is
+    /// returned, if the key's form says so.
+    fn put(&mut self, group: &mut Group, key: &Key, payload: &[u8]) -> Result<Option<u64>, Error> {
+        if key.form == Form::Inline {
+            group.writes.put(&key.encode(), payload);
+            return Ok(None);
         }
-        Ok(())
+        let place = self.spool_away(group, payload).map_err(|error| self.failed_to_spool(error))?;
+        group.writes.put(&key.encode(), &record::encode_place(place));
+        Ok(Some(place.file))
+    }
+
+    fn spool_away(&mut self, group: &mut Group, payload: &[u8]) -> io::Result<Place> {
+        let writing = match &mut group.writing {
+            Some(writing) => writing,
+            none => none.insert(self.spool.begin(self.files.next_number())?),
+        };
+        let place = writing.put(payload)?;
+        self.files.refer(place.file);
+        Ok(place)
     }
 
     fn start(&mut self, group: &mut Group, seq: Seq) {
@@ -241,46 +273,37 @@ impl DiskQueue {
         if slot.started {
             group.writes.remove(&record::numbered(Space::Started, seq.0));
         }
-        if slot.key.form == Form::Spooled {
-            group.unspool.push(slot.key.spool_name());
-        }
+        group.released.extend(slot.file);
     }
 
     pub(super) fn put_result(
-        &self,
+        &mut self,
         group: &mut Group,
         out: OutSeq,
         result: &Finished,
     ) -> Result<(), Error> {
         let key = key(Space::Outbox, out.0, result.attempt, &result.bytes);
         group.next.waiting += 1;
-        self.put(group, &key, &result.bytes)
+        self.put(group, &key, &result.bytes)?;
+        Ok(())
     }
 
     fn release(&self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
         let start = record::numbered(Space::Outbox, out.0);
         let Some(found) = self.store.scan(Space::Outbox, &start).next() else { return Ok(()) };
-        let (raw, _) = found?;
+        let (raw, value) = found?;
         if !raw.starts_with(&start) {
             return Ok(());
         }
         group.writes.remove(&raw);
         group.next.waiting = group.next.waiting.saturating_sub(1);
-        if let Some(key) = Key::decode(&raw)
-            && key.form == Form::Spooled
-        {
-            group.unspool.push(key.spool_name());
-        }
+        group.released.extend(record::spool_file(&raw, &value));
         Ok(())
     }
 
     pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
-        if group.spooled {
-            self.spool
-                .sync()
-                .map_err(|error| self.store.failed("syncing the spool of")(error.into()))?;
-        }
         let runs = self.lately.finish(&mut group.writes, &group.finished);
+        self.finish_files(&mut group, &runs).map_err(|error| self.failed_to_spool(error))?;
         let mut forgotten = Vec::new();
         {
             let mut index = self.seen.lock();
@@ -292,6 +315,7 @@ impl DiskQueue {
             }
         }
         for run in forgotten {
+            group.released.extend(self.seen.run_place(run)?.map(|place| place.file));
             group.writes.remove(&record::numbered(Space::Seen, run));
         }
         if group.writes.any || group.next != self.next {
@@ -306,13 +330,36 @@ impl DiskQueue {
         for (number, attempts) in runs {
             self.seen.lock().seal(number, &attempts);
         }
-        for name in group.unspool {
-            // The record is gone: a file left behind is swept at the next start.
-            if let Err(error) = self.spool.remove(&name) {
-                tracing::warn!(name, error = %error, "a spool file could not be removed");
+        for file in group.released {
+            // The records are gone: a file left behind is swept at the next start.
+            if self.files.release(file)
+                && let Err(error) = self.spool.remove(file)
+            {
+                tracing::warn!(file, error = %error, "a spool file could not be removed");
             }
         }
         Ok(())
+    }
+
+    /// Writes `runs`, a file each, and makes the files of the group durable.
+    fn finish_files(&mut self, group: &mut Group, runs: &[(u64, Vec<Attempt>)]) -> io::Result<()> {
+        let any = group.writing.is_some() || !runs.is_empty();
+        if let Some(writing) = group.writing.take() {
+            writing.finish()?;
+        }
+        for (number, attempts) in runs {
+            let mut writing = self.spool.begin(self.files.next_number())?;
+            let place = writing.put(&seen::encode(attempts))?;
+            writing.finish()?;
+            self.files.refer(place.file);
+            let content = [&[RUN][..], &record::encode_place(place)].concat();
+            group.writes.put(&record::numbered(Space::Seen, *number), &content);
+        }
+        if any { self.spool.sync() } else { Ok(()) }
+    }
+
+    fn failed_to_spool(&self, error: io::Error) -> Error {
+        self.store.failed("writing to the spool of")(error.into())
     }
 
     /// The results from `from` on, in order: at most `max`, and `max_bytes`
@@ -343,10 +390,11 @@ impl DiskQueue {
     ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
         let from = record::numbered(Space::Outbox, from.0);
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
+        let mut reader = self.spool.reader();
         let mut bytes = 0;
         for entry in self.store.scan(Space::Outbox, &from).take(max) {
             let (raw, value) = entry?;
-            match self.payload(&raw, &value)? {
+            match self.payload(&mut reader, &raw, &value)? {
                 Ok((key, payload)) => {
                     bytes += payload.len();
                     if bytes > max_bytes && !records.is_empty() {
@@ -364,6 +412,7 @@ impl DiskQueue {
     /// A record taken apart, or how it is damaged.
     pub(super) fn payload(
         &self,
+        reader: &mut Reader<'_>,
         raw: &[u8],
         value: &[u8],
     ) -> Result<Result<(Key, Vec<u8>), String>, Error> {
@@ -376,10 +425,10 @@ impl DiskQueue {
         if key.form == Form::Inline {
             return Ok(Ok((key, content.to_vec())));
         }
-        let Some(stamp) = record::decode_stamp(content) else {
+        let Some(place) = record::decode_place(content) else {
             return Ok(Err("its pointer to the spool is malformed".to_owned()));
         };
-        match self.spool.read(&key.spool_name(), stamp) {
+        match reader.read(place) {
             Ok(payload) => Ok(Ok((key, payload))),
             Err(ReadError::Damaged(how)) => Ok(Err(how)),
             Err(error @ ReadError::Io { .. }) => {
@@ -390,22 +439,18 @@ impl DiskQueue {
 }
 
 fn key(space: Space, seq: u64, attempt: Attempt, payload: &[u8]) -> Key {
-    let form = if record::fits(payload.len()) { Form::Inline } else { Form::Spooled };
+    let form = if payload.len() <= record::INLINE_MAX { Form::Inline } else { Form::Spooled };
     Key { space, seq, attempt, form }
 }
 
 impl Lately {
-    /// Writes attempts that finished: a small record, or the runs they make
-    /// full together with those before. The runs are returned, numbered.
+    /// Writes attempts that finished, unless they make runs full together with
+    /// those before: the runs are returned, numbered, and what is left written.
     fn finish(&mut self, writes: &mut Writes, finished: &[Attempt]) -> Vec<(u64, Vec<Attempt>)> {
-        if finished.is_empty() {
-            return Vec::new();
-        }
-        let run_len = seen::run_len(self.seen_max);
         self.attempts.extend_from_slice(finished);
+        let run_len = seen::run_len(self.seen_max);
         if self.attempts.len() < run_len {
-            let number = self.write(writes, RECENT, finished);
-            self.records.push(number);
+            self.write(writes, finished);
             return Vec::new();
         }
         for number in std::mem::take(&mut self.records) {
@@ -414,23 +459,20 @@ impl Lately {
         let mut runs = Vec::new();
         while self.attempts.len() >= run_len {
             let rest = self.attempts.split_off(run_len);
-            let run = std::mem::replace(&mut self.attempts, rest);
-            runs.push((self.write(writes, RUN, &run), run));
+            runs.push((self.next, std::mem::replace(&mut self.attempts, rest)));
+            self.next += 1;
         }
-        let rest = std::mem::take(&mut self.attempts);
-        if !rest.is_empty() {
-            let number = self.write(writes, RECENT, &rest);
-            self.records.push(number);
-        }
-        self.attempts = rest;
+        let rest = self.attempts.clone();
+        self.write(writes, &rest);
         runs
     }
 
-    fn write(&mut self, writes: &mut Writes, mark: u8, attempts: &[Attempt]) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        let content = [&[mark][..], &seen::encode(attempts)].concat();
-        writes.put(&record::numbered(Space::Seen, number), &content);
-        number
+    fn write(&mut self, writes: &mut Writes, attempts: &[Attempt]) {
+        for attempts in attempts.chunks(RECENT_MAX) {
+            let content = [&[RECENT][..], &seen::encode(attempts)].concat();
+            writes.put(&record::numbered(Space::Seen, self.next), &content);
+            self.records.push(self.next);
+            self.next += 1;
+        }
     }
 }

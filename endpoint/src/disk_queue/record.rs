@@ -5,13 +5,13 @@
 //! so a record whose value is damaged still says what was lost. A value is a
 //! CRC-32 over key and content, then the content.
 
-use crate::spool::Stamp;
+use crate::spool::Place;
 use clutch_common::id::{Attempt, TaskId};
 use uuid::Uuid;
 
-/// The largest value a record may have, in bytes; a payload that does not fit
-/// is spooled.
-pub(crate) const VALUE_MAX: usize = 16 * 1024;
+/// The largest payload that lies in its record, in bytes; a larger one is
+/// spooled. The store keeps at least 256 pages of some 17 records in memory.
+pub(crate) const INLINE_MAX: usize = 1536;
 
 const CRC: usize = 4;
 
@@ -42,7 +42,7 @@ pub(crate) enum Space {
 pub(crate) enum Form {
     /// In the record.
     Inline,
-    /// In a spool file; the record holds its [`Stamp`].
+    /// In a spool file; the record holds its [`Place`].
     Spooled,
 }
 
@@ -99,12 +99,6 @@ impl Key {
             },
         })
     }
-
-    /// The name of its spool file.
-    #[must_use]
-    pub(crate) fn spool_name(&self) -> String {
-        format!("{}{:016x}", char::from(self.space as u8), self.seq)
-    }
 }
 
 /// The start of every key in `space` numbered `number`; for [`Space::Seen`] and
@@ -127,12 +121,6 @@ pub(crate) fn number(key: &[u8]) -> Option<u64> {
 #[must_use]
 pub(crate) fn named(space: Space, name: &str) -> Vec<u8> {
     [&[space as u8], name.as_bytes()].concat()
-}
-
-/// Whether a payload of `len` bytes fits into a record.
-#[must_use]
-pub(crate) fn fits(len: usize) -> bool {
-    len + CRC <= VALUE_MAX
 }
 
 /// The value that holds `content` under `key`.
@@ -172,17 +160,26 @@ pub(crate) fn decode_numbers<const N: usize>(content: &[u8]) -> Option<[u64; N]>
     numbers.try_into().ok()
 }
 
-/// A stamp as the content of a spooled record.
+/// The content of a record whose payload is spooled.
 #[must_use]
-pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
-    encode_numbers(&[stamp.len, u64::from(stamp.crc)])
+pub(crate) fn encode_place(place: Place) -> Vec<u8> {
+    let Place { file, offset, len, crc } = place;
+    encode_numbers(&[file, offset, len, u64::from(crc)])
 }
 
-/// A stamp from the content of a spooled record.
+/// Where the payload is, from the content of a record.
 #[must_use]
-pub(crate) fn decode_stamp(content: &[u8]) -> Option<Stamp> {
-    let [len, crc] = decode_numbers(content)?;
-    Some(Stamp { len, crc: u32::try_from(crc).ok()? })
+pub(crate) fn decode_place(content: &[u8]) -> Option<Place> {
+    let [file, offset, len, crc] = decode_numbers(content)?;
+    Some(Place { file, offset, len, crc: u32::try_from(crc).ok()? })
+}
+
+/// The spool file of an inbox or outbox record; none if its payload is inline
+/// or the record damaged.
+#[must_use]
+pub(crate) fn spool_file(raw: &[u8], value: &[u8]) -> Option<u64> {
+    Key::decode(raw).filter(|key| key.form == Form::Spooled)?;
+    Some(decode_place(unseal(raw, value)?)?.file)
 }
 
 #[cfg(test)]
@@ -213,7 +210,7 @@ mod tests {
         #[test]
         fn foreign_keys_and_values_never_panic(bytes: Vec<u8>) {
             let _ = (Key::decode(&bytes), number(&bytes), unseal(b"k", &bytes));
-            let _ = (decode_stamp(&bytes), decode_numbers::<3>(&bytes));
+            let _ = (decode_place(&bytes), decode_numbers::<3>(&bytes));
         }
 
         #[test]
@@ -228,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn stamps_survive() {
-        let stamp = Stamp { len: 1 << 40, crc: u32::MAX };
-        assert_eq!(decode_stamp(&encode_stamp(stamp)), Some(stamp));
+    fn places_survive() {
+        let place = Place { file: u64::MAX, offset: 3, len: 1 << 40, crc: u32::MAX };
+        assert_eq!(decode_place(&encode_place(place)), Some(place));
     }
 }

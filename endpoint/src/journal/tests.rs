@@ -197,9 +197,11 @@ async fn accepts_until_killed() {
     let Some(path) = std::env::var_os(KILLED) else { return };
     let (journal, _) = open(config(Path::new(&path))).unwrap();
     loop {
-        let tasks = tasks(5);
+        let mut tasks = tasks(4);
+        tasks.push(spooled_task());
         let seqs = durable(journal.accept(tasks.clone()).await).await;
-        let out = durable(journal.finish(Some(seqs[0]), finished(tasks[0].attempt())).await).await;
+        let result = spooled_result(tasks[0].attempt());
+        let out = durable(journal.finish(Some(seqs[0]), result).await).await;
         println!("finished {}", out.0);
         seqs[1..].iter().zip(&tasks[1..]).for_each(|(s, t)| println!("accepted {} {}", s.0, t.id));
     }
@@ -225,11 +227,26 @@ async fn what_was_committed_survives_kill_9() {
         let (journal, found) = open(config(folder.path())).unwrap();
         let mut there: Vec<String> =
             found.tasks.iter().map(|t| format!("accepted {} {}", t.seq.0, t.task.id)).collect();
-        there.extend(outbox(&journal).await.iter().map(|out| format!("finished {}", out.0)));
+        let results = journal.outbox(OutSeq(0), usize::MAX, usize::MAX).await.unwrap();
+        for result in results {
+            assert_eq!(result.bytes, spooled_result(result.attempt).bytes);
+            there.push(format!("finished {}", result.seq.0));
+        }
         let lost: Vec<_> = printed.iter().filter(|line| !there.contains(line)).collect();
         assert!(printed.len() >= enough && lost.is_empty(), "lost: {lost:?}");
         journal.close().await;
     }
+}
+
+/// A task too large for a record.
+fn spooled_task() -> Arc<Task> {
+    let argv = vec!["x".repeat(3000)];
+    Arc::new(Task::new(TaskId::new(), Process { argv, ..Process::default() }))
+}
+
+/// A result too large for a record.
+fn spooled_result(attempt: Attempt) -> Arc<Finished> {
+    Arc::new(Finished { attempt, bytes: attempt.to_string().repeat(100).into_bytes() })
 }
 
 /// Whether a line is whole and the child's own.

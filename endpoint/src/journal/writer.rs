@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 /// The most changes in a group.
 const GROUP_CHANGES: usize = 512;
 
-/// A group that has this many bytes takes no more. sled writes several times
-/// that, and holds it in memory until it is written.
+/// A group that has this many bytes takes no more: it bounds the spool file that
+/// the group shares, and what the store holds in memory until it is written.
 const GROUP_BYTES: usize = 512 * 1024;
 
 /// How much more than a group is taken in while the disk is full, so that
