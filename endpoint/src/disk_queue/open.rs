@@ -18,7 +18,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format this build reads and writes.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 1;
 
 /// How to open a queue.
 #[derive(Clone, Debug)]
@@ -61,6 +61,17 @@ pub(crate) enum OpenError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// It is another endpoint's.
+    #[error(
+        "the state folder {path} belongs to another endpoint, {owner}: start that one on it, or \
+         give this one a state folder of its own"
+    )]
+    Owner {
+        /// The state folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: EndpointId,
     },
     /// Another build, or something else altogether, wrote it.
     #[error(
@@ -108,7 +119,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let mark = Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"))?;
     let marked = mark.read().map_err(failed("reading the mark of"))?;
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
-    let state_id = identify(&store, &options.path)?;
+    let state_id = identify(&store, options)?;
     let index = Arc::default();
     let seen = SeenView { index, store: store.clone(), spool: spool.clone() };
     let mut queue = DiskQueue {
@@ -136,10 +147,12 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     Ok((queue, tasks))
 }
 
-/// Checks the format and reads the state id; a new store gets both.
-fn identify(store: &Store, path: &Path) -> Result<StateId, OpenError> {
-    let foreign = |found: String| OpenError::Foreign { path: path.to_owned(), found };
+/// Checks format and owner, and reads the state id; a new store gets all three.
+fn identify(store: &Store, options: &Options) -> Result<StateId, OpenError> {
+    let path = &options.path;
+    let foreign = |found: String| OpenError::Foreign { path: path.clone(), found };
     let key = record::named(Space::Meta, "state");
+    let owner_key = record::named(Space::Meta, "endpoint");
     let format_key = record::named(Space::Meta, "format");
     let Some(format) = store.get(&format_key)? else {
         if store.scan(Space::Started, &[]).next().is_some() {
@@ -149,6 +162,7 @@ fn identify(store: &Store, path: &Path) -> Result<StateId, OpenError> {
         let mut writes = Writes::default();
         writes.put(&format_key, &record::encode_numbers(&[FORMAT]));
         writes.put(&key, state_id.0.as_bytes());
+        writes.put(&owner_key, options.endpoint_id.0.as_bytes());
         store.commit(writes)?;
         return Ok(state_id);
     };
@@ -157,15 +171,22 @@ fn identify(store: &Store, path: &Path) -> Result<StateId, OpenError> {
         Some([other]) => return Err(foreign(format!("format {other}"))),
         None => return Err(foreign("a format that cannot be read".to_owned())),
     }
+    let owner = EndpointId(identity(store, &owner_key, path, "the endpoint's id")?);
+    if owner != options.endpoint_id {
+        return Err(OpenError::Owner { path: path.clone(), owner });
+    }
+    identity(store, &key, path, "the id of the state folder").map(StateId)
+}
+
+fn identity(store: &Store, key: &[u8], path: &Path, what: &str) -> Result<Uuid, OpenError> {
     store
-        .get(&key)?
+        .get(key)?
         .as_deref()
-        .and_then(|value| record::unseal(&key, value))
+        .and_then(|value| record::unseal(key, value))
         .and_then(|content| Uuid::from_slice(content).ok())
-        .map(StateId)
         .ok_or_else(|| OpenError::Broken {
             path: path.to_owned(),
-            what: "the id of the state folder cannot be read".to_owned(),
+            what: format!("{what} cannot be read"),
         })
 }
 

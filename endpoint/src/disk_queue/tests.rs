@@ -9,6 +9,7 @@ use clutch_common::wire;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 mod spooling;
 
@@ -16,7 +17,7 @@ mod spooling;
 const LARGE: usize = record::INLINE_MAX + 1;
 
 fn options(path: &Path, seen_max: usize) -> Options {
-    Options { path: path.to_owned(), endpoint_id: EndpointId::new(), seen_max }
+    Options { path: path.to_owned(), endpoint_id: EndpointId(Uuid::nil()), seen_max }
 }
 
 fn open(folder: &TempDir) -> (DiskQueue, Vec<Accepted>) {
@@ -380,7 +381,7 @@ fn another_format_is_refused_in_words() {
     queue.store.commit(writes).unwrap();
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
-    assert!(error.to_string().contains("has format 7, this build reads format 2"), "{error}");
+    assert!(error.to_string().contains("has format 7, this build reads format 1"), "{error}");
 }
 
 #[test]
@@ -406,4 +407,15 @@ fn a_store_that_lost_its_last_commits_is_refused_and_not_silently_shorter() {
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
     assert!(error.to_string().contains("its last 1 commits are missing"), "{error}");
+}
+
+#[test]
+fn a_folder_of_another_endpoint_is_refused_by_its_name() {
+    let folder = folder();
+    let ours = options(folder.path(), 100);
+    drop(DiskQueue::open(&ours).unwrap());
+    let theirs = Options { endpoint_id: EndpointId::new(), ..ours.clone() };
+    let error = DiskQueue::open(&theirs).err().unwrap();
+    assert!(error.to_string().contains(&ours.endpoint_id.to_string()), "{error}");
+    DiskQueue::open(&ours).unwrap();
 }

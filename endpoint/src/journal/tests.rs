@@ -14,7 +14,7 @@ const KILLED: &str = "CLUTCH_TEST_JOURNAL_TO_BE_KILLED";
 fn config(path: &Path) -> JournalConfig {
     JournalConfig {
         path: path.to_owned(),
-        endpoint_id: EndpointId::new(),
+        endpoint_id: EndpointId(uuid::Uuid::nil()),
         reserve_bytes: 0,
         seen_max: 1000,
     }
