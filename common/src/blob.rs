@@ -1,5 +1,5 @@
-//! Bytes as they appear in JSON: a plain string where they are UTF-8,
-//! `{"base64": "…"}` where they are not. Pure.
+//! Bytes as they appear in JSON: a plain string where they are UTF-8 and that
+//! is not the longer form, `{"base64": "…"}` otherwise. Pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -44,10 +44,23 @@ enum Form {
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => Base64 { base64: STANDARD.encode(&self.0) }.serialize(serializer),
+            Ok(text) if escaped_len(text) <= self.0.len() / 3 * 4 + 16 => {
+                serializer.serialize_str(text)
+            }
+            Ok(_) | Err(_) => Base64 { base64: STANDARD.encode(&self.0) }.serialize(serializer),
         }
     }
+}
+
+/// How many bytes a JSON string takes for this text: most control characters
+/// take six.
+fn escaped_len(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
 }
 
 impl<'de> Deserialize<'de> for Blob {
@@ -82,5 +95,14 @@ mod tests {
     fn utf8_is_a_plain_string_and_the_rest_is_base64() {
         assert_eq!(serde_json::to_string(&Blob::from("grüß")).unwrap(), "\"grüß\"");
         assert_eq!(serde_json::to_string(&Blob(vec![0xff])).unwrap(), r#"{"base64":"/w=="}"#);
+    }
+
+    #[test]
+    fn no_bytes_take_much_more_than_base64() {
+        for byte in [0, b'"', b'\n', 0xff] {
+            let json = serde_json::to_string(&Blob(vec![byte; 30_000])).unwrap();
+            assert!(json.len() <= 40_020, "{byte}: {}", json.len());
+        }
+        assert_eq!(serde_json::to_string(&Blob::from("a\n\"b\"\n")).unwrap(), r#""a\n\"b\"\n""#);
     }
 }

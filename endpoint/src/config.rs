@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
 use clutch_common::id::EndpointId;
 use clutch_common::link::Terms;
+use clutch_common::topology;
 use serde::{Deserialize, Deserializer};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -210,7 +211,7 @@ impl Config {
             ("inbox.max_tasks", self.inbox.max_tasks),
             ("inbox.max_bytes", self.inbox.max_bytes),
             ("inbox.prefetch", usize::from(self.inbox.prefetch)),
-            ("engine.slots", self.slots()),
+            ("engine.slots (--slots)", self.slots()),
         ];
         for (key, value) in positive {
             if value == 0 {
@@ -222,6 +223,20 @@ impl Config {
                 "engine.capture_limit is {}: at most {MAX_CAPTURE} fits a message",
                 self.engine.capture_limit
             ));
+        }
+        let id = self.endpoint.id;
+        let names = [
+            ("tasks_queue", &self.broker.tasks_queue, topology::tasks_queue(id)),
+            ("results_key", &self.broker.results_key, topology::results_key(id)),
+            ("lease_queue", &self.broker.lease_queue, topology::lease_queue(id)),
+        ];
+        for (key, given, expected) in names {
+            if *given != expected {
+                return Err(format!(
+                    "broker.{key} is '{given}', which is not that of the endpoint {id}: \
+                     provision the endpoint again rather than edit its names"
+                ));
+            }
         }
         let seconds = self.broker.heartbeat.as_secs();
         if seconds == 0 || seconds > u64::from(u16::MAX) {
@@ -277,10 +292,10 @@ name = "lab"
 url = "amqp://user:secret@host:5672/v"
 heartbeat = "10s"
 blocked_timeout = "1m"
-tasks_queue = "q"
+tasks_queue = "01890a5d-ac96-774b-bcce-b302099a8057.tasks"
 results_exchange = "results"
-results_key = "k"
-lease_queue = "l"
+results_key = "01890a5d-ac96-774b-bcce-b302099a8057.results"
+lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
 "#;
 
     fn error(extra: &str) -> String {
@@ -305,6 +320,13 @@ lease_queue = "l"
         assert!(error("[engine]\ngrace = \"5 parsecs\"").contains("5 parsecs"));
         assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
         assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
+    }
+
+    #[test]
+    fn the_names_of_another_endpoint_are_refused() {
+        let edited = FILE.replacen("8057", "8058", 1);
+        let error = Config::parse(&edited).and_then(|config| config.check()).unwrap_err();
+        assert!(error.contains("broker.tasks_queue"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::executor::process::{ProcessConfig, ProcessExecutor};
+use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::inbox::Inbox;
 use crate::journal::{self, JournalConfig, OpenError, Recovered};
@@ -123,7 +123,10 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecuto
     let executor = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))
     })?;
-    executor.sweep_stale().await;
+    let swept = executor.sweep_stale().await;
+    if swept != Swept::default() {
+        tracing::warn!(?swept, "ended what an earlier start had left running");
+    }
     Ok(Arc::new(executor))
 }
 

@@ -88,7 +88,7 @@ async fn run_one(
         let reason = "the endpoint stopped while the task ran, and it must not run again";
         ledger.not_run(attempt, Outcome::Interrupted, reason.to_owned())
     } else if held.task.expired(now_ms()) {
-        ledger.not_run(attempt, Outcome::Expired, "it expired before a slot was free".to_owned())
+        ledger.not_run(attempt, Outcome::Expired, "it expired before it could start".to_owned())
     } else {
         if !held.task.rerun {
             ledger.journal.start(held.seq).await?.await?;

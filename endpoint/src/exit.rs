@@ -1,11 +1,11 @@
 //! Exit codes, after sysexits(3), so that systemd and scripts can tell what a
 //! restart would help against. Pure.
 
-/// Why the daemon ends.
+/// Why the daemon ends other than by stopping in order, which is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
-    /// Stopped as asked.
-    Ok = 0,
+    /// Told to exit before it had stopped in order.
+    Forced = 1,
     /// The broker lacks what the endpoint needs.
     Unavailable = 69,
     /// A fault of our own.

@@ -99,8 +99,11 @@ impl Shutdown {
                 self.escalate();
             }
             Stage::Killing | Stage::Flushing => {
-                tracing::warn!("exiting at once; what is pending stays on disk");
-                std::process::exit(Exit::Ok as i32);
+                tracing::warn!(
+                    "exiting at once: what is pending stays on disk, and the next start ends \
+                     the processes of tasks that are left running"
+                );
+                std::process::exit(Exit::Forced as i32);
             }
         }
     }

@@ -442,10 +442,10 @@ fn start(mut command: Command, sandbox: Option<&Sandbox>, mark: &Mark) -> Result
 }
 
 /// Whether a variable of the endpoint's environment is none of a task's
-/// business: its own settings, the broker's password among them, and what a
-/// service manager tells it alone.
+/// business: its own settings, the broker's password among them, what a
+/// service manager tells it alone, and where it was started.
 fn hides(name: &OsStr) -> bool {
-    const MANAGER: [&str; 10] = [
+    const OURS: [&str; 12] = [
         "CREDENTIALS_DIRECTORY",
         "JOURNAL_STREAM",
         "LISTEN_FDNAMES",
@@ -453,11 +453,13 @@ fn hides(name: &OsStr) -> bool {
         "LISTEN_PID",
         "MANAGERPID",
         "NOTIFY_SOCKET",
+        "OLDPWD",
+        "PWD",
         "SYSTEMD_EXEC_PID",
         "WATCHDOG_PID",
         "WATCHDOG_USEC",
     ];
-    name.as_encoded_bytes().starts_with(b"CLUTCH_") || MANAGER.iter().any(|hidden| name == *hidden)
+    name.as_encoded_bytes().starts_with(b"CLUTCH_") || OURS.iter().any(|hidden| name == *hidden)
 }
 
 /// The report on a task whose process could not be started.
