@@ -129,6 +129,10 @@ pub trait Inlet: Send {
     /// that is not settled is the broker's again, to be delivered anew.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
 
+    /// Waits until the link is lost, for whoever does not want to receive for
+    /// now. Cancelling the wait loses nothing.
+    async fn lost(&mut self) -> Fault;
+
     /// Acknowledges every unsettled delivery up to and including `up_to`; there
     /// may be none.
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault>;

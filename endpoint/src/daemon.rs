@@ -16,6 +16,7 @@ use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
 use clutch_common::link::{self, Destination, InletOptions};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -23,6 +24,9 @@ use uuid::Uuid;
 const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// How many finished tasks are remembered, to absorb late redeliveries.
 const SEEN: usize = 1_000_000;
+
+/// How long closing the disk queue may take.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// A part of the daemon that runs until it is told to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +75,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
 
     let outcome = supervise(&mut parts, shutdown, signals).await;
     parts.shutdown().await;
-    ledger.journal.clone().close().await;
+    if tokio::time::timeout(CLOSING, ledger.journal.clone().close()).await.is_err() {
+        tracing::error!("the disk queue did not close in time; what was committed is safe");
+    }
     tracing::info!(waiting = ledger.inbox.waiting(), undelivered = ledger.undelivered(), "stopped");
     outcome
 }

@@ -84,17 +84,24 @@ impl Inbox {
         self.filled.notified().await;
     }
 
-    /// Waits until there is room.
-    pub(crate) async fn room(&self) {
-        while !self.has_room() {
+    /// Waits until there is room, and tells for how many small tasks.
+    pub(crate) async fn room(&self) -> usize {
+        loop {
+            let room = self.room_now();
+            if room > 0 {
+                return room;
+            }
             self.freed.notified().await;
         }
     }
 
-    /// Whether there is room for at least one task.
-    pub(crate) fn has_room(&self) -> bool {
+    /// For how many small tasks there is room.
+    fn room_now(&self) -> usize {
         let state = self.lock();
-        state.tasks < self.bounds.max_tasks && state.bytes < self.bounds.max_bytes
+        if state.bytes >= self.bounds.max_bytes {
+            return 0;
+        }
+        self.bounds.max_tasks.saturating_sub(state.tasks)
     }
 
     /// How many tasks wait for a slot.
@@ -147,19 +154,19 @@ mod tests {
         let inbox = inbox(1, 1 << 20);
         inbox.put([held(1, 0)]);
         let running = inbox.take().unwrap();
-        assert!(!inbox.has_room());
+        assert_eq!(inbox.room_now(), 0);
         inbox.free(&running.task);
-        assert!(inbox.has_room());
+        assert!(inbox.room_now() > 0);
     }
 
     #[test]
     fn bytes_bound_it_as_well_and_one_large_task_still_fits_an_empty_inbox() {
         let inbox = inbox(10, 10_000);
-        assert!(inbox.has_room());
+        assert!(inbox.room_now() > 0);
         inbox.put([held(1, 100_000)]);
-        assert!(!inbox.has_room());
+        assert_eq!(inbox.room_now(), 0);
         let task = inbox.take().unwrap().task;
         inbox.free(&task);
-        assert!(inbox.has_room());
+        assert!(inbox.room_now() > 0);
     }
 }

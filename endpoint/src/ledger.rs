@@ -13,8 +13,12 @@ use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Resolves when a result is on disk.
+pub(crate) type Stored = BoxFuture<'static, Result<(), JournalError>>;
 
 /// The endpoint's pending work; shared by subscriber, engine and publisher.
 pub(crate) struct Ledger {
@@ -23,7 +27,7 @@ pub(crate) struct Ledger {
     /// Tasks accepted and not finished.
     pub(crate) inbox: Inbox,
     /// The newest results.
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: Arc<Outbox>,
     /// Whose ledger it is.
     pub(crate) endpoint_id: EndpointId,
     /// On which disk.
@@ -44,7 +48,7 @@ impl Ledger {
         Self {
             journal,
             inbox,
-            outbox,
+            outbox: Arc::new(outbox),
             endpoint_id,
             state_id,
             undelivered: AtomicU64::new(undelivered),
@@ -99,7 +103,7 @@ impl Ledger {
         &self,
         attempt: Attempt,
         reason: String,
-    ) -> Result<Commit, JournalError> {
+    ) -> Result<Stored, JournalError> {
         self.record(None, self.not_run(attempt, Outcome::Rejected, reason)).await
     }
 
@@ -111,10 +115,10 @@ impl Ledger {
         &self,
         held: &Held,
         result: TaskResult,
-    ) -> Result<Commit, JournalError> {
-        let commit = self.record(Some(held), result).await?;
+    ) -> Result<Stored, JournalError> {
+        let stored = self.record(Some(held), result).await?;
         self.inbox.free(&held.task);
-        Ok(commit)
+        Ok(stored)
     }
 
     /// A result of a task that did not run here.
@@ -147,6 +151,7 @@ impl Ledger {
     /// When the disk failed.
     pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Commit, JournalError> {
         self.undelivered.fetch_sub(records.len() as u64, Ordering::Relaxed);
+        self.outbox.on_disk(&records);
         self.journal.release(records).await
     }
 
@@ -154,7 +159,7 @@ impl Ledger {
         &self,
         held: Option<&Held>,
         mut result: TaskResult,
-    ) -> Result<Commit, JournalError> {
+    ) -> Result<Stored, JournalError> {
         result.state_id = Some(self.state_id);
         let finished =
             Arc::new(Finished { attempt: result.attempt(), bytes: wire::encode_result(&result) });
@@ -162,6 +167,11 @@ impl Ledger {
         self.undelivered.fetch_add(1, Ordering::Relaxed);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
         self.outbox.put(seq, finished);
-        Ok(commit)
+        let outbox = Arc::clone(&self.outbox);
+        Ok(Box::pin(async move {
+            commit.await?;
+            outbox.on_disk(&[seq]);
+            Ok(())
+        }))
     }
 }

@@ -1,9 +1,11 @@
 //! The outbox in memory: the newest results, so that a result can leave before
 //! its record is on disk. Pure state behind a lock.
 //!
-//! The disk holds every result until it is released; this holds a bounded run
-//! of the newest ones, without gaps. A publisher that is behind that run reads
-//! from disk until it has caught up.
+//! This holds every result that is not on disk yet, whether or not it was sent,
+//! and a bounded number of the newest ones that are. The disk holds the rest
+//! until it is released. A publisher that is behind reads from disk until it
+//! has caught up. Few results are not on disk: whoever makes them waits for
+//! that before making more.
 
 use crate::journal::{Finished, OutSeq};
 use std::collections::VecDeque;
@@ -26,8 +28,14 @@ pub(crate) enum Next {
     None,
 }
 
+struct Fresh {
+    seq: OutSeq,
+    result: Arc<Finished>,
+    on_disk: bool,
+}
+
 struct State {
-    fresh: VecDeque<(OutSeq, Arc<Finished>)>,
+    fresh: VecDeque<Fresh>,
     bytes: usize,
     free: OutSeq,
 }
@@ -52,27 +60,36 @@ impl Outbox {
     pub(crate) fn put(&self, seq: OutSeq, result: Arc<Finished>) {
         let mut state = self.lock();
         state.bytes += result.bytes.len();
-        let at = state.fresh.partition_point(|(other, _)| *other < seq);
-        state.fresh.insert(at, (seq, result));
+        let at = state.position(seq);
+        state.fresh.insert(at, Fresh { seq, result, on_disk: false });
         state.free = state.free.max(OutSeq(seq.0 + 1));
-        while state.fresh.len() > MAX_RECORDS || state.bytes > MAX_BYTES {
-            state.drop_oldest();
-        }
+        state.trim(OutSeq(0));
         drop(state);
         self.filled.notify_one();
+    }
+
+    /// Notes that results are on disk, or were released.
+    pub(crate) fn on_disk(&self, seqs: &[OutSeq]) {
+        let mut state = self.lock();
+        for seq in seqs {
+            let at = state.position(*seq);
+            if let Some(fresh) = state.fresh.get_mut(at).filter(|fresh| fresh.seq == *seq) {
+                fresh.on_disk = true;
+            }
+        }
+        state.trim(OutSeq(0));
     }
 
     /// The records from `next` on: at most `max_records`, at most `max_bytes`
     /// unless the first alone is larger.
     pub(crate) fn from(&self, next: OutSeq, max_records: usize, max_bytes: usize) -> Next {
         let mut state = self.lock();
-        while state.fresh.front().is_some_and(|(seq, _)| *seq < next) {
-            state.drop_oldest();
-        }
+        state.trim(next);
+        let start = state.position(next);
         let mut expected = next.0;
         let mut bytes = 0;
         let mut taken = Vec::new();
-        while let Some((seq, result)) = state.fresh.get(taken.len()) {
+        for Fresh { seq, result, .. } in state.fresh.range(start..) {
             bytes += result.bytes.len();
             let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
             if seq.0 != expected || full {
@@ -86,7 +103,7 @@ impl Outbox {
         } else if next >= state.free {
             Next::None
         } else {
-            Next::Disk(state.fresh.front().map_or(state.free, |(seq, _)| *seq))
+            Next::Disk(state.fresh.get(start).map_or(state.free, |fresh| fresh.seq))
         }
     }
 
@@ -101,9 +118,21 @@ impl Outbox {
 }
 
 impl State {
-    fn drop_oldest(&mut self) {
-        if let Some((_, result)) = self.fresh.pop_front() {
-            self.bytes -= result.bytes.len();
+    /// Where `seq` is, or would be.
+    fn position(&self, seq: OutSeq) -> usize {
+        self.fresh.partition_point(|fresh| fresh.seq < seq)
+    }
+
+    /// Drops the oldest of those on disk: all before `next`, and what is too
+    /// much.
+    fn trim(&mut self, next: OutSeq) {
+        while let Some(oldest) = self.fresh.front().filter(|oldest| oldest.on_disk) {
+            let much = self.fresh.len() > MAX_RECORDS || self.bytes > MAX_BYTES;
+            if oldest.seq >= next && !much {
+                return;
+            }
+            self.bytes -= oldest.result.bytes.len();
+            self.fresh.pop_front();
         }
     }
 }
@@ -132,6 +161,7 @@ mod tests {
         outbox.put(OutSeq(1), result(1));
         outbox.put(OutSeq(0), result(1));
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0, 1]);
+        outbox.on_disk(&[OutSeq(0), OutSeq(1)]);
         assert_eq!(outbox.from(OutSeq(2), 10, 1000), Next::None);
     }
 
@@ -159,10 +189,23 @@ mod tests {
         let count = MAX_RECORDS as u64 + 5;
         for seq in 0..count {
             outbox.put(OutSeq(seq), result(1));
+            outbox.on_disk(&[OutSeq(seq)]);
         }
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(5)));
         outbox.put(OutSeq(count), result(MAX_BYTES + 1));
+        outbox.on_disk(&[OutSeq(count)]);
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(count + 1)));
+    }
+
+    #[test]
+    fn what_is_not_on_disk_stays_though_it_was_sent_and_is_found_by_the_next_link() {
+        let outbox = Outbox::new(OutSeq(0));
+        outbox.put(OutSeq(0), result(MAX_BYTES + 1));
+        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
+        assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::None);
+        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0], "a new link starts anew");
+        outbox.on_disk(&[OutSeq(0)]);
+        assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(1)));
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(crate) struct Shutdown {
     /// Cancelled: end the link once all is delivered.
     pub(crate) drain: CancellationToken,
     stage: Stage,
+    signals: u32,
     deadline: Duration,
     grace: Duration,
     due_at: Option<Instant>,
@@ -78,6 +79,7 @@ impl Shutdown {
             kill: CancellationToken::new(),
             drain: CancellationToken::new(),
             stage: Stage::Running,
+            signals: 0,
             deadline,
             grace,
             due_at: None,
@@ -86,19 +88,22 @@ impl Shutdown {
 
     /// A signal came.
     pub(crate) fn signalled(&mut self) {
-        match self.stage {
-            Stage::Running => {
+        self.signals += 1;
+        match self.signals {
+            1 => {
                 tracing::info!(
                     deadline = %humantime::format_duration(self.deadline),
                     "stopping: running tasks may finish; a second signal stops them"
                 );
                 self.begin();
             }
-            Stage::Finishing => {
+            2 => {
                 tracing::info!("stopping running tasks; a third signal exits at once");
-                self.escalate();
+                if self.stage == Stage::Finishing {
+                    self.escalate();
+                }
             }
-            Stage::Killing | Stage::Flushing => {
+            _ => {
                 tracing::warn!(
                     "exiting at once: what is pending stays on disk, and the next start ends \
                      the processes of tasks that are left running"
@@ -197,6 +202,15 @@ mod tests {
         shutdown.signalled();
         assert_eq!(due_in(&shutdown), Duration::from_secs(5) + FLUSH);
         assert!(shutdown.escalate());
+    }
+
+    #[test]
+    fn a_second_signal_does_not_cut_delivery_short() {
+        let mut shutdown = shutdown();
+        shutdown.signalled();
+        shutdown.engine_ended();
+        shutdown.signalled();
+        assert_eq!(due_in(&shutdown), FLUSH);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! if it names its task, a `rejected` result says why. While the inbox is full
 //! nothing is read.
 
-use crate::journal::{Commit, JournalError};
-use crate::ledger::Ledger;
+use crate::journal::JournalError;
+use crate::ledger::{Ledger, Stored};
 use crate::session::Halt;
 use clutch_common::id::TaskId;
 use clutch_common::link::{Delivery, Fault, Inlet, Tag};
@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Most deliveries taken as one group; a group is acknowledged as one.
 const GROUP: usize = 32;
+/// How many tasks a message may bring, for what fits into the inbox: the
+/// service packs at most so many.
+const MESSAGE_TASKS: usize = 100;
 /// Most groups whose commits are waited for; prefetch bounds them further.
 const OPEN_GROUPS: usize = 64;
 
@@ -58,9 +61,14 @@ pub(crate) async fn subscribe(
     }
 }
 
+/// Reads what there is room for, about: a message is taken whole. A link that
+/// is lost while there is no room is noticed all the same.
 async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, Fault> {
-    ledger.inbox.room().await;
-    inlet.receive(GROUP).await
+    let room = tokio::select! {
+        room = ledger.inbox.room() => room,
+        fault = inlet.lost() => return Err(fault),
+    };
+    inlet.receive((room / MESSAGE_TASKS).clamp(1, GROUP)).await
 }
 
 async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
@@ -73,7 +81,7 @@ async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
 /// Hands the tasks of some deliveries over. The future it gives resolves when
 /// they may be settled.
 async fn accept(ledger: &Ledger, deliveries: Vec<Delivery>) -> Result<Pending, JournalError> {
-    let mut commits: Vec<Commit> = Vec::new();
+    let mut commits: Vec<Stored> = Vec::new();
     let mut fresh: HashMap<TaskId, u32> = HashMap::new();
     let mut tasks: Vec<Task> = Vec::new();
     let mut group = Group { dead: Vec::new(), last: Tag(0) };
@@ -111,7 +119,7 @@ async fn accept(ledger: &Ledger, deliveries: Vec<Delivery>) -> Result<Pending, J
             }
         }
     }
-    commits.push(ledger.accept(tasks).await?);
+    commits.push(Box::pin(ledger.accept(tasks).await?));
     Ok(Box::pin(async move {
         for commit in commits {
             commit.await?;

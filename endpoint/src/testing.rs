@@ -115,6 +115,13 @@ impl Inlet for FakeInlet {
         Ok(delivered.collect())
     }
 
+    async fn lost(&mut self) -> Fault {
+        while !self.deliveries.is_closed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Fault::Closed("test".into())
+    }
+
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
         self.settled.send(Settled::Acknowledged(up_to.0)).await.unwrap();
         Ok(())

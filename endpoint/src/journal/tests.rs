@@ -142,16 +142,29 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
 
     free.store(999, Ordering::Relaxed);
     let (_, mut held) = journal.accept(tasks(1)).await.unwrap();
+    // Stands for what was handed over before it, so it must not overtake it.
+    let (_, mut covering) = journal.accept(Vec::new()).await.unwrap();
+    // More than a group, and before what makes room.
+    let (_, mut large) = journal.accept(vec![huge_task()]).await.unwrap();
     let released = journal.release(vec![out]).await.unwrap();
     tokio::select! {
         biased;
         done = &mut held => panic!("accepted on a full disk: {done:?}"),
+        done = &mut large => panic!("accepted on a full disk: {done:?}"),
+        done = &mut covering => panic!("claimed to cover what is not on disk: {done:?}"),
         done = released => done.unwrap(),
     }
     assert!(outbox(&journal).await.is_empty());
     free.store(u64::MAX, Ordering::Relaxed);
-    held.await.unwrap();
+    for commit in [held, covering, large] {
+        commit.await.unwrap();
+    }
     journal.close().await;
+}
+
+fn huge_task() -> Arc<Task> {
+    let process = Process { stdin: vec![b'x'; 4 << 20].into(), ..Process::default() };
+    Arc::new(Task::new(TaskId::new(), process))
 }
 
 #[tokio::test]

@@ -21,10 +21,6 @@ const GROUP_CHANGES: usize = 512;
 /// the group shares, and what the store holds in memory until it is written.
 const GROUP_BYTES: usize = 512 * 1024;
 
-/// How much more than a group is taken in while the disk is full, so that
-/// releases get through.
-const FULL_FACTOR: usize = 4;
-
 /// How often a full disk is looked at again.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -74,13 +70,14 @@ impl Group {
         }
     }
 
-    fn is_full(&self, factor: usize) -> bool {
+    fn is_full(&self) -> bool {
         self.close.is_some()
-            || self.changes + self.readings.len() >= GROUP_CHANGES * factor
-            || self.bytes >= GROUP_BYTES * factor
+            || self.changes + self.readings.len() >= GROUP_CHANGES
+            || self.bytes >= GROUP_BYTES
     }
 
-    /// Takes out the submissions that only make room, on disk and now.
+    /// Takes out the submissions that only make room, on disk and now. An empty
+    /// one stays: it stands for all that was handed over before it.
     fn take_releases(&mut self) -> Vec<Submission> {
         let held: HashSet<OutSeq> = self
             .submissions
@@ -93,10 +90,9 @@ impl Group {
             .collect();
         let (now, later) =
             std::mem::take(&mut self.submissions).into_iter().partition(|submission| {
-                submission
-                    .changes
-                    .iter()
-                    .all(|change| matches!(change, Change::Release { out } if !held.contains(out)))
+                let frees =
+                    |change: &Change| matches!(change, Change::Release { out } if !held.contains(out));
+                !submission.changes.is_empty() && submission.changes.iter().all(frees)
             });
         self.submissions = later;
         now
@@ -149,7 +145,7 @@ impl Writer {
         while let Some(first) = self.commands.blocking_recv() {
             let mut group = Group::default();
             group.add(first);
-            self.gather(&mut group, 1);
+            self.gather(&mut group);
             // On failure the group drops, and those who wait ask the pulse why.
             self.serve(&mut group).ok()?;
             if group.close.is_some() {
@@ -164,12 +160,23 @@ impl Writer {
         Failed
     }
 
-    fn gather(&mut self, group: &mut Group, factor: usize) {
-        while !group.is_full(factor) {
+    fn gather(&mut self, group: &mut Group) {
+        while !group.is_full() {
             match self.commands.try_recv() {
                 Ok(command) => group.add(command),
                 Err(_) => return,
             }
+        }
+    }
+
+    /// Takes all that waits, for what makes room may be behind what needs it.
+    /// What is held meanwhile is bounded by who waits for its commit: the
+    /// prefetch, and the slots.
+    fn gather_all(&mut self, group: &mut Group) {
+        while group.close.is_none()
+            && let Ok(command) = self.commands.try_recv()
+        {
+            group.add(command);
         }
     }
 
@@ -244,7 +251,7 @@ impl Writer {
             }
             // Waking early now and then does no harm.
             std::thread::park_timeout(FULL_INTERVAL);
-            self.gather(group, FULL_FACTOR);
+            self.gather_all(group);
         }
     }
 }

@@ -124,6 +124,17 @@ async fn a_full_inbox_stops_the_reading_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_link_lost_while_the_inbox_is_full_is_noticed() {
+    let mut rig = rig(1);
+    rig.deliver(testing::message(&[&testing::task()])).await;
+    rig.settled().await;
+    let Rig { broker, mut ended, .. } = rig;
+    drop(broker.deliver);
+    let ended = tokio::time::timeout(Duration::from_secs(10), ended.join_next()).await;
+    assert!(matches!(ended.unwrap().unwrap().unwrap(), Err(Halt::Link(Fault::Closed(_)))));
+}
+
+#[tokio::test]
 async fn stopping_the_intake_settles_what_was_read_and_ends() {
     let mut rig = rig(100);
     rig.deliver(testing::message(&[&testing::task()])).await;

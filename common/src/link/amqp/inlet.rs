@@ -135,6 +135,18 @@ impl Inlet for AmqpInlet {
         Ok(deliveries)
     }
 
+    async fn lost(&mut self) -> Fault {
+        let mut health = self.session.watch();
+        loop {
+            if let Err(fault) = self.ended().await {
+                return fault;
+            }
+            if health.changed().await.is_err() {
+                return Fault::Closed("the connection is gone".to_owned());
+            }
+        }
+    }
+
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
         let later = self.unsettled.split_off(&up_to.0.saturating_add(1));
         let settled = std::mem::replace(&mut self.unsettled, later);
