@@ -70,9 +70,19 @@ struct LooseTask {
     attempt: Option<u32>,
 }
 
+/// The results of a message, and why the rest of it could not be read.
+#[derive(PartialEq, Debug, Default)]
+pub struct Results {
+    /// The results, in the order of the message.
+    pub results: Vec<TaskResult>,
+    /// A reason for each of the rest.
+    pub unreadable: Vec<String>,
+}
+
 #[derive(Deserialize)]
-struct ResultsIn {
-    results: Vec<TaskResult>,
+struct ResultsIn<'a> {
+    #[serde(borrow)]
+    results: Vec<&'a RawValue>,
 }
 
 /// Encodes tasks into one body.
@@ -157,14 +167,24 @@ pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
 }
 
 /// Decodes the body of a message that carries results.
-///
-/// # Errors
-/// What is wrong with the body, in words.
-pub fn decode_results(body: &[u8]) -> Result<Vec<TaskResult>, String> {
-    check_head(body, RESULTS_TYPE)?;
-    serde_json::from_slice::<ResultsIn>(body)
-        .map(|decoded| decoded.results)
-        .map_err(|error| format!("the list of results cannot be read: {error}"))
+#[must_use]
+pub fn decode_results(body: &[u8]) -> Results {
+    let whole = |reason: String| Results { results: Vec::new(), unreadable: vec![reason] };
+    if let Err(reason) = check_head(body, RESULTS_TYPE) {
+        return whole(reason);
+    }
+    let raw: ResultsIn<'_> = match serde_json::from_slice(body) {
+        Ok(raw) => raw,
+        Err(error) => return whole(format!("the list of results cannot be read: {error}")),
+    };
+    let mut decoded = Results::default();
+    for raw in raw.results {
+        match serde_json::from_str(raw.get()) {
+            Ok(result) => decoded.results.push(result),
+            Err(error) => decoded.unreadable.push(format!("a result cannot be read: {error}")),
+        }
+    }
+    decoded
 }
 
 fn check_head(body: &[u8], expected: &str) -> Result<(), String> {
@@ -231,7 +251,7 @@ mod tests {
         fn no_body_panics_and_every_body_gets_an_answer(body: Vec<u8>) {
             let decoded = decode_tasks(&body, None);
             prop_assert!(!decoded.tasks.is_empty() || !decoded.unreadable.is_empty());
-            prop_assert!(decode_results(&body).is_err());
+            prop_assert!(!decode_results(&body).unreadable.is_empty());
         }
     }
 
@@ -244,7 +264,13 @@ mod tests {
         };
         let results = vec![result(1), result(2)];
         let encoded: Vec<Vec<u8>> = results.iter().map(encode_result).collect();
-        assert_eq!(decode_results(&pack_results(endpoint, &encoded)).unwrap(), results);
+        let body = pack_results(endpoint, &encoded);
+        assert_eq!(decode_results(&body), Results { results: results.clone(), unreadable: vec![] });
+
+        let foreign = br#"{"task_id":"x"}"#.to_vec();
+        let mixed = [encoded[0].clone(), foreign, encoded[1].clone()];
+        let decoded = decode_results(&pack_results(endpoint, &mixed));
+        assert_eq!((decoded.results, decoded.unreadable.len()), (results, 1));
     }
 
     #[test]

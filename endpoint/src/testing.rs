@@ -154,7 +154,7 @@ pub(crate) fn outlet(
 #[async_trait]
 impl Outlet for FakeOutlet {
     async fn publish(&mut self, _to: &Destination, message: Message) -> Result<Ticket, Fault> {
-        self.published.send(wire::decode_results(&message.body).unwrap()).unwrap();
+        self.published.send(wire::decode_results(&message.body).results).unwrap();
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.open.push_back(ticket);

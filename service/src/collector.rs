@@ -12,10 +12,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How many messages the broker may have under way to us.
-const PREFETCH: u16 = 1000;
+/// How many messages the broker may have under way to us: each may take
+/// megabytes.
+const PREFETCH: u16 = 32;
 /// How many messages are recorded in one transaction.
-const GROUP: usize = 250;
+const GROUP: usize = 32;
 /// How many results are recorded in one transaction.
 const RESULTS_PER_TRANSACTION: usize = 2000;
 /// The longest pause before the database is tried again.
@@ -44,15 +45,16 @@ pub(crate) async fn collect(
             deliveries = inlet.receive(GROUP) => deliveries?,
         };
         let group = Group::read(deliveries);
-        for (tag, reason) in &group.unreadable {
-            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
-            inlet.dead_letter(*tag).await?;
-        }
         if !record(&group.results, store, stop).await {
             return Ok(());
         }
         if !group.results.is_empty() {
             commits.send_modify(|count| *count += 1);
+        }
+        for (tag, reasons) in &group.unreadable {
+            let reason = reasons.join("; ");
+            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
+            inlet.dead_letter(*tag).await?;
         }
         if let Some(tag) = group.last {
             inlet.acknowledge(tag).await?;
@@ -64,8 +66,9 @@ pub(crate) async fn collect(
 #[derive(Default)]
 struct Group {
     results: Vec<TaskResult>,
-    unreadable: Vec<(Tag, String)>,
-    /// The last delivery that could be read.
+    /// Deliveries with something in them that could not be read.
+    unreadable: Vec<(Tag, Vec<String>)>,
+    /// The last delivery.
     last: Option<Tag>,
 }
 
@@ -73,13 +76,12 @@ impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
         for delivery in deliveries {
-            match wire::decode_results(&delivery.message.body) {
-                Ok(results) => {
-                    group.results.extend(results);
-                    group.last = group.last.max(Some(delivery.tag));
-                }
-                Err(reason) => group.unreadable.push((delivery.tag, reason)),
+            let decoded = wire::decode_results(&delivery.message.body);
+            group.results.extend(decoded.results);
+            if !decoded.unreadable.is_empty() {
+                group.unreadable.push((delivery.tag, decoded.unreadable));
             }
+            group.last = Some(delivery.tag);
         }
         group
     }
@@ -156,7 +158,7 @@ mod tests {
         broker.deliver(b"nonsense".to_vec());
         collect_all(&broker, &store).await;
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
-        assert_eq!(broker.acknowledged(), [Tag(3)]);
+        assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
     }

@@ -191,6 +191,10 @@ impl Inlet for FakeInlet {
         }
     }
 
+    async fn lost(&mut self) -> Fault {
+        std::future::pending().await
+    }
+
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
         self.broker.state().acknowledged.push(up_to);
         Ok(())

@@ -17,8 +17,11 @@ use clutch_common::clock::now_ms;
 use clutch_common::link::Destination;
 use clutch_common::task::Task;
 use clutch_common::topology;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
+/// How long a request's body may take to arrive; few are read at a time.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// How many tasks an error names.
 const NAMED: usize = 5;
 
@@ -28,11 +31,15 @@ pub(super) async fn submit(
 ) -> Result<Json<SubmitAnswer>, ApiError> {
     let stopping = || ApiError::unavailable("stopping", "the service is stopping");
     let _permit = api.submissions.acquire().await.map_err(|_| stopping())?;
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_REQUEST).await.map_err(|error| {
-        ApiError::bad_request(format!(
-            "the body cannot be read, or has more than {MAX_REQUEST} bytes: {error}"
-        ))
-    })?;
+    let bytes =
+        tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(request.into_body(), MAX_REQUEST))
+            .await
+            .map_err(|_| ApiError::bad_request("the body took too long to arrive".to_owned()))?
+            .map_err(|error| {
+                ApiError::bad_request(format!(
+                    "the body cannot be read, or has more than {MAX_REQUEST} bytes: {error}"
+                ))
+            })?;
     let request: SubmitRequest = body(&bytes)?;
     drop(bytes);
     check(&request)?;
