@@ -13,6 +13,8 @@ pub const RESULTS_EXCHANGE: &str = "results";
 pub const RESULTS_QUEUE: &str = "results";
 /// What binds [`RESULTS_QUEUE`] to [`RESULTS_EXCHANGE`].
 pub const RESULTS_PATTERN: &str = "*.results";
+/// The exclusive queue that the one service that collects results holds.
+pub const SERVICE_LEASE: &str = "results.lease";
 /// The exchange that refused messages go to.
 pub const DEAD_LETTER_EXCHANGE: &str = "dead-letters";
 /// The durable queue that keeps refused messages.
