@@ -78,7 +78,7 @@ pub(super) async fn results(
             let result =
                 detail.results.into_iter().find(|one| Some(one.result.attempt) == recorded);
             let results = vec![TaskOutcome { summary: detail.summary, result }];
-            Ok(Json(ResultPage { results, next: None }))
+            Ok(Json(ResultPage { results, total: 1, next: None }))
         }
         _ => Err(ApiError::bad_request("pass either key or task")),
     }
