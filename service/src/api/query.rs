@@ -92,9 +92,8 @@ fn page(limit: Option<u64>) -> Result<u64, ApiError> {
 }
 
 async fn known_task(api: &Api, id: &str) -> Result<TaskDetail, ApiError> {
-    let id: TaskId = id
-        .parse()
-        .map_err(|error| ApiError::bad_request(format!("'{id}' is not a task's id: {error}")))?;
+    let id: TaskId =
+        id.parse().map_err(|_| ApiError::bad_request(format!("'{id}' is not a task id")))?;
     let task = api.store.task(id).await?;
     task.ok_or_else(|| ApiError::not_found(format!("no task {id} is recorded here")))
 }

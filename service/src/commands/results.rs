@@ -96,7 +96,7 @@ fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
 
 fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> {
     let summary = &task.summary;
-    let command = summary.command.as_deref().unwrap_or_default().escape_debug();
+    let command = output::one_line(summary.command.as_deref().unwrap_or_default());
     let mut head = format!("{} {} {command}", summary.id, summary.state);
     if let Some(how) = result.and_then(how) {
         head.push_str(&format!(" ({how})"));
