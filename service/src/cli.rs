@@ -1,14 +1,34 @@
 //! The command line, as data: clap only.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What the exit codes mean.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  some task did not succeed, or another error
+  64  wrong usage
+  69  no service or no broker is there
+  73  the state folder cannot be used
+  75  the time is over
+  77  refused: credentials, permissions, or another service is collecting
+  78  the configuration is wrong, or what exists at the broker or in a file differs";
+
+/// What the exit codes of a submission mean besides.
+const SUBMIT_EXIT_CODES: &str = "\
+With --wait, one task without --each-line or --array gives its own exit code (128 and more: a \
+signal).
+
+";
+
 /// Provisions endpoints, submits tasks to them, and records every result.
 #[derive(Debug, Parser)]
-#[command(name = "clutch-service", version, max_term_width = 100)]
+#[command(name = "clutch-service", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -96,13 +116,16 @@ pub(crate) struct ProvisionArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = [SUBMIT_EXIT_CODES, EXIT_CODES].concat())]
 pub(crate) struct SubmitArgs {
     /// The endpoint's name or id
     pub(crate) endpoint: String,
-    /// One task per line of FILE (`-`: stdin); `{}` is the line, which is appended without one
+    /// One task per line of FILE (`-`: stdin), an empty one too; `{}` is the line, which is
+    /// appended where there is no `{}` (not with --shell)
     #[arg(long, value_name = "FILE", conflicts_with = "array")]
     pub(crate) each_line: Option<PathBuf>,
-    /// One task per number of a range such as 1-100; `{}` is the number
+    /// One task per number of a range such as 1-100; `{}` is the number, which is appended
+    /// where there is no `{}` (not with --shell)
     #[arg(long, value_name = "RANGE")]
     pub(crate) array: Option<String>,
     /// What every task reads from its standard input (`-`: this command's own)
@@ -117,19 +140,21 @@ pub(crate) struct SubmitArgs {
     /// How long each task may run
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) walltime: Option<Duration>,
-    /// Tasks that have not started by then do not run
+    /// A task that has not started by then ends as expired, as soon as its endpoint is there to
+    /// say so
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) expires: Option<Duration>,
     /// Never run a task again after a crash of the endpoint
     #[arg(long)]
     pub(crate) no_rerun: bool,
     /// A name for people
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) name: Option<String>,
     /// Names this submission: submitting again with the same key runs nothing twice
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// ARGV is a shell command: run it with `sh -c`; `{}` is quoted for the shell
+    /// ARGV is a script: run it with `sh -c`, with the line or number as `$1`; `{}` becomes "$1"
+    /// (inside double quotes write $1 instead of {})
     #[arg(long)]
     pub(crate) shell: bool,
     /// Wait until all tasks are done
@@ -159,6 +184,7 @@ pub(crate) struct TasksArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// The task
+    #[arg(value_parser = task_id)]
     pub(crate) task: TaskId,
 }
 
@@ -167,7 +193,7 @@ pub(crate) struct ShowArgs {
 #[group(required = true, multiple = false)]
 pub(crate) struct Selection {
     /// The tasks
-    #[arg(value_name = "TASK")]
+    #[arg(value_name = "TASK", value_parser = task_id)]
     pub(crate) tasks: Vec<TaskId>,
     /// All tasks submitted under this key
     #[arg(long)]
@@ -198,6 +224,10 @@ fn positive(text: &str) -> Result<Duration, String> {
         return Err("it must be longer than 0".to_owned());
     }
     Ok(duration)
+}
+
+fn task_id(text: &str) -> Result<TaskId, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a task id"))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -257,6 +287,8 @@ mod tests {
             &["c", "submit", "e", "--walltime", "0s", "--", "true"],
             &["c", "submit", "e", "--env", "novalue", "--", "true"],
             &["c", "submit", "e", "--each-line", "f", "--array", "1-2", "--", "true"],
+            &["c", "submit", "e", "--name", "", "--", "true"],
+            &["c", "show", "7"],
             &["c", "wait"],
             &["c", "results", "--stdout-only", "--json", "--key", "k"],
             &["c", "provision", "e", "--heartbeat", "soon"],

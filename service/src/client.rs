@@ -77,7 +77,8 @@ impl Client {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let lost = |error: hyper::Error| {
-            Failure::new(UNAVAILABLE, format!("the service went away while it was asked: {error}"))
+            let words = format!("the service went away while it was asked: {error}");
+            Failure::new(UNAVAILABLE, words).in_doubt()
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
@@ -122,5 +123,6 @@ fn refused(status: StatusCode, answer: &[u8]) -> Failure {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
         _ => GENERAL,
     };
-    Failure::new(code, message)
+    let failure = Failure::new(code, message);
+    if status.is_server_error() { failure.in_doubt() } else { failure }
 }

@@ -25,7 +25,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How the collector consumes.
 #[must_use]
 pub(crate) fn inlet_options() -> InletOptions {
-    InletOptions { queue: topology::RESULTS_QUEUE.to_owned(), prefetch: PREFETCH, lease: None }
+    InletOptions {
+        queue: topology::RESULTS_QUEUE.to_owned(),
+        prefetch: PREFETCH,
+        lease: Some(topology::SERVICE_LEASE.to_owned()),
+    }
 }
 
 /// Collects until told to stop. `commits` is bumped after each transaction.

@@ -1,10 +1,12 @@
 //! The `endpoint.toml` that provisioning writes and the endpoint reads. Touches
 //! that file; never writes over one that is there, and never leaves half of one.
 
+use crate::failure::{CONFIG, Failure};
 use anyhow::Context as _;
 use clutch_common::id::EndpointId;
 use clutch_common::topology;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -34,10 +36,12 @@ struct BrokerSection {
     lease_queue: String,
 }
 
-/// What of a file that is there tells whose it is.
+/// What of a file that is there tells whose it is, and on which terms.
 #[derive(Deserialize)]
 struct Owner {
     endpoint: OwnerSection,
+    #[serde(default)]
+    broker: toml::Table,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +56,8 @@ pub(crate) enum Existing {
     Absent,
     /// Exactly what would be written.
     Same,
-    /// A file of the same endpoint that differs.
+    /// A file of the same endpoint, on the same terms with the broker, that
+    /// differs in what is the endpoint's own.
     Edited,
 }
 
@@ -83,7 +88,8 @@ impl EndpointFile {
     /// Looks at what is at `path`.
     ///
     /// # Errors
-    /// When it is another endpoint's file, or none that can be read.
+    /// When it is another endpoint's file, one with other terms with the broker,
+    /// or none that can be read.
     pub(crate) fn compare(&self, path: &Path) -> anyhow::Result<Existing> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -96,7 +102,10 @@ impl EndpointFile {
             return Ok(Existing::Same);
         }
         match toml::from_str::<Owner>(&text) {
-            Ok(owner) if owner.endpoint.id == self.endpoint.id => Ok(Existing::Edited),
+            Ok(owner) if owner.endpoint.id == self.endpoint.id => {
+                self.same_terms(&owner.broker, path)?;
+                Ok(Existing::Edited)
+            }
             Ok(owner) => anyhow::bail!(
                 "{} belongs to another endpoint ({}) and is left alone: choose another place with \
                  --out FILE",
@@ -109,6 +118,28 @@ impl EndpointFile {
                 path.display()
             ),
         }
+    }
+
+    /// Checks that a file's `[broker]` section is the one that would be written;
+    /// the error names keys only, because the URL holds the password.
+    fn same_terms(&self, theirs: &toml::Table, path: &Path) -> anyhow::Result<()> {
+        let ours = toml::Table::try_from(&self.broker)?;
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let differing: Vec<&str> = keys
+            .into_iter()
+            .filter(|key| ours.get(*key) != theirs.get(*key))
+            .map(String::as_str)
+            .collect();
+        if differing.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is this endpoint's, but its [broker] section differs from what would be written, \
+             in: {}; it is left alone: move it away to have it written anew",
+            path.display(),
+            differing.join(", ")
+        );
+        Err(Failure::new(CONFIG, message).into())
     }
 
     /// Writes the file with mode 0600: whole or not at all.
@@ -129,6 +160,20 @@ impl EndpointFile {
     fn text(&self) -> anyhow::Result<String> {
         Ok(toml::to_string(self)?)
     }
+}
+
+/// Checks that a file can be written at `path`, unless one is there.
+///
+/// # Errors
+/// When its folder does not exist or cannot be written to.
+pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let temporary = temporary_beside(path);
+    write_synced(&temporary, "")
+        .and_then(|()| std::fs::remove_file(&temporary))
+        .with_context(|| format!("cannot write {}: nothing was provisioned", path.display()))
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
@@ -209,5 +254,18 @@ lease_queue = "{ID}.lease"
         std::fs::write(&path, "hello").unwrap();
         let words = ours.compare(&path).unwrap_err().to_string();
         assert!(words.contains("not an endpoint's configuration"), "{words}");
+    }
+
+    #[test]
+    fn other_terms_with_the_broker_are_named_and_the_password_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoint.toml");
+        let ours = file(EndpointId::new());
+        let other = ours.text().unwrap().replace("u:p@", "u:secret@").replace("10s", "7s");
+        std::fs::write(&path, other).unwrap();
+        let error = ours.compare(&path).unwrap_err();
+        let words = error.to_string();
+        assert_eq!(crate::failure::exit_code(&error), CONFIG);
+        assert!(words.contains("in: heartbeat, url;") && !words.contains("secret"), "{words}");
     }
 }

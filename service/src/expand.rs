@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 /// The place in an argument that an item is put at.
 const PLACE: &str = "{}";
+/// What stands for the item in a script.
+const ARGUMENT: &str = "\"$1\"";
 
 /// How to make a command line for an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +27,8 @@ pub(crate) enum Items {
 }
 
 impl Template {
-    /// `argv` as it was given. With `shell`, its words joined are a command for
-    /// `sh -c`, and items are quoted for it.
+    /// `argv` as it was given. With `shell`, its words joined are a script for
+    /// `sh -c`, and an item is the script's first argument: never part of it.
     #[must_use]
     pub(crate) fn new(argv: Vec<String>, shell: bool) -> Self {
         Self { argv, shell }
@@ -38,17 +40,14 @@ impl Template {
         if self.shell { sh(self.argv.join(" ")) } else { self.argv.clone() }
     }
 
-    /// The command line for an item: put wherever `{}` stands, or appended.
+    /// The command line for an item: put wherever `{}` stands, or appended; in a
+    /// script, `{}` becomes `"$1"`, and nothing is appended.
     #[must_use]
     pub(crate) fn with(&self, item: &str) -> Vec<String> {
         if self.shell {
-            let command = self.argv.join(" ");
-            let item = quoted(item);
-            return sh(if command.contains(PLACE) {
-                command.replace(PLACE, &item)
-            } else {
-                format!("{command} {item}")
-            });
+            let mut argv = sh(self.argv.join(" ").replace(PLACE, ARGUMENT));
+            argv.extend(["sh".to_owned(), item.to_owned()]);
+            return argv;
         }
         let mut argv: Vec<String> =
             self.argv.iter().map(|argument| argument.replace(PLACE, item)).collect();
@@ -129,10 +128,6 @@ fn sh(command: String) -> Vec<String> {
     vec!["sh".to_owned(), "-c".to_owned(), command]
 }
 
-fn quoted(item: &str) -> String {
-    format!("'{}'", item.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,13 +162,26 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_sees_each_item_as_one_word() {
+    fn an_item_is_an_argument_of_the_script_and_never_part_of_it() {
         assert_eq!(
-            all(&of("it's $HOME"), &["wc -l <", "{}"], true),
-            [r"sh|-c|wc -l < 'it'\''s $HOME'"]
+            all(&of("it's $(id)"), &["wc -l <", "{}"], true),
+            [r#"sh|-c|wc -l < "$1"|sh|it's $(id)"#]
         );
-        assert_eq!(all(&of("x"), &["echo", "a;"], true), ["sh|-c|echo a; 'x'"]);
+        assert_eq!(all(&of("x"), &["echo", "a;"], true), ["sh|-c|echo a;|sh|x"]);
         assert_eq!(all(&Items::One, &["a | b"], true), ["sh|-c|a | b"]);
+    }
+
+    #[test]
+    fn quotes_around_the_place_run_nothing_of_the_item() {
+        for script in ["echo {}", "echo '{}'", "echo \"{}\"", "echo \"in {} out\""] {
+            let argv =
+                Template::new(vec![script.to_owned()], true).with("'$(echo run)`echo run`\"");
+            let (program, arguments) = argv.split_first().unwrap();
+            let output = std::process::Command::new(program).args(arguments).output().unwrap();
+            let printed = String::from_utf8(output.stdout).unwrap();
+            let ran = printed.replace("echo run", "");
+            assert!(!ran.contains("run"), "{script}: {printed}");
+        }
     }
 
     #[test]

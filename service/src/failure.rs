@@ -26,12 +26,19 @@ pub(crate) const GENERAL: u8 = 1;
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    in_doubt: bool,
 }
 
 impl Failure {
     /// A failure with an exit code and everything to be said about it.
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), in_doubt: false }
+    }
+
+    /// The same failure, of something that may have been done, or done in part.
+    #[must_use]
+    pub(crate) fn in_doubt(self) -> Self {
+        Self { in_doubt: true, ..self }
     }
 }
 
@@ -50,6 +57,15 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())
         .map_or(GENERAL, |failure| failure.code)
+}
+
+/// Whether what failed may have been done, or done in part.
+#[must_use]
+pub(crate) fn is_in_doubt(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .is_some_and(|failure| failure.in_doubt)
 }
 
 /// A wrong argument.

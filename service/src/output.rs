@@ -41,6 +41,16 @@ pub(crate) fn note(text: &str) {
     raw_to_stderr(format!("{text}\n").as_bytes());
 }
 
+/// Text on one line: control characters are escaped, and nothing else is.
+#[must_use]
+pub(crate) fn one_line(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() { shown.extend(char.escape_debug()) } else { shown.push(char) }
+    }
+    shown
+}
+
 /// Whether the error means that stdout's reader has gone away.
 #[must_use]
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {

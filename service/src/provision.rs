@@ -3,7 +3,7 @@
 
 use crate::cli::ProvisionArgs;
 use crate::config::Settings;
-use crate::endpoint_file::{EndpointFile, Existing};
+use crate::endpoint_file::{EndpointFile, Existing, check_writable};
 use crate::failure::{CONFIG, Failure, GENERAL, REFUSED, UNAVAILABLE, usage};
 use crate::output;
 use crate::store::{Endpoint, Registration, Store};
@@ -61,6 +61,7 @@ async fn provision(
     endpoint_url: &str,
     args: &ProvisionArgs,
 ) -> anyhow::Result<Report> {
+    check_writable(&args.out)?;
     let wanted = Registration {
         name: &args.name,
         id: args.id,
@@ -152,8 +153,7 @@ fn tell(report: &Report) -> std::io::Result<()> {
         output::line(&format!("wrote {file}: carry it to the endpoint, it holds a password"))
     } else if report.file_edited {
         output::line(&format!(
-            "{file} is this endpoint's and differs from what would be written (edits, or other \
-             terms): it is left alone; move it away to have it written anew"
+            "{file} is this endpoint's, with settings of its own: it is left alone"
         ))
     } else {
         output::line(&format!("{file} is there and as it should be"))
@@ -246,6 +246,17 @@ mod tests {
         let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
         let again = provision(&store, &Broker::default(), "amqp://h", &quorum).await.unwrap();
         assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_written_to_is_told_before_anything_is_done() {
+        let (temp, store) = store().await;
+        let broker = Broker::default();
+        let out = temp.path().join("none/endpoint.toml");
+        let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        assert!(error.to_string().contains("nothing was provisioned"), "{error}");
+        assert!(broker.declared().is_empty());
+        assert!(store.endpoint("lab").await.unwrap().is_none());
     }
 
     #[test]

@@ -7,18 +7,23 @@ use crate::collector::{self, collect};
 use crate::store::Store;
 use crate::submitter::{Job, submit};
 use backoff::backoff::Backoff as _;
-use clutch_common::link::{Connection, Fault, Transport};
+use clutch_common::link::{Connection, Fault, Terms, Transport};
 use clutch_common::topology;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How many submissions may wait for the publishing connection.
 const WAITING_JOBS: usize = 16;
 /// The longest pause between two attempts to reach the broker.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long the lease of a predecessor that died may outlive it at the broker,
+/// beyond the heartbeats that it misses.
+const LEASE_LINGERS: Duration = Duration::from_secs(5);
 
 /// Whether the link is up.
 #[derive(Clone, Debug)]
@@ -45,8 +50,9 @@ pub(crate) struct Parts {
 /// up.
 ///
 /// # Errors
-/// When the broker refuses the credentials or a permission before the link was
-/// up for the first time. Later, everything is tried again.
+/// When the broker refuses the credentials or a permission, or another service
+/// keeps the lease for longer than a dead one could, before the link was up for
+/// the first time. Later, everything is tried again.
 pub(crate) async fn keep_engaged(
     parts: &Parts,
     engaged: impl Fn() + Send + Sync,
@@ -59,13 +65,16 @@ pub(crate) async fn keep_engaged(
         .with_max_elapsed_time(None)
         .build();
     let mut ever = false;
+    let patient_until = Instant::now() + Terms::default().heartbeat * 3 + LEASE_LINGERS;
     while !stop.is_cancelled() {
         let fault = match until(stop, dial(parts)).await {
             None => return Ok(()),
             Some(Ok(pair)) => {
-                pause.reset();
-                ever = true;
                 let ended = work(parts, &pair, &engaged, stop).await;
+                if matches!(*parts.link.borrow(), Link::Engaged(_)) {
+                    pause.reset();
+                    ever = true;
+                }
                 pair.close().await;
                 match ended {
                     Ok(()) => return Ok(()),
@@ -75,8 +84,11 @@ pub(crate) async fn keep_engaged(
             Some(Err(fault)) => fault,
         };
         parts.link.send_replace(Link::Disengaged(fault.to_string()));
-        if !ever && matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_)) {
+        if !ever && is_final(&fault, patient_until) {
             return Err(fault);
+        }
+        if matches!(fault, Fault::Locked(_)) {
+            tracing::warn!("another clutch-service is collecting results on this broker");
         }
         let wait = pause.next_backoff().unwrap_or(LONGEST_PAUSE);
         tracing::warn!(
@@ -90,6 +102,15 @@ pub(crate) async fn keep_engaged(
         until(stop, tokio::time::sleep(wait)).await;
     }
     Ok(())
+}
+
+/// Whether there is no point in trying again, at the first attempts.
+fn is_final(fault: &Fault, patient_until: Instant) -> bool {
+    match fault {
+        Fault::Credentials(_) | Fault::Forbidden(_) => true,
+        Fault::Locked(_) => Instant::now() >= patient_until,
+        _ => false,
+    }
 }
 
 /// The two connections of a session.
@@ -155,5 +176,21 @@ async fn until<T>(stop: &CancellationToken, future: impl Future<Output = T>) -> 
         biased;
         () = stop.cancelled() => None,
         done = future => Some(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_lease_is_final_only_once_a_dead_predecessor_would_have_let_go() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let locked = Fault::Locked("RESOURCE_LOCKED".into());
+        assert!(!is_final(&locked, now + 60 * second));
+        assert!(is_final(&locked, now));
+        assert!(is_final(&Fault::Credentials("no".into()), now + 60 * second));
+        assert!(!is_final(&Fault::Closed("gone".into()), now));
     }
 }

@@ -78,7 +78,7 @@ pub(super) async fn results(
             let result =
                 detail.results.into_iter().find(|one| Some(one.result.attempt) == recorded);
             let results = vec![TaskOutcome { summary: detail.summary, result }];
-            Ok(Json(ResultPage { results, next: None }))
+            Ok(Json(ResultPage { results, total: 1, next: None }))
         }
         _ => Err(ApiError::bad_request("pass either key or task")),
     }
@@ -92,9 +92,8 @@ fn page(limit: Option<u64>) -> Result<u64, ApiError> {
 }
 
 async fn known_task(api: &Api, id: &str) -> Result<TaskDetail, ApiError> {
-    let id: TaskId = id
-        .parse()
-        .map_err(|error| ApiError::bad_request(format!("'{id}' is not a task's id: {error}")))?;
+    let id: TaskId =
+        id.parse().map_err(|_| ApiError::bad_request(format!("'{id}' is not a task id")))?;
     let task = api.store.task(id).await?;
     task.ok_or_else(|| ApiError::not_found(format!("no task {id} is recorded here")))
 }

@@ -228,7 +228,7 @@ async fn bad_requests_are_told_apart_in_words() {
     assert!(error("/v1/tasks", &[("state", "lost")]).await.contains("'lost' is not a state"));
     assert!(error("/v1/tasks", &[("colour", "red")]).await.contains("colour"));
     assert!(error("/v1/results", &[("key", "none")]).await.contains("under the key 'none'"));
-    assert!(error("/v1/tasks/x", &[]).await.contains("not a task's id"));
+    assert!(error("/v1/tasks/x", &[]).await.contains("not a task id"));
     assert!(service.broker.published().is_empty());
 }
 

@@ -256,6 +256,8 @@ pub(crate) struct TaskOutcome {
 pub(crate) struct ResultPage {
     /// The tasks, in the order of their submission.
     pub(crate) results: Vec<TaskOutcome>,
+    /// How many tasks there are to be, over all pages.
+    pub(crate) total: u64,
     /// What to pass as `from` for the next page; nothing after the last.
     pub(crate) next: Option<u64>,
 }
@@ -308,6 +310,21 @@ impl Progress {
     #[must_use]
     pub(crate) fn complete(&self) -> bool {
         self.done >= self.total
+    }
+
+    /// How many tasks the broker is not known to have: not recorded yet, or
+    /// recorded and not confirmed.
+    #[must_use]
+    pub(crate) fn unsubmitted(&self) -> u64 {
+        let recorded: u64 = self.states.values().sum();
+        let submitting = self.states.get(TaskState::Submitting.as_str()).copied().unwrap_or(0);
+        self.total.saturating_sub(recorded.saturating_sub(submitting))
+    }
+
+    /// Whether every task that was submitted has its outcome.
+    #[must_use]
+    pub(crate) fn settled(&self) -> bool {
+        self.done + self.unsubmitted() >= self.total
     }
 }
 
@@ -377,5 +394,16 @@ mod tests {
         assert_eq!((progress.done, progress.succeeded, progress.complete()), (5, 2, false));
         states[0].0 = TaskState::Done(Outcome::Expired);
         assert!(Progress::of(6, states).complete());
+    }
+
+    #[test]
+    fn a_submission_that_was_cut_off_is_settled_with_the_last_that_was_submitted() {
+        let mut states = vec![(TaskState::Submitting, 1), (TaskState::Submitted, 2)];
+        let progress = Progress::of(10, states.clone());
+        assert_eq!((progress.unsubmitted(), progress.settled()), (8, false));
+        states[1].0 = TaskState::Done(Outcome::Succeeded);
+        let progress = Progress::of(10, states);
+        assert_eq!((progress.unsubmitted(), progress.settled()), (8, true));
+        assert!(!progress.complete());
     }
 }

@@ -28,7 +28,11 @@ pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Pr
     loop {
         commits.mark_unchanged();
         let progress = progress(&api, &target).await?;
-        if progress.complete() || request.seen.is_some_and(|seen| seen != progress.done) {
+        let ended = match target {
+            Target::Submission(_) => progress.settled(),
+            Target::Tasks(_) => progress.complete(),
+        };
+        if ended || request.seen.is_some_and(|seen| seen != progress.done) {
             return Ok(Json(progress));
         }
         tokio::select! {

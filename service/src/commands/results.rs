@@ -1,7 +1,7 @@
 //! Prints results, in the order of submission, a page at a time.
 
 use super::show::stream;
-use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome};
+use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome, TaskState};
 use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
@@ -19,10 +19,12 @@ enum Form {
     Text,
 }
 
-/// How many tasks were printed, and how many of them have no result.
+/// How many tasks there are to be, how many of them were submitted, and how many
+/// of those have no result.
 #[derive(Default)]
 struct Seen {
-    tasks: u64,
+    total: u64,
+    submitted: u64,
     open: u64,
 }
 
@@ -30,7 +32,7 @@ struct Seen {
 ///
 /// # Errors
 /// When the service cannot be asked or does not know the tasks, and, after all
-/// has been printed, when some have no result yet.
+/// has been printed, when some were never submitted or have no result yet.
 pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyhow::Result<()> {
     let form = match (json, args.stdout_only) {
         (true, _) => Form::Json,
@@ -40,8 +42,9 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
     let mut seen = Seen::default();
     let Selection { tasks, key } = &args.selection;
     for task in tasks {
-        let page = client.get("/v1/results", &[("task", task.to_string())]).await?;
+        let page: ResultPage = client.get("/v1/results", &[("task", task.to_string())]).await?;
         print(&page, form, &mut seen)?;
+        seen.total += page.total;
     }
     if let Some(key) = key {
         let mut from = Some(0);
@@ -53,21 +56,32 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
             ];
             let page: ResultPage = client.get("/v1/results", &parameters).await?;
             print(&page, form, &mut seen)?;
+            seen.total = page.total;
             from = page.next;
         }
     }
-    if seen.open > 0 {
-        let Seen { tasks, open } = seen;
-        let message = format!("{open} of {tasks} tasks have no result yet");
-        return Err(Failure::new(GENERAL, message).into());
+    let Seen { total, submitted, open } = seen;
+    let mut words = Vec::new();
+    if open > 0 {
+        words.push(format!("{open} of {total} tasks have no result yet"));
     }
-    Ok(())
+    if submitted < total {
+        words.push(never_submitted(total - submitted, total, key.as_deref()));
+    }
+    if words.is_empty() { Ok(()) } else { Err(Failure::new(GENERAL, words.join("\n")).into()) }
+}
+
+/// The words for tasks that the broker is not known to have.
+pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> String {
+    let again = key.map(|key| format!(": submit again with --key {key}")).unwrap_or_default();
+    format!("{missing} of {total} tasks were never submitted{again}")
 }
 
 fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
     for task in &page.results {
-        seen.tasks += 1;
-        seen.open += u64::from(task.result.is_none());
+        let submitted = task.summary.state != TaskState::Submitting;
+        seen.submitted += u64::from(submitted);
+        seen.open += u64::from(submitted && task.result.is_none());
         match (form, &task.result) {
             (Form::Json, _) => output::json(task)?,
             (Form::StdoutOnly, Some(recorded)) => output::raw(&recorded.result.stdout.0)?,
@@ -82,7 +96,7 @@ fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
 
 fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> {
     let summary = &task.summary;
-    let command = summary.command.as_deref().unwrap_or_default().escape_debug();
+    let command = output::one_line(summary.command.as_deref().unwrap_or_default());
     let mut head = format!("{} {} {command}", summary.id, summary.state);
     if let Some(how) = result.and_then(how) {
         head.push_str(&format!(" ({how})"));

@@ -9,12 +9,12 @@ use crate::api::types::{
 use crate::cli::SubmitArgs;
 use crate::client::Client;
 use crate::expand::{Items, Template};
-use crate::failure::{Failure, GENERAL, exit_code as code_of, usage};
+use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
 use crate::output;
 use anyhow::Context as _;
 use clutch_common::blob::Blob;
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::result::TaskResult;
+use clutch_common::result::{Outcome, TaskResult};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::io::Read as _;
@@ -32,6 +32,12 @@ struct Report<'a> {
     ids: &'a [TaskId],
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<&'a Progress>,
+    /// How the one task ended; not of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    /// The exit code of the one task's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
 }
 
 /// What was submitted.
@@ -54,7 +60,12 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
     let specs = || items.expand(&template).map(|argv| TaskSpec { argv, ..base.clone() });
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let submitted = send(client, &args.endpoint, &key, total, specs()).await.map_err(|error| {
+    let mut submitted = Submitted::default();
+    let sent = send(client, &args.endpoint, &key, total, specs(), &mut submitted).await;
+    sent.map_err(|error| {
+        if submitted.ids.is_empty() && !is_in_doubt(&error) {
+            return error;
+        }
         let again = format!(
             "{error:#}\nThe key of this submission is {key}: submitting again with --key {key} does \
              not run anything twice"
@@ -66,7 +77,14 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
     }
     if json {
         let Submitted { endpoint, ids } = &submitted;
-        output::json(&Report { endpoint: *endpoint, key: &key, ids, progress: None })?;
+        output::json(&Report {
+            endpoint: *endpoint,
+            key: &key,
+            ids,
+            progress: None,
+            outcome: None,
+            exit_code: None,
+        })?;
     } else if let [id] = submitted.ids.as_slice() {
         output::line(&format!("submitted {id} under the key {key}"))?;
     } else {
@@ -143,8 +161,8 @@ async fn send(
     key: &str,
     total: u64,
     specs: impl Iterator<Item = TaskSpec>,
-) -> anyhow::Result<Submitted> {
-    let mut submitted = Submitted::default();
+    submitted: &mut Submitted,
+) -> anyhow::Result<()> {
     let mut chunk: Vec<Box<RawValue>> = Vec::new();
     let mut bytes = 0;
     for spec in specs {
@@ -153,14 +171,13 @@ async fn send(
         let full = chunk.len() == MAX_TASKS_PER_REQUEST || bytes + size > CHUNK_BYTES;
         if full && !chunk.is_empty() {
             let tasks = std::mem::take(&mut chunk);
-            send_chunk(client, endpoint, key, total, tasks, &mut submitted).await?;
+            send_chunk(client, endpoint, key, total, tasks, submitted).await?;
             bytes = 0;
         }
         bytes += size;
         chunk.push(task);
     }
-    send_chunk(client, endpoint, key, total, chunk, &mut submitted).await?;
-    Ok(submitted)
+    send_chunk(client, endpoint, key, total, chunk, submitted).await
 }
 
 async fn send_chunk(
@@ -188,44 +205,63 @@ async fn wait(
     json: bool,
 ) -> anyhow::Result<u8> {
     let Submitted { endpoint, ids } = submitted;
+    if !json && ids.len() > 1 {
+        output::note(&format!("submitted {} tasks under the key {key}", ids.len()));
+    }
     let request = WaitRequest { key: Some(key.to_owned()), ..WaitRequest::default() };
     let progress = until_done(client, request, None, !json).await.map_err(|error| {
         let message = format!("{error:#}\nThe tasks are submitted, under the key {key}");
         anyhow::Error::from(Failure::new(code_of(&error), message))
     })?;
-    let code = exit_code(progress.succeeded == progress.total);
+    let one = match ids.as_slice() {
+        [id] if args.each_line.is_none() && args.array.is_none() => {
+            Some(outcome(client, *id).await?)
+        }
+        _ => None,
+    };
+    let code = match &one {
+        Some(result) => mirrored(result),
+        None => exit_code(progress.succeeded == progress.total),
+    };
     if json {
-        let progress = Some(&progress);
-        output::json(&Report { endpoint: *endpoint, key, ids, progress })?;
+        output::json(&Report {
+            endpoint: *endpoint,
+            key,
+            ids,
+            progress: Some(&progress),
+            outcome: one.as_ref().map(|result| result.outcome),
+            exit_code: one.as_ref().and_then(|result| result.exit_code),
+        })?;
         return Ok(code);
     }
-    if let [id] = ids.as_slice()
-        && args.each_line.is_none()
-        && args.array.is_none()
-    {
-        return mirror(client, *id).await;
+    if let Some(result) = &one {
+        mirror(result)?;
+        return Ok(code);
     }
     output::line(&format!("{} (key {key})", summary(&progress)))?;
     Ok(code)
 }
 
-/// Makes this command look like the task's process: its output, its exit code.
-async fn mirror(client: &Client, id: TaskId) -> anyhow::Result<u8> {
+/// The recorded result of a task that is done.
+async fn outcome(client: &Client, id: TaskId) -> anyhow::Result<TaskResult> {
     let page: ResultPage = client.get("/v1/results", &[("task", id.to_string())]).await?;
     let task = page.results.into_iter().next().context("the service's answer is empty")?;
-    let recorded = task.result.context("the service's answer has no result")?;
-    output::raw(&recorded.result.stdout.0)?;
-    output::raw_to_stderr(&recorded.result.stderr.0);
-    if mirrored(&recorded.result) != 0 && recorded.result.exit_code.is_none() {
-        let how = how(&recorded.result).map(|how| format!(" ({how})")).unwrap_or_default();
-        output::note(&format!("task {id}: {}{how}", recorded.result.outcome));
+    Ok(task.result.context("the service's answer has no result")?.result)
+}
+
+/// Makes this command look like the task's process by its output.
+fn mirror(result: &TaskResult) -> std::io::Result<()> {
+    output::raw(&result.stdout.0)?;
+    output::raw_to_stderr(&result.stderr.0);
+    if mirrored(result) != 0 && result.exit_code.is_none() {
+        let how = how(result).map(|how| format!(" ({how})")).unwrap_or_default();
+        output::note(&format!("task {}: {}{how}", result.task_id, result.outcome));
     }
-    Ok(mirrored(&recorded.result))
+    Ok(())
 }
 
 /// The exit code a shell would give to a process that ended like this.
 fn mirrored(result: &TaskResult) -> u8 {
-    use clutch_common::result::Outcome;
     let failed = |code: i32| u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(GENERAL);
     match (result.outcome, result.exit_code, result.signal) {
         (Outcome::Succeeded, _, _) => 0,
@@ -239,7 +275,6 @@ fn mirrored(result: &TaskResult) -> u8 {
 mod tests {
     use super::*;
     use crate::fake::result;
-    use clutch_common::result::Outcome;
 
     #[test]
     fn a_failed_process_is_mirrored_and_everything_else_is_1() {

@@ -50,9 +50,7 @@ fn shown(task: &TaskSummary) -> String {
         task.state.as_str(),
         task.endpoint_name.as_deref().unwrap_or(&id),
         &moment(task.created_at_ms),
-        &format!("{name}{}", task.command.as_deref().unwrap_or_default())
-            .escape_debug()
-            .to_string(),
+        &output::one_line(&format!("{name}{}", task.command.as_deref().unwrap_or_default())),
     )
 }
 

@@ -1,17 +1,21 @@
 //! Waits until tasks are done, by long poll.
 
+use super::results::never_submitted;
 use crate::api::types::{Progress, WaitRequest};
 use crate::cli::{Selection, WaitArgs};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL, TIMEOUT};
 use crate::output;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long one request is held.
 const HELD: Duration = Duration::from_secs(300);
+/// A submission whose missing tasks do not become fewer within this time is
+/// taken to be cut off.
+const GROWS_WITHIN: Duration = Duration::from_secs(2);
 /// The pause between two looks at the progress, for a bar.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -19,25 +23,35 @@ const LOOK: Duration = Duration::from_millis(100);
 /// not succeed.
 ///
 /// # Errors
-/// When the service cannot be asked or does not know the tasks, or the time is
-/// over.
+/// When the service cannot be asked or does not know the tasks; and, after what
+/// is known has been printed as JSON, when the time is over.
 pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
     let Selection { tasks, key } = &args.selection;
     let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
     let progress = until_done(client, request, args.timeout, !json).await?;
     if json {
         output::json(&progress)?;
-    } else {
+    }
+    let Progress { total, done, .. } = progress;
+    let cut_off = key.is_some() && progress.settled();
+    if !progress.complete() && !cut_off {
+        let message = format!("the time is over: {done} of {total} tasks are done");
+        return Err(Failure::new(TIMEOUT, message).into());
+    }
+    if !json {
         output::line(&summary(&progress))?;
     }
-    Ok(progress.succeeded == progress.total)
+    if !progress.complete() {
+        output::note(&never_submitted(progress.unsubmitted(), total, key.as_deref()));
+    }
+    Ok(progress.succeeded == total)
 }
 
-/// Waits, with a progress bar on a terminal if `bar`.
+/// Waits, with a progress bar on a terminal if `bar`, until the tasks are done,
+/// all that were submitted under a key are done, or `timeout` is over.
 ///
 /// # Errors
-/// When the service cannot be asked or does not know the tasks, or `timeout` is
-/// over.
+/// When the service cannot be asked or does not know the tasks.
 pub(crate) async fn until_done(
     client: &Client,
     mut request: WaitRequest,
@@ -46,6 +60,9 @@ pub(crate) async fn until_done(
 ) -> anyhow::Result<Progress> {
     let until = timeout.map(|timeout| Instant::now() + timeout);
     let bar = (bar && std::io::stderr().is_terminal()).then(progress_bar);
+    // Nobody has seen so many: the first answer comes at once.
+    request.seen = bar.as_ref().map(|_| u64::MAX);
+    let mut unsubmitted = None;
     loop {
         let left = until.map_or(HELD, |until| until.saturating_duration_since(Instant::now()));
         request.timeout_ms = u64::try_from(left.min(HELD).as_millis()).unwrap_or(u64::MAX);
@@ -53,26 +70,31 @@ pub(crate) async fn until_done(
         if let Some(bar) = &bar {
             bar.set_length(progress.total);
             bar.set_position(progress.done);
+            bar.tick();
             request.seen = Some(progress.done);
         }
-        if progress.complete() {
+        let settled = request.key.is_some() && progress.settled();
+        let growing = settled && unsubmitted != Some(progress.unsubmitted());
+        unsubmitted = Some(progress.unsubmitted());
+        let over = until.is_some_and(|until| Instant::now() >= until);
+        if progress.complete() || (settled && !growing) || over {
             bar.inspect(|bar| bar.finish_and_clear());
             return Ok(progress);
         }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            let Progress { total, done, .. } = progress;
-            let message = format!("the time is over: {done} of {total} tasks are done");
-            return Err(Failure::new(TIMEOUT, message).into());
-        }
-        if bar.is_some() {
+        if growing {
+            tokio::time::sleep(left.min(GROWS_WITHIN)).await;
+        } else if bar.is_some() {
             tokio::time::sleep(LOOK).await;
         }
     }
 }
 
 fn progress_bar() -> ProgressBar {
-    const TEMPLATE: &str = "{bar:40} {human_pos} of {human_len}  {per_sec}  {elapsed}";
-    let style = ProgressStyle::with_template(TEMPLATE);
+    const TEMPLATE: &str = "{bar:40} {human_pos} of {human_len}  {rate}  {elapsed}";
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        write!(out, "{:.1}/s", state.per_sec()).unwrap_or_default();
+    };
+    let style = ProgressStyle::with_template(TEMPLATE).map(|style| style.with_key("rate", rate));
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -175,6 +175,11 @@ impl Store {
         limit: u64,
     ) -> Result<ResultPage> {
         const DOING: &str = "reading results";
+        let total: i64 = sqlx::query_scalar("SELECT total FROM submissions WHERE id = ?")
+            .bind(submission)
+            .fetch_one(&self.reader)
+            .await
+            .map_err(failed(DOING))?;
         let mut rows = sqlx::query(assembled(&[
             "SELECT ",
             SUMMARY_COLUMNS,
@@ -188,7 +193,7 @@ impl Store {
         .bind(signed(from))
         .bind(signed(limit))
         .fetch(&self.reader);
-        let mut page = ResultPage { results: Vec::new(), next: None };
+        let mut page = ResultPage { results: Vec::new(), total: unsigned(total), next: None };
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await.map_err(failed(DOING))? {
             let summary = SummaryRow::from_row(&row).map_err(failed(DOING))?.summary()?;

@@ -7,6 +7,7 @@ use crate::api::types::{TaskSpec, TaskState};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::Task;
 use sqlx::sqlite::SqliteConnection;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// How many rows one statement inserts: 12 values each, far below SQLite's
@@ -241,10 +242,33 @@ fn command(task: &Task) -> String {
         if !shown.is_empty() {
             shown.push(' ');
         }
-        shown.extend(word.chars().take(COMMAND_SHOWN + 1));
+        let beginning: String = word.chars().take(COMMAND_SHOWN + 1).collect();
+        shown.push_str(&quoted(&beginning));
         if shown.chars().count() > COMMAND_SHOWN {
             return shown.chars().take(COMMAND_SHOWN).chain(['…']).collect();
         }
     }
     shown
+}
+
+/// A word as a shell would need it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |char: char| char.is_alphanumeric() || "-_./=:,@%+".contains(char);
+    if !word.is_empty() && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_are_shown_as_a_shell_would_need_them() {
+        assert_eq!(quoted("--in=/a/b.c"), "--in=/a/b.c");
+        assert_eq!(quoted("exit 1"), "'exit 1'");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }
