@@ -106,11 +106,9 @@ pub(crate) async fn keep_engaged(
 
 /// Whether there is no point in trying again, at the first attempts.
 fn is_final(fault: &Fault, patient_until: Instant) -> bool {
-    match fault {
-        Fault::Credentials(_) | Fault::Forbidden(_) => true,
-        Fault::Locked(_) => Instant::now() >= patient_until,
-        _ => false,
-    }
+    let lingering = Instant::now() < patient_until;
+    matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_))
+        || (matches!(fault, Fault::Locked(_)) && !lingering)
 }
 
 /// The two connections of a session.
