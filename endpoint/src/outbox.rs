@@ -86,17 +86,15 @@ impl Outbox {
         let mut state = self.lock();
         state.trim(next);
         let start = state.position(next);
-        let mut expected = next.0;
         let mut bytes = 0;
         let mut taken = Vec::new();
-        for Fresh { seq, result, .. } in state.fresh.range(start..) {
+        for (expected, Fresh { seq, result, .. }) in (next.0..).zip(state.fresh.range(start..)) {
             bytes += result.bytes.len();
             let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
             if seq.0 != expected || full {
                 break;
             }
             taken.push((*seq, Arc::clone(result)));
-            expected += 1;
         }
         if !taken.is_empty() {
             Next::Fresh(taken)

@@ -69,9 +69,15 @@ fn a_bad_configuration_ends_the_daemon_in_words() {
         row("a vhost that does not exist", started(vhost, "nowhere"), 77, &["refused"]),
         row(
             "a queue that does not exist",
-            start(world, &gone.config, &state),
+            start(world, &gone.config, &world.folder().join("state-of-gone")),
             69,
             &[".tasks", "clutch-service provision"],
+        ),
+        row(
+            "the queue of another endpoint",
+            started(&format!("\"{}.tasks", endpoint.id), &format!("\"{}.tasks", gone.id)),
+            78,
+            &["broker.tasks_queue", "provision the endpoint again"],
         ),
     ];
     judge(&rows);
