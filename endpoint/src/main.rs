@@ -11,6 +11,7 @@ mod disk_queue;
 mod engine;
 mod executor;
 mod exit;
+mod halt;
 mod inbox;
 mod journal;
 mod ledger;

@@ -6,10 +6,10 @@
 //! flight when a link broke is sent again on the next one. Several results
 //! share a message when several wait.
 
+use crate::halt::Halt;
 use crate::journal::{Commit, Finished, OutSeq};
 use crate::ledger::Ledger;
 use crate::outbox::Next;
-use crate::session::Halt;
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
 use clutch_common::wire;

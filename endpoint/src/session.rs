@@ -6,27 +6,16 @@
 
 use crate::clutch::{Clutch, Decision};
 use crate::exit::{Exit, Failure};
-use crate::journal::JournalError;
+use crate::halt::Halt;
 use crate::ledger::Ledger;
 use crate::publisher::Publisher;
 use crate::subscriber::subscribe;
 use clutch_common::id::EndpointId;
-use clutch_common::link::{Destination, Fault, InletOptions, Transport};
+use clutch_common::link::{Destination, InletOptions, Transport};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Why a session ended other than by being asked to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Halt {
-    /// The link failed; the next session may do better.
-    #[error(transparent)]
-    Link(#[from] Fault),
-    /// The disk failed; no session will do better.
-    #[error(transparent)]
-    Disk(#[from] JournalError),
-}
 
 /// The endpoint's link.
 pub(crate) struct Link {

@@ -7,9 +7,9 @@
 //! if it names its task, a `rejected` result says why. While the inbox is full
 //! nothing is read.
 
+use crate::halt::Halt;
 use crate::journal::JournalError;
 use crate::ledger::{Ledger, Stored};
-use crate::session::Halt;
 use clutch_common::id::TaskId;
 use clutch_common::link::{Delivery, Fault, Inlet, Tag};
 use clutch_common::task::Task;
