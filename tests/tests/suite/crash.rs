@@ -86,7 +86,11 @@ fn the_broker_may_be_killed_while_tasks_run() {
     let _service = world.serve().unwrap();
     let mut daemon = world.run(&endpoint).unwrap();
     let runs = Runs::at(&world.folder().join("runs"));
-    let argv = runs.command("sleep 0.1; echo $1", &["{}"]);
+    let gate = world.folder().join("gate");
+    // One message brings all sixty; from the eleventh on, tasks wait for the
+    // gate, so there is work left whenever the loss of the broker is noticed.
+    let wait = format!("[ $1 -le 10 ] || until [ -e '{}' ]; do sleep 0.05; done", gate.display());
+    let argv = runs.command(&format!("{wait}; echo $1"), &["{}"]);
     let mut submit = vec!["submit", "lab", "--key", "k", "--array", "1-60", "--"];
     submit.extend(argv.iter().map(String::as_str));
     world.service(&submit).unwrap().ok().unwrap();
@@ -94,9 +98,9 @@ fn the_broker_may_be_killed_while_tasks_run() {
         .unwrap();
     broker.kill().unwrap();
     daemon.wait_for("disengaged", SOON).unwrap();
-    let before = runs.read().unwrap().len();
-    poll::until("the engine to go on without a link", SOON, || {
-        Ok((runs.read()?.len() > before).then_some(()))
+    std::fs::write(&gate, b"").unwrap();
+    poll::until("the engine to do all it has without a link", SOON, || {
+        Ok((runs.read()?.len() == 60).then_some(()))
     })
     .unwrap();
     broker.run().unwrap();
