@@ -8,6 +8,7 @@
 pub mod amqp;
 mod fault;
 pub mod filesystem;
+pub mod memory;
 
 pub use fault::Fault;
 
@@ -226,7 +227,8 @@ pub enum Settlement {
 #[async_trait]
 pub trait Outlet: Send {
     /// Sends a message, without waiting for the broker; it is settled later, by
-    /// [`Outlet::settled`]. Whoever publishes bounds what is open.
+    /// [`Outlet::settled`]. Whoever publishes bounds what is open. A body larger
+    /// than [`crate::wire::MAX_BODY`] is a [`Fault::Protocol`], and not sent.
     async fn publish(
         &mut self,
         destination: &Destination,
@@ -244,6 +246,19 @@ pub trait Outlet: Send {
 
     /// How many published messages are not settled.
     fn open(&self) -> usize;
+}
+
+/// Refuses a message that one broker carries and the next does not, before it is
+/// sent: the limits of brokers differ, and one over the limit costs the channel.
+fn fits(message: &Message) -> Result<(), Fault> {
+    let size = message.body.len();
+    if size <= crate::wire::MAX_BODY {
+        return Ok(());
+    }
+    Err(Fault::Protocol(format!(
+        "the message has {size} bytes, more than the limit of {}: pass large data by file",
+        crate::wire::MAX_BODY
+    )))
 }
 
 /// A broker URL that cannot be used.
@@ -272,6 +287,7 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
     match parsed.scheme() {
         "amqp" | "amqps" => Ok(std::sync::Arc::new(amqp::Amqp::new(parsed, terms.clone())?)),
         "file" => Ok(std::sync::Arc::new(filesystem::Filesystem::new(&parsed, terms.clone())?)),
+        "memory" => Ok(std::sync::Arc::new(memory::Memory::new(&parsed)?)),
         other => Err(InvalidUrl::Scheme(other.to_owned())),
     }
 }

@@ -6,8 +6,7 @@ use super::disk;
 use super::session::Session;
 use super::topology::{Cached, Table};
 use super::writer::Writer;
-use crate::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
-use crate::wire::MAX_BODY;
+use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -144,6 +143,7 @@ impl Outlet for FolderOutlet {
         mut message: Message,
     ) -> Result<Ticket, Fault> {
         self.alive()?;
+        link::fits(&message)?;
         message.message_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
         self.last += 1;
         let ticket = Ticket(self.last);
@@ -349,9 +349,7 @@ impl<'a> Plan<'a> {
                     break;
                 }
             };
-            let settlement = if message.body.len() > MAX_BODY {
-                Settlement::Refused
-            } else if queues.is_empty() {
+            let settlement = if queues.is_empty() {
                 Settlement::Returned(format!(
                     "312 NO_ROUTE (exchange '{}', routing key '{}')",
                     destination.exchange, destination.routing_key
