@@ -3,6 +3,7 @@
 //! one gathers.
 
 use super::disk;
+use super::names::Entry;
 use super::session::Session;
 use super::topology::{Cached, Table};
 use super::writer::Writer;
@@ -262,21 +263,68 @@ impl Publisher {
             return Ok(());
         }
         let table = self.topology.get(&self.session.root).map_err(End::Failed)?;
-        let plan = Plan::new(&table, burst);
+        let mut plan = Plan::new(&table, burst);
         for (queue, messages) in &plan.queues {
-            let mut rest = messages.as_slice();
-            while !rest.is_empty() {
-                let (group, after) = rest.split_at(self.writer.fits(rest.iter().copied()));
-                self.when_there_is_room(queue, |writer| writer.put(queue, group.iter().copied()))?;
-                rest = after;
+            let placed = match table.max_length(queue) {
+                None => self.put(queue, messages)?,
+                Some(most) => self.put_at_most(queue, messages, most)?,
+            };
+            for (place, _) in messages.iter().skip(placed) {
+                if let Some((_, settlement)) = plan.settled.get_mut(*place) {
+                    *settlement = Settlement::Refused;
+                }
             }
-            self.when_there_is_room(queue, |writer| writer.sync(queue))?;
         }
         for settled in plan.settled {
             // Nobody waits for it once the outlet is dropped.
             drop(self.settle.send(settled));
         }
         plan.fault.map_or(Ok(()), |fault| Err(End::Failed(fault)))
+    }
+
+    /// Puts messages into a queue, as few files; says how many: all.
+    fn put(&mut self, queue: &str, messages: &[(usize, &Message)]) -> Result<usize, End> {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let each = rest.iter().map(|(_, message)| *message);
+            let (group, after) = rest.split_at(self.writer.fits(each));
+            let each = group.iter().map(|(_, message)| *message);
+            self.when_there_is_room(queue, |writer| writer.put(queue, each.clone()))?;
+            rest = after;
+        }
+        self.when_there_is_room(queue, |writer| writer.sync(queue))?;
+        Ok(messages.len())
+    }
+
+    /// Puts as many messages into a bounded queue as it takes; says how many.
+    /// Those that publish to it take turns, and a message is a file, so that
+    /// counting files counts messages.
+    fn put_at_most(
+        &mut self,
+        queue: &str,
+        messages: &[(usize, &Message)],
+        most: u64,
+    ) -> Result<usize, End> {
+        let root = self.session.root.clone();
+        let failed = |error: io::Error| {
+            End::Failed(root.fault("counting what is in", &root.queue(queue), &error))
+        };
+        let turn = root.queue(queue).join("producer");
+        let turn = disk::open_for_writing(&turn, root.access()).map_err(failed)?;
+        turn.lock().map_err(failed)?;
+        let mut waiting = 0;
+        for producer in disk::names(&root.ready(queue)).map_err(failed)? {
+            let names = disk::names(&root.ready(queue).join(producer)).map_err(failed)?;
+            waiting += names.iter().filter(|name| Entry::parse(name).is_some()).count();
+        }
+        let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(waiting);
+        let taken = messages.len().min(room);
+        for (_, message) in messages.iter().take(taken) {
+            let one = std::iter::once(*message);
+            self.when_there_is_room(queue, |writer| writer.put(queue, one.clone()))?;
+        }
+        self.when_there_is_room(queue, |writer| writer.sync(queue))?;
+        Ok(taken)
     }
 
     /// Does what needs room on the disk, for as long as there is none.
@@ -330,8 +378,8 @@ impl Publisher {
 
 /// What goes where.
 struct Plan<'a> {
-    /// The messages for each queue, in order.
-    queues: BTreeMap<String, Vec<&'a Message>>,
+    /// The messages for each queue, in order, with their places in `settled`.
+    queues: BTreeMap<String, Vec<(usize, &'a Message)>>,
     /// What is settled once those are durable, in order.
     settled: Vec<(Ticket, Settlement)>,
     /// What ends the outlet then: what comes after it is not in the plan.
@@ -356,7 +404,8 @@ impl<'a> Plan<'a> {
                 ))
             } else {
                 for queue in queues {
-                    plan.queues.entry(queue.to_owned()).or_default().push(message);
+                    let place = plan.settled.len();
+                    plan.queues.entry(queue.to_owned()).or_default().push((place, message));
                 }
                 Settlement::Confirmed
             };

@@ -14,17 +14,23 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 /// The queue arguments whose promise a folder keeps. The rest of what
-/// `RabbitMQ` offers (lengths, times to live) is refused rather than ignored.
-const ARGUMENTS: [&str; 6] = [
+/// `RabbitMQ` offers (times to live, lengths in bytes) is refused rather than
+/// ignored.
+const ARGUMENTS: [&str; 7] = [
     "x-queue-type",
     DEAD_LETTER_EXCHANGE,
     DELIVERY_LIMIT,
+    MAX_LENGTH,
+    OVERFLOW,
     "x-dead-letter-strategy",
-    "x-overflow",
     "x-single-active-consumer",
 ];
 const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const MAX_LENGTH: &str = "x-max-length";
+const OVERFLOW: &str = "x-overflow";
+/// What a full queue does with more: the only way that loses nothing.
+const REJECT: &str = "reject-publish";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,8 +121,17 @@ impl Table {
 
     /// How often a queue delivers a message again.
     pub(super) fn delivery_limit(&self, queue: &str) -> Option<u64> {
-        match self.queues.get(queue)?.get(DELIVERY_LIMIT)? {
-            Value::Number(limit) => u64::try_from(*limit).ok(),
+        self.number(queue, DELIVERY_LIMIT)
+    }
+
+    /// How many messages may wait in a queue.
+    pub(super) fn max_length(&self, queue: &str) -> Option<u64> {
+        self.number(queue, MAX_LENGTH)
+    }
+
+    fn number(&self, queue: &str, argument: &str) -> Option<u64> {
+        match self.queues.get(queue)?.get(argument)? {
+            Value::Number(number) => u64::try_from(*number).ok(),
             Value::Flag(_) | Value::Text(_) => None,
         }
     }
@@ -236,6 +251,13 @@ fn arguments(
         };
         table.insert((*name).to_owned(), value);
     }
+    let rejects = table.get(OVERFLOW) == Some(&Value::Text(REJECT.to_owned()));
+    if table.contains_key(MAX_LENGTH) && !rejects {
+        return Err(Fault::Protocol(format!(
+            "the queue '{queue}' asks for {MAX_LENGTH} without {OVERFLOW}={REJECT}: what is too \
+             much would be lost, which a folder does not do"
+        )));
+    }
     Ok(table)
 }
 
@@ -303,6 +325,6 @@ mod tests {
             Queue { name: "q".to_owned(), arguments: vec![("x-max-length", Argument::Number(5))] };
         let topology = Topology { queues: vec![bounded], ..Topology::default() };
         let fault = table.add(&topology).unwrap_err();
-        assert!(fault.to_string().contains("x-max-length"), "{fault}");
+        assert!(fault.to_string().contains("x-message-ttl"), "{fault}");
     }
 }
