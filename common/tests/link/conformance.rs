@@ -128,6 +128,7 @@ macro_rules! conformance {
 }
 
 conformance!(amqp: Amqp and processes);
+conformance!(filesystem: Filesystem and processes);
 conformance!(memory: Memory);
 
 /// An exchange, and the queues bound to it by their keys.

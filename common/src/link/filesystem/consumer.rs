@@ -37,6 +37,8 @@ pub(super) struct Consumer {
     session: Arc<Session>,
     queue: String,
     prefetch: usize,
+    /// Whether others consume from the queue too, and want their part.
+    shared: bool,
     topology: Cached,
     claims: PathBuf,
     sources: Sources,
@@ -81,6 +83,7 @@ impl Consumer {
             session: Arc::clone(session),
             queue: options.queue.clone(),
             prefetch: usize::from(options.prefetch.max(1)),
+            shared: options.lease.is_none(),
             topology,
             claims,
             sources,
@@ -192,28 +195,30 @@ impl Consumer {
     /// Claims and reads the next group that has something to deliver.
     fn claim(&mut self) -> io::Result<bool> {
         let limit = self.delivery_limit();
-        while let Some(claim) = self.sources.claim()? {
+        while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
-            let messages = match group::decode(&fs::read(&path)?) {
-                Ok(messages) if messages.len() > claim.entry.settled => messages,
-                Ok(_) => {
-                    disk::remove_if_there(&path)?;
-                    continue;
+            let mut messages: VecDeque<Message> = match group::decode(&fs::read(&path)?) {
+                Ok(messages) => {
+                    let to = claim.entry.to.unwrap_or(messages.len());
+                    messages.into_iter().take(to).skip(claim.entry.from).collect()
                 }
                 Err(reason) => {
                     self.quarantine(&claim, &reason)?;
                     continue;
                 }
             };
-            let settled = claim.entry.settled;
-            let open = (settled..messages.len()).collect();
-            let group = Group {
-                messages: messages.into_iter().skip(settled).collect(),
-                next: settled,
-                open,
-                delivered: false,
-                claim,
-            };
+            if messages.is_empty() {
+                disk::remove_if_there(&path)?;
+                continue;
+            }
+            let room = self.prefetch - self.unsettled.len();
+            if self.shared && messages.len() > room {
+                self.sources.split(&mut claim, room)?;
+                messages.truncate(room);
+            }
+            let from = claim.entry.from;
+            let open = (from..from + messages.len()).collect();
+            let group = Group { messages, next: from, open, delivered: false, claim };
             self.claimed += 1;
             let exceeded = limit.is_some_and(|limit| group.claim.entry.deliveries > limit + 1);
             self.groups.insert(self.claimed, group);
@@ -326,8 +331,8 @@ impl Consumer {
                     fs::remove_file(path)?;
                     self.groups.remove(&number);
                 }
-                Some(&first) if first > group.claim.entry.settled => {
-                    group.claim.entry.settled = first;
+                Some(&first) if first > group.claim.entry.from => {
+                    group.claim.entry.from = first;
                     fs::rename(path, group.claim.path(&self.claims))?;
                 }
                 Some(_) => {}

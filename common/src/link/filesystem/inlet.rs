@@ -29,6 +29,7 @@ impl FolderInlet {
     /// the thread.
     pub(super) fn open(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
         let root = &session.root;
+        session.is_open()?;
         root.is_there()?;
         let mut topology: Cached = topology::Cached::default();
         let queue = &options.queue;

@@ -1,6 +1,5 @@
 //! The names of files and folders below the root. Pure.
 
-use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 /// The longest name of a queue, exchange or lease, in bytes: AMQP's.
@@ -33,48 +32,55 @@ pub(super) fn encoded(name: &str) -> PathBuf {
     path.join(component)
 }
 
-/// A group of messages in a queue: its producer's number for it, and what
-/// became of it so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A group of messages in a queue, or a part of one: its producer's number for
+/// it, and what became of it so far.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Entry {
-    /// The producer's number for it, from 1 on without gaps.
+    /// The producer's number for the group, from 1 on without gaps.
     pub(super) number: u64,
+    /// The place of its first message that is not settled.
+    pub(super) from: usize,
+    /// The place after its last message, where that is not the group's end.
+    pub(super) to: Option<usize>,
     /// How often it was claimed by a consumer that may have delivered some.
     pub(super) deliveries: u64,
-    /// How many of its messages, from the first on, are settled.
-    pub(super) settled: usize,
 }
 
 impl Entry {
     /// One nobody has claimed yet.
     pub(super) fn fresh(number: u64) -> Self {
-        Self { number, deliveries: 0, settled: 0 }
+        Self { number, from: 0, to: None, deliveries: 0 }
     }
 
-    /// Its file's name in the producer's folder. A fresh one's holds the number
-    /// only, so that it can be guessed.
+    /// Its file's name in the producer's folder: `number`, or
+    /// `number.deliveries.from-to` where there is more to say. What is fresh has
+    /// a name that can be guessed.
     pub(super) fn name(self) -> String {
-        let Self { number, deliveries, settled } = self;
-        if deliveries == 0 && settled == 0 {
+        let Self { number, from, to, deliveries } = self;
+        if self == Self::fresh(number) {
             return format!("{number:016}");
         }
-        format!("{number:016}.{deliveries}.{settled}")
+        let to = to.map_or_else(String::new, |to| to.to_string());
+        format!("{number:016}.{deliveries}.{from}-{to}")
     }
 
     /// Reads a file's name in the producer's folder.
     pub(super) fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.split('.');
-        let number = digits(parts.next()?)?;
-        let entry = match (parts.next(), parts.next()) {
-            (None, _) => Self::fresh(number),
-            (Some(deliveries), Some(settled)) => Self {
-                number,
-                deliveries: digits(deliveries)?,
-                settled: usize::try_from(digits(settled)?).ok()?,
-            },
-            (Some(_), None) => return None,
+        let (number, rest) = match name.split_once('.') {
+            Some((number, rest)) => (number, Some(rest)),
+            None => (name, None),
         };
-        (parts.next().is_none() && entry.name() == name).then_some(entry)
+        let mut entry = Self::fresh(digits(number)?);
+        if let Some(rest) = rest {
+            let (deliveries, places) = rest.split_once('.')?;
+            let (from, to) = places.split_once('-')?;
+            entry.deliveries = digits(deliveries)?;
+            entry.from = usize::try_from(digits(from)?).ok()?;
+            if !to.is_empty() {
+                entry.to = Some(usize::try_from(digits(to)?).ok()?);
+            }
+        }
+        (entry.name() == name).then_some(entry)
     }
 
     /// Its file's name among a consumer's claims.
@@ -86,19 +92,6 @@ impl Entry {
     pub(super) fn parse_claim(name: &str) -> Option<(&str, Self)> {
         let (producer, entry) = name.split_once('~')?;
         Some((producer, Self::parse(entry)?))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let key = |entry: &Self| (entry.number, entry.deliveries, entry.settled);
-        key(self).cmp(&key(other))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 
@@ -139,7 +132,8 @@ mod tests {
     fn an_entrys_name_says_what_became_of_it() {
         for (entry, name) in [
             (Entry::fresh(7), "0000000000000007"),
-            (Entry { number: 7, deliveries: 2, settled: 31 }, "0000000000000007.2.31"),
+            (Entry { number: 7, from: 31, to: None, deliveries: 2 }, "0000000000000007.2.31-"),
+            (Entry { number: 7, from: 0, to: Some(3), deliveries: 0 }, "0000000000000007.0.0-3"),
         ] {
             assert_eq!(entry.name(), name);
             assert_eq!(Entry::parse(name), Some(entry));
@@ -154,10 +148,12 @@ mod tests {
             "7",
             ".tmp",
             "0000000000000007.1",
-            "0000000000000007.1.2.3",
+            "0000000000000007.1.2",
+            "0000000000000007.1.2-3-4",
+            "0000000000000007.0.0-",
             "000000000000000x",
             "+000000000000007",
-            "0000000000000007.01.0",
+            "0000000000000007.01.0-",
             "notes.txt",
         ] {
             assert_eq!(Entry::parse(name), None, "{name}");

@@ -61,6 +61,7 @@ pub(super) struct FolderOutlet {
 impl FolderOutlet {
     /// Starts the thread.
     pub(super) fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+        session.is_open()?;
         session.root.is_there()?;
         let (commands, received) = channel();
         let (settle, settled) = mpsc::unbounded_channel();

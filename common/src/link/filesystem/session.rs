@@ -95,6 +95,14 @@ impl Session {
         })
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// Why it has.
+    pub(super) fn is_open(&self) -> Result<(), Fault> {
+        self.end.borrow().clone().map_or(Ok(()), Err)
+    }
+
     /// A name for a producer or consumer of this session.
     pub(super) fn member(&self) -> String {
         format!("{}.{}", self.id, self.members.fetch_add(1, Ordering::Relaxed) + 1)
@@ -233,7 +241,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Connection for FolderConnection {
     async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
         let (session, topology) = (Arc::clone(&self.0), topology.clone());
-        let declare = move || topology::declare(&session.root, &topology);
+        let declare = move || {
+            session.is_open()?;
+            topology::declare(&session.root, &topology)
+        };
         blocking(self.0.terms.confirm_timeout, declare).await
     }
 

@@ -82,6 +82,27 @@ impl Sources {
         }
     }
 
+    /// Gives back the later part of a claim that is too large, at once, and keeps
+    /// the first `count` messages. It comes next in its producer's order.
+    ///
+    /// # Errors
+    /// When the file system takes no second name for a file.
+    pub(super) fn split(&mut self, claim: &mut Claim, count: usize) -> io::Result<()> {
+        let middle = claim.entry.from + count;
+        let rest = Entry { from: middle, deliveries: claim.entry.deliveries - 1, ..claim.entry };
+        let folder = self.ready.join(&claim.producer);
+        let path = claim.path(&self.claims);
+        // The rest first: what is there twice is delivered twice at worst.
+        fs::hard_link(&path, folder.join(rest.name()))?;
+        claim.entry.to = Some(middle);
+        fs::rename(path, claim.path(&self.claims))?;
+        if let Some(source) = self.known.get_mut(&claim.producer) {
+            source.listed.push_front(rest);
+            source.stirred = true;
+        }
+        disk::touch(&fs::File::open(folder)?)
+    }
+
     /// Claims the next group of the next producer that has one.
     ///
     /// # Errors
@@ -112,6 +133,7 @@ impl Source {
         Self { stirred: true, unsure: true, ..Self::default() }
     }
 
+    /// Claims the next group of one producer.
     fn claim(
         &mut self,
         folder: &Path,
@@ -135,7 +157,7 @@ impl Source {
                 self.moved = true;
                 return Ok(Some(claimed));
             }
-            if !(self.unsure || shared) {
+            if self.next.is_some() && !(self.unsure || shared) {
                 self.stirred = false;
                 return Ok(None);
             }
@@ -168,7 +190,7 @@ fn rename(entry: Entry, folder: &Path, producer: &str, claims: &Path) -> io::Res
 /// second one shows too; so the second is taken, up to what the first has shown.
 /// Where the first one shows all numbers from `next` on, none is missing.
 fn list(folder: &Path, next: Option<u64>) -> io::Result<VecDeque<Entry>> {
-    let first = smallest(folder, Entry { number: u64::MAX, deliveries: 0, settled: 0 })?;
+    let first = smallest(folder, Entry::fresh(u64::MAX))?;
     let Some(&last) = first.last() else { return Ok(VecDeque::new()) };
     let expected = next.into_iter().flat_map(|next| next..);
     if next.is_some() && first.iter().map(|entry| entry.number).eq(expected.take(first.len())) {

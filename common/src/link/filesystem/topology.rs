@@ -265,18 +265,27 @@ fn difference(known: &BTreeMap<String, Value>, given: &BTreeMap<String, Value>) 
     let differing = ARGUMENTS.iter().filter(|name| known.get(**name) != given.get(**name));
     let each = differing.map(|name| {
         format!(
-            "inequivalent arg '{name}': it has {:?}, declared {:?}",
-            known.get(*name),
-            given.get(*name)
+            "inequivalent arg '{name}': received {}, current is {}",
+            text(given.get(*name)),
+            text(known.get(*name))
         )
     });
     each.collect::<Vec<_>>().join(", ")
 }
 
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None => "none".to_owned(),
+        Some(Value::Flag(flag)) => format!("'{flag}'"),
+        Some(Value::Number(number)) => format!("'{number}'"),
+        Some(Value::Text(text)) => format!("'{text}'"),
+    }
+}
+
 fn differs(what: &str, name: &str, how: &str) -> Fault {
     Fault::Mismatch(format!(
-        "the {what} '{name}' was declared with other options ({how}); provision with the options \
-         it has"
+        "the {what} '{name}' was declared with other options ({how}); delete it when it is \
+         empty, or provision with the options it has"
     ))
 }
 
@@ -322,7 +331,7 @@ mod tests {
             "{fault}"
         );
         let bounded =
-            Queue { name: "q".to_owned(), arguments: vec![("x-max-length", Argument::Number(5))] };
+            Queue { name: "q".to_owned(), arguments: vec![("x-message-ttl", Argument::Number(5))] };
         let topology = Topology { queues: vec![bounded], ..Topology::default() };
         let fault = table.add(&topology).unwrap_err();
         assert!(fault.to_string().contains("x-message-ttl"), "{fault}");

@@ -1,6 +1,7 @@
 //! Where a broker is to be had, for each transport.
 
 use crate::broker::{self, Vhost};
+use clutch_common::link::{Terms, transport};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A broker of a test's own, empty at first. It goes with the test.
@@ -36,5 +37,26 @@ impl Site for Memory {
 
     fn url(&self) -> String {
         format!("memory:conformance-{}", self.0)
+    }
+}
+
+/// A spool folder.
+pub(super) struct Filesystem(tempfile::TempDir);
+
+impl Site for Filesystem {
+    fn fresh() -> Self {
+        let site = Self(tempfile::tempdir().unwrap());
+        let transport = transport(&site.url(), &Terms::default()).unwrap();
+        // A runtime cannot be waited for on one of its own threads.
+        let prepared = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            runtime.unwrap().block_on(transport.prepare())
+        });
+        prepared.join().unwrap().unwrap();
+        site
+    }
+
+    fn url(&self) -> String {
+        format!("file://{}/spool", self.0.path().display())
     }
 }

@@ -77,12 +77,12 @@ fn what_comes_later_is_found_by_name_once_it_is_told() {
 #[test]
 fn what_was_given_back_comes_first_and_counts_its_deliveries() {
     let queue = Queue::new();
-    queue.put("a", Entry { number: 4, deliveries: 2, settled: 7 });
+    queue.put("a", Entry { number: 4, from: 7, to: None, deliveries: 2 });
     queue.put("a", Entry::fresh(5));
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     let claim = sources.claim().unwrap().unwrap();
-    assert_eq!(claim.entry, Entry { number: 4, deliveries: 3, settled: 7 });
+    assert_eq!(claim.entry, Entry { number: 4, from: 7, to: None, deliveries: 3 });
     assert!(claim.path(&queue.path("mine")).exists());
     assert_eq!(drain(&mut sources), [("a".to_owned(), 5)]);
 }
@@ -130,5 +130,35 @@ fn a_folder_for_claims_that_is_gone_is_an_error_and_nothing_is_skipped() {
     fs::remove_dir(queue.path("mine")).unwrap();
     assert_eq!(sources.claim().unwrap_err().kind(), ErrorKind::NotFound);
     fs::create_dir(queue.path("mine")).unwrap();
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
+}
+
+#[test]
+fn the_rest_of_a_claim_that_is_too_large_is_anybodys_and_comes_first() {
+    let queue = Queue::new();
+    queue.put("a", Entry::fresh(1));
+    queue.put("a", Entry::fresh(2));
+    let mut mine = queue.sources("mine", true);
+    mine.look().unwrap();
+    let mut claim = mine.claim().unwrap().unwrap();
+    mine.split(&mut claim, 3).unwrap();
+    assert_eq!(claim.entry, Entry { number: 1, from: 0, to: Some(3), deliveries: 1 });
+    assert!(claim.path(&queue.path("mine")).exists());
+    let mut theirs = queue.sources("theirs", true);
+    theirs.look().unwrap();
+    let rest = theirs.claim().unwrap().unwrap();
+    assert_eq!(rest.entry, Entry { number: 1, from: 3, to: None, deliveries: 1 });
+    assert_eq!(drain(&mut mine), [("a".to_owned(), 2)]);
+}
+
+#[test]
+fn a_producer_whose_folder_was_seen_before_its_first_group_is_not_forgotten() {
+    let queue = Queue::new();
+    fs::create_dir(queue.path("ready").join("a")).unwrap();
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources), []);
+    queue.put("a", Entry::fresh(1));
+    sources.stir(["a".to_owned()].into());
     assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
 }
