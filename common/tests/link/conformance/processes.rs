@@ -2,7 +2,6 @@
 //! held is free.
 
 use super::child::{Child, PRODUCED, Task, grows_to, lines, size};
-use super::rng::Rng;
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 

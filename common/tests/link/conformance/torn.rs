@@ -1,7 +1,6 @@
 //! Producers and consumers that are dropped in the middle, at whatever they wait
 //! for, against a model of what they may rely on.
 
-use super::rng::Rng;
 use super::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
