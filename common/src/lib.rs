@@ -3,7 +3,8 @@
 //! Ids, tasks and their outcomes, the wire they travel in, the broker topology
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
-//! [`clock`] (reads the clock) and [`logging`] (sets up tracing).
+//! [`clock`] (reads the clock), [`logging`] (sets up tracing) and [`link::memory`]
+//! (keeps the brokers of the process).
 
 pub mod blob;
 pub mod clock;

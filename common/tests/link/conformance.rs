@@ -22,6 +22,7 @@ mod torn;
 use crate::toolkit::*;
 use clutch_common::link::{Connection, Delivery, Destination, Fault, Inlet, Message, Settlement};
 use clutch_common::topology::{Argument, Binding, Exchange, ExchangeKind, Topology};
+use rng::Rng;
 use site::Site;
 use std::time::Duration;
 
@@ -170,6 +171,13 @@ async fn nothing_else(connection: &dyn Connection, queue: &str, inlet: &mut dyn 
     let next = take(inlet, 1).await;
     assert_eq!(ids(&next), ["the end"]);
     inlet.acknowledge(next[0].tag).await.unwrap();
+}
+
+/// What cancels a wait after its first poll or after a later one.
+async fn impatience(rng: &mut Rng) {
+    if rng.below(2) == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Opens an inlet with a lease as soon as it is free.

@@ -53,8 +53,8 @@ impl Role {
     pub(super) async fn play(self) {
         std::thread::spawn(|| {
             // Nothing is written there: this ends with the other process.
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
-            std::process::exit(0);
+            let end = std::io::stdin().read_to_end(&mut Vec::new());
+            std::process::exit(i32::from(end.is_err()));
         });
         let connection = connect(&self.url).await;
         match self.task {

@@ -75,7 +75,7 @@ pub(super) async fn a_cancelled_receive_loses_nothing_and_keeps_the_order(site: 
     let mut inlet = shared(connection.as_ref(), "tasks", 50).await;
     let consuming = async {
         let mut seen = Vec::new();
-        let mut cancelled = 0;
+        let (mut rng, mut cancelled) = (Rng(1), 0);
         while seen.len() < 3000 {
             tokio::select! {
                 biased;
@@ -84,8 +84,9 @@ pub(super) async fn a_cancelled_receive_loses_nothing_and_keeps_the_order(site: 
                     inlet.acknowledge(received.last().unwrap().tag).await.unwrap();
                     seen.extend(ids(&received));
                 }
-                () = tokio::task::yield_now() => cancelled += 1,
+                () = impatience(&mut rng) => cancelled += 1,
             }
+            tokio::task::yield_now().await;
         }
         assert!(cancelled > 0);
         seen
@@ -104,12 +105,15 @@ pub(super) async fn a_cancelled_receive_loses_nothing_and_keeps_the_order(site: 
 pub(super) async fn waiting_for_the_loss_of_the_link_swallows_no_delivery(site: &impl Site) {
     let connection = with_queue(site, "tasks").await;
     let mut inlet = shared(connection.as_ref(), "tasks", 50).await;
-    let publishing = fill(connection.as_ref(), "tasks", 20);
-    tokio::select! {
-        fault = inlet.lost() => panic!("{fault}"),
-        () = within(publishing) => {}
+    let mut outlet = connection.outlet().await.unwrap();
+    for first in (0..40).step_by(10) {
+        tokio::select! {
+            biased;
+            fault = inlet.lost() => panic!("{fault}"),
+            () = publish(outlet.as_mut(), "tasks", first..first + 10) => {}
+        }
     }
-    assert_eq!(ids(&take(inlet.as_mut(), 20).await), numbers(0..20));
+    assert_eq!(ids(&take(inlet.as_mut(), 40).await), numbers(0..40));
     let (lost, ()) = within(async { tokio::join!(inlet.lost(), connection.close()) }).await;
     assert!(matches!(lost, Fault::Closed(_)), "{lost}");
     // And for whoever asks later.
