@@ -163,13 +163,18 @@ async fn shared(connection: &dyn Connection, queue: &str, prefetch: u16) -> Box<
     within(connection.inlet(&options(queue, prefetch, None))).await.unwrap()
 }
 
+/// How long nothing must come for an end to be one.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// Sees that a queue has nothing but what its inlet took: what is published last
-/// comes next.
+/// comes next, and nothing after it.
 async fn nothing_else(connection: &dyn Connection, queue: &str, inlet: &mut dyn Inlet) {
     let mut outlet = connection.outlet().await.unwrap();
     publish(outlet.as_mut(), queue, ["the end"]).await;
     let next = take(inlet, 1).await;
     assert_eq!(ids(&next), ["the end"]);
+    let more = tokio::time::timeout(QUIET, inlet.receive(1)).await;
+    assert!(more.is_err(), "{more:?}");
     inlet.acknowledge(next[0].tag).await.unwrap();
 }
 

@@ -240,11 +240,12 @@ impl Consumer {
         let Some(group) = self.groups.get_mut(&number) else { return };
         tracing::warn!(
             queue = self.queue,
-            deliveries = group.claim.entry.deliveries - 1,
+            deliveries = group.claim.entry.deliveries,
             messages = group.messages.len(),
             "messages were delivered too often and go to the dead-letter queue"
         );
         group.messages.clear();
+        self.unsettled.retain(|_, (of, _)| *of != number);
         for &place in &group.open {
             self.tag += 1;
             self.unsettled.insert(Tag(self.tag), (number, place));
@@ -343,6 +344,14 @@ impl Consumer {
 
     /// Gives back what is not settled, and the folder for claims.
     fn give_back(&mut self) -> io::Result<()> {
+        if let Some(limit) = self.delivery_limit() {
+            let delivered = self.groups.iter().filter(|(_, group)| group.delivered);
+            let exceeded = delivered.filter(|(_, group)| group.claim.entry.deliveries > limit);
+            for number in exceeded.map(|(number, _)| *number).collect::<Vec<_>>() {
+                self.refuse_all(number);
+            }
+            self.dead_letter()?;
+        }
         for group in std::mem::take(&mut self.groups).into_values() {
             let claim = group.claim.path(&self.claims);
             let deliveries = group.claim.entry.deliveries - u64::from(!group.delivered);
