@@ -15,6 +15,8 @@ const FORMAT: u32 = 1;
 /// The file that makes a folder ours. Written last, so a root that has it is
 /// whole.
 const MARKER: &str = "clutch-spool.json";
+/// Locked while something is declared.
+const DECLARING: &str = ".declaring";
 const FOLDERS: [&str; 4] = ["queues", "sessions", "leases", "quarantine"];
 
 #[derive(Serialize, Deserialize)]
@@ -115,6 +117,16 @@ impl Root {
     /// What an error below the root means for the link.
     pub(super) fn fault(&self, doing: &str, path: &Path, error: &std::io::Error) -> Fault {
         self.is_there().err().unwrap_or_else(|| disk::fault(doing, path, error))
+    }
+
+    /// The lock for declaring.
+    pub(super) fn declaring(&self) -> PathBuf {
+        self.path().join(DECLARING)
+    }
+
+    /// Whether a hidden name at the root is one that stays.
+    pub(super) fn keeps(name: &str) -> bool {
+        name == DECLARING
     }
 
     /// The file with exchanges, queues and bindings.
