@@ -57,8 +57,8 @@ impl Ends {
                 .map_err(|()| anyhow::anyhow!("{} is not an absolute path", path.display()))
         };
         let (service, endpoint) = (url(&folder.join(SPOOL))?, url(&way)?);
-        let mut link = Link::Folder { way };
-        link.mend()?;
+        make_way(&way)?;
+        let link = Link::Folder { way };
         let between = "a folder, no broker".to_owned();
         Ok(Self { link, service, endpoint, between })
     }
@@ -92,36 +92,34 @@ impl Ends {
 }
 
 impl Link {
-    /// Cuts the link: what is open ends, what is tried fails.
+    /// Cuts the link: what is open ends, what is tried fails. That is so when this
+    /// returns.
     ///
     /// # Errors
-    /// When the folder's link cannot be removed.
-    pub(super) fn cut(&mut self) -> anyhow::Result<()> {
+    /// When the folder's link cannot be removed, or the proxy has ended.
+    pub(super) async fn cut(&mut self) -> anyhow::Result<()> {
         match self {
             Self::Folder { way } => {
                 std::fs::remove_file(&way).with_context(|| format!("removing {}", way.display()))
             }
-            Self::Proxy(proxy) => {
-                proxy.let_through(false);
-                Ok(())
-            }
+            Self::Proxy(proxy) => proxy.let_through(false).await,
         }
     }
 
     /// Mends the link.
     ///
     /// # Errors
-    /// When the folder's link cannot be made.
-    pub(super) fn mend(&mut self) -> anyhow::Result<()> {
+    /// When the folder's link cannot be made, or the proxy has ended.
+    pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
         match self {
-            Self::Folder { way } => std::os::unix::fs::symlink(SPOOL, &way)
-                .with_context(|| format!("making {}", way.display())),
-            Self::Proxy(proxy) => {
-                proxy.let_through(true);
-                Ok(())
-            }
+            Self::Folder { way } => make_way(way),
+            Self::Proxy(proxy) => proxy.let_through(true).await,
         }
     }
+}
+
+fn make_way(way: &Path) -> anyhow::Result<()> {
+    std::os::unix::fs::symlink(SPOOL, way).with_context(|| format!("making {}", way.display()))
 }
 
 #[cfg(test)]
@@ -135,9 +133,9 @@ mod tests {
         std::fs::create_dir(temp.path().join(SPOOL)).unwrap();
         let there = |url: &str| url::Url::parse(url).unwrap().to_file_path().unwrap().exists();
         assert!(there(&ends.service) && there(&ends.endpoint));
-        ends.link.cut().unwrap();
+        ends.link.cut().await.unwrap();
         assert!(there(&ends.service) && !there(&ends.endpoint));
-        ends.link.mend().unwrap();
+        ends.link.mend().await.unwrap();
         assert!(there(&ends.endpoint));
     }
 

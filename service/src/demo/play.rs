@@ -83,8 +83,8 @@ pub(super) async fn play(
     let mut play = Play { stage, tell, files, ids: Vec::new(), measured };
     play.submit().await?;
     let done = play.recorded(plan.cut_at).await?;
-    let cut = play.cut(done).await?;
-    play.gather(plan.alone).await?;
+    let (before, cut) = play.cut(done).await?;
+    play.gather(before, plan.alone).await?;
     play.crash().await?;
     play.mend(cut).await?;
     play.compare().await?;
@@ -140,19 +140,17 @@ impl Play<'_> {
         Ok(progress.done)
     }
 
-    /// Cuts the link and waits until the endpoint says that it lost it.
-    async fn cut(&mut self, done: u64) -> anyhow::Result<Instant> {
-        self.stage.link.cut()?;
-        let cut = Instant::now();
+    /// Cuts the link; how many tasks had started by then, and when that was.
+    async fn cut(&mut self, done: u64) -> anyhow::Result<(usize, Instant)> {
+        self.stage.link.cut().await?;
+        let cut = (self.stage.witness.read()?.len(), Instant::now());
         self.tell.fault(&format!("cut the endpoint's link, at {} results", count(done)));
-        self.stage.endpoint.says("disengaged").await?;
         Ok(cut)
     }
 
     /// Lets the endpoint work without a link, until so many tasks more have
-    /// started or it has run all it has.
-    async fn gather(&mut self, wanted: usize) -> anyhow::Result<()> {
-        let before = self.stage.witness.read()?.len();
+    /// started than `before` or it has run all it has.
+    async fn gather(&mut self, before: usize, wanted: usize) -> anyhow::Result<()> {
         let mut starts = before;
         let mut changed = Instant::now();
         while starts - before < wanted
@@ -179,7 +177,7 @@ impl Play<'_> {
         } else {
             let alone = several(alone, "task");
             format!(
-                "the endpoint goes on: {alone} started since; the service knows {known} of them"
+                "the endpoint goes on: {alone} started since; the service knows {known} of their results"
             )
         });
         Ok(())
@@ -207,7 +205,7 @@ impl Play<'_> {
     async fn mend(&mut self, cut: Instant) -> anyhow::Result<()> {
         let total = self.measured.counts.files as u64;
         let before = self.progress(u64::MAX).await?;
-        self.stage.link.mend()?;
+        self.stage.link.mend().await?;
         let mended = Instant::now();
         self.measured.times.link_down_ms = ms(mended - cut);
         self.tell.step(&format!("mended the link; it was cut for {}", time(mended - cut)));
@@ -262,7 +260,7 @@ impl Play<'_> {
         let counts = &mut self.measured.counts;
         (counts.started, counts.started_again) = (started, starts.len() - started);
         self.tell.step(&format!(
-            "{} started twice, through the kill; {} may, as many as run at once",
+            "the kill made {} start twice; it may repeat what was running, {} at most",
             several(counts.started_again, "task"),
             counts.slots
         ));

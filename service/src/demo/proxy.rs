@@ -4,16 +4,19 @@
 use anyhow::Context as _;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// A running proxy; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Proxy {
     port: u16,
-    open: watch::Sender<bool>,
+    orders: mpsc::Sender<Order>,
     _serving: JoinSet<()>,
 }
+
+/// Whether to let through, and whom to tell when that is so.
+type Order = (bool, oneshot::Sender<()>);
 
 impl Proxy {
     /// A proxy to a host that lets through.
@@ -23,10 +26,10 @@ impl Proxy {
     pub(super) async fn start(host: String, port: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a proxy")?;
         let local = listener.local_addr()?.port();
-        let (open, is_open) = watch::channel(true);
+        let (orders, given) = mpsc::channel(1);
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, host, port, is_open));
-        Ok(Self { port: local, open, _serving: serving })
+        serving.spawn(serve(listener, host, port, given));
+        Ok(Self { port: local, orders, _serving: serving })
     }
 
     /// The port it listens on, on 127.0.0.1.
@@ -35,26 +38,33 @@ impl Proxy {
         self.port
     }
 
-    /// Lets through from here on, or closes what is open and refuses the rest.
-    pub(super) fn let_through(&self, open: bool) {
-        self.open.send_replace(open);
+    /// Lets through from here on, or closes what is open and refuses the rest;
+    /// that is so when this returns.
+    ///
+    /// # Errors
+    /// When the proxy has ended.
+    pub(super) async fn let_through(&self, open: bool) -> anyhow::Result<()> {
+        let (done, is_done) = oneshot::channel();
+        self.orders.send((open, done)).await.context("the proxy has ended")?;
+        is_done.await.context("the proxy has ended")
     }
 }
 
-async fn serve(listener: TcpListener, host: String, port: u16, mut open: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, host: String, port: u16, mut orders: mpsc::Receiver<Order>) {
+    let mut open = true;
     let mut carried = JoinSet::new();
     loop {
         tokio::select! {
-            changed = open.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                if !*open.borrow_and_update() {
+            order = orders.recv() => {
+                let Some((wanted, done)) = order else { return };
+                open = wanted;
+                if !open {
                     carried.shutdown().await;
                 }
+                done.send(()).unwrap_or(());
             }
             accepted = listener.accept() => {
-                if let (Ok((near, _)), true) = (accepted, *open.borrow()) {
+                if let (Ok((near, _)), true) = (accepted, open) {
                     carried.spawn(carry(near, host.clone(), port));
                 }
             }
@@ -104,10 +114,10 @@ mod tests {
         let dial = || TcpStream::connect(("127.0.0.1", proxy.port()));
         let mut first = dial().await.unwrap();
         assert!(answers(&mut first).await);
-        proxy.let_through(false);
+        proxy.let_through(false).await.unwrap();
         assert_eq!(first.read(&mut [0]).await.unwrap_or(0), 0);
         assert!(!answers(&mut dial().await.unwrap()).await);
-        proxy.let_through(true);
+        proxy.let_through(true).await.unwrap();
         assert!(answers(&mut dial().await.unwrap()).await);
     }
 }
