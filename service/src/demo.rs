@@ -121,7 +121,7 @@ async fn show(
     tell.step(&format!("found {count} of {size} together; a task sums one with sha256sum"));
     let mut stage = Stage::open(folder.path(), amqp, endpoint).await?;
     tell.step(&format!(
-        "started a service (process {}) and an endpoint ({}); between them: {}",
+        "started a service (process {}), an endpoint (process {}), and between them {}",
         stage.service.pid(),
         stage.endpoint.pid(),
         stage.between

@@ -192,8 +192,7 @@ impl Play<'_> {
         (self.measured.counts.tasks_on_disk, self.measured.counts.results_on_disk) =
             (found.tasks, found.results);
         self.tell.step(&format!(
-            "started again as process {}: on its disk it found {} results to deliver and {} tasks \
-             to run",
+            "started again (process {}); on its disk: {} results to deliver, {} tasks to run",
             self.stage.endpoint.pid(),
             count(found.results),
             count(found.tasks)
