@@ -17,7 +17,7 @@ mod starts;
 mod tell;
 
 use crate::cli::{DemoArgs, GlobalArgs};
-use crate::failure::{Failure, GENERAL};
+use crate::failure::{Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
 use files::Files;
@@ -95,7 +95,9 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     if stays {
         drop(folder.keep());
     }
-    conclude(shown.with_context(|| logs(&path))?, &path, global.json)
+    let report = shown
+        .map_err(|error| Failure::new(exit_code(&error), format!("{error:#}\n{}", logs(&path))))?;
+    conclude(report, &path, global.json)
 }
 
 /// The folder that everything is in; only this user can look into it.

@@ -135,7 +135,7 @@ impl Source {
                 self.moved = true;
                 return Ok(Some(claimed));
             }
-            if !(self.unsure || shared) {
+            if self.next.is_some() && !(self.unsure || shared) {
                 self.stirred = false;
                 return Ok(None);
             }
