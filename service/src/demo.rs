@@ -22,6 +22,7 @@ use crate::output;
 use anyhow::Context as _;
 use files::Files;
 use indicatif::HumanBytes;
+use link::Route;
 use play::{KEY, Measured, Times, play};
 use proof::Counts;
 use serde::Serialize;
@@ -71,6 +72,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
              --config and their environment variables are not used (for a broker, see --amqp)",
         );
     }
+    let route = Route::over(args.amqp.as_deref())?;
     let files = Files::find(args.folder.as_deref(), args.files)?;
     let endpoint = processes::endpoint_program(|| {
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
@@ -78,11 +80,14 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let folder = folder()?;
+    let mut tell = Tell::new(!global.json);
     let shown = tokio::select! {
         biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        shown = Box::pin(show(&folder, &files, endpoint, global.json, args)) => Some(shown),
+        shown = Box::pin(show(folder.path(), &route, &files, endpoint, &mut tell, args.keep)) => {
+            Some(shown)
+        }
     };
     let Some(shown) = shown else {
         output::note(
@@ -111,27 +116,26 @@ fn folder() -> anyhow::Result<TempDir> {
 
 /// Plays, stops or leaves the daemons, and judges.
 async fn show(
-    folder: &TempDir,
+    folder: &Path,
+    route: &Route,
     files: &Files,
     endpoint: PathBuf,
-    json: bool,
-    args: &DemoArgs,
+    tell: &mut Tell,
+    keep: bool,
 ) -> anyhow::Result<Report> {
-    let mut tell = Tell::new(!json);
-    let amqp = args.amqp.as_deref();
     let (count, size) = (several(files.paths.len(), "file"), HumanBytes(files.bytes));
     tell.step(&format!("found {count} of {size} together; a task sums one with sha256sum"));
-    let mut stage = Stage::open(folder.path(), amqp, endpoint).await?;
+    let mut stage = Stage::open(folder, route, endpoint).await?;
     tell.step(&format!(
         "started a service (process {}), an endpoint (process {}), and between them {}",
         stage.service.pid(),
         stage.endpoint.pid(),
         stage.between
     ));
-    let Measured { mut counts, times, differences } = play(&mut stage, files, &mut tell).await?;
-    let kept = if args.keep {
-        let [service_pid, endpoint_pid] = stage.leave(amqp).await?;
-        Some(Kept { folder: folder.path().to_owned(), service_pid, endpoint_pid })
+    let Measured { mut counts, times, differences } = play(&mut stage, files, tell).await?;
+    let kept = if keep {
+        let [service_pid, endpoint_pid] = stage.leave(route).await?;
+        Some(Kept { folder: folder.to_owned(), service_pid, endpoint_pid })
     } else {
         let codes = stage.stop().await?;
         tell.step(&format!("stopped both; their exit codes are {} and {}", codes[0], codes[1]));

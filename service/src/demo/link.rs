@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const SPOOL: &str = "spool";
 /// The endpoint's way to it.
 const WAY: &str = "link";
+/// Where a broker listens unless its URL says otherwise.
+const AMQP_PORT: u16 = 5672;
 
 /// A link that can be cut and mended.
 #[derive(Debug)]
@@ -24,6 +26,41 @@ pub(super) enum Link {
     Proxy(Proxy),
 }
 
+/// What is to be between service and endpoint.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// A folder of the demonstration's own.
+    Folder,
+    /// A broker, at this URL.
+    Broker {
+        /// The URL, with its secrets.
+        url: url::Url,
+        /// The address, without them.
+        address: String,
+    },
+}
+
+impl Route {
+    /// Over a broker, if one is given, or else over a folder.
+    ///
+    /// # Errors
+    /// When the URL cannot be used.
+    pub(super) fn over(amqp: Option<&str>) -> anyhow::Result<Self> {
+        let Some(broker) = amqp else { return Ok(Self::Folder) };
+        let bad = |reason: String| usage(format!("--amqp: {reason}"));
+        let dialled = transport(broker, &Terms::default()).map_err(|e| bad(e.to_string()))?;
+        let url = url::Url::parse(broker).map_err(|error| bad(error.to_string()))?;
+        if url.scheme() != "amqp" {
+            return Err(bad(format!(
+                "the scheme is '{}', and the link is cut by a proxy, which TLS would not trust: \
+                 give an amqp:// URL",
+                url.scheme()
+            )));
+        }
+        Ok(Self::Broker { url, address: dialled.address() })
+    }
+}
+
 /// A link, and how both sides reach what is between them.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -33,19 +70,19 @@ pub(super) struct Ends {
     pub(super) service: String,
     /// The endpoint's URL.
     pub(super) endpoint: String,
-    /// What is between service and endpoint, for people, without secrets.
+    /// What is between service and endpoint, for people.
     pub(super) between: String,
 }
 
 impl Ends {
-    /// A link over a broker, or else over a folder inside `folder`.
+    /// A link along a route; what it needs is inside `folder`.
     ///
     /// # Errors
-    /// When the URL cannot be used, or the link cannot be made.
-    pub(super) async fn new(folder: &Path, amqp: Option<&str>) -> anyhow::Result<Self> {
-        match amqp {
-            Some(broker) => Self::over_broker(broker).await,
-            None => Self::over_folder(folder),
+    /// When the link cannot be made.
+    pub(super) async fn new(folder: &Path, route: &Route) -> anyhow::Result<Self> {
+        match route {
+            Route::Folder => Self::over_folder(folder),
+            Route::Broker { url, address } => Self::over_broker(url, address).await,
         }
     }
 
@@ -58,35 +95,22 @@ impl Ends {
         };
         let (service, endpoint) = (url(&folder.join(SPOOL))?, url(&way)?);
         make_way(&way)?;
-        let link = Link::Folder { way };
         let between = "a folder, no broker".to_owned();
-        Ok(Self { link, service, endpoint, between })
+        Ok(Self { link: Link::Folder { way }, service, endpoint, between })
     }
 
-    async fn over_broker(broker: &str) -> anyhow::Result<Self> {
-        let bad = |reason: String| usage(format!("--amqp: {reason}"));
-        let dialled = transport(broker, &Terms::default()).map_err(|e| bad(e.to_string()))?;
-        let mut url = url::Url::parse(broker).map_err(|error| bad(error.to_string()))?;
-        if url.scheme() != "amqp" {
-            return Err(bad(format!(
-                "the scheme is '{}', and the link is cut by a proxy that TLS would not trust: give \
-                 an amqp:// URL",
-                url.scheme()
-            )));
-        }
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let proxy = Proxy::start(host, url.port().unwrap_or(5672)).await?;
-        let local = url
-            .set_host(Some("127.0.0.1"))
-            .is_ok()
-            .then(|| url.set_port(Some(proxy.port())))
-            .is_some_and(|set| set.is_ok());
-        anyhow::ensure!(local, "--amqp: the URL cannot be led through a proxy");
+    async fn over_broker(broker: &url::Url, address: &str) -> anyhow::Result<Self> {
+        let host = broker.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let proxy = Proxy::start(host, broker.port().unwrap_or(AMQP_PORT)).await?;
+        let mut near = broker.clone();
+        let led =
+            near.set_host(Some("127.0.0.1")).is_ok() && near.set_port(Some(proxy.port())).is_ok();
+        anyhow::ensure!(led, "--amqp: the URL cannot be led through a proxy");
         Ok(Self {
             link: Link::Proxy(proxy),
-            service: broker.to_owned(),
-            endpoint: url.into(),
-            between: dialled.address(),
+            service: broker.to_string(),
+            endpoint: near.into(),
+            between: address.to_owned(),
         })
     }
 }
@@ -129,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn a_cut_folder_is_gone_for_the_endpoint_and_there_for_the_service() {
         let temp = tempfile::tempdir().unwrap();
-        let mut ends = Ends::new(temp.path(), None).await.unwrap();
+        let mut ends = Ends::new(temp.path(), &Route::Folder).await.unwrap();
         std::fs::create_dir(temp.path().join(SPOOL)).unwrap();
         let there = |url: &str| url::Url::parse(url).unwrap().to_file_path().unwrap().exists();
         assert!(there(&ends.service) && there(&ends.endpoint));
@@ -143,13 +167,14 @@ mod tests {
     async fn only_a_plain_broker_is_led_through_the_proxy_and_no_password_is_shown() {
         let temp = tempfile::tempdir().unwrap();
         let url = "amqp://u:secret@[::1]:99/lab";
-        let ends = Ends::new(temp.path(), Some(url)).await.unwrap();
+        let route = Route::over(Some(url)).unwrap();
+        let ends = Ends::new(temp.path(), &route).await.unwrap();
         assert_eq!(ends.service, url);
         assert!(ends.endpoint.starts_with("amqp://u:secret@127.0.0.1:"), "{}", ends.endpoint);
         assert!(ends.endpoint.ends_with("/lab"), "{}", ends.endpoint);
         assert_eq!(ends.between, "amqp://[::1]:99/lab");
         for (bad, words) in [("amqps://h", "amqp://"), ("http://h", "scheme"), ("h", "--amqp")] {
-            let error = Ends::new(temp.path(), Some(bad)).await.unwrap_err();
+            let error = Route::over(Some(bad)).unwrap_err();
             assert!(error.to_string().contains(words), "{bad}: {error}");
         }
     }

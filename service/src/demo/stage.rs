@@ -2,7 +2,7 @@
 //! their own, and the endpoint's link between them. Everything is in one folder
 //! and ends when it is dropped.
 
-use super::link::{Ends, Link};
+use super::link::{Ends, Link, Route};
 use super::processes::{Daemon, Guard, service_program};
 use super::starts::Witness;
 use crate::cli::ProvisionArgs;
@@ -69,11 +69,11 @@ impl Stage {
     /// When the broker cannot be used, or a daemon does not start.
     pub(super) async fn open(
         folder: &Path,
-        amqp: Option<&str>,
+        route: &Route,
         endpoint_program: PathBuf,
     ) -> anyhow::Result<Self> {
         let mut guard = Guard::over(folder)?;
-        let ends = Ends::new(folder, amqp).await?;
+        let ends = Ends::new(folder, route).await?;
         let state = StateFolder::new(folder.join("service"));
         let settings = Settings::of(&ends.service, state);
         let place = Place { folder: folder.to_owned(), settings, endpoint_program };
@@ -124,11 +124,11 @@ impl Stage {
     ///
     /// # Errors
     /// When the endpoint cannot be moved to that link.
-    pub(super) async fn leave(mut self, amqp: Option<&str>) -> anyhow::Result<[u32; 2]> {
-        if let Some(broker) = amqp {
+    pub(super) async fn leave(mut self, route: &Route) -> anyhow::Result<[u32; 2]> {
+        if let Route::Broker { url, .. } = route {
             self.endpoint.stop().await.context("stopping the endpoint")?;
             std::fs::remove_file(self.place.endpoint_file())?;
-            self.place.provision(broker).await?;
+            self.place.provision(url.as_str()).await?;
             self.start_endpoint_again().await?;
             self.endpoint.says("engaged").await.context("connecting the endpoint")?;
         }
