@@ -19,7 +19,7 @@ const MAX_NAME: usize = 64;
 
 /// What provisioning did.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     id: EndpointId,
     name: String,
     queue: QueueKind,
@@ -38,6 +38,18 @@ struct Report {
 /// When name, id or kind of queue contradict what is recorded or what exists at
 /// the broker, when the broker cannot be used, or the file cannot be written.
 pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
+    let report = endpoint(settings, args).await?;
+    if settings.json {
+        return output::json(&report);
+    }
+    Ok(tell(&report)?)
+}
+
+/// Provisions an endpoint.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<Report> {
     check_name(&args.name)?;
     let broker = settings.broker()?;
     let bad_url = |error: clutch_common::link::InvalidUrl| usage(error.to_string());
@@ -48,11 +60,7 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
     let store = Store::open(&settings.state).await?;
     let provisioned = provision(&store, dialled.as_ref(), endpoint_url, args).await;
     store.close().await;
-    let report = provisioned?;
-    if settings.json {
-        return output::json(&report);
-    }
-    Ok(tell(&report)?)
+    provisioned
 }
 
 async fn provision(

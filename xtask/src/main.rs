@@ -6,7 +6,7 @@
 mod acceptance;
 mod broker;
 mod ci;
-mod demo;
+mod record;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -21,8 +21,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs a real job through a broker, a service and an endpoint of its own
-    Demo(demo::Options),
     /// Runs all tests against a real broker, and counts them
     Test(test::Options),
     /// Runs the long scenarios in full and prints their figures
@@ -31,15 +29,17 @@ enum Chore {
     Ci,
     /// Starts a private broker and keeps it until interrupted
     Broker,
+    /// Plays the demonstration and draws it, for the README
+    Record,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
-        Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Acceptance(options) => acceptance::run(&options),
         Chore::Ci => ci::run(),
         Chore::Broker => broker::run(),
+        Chore::Record => record::run(),
     };
     match done {
         Ok(code) => code,
