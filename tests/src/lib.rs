@@ -7,6 +7,7 @@
 
 pub mod binaries;
 pub mod broker;
+pub mod gate;
 pub mod leash;
 pub mod machine;
 pub mod oracle;

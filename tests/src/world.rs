@@ -13,8 +13,9 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long a command may take that has nothing to wait for.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long anything may take that has nothing to wait for. It bounds how long
+/// a failing test takes, so it is generous: the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// Everything in it is gone when this is dropped.
 #[derive(Debug)]
@@ -210,6 +211,15 @@ impl World {
     ) -> Result<Output> {
         let submit = ["submit", &endpoint.name, "--key", key, "--wait"];
         self.service_within(&[&submit, arguments].concat(), within)
+    }
+
+    /// Waits until all tasks under `key` have an outcome. Whether they
+    /// succeeded is for the caller to see.
+    ///
+    /// # Errors
+    /// When the command does not end [soon](SOON).
+    pub fn wait(&self, key: &str) -> Result<Output> {
+        self.service(&["wait", "--key", key, "--timeout", "110s"])
     }
 
     /// The tasks and what became of them, in the order of submission; `result`

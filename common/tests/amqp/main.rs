@@ -23,8 +23,9 @@ use clutch_common::link::{
 use clutch_common::topology::{Argument, Queue, Topology};
 use std::time::Duration;
 
-/// How long anything may take that is expected to happen.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that is expected to happen: the machine may be
+/// busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
