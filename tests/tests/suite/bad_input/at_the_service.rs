@@ -256,6 +256,12 @@ fn a_missing_task_queue_is_named_at_submit() {
     let seen = run(command, b"", SOON).unwrap();
     let words: &[&str] = &["has no queue", "provision lab", "--key k"];
     judge(&[Row { input: "a task queue that was deleted", seen, code: 69, words }]);
+    let task = world.result("k").unwrap();
+    assert_eq!(task["state"], "returned");
+    let shown = world.service(&["show", task["id"].as_str().unwrap()]).unwrap().ok().unwrap();
+    assert!(shown.text().contains("returned: the broker has no queue"), "{}", shown.text());
+    let waited = world.service(&["wait", "--key", "k"]).unwrap();
+    assert!(waited.stderr.contains("never submitted: submit again"), "{}", waited.stderr);
     world.provision("lab").unwrap();
     let _daemon = world.run(&running.endpoint).unwrap();
     let again = world.service(&["submit", "lab", "--key", "k", "--wait", "--", "true"]).unwrap();
