@@ -122,11 +122,11 @@ type SessionEnd = Option<Result<Result<(), (Fault, String)>, tokio::task::JoinEr
 /// Why the session ended before it was told to.
 fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
     match ended {
-        Some(Ok(Err((Fault::Locked(_), address)))) => Err(Failure::new(
+        Some(Ok(Err((Fault::Locked(holder), address)))) => Err(Failure::new(
             REFUSED,
             format!(
                 "another clutch-service is collecting results on the broker at {address}: stop \
-                 that one, or use it, with its --state"
+                 that one, or use it, with its --state ({holder})"
             ),
         )
         .into()),
