@@ -7,6 +7,8 @@
 
 pub mod amqp;
 mod fault;
+pub mod filesystem;
+pub mod memory;
 
 pub use fault::Fault;
 
@@ -43,11 +45,72 @@ impl Default for Terms {
 /// A broker that can be connected to.
 #[async_trait]
 pub trait Transport: Send + Sync {
+    /// Makes the place that topologies are declared in, where that is for us to
+    /// do: a folder, not a broker. Idempotent.
+    async fn prepare(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Tries whether the broker can be used and keeps what Clutch relies on.
+    /// Leaves nothing behind.
+    async fn check(&self) -> Vec<Check> {
+        vec![match self.connect("clutch/check").await {
+            Ok(connection) => {
+                connection.close().await;
+                Check::passed("the broker takes a connection")
+            }
+            Err(fault) => Check::failed("the broker takes a connection", &fault),
+        }]
+    }
+
     /// Opens a connection. `name` is what an operator sees at the broker.
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault>;
 
     /// The address, without secrets, for messages to people.
     fn address(&self) -> String;
+}
+
+/// One thing that was tried at a broker.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// What should be.
+    pub what: String,
+    /// Whether it is.
+    pub verdict: Verdict,
+    /// What was seen, and what to do about it where something is to be done.
+    pub detail: String,
+}
+
+/// The outcome of a [`Check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is so.
+    Passed,
+    /// It works, but something should be known about it.
+    Warning,
+    /// It is not so, and Clutch cannot work.
+    Failed,
+}
+
+impl Check {
+    /// What is as it should be.
+    #[must_use]
+    pub fn passed(what: &str) -> Self {
+        Self { what: what.to_owned(), verdict: Verdict::Passed, detail: String::new() }
+    }
+
+    /// What works, with something to know.
+    #[must_use]
+    pub fn warning(what: &str, detail: &dyn std::fmt::Display) -> Self {
+        Self { what: what.to_owned(), verdict: Verdict::Warning, detail: detail.to_string() }
+    }
+
+    /// What is not as it should be, and why.
+    #[must_use]
+    pub fn failed(what: &str, why: &dyn std::fmt::Display) -> Self {
+        Self { what: what.to_owned(), verdict: Verdict::Failed, detail: why.to_string() }
+    }
 }
 
 /// One connection. Consuming and publishing use one each: a broker short of
@@ -164,7 +227,8 @@ pub enum Settlement {
 #[async_trait]
 pub trait Outlet: Send {
     /// Sends a message, without waiting for the broker; it is settled later, by
-    /// [`Outlet::settled`]. Whoever publishes bounds what is open.
+    /// [`Outlet::settled`]. Whoever publishes bounds what is open. A body larger
+    /// than [`crate::wire::MAX_BODY`] is a [`Fault::Protocol`], and not sent.
     async fn publish(
         &mut self,
         destination: &Destination,
@@ -184,6 +248,19 @@ pub trait Outlet: Send {
     fn open(&self) -> usize;
 }
 
+/// Refuses a message that one broker carries and the next does not, before it is
+/// sent: the limits of brokers differ, and one over the limit costs the channel.
+fn fits(message: &Message) -> Result<(), Fault> {
+    let size = message.body.len();
+    if size <= crate::wire::MAX_BODY {
+        return Ok(());
+    }
+    Err(Fault::Protocol(format!(
+        "the message has {size} bytes, more than the limit of {}: pass large data by file",
+        crate::wire::MAX_BODY
+    )))
+}
+
 /// A broker URL that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidUrl {
@@ -192,8 +269,11 @@ pub enum InvalidUrl {
         "the broker URL cannot be read: {0}; expected something like amqp://user:password@host:5672/vhost"
     )]
     Unreadable(String),
+    /// An option that is not known, or has no such value.
+    #[error("the broker URL has a wrong option: {0}")]
+    Option(String),
     /// No transport has that scheme.
-    #[error("the broker URL has the scheme '{0}'; expected amqp or amqps")]
+    #[error("the broker URL has the scheme '{0}'; expected amqp, amqps, file or memory")]
     Scheme(String),
 }
 
@@ -206,6 +286,8 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
     let parsed = url::Url::parse(url).map_err(|error| InvalidUrl::Unreadable(error.to_string()))?;
     match parsed.scheme() {
         "amqp" | "amqps" => Ok(std::sync::Arc::new(amqp::Amqp::new(parsed, terms.clone())?)),
+        "file" => Ok(std::sync::Arc::new(filesystem::Filesystem::new(&parsed, terms.clone())?)),
+        "memory" => Ok(std::sync::Arc::new(memory::Memory::new(&parsed)?)),
         other => Err(InvalidUrl::Scheme(other.to_owned())),
     }
 }

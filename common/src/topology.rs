@@ -169,6 +169,45 @@ pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
     Topology { queues: vec![queue], ..Topology::default() }
 }
 
+/// Whether a binding takes a message, as AMQP has it.
+///
+/// A topic exchange compares words, which dots set apart: `*` stands for exactly
+/// one word, an empty one included, and `#` for any number of them. An empty key
+/// has no words. A fanout exchange takes everything.
+#[must_use]
+pub fn matches(kind: ExchangeKind, binding_key: &str, routing_key: &str) -> bool {
+    match kind {
+        ExchangeKind::Topic => words_match(binding_key, routing_key),
+        ExchangeKind::Fanout => true,
+    }
+}
+
+/// One row of the table of which prefix of the pattern takes which prefix of the
+/// key, for each word of the pattern: time grows with the product of both.
+fn words_match(pattern: &str, key: &str) -> bool {
+    let key: Vec<&str> = words(key).collect();
+    let mut taken = vec![false; key.len() + 1];
+    taken[0] = true;
+    for word in words(pattern) {
+        let mut before = taken[0];
+        taken[0] &= word == "#";
+        for (index, of_key) in key.iter().enumerate() {
+            let above = taken[index + 1];
+            taken[index + 1] = match word {
+                "#" => above || taken[index],
+                "*" => before,
+                exact => before && exact == *of_key,
+            };
+            before = above;
+        }
+    }
+    taken[key.len()]
+}
+
+fn words(key: &str) -> impl Iterator<Item = &str> {
+    key.split('.').filter(move |_| !key.is_empty())
+}
+
 fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
     ("x-queue-type", Argument::Text(kind.as_str().to_owned()))
 }
@@ -210,6 +249,66 @@ mod tests {
                     queue.arguments.iter().any(|(name, _)| *name == "x-dead-letter-exchange");
                 assert_eq!(dead_lettered, queue.name != DEAD_LETTER_QUEUE, "{}", queue.name);
             }
+        }
+    }
+
+    #[test]
+    fn a_topic_matches_word_by_word() {
+        for (pattern, key, expected) in [
+            ("*.results", "a.results", true),
+            ("*.results", "a.b.results", false),
+            ("*.results", "results", false),
+            ("*.results", ".results", true),
+            ("*.results", "a.results.", false),
+            ("*.results", "a.resultsx", false),
+            ("a.results", "a.results", true),
+            ("a.results", "b.a.results", false),
+            ("*", "a", true),
+            ("*", "", false),
+            ("*.*", ".", true),
+            ("*.*", "a", false),
+            ("a*", "ab", false),
+            ("", "", true),
+            ("", "a", false),
+            ("a", "", false),
+            ("a", "a.", false),
+            (".", ".", true),
+            ("#", "", true),
+            ("#", "a", true),
+            ("#", "a..b", true),
+            ("#.#", "", true),
+            ("#.#", "a", true),
+            ("#.a", "a", true),
+            ("#.a", "x.y.a", true),
+            ("#.a", "x.y.b", false),
+            ("a.#", "a", true),
+            ("a.#", "a.b.c", true),
+            ("a.#", "b.a", false),
+            ("a.#.b", "a.b", true),
+            ("a.#.b", "a.x.b.y.b", true),
+            ("a.#.b", "a.x", false),
+            ("*.#", "", false),
+            ("*.#", "a", true),
+            ("#.*.#.a", "a", false),
+            ("#.*.#.a", "x.a", true),
+            ("é.*", "é.ü", true),
+        ] {
+            assert_eq!(matches(ExchangeKind::Topic, pattern, key), expected, "{pattern} {key}");
+        }
+    }
+
+    #[test]
+    fn many_wildcards_do_not_take_for_ever() {
+        let pattern = vec!["#.*"; 60].join(".");
+        let key = vec!["a"; 120].join(".");
+        assert!(matches(ExchangeKind::Topic, &pattern, &key));
+        assert!(!matches(ExchangeKind::Topic, &format!("{pattern}.b"), &key));
+    }
+
+    #[test]
+    fn a_fanout_takes_everything() {
+        for key in ["", "a", "a.b"] {
+            assert!(matches(ExchangeKind::Fanout, "", key));
         }
     }
 }

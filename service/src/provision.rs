@@ -107,6 +107,7 @@ async fn declare(
     queue: QueueKind,
     shared: QueueKind,
 ) -> Result<(), Fault> {
+    transport.prepare().await?;
     let connection = transport.connect("clutch/service/provision").await?;
     let declared = async {
         connection.declare(&topology::shared(shared)).await?;

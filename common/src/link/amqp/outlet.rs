@@ -12,7 +12,7 @@ use super::classify;
 use super::connection::{Health, Session, short};
 use super::properties;
 use super::window::{Answer, Return, Window};
-use crate::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
+use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use async_trait::async_trait;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
@@ -185,6 +185,7 @@ impl Outlet for AmqpOutlet {
         message: Message,
     ) -> Result<Ticket, Fault> {
         self.ended().await?;
+        link::fits(&message)?;
         let message_id =
             message.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let properties = properties::outgoing(&message, &message_id)?;

@@ -2,7 +2,6 @@
 
 use super::wire_proxy::Proxy;
 use super::*;
-use clutch_common::topology::{self, Exchange, ExchangeKind, QueueKind};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -90,7 +89,10 @@ async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
     let fault = fault(try_connect(&url, &Terms::default()).await);
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["connecting::tls_holds_with_a_trusted_certificate_and_with_no_other", "--exact"])
+        .args([
+            "amqp::connecting::tls_holds_with_a_trusted_certificate_and_with_no_other",
+            "--exact",
+        ])
         .env("CLUTCH_TEST_TLS_URL", &url)
         .env("SSL_CERT_FILE", certificate)
         .output()
@@ -131,48 +133,6 @@ async fn the_broker_sees_our_name_and_our_heartbeat() {
         assert_eq!(seen["client_properties"]["product"], "clutch");
         connection.close().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn declaring_twice_changes_nothing() {
-    let vhost = broker::shared().vhost();
-    let connection = connect(&vhost.url()).await;
-    let endpoint = clutch_common::id::EndpointId::new();
-    for kind in [QueueKind::Classic, QueueKind::Quorum] {
-        let own = topology::endpoint(endpoint, kind);
-        connection.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
-        if kind == QueueKind::Classic {
-            connection.declare(&own).await.unwrap();
-            connection.declare(&own).await.unwrap();
-        }
-    }
-    let quorum = topology::endpoint(clutch_common::id::EndpointId::new(), QueueKind::Quorum);
-    connection.declare(&quorum).await.unwrap();
-    connection.declare(&quorum).await.unwrap();
-    connection.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mismatch_says_what_differs_and_what_to_do() {
-    let vhost = broker::shared().vhost();
-    let connection = connect(&vhost.url()).await;
-    let classic = queue("mine", &[("x-queue-type", "classic")]);
-    connection.declare(&classic).await.unwrap();
-    let text =
-        fault(connection.declare(&queue("mine", &[("x-queue-type", "quorum")])).await).to_string();
-    for part in ["queue 'mine'", "x-queue-type", "'quorum'", "'classic'", "delete it"] {
-        assert!(text.contains(part), "{text}");
-    }
-    let exchange = |kind| Topology {
-        exchanges: vec![Exchange { name: "hub".to_owned(), kind }],
-        ..Topology::default()
-    };
-    connection.declare(&exchange(ExchangeKind::Topic)).await.unwrap();
-    let fault = fault(connection.declare(&exchange(ExchangeKind::Fanout)).await);
-    assert!(matches!(fault, Fault::Mismatch(_)), "{fault}");
-    assert!(fault.to_string().contains("exchange 'hub'"), "{fault}");
-    // The connection has outlived both.
-    connection.declare(&classic).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

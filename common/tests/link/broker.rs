@@ -91,7 +91,7 @@ impl Broker {
             environment,
             _keeper: Some(keeper),
         };
-        let deadline = Instant::now() + super::PATIENCE;
+        let deadline = Instant::now() + super::toolkit::PATIENCE;
         while broker.try_api("GET", "health/checks/local-alarms", None).is_err() {
             let output = || std::fs::read_to_string(folder.join("output")).unwrap_or_default();
             assert!(Instant::now() < deadline, "the broker did not start: {}", output());

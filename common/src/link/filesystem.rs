@@ -1,0 +1,97 @@
+//! Spool folders on a local or shared disk, for where no broker is.
+//!
+//! Everything is below one root folder that all parties reach by path. A group
+//! of messages is a file: written aside, synced, renamed into its queue, the
+//! folder synced, and only then confirmed. A consumer claims a group by renaming
+//! it, and removes it once all of it is settled. Locks (`flock`) tell the living
+//! from the dead: a lease and a session last exactly as long as the process that
+//! holds them, and what a dead session had claimed goes back to its queue.
+//! `design/0007-filesystem.md` has the layout.
+//!
+//! It relies on three things of the file system: `rename` is atomic, `fsync` is
+//! honoured, `flock` excludes. [`Transport::check`] tries them. Only this file
+//! and those below it touch the folder.
+
+mod check;
+mod consumer;
+mod disk;
+mod group;
+mod inlet;
+mod names;
+mod options;
+mod outlet;
+mod recovery;
+mod root;
+mod session;
+mod sources;
+mod topology;
+mod wake;
+mod writer;
+
+use super::{Check, Connection, Fault, InvalidUrl, Terms, Transport};
+use async_trait::async_trait;
+use options::Options;
+use root::Root;
+use session::Session;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A root folder.
+#[derive(Clone, Debug)]
+pub struct Filesystem {
+    options: Options,
+    terms: Terms,
+}
+
+impl Filesystem {
+    /// The folder that a `file:///path?option=value` URL names.
+    ///
+    /// # Errors
+    /// When the URL names a host or no absolute path, or an option is not known
+    /// or has no such value.
+    pub fn new(url: &url::Url, terms: Terms) -> Result<Self, InvalidUrl> {
+        Ok(Self { options: Options::parse(url)?, terms })
+    }
+}
+
+#[async_trait]
+impl Transport for Filesystem {
+    async fn prepare(&self) -> Result<(), Fault> {
+        let options = self.options.clone();
+        blocking(self.terms.connect_timeout, move || Root::create(&options)).await
+    }
+
+    async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
+        let (options, terms, name) = (self.options.clone(), self.terms.clone(), name.to_owned());
+        let opened = blocking(terms.connect_timeout, move || {
+            Session::open(Root::open(&options)?, terms, &name)
+        });
+        Ok(Box::new(session::FolderConnection(Arc::new(opened.await?))))
+    }
+
+    async fn check(&self) -> Vec<Check> {
+        let options = self.options.clone();
+        let checked = blocking(self.terms.connect_timeout, move || Ok(check::all(&options)));
+        checked.await.unwrap_or_else(|fault| vec![Check::failed("the folder answers", &fault)])
+    }
+
+    fn address(&self) -> String {
+        format!("file://{}", self.options.root.display())
+    }
+}
+
+/// Does what may block on a thread for that, within a limit: a network file
+/// system whose server is gone blocks for as long as it likes.
+async fn blocking<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(panicked)) => Err(Fault::Closed(format!("work on the folder ended: {panicked}"))),
+        Err(_) => Err(Fault::Unreachable(format!(
+            "the folder's file system did not answer within {}",
+            humantime::format_duration(limit)
+        ))),
+    }
+}

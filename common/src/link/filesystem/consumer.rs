@@ -1,0 +1,359 @@
+//! The thread behind an inlet: claims groups while there is room for what is in
+//! them, delivers their messages one by one, and settles them. A group's file
+//! goes when all of it is settled; until then its name says how much is.
+
+use super::names::Entry;
+use super::session::Session;
+use super::sources::{Claim, Sources};
+use super::topology::Cached;
+use super::wake::{Ear, Heard};
+use super::writer::Writer;
+use super::{disk, group, recovery};
+use crate::link::{Delivery, Destination, Fault, InletOptions, Message, Tag};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How many polls lie between two sweeps.
+const SWEEP: u32 = 30;
+
+/// Asks the thread.
+pub(super) enum Command {
+    /// Everything up to this tag is done with.
+    Acknowledge(Tag),
+    /// These are refused.
+    Refuse(BTreeSet<Tag>),
+    /// End, and give back what is not settled.
+    Stop,
+}
+
+/// The thread.
+pub(super) struct Consumer {
+    session: Arc<Session>,
+    queue: String,
+    prefetch: usize,
+    topology: Cached,
+    claims: PathBuf,
+    sources: Sources,
+    ear: Ear,
+    /// Held for as long as the thread runs.
+    _lock: File,
+    /// Takes what is refused.
+    writer: Writer,
+    /// What is claimed, by the order of claiming.
+    groups: BTreeMap<u64, Group>,
+    claimed: u64,
+    tag: u64,
+    /// What is delivered and not settled: its group and its place in it.
+    unsettled: BTreeMap<Tag, (u64, usize)>,
+    refused: BTreeSet<Tag>,
+    looked: Instant,
+    looks: u32,
+}
+
+struct Group {
+    claim: Claim,
+    /// What is still to be delivered.
+    messages: VecDeque<Message>,
+    /// The place of the first of those.
+    next: usize,
+    /// Where nothing is settled yet.
+    open: BTreeSet<usize>,
+    delivered: bool,
+}
+
+impl Consumer {
+    pub(super) fn new(
+        session: &Arc<Session>,
+        options: &InletOptions,
+        topology: Cached,
+        claims: PathBuf,
+        sources: Sources,
+        ear: Ear,
+        lock: File,
+    ) -> Self {
+        Self {
+            session: Arc::clone(session),
+            queue: options.queue.clone(),
+            prefetch: usize::from(options.prefetch.max(1)),
+            topology,
+            claims,
+            sources,
+            ear,
+            _lock: lock,
+            writer: Writer::new(session),
+            groups: BTreeMap::new(),
+            claimed: 0,
+            tag: 0,
+            unsettled: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            looked: Instant::now(),
+            looks: 0,
+        }
+    }
+
+    /// Consumes until told to stop, and gives back what is not settled then.
+    ///
+    /// # Errors
+    /// When the folder or the queue is gone or cannot be used.
+    pub(super) fn run(
+        mut self,
+        commands: &Receiver<Command>,
+        deliver: &UnboundedSender<Delivery>,
+    ) -> Result<(), Fault> {
+        let done = self.consume(commands, deliver).map_err(|error| self.fault(&error));
+        if let Err(error) = self.give_back() {
+            tracing::debug!(%error, queue = self.queue, "claims stay for the next consumer to find");
+        }
+        done?
+    }
+
+    fn consume(
+        &mut self,
+        commands: &Receiver<Command>,
+        deliver: &UnboundedSender<Delivery>,
+    ) -> io::Result<Result<(), Fault>> {
+        loop {
+            loop {
+                match commands.try_recv() {
+                    Ok(Command::Acknowledge(up_to)) => self.acknowledge(up_to)?,
+                    Ok(Command::Refuse(tags)) => self.refused.extend(tags),
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Ok(())),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            let done = self.dead_letter().and_then(|()| self.fill(deliver));
+            match done {
+                Err(error) if disk::is_short_of_room(&error) => {
+                    tracing::warn!(%error, queue = self.queue, "the folder takes nothing for now");
+                }
+                done => done?,
+            }
+            let poll = self.session.root.options.poll;
+            match self.ear.listen(poll.saturating_sub(self.looked.elapsed()))? {
+                Heard::Nothing => {}
+                Heard::Changes(producers) => self.sources.stir(producers),
+                Heard::Everything => self.sources.look()?,
+            }
+            if self.looked.elapsed() >= poll
+                && let Err(fault) = self.look()?
+            {
+                return Ok(Err(fault));
+            }
+        }
+    }
+
+    /// Looks around, whether or not anything was heard.
+    fn look(&mut self) -> io::Result<Result<(), Fault>> {
+        self.looked = Instant::now();
+        self.looks += 1;
+        let root = &self.session.root;
+        if let Err(fault) = root.is_there() {
+            return Ok(Err(fault));
+        }
+        if !root.ready(&self.queue).is_dir() {
+            return Ok(Err(Fault::Missing(format!("the queue '{}' was deleted", self.queue))));
+        }
+        recovery::claims(&self.session, &self.queue)?;
+        if self.looks.is_multiple_of(SWEEP) {
+            recovery::sweep(&self.session, &self.queue)?;
+        }
+        self.sources.look()?;
+        Ok(Ok(()))
+    }
+
+    /// Delivers as much as there is room and messages for.
+    fn fill(&mut self, deliver: &UnboundedSender<Delivery>) -> io::Result<()> {
+        while self.unsettled.len() < self.prefetch {
+            let Some(mut last) = self.groups.last_entry() else {
+                if self.claim()? { continue } else { return Ok(()) }
+            };
+            let (&number, group) = (&self.claimed, last.get_mut());
+            let Some(message) = group.messages.pop_front() else {
+                if self.claim()? { continue } else { return Ok(()) }
+            };
+            self.tag += 1;
+            let tag = Tag(self.tag);
+            self.unsettled.insert(tag, (number, group.next));
+            group.next += 1;
+            group.delivered = true;
+            let redelivered = group.claim.entry.deliveries > 1;
+            // Nobody takes it once the inlet is dropped; a command to stop waits.
+            drop(deliver.send(Delivery { tag, redelivered, message }));
+        }
+        Ok(())
+    }
+
+    /// Claims and reads the next group that has something to deliver.
+    fn claim(&mut self) -> io::Result<bool> {
+        let limit = self.delivery_limit();
+        while let Some(claim) = self.sources.claim()? {
+            let path = claim.path(&self.claims);
+            let messages = match group::decode(&fs::read(&path)?) {
+                Ok(messages) if messages.len() > claim.entry.settled => messages,
+                Ok(_) => {
+                    disk::remove_if_there(&path)?;
+                    continue;
+                }
+                Err(reason) => {
+                    self.quarantine(&claim, &reason)?;
+                    continue;
+                }
+            };
+            let settled = claim.entry.settled;
+            let open = (settled..messages.len()).collect();
+            let group = Group {
+                messages: messages.into_iter().skip(settled).collect(),
+                next: settled,
+                open,
+                delivered: false,
+                claim,
+            };
+            self.claimed += 1;
+            let exceeded = limit.is_some_and(|limit| group.claim.entry.deliveries > limit + 1);
+            self.groups.insert(self.claimed, group);
+            if !exceeded {
+                return Ok(true);
+            }
+            self.refuse_all(self.claimed);
+        }
+        Ok(false)
+    }
+
+    fn delivery_limit(&mut self) -> Option<u64> {
+        let table = self.topology.get(&self.session.root).ok()?;
+        table.delivery_limit(&self.queue)
+    }
+
+    /// Refuses a group that was delivered too often, instead of delivering it.
+    fn refuse_all(&mut self, number: u64) {
+        let Some(group) = self.groups.get_mut(&number) else { return };
+        tracing::warn!(
+            queue = self.queue,
+            deliveries = group.claim.entry.deliveries - 1,
+            messages = group.messages.len(),
+            "messages were delivered too often and go to the dead-letter queue"
+        );
+        group.messages.clear();
+        for &place in &group.open {
+            self.tag += 1;
+            self.unsettled.insert(Tag(self.tag), (number, place));
+            self.refused.insert(Tag(self.tag));
+        }
+    }
+
+    fn quarantine(&self, claim: &Claim, reason: &str) -> io::Result<()> {
+        let name = claim.entry.claim_name(&claim.producer);
+        let to = self.session.root.quarantine().join(&name);
+        fs::rename(claim.path(&self.claims), &to)?;
+        tracing::error!(
+            queue = self.queue,
+            file = %to.display(),
+            reason,
+            "a file in the queue cannot be read: it is set aside and not delivered"
+        );
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, up_to: Tag) -> io::Result<()> {
+        let later = self.unsettled.split_off(&Tag(up_to.0.saturating_add(1)));
+        let settled = std::mem::replace(&mut self.unsettled, later);
+        // What is refused stays open until the dead-letter queue has it.
+        let (refused, settled): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            settled.into_iter().partition(|(tag, _)| self.refused.contains(tag));
+        self.unsettled.extend(refused);
+        self.settle(settled.into_values())
+    }
+
+    /// Moves what is refused to the dead-letter queue.
+    fn dead_letter(&mut self) -> io::Result<()> {
+        while let Some(&tag) = self.refused.first() {
+            if let Some(&(number, place)) = self.unsettled.get(&tag) {
+                if let Some(message) = self.read(number, place)? {
+                    self.bury(message)?;
+                }
+                self.unsettled.remove(&tag);
+                self.settle([(number, place)].into_iter())?;
+            }
+            self.refused.remove(&tag);
+        }
+        Ok(())
+    }
+
+    /// A message of a claimed group, which may be delivered already.
+    fn read(&self, number: u64, place: usize) -> io::Result<Option<Message>> {
+        let Some(group) = self.groups.get(&number) else { return Ok(None) };
+        let bytes = fs::read(group.claim.path(&self.claims))?;
+        Ok(group::decode(&bytes).ok().and_then(|messages| messages.into_iter().nth(place)))
+    }
+
+    /// Puts a refused message where the queue's dead letters go; without such a
+    /// place it goes nowhere, as at any broker.
+    fn bury(&mut self, message: Message) -> io::Result<()> {
+        let root = &self.session.root;
+        let table = self.topology.get(root).map_err(io::Error::other)?;
+        let Some(exchange) = table.dead_letter_exchange(&self.queue) else {
+            tracing::warn!(queue = self.queue, "a refused message has no dead-letter exchange");
+            return Ok(());
+        };
+        let to = Destination { exchange: exchange.to_owned(), routing_key: self.queue.clone() };
+        let queues = table.route(&to).map_err(io::Error::other)?;
+        for queue in queues {
+            self.writer.put(queue, std::iter::once(&message))?;
+            self.writer.sync(queue)?;
+        }
+        Ok(())
+    }
+
+    /// Settles messages: whole groups are removed, others renamed.
+    fn settle(&mut self, settled: impl Iterator<Item = (u64, usize)>) -> io::Result<()> {
+        let mut touched = BTreeSet::new();
+        for (number, place) in settled {
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            group.open.remove(&place);
+            touched.insert(number);
+        }
+        for number in touched {
+            let Some(group) = self.groups.get_mut(&number) else { continue };
+            let path = group.claim.path(&self.claims);
+            match group.open.first() {
+                None => {
+                    fs::remove_file(path)?;
+                    self.groups.remove(&number);
+                }
+                Some(&first) if first > group.claim.entry.settled => {
+                    group.claim.entry.settled = first;
+                    fs::rename(path, group.claim.path(&self.claims))?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what is not settled, and the folder for claims.
+    fn give_back(&mut self) -> io::Result<()> {
+        for group in std::mem::take(&mut self.groups).into_values() {
+            let claim = group.claim.path(&self.claims);
+            let deliveries = group.claim.entry.deliveries - u64::from(!group.delivered);
+            let entry = Entry { deliveries, ..group.claim.entry };
+            let producer = &group.claim.producer;
+            recovery::give_back(&self.session.root, &self.queue, &claim, producer, entry)?;
+        }
+        fs::remove_dir(&self.claims)
+    }
+
+    fn fault(&self, error: &io::Error) -> Fault {
+        let root = &self.session.root;
+        let queue = root.queue(&self.queue);
+        if root.is_there().is_ok() && !queue.is_dir() {
+            return Fault::Missing(format!("the queue '{}' was deleted", self.queue));
+        }
+        root.fault("consuming from", &queue, error)
+    }
+}

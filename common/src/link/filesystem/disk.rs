@@ -1,0 +1,128 @@
+//! The few ways in which the folder is written to, and what their failures
+//! mean. Knows files and folders, and nothing of messages.
+
+use super::options::Access;
+use crate::link::Fault;
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// Makes a folder unless it is there, and syncs the one it is in.
+pub(super) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    if access != Access::Private {
+        // The umask does not reach this.
+        fs::set_permissions(path, fs::Permissions::from_mode(access.folder_mode()))?;
+    }
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a folder and those between it and `above`, which is there.
+pub(super) fn make_folders(above: &Path, path: &Path, access: Access) -> io::Result<()> {
+    let mut folder = above.to_path_buf();
+    for component in path.strip_prefix(above).into_iter().flatten() {
+        folder.push(component);
+        make_folder(&folder, access)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that what was renamed into or out of a folder stays so.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Opens a file for writing, made with the right mode if it is not there.
+pub(super) fn open_for_writing(path: &Path, access: Access) -> io::Result<File> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match opened {
+        Ok(file) => {
+            if access != Access::Private {
+                file.set_permissions(fs::Permissions::from_mode(access.file_mode()))?;
+            }
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file whole and syncs it; over what was there.
+pub(super) fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let mut file = open_for_writing(path, access)?;
+    file.set_len(0)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+/// Puts a file in the place of another one: who reads it sees the old or the
+/// new one whole, also after a power cut.
+pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    let Some(folder) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}", uuid::Uuid::now_v7()));
+    let done = write_synced(&temporary, bytes, access)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_folder(folder));
+    if done.is_err() {
+        remove_if_there(&temporary)?;
+    }
+    done
+}
+
+/// Removes a file, unless somebody did so before.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Changes a folder's times, which inotify tells to who watches the folder above
+/// it: both of them, for a change of one alone counts as no change of the
+/// folder's attributes (`fsnotify_change` in Linux).
+pub(super) fn touch(folder: &File) -> io::Result<()> {
+    let now = SystemTime::now();
+    folder.set_times(FileTimes::new().set_accessed(now).set_modified(now))
+}
+
+/// The names in a folder; none when it is not there. Names that are no text are
+/// nobody's of ours.
+pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for item in listing {
+        names.extend(item?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+/// Whether an error says that there is no room, or none for us: it may pass.
+pub(super) fn is_short_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// What an error means for the link.
+pub(super) fn fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
+    let text = format!("{doing} {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::PermissionDenied => Fault::Forbidden(text),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Fault::Unreachable(text),
+        _ => Fault::Closed(text),
+    }
+}

@@ -1,0 +1,147 @@
+//! A group of messages as the bytes of a file, and back. Pure.
+//!
+//! A first line `clutch-messages/1 <CRC-32 of all that follows, in hex> <bytes
+//! of the header>`, the header (a JSON array of what is known of each message,
+//! with the length of its body), then the bodies, one after another.
+
+use crate::link::Message;
+use serde::{Deserialize, Serialize};
+
+const MAGIC: &str = "clutch-messages/1";
+/// Longer than any first line.
+const LONGEST_LINE: usize = 64;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<String>,
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timestamp_ms: Option<u64>,
+    bytes: usize,
+}
+
+/// The bytes of a file with these messages.
+pub(super) fn encode<'a>(messages: impl Iterator<Item = &'a Message> + Clone) -> Vec<u8> {
+    let headers: Vec<Header> = messages.clone().map(Header::of).collect();
+    // Strings and numbers: there is nothing in it that JSON could not say.
+    let header = serde_json::to_vec(&headers).unwrap_or_default();
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header);
+    for message in messages.clone() {
+        crc.update(&message.body);
+    }
+    let line = format!("{MAGIC} {:08x} {}\n", crc.finalize(), header.len());
+    let bodies: usize = headers.iter().map(|header| header.bytes).sum();
+    let mut bytes = Vec::with_capacity(line.len() + header.len() + bodies);
+    bytes.extend_from_slice(line.as_bytes());
+    bytes.extend_from_slice(&header);
+    for message in messages {
+        bytes.extend_from_slice(&message.body);
+    }
+    bytes
+}
+
+/// The messages in a file.
+///
+/// # Errors
+/// With what is wrong with it, when it is not whole or not one of ours.
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Message>, String> {
+    let end = bytes.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n');
+    let (line, rest) =
+        end.and_then(|end| bytes.split_at_checked(end)).ok_or("it has no first line")?;
+    let rest = rest.get(1..).unwrap_or_default();
+    let line = std::str::from_utf8(line).map_err(|_| "its first line is no text")?;
+    let mut words = line.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err(format!("its first line does not begin with {MAGIC}"));
+    }
+    let crc = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+    let length = words.next().and_then(|word| word.parse().ok());
+    let (Some(crc), Some(length)) = (crc, length) else {
+        return Err("its first line lacks the checksum or the header's length".to_owned());
+    };
+    if crc32fast::hash(rest) != crc {
+        return Err("its checksum does not hold: it is cut short or damaged".to_owned());
+    }
+    let (header, mut bodies) =
+        rest.split_at_checked(length).ok_or("its header is longer than the file")?;
+    let headers: Vec<Header> = serde_json::from_slice(header)
+        .map_err(|error| format!("its header cannot be read: {error}"))?;
+    let mut messages = Vec::with_capacity(headers.len());
+    for header in headers {
+        let (body, after) =
+            bodies.split_at_checked(header.bytes).ok_or("a body is longer than the file")?;
+        messages.push(header.message(body.to_vec()));
+        bodies = after;
+    }
+    if bodies.is_empty() { Ok(messages) } else { Err("it is longer than its header says".into()) }
+}
+
+impl Header {
+    fn of(message: &Message) -> Self {
+        Self {
+            message_id: message.message_id.clone(),
+            correlation_id: message.correlation_id.clone(),
+            kind: message.kind.clone(),
+            timestamp_ms: message.timestamp_ms,
+            bytes: message.body.len(),
+        }
+    }
+
+    fn message(self, body: Vec<u8>) -> Message {
+        Message {
+            message_id: self.message_id,
+            correlation_id: self.correlation_id,
+            kind: self.kind,
+            timestamp_ms: self.timestamp_ms,
+            body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn message()(
+            message_id in any::<Option<String>>(), correlation_id in any::<Option<String>>(),
+            kind in any::<Option<String>>(), timestamp_ms in any::<Option<u64>>(),
+            body in vec(any::<u8>(), 0..100)
+        ) -> Message {
+            Message { message_id, correlation_id, kind, timestamp_ms, body }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(messages in vec(message(), 0..8)) {
+            prop_assert_eq!(decode(&encode(messages.iter())).unwrap(), messages);
+        }
+
+        #[test]
+        fn what_is_cut_or_changed_or_longer_is_refused(
+            messages in vec(message(), 1..4), at in any::<prop::sample::Index>(), flip in 1..=255u8
+        ) {
+            let good = encode(messages.iter());
+            let at = at.index(good.len());
+            prop_assert!(decode(&good[..at]).is_err());
+            let mut bad = good.clone();
+            bad[at] ^= flip;
+            // The first line may say the same thing in other letters.
+            prop_assert!(decode(&bad).is_err() || decode(&bad).unwrap() == messages);
+            prop_assert!(decode(&[good, vec![0]].concat()).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
+            drop(decode(&bytes));
+        }
+    }
+}

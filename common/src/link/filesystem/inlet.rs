@@ -1,0 +1,140 @@
+//! The near end of a consumer: takes what its thread delivers, and tells it
+//! what is settled.
+
+use super::consumer::{Command, Consumer};
+use super::disk;
+use super::session::Session;
+use super::sources::Sources;
+use super::topology::Cached;
+use super::wake::{Bell, Ear};
+use super::{recovery, topology};
+use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
+use async_trait::async_trait;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use tokio::sync::{mpsc, watch};
+
+/// An [`Inlet`] of a queue in a folder.
+pub(super) struct FolderInlet {
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
+    commands: Sender<Command>,
+    bell: Bell,
+    failed: watch::Receiver<Option<Fault>>,
+    ended: watch::Receiver<Option<Fault>>,
+}
+
+impl FolderInlet {
+    /// Takes the lease, locks the queue, takes over from the dead, and starts
+    /// the thread.
+    pub(super) fn open(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+        let root = &session.root;
+        root.is_there()?;
+        let mut topology: Cached = topology::Cached::default();
+        let queue = &options.queue;
+        if !topology.get(root)?.has_queue(queue) {
+            return Err(Fault::Missing(format!("no queue '{queue}' in {}", root.path().display())));
+        }
+        if let Some(lease) = &options.lease {
+            session.lease(lease)?;
+        }
+        let exclusive = options.lease.is_some();
+        let lock = root.queue(queue).join("consumer");
+        let lock = session.take(&lock, &format!("the queue '{queue}'"), exclusive)?;
+        let consumer = session.member();
+        let claims = root.claimed(queue).join(&consumer);
+        let failed =
+            |error: std::io::Error| root.fault("consuming from", &root.queue(queue), &error);
+        disk::make_folder(&claims, root.access()).map_err(failed)?;
+        recovery::claims(session, queue).map_err(failed)?;
+        recovery::sweep(session, queue).map_err(failed)?;
+        let (ear, bell) = Ear::new(&root.ready(queue)).map_err(failed)?;
+        let mut sources = Sources::new(root.ready(queue), claims.clone(), !exclusive);
+        sources.look().map_err(failed)?;
+        let (commands, received) = channel();
+        let (deliver, deliveries) = mpsc::unbounded_channel();
+        let (tell, failed) = watch::channel(None);
+        let consumer = Consumer::new(session, options, topology, claims, sources, ear, lock);
+        let (stop, ring) = (commands.clone(), bell.clone());
+        let stop = move || {
+            // A thread that has ended already needs no telling.
+            drop(stop.send(Command::Stop));
+            ring.ring();
+        };
+        session.work("consume", stop, move || {
+            if let Err(fault) = consumer.run(&received, &deliver) {
+                tell.send_replace(Some(fault));
+            }
+        })?;
+        Ok(Self { deliveries, commands, bell, failed, ended: session.watch() })
+    }
+
+    fn alive(&self) -> Result<(), Fault> {
+        let failed = self.failed.borrow().clone();
+        failed.or_else(|| self.ended.borrow().clone()).map_or(Ok(()), Err)
+    }
+
+    fn tell(&self, command: Command) -> Result<(), Fault> {
+        self.alive()?;
+        let told = self.commands.send(command);
+        self.bell.ring();
+        told.map_err(|_| self.why_ended())
+    }
+
+    fn why_ended(&self) -> Fault {
+        let unknown = || Fault::Closed("the thread that reads has ended".to_owned());
+        self.alive().err().unwrap_or_else(unknown)
+    }
+}
+
+impl Drop for FolderInlet {
+    fn drop(&mut self) {
+        drop(self.commands.send(Command::Stop));
+        self.bell.ring();
+    }
+}
+
+#[async_trait]
+impl Inlet for FolderInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        let mut deliveries = Vec::new();
+        loop {
+            self.alive()?;
+            tokio::select! {
+                biased;
+                _ = self.ended.changed() => {}
+                changed = self.failed.changed() => if changed.is_err() {
+                    return Err(self.why_ended());
+                },
+                count = self.deliveries.recv_many(&mut deliveries, max.max(1)) => {
+                    if count == 0 {
+                        return Err(self.why_ended());
+                    }
+                    return Ok(deliveries);
+                }
+            }
+        }
+    }
+
+    async fn lost(&mut self) -> Fault {
+        loop {
+            if let Err(fault) = self.alive() {
+                return fault;
+            }
+            tokio::select! {
+                _ = self.ended.changed() => {}
+                changed = self.failed.changed() => if changed.is_err() {
+                    return self.why_ended();
+                }
+            }
+        }
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        self.tell(Command::Acknowledge(up_to))
+    }
+
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.tell(Command::Refuse(BTreeSet::from([tag])))
+    }
+}

@@ -1,0 +1,179 @@
+//! The names of files and folders below the root. Pure.
+
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+
+/// The longest name of a queue, exchange or lease, in bytes: AMQP's.
+pub(super) const LONGEST_NAME: usize = 255;
+/// The longest component of a path we make, in bytes; file systems take 255.
+const LONGEST_COMPONENT: usize = 200;
+
+/// A broker's name as a relative path. Letters, digits, `.`, `_` and `-` stand
+/// for themselves, any other byte is `%XX`, and so is a leading dot. What is
+/// too long for one component goes on below a folder that ends in `+`. No two
+/// names share a path, and none is a folder on another's path.
+pub(super) fn encoded(name: &str) -> PathBuf {
+    let mut path = PathBuf::new();
+    let mut component = String::new();
+    for byte in name.bytes() {
+        if component.len() >= LONGEST_COMPONENT {
+            path.push(format!("{component}+"));
+            component.clear();
+        }
+        let plain = byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if plain && !(component.is_empty() && byte == b'.') {
+            component.push(char::from(byte));
+        } else {
+            component.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if component.is_empty() {
+        component.push('%');
+    }
+    path.join(component)
+}
+
+/// A group of messages in a queue: its producer's number for it, and what
+/// became of it so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    /// The producer's number for it, from 1 on without gaps.
+    pub(super) number: u64,
+    /// How often it was claimed by a consumer that may have delivered some.
+    pub(super) deliveries: u64,
+    /// How many of its messages, from the first on, are settled.
+    pub(super) settled: usize,
+}
+
+impl Entry {
+    /// One nobody has claimed yet.
+    pub(super) fn fresh(number: u64) -> Self {
+        Self { number, deliveries: 0, settled: 0 }
+    }
+
+    /// Its file's name in the producer's folder. A fresh one's holds the number
+    /// only, so that it can be guessed.
+    pub(super) fn name(self) -> String {
+        let Self { number, deliveries, settled } = self;
+        if deliveries == 0 && settled == 0 {
+            return format!("{number:016}");
+        }
+        format!("{number:016}.{deliveries}.{settled}")
+    }
+
+    /// Reads a file's name in the producer's folder.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.split('.');
+        let number = digits(parts.next()?)?;
+        let entry = match (parts.next(), parts.next()) {
+            (None, _) => Self::fresh(number),
+            (Some(deliveries), Some(settled)) => Self {
+                number,
+                deliveries: digits(deliveries)?,
+                settled: usize::try_from(digits(settled)?).ok()?,
+            },
+            (Some(_), None) => return None,
+        };
+        (parts.next().is_none() && entry.name() == name).then_some(entry)
+    }
+
+    /// Its file's name among a consumer's claims.
+    pub(super) fn claim_name(self, producer: &str) -> String {
+        format!("{producer}~{}", self.name())
+    }
+
+    /// Reads a file's name among a consumer's claims.
+    pub(super) fn parse_claim(name: &str) -> Option<(&str, Self)> {
+        let (producer, entry) = name.split_once('~')?;
+        Some((producer, Self::parse(entry)?))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |entry: &Self| (entry.number, entry.deliveries, entry.settled);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The session that a producer's or consumer's folder belongs to.
+pub(super) fn session_of(member: &str) -> &str {
+    member.split_once('.').map_or(member, |(session, _)| session)
+}
+
+/// Whether a file is being written, or was when its writer died.
+pub(super) fn is_temporary(name: &Path) -> bool {
+    name.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_names_stand_for_themselves() {
+        for (name, path) in [
+            ("0189-a.tasks", "0189-a.tasks"),
+            (".hidden", "%2Ehidden"),
+            ("..", "%2E."),
+            ("a/b c%", "a%2Fb%20c%25"),
+            ("ü", "%C3%BC"),
+            ("", "%"),
+        ] {
+            assert_eq!(encoded(name), Path::new(path));
+        }
+    }
+
+    #[test]
+    fn an_entrys_name_says_what_became_of_it() {
+        for (entry, name) in [
+            (Entry::fresh(7), "0000000000000007"),
+            (Entry { number: 7, deliveries: 2, settled: 31 }, "0000000000000007.2.31"),
+        ] {
+            assert_eq!(entry.name(), name);
+            assert_eq!(Entry::parse(name), Some(entry));
+            assert_eq!(Entry::parse_claim(&entry.claim_name("s.1")), Some(("s.1", entry)));
+        }
+    }
+
+    #[test]
+    fn foreign_names_are_no_entries() {
+        for name in [
+            "",
+            "7",
+            ".tmp",
+            "0000000000000007.1",
+            "0000000000000007.1.2.3",
+            "000000000000000x",
+            "+000000000000007",
+            "0000000000000007.01.0",
+            "notes.txt",
+        ] {
+            assert_eq!(Entry::parse(name), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_names_share_or_cross_a_path(a in ".{0,255}", b in ".{0,255}") {
+            let (left, right) = (encoded(&a), encoded(&b));
+            prop_assert_eq!(a == b, left == right);
+            prop_assert!(a == b || !(left.starts_with(&right) || right.starts_with(&left)));
+            for part in left.components() {
+                let part = part.as_os_str();
+                prop_assert!(part.len() <= 255 && !part.as_encoded_bytes().starts_with(b"."));
+            }
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! Publishes to queues: a thread takes all that waits, writes it as groups,
+//! and settles it once it is durable. While one group is being synced the next
+//! one gathers.
+
+use super::disk;
+use super::names::Entry;
+use super::session::Session;
+use super::topology::{Cached, Table};
+use super::writer::Writer;
+use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// Most messages taken at once, and most bytes of them, one message more or
+/// less.
+const BURST: usize = 1000;
+const BURST_BYTES: usize = 4 * 1024 * 1024;
+/// How soon a full disk is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
+
+/// Asks the thread.
+enum Command {
+    Publish(Job),
+    Stop,
+}
+
+struct Job {
+    ticket: Ticket,
+    destination: Destination,
+    message: Message,
+}
+
+/// How the thread is doing.
+#[derive(Clone, Debug)]
+enum Condition {
+    Up(Instant),
+    Blocked { since: Instant, reason: String },
+    Down(Fault),
+}
+
+/// An [`Outlet`] into a folder.
+pub(super) struct FolderOutlet {
+    session: Arc<Session>,
+    ended: watch::Receiver<Option<Fault>>,
+    commands: Sender<Command>,
+    settled: mpsc::UnboundedReceiver<(Ticket, Settlement)>,
+    condition: watch::Receiver<Condition>,
+    last: u64,
+    /// What is open, in the order it is settled, and since when the first is
+    /// the first.
+    open: VecDeque<Ticket>,
+    waiting_since: Instant,
+}
+
+impl FolderOutlet {
+    /// Starts the thread.
+    pub(super) fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+        session.root.is_there()?;
+        let (commands, received) = channel();
+        let (settle, settled) = mpsc::unbounded_channel();
+        let (tell, condition) = watch::channel(Condition::Up(Instant::now()));
+        let publisher = Publisher {
+            session: Arc::clone(session),
+            writer: Writer::new(session),
+            topology: Cached::default(),
+            commands: received,
+            waiting: VecDeque::new(),
+            settle,
+            tell,
+        };
+        let stop = commands.clone();
+        // A thread that has ended already needs no telling.
+        session.work("publish", move || drop(stop.send(Command::Stop)), move || publisher.run())?;
+        Ok(Self {
+            session: Arc::clone(session),
+            ended: session.watch(),
+            commands,
+            settled,
+            condition,
+            last: 0,
+            open: VecDeque::new(),
+            waiting_since: Instant::now(),
+        })
+    }
+
+    fn alive(&self) -> Result<(), Fault> {
+        if let Condition::Down(fault) = &*self.condition.borrow() {
+            return Err(fault.clone());
+        }
+        self.ended.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes what is settled.
+    fn sweep(&mut self) -> Vec<(Ticket, Settlement)> {
+        let mut settled = Vec::new();
+        while let Ok(one) = self.settled.try_recv() {
+            settled.push(one);
+        }
+        for _ in &settled {
+            self.open.pop_front();
+        }
+        if !settled.is_empty() {
+            self.waiting_since = Instant::now();
+        }
+        settled
+    }
+
+    /// When waiting becomes a fault, and which.
+    fn deadline(&self) -> Option<(Instant, Fault)> {
+        let terms = &self.session.terms;
+        match &*self.condition.borrow() {
+            Condition::Down(_) => None,
+            Condition::Blocked { since, reason } => Some((
+                *since + terms.blocked_timeout,
+                Fault::Blocked { reason: reason.clone(), after: terms.blocked_timeout },
+            )),
+            Condition::Up(since) => {
+                self.open.front()?;
+                let patience = terms.confirm_timeout;
+                let from = (*since).max(self.waiting_since);
+                Some((from + patience, Fault::ConfirmTimeout(patience)))
+            }
+        }
+    }
+}
+
+impl Drop for FolderOutlet {
+    fn drop(&mut self) {
+        drop(self.commands.send(Command::Stop));
+    }
+}
+
+#[async_trait]
+impl Outlet for FolderOutlet {
+    async fn publish(
+        &mut self,
+        destination: &Destination,
+        mut message: Message,
+    ) -> Result<Ticket, Fault> {
+        self.alive()?;
+        link::fits(&message)?;
+        message.message_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        let job = Job { ticket, destination: destination.clone(), message };
+        if self.commands.send(Command::Publish(job)).is_err() {
+            self.alive()?;
+            return Err(Fault::Closed("the thread that writes has ended".to_owned()));
+        }
+        if self.open.is_empty() {
+            self.waiting_since = Instant::now();
+        }
+        self.open.push_back(ticket);
+        Ok(ticket)
+    }
+
+    async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
+        loop {
+            let settled = self.sweep();
+            if !settled.is_empty() {
+                return Ok(settled);
+            }
+            self.alive()?;
+            let deadline = self.deadline();
+            let until = deadline.as_ref().map(|(deadline, _)| *deadline);
+            tokio::select! {
+                first = self.settled.recv() => if let Some(first) = first {
+                    self.open.pop_front();
+                    let mut settled = vec![first];
+                    settled.extend(self.sweep());
+                    self.waiting_since = Instant::now();
+                    return Ok(settled);
+                } else {
+                    self.alive()?;
+                    return Err(Fault::Closed("the thread that writes has ended".to_owned()));
+                },
+                _ = self.condition.changed() => {}
+                _ = self.ended.changed() => {}
+                () = async { sleep_until(until.unwrap_or_else(Instant::now)).await },
+                    if until.is_some() => {
+                    if let Some((_, fault)) = deadline {
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+/// The thread.
+struct Publisher {
+    session: Arc<Session>,
+    writer: Writer,
+    topology: Cached,
+    commands: Receiver<Command>,
+    /// Came while the disk was full.
+    waiting: VecDeque<Job>,
+    settle: mpsc::UnboundedSender<(Ticket, Settlement)>,
+    tell: watch::Sender<Condition>,
+}
+
+/// Why the thread ends.
+enum End {
+    Stopped,
+    Failed(Fault),
+}
+
+impl Publisher {
+    fn run(mut self) {
+        loop {
+            let done = self.burst().and_then(|burst| self.commit(&burst));
+            match done {
+                Ok(()) => {}
+                Err(End::Stopped) => return,
+                Err(End::Failed(fault)) => {
+                    self.tell.send_replace(Condition::Down(fault));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for messages and takes all that are there; none when it is time to
+    /// look whether the folder is.
+    fn burst(&mut self) -> Result<Vec<Job>, End> {
+        if self.waiting.is_empty() {
+            match self.commands.recv_timeout(self.session.root.options.poll) {
+                Ok(Command::Publish(job)) => self.waiting.push_back(job),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(End::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.session.root.is_there().map_err(End::Failed)?;
+                }
+            }
+        }
+        let mut bytes: usize = self.waiting.iter().map(|job| job.message.body.len()).sum();
+        while self.waiting.len() < BURST
+            && bytes < BURST_BYTES
+            && let Ok(command) = self.commands.try_recv()
+        {
+            let Command::Publish(job) = command else { return Err(End::Stopped) };
+            bytes += job.message.body.len();
+            self.waiting.push_back(job);
+        }
+        let count = self.waiting.len().min(BURST);
+        Ok(self.waiting.drain(..count).collect())
+    }
+
+    /// Writes, syncs and settles a burst.
+    fn commit(&mut self, burst: &[Job]) -> Result<(), End> {
+        if burst.is_empty() {
+            return Ok(());
+        }
+        let table = self.topology.get(&self.session.root).map_err(End::Failed)?;
+        let mut plan = Plan::new(&table, burst);
+        for (queue, messages) in &plan.queues {
+            let placed = match table.max_length(queue) {
+                None => self.put(queue, messages)?,
+                Some(most) => self.put_at_most(queue, messages, most)?,
+            };
+            for (place, _) in messages.iter().skip(placed) {
+                if let Some((_, settlement)) = plan.settled.get_mut(*place) {
+                    *settlement = Settlement::Refused;
+                }
+            }
+        }
+        for settled in plan.settled {
+            // Nobody waits for it once the outlet is dropped.
+            drop(self.settle.send(settled));
+        }
+        plan.fault.map_or(Ok(()), |fault| Err(End::Failed(fault)))
+    }
+
+    /// Puts messages into a queue, as few files; says how many: all.
+    fn put(&mut self, queue: &str, messages: &[(usize, &Message)]) -> Result<usize, End> {
+        let mut rest = messages;
+        while !rest.is_empty() {
+            let each = rest.iter().map(|(_, message)| *message);
+            let (group, after) = rest.split_at(self.writer.fits(each));
+            let each = group.iter().map(|(_, message)| *message);
+            self.when_there_is_room(queue, |writer| writer.put(queue, each.clone()))?;
+            rest = after;
+        }
+        self.when_there_is_room(queue, |writer| writer.sync(queue))?;
+        Ok(messages.len())
+    }
+
+    /// Puts as many messages into a bounded queue as it takes; says how many.
+    /// Those that publish to it take turns, and a message is a file, so that
+    /// counting files counts messages.
+    fn put_at_most(
+        &mut self,
+        queue: &str,
+        messages: &[(usize, &Message)],
+        most: u64,
+    ) -> Result<usize, End> {
+        let root = self.session.root.clone();
+        let failed = |error: io::Error| {
+            End::Failed(root.fault("counting what is in", &root.queue(queue), &error))
+        };
+        let turn = root.queue(queue).join("producer");
+        let turn = disk::open_for_writing(&turn, root.access()).map_err(failed)?;
+        turn.lock().map_err(failed)?;
+        let mut waiting = 0;
+        for producer in disk::names(&root.ready(queue)).map_err(failed)? {
+            let names = disk::names(&root.ready(queue).join(producer)).map_err(failed)?;
+            waiting += names.iter().filter(|name| Entry::parse(name).is_some()).count();
+        }
+        let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(waiting);
+        let taken = messages.len().min(room);
+        for (_, message) in messages.iter().take(taken) {
+            let one = std::iter::once(*message);
+            self.when_there_is_room(queue, |writer| writer.put(queue, one.clone()))?;
+        }
+        self.when_there_is_room(queue, |writer| writer.sync(queue))?;
+        Ok(taken)
+    }
+
+    /// Does what needs room on the disk, for as long as there is none.
+    fn when_there_is_room(
+        &mut self,
+        queue: &str,
+        mut work: impl FnMut(&mut Writer) -> io::Result<()>,
+    ) -> Result<(), End> {
+        let mut blocked = false;
+        loop {
+            match work(&mut self.writer) {
+                Ok(()) => {
+                    if blocked {
+                        self.tell.send_replace(Condition::Up(Instant::now()));
+                    }
+                    return Ok(());
+                }
+                Err(error) if disk::is_short_of_room(&error) => {
+                    if !blocked {
+                        blocked = true;
+                        let (since, reason) = (Instant::now(), error.to_string());
+                        tracing::warn!(%error, queue, "the folder takes no more for now");
+                        self.tell.send_replace(Condition::Blocked { since, reason });
+                    }
+                    self.pause()?;
+                }
+                Err(error) => {
+                    let path = self.session.root.ready(queue);
+                    let fault = self.session.root.fault("writing to", &path, &error);
+                    return Err(End::Failed(fault));
+                }
+            }
+        }
+    }
+
+    /// Waits a moment, unless it is time to stop.
+    fn pause(&mut self) -> Result<(), End> {
+        let until = std::time::Instant::now() + FULL_PAUSE;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            match self.commands.recv_timeout(left) {
+                Ok(Command::Publish(job)) => self.waiting.push_back(job),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(End::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What goes where.
+struct Plan<'a> {
+    /// The messages for each queue, in order, with their places in `settled`.
+    queues: BTreeMap<String, Vec<(usize, &'a Message)>>,
+    /// What is settled once those are durable, in order.
+    settled: Vec<(Ticket, Settlement)>,
+    /// What ends the outlet then: what comes after it is not in the plan.
+    fault: Option<Fault>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(table: &Table, burst: &'a [Job]) -> Self {
+        let mut plan = Self { queues: BTreeMap::new(), settled: Vec::new(), fault: None };
+        for Job { ticket, destination, message } in burst {
+            let queues = match table.route(destination) {
+                Ok(queues) => queues,
+                Err(fault) => {
+                    plan.fault = Some(fault);
+                    break;
+                }
+            };
+            let settlement = if queues.is_empty() {
+                Settlement::Returned(format!(
+                    "312 NO_ROUTE (exchange '{}', routing key '{}')",
+                    destination.exchange, destination.routing_key
+                ))
+            } else {
+                for queue in queues {
+                    let place = plan.settled.len();
+                    plan.queues.entry(queue.to_owned()).or_default().push((place, message));
+                }
+                Settlement::Confirmed
+            };
+            plan.settled.push((*ticket, settlement));
+        }
+        plan
+    }
+}

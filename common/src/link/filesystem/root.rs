@@ -1,0 +1,251 @@
+//! The root folder: where things are in it, and whether it is still the one
+//! that was opened.
+
+use super::disk;
+use super::names::encoded;
+use super::options::{Access, Options};
+use crate::link::Fault;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// The version of the layout; another one is refused.
+const FORMAT: u32 = 1;
+/// The file that makes a folder ours. Written last, so a root that has it is
+/// whole.
+const MARKER: &str = "clutch-spool.json";
+const FOLDERS: [&str; 4] = ["queues", "sessions", "leases", "quarantine"];
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+}
+
+/// An open root.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    /// How it is used.
+    pub(super) options: Options,
+    /// Device and inode of the marker.
+    identity: (u64, u64),
+}
+
+impl Root {
+    /// Makes a folder a root, unless it is one: one that is not there (but
+    /// whose parent is), or an empty one.
+    ///
+    /// # Errors
+    /// When the folder holds something else, is of another format, or cannot be
+    /// written to.
+    pub(super) fn create(options: &Options) -> Result<(), Fault> {
+        let root = &options.root;
+        let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
+        disk::make_folder(root, options.access).map_err(failed)?;
+        let names = disk::names(root).map_err(failed)?;
+        if names.iter().any(|name| name == MARKER) {
+            return Self::open(options).map(|_| ());
+        }
+        let known = |name: &String| FOLDERS.contains(&name.as_str()) || name.starts_with('.');
+        if !names.iter().all(known) {
+            return Err(foreign(root));
+        }
+        for folder in FOLDERS {
+            disk::make_folder(&root.join(folder), options.access).map_err(failed)?;
+        }
+        let marker = format!("{{\"format\": {FORMAT}}}\n");
+        disk::replace(&root.join(MARKER), marker.as_bytes(), options.access).map_err(failed)
+    }
+
+    /// Opens a root.
+    ///
+    /// # Errors
+    /// [`Fault::Unreachable`] when there is none (yet, or for now), and
+    /// [`Fault::Mismatch`] when the folder is something else.
+    pub(super) fn open(options: &Options) -> Result<Self, Fault> {
+        let root = &options.root;
+        let marker = root.join(MARKER);
+        let text = match std::fs::read_to_string(&marker) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent(root)),
+            Err(error) => return Err(disk::fault("reading", &marker, &error)),
+        };
+        let format = serde_json::from_str::<Marker>(&text).ok().map(|marker| marker.format);
+        if format != Some(FORMAT) {
+            return Err(Fault::Mismatch(format!(
+                "{} says {:?}, and this program reads format {FORMAT}: use the version of Clutch \
+                 that made the folder, or another folder",
+                marker.display(),
+                text.trim()
+            )));
+        }
+        let identity =
+            identity(&marker).map_err(|error| disk::fault("reading", &marker, &error))?;
+        Ok(Self { options: options.clone(), identity })
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.options.root
+    }
+
+    /// Who may use what is made in it.
+    pub(super) fn access(&self) -> Access {
+        self.options.access
+    }
+
+    /// Looks whether the root is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`Fault::Closed`] when it is gone, or another one is in its place.
+    pub(super) fn is_there(&self) -> Result<(), Fault> {
+        match identity(&self.path().join(MARKER)) {
+            Ok(found) if found == self.identity => Ok(()),
+            Ok(_) => Err(Fault::Closed(format!(
+                "another folder is in the place of {}",
+                self.path().display()
+            ))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Fault::Closed(format!("the folder {} is gone", self.path().display())))
+            }
+            Err(error) => Err(disk::fault("reading", self.path(), &error)),
+        }
+    }
+
+    /// What an error below the root means for the link.
+    pub(super) fn fault(&self, doing: &str, path: &Path, error: &std::io::Error) -> Fault {
+        self.is_there().err().unwrap_or_else(|| disk::fault(doing, path, error))
+    }
+
+    /// The file with exchanges, queues and bindings.
+    pub(super) fn topology(&self) -> PathBuf {
+        self.path().join("topology.json")
+    }
+
+    /// A queue's folder.
+    pub(super) fn queue(&self, name: &str) -> PathBuf {
+        self.path().join("queues").join(encoded(name))
+    }
+
+    /// Where a queue's groups wait: a folder for each producer.
+    pub(super) fn ready(&self, queue: &str) -> PathBuf {
+        self.queue(queue).join("ready")
+    }
+
+    /// Where a queue's claimed groups are: a folder for each consumer.
+    pub(super) fn claimed(&self, queue: &str) -> PathBuf {
+        self.queue(queue).join("claimed")
+    }
+
+    /// A session's lock.
+    pub(super) fn session(&self, id: &str) -> PathBuf {
+        self.path().join("sessions").join(id)
+    }
+
+    /// A lease's lock.
+    pub(super) fn lease(&self, name: &str) -> PathBuf {
+        self.path().join("leases").join(encoded(name))
+    }
+
+    /// Where files go that cannot be read.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.path().join("quarantine")
+    }
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn absent(root: &Path) -> Fault {
+    match disk::names(root) {
+        Ok(names) if !names.iter().all(|name| name.starts_with('.')) => foreign(root),
+        Ok(_) if root.is_dir() => Fault::Unreachable(format!(
+            "the folder {} is empty: it is not mounted, or nothing was provisioned in it yet",
+            root.display()
+        )),
+        Ok(_) => Fault::Unreachable(format!(
+            "there is no folder {}: it is not mounted, or nothing was provisioned in it yet",
+            root.display()
+        )),
+        Err(error) => disk::fault("looking into", root, &error),
+    }
+}
+
+fn foreign(root: &Path) -> Fault {
+    Fault::Mismatch(format!(
+        "{} holds other things than Clutch's: give a folder of its own",
+        root.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn options(root: PathBuf) -> Options {
+        let url = url::Url::from_file_path(root).unwrap();
+        Options::parse(&url).unwrap()
+    }
+
+    #[test]
+    fn a_root_is_made_once_and_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        assert!(matches!(Root::open(&options), Err(Fault::Unreachable(_))));
+        Root::create(&options).unwrap();
+        let marker = options.root.join(MARKER);
+        let made = identity(&marker).unwrap();
+        Root::create(&options).unwrap();
+        assert_eq!(identity(&marker).unwrap(), made);
+        for folder in FOLDERS.map(|name| options.root.join(name)).iter().chain([&options.root]) {
+            assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert_eq!(marker.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_group_may_share_what_was_made_for_it_whatever_the_umask() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = Options { access: Access::Group, ..options(temp.path().join("spool")) };
+        Root::create(&options).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(&options.root), 0o2770);
+        assert_eq!(mode(&options.root.join(MARKER)), 0o660);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("theirs"));
+        std::fs::create_dir(&options.root).unwrap();
+        let empty = Root::open(&options).unwrap_err();
+        assert!(matches!(&empty, Fault::Unreachable(text) if text.contains("is empty")), "{empty}");
+        std::fs::write(options.root.join("thesis.tex"), b"").unwrap();
+        for refused in [Root::create(&options), Root::open(&options).map(|_| ())] {
+            assert!(matches!(refused, Err(Fault::Mismatch(_))), "{refused:?}");
+        }
+        std::fs::write(options.root.join(MARKER), b"{\"format\": 9}").unwrap();
+        let other = Root::create(&options).unwrap_err().to_string();
+        assert!(other.contains("format 1") && other.contains('9'), "{other}");
+    }
+
+    #[test]
+    fn a_root_that_was_moved_or_replaced_is_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        Root::create(&options).unwrap();
+        let root = Root::open(&options).unwrap();
+        root.is_there().unwrap();
+        let aside = temp.path().join("aside");
+        std::fs::rename(&options.root, &aside).unwrap();
+        assert!(matches!(root.is_there(), Err(Fault::Closed(_))));
+        Root::create(&options).unwrap();
+        assert!(matches!(root.is_there(), Err(Fault::Closed(_))));
+        std::fs::remove_dir_all(&options.root).unwrap();
+        std::fs::rename(&aside, &options.root).unwrap();
+        root.is_there().unwrap();
+    }
+}

@@ -1,0 +1,270 @@
+//! A connection to a folder: a session file that is locked for as long as the
+//! session lives, the leases it holds, and the threads that work for it.
+
+use super::disk;
+use super::inlet::FolderInlet;
+use super::outlet::FolderOutlet;
+use super::root::Root;
+use super::{blocking, topology};
+use crate::clock::now_ms;
+use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Terms};
+use crate::topology::Topology;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// How long the threads may take to end when a connection is closed.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What inlets, outlets and their connection share. It ends when it is closed,
+/// or when the last of them is dropped.
+pub(super) struct Session {
+    /// The folder.
+    pub(super) root: Root,
+    /// The terms it was opened with.
+    pub(super) terms: Terms,
+    /// Unique among all sessions.
+    pub(super) id: String,
+    holder: Holder,
+    /// Locked for as long as the session lives.
+    _lock: File,
+    leases: Mutex<BTreeMap<String, File>>,
+    members: AtomicU64,
+    workers: Mutex<Vec<Worker>>,
+    end: watch::Sender<Option<Fault>>,
+}
+
+/// A thread and how to ask it to end.
+struct Worker {
+    stop: Box<dyn Fn() + Send>,
+    thread: JoinHandle<()>,
+}
+
+/// Who holds a lock, for people.
+#[derive(Clone, Serialize, Deserialize)]
+struct Holder {
+    name: String,
+    host: String,
+    pid: u32,
+    since_ms: u64,
+}
+
+/// A [`Connection`] to a folder.
+pub(super) struct FolderConnection(pub(super) Arc<Session>);
+
+impl Session {
+    /// Opens a session. `name` is what an operator sees in the folder.
+    pub(super) fn open(root: Root, terms: Terms, name: &str) -> Result<Self, Fault> {
+        let id = uuid::Uuid::now_v7().to_string();
+        let path = root.session(&id);
+        // Whoever finds a session's file that is not locked takes the session
+        // for dead: it gets its name once it is locked.
+        let hidden = root.session(&format!(".{id}"));
+        let holder = Holder {
+            name: name.to_owned(),
+            host: host(),
+            pid: std::process::id(),
+            since_ms: now_ms(),
+        };
+        let opened = disk::open_for_writing(&hidden, root.access()).and_then(|lock| {
+            lock.try_lock()?;
+            holder.write(&lock)?;
+            std::fs::rename(&hidden, &path)?;
+            Ok(lock)
+        });
+        let lock = opened.map_err(|error| root.fault("opening a session in", &path, &error))?;
+        let (end, _) = watch::channel(None);
+        Ok(Self {
+            root,
+            terms,
+            id,
+            holder,
+            _lock: lock,
+            leases: Mutex::default(),
+            members: AtomicU64::new(0),
+            workers: Mutex::default(),
+            end,
+        })
+    }
+
+    /// A name for a producer or consumer of this session.
+    pub(super) fn member(&self) -> String {
+        format!("{}.{}", self.id, self.members.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Watches for the session's end.
+    pub(super) fn watch(&self) -> watch::Receiver<Option<Fault>> {
+        self.end.subscribe()
+    }
+
+    /// Takes a lease, which lasts as long as the session.
+    ///
+    /// # Errors
+    /// [`Fault::Locked`] when another session has it.
+    pub(super) fn lease(&self, name: &str) -> Result<(), Fault> {
+        let mut leases = lock(&self.leases);
+        if leases.contains_key(name) {
+            return Ok(());
+        }
+        let path = self.root.lease(name);
+        let folder = self.root.path().join("leases");
+        let above = path.parent().unwrap_or(&folder);
+        disk::make_folders(&folder, above, self.root.access())
+            .map_err(|error| self.root.fault("making", above, &error))?;
+        let held = self.take(&path, &format!("the lease '{name}'"), true)?;
+        leases.insert(name.to_owned(), held);
+        Ok(())
+    }
+
+    /// Locks a file, against everybody or against those who do.
+    ///
+    /// # Errors
+    /// [`Fault::Locked`], with who has it.
+    pub(super) fn take(&self, path: &Path, what: &str, exclusive: bool) -> Result<File, Fault> {
+        let failed = |error: io::Error| self.root.fault("locking", path, &error);
+        let file = disk::open_for_writing(path, self.root.access()).map_err(failed)?;
+        let locked = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        match locked {
+            Ok(()) => {
+                self.holder.write(&file).map_err(failed)?;
+                Ok(file)
+            }
+            Err(TryLockError::WouldBlock) => {
+                Err(Fault::Locked(format!("{what} is held by {}", Holder::read(path))))
+            }
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// Starts a thread that works for this session until `stop` is called.
+    pub(super) fn work(
+        &self,
+        what: &str,
+        stop: impl Fn() + Send + 'static,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Fault> {
+        let thread = std::thread::Builder::new().name(format!("clutch-{what}")).spawn(work);
+        let thread = thread
+            .map_err(|error| Fault::Closed(format!("starting a thread for the folder: {error}")))?;
+        let mut workers = lock(&self.workers);
+        workers.retain(|worker| !worker.thread.is_finished());
+        workers.push(Worker { stop: Box::new(stop), thread });
+        Ok(())
+    }
+
+    /// Whether a session other than this is dead, with the lock that proves it;
+    /// a session without a file is dead too.
+    pub(super) fn is_dead(&self, id: &str) -> io::Result<Option<Corpse>> {
+        if id == self.id {
+            return Ok(None);
+        }
+        let file = match OpenOptions::new().write(true).open(self.root.session(id)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Corpse(None))),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Corpse(Some(file)))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn bury(&self) {
+        lock(&self.leases).clear();
+        if let Err(error) = disk::remove_if_there(&self.root.session(&self.id)) {
+            tracing::debug!(%error, session = self.id, "the session's file stays behind");
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.bury();
+    }
+}
+
+/// A dead session, locked so that nobody else buries it.
+pub(super) struct Corpse(#[expect(dead_code, reason = "holds the lock")] Option<File>);
+
+impl Holder {
+    fn write(&self, mut file: &File) -> io::Result<()> {
+        file.set_len(0)?;
+        file.write_all(&serde_json::to_vec(self)?)
+    }
+
+    fn read(path: &Path) -> String {
+        let held: Option<Self> =
+            std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        held.map_or_else(
+            || "another session".to_owned(),
+            |held| {
+                let since = UNIX_EPOCH + Duration::from_millis(held.since_ms);
+                format!(
+                    "{} (process {} on {}, since {})",
+                    held.name,
+                    held.pid,
+                    held.host,
+                    humantime::format_rfc3339_seconds(since)
+                )
+            },
+        )
+    }
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "an unknown host".to_owned(), |name| name.trim().to_owned())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Connection for FolderConnection {
+    async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
+        let (session, topology) = (Arc::clone(&self.0), topology.clone());
+        let declare = move || topology::declare(&session.root, &topology);
+        blocking(self.0.terms.confirm_timeout, declare).await
+    }
+
+    async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+        let (session, options) = (Arc::clone(&self.0), options.clone());
+        let open = move || FolderInlet::open(&session, &options);
+        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
+    }
+
+    async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
+        let session = Arc::clone(&self.0);
+        let open = move || FolderOutlet::open(&session);
+        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
+    }
+
+    async fn close(&self) {
+        self.0.end.send_replace(Some(Fault::Closed("this side closed it".to_owned())));
+        let workers = std::mem::take(&mut *lock(&self.0.workers));
+        let session = Arc::clone(&self.0);
+        let ended = blocking(CLOSE_PATIENCE, move || {
+            workers.iter().for_each(|worker| (worker.stop)());
+            for worker in workers {
+                if worker.thread.join().is_err() {
+                    tracing::error!("a thread that worked on the folder panicked");
+                }
+            }
+            session.bury();
+            Ok(())
+        });
+        if let Err(fault) = ended.await {
+            tracing::warn!(%fault, "the connection to the folder is left as it is");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Where a consumer's next group comes from: one folder for each producer, and
+//! what is known of it. A claim is a rename; whoever comes second finds nothing.
+//!
+//! A producer numbers its groups without gaps, so the next one is asked for by
+//! name, and a folder is listed only when a name does not help: at first, where
+//! other consumers take something too, and once in a while when all is quiet.
+
+use super::disk;
+use super::names::Entry;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Most names kept of a listing.
+const LISTED: usize = 1024;
+
+/// The producers of a queue as one consumer sees them.
+pub(super) struct Sources {
+    ready: PathBuf,
+    claims: PathBuf,
+    /// Whether other consumers may take something.
+    shared: bool,
+    known: BTreeMap<String, Source>,
+    /// Whose turn was last.
+    last: String,
+}
+
+#[derive(Default)]
+struct Source {
+    /// What a listing has shown, in order.
+    listed: VecDeque<Entry>,
+    /// The number after those.
+    next: Option<u64>,
+    /// Whether there may be something.
+    stirred: bool,
+    /// Whether it is to be listed before it counts as empty.
+    unsure: bool,
+    /// Whether something was claimed since it was last listed or looked at.
+    moved: bool,
+}
+
+/// A group that was claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Its producer.
+    pub(super) producer: String,
+    /// Its number, with this delivery counted.
+    pub(super) entry: Entry,
+}
+
+impl Claim {
+    /// Its file.
+    pub(super) fn path(&self, claims: &Path) -> PathBuf {
+        claims.join(self.entry.claim_name(&self.producer))
+    }
+}
+
+impl Sources {
+    /// The producers in `ready`; what is claimed goes into `claims`.
+    pub(super) fn new(ready: PathBuf, claims: PathBuf, shared: bool) -> Self {
+        Self { ready, claims, shared, known: BTreeMap::new(), last: String::new() }
+    }
+
+    /// Looks which producers there are, and lets all of them be looked into; those
+    /// with a listing that have given something since the last look.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        let there: BTreeSet<String> = disk::names(&self.ready)?.into_iter().collect();
+        self.known.retain(|producer, _| there.contains(producer));
+        for producer in there {
+            let source = self.known.entry(producer).or_insert_with(Source::fresh);
+            source.stirred = true;
+            source.unsure |= std::mem::take(&mut source.moved);
+        }
+        Ok(())
+    }
+
+    /// Something is new in these folders.
+    pub(super) fn stir(&mut self, producers: BTreeSet<String>) {
+        for producer in producers {
+            self.known.entry(producer).or_insert_with(Source::fresh).stirred = true;
+        }
+    }
+
+    /// Claims the next group of the next producer that has one.
+    ///
+    /// # Errors
+    /// When a file cannot be renamed or a folder not be read. Nothing is skipped.
+    pub(super) fn claim(&mut self) -> io::Result<Option<Claim>> {
+        let stirred = |(_, source): &(&String, &Source)| source.stirred;
+        let after = (std::ops::Bound::Excluded(self.last.clone()), std::ops::Bound::Unbounded);
+        let later = self.known.range(after).filter(stirred);
+        let turns: Vec<String> = later
+            .chain(self.known.range(..=self.last.clone()).filter(stirred))
+            .map(|(producer, _)| producer.clone())
+            .collect();
+        for producer in turns {
+            let Some(source) = self.known.get_mut(&producer) else { continue };
+            let folder = self.ready.join(&producer);
+            let found = source.claim(&folder, &producer, &self.claims, self.shared)?;
+            self.last.clone_from(&producer);
+            if let Some(entry) = found {
+                return Ok(Some(Claim { producer, entry }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Source {
+    fn fresh() -> Self {
+        Self { stirred: true, unsure: true, ..Self::default() }
+    }
+
+    fn claim(
+        &mut self,
+        folder: &Path,
+        producer: &str,
+        claims: &Path,
+        shared: bool,
+    ) -> io::Result<Option<Entry>> {
+        loop {
+            while let Some(&entry) = self.listed.front() {
+                let claimed = rename(entry, folder, producer, claims)?;
+                self.listed.pop_front();
+                if claimed.is_some() {
+                    self.moved = true;
+                    return Ok(claimed);
+                }
+            }
+            if let Some(number) = self.next
+                && let Some(claimed) = rename(Entry::fresh(number), folder, producer, claims)?
+            {
+                self.next = Some(number + 1);
+                self.moved = true;
+                return Ok(Some(claimed));
+            }
+            if !(self.unsure || shared) {
+                self.stirred = false;
+                return Ok(None);
+            }
+            self.listed = list(folder, self.next)?;
+            self.unsure = false;
+            if self.listed.is_empty() {
+                self.stirred = false;
+                return Ok(None);
+            }
+            self.next = self.listed.back().map(|entry| entry.number + 1).max(self.next);
+        }
+    }
+}
+
+/// Claims one group, unless it is not there.
+fn rename(entry: Entry, folder: &Path, producer: &str, claims: &Path) -> io::Result<Option<Entry>> {
+    let claimed = Entry { deliveries: entry.deliveries + 1, ..entry };
+    let to = claims.join(claimed.claim_name(producer));
+    match fs::rename(folder.join(entry.name()), &to) {
+        Ok(()) => Ok(Some(claimed)),
+        Err(error) if error.kind() == ErrorKind::NotFound && claims.is_dir() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first entries of a folder, in order.
+///
+/// A listing is no snapshot: it may show a file and miss one that was there
+/// before. What was there before something that the first listing shows, the
+/// second one shows too; so the second is taken, up to what the first has shown.
+/// Where the first one shows all numbers from `next` on, none is missing.
+fn list(folder: &Path, next: Option<u64>) -> io::Result<VecDeque<Entry>> {
+    let first = smallest(folder, Entry { number: u64::MAX, deliveries: 0, settled: 0 })?;
+    let Some(&last) = first.last() else { return Ok(VecDeque::new()) };
+    let expected = next.into_iter().flat_map(|next| next..);
+    if next.is_some() && first.iter().map(|entry| entry.number).eq(expected.take(first.len())) {
+        return Ok(first.into());
+    }
+    Ok(smallest(folder, last)?.into())
+}
+
+fn smallest(folder: &Path, limit: Entry) -> io::Result<Vec<Entry>> {
+    let listing = match fs::read_dir(folder) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut smallest = BinaryHeap::new();
+    for item in listing {
+        let name = item?.file_name();
+        let Some(entry) = name.to_str().and_then(Entry::parse) else { continue };
+        if entry <= limit {
+            smallest.push(entry);
+        }
+        if smallest.len() > LISTED {
+            smallest.pop();
+        }
+    }
+    Ok(smallest.into_sorted_vec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Claims out of folders that are really there.
+
+use super::*;
+use tempfile::TempDir;
+
+struct Queue {
+    temp: TempDir,
+}
+
+impl Queue {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        for folder in ["ready", "mine", "theirs"] {
+            fs::create_dir(temp.path().join(folder)).unwrap();
+        }
+        Self { temp }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.temp.path().join(name)
+    }
+
+    fn put(&self, producer: &str, entry: Entry) {
+        let folder = self.path("ready").join(producer);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(entry.name()), b"").unwrap();
+    }
+
+    fn sources(&self, claims: &str, shared: bool) -> Sources {
+        Sources::new(self.path("ready"), self.path(claims), shared)
+    }
+}
+
+fn drain(sources: &mut Sources) -> Vec<(String, u64)> {
+    let mut claims = Vec::new();
+    while let Some(claim) = sources.claim().unwrap() {
+        claims.push((claim.producer, claim.entry.number));
+    }
+    claims
+}
+
+fn numbers(claims: &[(String, u64)], producer: &str) -> Vec<u64> {
+    claims.iter().filter(|(of, _)| of == producer).map(|(_, number)| *number).collect()
+}
+
+#[test]
+fn each_producers_order_is_kept_and_all_have_their_turn() {
+    let queue = Queue::new();
+    for number in 1..=3000 {
+        queue.put("a", Entry::fresh(number));
+    }
+    for number in 1..=10 {
+        queue.put("b", Entry::fresh(number));
+    }
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    let claims = drain(&mut sources);
+    assert_eq!(numbers(&claims, "a"), (1..=3000).collect::<Vec<_>>());
+    assert_eq!(numbers(&claims, "b"), (1..=10).collect::<Vec<_>>());
+    assert!(claims[..20].iter().filter(|(of, _)| of == "b").count() == 10, "b had to wait");
+}
+
+#[test]
+fn what_comes_later_is_found_by_name_once_it_is_told() {
+    let queue = Queue::new();
+    let mut sources = queue.sources("mine", false);
+    queue.put("a", Entry::fresh(1));
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources).len(), 1);
+    queue.put("a", Entry::fresh(2));
+    queue.put("b", Entry::fresh(1));
+    assert_eq!(drain(&mut sources), [], "nobody told");
+    sources.stir(["a".to_owned(), "b".to_owned()].into());
+    assert_eq!(drain(&mut sources).len(), 2);
+}
+
+#[test]
+fn what_was_given_back_comes_first_and_counts_its_deliveries() {
+    let queue = Queue::new();
+    queue.put("a", Entry { number: 4, deliveries: 2, settled: 7 });
+    queue.put("a", Entry::fresh(5));
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    let claim = sources.claim().unwrap().unwrap();
+    assert_eq!(claim.entry, Entry { number: 4, deliveries: 3, settled: 7 });
+    assert!(claim.path(&queue.path("mine")).exists());
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 5)]);
+}
+
+#[test]
+fn two_consumers_share_and_none_gets_what_the_other_has() {
+    let queue = Queue::new();
+    for number in 1..=2500 {
+        queue.put("a", Entry::fresh(number));
+    }
+    let mut mine = queue.sources("mine", true);
+    let mut theirs = queue.sources("theirs", true);
+    mine.look().unwrap();
+    theirs.look().unwrap();
+    let mut all = Vec::new();
+    loop {
+        let claims = [mine.claim().unwrap(), theirs.claim().unwrap()];
+        if claims.iter().all(Option::is_none) {
+            break;
+        }
+        all.extend(claims.into_iter().flatten().map(|claim| claim.entry.number));
+    }
+    all.sort_unstable();
+    assert_eq!(all, (1..=2500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_gap_holds_nothing_up_for_longer_than_a_look() {
+    let queue = Queue::new();
+    let mut sources = queue.sources("mine", false);
+    queue.put("a", Entry::fresh(1));
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources).len(), 1);
+    queue.put("a", Entry::fresh(3));
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 3)]);
+}
+
+#[test]
+fn a_folder_for_claims_that_is_gone_is_an_error_and_nothing_is_skipped() {
+    let queue = Queue::new();
+    queue.put("a", Entry::fresh(1));
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    fs::remove_dir(queue.path("mine")).unwrap();
+    assert_eq!(sources.claim().unwrap_err().kind(), ErrorKind::NotFound);
+    fs::create_dir(queue.path("mine")).unwrap();
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
+}

@@ -1,0 +1,278 @@
+//! What a broker knows and decides: queues and routing, connections and leases,
+//! who consumes what. Pure: every method returns at once, and the same calls give
+//! the same answers.
+//!
+//! A message is in one place at a time: ready in its queue, or with the consumer
+//! that took it until that settles it or is gone. It goes back to where it stood.
+
+use super::queue::{Entry, Position, Queue};
+use crate::link::{Delivery, Destination, Fault, InletOptions, Message, Settlement, Tag};
+use crate::topology::{self, ExchangeKind, Topology};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Names a connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ConnectionId(u64);
+
+/// Names a consumer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct ConsumerId(u64);
+
+/// A broker's state.
+#[derive(Default)]
+pub(super) struct Hub {
+    /// The last number given to a connection, a consumer or a message.
+    last: u64,
+    exchanges: BTreeMap<String, Exchange>,
+    queues: BTreeMap<String, Queue>,
+    connections: BTreeMap<ConnectionId, String>,
+    leases: BTreeMap<String, ConnectionId>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+}
+
+struct Exchange {
+    kind: ExchangeKind,
+    /// Keys, and the queues they are bound to.
+    bindings: BTreeSet<(String, String)>,
+}
+
+struct Consumer {
+    connection: ConnectionId,
+    queue: String,
+    exclusive: bool,
+    prefetch: usize,
+    last: u64,
+    unsettled: BTreeMap<Tag, (Position, Entry)>,
+}
+
+impl Hub {
+    /// Adds a connection.
+    pub(super) fn connect(&mut self, name: &str) -> ConnectionId {
+        let id = ConnectionId(self.number());
+        self.connections.insert(id, name.to_owned());
+        id
+    }
+
+    /// Ends a connection, its consumers and its leases. One that has ended stays
+    /// as it is.
+    pub(super) fn disconnect(&mut self, id: ConnectionId) {
+        self.connections.remove(&id);
+        self.leases.retain(|_, holder| *holder != id);
+        let consumers = self.consumers.iter();
+        let own = consumers.filter(|(_, consumer)| consumer.connection == id).map(|(id, _)| *id);
+        for consumer in own.collect::<Vec<_>>() {
+            self.cancel(consumer);
+        }
+    }
+
+    /// The fault of a connection that has ended.
+    pub(super) fn alive(&self, id: ConnectionId) -> Result<(), Fault> {
+        if self.connections.contains_key(&id) { Ok(()) } else { Err(closed()) }
+    }
+
+    /// Declares a topology up to the first fault.
+    pub(super) fn declare(&mut self, id: ConnectionId, topology: &Topology) -> Result<(), Fault> {
+        self.alive(id)?;
+        for declared in &topology.exchanges {
+            let exchange = self.exchanges.entry(declared.name.clone());
+            let bindings = BTreeSet::new();
+            let kind = exchange.or_insert(Exchange { kind: declared.kind, bindings }).kind;
+            if kind != declared.kind {
+                let how = format!("received {:?} but current is {kind:?}", declared.kind);
+                return Err(mismatch("exchange", &declared.name, &how));
+            }
+        }
+        for declared in &topology.queues {
+            let queue = self.queues.entry(declared.name.clone());
+            let queue = queue.or_insert_with(|| Queue::new(&declared.arguments));
+            if let Some(how) = queue.differs(&declared.arguments) {
+                return Err(mismatch("queue", &declared.name, &how));
+            }
+        }
+        for binding in &topology.bindings {
+            if !self.queues.contains_key(&binding.queue) {
+                return Err(missing("queue", &binding.queue));
+            }
+            let exchange = self.exchanges.get_mut(&binding.exchange);
+            let exchange = exchange.ok_or_else(|| missing("exchange", &binding.exchange))?;
+            exchange.bindings.insert((binding.key.clone(), binding.queue.clone()));
+        }
+        Ok(())
+    }
+
+    /// Routes a message, and says what became of it. It gets an id if it has
+    /// none.
+    ///
+    /// # Errors
+    /// [`Fault::Missing`] when there is no such exchange.
+    pub(super) fn publish(
+        &mut self,
+        to: &Destination,
+        mut message: Message,
+    ) -> Result<Settlement, Fault> {
+        let queues = self.route(&to.exchange, &to.routing_key)?;
+        if queues.is_empty() {
+            let Destination { exchange, routing_key } = to;
+            let reason = format!("NO_ROUTE (exchange '{exchange}', routing key '{routing_key}')");
+            return Ok(Settlement::Returned(reason));
+        }
+        if message.message_id.is_none() {
+            message.message_id = Some(format!("memory-{}", self.number()));
+        }
+        let taken = self.deliver(&queues, &Arc::new(message), &Arc::from(&*to.routing_key));
+        Ok(if taken { Settlement::Confirmed } else { Settlement::Refused })
+    }
+
+    /// Takes the lease and adds a consumer; neither, when there is a fault.
+    pub(super) fn consume(
+        &mut self,
+        connection: ConnectionId,
+        options: &InletOptions,
+    ) -> Result<ConsumerId, Fault> {
+        self.alive(connection)?;
+        let holder = options.lease.as_ref().and_then(|lease| self.leases.get(lease));
+        if let (Some(lease), Some(holder)) = (&options.lease, holder)
+            && *holder != connection
+        {
+            let by = self.name(*holder);
+            return Err(Fault::Locked(format!("the lease '{lease}' is held by '{by}'")));
+        }
+        if !self.queues.contains_key(&options.queue) {
+            return Err(missing("queue", &options.queue));
+        }
+        let exclusive = options.lease.is_some();
+        let mut others = self.consumers.values().filter(|other| other.queue == options.queue);
+        if let Some(other) = others.find(|other| exclusive || other.exclusive) {
+            let (queue, by) = (&options.queue, self.name(other.connection));
+            return Err(Fault::Locked(format!("the queue '{queue}' is consumed by '{by}'")));
+        }
+        if let Some(lease) = &options.lease {
+            self.leases.insert(lease.clone(), connection);
+        }
+        let id = ConsumerId(self.number());
+        let consumer = Consumer {
+            connection,
+            queue: options.queue.clone(),
+            exclusive,
+            // As in AMQP's case, 0 would be no bound.
+            prefetch: usize::from(options.prefetch.max(1)),
+            last: 0,
+            unsettled: BTreeMap::new(),
+        };
+        self.consumers.insert(id, consumer);
+        Ok(id)
+    }
+
+    /// Removes a consumer; what it has not settled goes back to the queue.
+    pub(super) fn cancel(&mut self, id: ConsumerId) {
+        let Some(consumer) = self.consumers.remove(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&consumer.queue) else { return };
+        let held = consumer.unsettled.into_values();
+        let dead: Vec<Entry> =
+            held.filter_map(|(position, entry)| queue.put_back(position, entry)).collect();
+        for entry in dead {
+            self.bury(&consumer.queue, &entry);
+        }
+    }
+
+    /// Takes up to `max` (at least one) messages that are ready, as far as the
+    /// prefetch allows; there may be none.
+    pub(super) fn take(&mut self, id: ConsumerId, max: usize) -> Result<Vec<Delivery>, Fault> {
+        let consumer = self.consumers.get_mut(&id).ok_or_else(closed)?;
+        let Some(queue) = self.queues.get_mut(&consumer.queue) else { return Ok(Vec::new()) };
+        let room = consumer.prefetch.saturating_sub(consumer.unsettled.len());
+        let ready = std::iter::from_fn(|| queue.pop()).take(room.min(max.max(1)));
+        let deliveries = ready.map(|(position, entry)| {
+            consumer.last += 1;
+            let tag = Tag(consumer.last);
+            let message = Message::clone(&entry.message);
+            let delivery = Delivery { tag, redelivered: entry.returns > 0, message };
+            consumer.unsettled.insert(tag, (position, entry));
+            delivery
+        });
+        Ok(deliveries.collect())
+    }
+
+    /// Forgets every unsettled message up to and including a tag.
+    pub(super) fn acknowledge(&mut self, id: ConsumerId, up_to: Tag) -> Result<(), Fault> {
+        let consumer = self.consumers.get_mut(&id).ok_or_else(closed)?;
+        consumer.unsettled = consumer.unsettled.split_off(&Tag(up_to.0.saturating_add(1)));
+        Ok(())
+    }
+
+    /// Moves an unsettled message to where its queue's dead letters go.
+    pub(super) fn dead_letter(&mut self, id: ConsumerId, tag: Tag) -> Result<(), Fault> {
+        let consumer = self.consumers.get_mut(&id).ok_or_else(closed)?;
+        if let Some((_, entry)) = consumer.unsettled.remove(&tag) {
+            let queue = consumer.queue.clone();
+            self.bury(&queue, &entry);
+        }
+        Ok(())
+    }
+
+    /// Routes a dead letter. It is dropped where nothing takes it.
+    fn bury(&mut self, queue: &str, entry: &Entry) {
+        let exchange = self.queues.get(queue).and_then(Queue::dead_letter_exchange);
+        let Some(exchange) = exchange.map(str::to_owned) else { return };
+        if let Ok(queues) = self.route(&exchange, &entry.routing_key) {
+            self.deliver(&queues, &entry.message, &entry.routing_key);
+        }
+    }
+
+    /// Puts a message into queues; says whether all took it.
+    fn deliver(
+        &mut self,
+        queues: &BTreeSet<String>,
+        message: &Arc<Message>,
+        key: &Arc<str>,
+    ) -> bool {
+        let mut taken = true;
+        for name in queues {
+            match self.queues.get_mut(name) {
+                Some(queue) if !queue.is_full() => queue.push(Arc::clone(message), Arc::clone(key)),
+                Some(_) | None => taken = false,
+            }
+        }
+        taken
+    }
+
+    /// The queues that an exchange routes a key to.
+    fn route(&self, exchange: &str, key: &str) -> Result<BTreeSet<String>, Fault> {
+        if exchange.is_empty() {
+            let known = self.queues.contains_key(key);
+            return Ok(known.then(|| key.to_owned()).into_iter().collect());
+        }
+        let Exchange { kind, bindings } =
+            self.exchanges.get(exchange).ok_or_else(|| missing("exchange", exchange))?;
+        let bound = bindings.iter().filter(|(binding, _)| topology::matches(*kind, binding, key));
+        Ok(bound.map(|(_, queue)| queue.clone()).collect())
+    }
+
+    fn name(&self, id: ConnectionId) -> &str {
+        self.connections.get(&id).map_or("", String::as_str)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+fn closed() -> Fault {
+    Fault::Closed("it was closed on this side".to_owned())
+}
+
+fn missing(what: &str, name: &str) -> Fault {
+    Fault::Missing(format!("no {what} '{name}'"))
+}
+
+fn mismatch(what: &str, name: &str, how: &str) -> Fault {
+    Fault::Mismatch(format!(
+        "the {what} '{name}' was declared with other options ({how}); delete it when it is \
+         empty, or provision with the options it has"
+    ))
+}
+
+#[cfg(test)]
+mod tests;

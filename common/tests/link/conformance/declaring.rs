@@ -1,0 +1,54 @@
+//! Declaring: once, twice, and otherwise.
+
+use super::*;
+use clutch_common::id::EndpointId;
+use clutch_common::topology::{self, QueueKind};
+
+pub(super) async fn declaring_again_changes_nothing(site: &impl Site) {
+    let connection = connect(&site.url()).await;
+    for _ in 0..2 {
+        connection.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
+    }
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let own = topology::endpoint(EndpointId::new(), kind);
+        connection.declare(&own).await.unwrap();
+        let other = connect(&site.url()).await;
+        other.declare(&own).await.unwrap();
+        other.close().await;
+    }
+}
+
+pub(super) async fn a_queue_declared_again_keeps_what_it_has(site: &impl Site) {
+    let connection = with_queue(site, "q").await;
+    let topic = exchange("topic", ExchangeKind::Topic, &[("q", "*.results")]);
+    connection.declare(&topic).await.unwrap();
+    fill(connection.as_ref(), "q", 3).await;
+    connection.declare(&queue("q", &[])).await.unwrap();
+    connection.declare(&topic).await.unwrap();
+    let mut outlet = connection.outlet().await.unwrap();
+    outlet.publish(&by("topic", "a.results"), message(3)).await.unwrap();
+    settle(outlet.as_mut()).await;
+    let mut inlet = shared(connection.as_ref(), "q", 8).await;
+    assert_eq!(ids(&take(inlet.as_mut(), 4).await), numbers(0..4));
+    nothing_else(connection.as_ref(), "q", inlet.as_mut()).await;
+}
+
+pub(super) async fn a_mismatch_says_what_differs_and_what_to_do(site: &impl Site) {
+    let connection = connect(&site.url()).await;
+    let classic = queue("mine", &[("x-queue-type", "classic")]);
+    connection.declare(&classic).await.unwrap();
+    let quorum = queue("mine", &[("x-queue-type", "quorum")]);
+    let mismatch = fault(connection.declare(&quorum).await);
+    assert!(matches!(mismatch, Fault::Mismatch(_)), "{mismatch}");
+    let text = mismatch.to_string();
+    for part in ["queue 'mine'", "x-queue-type", "'quorum'", "'classic'", "delete it"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let hub = |kind| exchange("hub", kind, &[]);
+    connection.declare(&hub(ExchangeKind::Topic)).await.unwrap();
+    let fault = fault(connection.declare(&hub(ExchangeKind::Fanout)).await);
+    assert!(matches!(fault, Fault::Mismatch(_)), "{fault}");
+    assert!(fault.to_string().contains("exchange 'hub'"), "{fault}");
+    // The connection has outlived both.
+    connection.declare(&classic).await.unwrap();
+}

@@ -1,0 +1,114 @@
+//! What comes again and what does not, and where it goes when it came too often.
+
+use super::*;
+
+pub(super) async fn what_is_not_settled_comes_again_in_order_after_a_close(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 20).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    let there = take(inlet.as_mut(), 8).await;
+    assert!(there.iter().all(|delivery| !delivery.redelivered));
+    inlet.acknowledge(there[3].tag).await.unwrap();
+    connection.close().await;
+    let connection = connect(&site.url()).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    let again = take(inlet.as_mut(), 16).await;
+    assert_eq!(ids(&again), numbers(4..20));
+    assert!(again[..4].iter().all(|delivery| delivery.redelivered));
+    nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
+}
+
+pub(super) async fn what_is_not_settled_comes_again_in_order_after_a_drop(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 20).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    take(inlet.as_mut(), 8).await;
+    drop((inlet, connection));
+    let connection = connect(&site.url()).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    let again = take(inlet.as_mut(), 20).await;
+    assert_eq!(ids(&again), numbers(0..20));
+    assert!(again[..8].iter().all(|delivery| delivery.redelivered));
+    nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
+}
+
+pub(super) async fn what_a_dropped_inlet_had_goes_to_another(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 6).await;
+    let mut first = shared(connection.as_ref(), "tasks", 4).await;
+    let mut second = shared(connection.as_ref(), "tasks", 100).await;
+    assert_eq!(ids(&take(first.as_mut(), 4).await), numbers(0..4));
+    assert_eq!(ids(&take(second.as_mut(), 2).await), numbers(4..6));
+    drop(first);
+    let again = take(second.as_mut(), 4).await;
+    assert_eq!(ids(&again), numbers(0..4));
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+}
+
+pub(super) async fn nothing_acknowledged_comes_again_after_a_close(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 100).await;
+    let mut inlet = shared(connection.as_ref(), "tasks", 30).await;
+    for _ in 0..10 {
+        let there = take(inlet.as_mut(), 10).await;
+        inlet.acknowledge(there[6].tag).await.unwrap();
+        inlet.acknowledge(there[9].tag).await.unwrap();
+    }
+    connection.close().await;
+    let connection = connect(&site.url()).await;
+    let mut inlet = shared(connection.as_ref(), "tasks", 30).await;
+    nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
+}
+
+/// A queue `dead` behind an exchange `letters`.
+async fn with_letters(site: &impl Site) -> Box<dyn Connection> {
+    let connection = with_queue(site, "dead").await;
+    let letters = exchange("letters", ExchangeKind::Fanout, &[("dead", "")]);
+    connection.declare(&letters).await.unwrap();
+    connection
+}
+
+pub(super) async fn a_dead_letter_arrives_as_it_was(site: &impl Site) {
+    let connection = with_letters(site).await;
+    let tasks = queue("tasks", &[("x-dead-letter-exchange", "letters")]);
+    connection.declare(&tasks).await.unwrap();
+    let mut outlet = connection.outlet().await.unwrap();
+    let sent = Message {
+        correlation_id: Some("task".to_owned()),
+        kind: Some("kind".to_owned()),
+        timestamp_ms: Some(1_700_000_000_000),
+        body: vec![0, 255],
+        ..message("bad")
+    };
+    outlet.publish(&to("tasks"), sent.clone()).await.unwrap();
+    settle(outlet.as_mut()).await;
+    let mut inlet = shared(connection.as_ref(), "tasks", 8).await;
+    let tag = take(inlet.as_mut(), 1).await[0].tag;
+    inlet.dead_letter(tag).await.unwrap();
+    let mut dead = shared(connection.as_ref(), "dead", 8).await;
+    assert_eq!(take(dead.as_mut(), 1).await[0].message, sent);
+    nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
+}
+
+/// Only a quorum queue counts deliveries, where there are kinds of queues.
+pub(super) async fn past_the_delivery_limit_a_message_is_a_dead_letter(site: &impl Site) {
+    let connection = with_letters(site).await;
+    let arguments = [("x-queue-type", "quorum"), ("x-dead-letter-exchange", "letters")];
+    let mut counted = queue("counted", &arguments);
+    counted.queues[0].arguments.push(("x-delivery-limit", Argument::Number(2)));
+    connection.declare(&counted).await.unwrap();
+    let mut outlet = connection.outlet().await.unwrap();
+    publish(outlet.as_mut(), "counted", ["poison"]).await;
+    for attempt in 0..3 {
+        let passing = connect(&site.url()).await;
+        let mut inlet = shared(passing.as_ref(), "counted", 1).await;
+        let there: Vec<Delivery> = take(inlet.as_mut(), 1).await;
+        assert_eq!(ids(&there), ["poison"]);
+        assert_eq!(there[0].redelivered, attempt > 0);
+        passing.close().await;
+    }
+    let mut dead = shared(connection.as_ref(), "dead", 8).await;
+    assert_eq!(ids(&take(dead.as_mut(), 1).await), ["poison"]);
+    let mut inlet = shared(connection.as_ref(), "counted", 8).await;
+    nothing_else(connection.as_ref(), "counted", inlet.as_mut()).await;
+}

@@ -1,0 +1,15 @@
+//! The transports behind the broker's seam: what all of them promise
+//! (`conformance`), and what is AMQP's alone (`amqp`), against a real RabbitMQ.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod amqp;
+mod broker;
+mod conformance;
+mod toolkit;
