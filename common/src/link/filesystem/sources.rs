@@ -135,7 +135,8 @@ impl Source {
                 self.moved = true;
                 return Ok(Some(claimed));
             }
-            if !(self.unsure || shared) {
+            // Where no number is known yet, there is no name to ask for.
+            if !(self.unsure || shared || self.next.is_none()) {
                 self.stirred = false;
                 return Ok(None);
             }

@@ -132,3 +132,15 @@ fn a_folder_for_claims_that_is_gone_is_an_error_and_nothing_is_skipped() {
     fs::create_dir(queue.path("mine")).unwrap();
     assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
 }
+
+#[test]
+fn what_comes_into_a_folder_that_was_seen_empty_is_found() {
+    let queue = Queue::new();
+    fs::create_dir(queue.path("ready").join("a")).unwrap();
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources), []);
+    queue.put("a", Entry::fresh(1));
+    sources.stir(["a".to_owned()].into());
+    assert_eq!(numbers(&drain(&mut sources), "a"), [1]);
+}
