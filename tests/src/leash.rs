@@ -126,10 +126,15 @@ impl Drop for Leash {
     }
 }
 
-/// Whether a process runs; one that is dead and not yet waited for does not.
+/// Whether a process runs; one that is dead and not yet waited for does not. A
+/// killed one runs until its last thread has gone: until then it has its files
+/// open, and its locks.
 #[must_use]
 pub fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| {
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         !matches!(state, Some('Z' | 'X'))
     })

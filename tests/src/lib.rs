@@ -16,6 +16,7 @@ pub mod process;
 pub mod python;
 pub mod scenario;
 pub mod skip;
+pub mod tmpfs;
 pub mod world;
 
 use std::path::PathBuf;

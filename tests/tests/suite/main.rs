@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod crash;
+mod folder;
 mod harness;
 mod link;
 mod memory;
