@@ -2,7 +2,7 @@
 
 use super::wire_proxy::Proxy;
 use super::*;
-use clutch_common::link::Message;
+use clutch_common::link::{Message, Outlet};
 use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
