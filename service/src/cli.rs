@@ -194,7 +194,7 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
-    /// Only tasks in this state: submitting, submitted, or an outcome such as failed
+    /// Only tasks in this state: submitting, returned, refused, submitted, or an outcome such as failed
     #[arg(long)]
     pub(crate) status: Option<String>,
     /// Only tasks submitted under this key

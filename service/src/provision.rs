@@ -70,6 +70,7 @@ async fn provision(
     args: &ProvisionArgs,
 ) -> anyhow::Result<Report> {
     check_writable(&args.out)?;
+    transport.prepare().await.map_err(|fault| unprepared(&fault, &transport.address()))?;
     let wanted = Registration {
         name: &args.name,
         id: args.id,
@@ -115,7 +116,6 @@ async fn declare(
     queue: QueueKind,
     shared: QueueKind,
 ) -> Result<(), Fault> {
-    transport.prepare().await?;
     let connection = transport.connect("clutch/service/provision").await?;
     let declared = async {
         connection.declare(&topology::shared(shared)).await?;
@@ -124,6 +124,18 @@ async fn declare(
     .await;
     connection.close().await;
     declared
+}
+
+/// The failure for a place to provision in that cannot be made.
+fn unprepared(fault: &Fault, address: &str) -> Failure {
+    let code = if matches!(fault, Fault::Mismatch(_)) {
+        CONFIG
+    } else if matches!(fault, Fault::Forbidden(_)) {
+        REFUSED
+    } else {
+        UNAVAILABLE
+    };
+    Failure::new(code, format!("cannot provision in {address}: {fault}"))
 }
 
 fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {

@@ -9,5 +9,5 @@ mod long_task;
 
 pub use backlog::{Backlog, backlog};
 pub use faults::{Faults, Survived, faults};
-pub use files::{Compared, Files, files};
+pub use files::{Compared, Files, compare, files};
 pub use long_task::{LongTask, long_task};

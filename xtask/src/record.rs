@@ -101,7 +101,7 @@ fn picture(told: &[Told]) -> String {
 
 fn push(svg: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
-    drop(svg.write_fmt(text));
+    svg.write_fmt(text).ok();
 }
 
 /// Draws a line that appears when it came.

@@ -43,6 +43,9 @@ impl Root {
     pub(super) fn create(options: &Options) -> Result<(), Fault> {
         let root = &options.root;
         let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
+        if root.exists() && !root.is_dir() {
+            return Err(Fault::Mismatch(format!("{} is not a folder", root.display())));
+        }
         disk::make_folder(root, options.access).map_err(failed)?;
         let names = disk::names(root).map_err(failed)?;
         if names.iter().any(|name| name == MARKER) {
