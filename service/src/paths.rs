@@ -4,14 +4,21 @@
 
 use crate::failure::{CANNOT_CREATE, Failure};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The longest path a Unix socket can be bound to, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// How long a `serve` that was killed may keep its lock: until the last of its
+/// threads is gone, which a supervisor that starts it again does not wait for.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The folder that holds the database and the API's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,18 +85,26 @@ impl StateFolder {
         })
     }
 
-    /// Takes the lock that one `serve` per folder holds for as long as it runs.
+    /// Takes the lock that one `serve` per folder holds for as long as it runs,
+    /// after a moment for one that is ending.
     ///
     /// # Errors
-    /// When another process holds it, or the folder cannot be written to.
-    pub(crate) fn lock(&self) -> anyhow::Result<Lock> {
+    /// When another process keeps it, or the folder cannot be written to.
+    pub(crate) async fn lock(&self) -> anyhow::Result<Lock> {
         let file = self.open_lock("serve.lock")?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            self.unusable(
-                "another `clutch-service serve` is running on it; stop that one, or choose another \
-                 folder with --state DIR",
-            )
-        })?;
+        let until = Instant::now() + PREDECESSOR_ENDS;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(self.unusable(&format!("locking serve.lock: {error}")));
+            }
+            if Instant::now() >= until {
+                return Err(self.unusable(
+                    "another `clutch-service serve` is running on it; stop that one, or choose \
+                     another folder with --state DIR",
+                ));
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         Ok(Lock { _file: file })
     }
 
@@ -136,16 +151,16 @@ mod tests {
         assert_eq!(path(None, None), None);
     }
 
-    #[test]
-    fn a_second_serve_on_the_folder_is_refused_until_the_first_is_gone() {
+    #[tokio::test]
+    async fn a_second_serve_on_the_folder_is_refused_until_the_first_is_gone() {
         let temp = tempfile::tempdir().unwrap();
         let folder = StateFolder::new(temp.path().join("deep/er"));
         folder.prepare().unwrap();
-        let first = folder.lock().unwrap();
-        let words = folder.lock().unwrap_err().to_string();
+        let first = folder.lock().await.unwrap();
+        let words = folder.lock().await.unwrap_err().to_string();
         assert!(words.contains("another `clutch-service serve` is running"), "{words}");
         drop(first);
-        folder.lock().unwrap();
+        folder.lock().await.unwrap();
     }
 
     #[test]

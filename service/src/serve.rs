@@ -33,7 +33,7 @@ pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let transport = transport(settings.broker()?, &Terms::default())
         .map_err(|error| crate::failure::usage(error.to_string()))?;
     settings.state.prepare()?;
-    let _lock = settings.state.lock()?;
+    let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
