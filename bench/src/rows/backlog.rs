@@ -1,0 +1,83 @@
+//! What a task costs that waits in a folder with many others, beside one that
+//! waits with few: queueing it durably, and taking it and acknowledging it.
+
+use super::{Bench, Scale};
+use crate::driver::{drain, fill};
+use crate::report::{Row, Side};
+use crate::site::{Site, folder_url};
+use crate::stats::quantile;
+use anyhow::Result;
+
+/// How much more a task may cost in the large backlog than in the small one.
+const BAR: f64 = 1.25;
+
+/// How tasks lie in the folder.
+struct Layout {
+    name: &'static str,
+    /// The URL's options.
+    options: &'static str,
+    /// How many producers queue at once: syncs of several share the journal's
+    /// commits.
+    producers: usize,
+}
+
+const LAYOUTS: [Layout; 2] = [
+    Layout { name: "groups", options: "", producers: 1 },
+    Layout { name: "one a file", options: "group=1", producers: 16 },
+];
+
+/// The cost of each task, in microseconds.
+#[derive(Default)]
+struct Costs {
+    queueing: Vec<f64>,
+    taking: Vec<f64>,
+}
+
+/// The row `folder-backlog`.
+///
+/// # Errors
+/// When the folder cannot be used.
+pub(super) async fn folder(bench: &Bench) -> Result<Row> {
+    let (small, large) = (Scale::SMALL, bench.scale.backlog);
+    let about = format!("{large} tasks queued, then drained, beside {small}; {}", bench.place()?);
+    let mut row = Row::new("folder-backlog", about);
+    for layout in &LAYOUTS {
+        let (mut few, mut many) = (Costs::default(), Costs::default());
+        for _ in 0..bench.scale.small_rounds {
+            measure(bench, layout, small, &mut few).await?;
+        }
+        for _ in 0..bench.scale.repetitions.div_ceil(2) {
+            measure(bench, layout, large, &mut many).await?;
+            for _ in 0..bench.scale.small_rounds {
+                measure(bench, layout, small, &mut few).await?;
+            }
+        }
+        for (what, few, many) in
+            [("queueing", &few.queueing, &many.queueing), ("taking", &few.taking, &many.taking)]
+        {
+            let of = |count| format!("{}: {what} each of {count}", layout.name);
+            row.add(&of(small), "µs", few);
+            row.add(&of(large), "µs", many);
+        }
+        let usual = quantile(&few.sums(), 0.5);
+        let ratios: Vec<f64> = many.sums().iter().map(|cost| cost / usual).collect();
+        let what = format!("{}: cost of {large} to {small}", layout.name);
+        row.hold(&what, "ratio", &ratios, (Side::AtMost, BAR));
+    }
+    Ok(row)
+}
+
+async fn measure(bench: &Bench, layout: &Layout, count: usize, costs: &mut Costs) -> Result<()> {
+    let spool = bench.spool()?;
+    let site = Site::prepare(&folder_url(&spool.path().join("spool"), layout.options)?).await?;
+    let each = |took: std::time::Duration| took.as_secs_f64() * 1e6 / count as f64;
+    costs.queueing.push(each(fill(&site, count, layout.producers).await?));
+    costs.taking.push(each(drain(&site, count).await?));
+    Ok(())
+}
+
+impl Costs {
+    fn sums(&self) -> Vec<f64> {
+        self.queueing.iter().zip(&self.taking).map(|(queueing, taking)| queueing + taking).collect()
+    }
+}
