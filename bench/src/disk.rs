@@ -91,10 +91,7 @@ mod tests {
     #[test]
     fn file_systems_have_names_and_unknown_ones_numbers() {
         assert_eq!(name_of(0xEF53), "ext4");
-        assert!(
-            name_of(0x0102_1994).contains("not durable")
-                || name_of(0x0102_1994).contains("nothing")
-        );
+        assert!(name_of(0x0102_1994).contains("nothing here is durable"));
         assert_eq!(name_of(0x1234), "file system 0x1234");
     }
 

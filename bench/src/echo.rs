@@ -49,7 +49,14 @@ impl Echo {
                 let (tell, ready) = oneshot::channel();
                 let (site, mut running) = (site.clone(), JoinSet::new());
                 running.spawn(async move {
-                    serve(&site, || drop(tell.send(())), async { drop(stopped.await) }).await
+                    serve(
+                        &site,
+                        || {
+                            tell.send(()).ok();
+                        },
+                        async { drop(stopped.await) },
+                    )
+                    .await
                 });
                 if ready.await.is_err() {
                     running.join_next().await.context("the far party never ran")???;
@@ -101,14 +108,13 @@ fn wait_until_ready(output: ChildStdout) -> Result<()> {
 ///
 /// # Errors
 /// When the link fails.
-#[allow(clippy::print_stdout, reason = "speaks to the process that started it")]
 pub(crate) async fn process(url: &str, endpoint: EndpointId) -> Result<()> {
     let site = Site::new(url, endpoint)?;
     let (stop, stopped) = oneshot::channel();
     std::thread::spawn(move || {
         // Whatever ends the input ends this party.
         drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        drop(stop.send(()));
+        stop.send(()).ok();
     });
     serve(&site, || println!("{READY}"), async { drop(stopped.await) }).await
 }

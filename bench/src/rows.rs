@@ -40,14 +40,13 @@ pub(crate) struct Scale {
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
     pub(crate) backlog: usize,
-    /// How many backlogs of [`Scale::SMALL`] tasks are measured before and after
-    /// each large one.
+    /// Tasks of a small backlog.
+    pub(crate) small: usize,
+    /// How many small backlogs are measured before and after each large one.
     pub(crate) small_rounds: usize,
 }
 
 impl Scale {
-    /// Tasks of a small backlog.
-    pub(crate) const SMALL: usize = 1000;
     /// What figures are taken from.
     pub(crate) const FULL: Self = Self {
         repetitions: 5,
@@ -55,6 +54,7 @@ impl Scale {
         sequential: 500,
         probes: 300,
         backlog: 100_000,
+        small: 1000,
         small_rounds: 10,
     };
     /// Enough to see that everything works.
@@ -63,7 +63,8 @@ impl Scale {
         round_trips: 500,
         sequential: 50,
         probes: 20,
-        backlog: 2000,
+        backlog: 600,
+        small: 200,
         small_rounds: 1,
     };
 }

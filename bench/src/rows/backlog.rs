@@ -1,15 +1,21 @@
 //! What a task costs that waits in a folder with many others, beside one that
 //! waits with few: queueing it durably, and taking it and acknowledging it.
 
-use super::{Bench, Scale};
+use super::Bench;
 use crate::driver::{drain, fill};
 use crate::report::{Row, Side};
 use crate::site::{Site, folder_url};
 use crate::stats::quantile;
 use anyhow::Result;
+use std::time::Duration;
 
 /// How much more a task may cost in the large backlog than in the small one.
 const BAR: f64 = 1.25;
+
+/// How long one large backlog may take where a file is slow.
+const BUDGET: Duration = Duration::from_secs(60);
+/// A backlog is large from here on.
+const LEAST: usize = 10_000;
 
 /// How tasks lie in the folder.
 struct Layout {
@@ -38,14 +44,15 @@ struct Costs {
 /// # Errors
 /// When the folder cannot be used.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
-    let (small, large) = (Scale::SMALL, bench.scale.backlog);
-    let about = format!("{large} tasks queued, then drained, beside {small}; {}", bench.place()?);
+    let small = bench.scale.small;
+    let about = format!("tasks queued, then drained; {}", bench.place()?);
     let mut row = Row::new("folder-backlog", about);
     for layout in &LAYOUTS {
         let (mut few, mut many) = (Costs::default(), Costs::default());
         for _ in 0..bench.scale.small_rounds {
             measure(bench, layout, small, &mut few).await?;
         }
+        let large = affordable(quantile(&few.sums(), 0.5), bench.scale.backlog);
         for _ in 0..bench.scale.repetitions.div_ceil(2) {
             measure(bench, layout, large, &mut many).await?;
             for _ in 0..bench.scale.small_rounds {
@@ -67,10 +74,17 @@ pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
+/// As many tasks as can be measured in time at so many microseconds each, in
+/// whole thousands and at least [`LEAST`], but no more than `wanted`.
+fn affordable(each: f64, wanted: usize) -> usize {
+    let fitting = (BUDGET.as_secs_f64() * 1e6 / each.max(1.0)) as usize;
+    (fitting / 1000 * 1000).max(LEAST).min(wanted)
+}
+
 async fn measure(bench: &Bench, layout: &Layout, count: usize, costs: &mut Costs) -> Result<()> {
     let spool = bench.spool()?;
     let site = Site::prepare(&folder_url(&spool.path().join("spool"), layout.options)?).await?;
-    let each = |took: std::time::Duration| took.as_secs_f64() * 1e6 / count as f64;
+    let each = |took: Duration| took.as_secs_f64() * 1e6 / count as f64;
     costs.queueing.push(each(fill(&site, count, layout.producers).await?));
     costs.taking.push(each(drain(&site, count).await?));
     Ok(())
@@ -79,5 +93,24 @@ async fn measure(bench: &Bench, layout: &Layout, count: usize, costs: &mut Costs
 impl Costs {
     fn sums(&self) -> Vec<f64> {
         self.queueing.iter().zip(&self.taking).map(|(queueing, taking)| queueing + taking).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_gets_a_smaller_backlog_but_never_a_small_one() {
+        for (each, wanted, expected) in [
+            (30.0, 100_000, 100_000),
+            (0.0, 100_000, 100_000),
+            (1500.0, 100_000, 40_000),
+            (3500.0, 100_000, 17_000),
+            (1e6, 100_000, LEAST),
+            (1e6, 600, 600),
+        ] {
+            assert_eq!(affordable(each, wanted), expected, "{each} {wanted}");
+        }
     }
 }
