@@ -42,7 +42,7 @@ pub(crate) struct Scale {
     pub(crate) backlog: usize,
     /// Tasks of a small backlog.
     pub(crate) small: usize,
-    /// How many small backlogs are measured before and after each large one.
+    /// Most small backlogs that are measured before and after each large one.
     pub(crate) small_rounds: usize,
 }
 
@@ -55,7 +55,7 @@ impl Scale {
         probes: 300,
         backlog: 100_000,
         small: 1000,
-        small_rounds: 10,
+        small_rounds: 25,
     };
     /// Enough to see that everything works.
     pub(crate) const QUICK: Self = Self {

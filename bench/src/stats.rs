@@ -32,6 +32,11 @@ pub(crate) fn quantile(measurements: &[f64], share: f64) -> f64 {
     sorted.get(rank as usize).copied().unwrap_or(0.0)
 }
 
+/// Their average. Of no measurements, 0.
+pub(crate) fn mean(measurements: &[f64]) -> f64 {
+    measurements.iter().sum::<f64>() / measurements.len().max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +49,11 @@ mod tests {
         }
         assert_eq!(quantile(&[1.0, 2.0], 0.5), 2.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn a_mean_is_of_all_or_nothing() {
+        assert_eq!((mean(&[1.0, 2.0, 6.0]), mean(&[])), (3.0, 0.0));
     }
 
     #[test]
