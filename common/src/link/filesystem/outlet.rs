@@ -21,6 +21,11 @@ use tokio::time::{Instant, sleep_until};
 /// less.
 const BURST: usize = 1000;
 const BURST_BYTES: usize = 4 * 1024 * 1024;
+/// How long more is waited for when the last burst was one of many: a fraction of
+/// what a sync takes, and more messages share it.
+const GATHER: Duration = Duration::from_micros(500);
+/// A burst of so many is one of many.
+const MANY: usize = 8;
 /// How soon a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
@@ -49,7 +54,7 @@ pub(super) struct FolderOutlet {
     session: Arc<Session>,
     ended: watch::Receiver<Option<Fault>>,
     commands: Sender<Command>,
-    settled: mpsc::UnboundedReceiver<(Ticket, Settlement)>,
+    settled: mpsc::UnboundedReceiver<Vec<(Ticket, Settlement)>>,
     condition: watch::Receiver<Condition>,
     last: u64,
     /// What is open, in the order it is settled, and since when the first is
@@ -72,6 +77,7 @@ impl FolderOutlet {
             topology: Cached::default(),
             commands: received,
             waiting: VecDeque::new(),
+            last_burst: 0,
             settle,
             tell,
         };
@@ -97,18 +103,10 @@ impl FolderOutlet {
         self.ended.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// Takes what is settled.
-    fn sweep(&mut self) -> Vec<(Ticket, Settlement)> {
-        let mut settled = Vec::new();
-        while let Ok(one) = self.settled.try_recv() {
-            settled.push(one);
-        }
-        for _ in &settled {
-            self.open.pop_front();
-        }
-        if !settled.is_empty() {
-            self.waiting_since = Instant::now();
-        }
+    /// Notes what is settled.
+    fn note(&mut self, settled: Vec<(Ticket, Settlement)>) -> Vec<(Ticket, Settlement)> {
+        self.open.drain(..settled.len().min(self.open.len()));
+        self.waiting_since = Instant::now();
         settled
     }
 
@@ -163,23 +161,23 @@ impl Outlet for FolderOutlet {
 
     async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
         loop {
-            let settled = self.sweep();
-            if !settled.is_empty() {
-                return Ok(settled);
+            // What is settled comes before the fault that came after it.
+            if let Ok(settled) = self.settled.try_recv()
+                && !settled.is_empty()
+            {
+                return Ok(self.note(settled));
             }
             self.alive()?;
             let deadline = self.deadline();
             let until = deadline.as_ref().map(|(deadline, _)| *deadline);
             tokio::select! {
-                first = self.settled.recv() => if let Some(first) = first {
-                    self.open.pop_front();
-                    let mut settled = vec![first];
-                    settled.extend(self.sweep());
-                    self.waiting_since = Instant::now();
-                    return Ok(settled);
-                } else {
-                    self.alive()?;
-                    return Err(Fault::Closed("the thread that writes has ended".to_owned()));
+                settled = self.settled.recv() => match settled {
+                    Some(settled) if settled.is_empty() => {}
+                    Some(settled) => return Ok(self.note(settled)),
+                    None => {
+                        self.alive()?;
+                        return Err(Fault::Closed("the thread that writes has ended".to_owned()));
+                    }
                 },
                 _ = self.condition.changed() => {}
                 _ = self.ended.changed() => {}
@@ -204,9 +202,10 @@ struct Publisher {
     writer: Writer,
     topology: Cached,
     commands: Receiver<Command>,
-    /// Came while the disk was full.
+    /// What is to be written: it may have come while the disk was full.
     waiting: VecDeque<Job>,
-    settle: mpsc::UnboundedSender<(Ticket, Settlement)>,
+    last_burst: usize,
+    settle: mpsc::UnboundedSender<Vec<(Ticket, Settlement)>>,
     tell: watch::Sender<Condition>,
 }
 
@@ -245,15 +244,21 @@ impl Publisher {
                 }
             }
         }
+        let gather = if self.last_burst >= MANY { GATHER } else { Duration::ZERO };
+        let until = std::time::Instant::now() + gather;
         let mut bytes: usize = self.waiting.iter().map(|job| job.message.body.len()).sum();
-        while self.waiting.len() < BURST
-            && bytes < BURST_BYTES
-            && let Ok(command) = self.commands.try_recv()
-        {
-            let Command::Publish(job) = command else { return Err(End::Stopped) };
-            bytes += job.message.body.len();
-            self.waiting.push_back(job);
+        while !self.waiting.is_empty() && self.waiting.len() < BURST && bytes < BURST_BYTES {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            match self.commands.recv_timeout(left) {
+                Ok(Command::Publish(job)) => {
+                    bytes += job.message.body.len();
+                    self.waiting.push_back(job);
+                }
+                Ok(Command::Stop) => return Err(End::Stopped),
+                Err(_) => break,
+            }
         }
+        self.last_burst = self.waiting.len();
         let count = self.waiting.len().min(BURST);
         Ok(self.waiting.drain(..count).collect())
     }
@@ -276,10 +281,8 @@ impl Publisher {
                 }
             }
         }
-        for settled in plan.settled {
-            // Nobody waits for it once the outlet is dropped.
-            drop(self.settle.send(settled));
-        }
+        // Nobody waits for it once the outlet is dropped.
+        drop(self.settle.send(plan.settled));
         plan.fault.map_or(Ok(()), |fault| Err(End::Failed(fault)))
     }
 
