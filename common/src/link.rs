@@ -46,9 +46,10 @@ impl Default for Terms {
 #[async_trait]
 pub trait Transport: Send + Sync {
     /// Makes the place that topologies are declared in, where that is for us to
-    /// do: a folder, not a broker. Idempotent.
-    async fn prepare(&self) -> Result<(), Fault> {
-        Ok(())
+    /// do: a folder, not a broker. Idempotent. Returns the option of the URL by
+    /// which others make sure that they are in the same place.
+    async fn prepare(&self) -> Result<Option<(&'static str, String)>, Fault> {
+        Ok(None)
     }
 
     /// Tries whether the broker can be used and keeps what Clutch relies on.

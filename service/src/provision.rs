@@ -70,7 +70,9 @@ async fn provision(
     args: &ProvisionArgs,
 ) -> anyhow::Result<Report> {
     check_writable(&args.out)?;
-    transport.prepare().await.map_err(|fault| unprepared(&fault, &transport.address()))?;
+    let place = transport.prepare().await;
+    let place = place.map_err(|fault| unprepared(&fault, &transport.address()))?;
+    let endpoint_url = &named(endpoint_url, place)?;
     let wanted = Registration {
         name: &args.name,
         id: args.id,
@@ -124,6 +126,17 @@ async fn declare(
     .await;
     connection.close().await;
     declared
+}
+
+/// The endpoint's URL, with the option that tells the place from others of its
+/// kind.
+fn named(url: &str, place: Option<(&'static str, String)>) -> anyhow::Result<String> {
+    let Some((option, value)) = place else { return Ok(url.to_owned()) };
+    let mut named = url::Url::parse(url)?;
+    if !named.query_pairs().any(|(key, _)| key == option) {
+        named.query_pairs_mut().append_pair(option, &value);
+    }
+    Ok(named.into())
 }
 
 /// The failure for a place to provision in that cannot be made.

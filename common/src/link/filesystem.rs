@@ -33,15 +33,18 @@ use async_trait::async_trait;
 use options::Options;
 use root::Root;
 use session::Session;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// A root folder.
 #[derive(Clone, Debug)]
 pub struct Filesystem {
     options: Options,
     terms: Terms,
+    /// Which spool was there first: no other one will do.
+    spool: Arc<OnceLock<Uuid>>,
 }
 
 impl Filesystem {
@@ -51,21 +54,28 @@ impl Filesystem {
     /// When the URL names a host or no absolute path, or an option is not known
     /// or has no such value.
     pub fn new(url: &url::Url, terms: Terms) -> Result<Self, InvalidUrl> {
-        Ok(Self { options: Options::parse(url)?, terms })
+        Ok(Self { options: Options::parse(url)?, terms, spool: Arc::default() })
     }
 }
 
 #[async_trait]
 impl Transport for Filesystem {
-    async fn prepare(&self) -> Result<(), Fault> {
+    async fn prepare(&self) -> Result<Option<(&'static str, String)>, Fault> {
         let options = self.options.clone();
-        blocking(self.terms.connect_timeout, move || Root::create(&options)).await
+        let spool = blocking(self.terms.connect_timeout, move || Root::create(&options)).await?;
+        Ok(Some(("spool", spool.to_string())))
     }
 
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
         let (options, terms, name) = (self.options.clone(), self.terms.clone(), name.to_owned());
+        let first = Arc::clone(&self.spool);
         let opened = blocking(terms.connect_timeout, move || {
-            Session::open(Root::open(&options)?, terms, &name)
+            let root = Root::open(&options)?;
+            if *first.get_or_init(|| root.spool) != root.spool {
+                let path = root.path().display();
+                return Err(Fault::Unreachable(format!("another spool is in the place of {path}")));
+            }
+            Session::open(root, terms, &name)
         });
         Ok(Box::new(session::FolderConnection(Arc::new(opened.await?))))
     }

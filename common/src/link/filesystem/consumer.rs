@@ -12,8 +12,8 @@ use super::{disk, group, recovery};
 use crate::link::{Delivery, Destination, Fault, InletOptions, Message, Tag};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
@@ -171,7 +171,9 @@ impl Consumer {
         if !root.ready(&self.queue).is_dir() {
             return Ok(Err(Fault::Missing(format!("the queue '{}' was deleted", self.queue))));
         }
-        recovery::claims(&self.session, &self.queue)?;
+        if recovery::claims(&self.session, &self.queue)? > 0 {
+            self.sources.forget();
+        }
         if self.looks.is_multiple_of(SWEEP) {
             recovery::sweep(&self.session, &self.queue)?;
         }
@@ -206,7 +208,7 @@ impl Consumer {
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
-            let mut messages: VecDeque<Message> = match group::decode(&fs::read(&path)?) {
+            let mut messages: VecDeque<Message> = match read(&path)? {
                 Ok(messages) => {
                     let to = claim.entry.to.unwrap_or(messages.len());
                     messages.into_iter().take(to).skip(claim.entry.from).collect()
@@ -222,7 +224,12 @@ impl Consumer {
             }
             let room = self.prefetch - self.unsettled.len();
             if self.shared && messages.len() > room {
-                self.sources.split(&mut claim, room)?;
+                if let Err(error) = self.sources.split(&mut claim, room) {
+                    let entry = Entry { deliveries: claim.entry.deliveries - 1, ..claim.entry };
+                    let root = &self.session.root;
+                    recovery::give_back(root, &self.queue, &path, &claim.producer, entry)?;
+                    return Err(error);
+                }
                 messages.truncate(room);
             }
             let from = claim.entry.from;
@@ -353,8 +360,14 @@ impl Consumer {
                     self.groups.remove(&number);
                 }
                 Some(&first) if first > group.claim.entry.from => {
-                    group.claim.entry.from = first;
-                    fs::rename(path, group.claim.path(&self.claims))?;
+                    let mut claim = group.claim.clone();
+                    claim.entry.from = first;
+                    match fs::rename(path, claim.path(&self.claims)) {
+                        Ok(()) => group.claim = claim,
+                        // How much of it is settled is told later, or comes again.
+                        Err(error) if disk::is_short_of_room(&error) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 Some(_) => {}
             }
@@ -370,15 +383,19 @@ impl Consumer {
             for number in exceeded.map(|(number, _)| *number).collect::<Vec<_>>() {
                 self.refuse_all(number);
             }
-            self.dead_letter()?;
+            if let Err(error) = self.dead_letter() {
+                tracing::debug!(%error, "what was delivered too often stays in the queue for now");
+            }
         }
+        let mut done = Ok(());
         for group in std::mem::take(&mut self.groups).into_values() {
             let claim = group.claim.path(&self.claims);
             let deliveries = group.claim.entry.deliveries - u64::from(!group.delivered);
             let entry = Entry { deliveries, ..group.claim.entry };
-            let producer = &group.claim.producer;
-            recovery::give_back(&self.session.root, &self.queue, &claim, producer, entry)?;
+            let (root, producer) = (&self.session.root, &group.claim.producer);
+            done = done.and(recovery::give_back(root, &self.queue, &claim, producer, entry));
         }
+        done?;
         fs::remove_dir(&self.claims)
     }
 
@@ -389,5 +406,18 @@ impl Consumer {
             return Fault::Missing(format!("the queue '{}' was deleted", self.queue));
         }
         root.fault("consuming from", &queue, error)
+    }
+}
+
+/// The messages of a claimed file, or why it can never be read.
+fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(group::decode(&bytes)),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::IsADirectory) =>
+        {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(error),
     }
 }

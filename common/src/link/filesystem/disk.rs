@@ -3,24 +3,38 @@
 
 use super::options::Access;
 use crate::link::Fault;
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::time::SystemTime;
 
-/// Makes a folder unless it is there, and syncs the one it is in.
+/// Makes a folder unless it is there, and syncs the one it is in. Nobody sees it
+/// before it has its mode.
 pub(super) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
-        Err(error) => return Err(error),
+    let Some(above) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
+    if path.is_dir() {
+        return Ok(());
     }
-    if access != Access::Private {
-        // The umask does not reach this.
-        fs::set_permissions(path, fs::Permissions::from_mode(access.folder_mode()))?;
+    if access == Access::Private {
+        match DirBuilder::new().mode(access.folder_mode()).create(path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+        return sync_folder(above);
     }
-    path.parent().map_or(Ok(()), sync_folder)
+    // The umask does not reach a mode that is set later.
+    let hidden = above.join(format!(".new-{}", uuid::Uuid::now_v7()));
+    DirBuilder::new().mode(0o700).create(&hidden)?;
+    let made = fs::set_permissions(&hidden, fs::Permissions::from_mode(access.folder_mode()))
+        .and_then(|()| fs::rename(&hidden, path));
+    if let Err(error) = made {
+        fs::remove_dir(&hidden)?;
+        // Somebody was quicker, and has put something into it.
+        return if path.is_dir() { Ok(()) } else { Err(error) };
+    }
+    sync_folder(above)
 }
 
 /// Makes a folder and those between it and `above`, which is there.
@@ -40,7 +54,7 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Opens a file for writing, made with the right mode if it is not there.
 pub(super) fn open_for_writing(path: &Path, access: Access) -> io::Result<File> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     match opened {
         Ok(file) => {
             if access != Access::Private {
@@ -49,7 +63,7 @@ pub(super) fn open_for_writing(path: &Path, access: Access) -> io::Result<File> 
             Ok(file)
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            OpenOptions::new().write(true).open(path)
+            OpenOptions::new().read(true).write(true).open(path)
         }
         Err(error) => Err(error),
     }
@@ -88,10 +102,15 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// Changes a folder's times, which inotify tells to who watches the folder above
 /// it: both of them, for a change of one alone counts as no change of the
-/// folder's attributes (`fsnotify_change` in Linux).
-pub(super) fn touch(folder: &File) -> io::Result<()> {
-    let now = SystemTime::now();
-    folder.set_times(FileTimes::new().set_accessed(now).set_modified(now))
+/// folder's attributes (`fsnotify_change` in Linux). To the present time, which
+/// takes the right to write and not the folder's owner. Only a wake is lost where
+/// it fails: whoever listens looks now and then all the same.
+pub(super) fn touch(folder: impl AsFd) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    if let Err(error) = futimens(folder, &times) {
+        tracing::debug!(%error, "who waits for this folder is not woken");
+    }
 }
 
 /// The names in a folder; none when it is not there. Names that are no text are

@@ -99,6 +99,19 @@ fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// Whether a name is that of a producer or consumer: a session's and a number.
+/// Whatever else is in a folder of ours is not ours.
+pub(super) fn is_member(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(session, number)| {
+        is_session(session) && digits(number).is_some_and(|number| number > 0)
+    })
+}
+
+/// Whether a name is that of a session.
+pub(super) fn is_session(name: &str) -> bool {
+    uuid::Uuid::try_parse(name).is_ok_and(|id| id.hyphenated().to_string() == name)
+}
+
 /// The session that a producer's or consumer's folder belongs to.
 pub(super) fn session_of(member: &str) -> &str {
     member.split_once('.').map_or(member, |(session, _)| session)

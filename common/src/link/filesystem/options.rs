@@ -3,6 +3,7 @@
 use crate::link::InvalidUrl;
 use std::path::PathBuf;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// The longest poll: a consumer that hears nothing looks at least this often.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
@@ -45,6 +46,8 @@ pub(super) struct Options {
     pub(super) access: Access,
     /// `poll=1s`: how often a consumer looks whether or not it was woken.
     pub(super) poll: Duration,
+    /// `spool=UUID`: which spool it must be; any where there is none.
+    pub(super) spool: Option<Uuid>,
     /// `group=256`: how many messages may share a file.
     pub(super) group: usize,
 }
@@ -62,8 +65,13 @@ impl Options {
         if root.parent().is_none() {
             return Err(unreadable("it names the root of the file system; give a folder below it"));
         }
-        let mut options =
-            Self { root, access: Access::Private, poll: Duration::from_secs(1), group: 256 };
+        let mut options = Self {
+            root,
+            access: Access::Private,
+            poll: Duration::from_secs(1),
+            spool: None,
+            group: 256,
+        };
         for (key, value) in url.query_pairs() {
             options.set(&key, &value)?;
         }
@@ -96,9 +104,12 @@ impl Options {
                     .filter(|group| (1..=LARGEST_GROUP).contains(group))
                     .ok_or_else(|| wrong("a number from 1 to 1000"))?;
             }
+            "spool" => {
+                self.spool = Some(value.parse().map_err(|_| wrong("the UUID of a spool"))?);
+            }
             _ => {
                 return Err(InvalidUrl::Option(format!(
-                    "'{key}' is not known to a folder; it has access, poll and group"
+                    "'{key}' is not known to a folder; it has access, poll, group and spool"
                 )));
             }
         }

@@ -2,8 +2,8 @@
 //! half written and folders with nothing in them go.
 
 use super::disk;
-use super::names::{Entry, is_temporary, session_of};
-use super::root::Root;
+use super::names::{Entry, is_member, is_session, is_temporary, session_of};
+use super::root::{Root, is_passing};
 use super::session::Session;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -18,9 +18,9 @@ const STILLBORN: Duration = Duration::from_secs(3600);
 pub(super) fn claims(session: &Session, queue: &str) -> io::Result<usize> {
     let claimed = session.root.claimed(queue);
     let mut given_back = 0;
-    for consumer in disk::names(&claimed)? {
-        let Some(_corpse) = session.is_dead(session_of(&consumer))? else { continue };
-        let claims = claimed.join(&consumer);
+    for consumer in disk::names(&claimed)?.iter().filter(|name| is_member(name)) {
+        let Some(_corpse) = session.is_dead(session_of(consumer))? else { continue };
+        let claims = claimed.join(consumer);
         for name in disk::names(&claims)? {
             if let Some((producer, entry)) = Entry::parse_claim(&name) {
                 give_back(&session.root, queue, &claims.join(&name), producer, entry)?;
@@ -50,7 +50,10 @@ pub(super) fn give_back(
         // Somebody else was quicker.
         Err(error) if error.kind() == ErrorKind::NotFound && folder.is_dir() => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => disk::touch(&File::open(&folder)?),
+        Ok(()) => {
+            disk::touch(File::open(&folder)?);
+            Ok(())
+        }
     }
 }
 
@@ -58,9 +61,9 @@ pub(super) fn give_back(
 /// queue, their session files, and what they were writing at the root.
 pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
     let ready = session.root.ready(queue);
-    for producer in disk::names(&ready)? {
-        let Some(_corpse) = session.is_dead(session_of(&producer))? else { continue };
-        let folder = ready.join(&producer);
+    for producer in disk::names(&ready)?.iter().filter(|name| is_member(name)) {
+        let Some(_corpse) = session.is_dead(session_of(producer))? else { continue };
+        let folder = ready.join(producer);
         for name in disk::names(&folder)?.iter().filter(|name| is_temporary(Path::new(name))) {
             disk::remove_if_there(&folder.join(name))?;
         }
@@ -68,14 +71,14 @@ pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
     }
     for name in disk::names(&session.root.path().join("sessions"))? {
         let path = session.root.session(&name);
-        let Some(_corpse) = session.is_dead(&name)? else { continue };
-        if !name.starts_with('.') || is_old(&path)? {
+        let stillborn = name.strip_prefix('.').is_some_and(is_session) && is_old(&path)?;
+        if (is_session(&name) || stillborn) && session.is_dead(&name)?.is_some() {
             disk::remove_if_there(&path)?;
         }
     }
     for name in disk::names(session.root.path())? {
         let path = session.root.path().join(&name);
-        if name.starts_with('.') && !Root::keeps(&name) && is_old(&path)? {
+        if is_passing(&name) && path != session.root.declaring() && is_old(&path)? {
             let folder = path.is_dir();
             if folder { fs::remove_dir_all(&path) } else { disk::remove_if_there(&path) }?;
         }

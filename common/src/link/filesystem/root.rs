@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// The version of the layout; another one is refused.
 const FORMAT: u32 = 1;
@@ -22,6 +23,8 @@ const FOLDERS: [&str; 4] = ["queues", "sessions", "leases", "quarantine"];
 #[derive(Serialize, Deserialize)]
 struct Marker {
     format: u32,
+    /// Tells this spool from every other one.
+    spool: Uuid,
 }
 
 /// An open root.
@@ -31,6 +34,8 @@ pub(super) struct Root {
     pub(super) options: Options,
     /// Device and inode of the marker.
     identity: (u64, u64),
+    /// Which spool it is.
+    pub(super) spool: Uuid,
 }
 
 impl Root {
@@ -40,7 +45,9 @@ impl Root {
     /// # Errors
     /// When the folder holds something else, is of another format, or cannot be
     /// written to.
-    pub(super) fn create(options: &Options) -> Result<(), Fault> {
+    ///
+    /// Returns which spool it is.
+    pub(super) fn create(options: &Options) -> Result<Uuid, Fault> {
         let root = &options.root;
         let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
         if root.exists() && !root.is_dir() {
@@ -48,18 +55,23 @@ impl Root {
         }
         disk::make_folder(root, options.access).map_err(failed)?;
         let names = disk::names(root).map_err(failed)?;
-        if names.iter().any(|name| name == MARKER) {
-            return Self::open(options).map(|_| ());
-        }
-        let known = |name: &String| FOLDERS.contains(&name.as_str()) || name.starts_with('.');
-        if !names.iter().all(known) {
+        let marked = names.iter().any(|name| name == MARKER);
+        let known = |name: &String| FOLDERS.contains(&name.as_str()) || is_passing(name);
+        if !marked && !names.iter().all(known) {
             return Err(foreign(root));
+        }
+        if marked {
+            Self::open(options)?;
         }
         for folder in FOLDERS {
             disk::make_folder(&root.join(folder), options.access).map_err(failed)?;
         }
-        let marker = format!("{{\"format\": {FORMAT}}}\n");
-        disk::replace(&root.join(MARKER), marker.as_bytes(), options.access).map_err(failed)
+        if !marked {
+            let marker = Marker { format: FORMAT, spool: Uuid::now_v7() };
+            let text = serde_json::to_vec(&marker).map_err(|error| failed(error.into()))?;
+            disk::replace(&root.join(MARKER), &text, options.access).map_err(failed)?;
+        }
+        Ok(Self::open(options)?.spool)
     }
 
     /// Opens a root.
@@ -75,18 +87,26 @@ impl Root {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent(root)),
             Err(error) => return Err(disk::fault("reading", &marker, &error)),
         };
-        let format = serde_json::from_str::<Marker>(&text).ok().map(|marker| marker.format);
-        if format != Some(FORMAT) {
+        let marked = serde_json::from_str::<Marker>(&text).ok();
+        let Some(Marker { spool, .. }) = marked.filter(|marker| marker.format == FORMAT) else {
             return Err(Fault::Mismatch(format!(
                 "{} says {:?}, and this program reads format {FORMAT}: use the version of Clutch \
                  that made the folder, or another folder",
                 marker.display(),
                 text.trim()
             )));
-        }
+        };
         let identity =
             identity(&marker).map_err(|error| disk::fault("reading", &marker, &error))?;
-        Ok(Self { options: options.clone(), identity })
+        if options.spool.is_some_and(|wanted| wanted != spool) {
+            return Err(Fault::Mismatch(format!(
+                "{} is the spool {spool}, and not the one that this was provisioned for ({}): is \
+                 the right file system mounted?",
+                root.display(),
+                options.spool.unwrap_or_default()
+            )));
+        }
+        Ok(Self { options: options.clone(), identity, spool })
     }
 
     /// Its path.
@@ -127,11 +147,6 @@ impl Root {
         self.path().join(DECLARING)
     }
 
-    /// Whether a hidden name at the root is one that stays.
-    pub(super) fn keeps(name: &str) -> bool {
-        name == DECLARING
-    }
-
     /// The file with exchanges, queues and bindings.
     pub(super) fn topology(&self) -> PathBuf {
         self.path().join("topology.json")
@@ -168,6 +183,14 @@ impl Root {
     }
 }
 
+/// Whether a name at the root is one of ours that comes and goes: what is being
+/// written, or tried.
+pub(super) fn is_passing(name: &str) -> bool {
+    let prefixes = [".new-", ".check-", ".topology.json.", ".clutch-spool.json."];
+    let id = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+    name == DECLARING || id.is_some_and(|id| Uuid::try_parse(id).is_ok())
+}
+
 fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     let metadata = std::fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
@@ -175,7 +198,7 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 
 fn absent(root: &Path) -> Fault {
     match disk::names(root) {
-        Ok(names) if !names.iter().all(|name| name.starts_with('.')) => foreign(root),
+        Ok(names) if !names.iter().all(|name| is_passing(name)) => foreign(root),
         Ok(_) if root.is_dir() => Fault::Unreachable(format!(
             "the folder {} is empty: it is not mounted, or nothing was provisioned in it yet",
             root.display()
@@ -239,12 +262,43 @@ mod tests {
         let empty = Root::open(&options).unwrap_err();
         assert!(matches!(&empty, Fault::Unreachable(text) if text.contains("is empty")), "{empty}");
         std::fs::write(options.root.join("thesis.tex"), b"").unwrap();
-        for refused in [Root::create(&options), Root::open(&options).map(|_| ())] {
+        for refused in [Root::create(&options).map(|_| ()), Root::open(&options).map(|_| ())] {
             assert!(matches!(refused, Err(Fault::Mismatch(_))), "{refused:?}");
         }
         std::fs::write(options.root.join(MARKER), b"{\"format\": 9}").unwrap();
         let other = Root::create(&options).unwrap_err().to_string();
         assert!(other.contains("format 1") && other.contains('9'), "{other}");
+    }
+
+    #[test]
+    fn a_home_with_nothing_but_hidden_files_is_somebodys() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("home"));
+        std::fs::create_dir_all(options.root.join(".ssh")).unwrap();
+        for refused in [Root::create(&options).map(|_| ()), Root::open(&options).map(|_| ())] {
+            assert!(matches!(refused, Err(Fault::Mismatch(_))), "{refused:?}");
+        }
+        assert!(!is_passing(".ssh") && !is_passing(".new-thing") && is_passing(".declaring"));
+    }
+
+    #[test]
+    fn folders_that_a_restore_dropped_are_made_again_and_the_spool_stays_the_same() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        let spool = Root::create(&options).unwrap();
+        std::fs::remove_dir(options.root.join("leases")).unwrap();
+        assert_eq!(Root::create(&options).unwrap(), spool);
+        assert!(options.root.join("leases").is_dir());
+    }
+
+    #[test]
+    fn another_spool_than_the_one_provisioned_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        let spool = Root::create(&options).unwrap();
+        Root::open(&Options { spool: Some(spool), ..options.clone() }).unwrap();
+        let other = Root::open(&Options { spool: Some(Uuid::nil()), ..options }).unwrap_err();
+        assert!(matches!(&other, Fault::Mismatch(text) if text.contains("mounted")), "{other}");
     }
 
     #[test]

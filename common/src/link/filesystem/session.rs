@@ -174,12 +174,15 @@ impl Session {
         if id == self.id {
             return Ok(None);
         }
-        let file = match OpenOptions::new().write(true).open(self.root.session(id)) {
+        let file = match OpenOptions::new().read(true).write(true).open(self.root.session(id)) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Corpse(None))),
+            // Another user's, a moment before it is opened to the group.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
-        match file.try_lock() {
+        // Two that look at once do not take each other for the living.
+        match file.try_lock_shared() {
             Ok(()) => Ok(Some(Corpse(Some(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
@@ -200,7 +203,7 @@ impl Drop for Session {
     }
 }
 
-/// A dead session, locked so that nobody else buries it.
+/// A dead session, whose file stays locked while it is looked after.
 pub(super) struct Corpse(#[expect(dead_code, reason = "holds the lock")] Option<File>);
 
 impl Holder {

@@ -6,7 +6,7 @@
 //! other consumers take something too, and once in a while when all is quiet.
 
 use super::disk;
-use super::names::Entry;
+use super::names::{Entry, is_member};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -65,7 +65,8 @@ impl Sources {
     /// Looks which producers there are, and lets all of them be looked into; those
     /// with a listing that have given something since the last look.
     pub(super) fn look(&mut self) -> io::Result<()> {
-        let there: BTreeSet<String> = disk::names(&self.ready)?.into_iter().collect();
+        let names = disk::names(&self.ready)?.into_iter();
+        let there: BTreeSet<String> = names.filter(|name| is_member(name)).collect();
         self.known.retain(|producer, _| there.contains(producer));
         for producer in there {
             let source = self.known.entry(producer).or_insert_with(Source::fresh);
@@ -75,9 +76,15 @@ impl Sources {
         Ok(())
     }
 
+    /// Something that was claimed is back: whatever was known of what comes next
+    /// is not true any more.
+    pub(super) fn forget(&mut self) {
+        self.known.values_mut().for_each(|source| *source = Source::fresh());
+    }
+
     /// Something is new in these folders.
     pub(super) fn stir(&mut self, producers: BTreeSet<String>) {
-        for producer in producers {
+        for producer in producers.into_iter().filter(|name| is_member(name)) {
             self.known.entry(producer).or_insert_with(Source::fresh).stirred = true;
         }
     }
@@ -100,7 +107,8 @@ impl Sources {
             source.listed.push_front(rest);
             source.stirred = true;
         }
-        disk::touch(&fs::File::open(folder)?)
+        disk::touch(fs::File::open(folder)?);
+        Ok(())
     }
 
     /// Claims the next group of the next producer that has one.

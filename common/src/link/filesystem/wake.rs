@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(ear.listen(LONG).unwrap(), p);
         std::fs::write(producer.join("file"), b"").unwrap();
         assert_eq!(ear.listen(Duration::from_millis(1)).unwrap(), Heard::Nothing);
-        disk::touch(&File::open(&producer).unwrap()).unwrap();
+        disk::touch(File::open(&producer).unwrap());
         assert_eq!(ear.listen(LONG).unwrap(), p);
     }
 }

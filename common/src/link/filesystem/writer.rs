@@ -7,33 +7,42 @@ use super::names::Entry;
 use super::options::Access;
 use super::session::Session;
 use crate::link::Message;
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Most bytes of bodies in one file, unless one message alone is larger.
 const GROUP_BYTES: usize = 512 * 1024;
 
+/// Most folders held open: one for each queue that was published to lately.
+const MOST_OPEN: usize = 64;
+/// What is being written, until it has its name.
+const ASIDE: &str = ".writing";
+
 /// A producer. Its groups in a queue are numbered without gaps, so a consumer
 /// finds the next one by its name.
 pub(super) struct Writer {
     session: Arc<Session>,
     streams: BTreeMap<String, Stream>,
+    /// The queues whose folders are open, the one used longest ago first.
+    open: VecDeque<String>,
 }
 
 /// A producer's folder in a queue.
 struct Stream {
     path: PathBuf,
-    folder: File,
+    folder: Option<File>,
     next: u64,
 }
 
 impl Writer {
     /// A producer of a session.
     pub(super) fn new(session: &Arc<Session>) -> Self {
-        Self { session: Arc::clone(session), streams: BTreeMap::new() }
+        Self { session: Arc::clone(session), streams: BTreeMap::new(), open: VecDeque::new() }
     }
 
     /// How many of these messages the next file takes, in order: at least one.
@@ -58,7 +67,7 @@ impl Writer {
     ) -> io::Result<()> {
         let bytes = group::encode(messages);
         let access = self.session.root.access();
-        match self.stream(queue)?.write(&bytes, access) {
+        match self.stream(queue).and_then(|stream| stream.write(&bytes, access)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Who took us for dead removed our folder, which was empty.
                 self.streams.remove(queue);
@@ -69,38 +78,77 @@ impl Writer {
     }
 
     /// Makes durable what was put into a queue.
-    pub(super) fn sync(&self, queue: &str) -> io::Result<()> {
-        self.streams.get(queue).map_or(Ok(()), |stream| stream.folder.sync_all())
+    ///
+    /// # Errors
+    /// When that is not certain, or the root is not there any more: what was put
+    /// is somewhere else then.
+    pub(super) fn sync(&mut self, queue: &str) -> io::Result<()> {
+        self.stream(queue)?.folder()?.sync_all()?;
+        self.session.root.is_there().map_err(io::Error::other)
     }
 
+    /// The folder for a queue, open.
     fn stream(&mut self, queue: &str) -> io::Result<&mut Stream> {
         if !self.streams.contains_key(queue) {
             let root = &self.session.root;
+            root.is_there().map_err(io::Error::other)?;
             let path = root.ready(queue).join(self.session.member());
             disk::make_folder(&path, root.access())?;
-            let stream = Stream { folder: File::open(&path)?, path, next: 1 };
-            self.streams.insert(queue.to_owned(), stream);
+            self.streams.insert(queue.to_owned(), Stream { path, folder: None, next: 1 });
         }
-        self.streams.get_mut(queue).ok_or_else(|| ErrorKind::NotFound.into())
+        self.open.retain(|open| open != queue);
+        self.open.push_back(queue.to_owned());
+        if self.open.len() > MOST_OPEN
+            && let Some(oldest) = self.open.pop_front()
+            && let Some(stream) = self.streams.get_mut(&oldest)
+        {
+            stream.folder = None;
+        }
+        let stream = self.streams.get_mut(queue).ok_or(ErrorKind::NotFound)?;
+        if stream.folder.is_none() {
+            stream.folder = Some(File::open(&stream.path)?);
+        }
+        Ok(stream)
     }
 }
 
 impl Stream {
+    fn folder(&self) -> io::Result<&File> {
+        self.folder.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// Writes the next group into the folder that is open, wherever its path
+    /// leads by now.
     fn write(&mut self, bytes: &[u8], access: Access) -> io::Result<()> {
-        let temporary = self.path.join(".writing");
-        let path = self.path.join(Entry::fresh(self.next).name());
-        let written = disk::write_synced(&temporary, bytes, access)
-            .and_then(|()| fs::rename(&temporary, path));
+        let folder = self.folder()?;
+        let name = Entry::fresh(self.next).name();
+        let written = write_aside(folder, bytes, access)
+            .and_then(|()| Ok(renameat(folder, ASIDE, folder, name)?));
         if let Err(error) = written {
             // What was written of it takes room that others may need.
-            disk::remove_if_there(&temporary)?;
+            if let Err(error) = unlinkat(folder, ASIDE, AtFlags::empty()) {
+                tracing::trace!(%error, "nothing was written aside");
+            }
             return Err(error);
         }
-        self.next += 1;
         // Consumers watch the folder above this one: a change of its times names
         // it to them.
-        disk::touch(&self.folder)
+        disk::touch(folder);
+        self.next += 1;
+        Ok(())
     }
+}
+
+fn write_aside(folder: &File, bytes: &[u8], access: Access) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(access.file_mode());
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(folder, ASIDE, flags, mode)?);
+    if access != Access::Private {
+        // The umask does not reach a mode that is set later.
+        file.set_permissions(Permissions::from_mode(access.file_mode()))?;
+    }
+    file.write_all(bytes)?;
+    file.sync_data()
 }
 
 impl Drop for Writer {

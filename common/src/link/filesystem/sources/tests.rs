@@ -3,6 +3,15 @@
 use super::*;
 use tempfile::TempDir;
 
+/// A producer's folder by a short name.
+fn member(producer: &str) -> String {
+    format!("00000000-0000-0000-0000-00000000000{producer}.1")
+}
+
+fn members(producers: &[&str]) -> BTreeSet<String> {
+    producers.iter().map(|producer| member(producer)).collect()
+}
+
 struct Queue {
     temp: TempDir,
 }
@@ -21,7 +30,7 @@ impl Queue {
     }
 
     fn put(&self, producer: &str, entry: Entry) {
-        let folder = self.path("ready").join(producer);
+        let folder = self.path("ready").join(member(producer));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(entry.name()), b"").unwrap();
     }
@@ -34,7 +43,7 @@ impl Queue {
 fn drain(sources: &mut Sources) -> Vec<(String, u64)> {
     let mut claims = Vec::new();
     while let Some(claim) = sources.claim().unwrap() {
-        claims.push((claim.producer, claim.entry.number));
+        claims.push((claim.producer[35..36].to_owned(), claim.entry.number));
     }
     claims
 }
@@ -70,7 +79,7 @@ fn what_comes_later_is_found_by_name_once_it_is_told() {
     queue.put("a", Entry::fresh(2));
     queue.put("b", Entry::fresh(1));
     assert_eq!(drain(&mut sources), [], "nobody told");
-    sources.stir(["a".to_owned(), "b".to_owned()].into());
+    sources.stir(members(&["a", "b"]));
     assert_eq!(drain(&mut sources).len(), 2);
 }
 
@@ -154,11 +163,37 @@ fn the_rest_of_a_claim_that_is_too_large_is_anybodys_and_comes_first() {
 #[test]
 fn a_producer_whose_folder_was_seen_before_its_first_group_is_not_forgotten() {
     let queue = Queue::new();
-    fs::create_dir(queue.path("ready").join("a")).unwrap();
+    fs::create_dir(queue.path("ready").join(member("a"))).unwrap();
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     assert_eq!(drain(&mut sources), []);
     queue.put("a", Entry::fresh(1));
-    sources.stir(["a".to_owned()].into());
+    sources.stir(members(&["a"]));
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
+}
+
+#[test]
+fn what_a_dead_consumer_had_comes_before_what_is_new_once_it_is_back() {
+    let queue = Queue::new();
+    let mut sources = queue.sources("mine", false);
+    queue.put("a", Entry::fresh(4));
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources).len(), 1);
+    queue.put("a", Entry::fresh(5));
+    queue.put("a", Entry { number: 3, from: 0, to: None, deliveries: 1 });
+    sources.forget();
+    assert_eq!(drain(&mut sources), [("a".to_owned(), 3), ("a".to_owned(), 5)]);
+}
+
+#[test]
+fn what_is_nobodys_of_ours_is_passed_by() {
+    let queue = Queue::new();
+    for name in [".DS_Store", ".new-thing", "notes", "notes.1"] {
+        fs::write(queue.path("ready").join(name), b"").unwrap();
+    }
+    queue.put("a", Entry::fresh(1));
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    sources.stir([".DS_Store".to_owned()].into());
     assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
 }
