@@ -88,8 +88,8 @@ pub(crate) struct DemoArgs {
     /// Where to look for files, of up to 1 MiB each [default: folders below /usr]
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
-    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost, a vhost that
-    /// nothing else uses; the queues that are declared there stay
+    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost; a vhost with an
+    /// endpoint of yours is refused, and the queues go ten minutes after their last use
     #[arg(long, value_name = "URL")]
     pub(crate) amqp: Option<String>,
     /// Leave the service, the endpoint and their folder, and say what to try with them
@@ -104,6 +104,9 @@ pub(crate) enum Queue {
     Classic,
     /// Replicated over the nodes of a cluster
     Quorum,
+    /// As the demonstration's are
+    #[value(skip)]
+    Expiring,
 }
 
 impl From<Queue> for QueueKind {
@@ -111,6 +114,7 @@ impl From<Queue> for QueueKind {
         match queue {
             Queue::Classic => Self::Classic,
             Queue::Quorum => Self::Quorum,
+            Queue::Expiring => Self::Expiring,
         }
     }
 }
