@@ -92,6 +92,14 @@ fn picture(told: &[Told]) -> String {
     push(
         &mut svg,
         format_args!(
+            "<text class=\"quiet\" x=\"{}\" y=\"31\" text-anchor=\"end\">a recorded run, at its \
+             own pace</text>\n",
+            width - LEFT
+        ),
+    );
+    push(
+        &mut svg,
+        format_args!(
             "<text x=\"{LEFT}\" y=\"{TOP}\"><tspan class=\"quiet\">$</tspan> <tspan \
              class=\"typed\">{TYPED}</tspan></text>\n"
         ),
