@@ -176,7 +176,7 @@ impl Play<'_> {
                 .to_owned()
         } else {
             let alone = several(alone, "task");
-            format!("it works on: {alone} started without a link; the service knows {known} results of them")
+            format!("the endpoint works on alone: {alone} started; the service knows {known} of their results")
         });
         Ok(())
     }
