@@ -190,7 +190,7 @@ fn keeps(arguments: &[&str]) {
     let left = Left(vec![pid("endpoint_pid"), pid("service_pid")]);
     assert!(left.0.iter().all(|pid| alive(*pid)));
     let folder = PathBuf::from(kept["folder"].as_str().unwrap());
-    assert_eq!(hall.left(), [folder.clone()]);
+    assert_eq!(hall.left(), std::slice::from_ref(&folder));
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
 
     let mut submit = Command::new(binaries::folder().unwrap().join(SERVICE));
