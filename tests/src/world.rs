@@ -78,7 +78,15 @@ impl World {
     /// # Errors
     /// When there are no binaries.
     pub fn in_folder() -> Result<Self> {
-        let world = Self::with(None, binaries::folder()?)?;
+        Self::in_folder_at(binaries::folder()?)
+    }
+
+    /// A world on a spool folder, of the binaries in a folder.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn in_folder_at(binaries: &Path) -> Result<Self> {
+        let world = Self::with(None, binaries)?;
         std::fs::create_dir(world.shared())?;
         Ok(world)
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod acceptance;
+mod bench;
 mod broker;
 mod ci;
 mod record;
@@ -25,6 +26,8 @@ enum Chore {
     Test(test::Options),
     /// Runs the long scenarios in full and prints their figures
     Acceptance(acceptance::Options),
+    /// Measures the transports, each figure beside a limit of the same run
+    Bench(bench::Options),
     /// Checks format, lints, documentation and dependencies
     Ci,
     /// Starts a private broker and keeps it until interrupted
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Test(options) => test::run(&options),
         Chore::Acceptance(options) => acceptance::run(&options),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Ci => ci::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),
