@@ -52,6 +52,10 @@ pub fn control_queue(id: EndpointId) -> String {
     format!("{id}.control")
 }
 
+/// An [`QueueKind::Expiring`] queue goes when nobody has used it for so long, in
+/// milliseconds: ten minutes.
+pub const EXPIRES_MS: i64 = 10 * 60 * 1000;
+
 /// How the broker keeps a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -61,15 +65,20 @@ pub enum QueueKind {
     Classic,
     /// Replicated over the nodes of a cluster.
     Quorum,
+    /// On one node's disk, and gone with all that is in it [`EXPIRES_MS`] after
+    /// its last use. For demonstrations: where such a queue is, one that lasts
+    /// cannot be declared, nor the other way round.
+    Expiring,
 }
 
 impl QueueKind {
-    /// The broker's own name for it (`x-queue-type`).
+    /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Classic => "classic",
             Self::Quorum => "quorum",
+            Self::Expiring => "expiring",
         }
     }
 }
@@ -209,7 +218,11 @@ fn words(key: &str) -> impl Iterator<Item = &str> {
 }
 
 fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
-    ("x-queue-type", Argument::Text(kind.as_str().to_owned()))
+    let broker_type = match kind {
+        QueueKind::Classic | QueueKind::Expiring => "classic",
+        QueueKind::Quorum => "quorum",
+    };
+    ("x-queue-type", Argument::Text(broker_type.to_owned()))
 }
 
 /// A queue whose refused messages are kept. Only quorum queues count
@@ -223,6 +236,9 @@ fn dead_lettered(name: String, kind: QueueKind) -> Queue {
         arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
         arguments.push(("x-dead-letter-strategy", text("at-least-once")));
         arguments.push(("x-overflow", text("reject-publish")));
+    }
+    if kind == QueueKind::Expiring {
+        arguments.push(("x-expires", Argument::Number(EXPIRES_MS)));
     }
     Queue { name, arguments }
 }
@@ -242,12 +258,24 @@ mod tests {
 
     #[test]
     fn every_queue_is_dead_lettered_but_the_dead_letter_queue_itself() {
-        for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        for kind in [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring] {
             let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
             for queue in queues {
                 let dead_lettered =
                     queue.arguments.iter().any(|(name, _)| *name == "x-dead-letter-exchange");
                 assert_eq!(dead_lettered, queue.name != DEAD_LETTER_QUEUE, "{}", queue.name);
+            }
+        }
+    }
+
+    #[test]
+    fn only_expiring_queues_go_and_never_the_one_that_nobody_reads() {
+        for kind in [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring] {
+            let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
+            for queue in queues {
+                let expires = queue.arguments.iter().any(|(name, _)| *name == "x-expires");
+                let expected = kind == QueueKind::Expiring && queue.name != DEAD_LETTER_QUEUE;
+                assert_eq!(expires, expected, "{kind:?}: {}", queue.name);
             }
         }
     }

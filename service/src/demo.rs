@@ -77,6 +77,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let endpoint = processes::endpoint_program(|| {
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
     })?;
+    route.claim().await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let folder = folder()?;
@@ -124,21 +125,21 @@ async fn show(
     keep: bool,
 ) -> anyhow::Result<Report> {
     let (count, size) = (several(files.paths.len(), "file"), HumanBytes(files.bytes));
-    tell.step(&format!("found {count} of {size} together; a task sums one with sha256sum"));
+    tell.step(&format!("found {count}, {size}: one task each, which runs sha256sum on it"));
     let mut stage = Stage::open(folder, route, endpoint).await?;
     tell.step(&format!(
-        "started a service (process {}), an endpoint (process {}), and between them {}",
+        "started a service (process {}) and an endpoint (process {})",
         stage.service.pid(),
-        stage.endpoint.pid(),
-        stage.between
+        stage.endpoint.pid()
     ));
+    tell.step(&format!("between them: {}", stage.between));
     let Measured { mut counts, times, differences } = play(&mut stage, files, tell).await?;
     let kept = if keep {
         let [service_pid, endpoint_pid] = stage.leave(route).await?;
         Some(Kept { folder: folder.to_owned(), service_pid, endpoint_pid })
     } else {
         let codes = stage.stop().await?;
-        tell.step(&format!("stopped both; their exit codes are {} and {}", codes[0], codes[1]));
+        tell.step(&format!("stopped both in order: exit codes {} and {}", codes[0], codes[1]));
         counts.exit_codes = Some(codes);
         None
     };

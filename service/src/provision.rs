@@ -158,7 +158,8 @@ fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
             CONFIG,
             format!(
                 "{message}; the kind of an endpoint's queue is chosen with --queue (the queues that \
-                 all endpoints share are {} here)",
+                 all endpoints share are {} here), and queues with x-expires are a \
+                 demonstration's: they go ten minutes after their last use",
                 shared.as_str()
             ),
         ),

@@ -20,19 +20,21 @@ const CHAR_TENTHS: usize = 84;
 const LINE: usize = 22;
 const LEFT: usize = 28;
 const TOP: usize = 76;
-const WIDTH: usize = 920;
 /// The demonstration's lines begin with a time and a mark, in these columns.
 const MARK: usize = 10;
 const TEXT: usize = 12;
+/// How the lines end that only tell of progress.
+const PROGRESS: &str = "results recorded";
 
 const STYLE: &str = "\
-text { font: 14px ui-monospace, SFMono-Regular, 'SF Mono', Menlo, Consolas, 'Liberation Mono', \
+svg { font: 14px ui-monospace, SFMono-Regular, 'SF Mono', Menlo, Consolas, 'Liberation Mono', \
 monospace; fill: #c9d1d9; }
 .typed { fill: #f0f6fc; font-weight: 600; }
-.quiet { fill: #7d8590; }
+.quiet, .quiet .number { fill: #7d8590; }
 .number { fill: #79c0ff; }
-.fault, .fault .number { fill: #ff7b72; }
+.fault, .fault .number { fill: #ff7b72; font-weight: 600; }
 .right, .right .number { fill: #56d364; font-weight: 600; }
+.fault .quiet, .right .quiet { font-weight: 400; }
 .late { animation: appear 0.15s ease-out both; }
 @keyframes appear { from { opacity: 0; } to { opacity: 1; } }
 @media (prefers-reduced-motion: reduce) { .late { animation: none; } }
@@ -72,19 +74,29 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// The whole picture.
 fn picture(told: &[Told]) -> String {
     let height = TOP + (told.len() + 2) * LINE + 6;
+    let longest = told.iter().map(|one| one.line.chars().count()).max().unwrap_or_default();
+    let width = 2 * LEFT + longest.max(TYPED.len() + 2) * CHAR_TENTHS / 10;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-label=\"A recorded run of \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+         width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"A recorded run of \
          {TYPED}\">\n<style>\n{STYLE}</style>\n\
          <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"10\" fill=\"#0d1117\" \
          stroke=\"#30363d\"/>\n",
-        WIDTH - 1,
+        width - 1,
         height - 1
     );
     for (index, colour) in ["#ff5f57", "#febc2e", "#28c840"].iter().enumerate() {
         let x = LEFT + 20 * index;
         push(&mut svg, format_args!("<circle cx=\"{x}\" cy=\"26\" r=\"6\" fill=\"{colour}\"/>\n"));
     }
+    push(
+        &mut svg,
+        format_args!(
+            "<text class=\"quiet\" x=\"{}\" y=\"31\" text-anchor=\"end\">a recorded run, at its \
+             own pace</text>\n",
+            width - LEFT
+        ),
+    );
     push(
         &mut svg,
         format_args!(
@@ -113,6 +125,7 @@ fn draw(svg: &mut String, told: &Told, y: usize) {
     let class = match mark {
         "✗" => "late fault",
         "✓" => "late right",
+        _ if text.ends_with(PROGRESS) => "late quiet",
         _ => "late",
     };
     let after = told.after.as_secs_f64();

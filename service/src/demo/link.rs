@@ -2,9 +2,11 @@
 //! service keeps its own: a symbolic link to the shared folder, or a proxy.
 
 use super::proxy::Proxy;
-use crate::failure::usage;
+use crate::cli::Queue;
+use crate::failure::{CONFIG, Failure, REFUSED, UNAVAILABLE, usage};
 use anyhow::Context as _;
-use clutch_common::link::{Terms, transport};
+use clutch_common::link::{Fault, Terms, transport};
+use clutch_common::topology::{self, QueueKind};
 use std::path::{Path, PathBuf};
 
 /// The folder that both sides share, inside the demonstration's folder.
@@ -59,6 +61,53 @@ impl Route {
         }
         Ok(Self::Broker { url, address: dialled.address() })
     }
+
+    /// The kind of the queues: a broker's go by themselves, the folder goes as a
+    /// whole.
+    #[must_use]
+    pub(super) fn queue(&self) -> Option<Queue> {
+        match self {
+            Self::Folder => None,
+            Self::Broker { .. } => Some(Queue::Expiring),
+        }
+    }
+
+    /// Takes a broker's vhost for demonstrations, which collect whatever results
+    /// are there. One whose queues are not a demonstration's is refused, and
+    /// left as it is: the broker does not declare a queue over another kind.
+    ///
+    /// # Errors
+    /// When it is refused, or the broker cannot be used.
+    pub(super) async fn claim(&self) -> anyhow::Result<()> {
+        let Self::Broker { url, address } = self else { return Ok(()) };
+        let broker = transport(url.as_str(), &Terms::default())?;
+        let declared = async {
+            let connection = broker.connect("clutch/demo").await?;
+            let declared = connection.declare(&topology::shared(QueueKind::Expiring)).await;
+            connection.close().await;
+            declared
+        };
+        declared.await.map_err(|fault| unclaimed(&fault, address).into())
+    }
+}
+
+/// The failure for a vhost that cannot be taken.
+fn unclaimed(fault: &Fault, address: &str) -> Failure {
+    if matches!(fault, Fault::Mismatch(_)) {
+        let words = format!(
+            "{address} has endpoints, and the demonstration would collect their results. Nothing \
+             there was touched; give the demonstration a vhost of its own: `rabbitmqctl add_vhost \
+             demo` makes one, `rabbitmqctl set_permissions -p demo USER '.*' '.*' '.*'` lets a \
+             user in, and --amqp amqp://…/demo goes there"
+        );
+        return Failure::new(CONFIG, words);
+    }
+    let (code, advice) = if matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_)) {
+        (REFUSED, "the user in --amqp needs to configure, write and read in that vhost")
+    } else {
+        (UNAVAILABLE, "is it running, and is --amqp right?")
+    };
+    Failure::new(code, format!("cannot use the broker {address}: {fault}; {advice}"))
 }
 
 /// A link, and how both sides reach what is between them.

@@ -176,9 +176,7 @@ impl Play<'_> {
                 .to_owned()
         } else {
             let alone = several(alone, "task");
-            format!(
-                "the endpoint goes on: {alone} started since; the service knows {known} of their results"
-            )
+            format!("the endpoint works on alone: {alone} started; the service knows {known} of their results")
         });
         Ok(())
     }
@@ -187,12 +185,12 @@ impl Play<'_> {
     async fn crash(&mut self) -> anyhow::Result<()> {
         let pid = self.stage.endpoint.pid();
         self.stage.endpoint.kill()?;
-        self.tell.fault(&format!("kill -9 {pid}: the endpoint is gone"));
+        self.tell.fault(&format!("killed the endpoint: kill -9 {pid}"));
         let found = self.stage.start_endpoint_again().await?;
         (self.measured.counts.tasks_on_disk, self.measured.counts.results_on_disk) =
             (found.tasks, found.results);
         self.tell.step(&format!(
-            "started again (process {}); on its disk: {} results to deliver, {} tasks to run",
+            "started it again (process {}): {} results and {} tasks are on its disk",
             self.stage.endpoint.pid(),
             count(found.results),
             count(found.tasks)
@@ -207,7 +205,7 @@ impl Play<'_> {
         self.stage.link.mend().await?;
         let mended = Instant::now();
         self.measured.times.link_down_ms = ms(mended - cut);
-        self.tell.step(&format!("mended the link; it was cut for {}", time(mended - cut)));
+        self.tell.step(&format!("mended the link; it was down for {}", time(mended - cut)));
         if before == total {
             return Ok(());
         }
@@ -218,7 +216,7 @@ impl Play<'_> {
         self.measured.times.first_result_ms = Some(ms(first));
         self.measured.times.last_result_ms = Some(ms(last));
         self.tell.step(&format!(
-            "the first result came {} after that, the last of {} {} after",
+            "first result {} later; all {} recorded after {}",
             time(first),
             count(total),
             time(last)
@@ -245,7 +243,7 @@ impl Play<'_> {
         (counts.equal, counts.absorbed) = (equal, absorbed);
         self.measured.differences = differences;
         self.tell.step(&format!(
-            "ran sha256sum over the same files directly: {} of {} lines are equal",
+            "compared with sha256sum, run directly: {} of {} lines are equal",
             count(equal),
             count(truth.len())
         ));
@@ -259,7 +257,7 @@ impl Play<'_> {
         let counts = &mut self.measured.counts;
         (counts.started, counts.started_again) = (started, starts.len() - started);
         self.tell.step(&format!(
-            "the kill made {} start twice; it may repeat what was running, {} at most",
+            "{} started twice; kill -9 may repeat what was running, {} at most",
             several(counts.started_again, "task"),
             counts.slots
         ));

@@ -5,7 +5,7 @@
 use super::link::{Ends, Link, Route};
 use super::processes::{Daemon, Guard, service_program};
 use super::starts::Witness;
-use crate::cli::ProvisionArgs;
+use crate::cli::{ProvisionArgs, Queue};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::paths::StateFolder;
@@ -50,6 +50,7 @@ pub(super) struct Stage {
 struct Place {
     folder: PathBuf,
     settings: Settings,
+    queue: Option<Queue>,
     endpoint_program: PathBuf,
 }
 
@@ -76,7 +77,8 @@ impl Stage {
         let ends = Ends::new(folder, route).await?;
         let state = StateFolder::new(folder.join("service"));
         let settings = Settings::of(&ends.service, state);
-        let place = Place { folder: folder.to_owned(), settings, endpoint_program };
+        let queue = route.queue();
+        let place = Place { folder: folder.to_owned(), settings, queue, endpoint_program };
         place.provision(&ends.endpoint).await?;
         let mut service = place.serve(&ends.service)?;
         guard.hold(&[&service])?;
@@ -149,7 +151,7 @@ impl Place {
             name: NAME.to_owned(),
             id: None,
             out: self.endpoint_file(),
-            queue: None,
+            queue: self.queue,
             heartbeat: HEARTBEAT,
             blocked_timeout: BLOCKED_TIMEOUT,
             endpoint_broker: Some(endpoint_broker.to_owned()),

@@ -167,7 +167,7 @@ fn endpoint((id, name, queue, _): &Row) -> Result<Endpoint> {
 }
 
 fn kind(text: &str) -> Result<QueueKind> {
-    [QueueKind::Classic, QueueKind::Quorum]
+    [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring]
         .into_iter()
         .find(|kind| kind.as_str() == text)
         .ok_or_else(|| Error::Unreadable(format!("'{text}' is not a kind of queue")))

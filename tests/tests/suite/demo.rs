@@ -2,6 +2,7 @@
 //! leaves nothing behind that it was not asked to leave.
 
 use clutch_tests::binaries::{self, SERVICE};
+use clutch_tests::gate::Gate;
 use clutch_tests::leash::alive;
 use clutch_tests::poll;
 use clutch_tests::process::{Daemon, Output, run};
@@ -92,7 +93,46 @@ fn the_proof_holds_over_a_folder() {
 #[test]
 fn the_proof_holds_over_a_broker() {
     let Some(world) = World::or_skip("the_proof_holds_over_a_broker") else { return };
-    holds(&["--amqp", &world.vhost().url()]);
+    let url = world.vhost().url();
+    holds(&["--amqp", &url]);
+    let again = Hall::new("").demo(&["--json", "--files", "8", "--amqp", &url]);
+    assert_eq!(again.ok().unwrap().json().unwrap()["holds"], true);
+    let out = world.folder().join("lab.toml").display().to_string();
+    let refused = world.service(&["provision", "lab", "--out", &out]).unwrap();
+    assert_eq!(refused.code, 78);
+    assert!(refused.stderr.contains("ten minutes after"), "{}", refused.stderr);
+}
+
+/// A service that is away for a while finds every result where it was.
+#[test]
+fn a_broker_with_somebodys_results_is_refused_and_keeps_them() {
+    let test = "a_broker_with_somebodys_results_is_refused_and_keeps_them";
+    let Some(world) = World::or_skip(test) else { return };
+    let lab = world.provision("lab").unwrap();
+    let mut service = world.serve().unwrap();
+    let mut endpoint = world.run_with(&lab, &["--slots", "3"]).unwrap();
+    let (gate, started) = (Gate::new(world.folder(), "open"), world.folder().join("started"));
+    let script = format!("echo >>'{}'; {}; echo $0", started.display(), gate.line());
+    let submit = ["submit", "lab", "--key", "k", "--array", "1-3", "--", "sh", "-c", &script, "{}"];
+    world.service(&submit).unwrap().ok().unwrap();
+    poll::until("every task to start", SOON, || {
+        Ok((std::fs::read(&started).unwrap_or_default().len() == 3).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(service.stop(SOON).unwrap(), 0);
+    gate.open().unwrap();
+    assert_eq!(endpoint.stop(SOON).unwrap(), 0);
+
+    let hall = Hall::new("");
+    let output = hall.demo(&["--files", "8", "--amqp", &world.vhost().url()]);
+    assert_eq!(output.code, 78, "{}", output.stderr);
+    assert!(output.stderr.contains("a vhost of its own"), "{}", output.stderr);
+    assert_eq!(hall.left(), Vec::<PathBuf>::new());
+
+    let _service = world.serve().unwrap();
+    world.wait("k").unwrap().ok().unwrap();
+    let output = world.service(&["results", "--key", "k", "--stdout-only"]).unwrap();
+    assert_eq!(output.ok().unwrap().text(), "1\n2\n3\n");
 }
 
 #[test]
@@ -150,7 +190,7 @@ fn keeps(arguments: &[&str]) {
     let left = Left(vec![pid("endpoint_pid"), pid("service_pid")]);
     assert!(left.0.iter().all(|pid| alive(*pid)));
     let folder = PathBuf::from(kept["folder"].as_str().unwrap());
-    assert_eq!(hall.left(), [folder.clone()]);
+    assert_eq!(hall.left(), std::slice::from_ref(&folder));
     assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
 
     let mut submit = Command::new(binaries::folder().unwrap().join(SERVICE));

@@ -146,6 +146,7 @@ impl Session {
                     && !status.connected()
                 {
                     tell(&teller, Health::Down(classify::established(&error)));
+                    return;
                 }
             }
         });
@@ -200,14 +201,18 @@ impl Session {
 
     async fn close(&self) {
         tell(&self.health, Health::Down(Fault::Closed("it was closed on this side".to_owned())));
-        match timeout(CLOSE_PATIENCE, self.lapin.close(200, "OK".into())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the connection had ended before"),
-            Err(_) => tracing::debug!("the broker did not answer that the connection is closed"),
-        }
-        self.cord.cut();
         let mut events =
             std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::select! {
+            closed = timeout(CLOSE_PATIENCE, self.lapin.close(200, "OK".into())) => match closed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the connection had ended before"),
+                Err(_) => tracing::debug!("the broker did not answer that the connection is closed"),
+            },
+            // lapin may leave a close unanswered when the connection dies then.
+            Some(_) = events.join_next() => tracing::debug!("the connection ended meanwhile"),
+        }
+        self.cord.cut();
         events.shutdown().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use super::wire_proxy::Proxy;
 use super::*;
+use futures_util::future::join_all;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -208,6 +209,27 @@ async fn closing_ends_in_time_even_when_the_broker_is_silent() {
     within(proxy.client_gone()).await;
     let fault = fault(connection.outlet().await);
     assert!(matches!(fault, Fault::Closed(_)), "{fault}");
+}
+
+/// Connections die at once, and are closed when the first has told so: to the
+/// others it happens while they are closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_does_not_wait_for_an_answer_of_a_connection_that_has_died() {
+    let vhost = broker::shared().vhost();
+    with_queue(&vhost, "tasks").await.close().await;
+    let mut closing = Duration::ZERO;
+    for _ in 0..10 {
+        let proxy = Proxy::before(vhost.port()).await;
+        let url = vhost.url_by(proxy.port);
+        let connections = join_all((0..12).map(|_| connect(&url))).await;
+        let mut inlet = connections[0].inlet(&options("tasks", 1, None)).await.unwrap();
+        drop(proxy);
+        within(inlet.lost()).await;
+        let began = Instant::now();
+        join_all(connections.iter().map(|connection| connection.close())).await;
+        closing += began.elapsed();
+    }
+    assert!(closing < BRIEFLY, "{closing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
