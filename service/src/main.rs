@@ -10,6 +10,7 @@ mod client;
 mod collector;
 mod commands;
 mod config;
+mod doctor;
 mod endpoint_file;
 mod expand;
 mod failure;
@@ -77,6 +78,7 @@ async fn command(settings: &Settings, command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Provision(args) => provision::run(settings, args).await?,
         Command::Serve => serve::serve(settings).await?,
+        Command::Doctor => return doctor::run(settings).await,
         Command::Submit(args) => return commands::submit::run(&client, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client, args, json).await?,
         Command::Show(args) => commands::show::run(&client, args, json).await?,

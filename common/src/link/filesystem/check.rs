@@ -33,8 +33,7 @@ const RAMFS: i64 = 0x8584_58f6;
 pub(super) fn all(options: &Options) -> Vec<Check> {
     let what = "the folder is a Clutch spool";
     if let Err(fault) = Root::open(options) {
-        let hint = format!("{fault} (`clutch-service provision` makes it)");
-        return vec![Check::failed(what, &hint)];
+        return vec![Check::faulty(what, fault)];
     }
     let mut checks = vec![Check::passed(what)];
     let place = options.root.join(format!(".check-{}", uuid::Uuid::now_v7()));
