@@ -258,6 +258,23 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
     }
 }
 
+/// Tries a broker, and tells with each check which broker is meant and, by
+/// `advice`, what a person may do about a fault.
+pub async fn check(
+    transport: &dyn Transport,
+    advice: impl Fn(&Fault) -> &'static str,
+) -> Vec<Check> {
+    let address = transport.address();
+    let mut checks = transport.check().await;
+    for check in &mut checks {
+        check.what = format!("{address}: {}", check.what);
+        if let Some(more) = check.fault.as_ref().map(&advice) {
+            check.add(more);
+        }
+    }
+    checks
+}
+
 /// Chooses the transport to a broker that several processes are to reach.
 ///
 /// # Errors

@@ -8,8 +8,9 @@ use crate::config::{Config, Overrides, exposure};
 use crate::daemon::SEEN;
 use crate::disk_queue::{self, FolderError, Found, OpenError, Options};
 use crate::exit::{Exit, Failure};
-use clutch_common::link::{Check, Report, Transport, Verdict};
+use clutch_common::link::{self, Check, Report, Transport, Verdict};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What was found.
@@ -40,7 +41,7 @@ impl Checked {
 /// Tries everything that can be tried.
 pub(crate) async fn run(place: &PlaceArgs) -> Checked {
     let what = format!("the configuration {} can be used", place.config.display());
-    let (config, transport) = match load(place) {
+    let (config, transport, path) = match load(place) {
         Ok(loaded) => loaded,
         Err(failure) => {
             return Checked::new(vec![Check::failed(&what, &failure)], Some(failure.exit));
@@ -50,28 +51,23 @@ pub(crate) async fn run(place: &PlaceArgs) -> Checked {
         None => Check::passed(&what),
         Some(exposure) => Check::warning(&what, &exposure),
     }];
-    let (state, state_exit) = state(&config).await;
+    let (state, state_exit) = state(&config, path).await;
     checks.push(state);
-    let (broker, broker_exit) = broker(transport.as_ref()).await;
+    let broker = link::check(transport.as_ref(), clutch::advice).await;
+    let exit = state_exit.or_else(|| broker_exit(&broker));
     checks.extend(broker);
-    Checked::new(checks, state_exit.or(broker_exit))
+    Checked::new(checks, exit)
 }
 
-fn load(place: &PlaceArgs) -> Result<(Config, Arc<dyn Transport>), Failure> {
+fn load(place: &PlaceArgs) -> Result<(Config, Arc<dyn Transport>, PathBuf), Failure> {
     let overrides = Overrides { state: place.state.clone(), slots: None };
     let config = Config::load(&place.config, overrides)?;
     let transport = config.transport()?;
-    config.state_path()?;
-    Ok((config, transport))
+    let path = config.state_path()?;
+    Ok((config, transport, path))
 }
 
-async fn state(config: &Config) -> (Check, Option<Exit>) {
-    let path = match config.state_path() {
-        Ok(path) => path,
-        Err(failure) => {
-            return (Check::failed("there is a state folder", &failure), Some(failure.exit));
-        }
-    };
+async fn state(config: &Config, path: PathBuf) -> (Check, Option<Exit>) {
     let what = format!("the state folder {} can be used", path.display());
     let options = Options { path, endpoint_id: config.endpoint.id, seen_max: SEEN };
     match tokio::task::spawn_blocking(move || disk_queue::look(&options)).await {
@@ -103,27 +99,19 @@ fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) 
     }
 }
 
-async fn broker(transport: &dyn Transport) -> (Vec<Check>, Option<Exit>) {
-    let address = transport.address();
-    let mut checks = transport.check().await;
-    for check in &mut checks {
-        check.what = format!("{address}: {}", check.what);
-        if let Some(advice) = check.fault.as_ref().map(clutch::advice) {
-            *check = check.clone().with(advice);
-        }
-    }
+fn broker_exit(checks: &[Check]) -> Option<Exit> {
     let failed = checks.iter().find(|check| check.verdict == Verdict::Failed);
-    let exit = failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit));
-    (checks, exit)
+    failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clutch_common::link::Fault;
 
     #[test]
     fn a_folder_in_use_is_told_and_is_no_failure_and_an_unusable_one_is() {
-        let path = std::path::PathBuf::from("/s");
+        let path = PathBuf::from("/s");
         let locked = FolderError::Locked { path: path.clone(), pid: Some(7) };
         let (check, exit) = judge("a", Err(locked.into()));
         assert_eq!((check.verdict, exit), (Verdict::Warning, None));
@@ -132,5 +120,19 @@ mod tests {
         assert_eq!((check.verdict, exit), (Verdict::Failed, Some(Exit::State)));
         let (check, _) = judge("a", Ok(Found::Pending { tasks: 2, results: 3 }));
         assert!(check.to_string().contains("2 tasks and 3 results"), "{check}");
+    }
+
+    #[test]
+    fn a_failure_at_the_broker_ends_as_run_would() {
+        let refused = Check::faulty("b", Fault::Credentials("no".to_owned()));
+        let away = Check::faulty("b", Fault::Unreachable("no".to_owned()));
+        for (check, exit) in [
+            (Check::warning("a", &"odd"), None),
+            (Check::failed("a", &"bad"), Some(Exit::Unavailable)),
+            (away, Some(Exit::Unavailable)),
+            (refused, Some(Exit::Refused)),
+        ] {
+            assert_eq!(broker_exit(&[Check::passed("x"), check]), exit);
+        }
     }
 }

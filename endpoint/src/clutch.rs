@@ -148,7 +148,7 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "check that the broker runs and that the port in the broker URL is right"
         }
         Fault::Unreachable(_) => {
-            "check the broker URL and the way there: name resolution and firewalls, or the folder's mount"
+            "check that what the broker URL names can be reached from here: a host and its port, or a folder that is mounted"
         }
         Fault::Tls(_) => {
             "check that the URL's scheme and port belong together and that the broker's certificate is trusted here"

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
 use crate::output;
 use crate::paths::{Holder, StateFolder};
-use clutch_common::link::{Check, Report, Transport, Verdict};
+use clutch_common::link::{self, Check, Report, Verdict};
 
 /// Tries everything, tells it, and returns the exit code: 0 unless something
 /// failed.
@@ -18,7 +18,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<u8> {
     let transport = settings.transport()?;
     let mut checks = state(&settings.state).await;
     let state_failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
-    checks.extend(broker(transport.as_ref()).await);
+    checks.extend(link::check(transport.as_ref(), failure::advice).await);
     let report = Report::from(checks);
     let code = if state_failed { CANNOT_CREATE } else { broker_code(&report) };
     if settings.json {
@@ -63,18 +63,6 @@ fn answering(held: Holder, answer: anyhow::Result<Health>) -> Check {
             &format!("one is running and does not answer: it starts, stops or hangs ({error:#})"),
         ),
     }
-}
-
-async fn broker(transport: &dyn Transport) -> Vec<Check> {
-    let address = transport.address();
-    let mut checks = transport.check().await;
-    for check in &mut checks {
-        check.what = format!("{address}: {}", check.what);
-        if let Some(advice) = check.fault.as_ref().map(failure::advice) {
-            *check = check.clone().with(advice);
-        }
-    }
-    checks
 }
 
 fn broker_code(report: &Report) -> u8 {

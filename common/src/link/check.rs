@@ -67,11 +67,15 @@ impl Check {
     /// The same, with more to know about it.
     #[must_use]
     pub fn with(mut self, more: &str) -> Self {
+        self.add(more);
+        self
+    }
+
+    pub(super) fn add(&mut self, more: &str) {
         if !self.detail.is_empty() && !more.is_empty() {
             self.detail.push_str("; ");
         }
         self.detail.push_str(more);
-        self
     }
 
     fn new(what: &str, verdict: Verdict, detail: String) -> Self {

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod crash;
+mod doctor;
 mod harness;
 mod link;
 mod memory;

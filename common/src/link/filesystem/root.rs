@@ -40,7 +40,12 @@ impl Root {
     /// written to.
     pub(super) fn create(options: &Options) -> Result<(), Fault> {
         let root = &options.root;
-        let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
+        let failed = |error: std::io::Error| {
+            let fault = disk::fault("making the spool folder", root, &error);
+            // Nothing was open yet that could have been closed.
+            let Fault::Closed(text) = fault else { return fault };
+            Fault::Unreachable(text)
+        };
         disk::make_folder(root, options.access).map_err(failed)?;
         let names = disk::names(root).map_err(failed)?;
         if names.iter().any(|name| name == MARKER) {
