@@ -252,6 +252,10 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
     let parsed = url::Url::parse(url).map_err(|error| InvalidUrl::Unreadable(error.to_string()))?;
     match parsed.scheme() {
         "amqp" | "amqps" => Ok(std::sync::Arc::new(amqp::Amqp::new(parsed, terms.clone())?)),
+        // The parser would take a relative path for one below the root.
+        "file" if !url.get("file:".len()..).is_some_and(|path| path.starts_with('/')) => Err(
+            InvalidUrl::Unreadable("its path is not absolute; a folder is file:///path".to_owned()),
+        ),
         "file" => Ok(std::sync::Arc::new(filesystem::Filesystem::new(&parsed, terms.clone())?)),
         "memory" => Ok(std::sync::Arc::new(memory::Memory::new(&parsed)?)),
         other => Err(InvalidUrl::Scheme(other.to_owned())),

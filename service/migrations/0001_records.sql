@@ -23,9 +23,9 @@ CREATE TABLE submissions (
     created_at_ms INTEGER NOT NULL
 ) STRICT;
 
--- Every task, in the order of recording. `state` is submitting, submitted or
--- an outcome; `attempt` is the one whose result is the recorded one. A task
--- that a stranger submitted over AMQP has no submission.
+-- Every task, in the order of recording. `state` is submitting, returned,
+-- refused, submitted or an outcome; `attempt` is the one whose result is the
+-- recorded one. A task that a stranger submitted over AMQP has no submission.
 CREATE TABLE tasks (
     seq             INTEGER PRIMARY KEY,
     id              TEXT    NOT NULL UNIQUE,

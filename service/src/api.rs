@@ -20,6 +20,7 @@ use error::{ApiError, Json};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use types::Health;
 
 /// The largest body a request may have, in bytes: one task of the largest size,
@@ -37,6 +38,7 @@ pub(crate) struct Api {
     commits: watch::Receiver<u64>,
     stop: CancellationToken,
     submissions: Arc<Semaphore>,
+    placing: TaskTracker,
 }
 
 impl Api {
@@ -48,7 +50,14 @@ impl Api {
         commits: watch::Receiver<u64>,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, link, commits, stop, submissions: Arc::new(Semaphore::new(SUBMISSIONS)) }
+        let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
+        Self { store, link, commits, stop, submissions, placing: TaskTracker::new() }
+    }
+
+    /// The submissions under way. They outlive the requests that brought them,
+    /// and need the broker session to end well.
+    pub(crate) fn placing(&self) -> TaskTracker {
+        self.placing.clone()
     }
 
     /// The routes.

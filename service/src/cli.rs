@@ -1,6 +1,6 @@
 //! The command line, as data: clap only.
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::topology::QueueKind;
@@ -57,6 +57,9 @@ pub(crate) struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show what Clutch does: a real job, a cut link, a killed endpoint, and the proof that nothing
+    /// was lost; needs no broker
+    Demo(DemoArgs),
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
@@ -73,6 +76,27 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
+}
+
+/// What is shown. Everything is in a temporary folder of the demonstration's own, so --state,
+/// --broker and --config are not used.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct DemoArgs {
+    /// How many files to sum, one task each
+    #[arg(long, value_name = "N", default_value_t = 2000,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    pub(crate) files: usize,
+    /// Where to look for files, of up to 1 MiB each [default: folders below /usr]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost, a vhost that
+    /// nothing else uses; the queues that are declared there stay
+    #[arg(long, value_name = "URL")]
+    pub(crate) amqp: Option<String>,
+    /// Leave the service, the endpoint and their folder, and say what to try with them
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 /// How the broker keeps an endpoint's queue.
@@ -172,7 +196,7 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
-    /// Only tasks in this state: submitting, submitted, or an outcome such as failed
+    /// Only tasks in this state: submitting, returned, refused, submitted, or an outcome such as failed
     #[arg(long)]
     pub(crate) status: Option<String>,
     /// Only tasks submitted under this key
@@ -253,7 +277,8 @@ mod tests {
     fn every_command_takes_the_global_flags_on_either_side() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
         for command in [
-            &["provision", "e"][..],
+            &["demo"][..],
+            &["provision", "e"],
             &["serve"],
             &["doctor"],
             &["submit", "e"],
@@ -295,6 +320,7 @@ mod tests {
             &["c", "wait"],
             &["c", "results", "--stdout-only", "--json", "--key", "k"],
             &["c", "provision", "e", "--heartbeat", "soon"],
+            &["c", "demo", "--files", "0"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }

@@ -45,6 +45,12 @@ impl Settings {
         Ok(Self { broker: args.broker.clone().or(file.broker), state, json: args.json })
     }
 
+    /// Settings that come from no argument.
+    #[must_use]
+    pub(crate) fn of(broker: &str, state: StateFolder) -> Self {
+        Self { broker: Some(broker.to_owned()), state, json: false }
+    }
+
     /// The broker's URL.
     ///
     /// # Errors

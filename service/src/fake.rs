@@ -11,6 +11,10 @@ use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::topology::Topology;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Between two looks at what the test said.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The broker. Clones share it.
 #[derive(Clone, Default)]
@@ -21,6 +25,8 @@ struct State {
     declared: Vec<Topology>,
     refuse_declaring: Option<Fault>,
     settlements: VecDeque<Settlement>,
+    /// Say nothing about what is published.
+    silent: bool,
     fault_after_settling: Option<Fault>,
     published: Vec<(Destination, Message)>,
     deliveries: Vec<Delivery>,
@@ -54,6 +60,11 @@ impl Broker {
     pub(crate) fn patient(self) -> Self {
         self.state().patient = true;
         self
+    }
+
+    /// Leaves publishers waiting, or goes on settling.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.state().silent = silent;
     }
 
     pub(crate) fn settle_with(&self, settlements: impl IntoIterator<Item = Settlement>) {
@@ -149,6 +160,9 @@ impl Outlet for FakeOutlet {
     }
 
     async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
+        while self.broker.state().silent {
+            tokio::time::sleep(PAUSE).await;
+        }
         let Some(ticket) = self.open.pop_front() else { return std::future::pending().await };
         let mut state = self.broker.state();
         match (state.settlements.pop_front(), state.fault_after_settling.take()) {
@@ -186,7 +200,7 @@ impl Inlet for FakeInlet {
             match (batch.is_empty(), patient) {
                 (false, _) => return Ok(batch),
                 (true, false) => return Err(Fault::Closed("drained".into())),
-                (true, true) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                (true, true) => tokio::time::sleep(PAUSE).await,
             }
         }
     }

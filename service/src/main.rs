@@ -10,6 +10,7 @@ mod client;
 mod collector;
 mod commands;
 mod config;
+mod demo;
 mod doctor;
 mod endpoint_file;
 mod expand;
@@ -27,7 +28,7 @@ mod submitter;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use cli::{Cli, Command};
+use cli::{Cli, Command, GlobalArgs};
 use client::Client;
 use config::Settings;
 use std::process::ExitCode;
@@ -62,31 +63,32 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
-    let settings = Settings::load(&cli.global)?;
     let mut runtime = if matches!(cli.command, Command::Serve) {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
     runtime.worker_threads(SERVE_THREADS);
-    runtime.enable_all().build()?.block_on(command(&settings, &cli.command))
+    runtime.enable_all().build()?.block_on(command(&cli.global, &cli.command))
 }
 
-async fn command(settings: &Settings, command: &Command) -> anyhow::Result<u8> {
-    let client = Client::new(&settings.state);
-    let json = settings.json;
+async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
+    let settings = || Settings::load(global);
+    let client = || settings().map(|settings| Client::new(&settings.state));
+    let json = global.json;
     match command {
-        Command::Provision(args) => provision::run(settings, args).await?,
-        Command::Serve => serve::serve(settings).await?,
-        Command::Doctor => return doctor::run(settings).await,
-        Command::Submit(args) => return commands::submit::run(&client, args, json).await,
-        Command::Tasks(args) => commands::tasks::run(&client, args, json).await?,
-        Command::Show(args) => commands::show::run(&client, args, json).await?,
+        Command::Demo(args) => return demo::run(global, args).await,
+        Command::Provision(args) => provision::run(&settings()?, args).await?,
+        Command::Serve => serve::serve(&settings()?).await?,
+        Command::Doctor => return doctor::run(&settings()?).await,
+        Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
+        Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
+        Command::Show(args) => commands::show::run(&client()?, args, json).await?,
         Command::Wait(args) => {
-            let succeeded = commands::wait::run(&client, args, json).await?;
+            let succeeded = commands::wait::run(&client()?, args, json).await?;
             return Ok(commands::wait::exit_code(succeeded));
         }
-        Command::Results(args) => commands::results::run(&client, args, json).await?,
+        Command::Results(args) => commands::results::run(&client()?, args, json).await?,
     }
     Ok(0)
 }

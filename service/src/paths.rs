@@ -11,11 +11,17 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The longest path a Unix socket can be bound to, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
 /// The file whose lock says that a `serve` is running.
 const SERVE_LOCK: &str = "serve.lock";
+/// How long a `serve` that was killed may keep its lock: until the last of its
+/// threads is gone, which a supervisor that starts it again does not wait for.
+const PREDECESSOR_ENDS: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The folder that holds the database and the API's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +92,7 @@ impl StateFolder {
     }
 
     /// Looks whether `serve` could use the folder or is running on it, without
-    /// making anything. A `serve` that starts in the very moment of the look may
-    /// find its lock taken.
+    /// making anything.
     ///
     /// # Errors
     /// When its name is too long for the socket, or it cannot be made or written
@@ -123,18 +128,26 @@ impl StateFolder {
         Ok(())
     }
 
-    /// Takes the lock that one `serve` per folder holds for as long as it runs.
+    /// Takes the lock that one `serve` per folder holds for as long as it runs,
+    /// after a moment for one that is ending.
     ///
     /// # Errors
-    /// When another process holds it, or the folder cannot be written to.
-    pub(crate) fn lock(&self) -> anyhow::Result<Lock> {
+    /// When another process keeps it, or the folder cannot be written to.
+    pub(crate) async fn lock(&self) -> anyhow::Result<Lock> {
         let file = self.open_lock(SERVE_LOCK)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            self.unusable(
-                "another `clutch-service serve` is running on it; stop that one, or choose another \
-                 folder with --state DIR",
-            )
-        })?;
+        let until = Instant::now() + PREDECESSOR_ENDS;
+        while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(self.unusable(&format!("locking {SERVE_LOCK}: {error}")));
+            }
+            if Instant::now() >= until {
+                return Err(self.unusable(
+                    "another `clutch-service serve` is running on it; stop that one, or choose \
+                     another folder with --state DIR",
+                ));
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         Ok(Lock { _file: file })
     }
 
@@ -181,19 +194,19 @@ mod tests {
         assert_eq!(path(None, None), None);
     }
 
-    #[test]
-    fn a_second_serve_on_the_folder_is_refused_until_the_first_is_gone() {
+    #[tokio::test]
+    async fn a_second_serve_on_the_folder_is_refused_until_the_first_is_gone() {
         let temp = tempfile::tempdir().unwrap();
         let folder = StateFolder::new(temp.path().join("deep/er"));
         folder.prepare().unwrap();
         assert_eq!(folder.check().unwrap(), Holder::Nobody);
-        let first = folder.lock().unwrap();
+        let first = folder.lock().await.unwrap();
         assert_eq!(folder.check().unwrap(), Holder::Serve);
-        let words = folder.lock().unwrap_err().to_string();
+        let words = folder.lock().await.unwrap_err().to_string();
         assert!(words.contains("another `clutch-service serve` is running"), "{words}");
         drop(first);
         assert_eq!(folder.check().unwrap(), Holder::Nobody);
-        folder.lock().unwrap();
+        folder.lock().await.unwrap();
     }
 
     #[test]

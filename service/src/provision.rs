@@ -19,7 +19,7 @@ const MAX_NAME: usize = 64;
 
 /// What provisioning did.
 #[derive(Debug, Serialize)]
-struct Report {
+pub(crate) struct Report {
     id: EndpointId,
     name: String,
     queue: QueueKind,
@@ -38,6 +38,18 @@ struct Report {
 /// When name, id or kind of queue contradict what is recorded or what exists at
 /// the broker, when the broker cannot be used, or the file cannot be written.
 pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<()> {
+    let report = endpoint(settings, args).await?;
+    if settings.json {
+        return output::json(&report);
+    }
+    Ok(tell(&report)?)
+}
+
+/// Provisions an endpoint.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<Report> {
     check_name(&args.name)?;
     let transport = settings.transport()?;
     let endpoint_url = args.endpoint_broker.as_deref().unwrap_or(settings.broker()?);
@@ -46,11 +58,7 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
     let store = Store::open(&settings.state).await?;
     let provisioned = provision(&store, transport.as_ref(), endpoint_url, args).await;
     store.close().await;
-    let report = provisioned?;
-    if settings.json {
-        return output::json(&report);
-    }
-    Ok(tell(&report)?)
+    provisioned
 }
 
 async fn provision(
@@ -60,6 +68,8 @@ async fn provision(
     args: &ProvisionArgs,
 ) -> anyhow::Result<Report> {
     check_writable(&args.out)?;
+    let address = transport.address();
+    transport.prepare().await.map_err(|fault| unprepared(&fault, &address))?;
     let wanted = Registration {
         name: &args.name,
         id: args.id,
@@ -71,8 +81,10 @@ async fn provision(
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
     let existing = file.compare(&args.out)?;
     let shared = store.shared_queue_kind().await?.unwrap_or(queue);
-    let address = transport.address();
-    let connection = dial(transport).await.map_err(|fault| refusal(&fault, &address))?;
+    let connection = transport
+        .connect("clutch/service/provision")
+        .await
+        .map_err(|fault| refusal(&fault, &address))?;
     let declared = declare(connection.as_ref(), id, queue, shared).await;
     connection.close().await;
     declared.map_err(|fault| refused_declaring(&fault, &address, shared))?;
@@ -101,11 +113,6 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn dial(transport: &dyn Transport) -> Result<Box<dyn Connection>, Fault> {
-    transport.prepare().await?;
-    transport.connect("clutch/service/provision").await
-}
-
 async fn declare(
     connection: &dyn Connection,
     id: EndpointId,
@@ -114,6 +121,11 @@ async fn declare(
 ) -> Result<(), Fault> {
     connection.declare(&topology::shared(shared)).await?;
     connection.declare(&topology::endpoint(id, queue)).await
+}
+
+/// The failure for a place to provision in that cannot be made.
+fn unprepared(fault: &Fault, address: &str) -> Failure {
+    Failure::new(code(fault), format!("cannot provision in {address}: {fault}"))
 }
 
 fn refusal(fault: &Fault, address: &str) -> Failure {

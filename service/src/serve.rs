@@ -1,7 +1,8 @@
 //! The daemon: joins the broker session and the API, and ends them in order.
 //!
 //! One `serve` per state folder. On TERM or INT the API answers what is under
-//! way, then the session finishes its transaction, then the process exits.
+//! way, submissions whose clients are gone get their end, then the session
+//! finishes its transaction, then the process exits.
 
 use crate::api::Api;
 use crate::config::Settings;
@@ -19,7 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests under way, and then the session, may take to end.
+/// How long requests under way, submissions whose requests are gone, and then
+/// the session, may each take to end.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until it is told to stop.
@@ -30,7 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let transport = settings.transport()?;
     settings.state.prepare()?;
-    let _lock = settings.state.lock()?;
+    let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
@@ -77,6 +79,7 @@ async fn run(
     let mut session = JoinSet::new();
     session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
     let mut answering = JoinSet::new();
+    let placing = api.placing();
     let told = stop.clone();
     answering.spawn(async move {
         axum::serve(listener, api.router())
@@ -91,9 +94,11 @@ async fn run(
     };
     tracing::info!("stopping");
     stop.cancel();
-    finish("requests under way", &mut answering).await;
+    finish("requests under way", all(&mut answering)).await;
+    placing.close();
+    finish("submissions under way", placing.wait()).await;
     session_stop.cancel();
-    finish("the broker session", &mut session).await;
+    finish("the broker session", all(&mut session)).await;
     early.unwrap_or(Ok(()))
 }
 
@@ -116,11 +121,11 @@ type SessionEnd = Option<Result<Result<(), (Fault, String)>, tokio::task::JoinEr
 /// Why the session ended before it was told to.
 fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
     match ended {
-        Some(Ok(Err((Fault::Locked(_), address)))) => Err(Failure::new(
+        Some(Ok(Err((Fault::Locked(holder), address)))) => Err(Failure::new(
             REFUSED,
             format!(
-                "another clutch-service is collecting results at {address}: stop \
-                 that one, or use it, with its --state"
+                "another clutch-service is collecting results at {address}: stop that one, or \
+                 use it, with its --state ({holder})"
             ),
         )
         .into()),
@@ -133,10 +138,13 @@ fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
     }
 }
 
+async fn all<T: 'static>(tasks: &mut JoinSet<T>) {
+    while tasks.join_next().await.is_some() {}
+}
+
 /// Waits for a part to end, up to the deadline.
-async fn finish<T: 'static>(what: &str, tasks: &mut JoinSet<T>) {
-    let all = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(DEADLINE, all).await.is_err() {
+async fn finish(what: &str, part: impl Future<Output = ()>) {
+    if tokio::time::timeout(DEADLINE, part).await.is_err() {
         tracing::warn!(what, "did not end in time and is left behind");
     }
 }

@@ -14,7 +14,7 @@ import uuid
 import pika
 from pika.exceptions import UnroutableError
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 def bytes_of(value):

@@ -1,4 +1,5 @@
-//! The two binaries under test: where they are, built if need be.
+//! The two binaries under test, and the benchmarks: where they are, built if
+//! need be.
 
 use crate::workspace;
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +14,9 @@ pub const BIN_DIR: &str = "CLUTCH_BIN_DIR";
 pub const ENDPOINT: &str = "clutch-endpoint";
 /// The service and its command line.
 pub const SERVICE: &str = "clutch-service";
+
+/// The benchmarks.
+const BENCH: &str = "clutch-bench";
 
 /// The folder that both binaries are in. Without [`BIN_DIR`], they are built
 /// once, in the profile that the calling program was built in.
@@ -64,6 +68,15 @@ pub fn build(release: bool) -> Result<PathBuf> {
 /// When cargo fails.
 pub fn build_all() -> Result<PathBuf> {
     cargo_build(&["--workspace", "--all-targets"], true)
+}
+
+/// Builds the benchmarks, optimised, with the features that all else has, and
+/// returns the program.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_bench() -> Result<PathBuf> {
+    Ok(cargo_build(&["--workspace", "--bin", BENCH], true)?.join(BENCH))
 }
 
 fn cargo_build(what: &[&str], release: bool) -> Result<PathBuf> {

@@ -109,11 +109,11 @@ impl Leash {
     /// gone.
     ///
     /// # Errors
-    /// When it does not go within 10 s.
+    /// When it does not go within a minute.
     pub fn kill(&mut self) -> Result<()> {
         self.line = None;
-        self.wait(Duration::from_secs(10))?;
-        poll::until("the killed process to go", Duration::from_secs(10), || {
+        self.wait(Duration::from_secs(60))?;
+        poll::until("the killed process to go", Duration::from_secs(60), || {
             Ok((!alive(self.pid)).then_some(()))
         })
     }
@@ -126,10 +126,15 @@ impl Drop for Leash {
     }
 }
 
-/// Whether a process runs; one that is dead and not yet waited for does not.
+/// Whether a process runs; one that is dead and not yet waited for does not. A
+/// killed one runs until its last thread has gone: until then it has its files
+/// open, and its locks.
 #[must_use]
 pub fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| {
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         !matches!(state, Some('Z' | 'X'))
     })
@@ -150,7 +155,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut leash = start("echo $COLOUR; echo blue >&2; exit 7", &log);
-        assert_eq!(leash.wait(Duration::from_secs(5)).unwrap(), 7);
+        assert_eq!(leash.wait(Duration::from_secs(60)).unwrap(), 7);
         assert_eq!(std::fs::read_to_string(log).unwrap(), "red\nblue\n");
     }
 
@@ -159,30 +164,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let mut leash = start("trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done", &log);
-        poll::until("the trap", Duration::from_secs(5), || {
+        poll::until("the trap", Duration::from_secs(60), || {
             Ok((std::fs::read_to_string(&log)? == "up\n").then_some(()))
         })
         .unwrap();
         leash.signal("TERM").unwrap();
-        assert_eq!(leash.wait(Duration::from_secs(5)).unwrap(), 3);
-        let mut leash = start("sleep 60", &log);
+        assert_eq!(leash.wait(Duration::from_secs(60)).unwrap(), 3);
+        let mut leash = start("sleep 600", &log);
         leash.signal("KILL").unwrap();
-        assert_eq!(leash.wait(Duration::from_secs(5)).unwrap(), 137);
+        assert_eq!(leash.wait(Duration::from_secs(60)).unwrap(), 137);
     }
 
     #[test]
     fn letting_go_kills_the_whole_group() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let leash = start("sleep 61 & echo $!; wait", &log);
-        let grandchild: u32 = poll::until("the grandchild", Duration::from_secs(5), || {
+        let leash = start("sleep 601 & echo $!; wait", &log);
+        let grandchild: u32 = poll::until("the grandchild", Duration::from_secs(60), || {
             Ok(std::fs::read_to_string(&log)?.trim().parse().ok())
         })
         .unwrap();
         let pid = leash.pid();
         assert!(alive(pid) && alive(grandchild));
         drop(leash);
-        poll::until("both to go", Duration::from_secs(5), || {
+        poll::until("both to go", Duration::from_secs(60), || {
             Ok((!alive(pid) && !alive(grandchild)).then_some(()))
         })
         .unwrap();

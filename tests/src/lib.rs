@@ -7,6 +7,7 @@
 
 pub mod binaries;
 pub mod broker;
+pub mod gate;
 pub mod leash;
 pub mod machine;
 pub mod oracle;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod python;
 pub mod scenario;
 pub mod skip;
+pub mod tmpfs;
 pub mod world;
 
 use std::path::PathBuf;

@@ -58,22 +58,30 @@ impl Daemon {
     /// the message.
     pub fn wait_for(&mut self, message: &str, within: Duration) -> Result<Value> {
         let what = format!("the log line '{message}'");
-        let found = poll::until(&what, within, || {
-            let ended = self.leash.exited()?;
-            let log = self.log()?;
-            let found = log.lines().enumerate().skip(self.seen).find_map(|(index, line)| {
-                let line: Value = serde_json::from_str(line).ok()?;
-                (line["message"] == message).then_some((index, line))
-            });
-            match (found, ended) {
-                (Some(found), _) => Ok(Some(found)),
-                (None, Some(code)) => bail!("the daemon ended with code {code}"),
-                (None, None) => Ok(None),
-            }
+        let found = poll::until(&what, within, || self.next(message));
+        found.with_context(|| format!("the log ends:\n{}", self.log_end()))
+    }
+
+    /// The next log line with this message, after the last one that was
+    /// found, if it is there already.
+    ///
+    /// # Errors
+    /// When it is not there and the daemon has ended.
+    pub fn next(&mut self, message: &str) -> Result<Option<Value>> {
+        let ended = self.leash.exited()?;
+        let log = self.log()?;
+        let found = log.lines().enumerate().skip(self.seen).find_map(|(index, line)| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == message).then_some((index, line))
         });
-        let (index, line) = found.with_context(|| format!("the log ends:\n{}", self.log_end()))?;
-        self.seen = index + 1;
-        Ok(line)
+        match (found, ended) {
+            (Some((index, line)), _) => {
+                self.seen = index + 1;
+                Ok(Some(line))
+            }
+            (None, Some(code)) => bail!("the daemon ended with code {code}"),
+            (None, None) => Ok(None),
+        }
     }
 
     /// Asks it to stop, and returns its exit code.
@@ -246,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_command_gets_its_input_and_gives_its_output_and_code() {
-        let output = run(sh("cat; echo oh >&2; exit 3"), b"hello", Duration::from_secs(5)).unwrap();
+        let output =
+            run(sh("cat; echo oh >&2; exit 3"), b"hello", Duration::from_secs(60)).unwrap();
         assert_eq!((output.code, output.text().as_str()), (3, "hello"));
         assert_eq!(output.stderr, "oh\n");
         assert!(output.ok().is_err());
@@ -262,7 +271,7 @@ mod tests {
     fn log_lines_are_found_once_each_and_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let script =
-            r#"for i in 1 2; do echo '{"message":"up","i":'$i'}'; echo noise; done; sleep 60"#;
+            r#"for i in 1 2; do echo '{"message":"up","i":'$i'}'; echo noise; done; sleep 600"#;
         let mut daemon = Daemon::start(
             Path::new("/bin/sh"),
             &["-c".to_owned(), script.to_owned()],
@@ -270,7 +279,7 @@ mod tests {
             folder.path(),
         )
         .unwrap();
-        let within = Duration::from_secs(5);
+        let within = Duration::from_secs(60);
         assert_eq!(daemon.wait_for("up", within).unwrap()["i"], 1);
         assert_eq!(daemon.wait_for("up", within).unwrap()["i"], 2);
         let error = daemon.wait_for("up", Duration::from_millis(50)).unwrap_err();

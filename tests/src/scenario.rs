@@ -5,9 +5,11 @@
 mod backlog;
 mod faults;
 mod files;
+mod islands;
 mod long_task;
 
 pub use backlog::{Backlog, backlog};
 pub use faults::{Faults, Survived, faults};
-pub use files::{Compared, Files, files};
+pub use files::{Compared, Files, compare, files};
+pub use islands::{Islands, islands, islands_permitted};
 pub use long_task::{LongTask, long_task};

@@ -1,5 +1,5 @@
-//! One test's world: a folder, a vhost, and the two binaries in it, used as
-//! people use them.
+//! One test's world: a folder, a vhost or a spool folder, and the two binaries
+//! in it, used as people use them.
 
 use crate::binaries::{self, ENDPOINT, SERVICE};
 use crate::broker::{Address, Broker, Vhost};
@@ -13,15 +13,17 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long a command may take that has nothing to wait for.
-pub const SOON: Duration = Duration::from_secs(30);
+/// How long anything may take that has nothing to wait for. It bounds how long
+/// a failing test takes, so it is generous: the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// Everything in it is gone when this is dropped.
 #[derive(Debug)]
 pub struct World {
-    vhost: Vhost,
+    vhost: Option<Vhost>,
     folder: TempDir,
     binaries: PathBuf,
+    wrapper: Vec<String>,
 }
 
 /// An endpoint as it was provisioned.
@@ -67,8 +69,37 @@ impl World {
     /// # Errors
     /// When the broker makes no vhost.
     pub fn at(address: &Address, binaries: &Path) -> Result<Self> {
+        Self::with(Some(address.vhost()?), binaries)
+    }
+
+    /// A world without a broker: its parts have a [spool folder](World::spool)
+    /// in common.
+    ///
+    /// # Errors
+    /// When there are no binaries.
+    pub fn in_folder() -> Result<Self> {
+        Self::in_folder_at(binaries::folder()?)
+    }
+
+    /// A world on a spool folder, of the binaries in a folder.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn in_folder_at(binaries: &Path) -> Result<Self> {
+        let world = Self::with(None, binaries)?;
+        std::fs::create_dir(world.shared())?;
+        Ok(world)
+    }
+
+    fn with(vhost: Option<Vhost>, binaries: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("clutch-test-").tempdir()?;
-        Ok(Self { vhost: address.vhost()?, folder, binaries: binaries.to_owned() })
+        Ok(Self { vhost, folder, binaries: binaries.to_owned(), wrapper: Vec::new() })
+    }
+
+    /// The same world, in which every process is started by this command line.
+    #[must_use]
+    pub fn wrapped_in(self, wrapper: &[&str]) -> Self {
+        Self { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
     /// Its folder.
@@ -78,9 +109,35 @@ impl World {
     }
 
     /// Its vhost.
+    ///
+    /// # Panics
+    /// In a world without a broker.
     #[must_use]
+    #[allow(clippy::panic, reason = "a test's mistake")]
     pub fn vhost(&self) -> &Vhost {
-        &self.vhost
+        let Some(vhost) = &self.vhost else { panic!("this world has no broker") };
+        vhost
+    }
+
+    /// The folder that the spool folder is in, where there is no broker.
+    #[must_use]
+    pub fn shared(&self) -> PathBuf {
+        self.folder().join("shared")
+    }
+
+    /// The spool folder, where there is no broker; provisioning makes it.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.shared().join("spool")
+    }
+
+    /// The URL of the vhost or of the spool folder.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        match &self.vhost {
+            Some(vhost) => vhost.url(),
+            None => format!("file://{}", self.spool().display()),
+        }
     }
 
     /// What both binaries see in their environment.
@@ -88,7 +145,7 @@ impl World {
     pub fn environment(&self) -> Vec<(String, String)> {
         let inside = |name: &str| self.folder().join(name).display().to_string();
         vec![
-            ("CLUTCH_BROKER".to_owned(), self.vhost.url()),
+            ("CLUTCH_BROKER".to_owned(), self.broker()),
             ("CLUTCH_STATE".to_owned(), inside("service")),
             ("XDG_STATE_HOME".to_owned(), inside("state")),
             ("HOME".to_owned(), inside("home")),
@@ -108,8 +165,9 @@ impl World {
     }
 
     fn command(&self, binary: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.binaries.join(binary));
-        command.args(arguments).envs(self.environment()).current_dir(self.folder());
+        let (program, words) = self.words(binary);
+        let mut command = Command::new(program);
+        command.args(words).args(arguments).envs(self.environment()).current_dir(self.folder());
         command
     }
 
@@ -156,9 +214,18 @@ impl World {
     /// # Errors
     /// When it does not.
     pub fn serve(&self) -> Result<Daemon> {
-        let mut daemon = self.daemon(SERVICE, &["serve"])?;
+        let mut daemon = self.launch_service(&[])?;
         daemon.wait_for("serving", SOON)?;
         Ok(daemon)
+    }
+
+    /// Starts `clutch-service serve` with further options and does not wait
+    /// for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_service(&self, options: &[&str]) -> Result<Daemon> {
+        self.daemon(SERVICE, &[&["serve"], options].concat())
     }
 
     /// Starts an endpoint's daemon and waits until it is engaged.
@@ -190,9 +257,20 @@ impl World {
     }
 
     fn daemon(&self, binary: &str, arguments: &[&str]) -> Result<Daemon> {
-        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let logs = self.folder().join("logs");
-        Daemon::start(&self.binaries.join(binary), &arguments, &self.environment(), &logs)
+        let (program, mut words) = self.words(binary);
+        words.extend(arguments.iter().map(|text| (*text).to_owned()));
+        Daemon::start(&program, &words, &self.environment(), &self.folder().join("logs"))
+    }
+
+    /// The program to start for a binary, and its first arguments.
+    fn words(&self, binary: &str) -> (PathBuf, Vec<String>) {
+        let binary = self.binaries.join(binary);
+        let Some((wrapper, options)) = self.wrapper.split_first() else {
+            return (binary, Vec::new());
+        };
+        let mut words = options.to_vec();
+        words.push(binary.display().to_string());
+        (wrapper.into(), words)
     }
 
     /// Submits and waits for the outcomes, with the command line that follows
@@ -212,6 +290,15 @@ impl World {
         self.service_within(&[&submit, arguments].concat(), within)
     }
 
+    /// Waits until all tasks under `key` have an outcome. Whether they
+    /// succeeded is for the caller to see.
+    ///
+    /// # Errors
+    /// When the command does not end [soon](SOON).
+    pub fn wait(&self, key: &str) -> Result<Output> {
+        self.service(&["wait", "--key", key, "--timeout", "110s"])
+    }
+
     /// The tasks and what became of them, in the order of submission; `result`
     /// is null where there is none yet.
     ///
@@ -219,7 +306,9 @@ impl World {
     /// When the service does not tell.
     pub fn results(&self, key: &str) -> Result<Vec<Value>> {
         let output = self.service_within(&["results", "--json", "--key", key], 4 * SOON)?;
-        let unfinished = output.code == 1 && output.stderr.contains("no result yet");
+        let unfinished = ["no result yet", "were never submitted"]
+            .iter()
+            .any(|words| output.code == 1 && output.stderr.contains(words));
         if unfinished { output } else { output.ok()? }.json_lines()
     }
 

@@ -21,8 +21,10 @@ const HOMES: [(&str, &[&str]); 6] = [
     ("hyper", &["service/src/client", "service/src/api"]),
     ("hyper_util", &["service/src/client", "service/src/api"]),
 ];
-/// Starts processes.
-const PROCESS_HOME: &str = "endpoint/src/executor/process.rs";
+/// Starts processes: the endpoint, which runs tasks, and the service's
+/// demonstration, which plays both daemons and kills one of them.
+const PROCESS_HOMES: [&str; 2] =
+    ["endpoint/src/executor/process.rs", "service/src/demo/processes.rs"];
 /// May speak of them.
 const PROCESS_WORLD: &str = "endpoint/src/executor";
 const SQL_HOME: &str = "service/src/store";
@@ -127,7 +129,7 @@ fn homes(file: &File) -> Vec<String> {
 
 fn processes(file: &File) -> Vec<String> {
     let product = PRODUCT.iter().any(|package| file.path.starts_with(package));
-    if !product || is_test(&file.path) || file.path == PROCESS_HOME {
+    if !product || is_test(&file.path) || PROCESS_HOMES.contains(&file.path.as_str()) {
         return Vec::new();
     }
     let starts = |line: &str| line.contains("Command::new(") || line.contains("tokio::process");
@@ -135,7 +137,10 @@ fn processes(file: &File) -> Vec<String> {
     let stranger = !file.path.starts_with(PROCESS_WORLD);
     code(file)
         .filter(|(_, line)| starts(line) || stranger && names(line))
-        .map(|(number, _)| format!("{}:{number}: only {PROCESS_HOME} starts processes", file.path))
+        .map(|(number, _)| {
+            let homes = PROCESS_HOMES.join(" and ");
+            format!("{}:{number}: only {homes} start processes", file.path)
+        })
         .collect()
 }
 
@@ -259,12 +264,15 @@ fn every_foreign_world_has_one_home() {
 }
 
 #[test]
-fn processes_start_in_one_place() {
+fn processes_start_in_their_places_only() {
     must_be_clean(".rs", processes);
     must_complain(processes, "service/src/serve.rs", "use std::process::Command;");
     must_complain(processes, "endpoint/src/engine.rs", "tokio::process::Command::new(\"a\")");
     must_complain(processes, "endpoint/src/executor/tree.rs", "Command::new(\"kill\")");
-    must_accept(processes, PROCESS_HOME, "Command::new(program)");
+    must_complain(processes, "service/src/demo/stage.rs", "Command::new(\"kill\")");
+    for home in PROCESS_HOMES {
+        must_accept(processes, home, "Command::new(program)");
+    }
     must_accept(processes, "endpoint/src/executor/refusal.rs", "use std::process::Command;");
     must_accept(processes, "xtask/src/ci.rs", "use std::process::Command;");
 }

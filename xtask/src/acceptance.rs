@@ -30,6 +30,9 @@ enum Scenario {
     Backlog,
     /// A task longer than the broker's patience
     LongTask,
+    /// 2 × 2,000 files at endpoints that share nothing but a folder with the
+    /// service
+    Islands,
 }
 
 /// Plays the scenarios and says of each what was measured and whether that is
@@ -37,7 +40,13 @@ enum Scenario {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     println!("building the binaries (release) …");
     let binaries = binaries::build(true)?;
-    let all = [Scenario::Files, Scenario::Faults, Scenario::Backlog, Scenario::LongTask];
+    let all = [
+        Scenario::Files,
+        Scenario::Faults,
+        Scenario::Backlog,
+        Scenario::LongTask,
+        Scenario::Islands,
+    ];
     let mut good = true;
     for scenario in all {
         if options.scenario.is_some_and(|only| only != scenario) {
@@ -49,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             Scenario::Faults => faults(&binaries),
             Scenario::Backlog => backlog(&binaries),
             Scenario::LongTask => long_task(&binaries),
+            Scenario::Islands => islands(&binaries),
         }?;
         println!("{}", if passed { "passed" } else { "FAILED" });
         good &= passed;
@@ -104,4 +114,13 @@ fn long_task(binaries: &Path) -> Result<bool> {
         long.outcomes, long.starts, long.disengaged
     );
     Ok(long.holds())
+}
+
+fn islands(binaries: &Path) -> Result<bool> {
+    let islands = scenario::islands(binaries, 2000)?;
+    for (files, compared) in &islands.jobs {
+        compared.report(files, &mut std::io::stdout())?;
+    }
+    println!("{} networks", islands.networks);
+    Ok(islands.holds())
 }

@@ -4,9 +4,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod acceptance;
+mod bench;
 mod broker;
 mod ci;
-mod demo;
+mod record;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -21,25 +22,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Runs a real job through a broker, a service and an endpoint of its own
-    Demo(demo::Options),
     /// Runs all tests against a real broker, and counts them
     Test(test::Options),
     /// Runs the long scenarios in full and prints their figures
     Acceptance(acceptance::Options),
+    /// Measures the transports, each figure beside a limit of the same run
+    Bench(bench::Options),
     /// Checks format, lints, documentation and dependencies
     Ci,
     /// Starts a private broker and keeps it until interrupted
     Broker,
+    /// Plays the demonstration and draws it, for the README
+    Record,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().chore {
-        Chore::Demo(options) => demo::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Acceptance(options) => acceptance::run(&options),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Ci => ci::run(),
         Chore::Broker => broker::run(),
+        Chore::Record => record::run(),
     };
     match done {
         Ok(code) => code,

@@ -35,6 +35,7 @@ use root::Root;
 use session::Session;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// A root folder.
 #[derive(Clone, Debug)]
@@ -80,13 +81,25 @@ impl Transport for Filesystem {
     }
 }
 
+/// How much may be stuck at once in a file system that does not answer. More is
+/// not even begun, so that threads do not pile up while a server is gone.
+static STUCK: Semaphore = Semaphore::const_new(32);
+
 /// Does what may block on a thread for that, within a limit: a network file
 /// system whose server is gone blocks for as long as it likes.
 async fn blocking<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+    let done = async {
+        let permit = STUCK.acquire().await;
+        let work = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await
+    };
+    match tokio::time::timeout(limit, done).await {
         Ok(Ok(done)) => done,
         Ok(Err(panicked)) => Err(Fault::Closed(format!("work on the folder ended: {panicked}"))),
         Err(_) => Err(Fault::Unreachable(format!(

@@ -5,12 +5,14 @@
 //! `CLUTCH_TEST_BROKER` and `CLUTCH_TEST_MANAGEMENT` name a broker to use
 //! instead.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
 
 const BIN: &str = "/usr/lib/rabbitmq/bin";
 
@@ -47,10 +49,12 @@ pub(crate) fn shared() -> &'static Broker {
 }
 
 /// A broker of our own even where another is named, for what only `rabbitmqctl`
-/// or its configuration can do. It may be under a memory alarm.
-pub(crate) fn private() -> &'static Broker {
+/// or its configuration can do; for one test at a time, since what is done to
+/// it would trouble another. Whoever changes it changes it back.
+pub(crate) async fn private() -> (MutexGuard<'static, ()>, &'static Broker) {
     static PRIVATE: OnceLock<Broker> = OnceLock::new();
-    PRIVATE.get_or_init(Broker::start)
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    (ALONE.lock().await, PRIVATE.get_or_init(Broker::start))
 }
 
 impl Broker {
@@ -87,7 +91,7 @@ impl Broker {
             environment,
             _keeper: Some(keeper),
         };
-        let deadline = Instant::now() + Duration::from_secs(90);
+        let deadline = Instant::now() + super::toolkit::PATIENCE;
         while broker.try_api("GET", "health/checks/local-alarms", None).is_err() {
             let output = || std::fs::read_to_string(folder.join("output")).unwrap_or_default();
             assert!(Instant::now() < deadline, "the broker did not start: {}", output());
@@ -204,7 +208,7 @@ impl Vhost<'_> {
     /// How the management API sees a connection; it learns of one only after a
     /// while.
     pub(crate) async fn connection(&self, name: &str) -> serde_json::Value {
-        for _ in 0..150 {
+        for _ in 0..600 {
             let all = self.broker.api("GET", &format!("vhosts/{}/connections", self.name), None);
             let named = |c: &&serde_json::Value| c["client_properties"]["connection_name"] == name;
             if let Some(connection) = all.as_array().unwrap().iter().find(named) {
@@ -284,7 +288,13 @@ fn environment(folder: &Path, ports: [u16; 5]) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Ports that nobody listens at, below the range that the kernel gives to
+/// outgoing connections: one of those could take them before the broker does.
 fn free_ports() -> [u16; 5] {
-    let listeners = [(); 5].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let free = || {
+        let offset = RandomState::new().hash_one(0) % 10_000;
+        TcpListener::bind(("127.0.0.1", 10_000 + u16::try_from(offset).unwrap())).ok()
+    };
+    let listeners = [(); 5].map(|()| std::iter::repeat_with(free).flatten().next().unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -7,8 +7,9 @@ use clutch_common::link::{
 use clutch_common::topology::{Argument, Queue, Topology};
 use std::time::Duration;
 
-/// How long anything may take that is expected to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take that is expected to happen: the machine may be
+/// busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")

@@ -79,7 +79,7 @@ mod tests {
         let early = timeout(Duration::from_millis(50), watch.ended()).await;
         assert!(early.is_err(), "told the end of a running process");
         drop(child.stdin.take());
-        timeout(Duration::from_secs(10), watch.ended()).await.unwrap();
+        timeout(Duration::from_secs(60), watch.ended()).await.unwrap();
         watch.ended().await;
         assert!(child.try_wait().unwrap().is_some(), "it was reaped by the watch");
     }

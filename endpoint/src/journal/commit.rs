@@ -132,15 +132,17 @@ impl Future for Commit {
 mod tests {
     use super::*;
 
-    fn waiting() -> (oneshot::Sender<Result<(), JournalError>>, Arc<Pulse>, Commit) {
-        let pulse = Arc::new(Pulse::new("/state".into(), Duration::from_millis(50)));
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn waiting(limit: Duration) -> (oneshot::Sender<Result<(), JournalError>>, Arc<Pulse>, Commit) {
+        let pulse = Arc::new(Pulse::new("/state".into(), limit));
         let (sender, receiver) = oneshot::channel();
         (sender, pulse.clone(), Commit::new(Answer::new(receiver, pulse)))
     }
 
     #[tokio::test]
     async fn a_group_that_takes_too_long_fails_loudly_and_for_good() {
-        let (_sender, pulse, commit) = waiting();
+        let (_sender, pulse, commit) = waiting(SHORT);
         pulse.busy(true);
         assert!(matches!(commit.await, Err(JournalError::Stalled { .. })));
         assert!(matches!(pulse.failure(), Some(JournalError::Stalled { .. })));
@@ -148,9 +150,9 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_for_a_group_to_begin_is_not_a_stall() {
-        let (sender, pulse, commit) = waiting();
+        let (sender, pulse, commit) = waiting(SHORT);
         let answer = async {
-            sleep(Duration::from_millis(200)).await;
+            sleep(4 * SHORT).await;
             sender.send(Ok(())).unwrap();
         };
         let (committed, ()) = tokio::join!(commit, answer);
@@ -160,11 +162,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_that_is_gone_says_why() {
-        let (sender, pulse, commit) = waiting();
+        let (sender, pulse, commit) = waiting(Duration::from_secs(60));
         pulse.busy(true);
         drop(sender);
         assert!(matches!(commit.await, Err(JournalError::Broken { .. })));
-        let (sender, _pulse, commit) = waiting();
+        let (sender, _pulse, commit) = waiting(Duration::from_secs(60));
         drop(sender);
         assert!(matches!(commit.await, Err(JournalError::Closed)));
     }

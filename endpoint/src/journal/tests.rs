@@ -137,7 +137,8 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
     let mut config = config(folder.path());
     config.reserve_bytes = 1000;
     // Shorter than the wait: waiting for room must not count as a stall.
-    let (journal, _) = open_with(config, probe, Duration::from_millis(500)).unwrap();
+    let limit = Duration::from_secs(5);
+    let (journal, _) = open_with(config, probe, limit).unwrap();
     let out = durable(journal.finish(None, finished(task().attempt())).await).await;
 
     free.store(999, Ordering::Relaxed);
@@ -155,6 +156,8 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
         done = released => done.unwrap(),
     }
     assert!(outbox(&journal).await.is_empty());
+    let waited = tokio::time::timeout(limit + limit / 4, &mut held).await;
+    assert!(waited.is_err(), "not held back: {waited:?}");
     free.store(u64::MAX, Ordering::Relaxed);
     for commit in [held, covering, large] {
         commit.await.unwrap();

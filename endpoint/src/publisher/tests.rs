@@ -31,7 +31,7 @@ async fn publish(
     let drain = CancellationToken::new();
     drain.cancel();
     let publishing = Publisher::new(&mut outlet, ledger, &destination).publish(&drain);
-    let outcome = tokio::time::timeout(Duration::from_secs(20), publishing).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(60), publishing).await.unwrap();
     let mut published = Vec::new();
     while let Ok(results) = messages.try_recv() {
         published.push(results.iter().map(|result| result.task_id).collect());

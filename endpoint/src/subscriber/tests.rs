@@ -34,7 +34,7 @@ impl Rig {
     }
 
     async fn settled(&mut self) -> Settled {
-        let settled = tokio::time::timeout(Duration::from_secs(10), self.broker.settled.recv());
+        let settled = tokio::time::timeout(Duration::from_secs(60), self.broker.settled.recv());
         settled.await.expect("nothing was settled").unwrap()
     }
 
@@ -130,7 +130,7 @@ async fn a_link_lost_while_the_inbox_is_full_is_noticed() {
     rig.settled().await;
     let Rig { broker, mut ended, .. } = rig;
     drop(broker.deliver);
-    let ended = tokio::time::timeout(Duration::from_secs(10), ended.join_next()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended.join_next()).await;
     assert!(matches!(ended.unwrap().unwrap().unwrap(), Err(Halt::Link(Fault::Closed(_)))));
 }
 
@@ -140,7 +140,7 @@ async fn stopping_the_intake_settles_what_was_read_and_ends() {
     rig.deliver(testing::message(&[&testing::task()])).await;
     rig.settled().await;
     rig.intake.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(10), rig.ended.join_next()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), rig.ended.join_next()).await;
     assert!(ended.unwrap().unwrap().unwrap().is_ok());
 }
 

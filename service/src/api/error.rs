@@ -32,6 +32,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// 500: we failed, and say so in the log as well.
+    pub(super) fn internal(message: String) -> Self {
+        tracing::error!(error = message, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     /// 502: the broker did not take all tasks.
     pub(super) fn not_submitted(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, code, message)
@@ -48,9 +54,7 @@ impl From<store::Error> for ApiError {
         if let store::Error::Conflict(message) = error {
             return Self::new(StatusCode::CONFLICT, "conflict", message);
         }
-        let message = format!("{:#}", anyhow::Error::from(error));
-        tracing::error!(error = message, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        Self::internal(format!("{:#}", anyhow::Error::from(error)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Takes submissions: checks, records, publishes, and answers once the broker
-//! has confirmed.
+//! has confirmed. What was recorded is published, and the broker's word on it
+//! recorded, whether or not whoever asked is still there.
 
 use super::error::{ApiError, Json, body};
 use super::query::known_endpoint;
@@ -17,6 +18,7 @@ use clutch_common::clock::now_ms;
 use clutch_common::link::Destination;
 use clutch_common::task::Task;
 use clutch_common::topology;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,7 +32,21 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Json<SubmitAnswer>, ApiError> {
     let stopping = || ApiError::unavailable("stopping", "the service is stopping");
-    let _permit = api.submissions.acquire().await.map_err(|_| stopping())?;
+    let permit = Arc::clone(&api.submissions).acquire_owned().await.map_err(|_| stopping())?;
+    let request = read(request).await?;
+    check(&request)?;
+    let endpoint = known_endpoint(&api, &request.endpoint).await?;
+    let jobs = jobs(&api)?;
+    // This future is dropped when the connection is; the task goes on.
+    let placing = api.placing.clone().spawn(async move {
+        let _permit = permit;
+        place(&api, &jobs, &endpoint, &request).await
+    });
+    let placed = placing.await;
+    placed.map_err(|error| ApiError::internal(format!("the submission was cut off: {error}")))?
+}
+
+async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
     let bytes =
         tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(request.into_body(), MAX_REQUEST))
             .await
@@ -40,11 +56,16 @@ pub(super) async fn submit(
                     "the body cannot be read, or has more than {MAX_REQUEST} bytes: {error}"
                 ))
             })?;
-    let request: SubmitRequest = body(&bytes)?;
-    drop(bytes);
-    check(&request)?;
-    let endpoint = known_endpoint(&api, &request.endpoint).await?;
-    let jobs = jobs(&api)?;
+    body(&bytes)
+}
+
+/// Records, publishes, and records what became of it.
+async fn place(
+    api: &Api,
+    jobs: &mpsc::Sender<Job>,
+    endpoint: &Endpoint,
+    request: &SubmitRequest,
+) -> Result<Json<SubmitAnswer>, ApiError> {
     let chunk = Chunk {
         endpoint: endpoint.id,
         key: &request.key,
@@ -54,7 +75,7 @@ pub(super) async fn submit(
         now_ms: now_ms(),
     };
     let begun = api.store.begin_submission(&chunk).await?;
-    let published = publish(&api, &jobs, &endpoint, &begun).await?;
+    let published = publish(api, jobs, endpoint, &begun).await?;
     let ids = begun.iter().map(|one| one.task.id).collect();
     Ok(Json(SubmitAnswer { endpoint: endpoint.id, ids, published }))
 }
@@ -102,8 +123,8 @@ fn jobs(api: &Api) -> Result<mpsc::Sender<Job>, ApiError> {
     }
 }
 
-/// Publishes what is still `submitting` and records what the broker confirmed;
-/// returns how many tasks that were.
+/// Publishes what is still `submitting` and records what the broker said;
+/// returns how many tasks it confirmed.
 async fn publish(
     api: &Api,
     jobs: &mpsc::Sender<Job>,
@@ -137,9 +158,23 @@ async fn publish(
         }
     }
     api.store.mark_submitted(&confirmed, now_ms()).await?;
+    for state in [TaskState::Returned, TaskState::Refused] {
+        let those = failed.iter().filter(|(_, why)| state_of(why) == state);
+        let seqs: Vec<i64> = those.map(|(one, _)| one.seq).collect();
+        api.store.mark_unplaced(&seqs, state).await?;
+    }
     match failed.first() {
         None => Ok(confirmed.len() as u64),
         Some((_, why)) => Err(refusal(why, endpoint, &failed, begun.len())),
+    }
+}
+
+/// Where a task is that the broker did not confirm.
+fn state_of(why: &Unplaced) -> TaskState {
+    match why {
+        Unplaced::Returned(_) => TaskState::Returned,
+        Unplaced::Refused => TaskState::Refused,
+        Unplaced::Unknown(_) => TaskState::Submitting,
     }
 }
 

@@ -14,11 +14,15 @@ use clutch_common::link::Settlement;
 use clutch_common::result::Outcome;
 use clutch_common::wire;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 struct Service {
     _temp: tempfile::TempDir,
@@ -27,6 +31,8 @@ struct Service {
     broker: Broker,
     stop: CancellationToken,
     endpoint: EndpointId,
+    socket: PathBuf,
+    placing: TaskTracker,
 }
 
 /// A service with the endpoint `lab`; its broker link is up if `engaged`.
@@ -41,6 +47,7 @@ async fn service(engaged: bool) -> Service {
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state.clone(), committed, stop.clone());
+    let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
     running.spawn(async move { axum::serve(listener, api.router()).await.unwrap() });
@@ -58,7 +65,8 @@ async fn service(engaged: bool) -> Service {
         link_state.wait_for(|link| matches!(link, Link::Engaged(_))).await.unwrap();
     }
     let client = Client::new(&folder);
-    Service { _temp: temp, _running: running, client, broker, stop, endpoint }
+    let socket = folder.socket();
+    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, placing }
 }
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
@@ -69,6 +77,13 @@ fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
 impl Service {
     async fn submit(&self, request: &SubmitRequest) -> anyhow::Result<SubmitAnswer> {
         self.client.post("/v1/tasks", request).await
+    }
+
+    /// How many tasks of a submission are in each state.
+    async fn states(&self, key: &str) -> Value {
+        let wait = json!({ "key": key, "timeout_ms": 0 });
+        let progress: Value = self.client.post("/v1/wait", &wait).await.unwrap();
+        progress["states"].clone()
     }
 
     async fn post(&self, path: &str, body: Value) -> (String, u8) {
@@ -129,12 +144,41 @@ async fn what_the_broker_does_not_take_is_told_and_continued_with_the_same_key()
     assert!(words.contains("no queue for the endpoint 'lab'"), "{words}");
     assert!(words.contains("1 of 3 tasks are not submitted"), "{words}");
     assert_eq!(exit_code(&error), UNAVAILABLE);
+    assert_eq!(service.states("k").await, json!({ "returned": 1, "submitted": 2 }));
+    service.broker.settle_with([Settlement::Refused]);
+    let words = service.submit(&request).await.unwrap_err().to_string();
+    assert!(words.contains("queue of the endpoint 'lab' full"), "{words}");
+    assert_eq!(service.states("k").await, json!({ "refused": 1, "submitted": 2 }));
     let again = service.submit(&request).await.unwrap();
     assert_eq!(again.published, 1);
+    assert_eq!(service.states("k").await, json!({ "submitted": 3 }));
     let mut other = request.clone();
     other.tasks[0].argv.push("x".into());
     let error = service.submit(&other).await.unwrap_err();
     assert!(error.to_string().contains("choose another key"), "{error}");
+}
+
+#[tokio::test]
+async fn a_submission_is_recorded_to_its_end_though_its_client_is_gone() {
+    let service = service(true).await;
+    service.broker.silence(true);
+    let body = serde_json::to_string(&request("k", vec![spec(&["a"])])).unwrap();
+    let mut client = UnixStream::connect(&service.socket).await.unwrap();
+    let head = format!("POST /v1/tasks HTTP/1.1\r\nhost: x\r\ncontent-length: {}", body.len());
+    client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+    while service.broker.published().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.shutdown().await.unwrap();
+    // The service's end closes when it has given the request up.
+    assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    assert_eq!(service.states("k").await, json!({ "submitting": 1 }));
+    assert_eq!(service.placing.len(), 1);
+    service.broker.silence(false);
+    service.placing.close();
+    service.placing.wait().await;
+    assert_eq!(service.states("k").await, json!({ "submitted": 1 }));
+    assert_eq!(service.broker.published().len(), 1);
 }
 
 #[tokio::test]

@@ -27,6 +27,10 @@ pub(crate) const MAX_KEY: usize = 128;
 pub(crate) enum TaskState {
     /// Recorded; the broker has not confirmed it.
     Submitting,
+    /// The broker has no queue for it, and does not have it.
+    Returned,
+    /// The broker's queue is full, and it does not have it.
+    Refused,
     /// The broker has it.
     Submitted,
     /// Its outcome is recorded.
@@ -34,11 +38,33 @@ pub(crate) enum TaskState {
 }
 
 impl TaskState {
+    /// The states of a task that the broker is not known to have.
+    pub(crate) const UNSUBMITTED: [Self; 3] = [Self::Submitting, Self::Returned, Self::Refused];
+
+    /// What the name alone does not say to people.
+    #[must_use]
+    pub(crate) fn meaning(self) -> Option<&'static str> {
+        match self {
+            Self::Submitting => Some("recorded; the broker has not confirmed it"),
+            Self::Returned => Some(
+                "the broker has no queue for the endpoint: `clutch-service provision` declares \
+                 it; then submit again with the same --key",
+            ),
+            Self::Refused => Some(
+                "the queue of the endpoint is full: submit again with the same --key when there \
+                 is room",
+            ),
+            Self::Submitted | Self::Done(_) => None,
+        }
+    }
+
     /// The name it has in the API and in the database.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Submitting => "submitting",
+            Self::Returned => "returned",
+            Self::Refused => "refused",
             Self::Submitted => "submitted",
             Self::Done(outcome) => outcome.as_str(),
         }
@@ -56,11 +82,13 @@ impl FromStr for TaskState {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "submitting" => Ok(Self::Submitting),
+            "returned" => Ok(Self::Returned),
+            "refused" => Ok(Self::Refused),
             "submitted" => Ok(Self::Submitted),
             other => other.parse().map(Self::Done).map_err(|_| {
                 let outcomes: Vec<&str> = Outcome::ALL.iter().map(|one| one.as_str()).collect();
                 format!(
-                    "'{other}' is not a state; expected submitting, submitted, {}",
+                    "'{other}' is not a state; expected submitting, returned, refused, submitted, {}",
                     outcomes.join(", ")
                 )
             }),
@@ -317,8 +345,9 @@ impl Progress {
     #[must_use]
     pub(crate) fn unsubmitted(&self) -> u64 {
         let recorded: u64 = self.states.values().sum();
-        let submitting = self.states.get(TaskState::Submitting.as_str()).copied().unwrap_or(0);
-        self.total.saturating_sub(recorded.saturating_sub(submitting))
+        let count = |state: TaskState| self.states.get(state.as_str()).copied().unwrap_or(0);
+        let unsubmitted = TaskState::UNSUBMITTED.map(count).iter().sum();
+        self.total.saturating_sub(recorded.saturating_sub(unsubmitted))
     }
 
     /// Whether every task that was submitted has its outcome.
@@ -361,8 +390,9 @@ mod tests {
 
     #[test]
     fn states_have_one_spelling() {
-        let all = [TaskState::Submitting, TaskState::Submitted]
+        let all = TaskState::UNSUBMITTED
             .into_iter()
+            .chain([TaskState::Submitted])
             .chain(Outcome::ALL.map(TaskState::Done));
         for state in all {
             assert_eq!(state.as_str().parse(), Ok(state));
@@ -398,12 +428,14 @@ mod tests {
 
     #[test]
     fn a_submission_that_was_cut_off_is_settled_with_the_last_that_was_submitted() {
-        let mut states = vec![(TaskState::Submitting, 1), (TaskState::Submitted, 2)];
-        let progress = Progress::of(10, states.clone());
-        assert_eq!((progress.unsubmitted(), progress.settled()), (8, false));
-        states[1].0 = TaskState::Done(Outcome::Succeeded);
-        let progress = Progress::of(10, states);
-        assert_eq!((progress.unsubmitted(), progress.settled()), (8, true));
-        assert!(!progress.complete());
+        for state in TaskState::UNSUBMITTED {
+            let mut states = vec![(state, 1), (TaskState::Submitted, 2)];
+            let progress = Progress::of(10, states.clone());
+            assert_eq!((progress.unsubmitted(), progress.settled()), (8, false));
+            states[1].0 = TaskState::Done(Outcome::Succeeded);
+            let progress = Progress::of(10, states);
+            assert_eq!((progress.unsubmitted(), progress.settled()), (8, true));
+            assert!(!progress.complete());
+        }
     }
 }

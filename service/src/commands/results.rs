@@ -79,7 +79,7 @@ pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> St
 
 fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
     for task in &page.results {
-        let submitted = task.summary.state != TaskState::Submitting;
+        let submitted = !TaskState::UNSUBMITTED.contains(&task.summary.state);
         seen.submitted += u64::from(submitted);
         seen.open += u64::from(submitted && task.result.is_none());
         match (form, &task.result) {

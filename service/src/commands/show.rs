@@ -1,7 +1,7 @@
 //! Shows everything known about one task.
 
 use super::moment;
-use crate::api::types::{Recorded, TaskDetail};
+use crate::api::types::{Recorded, TaskDetail, TaskState};
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
@@ -29,7 +29,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     let summary = &detail.summary;
     let mut lines = vec![
         ("task", summary.id.to_string()),
-        ("state", summary.state.to_string()),
+        ("state", state(summary.state)),
         (
             "endpoint",
             match &summary.endpoint_name {
@@ -60,6 +60,14 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
         lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
     }
     lines
+}
+
+/// A state, and what it means where the word does not say it.
+fn state(state: TaskState) -> String {
+    match state.meaning() {
+        Some(meaning) => format!("{state}: {meaning}"),
+        None => state.to_string(),
+    }
 }
 
 fn attempt(recorded: &Recorded) -> std::io::Result<()> {

@@ -42,9 +42,11 @@ struct Report<'a> {
 
 /// What was submitted.
 #[derive(Default)]
-struct Submitted {
-    endpoint: Option<EndpointId>,
-    ids: Vec<TaskId>,
+pub(crate) struct Submitted {
+    /// The endpoint's id, once anything was submitted.
+    pub(crate) endpoint: Option<EndpointId>,
+    /// The tasks' ids, in the order they were given.
+    pub(crate) ids: Vec<TaskId>,
 }
 
 /// Submits, prints what was submitted and, with `--wait`, how it ended. Returns
@@ -155,7 +157,11 @@ fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result
     Ok(total)
 }
 
-async fn send(
+/// Submits tasks in chunks; `submitted` says how far it came.
+///
+/// # Errors
+/// When the service cannot be asked, or does not take a chunk.
+pub(crate) async fn send(
     client: &Client,
     endpoint: &str,
     key: &str,

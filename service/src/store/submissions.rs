@@ -63,7 +63,8 @@ struct Fresh {
 
 impl Store {
     /// Records the tasks of a chunk as `submitting`, unless they are recorded
-    /// already, and returns them in order.
+    /// already, and returns them in order. Those that the broker returned or
+    /// refused before are `submitting` again.
     ///
     /// # Errors
     /// A conflict when the key is that of other tasks; then nothing is
@@ -72,11 +73,12 @@ impl Store {
         const DOING: &str = "recording the tasks";
         let mut tx = self.begin(DOING).await?;
         let submission = submission(&mut tx, chunk).await?;
-        let known = known(&mut tx, submission, chunk).await?;
+        let mut known = known(&mut tx, submission, chunk).await?;
         let mut seq: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
             .fetch_one(&mut *tx)
             .await
             .map_err(failed(DOING))?;
+        reopen(&mut tx, &mut known).await?;
         let mut begun = Vec::with_capacity(chunk.specs.len());
         let mut fresh = Vec::new();
         for (index, spec) in (chunk.first..).zip(chunk.specs) {
@@ -110,7 +112,8 @@ impl Store {
         let mut tx = self.begin(DOING).await?;
         sqlx::query(
             "UPDATE tasks SET submitted_at_ms = coalesce(submitted_at_ms, ?1), \
-             state = CASE state WHEN 'submitting' THEN 'submitted' ELSE state END \
+             state = CASE WHEN state IN ('submitting', 'returned', 'refused') \
+             THEN 'submitted' ELSE state END \
              WHERE seq IN (SELECT value FROM json_each(?2))",
         )
         .bind(signed(now_ms))
@@ -120,6 +123,52 @@ impl Store {
         .map_err(failed(DOING))?;
         tx.commit().await.map_err(failed(DOING))
     }
+
+    /// Marks tasks as ones that the broker did not take, where nothing else is
+    /// known of them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn mark_unplaced(&self, tasks: &[i64], state: TaskState) -> Result<()> {
+        const DOING: &str = "recording that the broker did not take the tasks";
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.begin(DOING).await?;
+        sqlx::query(
+            "UPDATE tasks SET state = ?1 \
+             WHERE state = 'submitting' AND seq IN (SELECT value FROM json_each(?2))",
+        )
+        .bind(state.as_str())
+        .bind(json_list(tasks)?)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+        tx.commit().await.map_err(failed(DOING))
+    }
+}
+
+/// Makes what the broker did not take `submitting` again: it is about to be
+/// published, and may then be at the broker before that is known.
+async fn reopen(db: &mut SqliteConnection, known: &mut BTreeMap<u64, Known>) -> Result<()> {
+    let mut seqs = Vec::new();
+    for row in known.values_mut() {
+        if matches!(parsed(&row.state)?, TaskState::Returned | TaskState::Refused) {
+            TaskState::Submitting.as_str().clone_into(&mut row.state);
+            seqs.push(row.seq);
+        }
+    }
+    if seqs.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE tasks SET state = 'submitting' WHERE seq IN (SELECT value FROM json_each(?))",
+    )
+    .bind(json_list(&seqs)?)
+    .execute(db)
+    .await
+    .map_err(failed("recording that tasks are submitted again"))?;
+    Ok(())
 }
 
 /// The submission's row, made if it is new.

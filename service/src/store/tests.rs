@@ -68,6 +68,37 @@ async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn what_the_broker_did_not_take_is_submitted_again_and_no_news_undoes_better() {
+    let (_temp, store) = store().await;
+    let (endpoint, specs) = (EndpointId::new(), specs(3));
+    let begin = async || store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let begun = begin().await;
+    let submission = store.submission("k").await.unwrap().unwrap();
+    let states = async || {
+        assert_counts_agree(&store, submission).await;
+        let mut states = Vec::new();
+        for one in &begun {
+            states.push(state(&store, one.task.id).await.0);
+        }
+        states
+    };
+    use TaskState::{Refused, Returned, Submitted, Submitting};
+    store.mark_unplaced(&[begun[0].seq, begun[1].seq], Returned).await.unwrap();
+    store.mark_unplaced(&[begun[2].seq], Refused).await.unwrap();
+    assert_eq!(states().await, [Returned, Returned, Refused]);
+    // A second request with the same key was under way, and had more luck.
+    store.mark_submitted(&[begun[1].seq], 2000).await.unwrap();
+    store.mark_unplaced(&[begun[1].seq], Refused).await.unwrap();
+    assert_eq!(states().await, [Returned, Submitted, Refused]);
+    let again: Vec<TaskState> = begin().await.iter().map(|one| one.state).collect();
+    assert_eq!(again, [Submitting, Submitted, Submitting]);
+    assert_eq!(states().await, again);
+    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], 5).await.unwrap();
+    store.mark_unplaced(&[begun[0].seq], Returned).await.unwrap();
+    assert_eq!(states().await[0], TaskState::Done(Outcome::Succeeded));
+}
+
+#[tokio::test]
 async fn a_key_cannot_be_used_for_other_tasks() {
     let (_temp, store) = store().await;
     let (endpoint, specs) = (EndpointId::new(), specs(3));

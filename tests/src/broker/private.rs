@@ -201,7 +201,7 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
 }
 
 fn wait_for_port(port: u16) -> Result<()> {
-    poll::until("the port mapper", Duration::from_secs(10), || {
+    poll::until("the port mapper", PATIENCE, || {
         Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(drop))
     })
 }

@@ -111,12 +111,7 @@ pub fn files(world: &World, endpoint: &Endpoint, files: &Files) -> Result<Compar
 ///
 /// # Errors
 /// When the service does not tell.
-pub(super) fn compare(
-    world: &World,
-    key: &str,
-    files: &Files,
-    elapsed: Duration,
-) -> Result<Compared> {
+pub fn compare(world: &World, key: &str, files: &Files, elapsed: Duration) -> Result<Compared> {
     let outputs = world
         .service_within(&["results", "--key", key, "--stdout-only"], Duration::from_secs(120))?;
     let outputs = outputs.ok()?.stdout;

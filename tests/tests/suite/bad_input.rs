@@ -9,15 +9,15 @@ use clutch_tests::process::Output;
 use clutch_tests::world::World;
 
 /// One kind of bad input.
-struct Row {
+pub(crate) struct Row {
     /// What is given.
-    input: &'static str,
+    pub(crate) input: &'static str,
     /// What is seen.
-    seen: Output,
+    pub(crate) seen: Output,
     /// The expected exit code.
-    code: i32,
+    pub(crate) code: i32,
     /// What must be among the words.
-    words: &'static [&'static str],
+    pub(crate) words: &'static [&'static str],
 }
 
 impl Row {
@@ -45,7 +45,7 @@ impl Row {
 }
 
 /// Prints the table and fails if a row is not as it should be.
-fn judge(rows: &[Row]) {
+pub(crate) fn judge(rows: &[Row]) {
     for row in rows {
         println!("{:<44} {:>3}  {}", row.input, row.seen.code, row.words_seen());
     }
@@ -54,7 +54,7 @@ fn judge(rows: &[Row]) {
 }
 
 /// The daemon of the endpoint `lab` still does its work.
-fn still_works(world: &World, after: &str) {
+pub(crate) fn still_works(world: &World, after: &str) {
     let done = world.service(&["submit", "lab", "--wait", "--", "true"]).unwrap();
     assert_eq!(done.code, 0, "after {after}: {}", done.stderr);
 }

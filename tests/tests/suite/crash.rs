@@ -3,11 +3,11 @@
 use crate::{heavy, running};
 use clutch_tests::binaries;
 use clutch_tests::broker::Private;
+use clutch_tests::gate::Gate;
 use clutch_tests::oracle::Runs;
 use clutch_tests::scenario::{self, Faults, Survived};
 use clutch_tests::world::{SOON, World};
 use clutch_tests::{poll, skip};
-use std::time::Duration;
 
 #[test]
 fn no_task_is_lost_to_killed_endpoints_and_restarted_brokers() {
@@ -28,7 +28,7 @@ fn killed_while_running(test: &str, terms: &[&str]) -> Option<(String, usize)> {
     let mut run = running(test)?;
     let runs = Runs::at(&run.world.folder().join("runs"));
     // The second time it finds the mark of the first and ends.
-    let argv = runs.command("[ -e \"$1\" ] && exit 0; touch \"$1\"; sleep 60", &["MARK"]);
+    let argv = runs.command("[ -e \"$1\" ] && exit 0; touch \"$1\"; sleep 600", &["MARK"]);
     let mark = run.world.folder().join("mark").display().to_string();
     let argv: Vec<&str> =
         argv.iter().map(|word| if word == "MARK" { mark.as_str() } else { word }).collect();
@@ -36,11 +36,9 @@ fn killed_while_running(test: &str, terms: &[&str]) -> Option<(String, usize)> {
     run.world.service(&submit).unwrap().ok().unwrap();
     poll::until("the task to run", SOON, || Ok(std::path::Path::new(&mark).exists().then_some(())))
         .unwrap();
-    // Its start and its acknowledgement reach the disk and the broker.
-    poll::pause(Duration::from_millis(300));
     run.daemon.kill().unwrap();
     let _daemon = run.world.run(&run.endpoint).unwrap();
-    run.world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap();
+    run.world.wait("k").unwrap();
     let state = run.world.result("k").unwrap()["state"].as_str().unwrap().to_owned();
     Some((state, runs.read().unwrap().values().sum()))
 }
@@ -61,14 +59,26 @@ fn a_task_that_must_not_run_again_is_interrupted_by_a_crash() {
 #[test]
 fn no_result_is_lost_to_a_killed_service() {
     let Some(mut run) = running("no_result_is_lost_to_a_killed_service") else { return };
-    let submit = ["submit", "lab", "--key", "k", "--array", "1-200", "--", "echo", "{}"];
+    let runs = Runs::at(&run.world.folder().join("runs"));
+    let gate = Gate::new(run.world.folder(), "k");
+    // Half of the results come before the kill, half while no service is there.
+    let argv = runs.command(&format!("[ $1 -le 100 ] || {}; echo $1", gate.line()), &["{}"]);
+    let mut submit = vec!["submit", "lab", "--key", "k", "--array", "1-200", "--"];
+    submit.extend(argv.iter().map(String::as_str));
     run.world.service(&submit).unwrap().ok().unwrap();
+    poll::until("a result to be recorded", SOON, || {
+        let done = |task: &serde_json::Value| !task["result"].is_null();
+        Ok(run.world.results("k")?.iter().any(done).then_some(()))
+    })
+    .unwrap();
     run.service.kill().unwrap();
-    poll::pause(Duration::from_millis(200));
+    gate.open().unwrap();
+    poll::until("all tasks to start", SOON, || Ok((runs.read()?.len() == 200).then_some(())))
+        .unwrap();
     let mut service = run.world.serve().unwrap();
     service.kill().unwrap();
     let _service = run.world.serve().unwrap();
-    run.world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap().ok().unwrap();
+    run.world.wait("k").unwrap().ok().unwrap();
     let stdout = run.world.service(&["results", "--key", "k", "--stdout-only"]).unwrap();
     let expected: String = (1..=200).map(|n| format!("{n}\n")).collect();
     assert_eq!(stdout.text(), expected);
@@ -86,11 +96,10 @@ fn the_broker_may_be_killed_while_tasks_run() {
     let _service = world.serve().unwrap();
     let mut daemon = world.run(&endpoint).unwrap();
     let runs = Runs::at(&world.folder().join("runs"));
-    let gate = world.folder().join("gate");
+    let gate = Gate::new(world.folder(), "k");
     // One message brings all sixty; from the eleventh on, tasks wait for the
     // gate, so there is work left whenever the loss of the broker is noticed.
-    let wait = format!("[ $1 -le 10 ] || until [ -e '{}' ]; do sleep 0.05; done", gate.display());
-    let argv = runs.command(&format!("{wait}; echo $1"), &["{}"]);
+    let argv = runs.command(&format!("[ $1 -le 10 ] || {}; echo $1", gate.line()), &["{}"]);
     let mut submit = vec!["submit", "lab", "--key", "k", "--array", "1-60", "--"];
     submit.extend(argv.iter().map(String::as_str));
     world.service(&submit).unwrap().ok().unwrap();
@@ -98,18 +107,14 @@ fn the_broker_may_be_killed_while_tasks_run() {
         .unwrap();
     broker.kill().unwrap();
     daemon.wait_for("disengaged", SOON).unwrap();
-    std::fs::write(&gate, b"").unwrap();
+    gate.open().unwrap();
     poll::until("the engine to do all it has without a link", SOON, || {
         Ok((runs.read()?.len() == 60).then_some(()))
     })
     .unwrap();
     broker.run().unwrap();
-    daemon.wait_for("engaged", 3 * SOON).unwrap();
-    world
-        .service_within(&["wait", "--key", "k", "--timeout", "85s"], 3 * SOON)
-        .unwrap()
-        .ok()
-        .unwrap();
+    daemon.wait_for("engaged", SOON).unwrap();
+    world.wait("k").unwrap().ok().unwrap();
     let started = runs.read().unwrap();
     assert_eq!(started.len(), 60);
     assert!(started.values().all(|times| *times == 1), "a link fault repeated a task");

@@ -1,10 +1,9 @@
 //! The harness itself: its brokers come and go, and leave nothing behind.
 
 use clutch_tests::broker::{Broker, Options, Private};
-use clutch_tests::world::World;
+use clutch_tests::world::{SOON, World};
 use clutch_tests::{poll, skip};
 use serde_json::json;
-use std::time::Duration;
 
 /// How many processes have `text` in their environment.
 fn running(text: &str) -> usize {
@@ -52,8 +51,6 @@ fn a_private_broker_keeps_messages_over_a_restart_and_leaves_no_process() {
     assert!(running(&node) >= 2, "the server and its port mapper");
     drop(vhost);
     drop(broker);
-    poll::until("the broker's processes to go", Duration::from_secs(10), || {
-        Ok((running(&node) == 0).then_some(()))
-    })
-    .unwrap();
+    poll::until("the broker's processes to go", SOON, || Ok((running(&node) == 0).then_some(())))
+        .unwrap();
 }

@@ -13,7 +13,9 @@
 
 mod bad_input;
 mod crash;
+mod demo;
 mod doctor;
+mod folder;
 mod harness;
 mod link;
 mod memory;

@@ -1,7 +1,9 @@
 //! The whole path: what is submitted runs, and what ran is recorded.
 
 use crate::running;
+use clutch_tests::gate::Gate;
 use clutch_tests::oracle::Runs;
+use clutch_tests::poll;
 use clutch_tests::scenario::{self, Files};
 use clutch_tests::world::{SOON, World};
 use serde_json::Value;
@@ -128,18 +130,24 @@ fn both_daemons_stop_with_0_and_what_waited_is_done_after_the_next_start() {
     let test = "both_daemons_stop_with_0_and_what_waited_is_done_after_the_next_start";
     let Some(mut run) = running(test) else { return };
     let runs = Runs::at(&run.world.folder().join("runs"));
-    let argv = runs.command("sleep 0.2", &[]);
+    let gate = Gate::new(run.world.folder(), "k");
+    let argv = runs.command(&gate.line(), &[]);
     let mut arguments = vec!["submit", "lab", "--key", "k", "--array", "1-40", "--"];
     arguments.extend(argv.iter().map(String::as_str));
     run.world.service(&arguments).unwrap().ok().unwrap();
-    assert_eq!(run.daemon.stop(SOON).unwrap(), 0);
+    poll::until("a task to run", SOON, || Ok((!runs.read()?.is_empty()).then_some(()))).unwrap();
+    run.daemon.signal("TERM").unwrap();
+    let stopping = "stopping: running tasks may finish; a second signal stops them";
+    run.daemon.wait_for(stopping, SOON).unwrap();
+    gate.open().unwrap();
+    assert_eq!(run.daemon.wait(SOON).unwrap(), 0);
     assert_eq!(run.service.stop(SOON).unwrap(), 0);
     let started = runs.read().unwrap();
-    assert!(started.len() < 40, "stopped too late to show anything");
+    assert!(started.len() < 40, "it did not stop before all was done");
 
     let _service = run.world.serve().unwrap();
     let _daemon = run.world.run(&run.endpoint).unwrap();
-    run.world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap().ok().unwrap();
+    run.world.wait("k").unwrap().ok().unwrap();
     let started = runs.read().unwrap();
     assert_eq!(started.len(), 40);
     assert!(started.values().all(|times| *times == 1), "an orderly stop repeats nothing");

@@ -3,7 +3,7 @@
 
 use crate::running;
 use clutch_tests::world::SOON;
-use clutch_tests::{process, python, skip, workspace};
+use clutch_tests::{poll, process, python, skip, workspace};
 use serde_json::Value;
 use std::process::Command;
 
@@ -36,10 +36,13 @@ fn a_stock_client_submits_tasks_and_reads_results() {
     assert_eq!(field("cat", "stdout_hex"), "ff00");
 
     // The service records what strangers submit, too.
-    let tasks = run.world.service(&["tasks", "--json"]).unwrap().ok().unwrap().text();
     for name in ["sum", "cat", "slow"] {
         let id = field(name, "task_id");
-        assert!(tasks.contains(id.as_str().unwrap()), "{name} is not recorded: {tasks}");
+        poll::until(&format!("{name} to be recorded"), SOON, || {
+            let tasks = run.world.service(&["tasks", "--json"])?.ok()?.text();
+            Ok(tasks.contains(id.as_str().unwrap()).then_some(()))
+        })
+        .unwrap();
         let shown = run.world.service(&["show", id.as_str().unwrap(), "--json"]).unwrap();
         assert_eq!(shown.json().unwrap()["results"].as_array().map(Vec::len), Some(1));
     }

@@ -4,8 +4,10 @@
 use crate::running;
 use clutch_tests::poll;
 use clutch_tests::world::{SOON, World};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+/// Long enough for a shell to start and to set its traps.
+const WALLTIME: Duration = Duration::from_secs(2);
 /// From TERM to KILL, when nothing else is configured.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -88,22 +90,23 @@ fn a_task_past_its_walltime_ends_in_time_and_leaves_no_process() {
     let test = "a_task_past_its_walltime_ends_in_time_and_leaves_no_process";
     let Some(run) = running(test) else { return };
     let stubborn = "trap '' TERM; (setsid sleep 300 &) ; sleep 300 & sleep 300";
-    for (key, script) in [("plain", "sleep 300 & sleep 300"), ("stubborn", stubborn)] {
-        let started = Instant::now();
-        let terms = ["--walltime", "1s", "--", "sh", "-c", script];
+    // Who heeds TERM ends by it, who does not by KILL, after the grace.
+    let table = [
+        ("plain", "sleep 300 & sleep 300", 15, WALLTIME),
+        ("stubborn", stubborn, 9, WALLTIME + GRACE),
+    ];
+    for (key, script, signal, at_least) in table {
+        let terms = ["--walltime", "2s", "--", "sh", "-c", script];
         let output = run.world.submit(&run.endpoint, key, &terms, SOON).unwrap();
         assert_eq!(output.code, 1, "{}", output.stderr);
-        let took = started.elapsed();
         let task = run.world.result(key).unwrap();
-        assert_eq!(task["state"], "timed_out");
+        assert_eq!(
+            (&task["state"], &task["result"]["signal"]),
+            (&"timed_out".into(), &signal.into())
+        );
         let ms = |name: &str| task["result"][name].as_u64().unwrap();
         let ran = Duration::from_millis(ms("ended_at_ms") - ms("started_at_ms"));
-        assert!(ran >= Duration::from_secs(1), "{ran:?}");
-        assert!(ran <= Duration::from_millis(1500) + GRACE, "{key}: {ran:?}");
-        assert!(took <= ran + SOON / 2, "{key}: {took:?} for a task of {ran:?}");
-        if key == "plain" {
-            assert!(ran < Duration::from_secs(3), "TERM is enough: {ran:?}");
-        }
+        assert!(ran >= at_least && ran < at_least + SOON / 4, "{key}: {ran:?}");
         let id = task["id"].as_str().unwrap();
         assert_eq!(processes_with(&format!("CLUTCH_TASK_ID={id}")), Vec::<String>::new());
     }
@@ -120,7 +123,7 @@ fn a_task_that_is_not_started_in_time_expires_and_does_not_run() {
     world.service(&submit).unwrap().ok().unwrap();
     poll::pause(Duration::from_millis(700));
     let _daemon = world.run(&endpoint).unwrap();
-    assert_eq!(world.service(&["wait", "--key", "k", "--timeout", "25s"]).unwrap().code, 1);
+    assert_eq!(world.wait("k").unwrap().code, 1);
     assert_eq!(world.result("k").unwrap()["state"], "expired");
     assert!(!std::path::Path::new(&mark).exists());
 }

@@ -162,7 +162,7 @@ fn wakes(place: &Path, access: Access) -> io::Result<Found> {
 }
 
 fn room(place: &Path, _: Access) -> io::Result<Found> {
-    let kind = i64::from(statfs(place)?.f_type);
+    let kind = statfs(place)?.f_type;
     let stat = statvfs(place)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let mut remarks = Vec::new();

@@ -54,6 +54,7 @@ pub(super) struct Consumer {
     /// What is delivered and not settled: its group and its place in it.
     unsettled: BTreeMap<Tag, (u64, usize)>,
     refused: BTreeSet<Tag>,
+    short_of_room: bool,
     looked: Instant,
     looks: u32,
 }
@@ -95,6 +96,7 @@ impl Consumer {
             tag: 0,
             unsettled: BTreeMap::new(),
             refused: BTreeSet::new(),
+            short_of_room: false,
             looked: Instant::now(),
             looks: 0,
         }
@@ -133,9 +135,16 @@ impl Consumer {
             let done = self.dead_letter().and_then(|()| self.fill(deliver));
             match done {
                 Err(error) if disk::is_short_of_room(&error) => {
-                    tracing::warn!(%error, queue = self.queue, "the folder takes nothing for now");
+                    if !self.short_of_room {
+                        let queue = &self.queue;
+                        tracing::warn!(%error, queue, "the folder takes nothing for now");
+                    }
+                    self.short_of_room = true;
                 }
-                done => done?,
+                done => {
+                    done?;
+                    self.short_of_room = false;
+                }
             }
             let poll = self.session.root.options.poll;
             match self.ear.listen(poll.saturating_sub(self.looked.elapsed()))? {
@@ -299,7 +308,8 @@ impl Consumer {
     }
 
     /// Puts a refused message where the queue's dead letters go; without such a
-    /// place it goes nowhere, as at any broker.
+    /// place it goes nowhere, as at any broker. One whose place does not exist is
+    /// set aside.
     fn bury(&mut self, message: Message) -> io::Result<()> {
         let root = &self.session.root;
         let table = self.topology.get(root).map_err(io::Error::other)?;
@@ -308,7 +318,17 @@ impl Consumer {
             return Ok(());
         };
         let to = Destination { exchange: exchange.to_owned(), routing_key: self.queue.clone() };
-        let queues = table.route(&to).map_err(io::Error::other)?;
+        let queues = table.route(&to).unwrap_or_default();
+        if queues.is_empty() {
+            let aside = root.quarantine().join(uuid::Uuid::now_v7().to_string());
+            disk::replace(&aside, &group::encode(std::iter::once(&message)), root.access())?;
+            tracing::error!(
+                queue = self.queue,
+                exchange,
+                file = %aside.display(),
+                "a refused message's dead-letter exchange leads nowhere: it is set aside"
+            );
+        }
         for queue in queues {
             self.writer.put(queue, std::iter::once(&message))?;
             self.writer.sync(queue)?;

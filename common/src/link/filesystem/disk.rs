@@ -120,9 +120,12 @@ pub(super) fn is_short_of_room(error: &io::Error) -> bool {
 /// What an error means for the link.
 pub(super) fn fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
     let text = format!("{doing} {}: {error}", path.display());
-    match error.kind() {
-        ErrorKind::PermissionDenied => Fault::Forbidden(text),
-        ErrorKind::NotFound | ErrorKind::NotADirectory => Fault::Unreachable(text),
-        _ => Fault::Closed(text),
+    let kind = error.kind();
+    if kind == ErrorKind::PermissionDenied {
+        Fault::Forbidden(text)
+    } else if matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        Fault::Unreachable(text)
+    } else {
+        Fault::Closed(text)
     }
 }

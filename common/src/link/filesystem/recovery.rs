@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-/// How old the file of a session must be that never got its name.
+/// How old a file must be that never got its name, for its writer to be dead.
 const STILLBORN: Duration = Duration::from_secs(3600);
 
 /// Gives back what dead consumers of a queue had claimed; returns how many
@@ -54,8 +54,8 @@ pub(super) fn give_back(
     }
 }
 
-/// Removes what dead sessions left: their half-written files and empty folders
-/// in a queue, and their own files.
+/// Removes what the dead left: their half-written files and empty folders in a
+/// queue, their session files, and what they were writing at the root.
 pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
     let ready = session.root.ready(queue);
     for producer in disk::names(&ready)? {
@@ -71,6 +71,13 @@ pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
         let Some(_corpse) = session.is_dead(&name)? else { continue };
         if !name.starts_with('.') || is_old(&path)? {
             disk::remove_if_there(&path)?;
+        }
+    }
+    for name in disk::names(session.root.path())? {
+        let path = session.root.path().join(&name);
+        if name.starts_with('.') && !Root::keeps(&name) && is_old(&path)? {
+            let folder = path.is_dir();
+            if folder { fs::remove_dir_all(&path) } else { disk::remove_if_there(&path) }?;
         }
     }
     Ok(())

@@ -15,6 +15,8 @@ const FORMAT: u32 = 1;
 /// The file that makes a folder ours. Written last, so a root that has it is
 /// whole.
 const MARKER: &str = "clutch-spool.json";
+/// Locked while something is declared.
+const DECLARING: &str = ".declaring";
 const FOLDERS: [&str; 4] = ["queues", "sessions", "leases", "quarantine"];
 
 #[derive(Serialize, Deserialize)]
@@ -40,12 +42,10 @@ impl Root {
     /// written to.
     pub(super) fn create(options: &Options) -> Result<(), Fault> {
         let root = &options.root;
-        let failed = |error: std::io::Error| {
-            let fault = disk::fault("making the spool folder", root, &error);
-            // Nothing was open yet that could have been closed.
-            let Fault::Closed(text) = fault else { return fault };
-            Fault::Unreachable(text)
-        };
+        let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
+        if root.exists() && !root.is_dir() {
+            return Err(Fault::Mismatch(format!("{} is not a folder", root.display())));
+        }
         disk::make_folder(root, options.access).map_err(failed)?;
         let names = disk::names(root).map_err(failed)?;
         if names.iter().any(|name| name == MARKER) {
@@ -120,6 +120,16 @@ impl Root {
     /// What an error below the root means for the link.
     pub(super) fn fault(&self, doing: &str, path: &Path, error: &std::io::Error) -> Fault {
         self.is_there().err().unwrap_or_else(|| disk::fault(doing, path, error))
+    }
+
+    /// The lock for declaring.
+    pub(super) fn declaring(&self) -> PathBuf {
+        self.path().join(DECLARING)
+    }
+
+    /// Whether a hidden name at the root is one that stays.
+    pub(super) fn keeps(name: &str) -> bool {
+        name == DECLARING
     }
 
     /// The file with exchanges, queues and bindings.

@@ -204,9 +204,14 @@ impl Drop for Session {
 pub(super) struct Corpse(#[expect(dead_code, reason = "holds the lock")] Option<File>);
 
 impl Holder {
+    /// Writes who holds a file that is locked. It is the lock that counts, so a
+    /// full disk is no reason to fail.
     fn write(&self, mut file: &File) -> io::Result<()> {
         file.set_len(0)?;
-        file.write_all(&serde_json::to_vec(self)?)
+        match file.write_all(&serde_json::to_vec(self)?) {
+            Err(error) if !disk::is_short_of_room(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn read(path: &Path) -> String {

@@ -8,7 +8,6 @@ use crate::link::{Destination, Fault};
 use crate::topology::{Argument, ExchangeKind, Topology, matches};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
@@ -179,7 +178,7 @@ impl Table {
 
 /// Declares a topology. Two that declare at once take turns.
 pub(super) fn declare(root: &Root, topology: &Topology) -> Result<(), Fault> {
-    let turn = root.path().join(".declaring");
+    let turn = root.declaring();
     let failed = |path: &std::path::Path, error: std::io::Error| {
         root.fault("declaring, which writes", path, &error)
     };
@@ -214,8 +213,7 @@ pub(super) struct Cached {
 impl Cached {
     /// The table as it is on disk.
     pub(super) fn get(&mut self, root: &Root) -> Result<Arc<Table>, Fault> {
-        let stamp = File::open(root.topology())
-            .and_then(|file| file.metadata())
+        let stamp = std::fs::metadata(root.topology())
             .ok()
             .map(|found| (found.ino(), found.len(), found.mtime(), found.mtime_nsec()));
         if stamp.is_none() || stamp != self.stamp {

@@ -10,6 +10,11 @@ fn hasty() -> Terms {
     Terms { connect_timeout: Duration::from_millis(800), ..Terms::default() }
 }
 
+/// Less than the shortest of the default terms that end a wait, and much more
+/// than a busy machine needs: what ends within it was ended by what the test
+/// set, or by itself.
+const BRIEFLY: Duration = Duration::from_secs(15);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_where_nobody_listens_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -33,7 +38,7 @@ async fn a_peer_that_says_nothing_is_unreachable_in_time_and_let_go() {
         let began = Instant::now();
         let fault = fault(try_connect(&format!("{scheme}://127.0.0.1:{port}"), &hasty()).await);
         assert!(matches!(fault, Fault::Unreachable(_)), "{fault}");
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < BRIEFLY, "{:?}", began.elapsed());
         let (mut peer, _) = listener.accept().await.unwrap();
         let mut said = Vec::new();
         // Ends only when the socket is closed on the other side.
@@ -78,7 +83,8 @@ async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
         connection.declare(&queue("over-tls", &[])).await.unwrap();
         return connection.close().await;
     }
-    let vhost = broker::private().vhost();
+    let (_alone, broker) = broker::private().await;
+    let vhost = broker.vhost();
     let (url, certificate) = vhost.url_over_tls();
     let fault = fault(try_connect(&url, &Terms::default()).await);
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
@@ -183,7 +189,7 @@ async fn a_silent_network_is_noticed_by_the_heartbeat_while_idle() {
     let began = Instant::now();
     let (received, settled) =
         within(async { tokio::join!(inlet.receive(8), outlet.settled()) }).await;
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(began.elapsed() < BRIEFLY, "{:?}", began.elapsed());
     for fault in [fault(received), fault(settled)] {
         assert!(matches!(&fault, Fault::Closed(text) if text.contains("heartbeat")), "{fault}");
     }
@@ -197,7 +203,7 @@ async fn closing_ends_in_time_even_when_the_broker_is_silent() {
     proxy.stall(true);
     let began = Instant::now();
     connection.close().await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < BRIEFLY, "{:?}", began.elapsed());
     proxy.stall(false);
     within(proxy.client_gone()).await;
     let fault = fault(connection.outlet().await);

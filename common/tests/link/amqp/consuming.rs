@@ -21,7 +21,7 @@ async fn a_queue_deleted_under_its_consumer_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_kept_for_too_long_closes_and_comes_again() {
-    let broker = broker::private();
+    let (_alone, broker) = broker::private().await;
     for setting in ["consumer_timeout, 2000", "channel_tick_interval, 500"] {
         broker.ctl(&["eval", &format!("application:set_env(rabbit, {setting}).")]);
     }

@@ -10,6 +10,10 @@ use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
 
+/// How long anything may take that is expected to happen: the machine may be
+/// busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// An executor on a sandbox root of its own.
 struct Rig {
     executor: ProcessExecutor,
@@ -23,7 +27,8 @@ fn rig() -> Rig {
 fn rig_with(edit: impl FnOnce(&mut ProcessConfig)) -> Rig {
     let root = tempfile::tempdir().unwrap();
     let mut config = ProcessConfig {
-        grace: Duration::from_secs(5),
+        // So long that what does not end by TERM is told from what does.
+        grace: Duration::from_secs(120),
         capture_limit: 64 * 1024,
         sandbox: SandboxPolicy::Remove,
         sandbox_root: root.path().join("sandboxes"),
@@ -96,7 +101,7 @@ fn assert_gone(note: &str, count: usize) {
 async fn started(note: &str, count: usize) {
     let waited = Instant::now();
     while std::fs::read_to_string(note).unwrap_or_default().lines().count() < count {
-        assert!(waited.elapsed() < Duration::from_secs(20), "they did not start");
+        assert!(waited.elapsed() < PATIENCE, "they did not start");
         sleep(Duration::from_millis(10)).await;
     }
 }

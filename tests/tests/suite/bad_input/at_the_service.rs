@@ -2,6 +2,7 @@
 
 use super::{Row, judge, still_works};
 use crate::running;
+use clutch_tests::gate::Gate;
 use clutch_tests::process::{Output, run};
 use clutch_tests::world::{SOON, World};
 use std::path::Path;
@@ -71,7 +72,9 @@ fn bad_questions_are_answered_in_words() {
     let world = &run.world;
     let service = |arguments: &[&str]| world.service(arguments).unwrap();
     let id = uuid::Uuid::new_v4().to_string();
-    service(&["submit", "lab", "--key", "slow", "--", "sleep", "20"]).ok().unwrap();
+    let gate = Gate::new(world.folder(), "slow");
+    let slow = ["submit", "lab", "--key", "slow", "--", "sh", "-c", &gate.line()];
+    service(&slow).ok().unwrap();
     service(&["submit", "lab", "--key", "taken", "--wait", "--", "true"]).ok().unwrap();
     let row = |input, seen, code, words| Row { input, seen, code, words };
     let rows = [
@@ -95,6 +98,7 @@ fn bad_questions_are_answered_in_words() {
     ];
     judge(&rows);
     still_works(world, "bad questions");
+    gate.open().unwrap();
 }
 
 #[test]
@@ -252,6 +256,12 @@ fn a_missing_task_queue_is_named_at_submit() {
     let seen = run(command, b"", SOON).unwrap();
     let words: &[&str] = &["has no queue", "provision lab", "--key k"];
     judge(&[Row { input: "a task queue that was deleted", seen, code: 69, words }]);
+    let task = world.result("k").unwrap();
+    assert_eq!(task["state"], "returned");
+    let shown = world.service(&["show", task["id"].as_str().unwrap()]).unwrap().ok().unwrap();
+    assert!(shown.text().contains("returned: the broker has no queue"), "{}", shown.text());
+    let waited = world.service(&["wait", "--key", "k"]).unwrap();
+    assert!(waited.stderr.contains("never submitted: submit again"), "{}", waited.stderr);
     world.provision("lab").unwrap();
     let _daemon = world.run(&running.endpoint).unwrap();
     let again = world.service(&["submit", "lab", "--key", "k", "--wait", "--", "true"]).unwrap();

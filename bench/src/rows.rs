@@ -1,0 +1,108 @@
+//! The rows, and what they share: where they work and how much they do.
+
+mod backlog;
+mod journal;
+mod latency;
+mod throughput;
+
+use crate::disk;
+use crate::report::Row;
+use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+/// A row's name on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
+pub(crate) enum Name {
+    /// How many durable files the disk makes per second: the limit of what follows
+    JournalLimit,
+    /// Round trips per second over a folder
+    FolderThroughput,
+    /// One round trip at a time over a folder
+    FolderLatency,
+    /// The cost per task of 100,000 that wait in a folder, beside that of 1,000
+    FolderBacklog,
+    /// Round trips per second within this process, for comparison
+    MemoryThroughput,
+    /// Round trips per second over the broker that --broker names, for comparison
+    AmqpThroughput,
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    /// How often a measurement is repeated.
+    pub(crate) repetitions: usize,
+    /// Round trips of one measurement of throughput.
+    pub(crate) round_trips: usize,
+    /// Round trips of one measurement of latency.
+    pub(crate) sequential: usize,
+    /// Durable files of one measurement of the disk.
+    pub(crate) probes: usize,
+    /// Tasks of a large backlog.
+    pub(crate) backlog: usize,
+    /// Tasks of a small backlog.
+    pub(crate) small: usize,
+    /// Most small backlogs that are measured before and after each large one.
+    pub(crate) small_rounds: usize,
+}
+
+impl Scale {
+    /// What figures are taken from.
+    pub(crate) const FULL: Self = Self {
+        repetitions: 5,
+        round_trips: 10_000,
+        sequential: 500,
+        probes: 300,
+        backlog: 100_000,
+        small: 1000,
+        small_rounds: 25,
+    };
+    /// Enough to see that everything works.
+    pub(crate) const QUICK: Self = Self {
+        repetitions: 1,
+        round_trips: 500,
+        sequential: 50,
+        probes: 20,
+        backlog: 600,
+        small: 200,
+        small_rounds: 1,
+    };
+}
+
+/// Where and how much.
+pub(crate) struct Bench {
+    /// The folder that spool folders are made in.
+    pub(crate) folder: PathBuf,
+    /// The broker to compare with.
+    pub(crate) broker: Option<String>,
+    /// How much.
+    pub(crate) scale: Scale,
+}
+
+impl Bench {
+    /// Measures a row.
+    ///
+    /// # Errors
+    /// When something does not work at all.
+    pub(crate) async fn measure(&self, name: Name) -> Result<Row> {
+        match name {
+            Name::JournalLimit => journal::limit(self),
+            Name::FolderThroughput => throughput::folder(self).await,
+            Name::FolderLatency => latency::folder(self).await,
+            Name::FolderBacklog => backlog::folder(self).await,
+            Name::MemoryThroughput => throughput::memory(self).await,
+            Name::AmqpThroughput => throughput::amqp(self).await,
+        }
+    }
+
+    /// What all that is measured in the folder says about it.
+    fn place(&self) -> Result<String> {
+        Ok(format!("{} at {}", disk::file_system(&self.folder)?, self.folder.display()))
+    }
+
+    /// A new folder, removed with what it is in.
+    fn spool(&self) -> Result<tempfile::TempDir> {
+        let made = tempfile::Builder::new().prefix("clutch-bench-").tempdir_in(&self.folder);
+        made.with_context(|| format!("making a folder in {}", self.folder.display()))
+    }
+}

@@ -1,0 +1,195 @@
+//! `clutch-service demo`: what Clutch does, on real files, with real faults,
+//! and the proof that nothing was lost. Needs no broker and no state.
+//!
+//! Everything it writes is in one private temporary folder, which goes with it
+//! unless it is to be kept or something failed. `play` says what happens;
+//! `stage` has the daemons, `proof` the judgement.
+
+mod files;
+mod link;
+mod log;
+mod play;
+mod processes;
+mod proof;
+mod proxy;
+mod stage;
+mod starts;
+mod tell;
+
+use crate::cli::{DemoArgs, GlobalArgs};
+use crate::failure::{Failure, GENERAL, exit_code};
+use crate::output;
+use anyhow::Context as _;
+use files::Files;
+use indicatif::HumanBytes;
+use link::Route;
+use play::{KEY, Measured, Times, play};
+use proof::Counts;
+use serde::Serialize;
+use stage::{NAME, Stage};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use tell::{Tell, several};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The exit code of a shell for what INT ended.
+const INTERRUPTED: u8 = 130;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether the proof holds.
+    holds: bool,
+    /// What keeps it from holding.
+    complaints: Vec<String>,
+    #[serde(flatten)]
+    counts: Counts,
+    #[serde(flatten)]
+    times: Times,
+    /// What was left running.
+    kept: Option<Kept>,
+}
+
+/// What is left for trying things with.
+#[derive(Clone, Debug, Serialize)]
+struct Kept {
+    folder: PathBuf,
+    service_pid: u32,
+    endpoint_pid: u32,
+}
+
+/// Plays the demonstration. Returns the exit code: 0 only if the proof holds.
+///
+/// # Errors
+/// When there is nothing to sum, or a step cannot be done; the message says
+/// where the logs are.
+pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<u8> {
+    if global.state.is_some() || global.broker.is_some() || global.config.is_some() {
+        output::note(
+            "clutch-service: the demonstration has a folder of its own: --state, --broker, \
+             --config and their environment variables are not used (for a broker, see --amqp)",
+        );
+    }
+    let route = Route::over(args.amqp.as_deref())?;
+    let files = Files::find(args.folder.as_deref(), args.files)?;
+    let endpoint = processes::endpoint_program(|| {
+        output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
+    })?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let folder = folder()?;
+    let mut tell = Tell::new(!global.json);
+    let shown = tokio::select! {
+        biased;
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        shown = Box::pin(show(folder.path(), &route, &files, endpoint, &mut tell, args.keep)) => {
+            Some(shown)
+        }
+    };
+    let Some(shown) = shown else {
+        output::note(
+            "interrupted: the service and the endpoint are ended, their folder is removed",
+        );
+        return Ok(INTERRUPTED);
+    };
+    let stays = !matches!(&shown, Ok(report) if report.holds && report.kept.is_none());
+    let path = folder.path().to_owned();
+    if stays {
+        drop(folder.keep());
+    }
+    let report = shown
+        .map_err(|error| Failure::new(exit_code(&error), format!("{error:#}\n{}", logs(&path))))?;
+    conclude(report, &path, global.json)
+}
+
+/// The folder that everything is in; only this user can look into it.
+fn folder() -> anyhow::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("clutch-demo-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .context("making a temporary folder; TMPDIR names another place for it")
+}
+
+/// Plays, stops or leaves the daemons, and judges.
+async fn show(
+    folder: &Path,
+    route: &Route,
+    files: &Files,
+    endpoint: PathBuf,
+    tell: &mut Tell,
+    keep: bool,
+) -> anyhow::Result<Report> {
+    let (count, size) = (several(files.paths.len(), "file"), HumanBytes(files.bytes));
+    tell.step(&format!("found {count} of {size} together; a task sums one with sha256sum"));
+    let mut stage = Stage::open(folder, route, endpoint).await?;
+    tell.step(&format!(
+        "started a service (process {}), an endpoint (process {}), and between them {}",
+        stage.service.pid(),
+        stage.endpoint.pid(),
+        stage.between
+    ));
+    let Measured { mut counts, times, differences } = play(&mut stage, files, tell).await?;
+    let kept = if keep {
+        let [service_pid, endpoint_pid] = stage.leave(route).await?;
+        Some(Kept { folder: folder.to_owned(), service_pid, endpoint_pid })
+    } else {
+        let codes = stage.stop().await?;
+        tell.step(&format!("stopped both; their exit codes are {} and {}", codes[0], codes[1]));
+        counts.exit_codes = Some(codes);
+        None
+    };
+    let complaints: Vec<String> = counts.complaints().into_iter().chain(differences).collect();
+    let holds = complaints.is_empty();
+    if holds {
+        tell.right(&counts.sentence());
+        for line in next(kept.as_ref()) {
+            tell.plain(&line);
+        }
+    }
+    Ok(Report { holds, complaints, counts, times, kept })
+}
+
+/// Says what is left to say, and chooses the exit code.
+fn conclude(report: Report, folder: &Path, json: bool) -> anyhow::Result<u8> {
+    if json {
+        output::json(&report)?;
+    }
+    if report.holds {
+        return Ok(0);
+    }
+    let complaints = report.complaints.join("\n  ");
+    let words = format!("the proof does not hold:\n  {complaints}\n{}", logs(folder));
+    Err(Failure::new(GENERAL, words).into())
+}
+
+fn logs(folder: &Path) -> String {
+    format!("the demonstration's logs and state are in {}", folder.display())
+}
+
+/// What to try next.
+fn next(kept: Option<&Kept>) -> Vec<String> {
+    let program = std::env::args().next().unwrap_or_else(|| "clutch-service".to_owned());
+    let Some(Kept { folder, service_pid, endpoint_pid }) = kept else {
+        return vec![
+            String::new(),
+            "Next:".to_owned(),
+            format!("  {program} demo --folder DIR   the same over files of yours"),
+            format!("  {program} demo --keep         the same, left running to try things with"),
+            format!("  {program} provision --help    an endpoint of your own"),
+        ];
+    };
+    let folder = folder.display();
+    vec![
+        String::new(),
+        format!("Both run on: the service is process {service_pid}, the endpoint {endpoint_pid}."),
+        format!("  export CLUTCH_STATE={folder}/service"),
+        format!("  {program} submit {NAME} --wait -- hostname"),
+        format!("  {program} tasks --limit 5"),
+        format!("  {program} results --key {KEY} --stdout-only"),
+        format!("End them with: kill {endpoint_pid} {service_pid}; rm -r {folder}"),
+    ]
+}

@@ -1,0 +1,313 @@
+//! The demonstration, step by step: submit, cut, let work gather, kill, start
+//! again, mend, and compare everything with the truth. What it tells was
+//! measured right then.
+
+use super::files::Files;
+use super::processes::{PAUSE, sha256sum};
+use super::proof::{Compared, Counts, Plan, Record, Truth, compare};
+use super::stage::{NAME, Stage};
+use super::starts::distinct;
+use super::tell::{Tell, count, several, time};
+use crate::api::types::{
+    MAX_PAGE, Progress, ResultPage, TaskOutcome, TaskSpec, TaskState, WaitRequest,
+};
+use crate::commands::submit::{self, Submitted};
+use anyhow::ensure;
+use clutch_common::blob::Blob;
+use clutch_common::id::TaskId;
+use clutch_common::result::Outcome;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+/// The key that the tasks are submitted under.
+pub(super) const KEY: &str = "demo";
+/// How long no result may come, with the link up, before that is a failure.
+const STALLED: Duration = Duration::from_secs(120);
+/// An endpoint without a link that starts nothing for so long has run all it has.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long the service holds a question about progress.
+const HELD_MS: u64 = 500;
+
+/// How long things took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Times {
+    /// Submitting, until the last task was confirmed.
+    submitting_ms: u64,
+    /// From cutting the link to mending it.
+    link_down_ms: u64,
+    /// From mending to the first result that the service had not known.
+    first_result_ms: Option<u64>,
+    /// From mending to the last result.
+    last_result_ms: Option<u64>,
+}
+
+/// What was measured.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// What was counted.
+    pub(super) counts: Counts,
+    /// How long it took.
+    pub(super) times: Times,
+    /// What differs from the truth.
+    pub(super) differences: Vec<String>,
+}
+
+/// A demonstration under way.
+#[derive(Debug)]
+pub(super) struct Play<'a> {
+    stage: &'a mut Stage,
+    tell: &'a mut Tell,
+    files: &'a Files,
+    ids: Vec<TaskId>,
+    measured: Measured,
+}
+
+/// Plays everything on a stage whose daemons are engaged, and leaves them
+/// running.
+///
+/// # Errors
+/// When a step cannot be done or takes too long; a proof that does not hold is
+/// no error.
+pub(super) async fn play(
+    stage: &mut Stage,
+    files: &Files,
+    tell: &mut Tell,
+) -> anyhow::Result<Measured> {
+    let plan = Plan::over(files.paths.len());
+    let mut measured = Measured::default();
+    measured.counts.files = files.paths.len();
+    measured.counts.slots = stage.slots;
+    let mut play = Play { stage, tell, files, ids: Vec::new(), measured };
+    play.submit().await?;
+    let done = play.recorded(plan.cut_at).await?;
+    let (before, cut) = play.cut(done).await?;
+    play.gather(before, plan.alone).await?;
+    play.crash().await?;
+    play.mend(cut).await?;
+    play.compare().await?;
+    play.witness()?;
+    Ok(play.measured)
+}
+
+impl Play<'_> {
+    async fn submit(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let witness = &self.stage.witness;
+        let specs = self.files.paths.iter().map(|file| spec(witness.command(file)));
+        let total = self.files.paths.len() as u64;
+        let mut submitted = Submitted::default();
+        submit::send(&self.stage.client, NAME, KEY, total, specs, &mut submitted).await?;
+        self.ids = submitted.ids;
+        self.measured.counts.submitted = self.ids.len();
+        self.measured.times.submitting_ms = ms(begun.elapsed());
+        let tasks = several(self.ids.len(), "task");
+        self.tell.step(&format!("{tasks} submitted in {}", time(begun.elapsed())));
+        Ok(())
+    }
+
+    /// Waits until so many results are recorded; how many there are then.
+    async fn recorded(&mut self, wanted: u64) -> anyhow::Result<u64> {
+        let mut seen = u64::MAX;
+        let mut until = Instant::now() + STALLED;
+        loop {
+            let done = self.progress(seen).await?;
+            self.tell.progress(done, self.measured.counts.files as u64);
+            if done >= wanted {
+                return Ok(done);
+            }
+            if done != seen {
+                (seen, until) = (done, Instant::now() + STALLED);
+            }
+            self.stage.service.runs()?;
+            self.stage.endpoint.runs()?;
+            ensure!(
+                Instant::now() < until,
+                "{done} results are recorded, {wanted} are to come, and none came within {STALLED:?}"
+            );
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// How many results are recorded; waits a moment for other than `seen`.
+    async fn progress(&self, seen: u64) -> anyhow::Result<u64> {
+        let key = Some(KEY.to_owned());
+        let request =
+            WaitRequest { key, seen: Some(seen), timeout_ms: HELD_MS, ..WaitRequest::default() };
+        let progress: Progress = self.stage.client.post("/v1/wait", &request).await?;
+        Ok(progress.done)
+    }
+
+    /// Cuts the link; how many tasks had started by then, and when that was.
+    async fn cut(&mut self, done: u64) -> anyhow::Result<(usize, Instant)> {
+        self.stage.link.cut().await?;
+        let cut = (self.stage.witness.read()?.len(), Instant::now());
+        self.tell.fault(&format!("cut the endpoint's link, at {} results", count(done)));
+        Ok(cut)
+    }
+
+    /// Lets the endpoint work without a link, until so many tasks more have
+    /// started than `before` or it has run all it has.
+    async fn gather(&mut self, before: usize, wanted: usize) -> anyhow::Result<()> {
+        let mut starts = before;
+        let mut changed = Instant::now();
+        while starts - before < wanted
+            && starts < self.measured.counts.files
+            && changed.elapsed() < QUIET
+        {
+            tokio::time::sleep(PAUSE).await;
+            self.stage.endpoint.runs()?;
+            let now = self.stage.witness.read()?.len();
+            if now != starts {
+                (starts, changed) = (now, Instant::now());
+            }
+        }
+        let alone: BTreeSet<TaskId> = self.stage.witness.read()?.into_iter().skip(before).collect();
+        let known = self.results().await?;
+        let known =
+            known.iter().filter(|one| one.result.is_some() && alone.contains(&one.summary.id));
+        let (alone, known) = (alone.len(), known.count());
+        (self.measured.counts.started_while_cut, self.measured.counts.known_while_cut) =
+            (alone, known);
+        self.tell.step(&if alone == 0 {
+            "every task had started by then: more --files leave some for the endpoint alone"
+                .to_owned()
+        } else {
+            let alone = several(alone, "task");
+            format!(
+                "the endpoint goes on: {alone} started since; the service knows {known} of their results"
+            )
+        });
+        Ok(())
+    }
+
+    /// Kills the endpoint and starts it again, with the link still cut.
+    async fn crash(&mut self) -> anyhow::Result<()> {
+        let pid = self.stage.endpoint.pid();
+        self.stage.endpoint.kill()?;
+        self.tell.fault(&format!("kill -9 {pid}: the endpoint is gone"));
+        let found = self.stage.start_endpoint_again().await?;
+        (self.measured.counts.tasks_on_disk, self.measured.counts.results_on_disk) =
+            (found.tasks, found.results);
+        self.tell.step(&format!(
+            "started again (process {}); on its disk: {} results to deliver, {} tasks to run",
+            self.stage.endpoint.pid(),
+            count(found.results),
+            count(found.tasks)
+        ));
+        Ok(())
+    }
+
+    /// Mends the link and waits for all results.
+    async fn mend(&mut self, cut: Instant) -> anyhow::Result<()> {
+        let total = self.measured.counts.files as u64;
+        let before = self.progress(u64::MAX).await?;
+        self.stage.link.mend().await?;
+        let mended = Instant::now();
+        self.measured.times.link_down_ms = ms(mended - cut);
+        self.tell.step(&format!("mended the link; it was cut for {}", time(mended - cut)));
+        if before == total {
+            return Ok(());
+        }
+        self.recorded(before + 1).await?;
+        let first = mended.elapsed();
+        self.recorded(total).await?;
+        let last = mended.elapsed();
+        self.measured.times.first_result_ms = Some(ms(first));
+        self.measured.times.last_result_ms = Some(ms(last));
+        self.tell.step(&format!(
+            "the first result came {} after that, the last of {} {} after",
+            time(first),
+            count(total),
+            time(last)
+        ));
+        Ok(())
+    }
+
+    /// Computes the same directly, and compares line by line.
+    async fn compare(&mut self) -> anyhow::Result<()> {
+        let files = self.files.paths.clone();
+        let lines = spawn_blocking(move || sha256sum(&files)).await??;
+        let truth: Vec<Truth> = self
+            .ids
+            .iter()
+            .zip(&self.files.paths)
+            .zip(lines)
+            .map(|((id, file), line)| Truth { id: *id, file: file.clone(), line })
+            .collect();
+        let records: Vec<Record> = self.results().await?.into_iter().filter_map(record).collect();
+        let Compared { recorded, surplus, equal, absorbed, differences } =
+            compare(&truth, &records);
+        let counts = &mut self.measured.counts;
+        (counts.recorded, counts.surplus) = (recorded, surplus);
+        (counts.equal, counts.absorbed) = (equal, absorbed);
+        self.measured.differences = differences;
+        self.tell.step(&format!(
+            "ran sha256sum over the same files directly: {} of {} lines are equal",
+            count(equal),
+            count(truth.len())
+        ));
+        Ok(())
+    }
+
+    /// Counts starts by what the tasks themselves wrote.
+    fn witness(&mut self) -> anyhow::Result<()> {
+        let starts = self.stage.witness.read()?;
+        let started = distinct(&starts);
+        let counts = &mut self.measured.counts;
+        (counts.started, counts.started_again) = (started, starts.len() - started);
+        self.tell.step(&format!(
+            "the kill made {} start twice; it may repeat what was running, {} at most",
+            several(counts.started_again, "task"),
+            counts.slots
+        ));
+        Ok(())
+    }
+
+    async fn results(&self) -> anyhow::Result<Vec<TaskOutcome>> {
+        let mut results = Vec::with_capacity(self.files.paths.len());
+        let mut from = Some(0);
+        while let Some(index) = from {
+            let parameters = [
+                ("key", KEY.to_owned()),
+                ("from", index.to_string()),
+                ("limit", MAX_PAGE.to_string()),
+            ];
+            let page: ResultPage = self.stage.client.get("/v1/results", &parameters).await?;
+            results.extend(page.results);
+            from = page.next;
+        }
+        Ok(results)
+    }
+}
+
+fn spec(argv: Vec<String>) -> TaskSpec {
+    TaskSpec {
+        name: None,
+        argv,
+        env: BTreeMap::new(),
+        cwd: None,
+        stdin: Blob::default(),
+        walltime_ms: None,
+        expires_in_ms: None,
+        rerun: true,
+    }
+}
+
+/// A task's record; nothing for a task without a result.
+fn record(task: TaskOutcome) -> Option<Record> {
+    let recorded = task.result?;
+    let output = if task.summary.state == TaskState::Done(Outcome::Succeeded) {
+        Ok(recorded.result.stdout.0)
+    } else {
+        let words = String::from_utf8_lossy(&recorded.result.stderr.0).trim_end().to_owned();
+        Err(format!("{} ({words})", task.summary.state))
+    };
+    Some(Record { id: task.summary.id, output, duplicates: recorded.duplicates })
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,139 @@
+//! Tells what happens, as it happens: lines on stdout, each with the time since
+//! the beginning, and a progress bar on a terminal. A reader that has gone away
+//! does not end the demonstration.
+
+use crate::output;
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two lines about progress where there is no terminal.
+const NEWS: Duration = Duration::from_secs(2);
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Whoever tells.
+#[derive(Debug)]
+pub(super) struct Tell {
+    begun: Instant,
+    narrates: bool,
+    coloured: bool,
+    bar: Option<ProgressBar>,
+    next_news: Instant,
+}
+
+impl Tell {
+    /// Begins to tell; only progress, and only on a terminal, unless `narrates`.
+    #[must_use]
+    pub(super) fn new(narrates: bool) -> Self {
+        let begun = Instant::now();
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let coloured = std::io::stdout().is_terminal() && !no_colour;
+        Self { begun, narrates, coloured, bar: None, next_news: begun + NEWS }
+    }
+
+    /// Something was done.
+    pub(super) fn step(&mut self, text: &str) {
+        self.line(' ', PLAIN, text);
+    }
+
+    /// Something was broken on purpose.
+    pub(super) fn fault(&mut self, text: &str) {
+        self.line('✗', RED, text);
+    }
+
+    /// Something was found to be right.
+    pub(super) fn right(&mut self, text: &str) {
+        self.line('✓', GREEN, text);
+    }
+
+    /// A line of its own, without a time.
+    pub(super) fn plain(&mut self, text: &str) {
+        if self.narrates {
+            self.print(text);
+        }
+    }
+
+    fn line(&mut self, mark: char, colour: &str, text: &str) {
+        if !self.narrates {
+            return;
+        }
+        let at = format!("{:6.2} s", self.begun.elapsed().as_secs_f64());
+        if self.coloured {
+            self.print(&format!("{DIM}{at}{PLAIN}  {colour}{mark} {text}{PLAIN}"));
+        } else {
+            self.print(&format!("{at}  {mark} {text}"));
+        }
+    }
+
+    fn print(&mut self, text: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.next_news = Instant::now() + NEWS;
+        drop(output::line(text));
+    }
+
+    /// So many of all results are recorded.
+    pub(super) fn progress(&mut self, done: u64, total: u64) {
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| bar(total));
+            bar.set_position(done);
+        } else if Instant::now() >= self.next_news {
+            self.step(&format!("{} of {} results recorded", count(done), count(total)));
+        }
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(total: u64) -> ProgressBar {
+    const TEMPLATE: &str = "            {bar:40} {human_pos} of {human_len} results recorded";
+    let style = ProgressStyle::with_template(TEMPLATE);
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A number as people write it.
+#[must_use]
+pub(super) fn count(number: impl TryInto<u64>) -> String {
+    HumanCount(number.try_into().unwrap_or(u64::MAX)).to_string()
+}
+
+/// So many of something that has a singular.
+#[must_use]
+pub(super) fn several(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", count(number)) }
+}
+
+/// A time as people read it.
+#[must_use]
+pub(super) fn time(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_for_people() {
+        assert_eq!((count(2000_u64), several(1, "task"), several(1234, "task")), {
+            ("2,000".into(), "1 task".into(), "1,234 tasks".into())
+        });
+        assert_eq!(time(Duration::from_millis(35)), "35 ms");
+        assert_eq!(time(Duration::from_millis(1260)), "1.3 s");
+    }
+}

@@ -1,0 +1,66 @@
+//! A small file system of its own, in memory, that can be filled.
+
+use anyhow::{Context as _, Result, ensure};
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A mounted file system; it is gone when this is dropped.
+#[derive(Debug)]
+pub struct Tmpfs {
+    folder: PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts one of so many KiB over a folder.
+    ///
+    /// # Errors
+    /// When that is not permitted.
+    pub fn over(folder: &Path, kilobytes: u32) -> Result<Self> {
+        let size = format!("size={kilobytes}k,mode=700");
+        let mount = ["-t", "tmpfs", "-o", size.as_str(), "none"];
+        let output = Command::new("mount").args(mount).arg(folder).output().context("mounting")?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "mounting a tmpfs is not permitted: {words}");
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Takes all the room there is, to the last byte.
+    ///
+    /// # Errors
+    /// When something other than room is missing.
+    pub fn fill(&self) -> Result<()> {
+        let mut filler = File::options().create(true).append(true).open(self.filler())?;
+        for size in [4096, 1] {
+            loop {
+                match filler.write_all(&vec![b'x'; size]) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                    Err(error) => return Err(error).context("filling the file system"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Tmpfs::fill`] took.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    pub fn free(&self) -> Result<()> {
+        std::fs::remove_file(self.filler()).context("freeing the file system")
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.folder.join(".filler")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Who still has a file open there keeps it, and nobody else sees it.
+        let mut unmount = Command::new("umount");
+        drop(unmount.arg("--lazy").arg(&self.folder).stderr(Stdio::null()).status());
+    }
+}
