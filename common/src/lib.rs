@@ -3,11 +3,12 @@
 //! Ids, tasks and their outcomes, the wire they travel in, the broker topology
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
-//! [`clock`] (reads the clock), [`logging`] (sets up tracing) and [`link::memory`]
-//! (keeps the brokers of the process).
+//! [`clock`] (reads the clock), [`folder`] (tries a folder), [`logging`] (sets up
+//! tracing) and [`link::memory`] (keeps the brokers of the process).
 
 pub mod blob;
 pub mod clock;
+pub mod folder;
 pub mod id;
 pub mod link;
 pub mod logging;

@@ -6,10 +6,12 @@
 //! nothing on the next one.
 
 pub mod amqp;
+mod check;
 mod fault;
 pub mod filesystem;
 pub mod memory;
 
+pub use check::{Check, Report, Verdict};
 pub use fault::Fault;
 
 use crate::topology::Topology;
@@ -60,7 +62,7 @@ pub trait Transport: Send + Sync {
                 connection.close().await;
                 Check::passed("the broker takes a connection")
             }
-            Err(fault) => Check::failed("the broker takes a connection", &fault),
+            Err(fault) => Check::faulty("the broker takes a connection", fault),
         }]
     }
 
@@ -69,49 +71,6 @@ pub trait Transport: Send + Sync {
 
     /// The address, without secrets, for messages to people.
     fn address(&self) -> String;
-}
-
-/// One thing that was tried at a broker.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Check {
-    /// What should be.
-    pub what: String,
-    /// Whether it is.
-    pub verdict: Verdict,
-    /// What was seen, and what to do about it where something is to be done.
-    pub detail: String,
-}
-
-/// The outcome of a [`Check`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It is so.
-    Passed,
-    /// It works, but something should be known about it.
-    Warning,
-    /// It is not so, and Clutch cannot work.
-    Failed,
-}
-
-impl Check {
-    /// What is as it should be.
-    #[must_use]
-    pub fn passed(what: &str) -> Self {
-        Self { what: what.to_owned(), verdict: Verdict::Passed, detail: String::new() }
-    }
-
-    /// What works, with something to know.
-    #[must_use]
-    pub fn warning(what: &str, detail: &dyn std::fmt::Display) -> Self {
-        Self { what: what.to_owned(), verdict: Verdict::Warning, detail: detail.to_string() }
-    }
-
-    /// What is not as it should be, and why.
-    #[must_use]
-    pub fn failed(what: &str, why: &dyn std::fmt::Display) -> Self {
-        Self { what: what.to_owned(), verdict: Verdict::Failed, detail: why.to_string() }
-    }
 }
 
 /// One connection. Consuming and publishing use one each: a broker short of
@@ -267,15 +226,22 @@ fn fits(message: &Message) -> Result<(), Fault> {
 pub enum InvalidUrl {
     /// It does not parse.
     #[error(
-        "the broker URL cannot be read: {0}; expected something like amqp://user:password@host:5672/vhost"
+        "the broker URL cannot be read: {0}; expected something like \
+         amqp://user:password@host:5672/vhost or file:///folder"
     )]
     Unreadable(String),
     /// An option that is not known, or has no such value.
     #[error("the broker URL has a wrong option: {0}")]
     Option(String),
     /// No transport has that scheme.
-    #[error("the broker URL has the scheme '{0}'; expected amqp, amqps, file or memory")]
+    #[error("the broker URL has the scheme '{0}'; expected amqp, amqps or file")]
     Scheme(String),
+    /// The broker is to be reached by several processes, and lives in one.
+    #[error(
+        "the broker URL is '{0}', a broker that lives in one process and that no other one \
+         reaches; expected amqp, amqps or file"
+    )]
+    OneProcess(String),
 }
 
 /// Chooses the transport by the URL's scheme.
@@ -295,4 +261,35 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
         "memory" => Ok(std::sync::Arc::new(memory::Memory::new(&parsed)?)),
         other => Err(InvalidUrl::Scheme(other.to_owned())),
     }
+}
+
+/// Tries a broker, and tells with each check which broker is meant and, by
+/// `advice`, what a person may do about a fault.
+pub async fn check(
+    transport: &dyn Transport,
+    advice: impl Fn(&Fault) -> &'static str,
+) -> Vec<Check> {
+    let address = transport.address();
+    let mut checks = transport.check().await;
+    for check in &mut checks {
+        check.what = format!("{address}: {}", check.what);
+        if let Some(more) = check.fault.as_ref().map(&advice) {
+            check.add(more);
+        }
+    }
+    checks
+}
+
+/// Chooses the transport to a broker that several processes are to reach.
+///
+/// # Errors
+/// As [`transport`], and when the broker would live in this process alone.
+pub fn shared_transport(
+    url: &str,
+    terms: &Terms,
+) -> Result<std::sync::Arc<dyn Transport>, InvalidUrl> {
+    if url::Url::parse(url).is_ok_and(|url| url.scheme() == "memory") {
+        return Err(InvalidUrl::OneProcess(url.to_owned()));
+    }
+    transport(url, terms)
 }

@@ -1,6 +1,6 @@
 //! The command line, and nothing else.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Runs tasks on this machine for a Clutch service, reached outward only.
@@ -21,16 +21,35 @@ pub(crate) enum Command {
     /// the third exits at once. What is pending stays on disk and goes on at
     /// the next start.
     Run {
-        /// The file that `clutch-service provision` wrote.
-        #[arg(long, env = "CLUTCH_ENDPOINT_CONFIG", default_value = "endpoint.toml")]
-        config: PathBuf,
-        /// The state folder, over the file's `state.path`.
-        #[arg(long, value_name = "DIR")]
-        state: Option<PathBuf>,
+        #[command(flatten)]
+        place: PlaceArgs,
         /// How many tasks run at once, over the file's `engine.slots`.
         #[arg(long, value_name = "N")]
         slots: Option<usize>,
     },
+    /// Tries the configuration, the state folder and the broker, and tells what
+    /// is wrong.
+    ///
+    /// Takes no task and no lease: a daemon that is running goes on. Exits with
+    /// 0 if `run` could work, else as `run` would.
+    Check {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Write JSON to stdout, and nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the endpoint's files are.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    /// The file that `clutch-service provision` wrote.
+    #[arg(long, env = "CLUTCH_ENDPOINT_CONFIG", default_value = "endpoint.toml")]
+    pub(crate) config: PathBuf,
+    /// The state folder, over the file's `state.path`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -115,6 +115,15 @@ fn wait(backoff: &mut ExponentialBackoff, advice: &'static str) -> Decision {
     Decision::Wait { delay, advice }
 }
 
+/// The exit code for a fault that nothing is done about.
+pub(crate) fn exit(fault: &Fault) -> Exit {
+    match policy(fault) {
+        Policy::Transient => Exit::Unavailable,
+        Policy::Standing(exit) => exit,
+        Policy::Locked => Exit::Refused,
+    }
+}
+
 fn policy(fault: &Fault) -> Policy {
     match fault {
         Fault::Refused(_)
@@ -132,13 +141,14 @@ fn policy(fault: &Fault) -> Policy {
     }
 }
 
-fn advice(fault: &Fault) -> &'static str {
+/// What a person may do about a fault; empty where time alone mends it.
+pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::Refused(_) => {
             "check that the broker runs and that the port in the broker URL is right"
         }
         Fault::Unreachable(_) => {
-            "check the host in the broker URL, name resolution, and firewalls on the way out"
+            "check that what the broker URL names can be reached from here: a host and its port, or a folder that is mounted"
         }
         Fault::Tls(_) => {
             "check that the URL's scheme and port belong together and that the broker's certificate is trusted here"
@@ -147,23 +157,21 @@ fn advice(fault: &Fault) -> &'static str {
             "check user, password and vhost in the broker URL, or ask the service's operator for a new endpoint.toml"
         }
         Fault::Forbidden(_) => {
-            "ask the service's operator to provision this endpoint's permissions again"
+            "ask the service's operator for the permissions that this endpoint needs there"
         }
         Fault::Missing(_) => {
             "ask the service's operator to run `clutch-service provision` for this endpoint again"
         }
         Fault::Locked(_) => {
-            "only one instance of an endpoint may run: stop the other one; if there is none, the broker drops a dead connection after three heartbeats"
+            "only one instance of an endpoint may run: stop the other one; if there is none, what a dead one holds is free after three heartbeats"
         }
         Fault::Mismatch(_) | Fault::Protocol(_) => {
-            "compare the versions of endpoint, service and broker"
+            "check that the broker URL is right, and compare the versions of endpoint, service and broker"
         }
         Fault::Rejected(_) => {
             "the results queue does not take more: check that `clutch-service serve` collects"
         }
-        Fault::Blocked { .. } => {
-            "the broker is short of memory or disk: its operator has to make room"
-        }
+        Fault::Blocked { .. } => "memory or disk is short there: its operator has to make room",
         Fault::Closed(_) | Fault::ConfirmTimeout(_) => "",
     }
 }

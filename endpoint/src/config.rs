@@ -6,11 +6,12 @@ use crate::executor::SandboxPolicy;
 use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
 use clutch_common::id::EndpointId;
-use clutch_common::link::Terms;
+use clutch_common::link::{self, Terms, Transport};
 use clutch_common::topology;
 use serde::{Deserialize, Deserializer};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The most that `capture_limit` may be, in bytes: two streams of this size
@@ -189,13 +190,6 @@ impl Config {
             ))
         })?;
         let mut config = Self::parse(&text).map_err(&bad)?;
-        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
-        if mode & 0o077 != 0 {
-            tracing::warn!(
-                file = %path.display(),
-                "the configuration holds a password and others can read it: chmod 600 it"
-            );
-        }
         config.state.path = overrides.state.or(config.state.path);
         config.engine.slots = overrides.slots.or(config.engine.slots);
         config.check().map_err(&bad)?;
@@ -245,6 +239,15 @@ impl Config {
         Ok(())
     }
 
+    /// The transport to the broker.
+    ///
+    /// # Errors
+    /// With [`Exit::Config`] when the URL cannot be used.
+    pub(crate) fn transport(&self) -> Result<Arc<dyn Transport>, Failure> {
+        link::shared_transport(&self.broker.url, &self.broker.terms())
+            .map_err(|error| Failure::new(Exit::Config, format!("reading broker.url: {error}")))
+    }
+
     /// How many tasks run at once.
     pub(crate) fn slots(&self) -> usize {
         self.engine.slots.unwrap_or_else(|| {
@@ -271,6 +274,17 @@ impl Config {
             Failure::new(Exit::Config, message)
         })
     }
+}
+
+/// What is to be said about a configuration that others can read.
+pub(crate) fn exposure(path: &Path) -> Option<String> {
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "others can read {0}, and with it this endpoint's way to the broker: chmod 600 {0}",
+            path.display()
+        )
+    })
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -320,6 +334,14 @@ lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
         assert!(error("[engine]\ngrace = \"5 parsecs\"").contains("5 parsecs"));
         assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
         assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
+    }
+
+    #[test]
+    fn a_broker_that_no_other_process_reaches_is_refused() {
+        let text = FILE.replace("amqp://user:secret@host:5672/v", "memory:");
+        let failure = Config::parse(&text).unwrap().transport().err().unwrap();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.message.contains("in one process"), "{failure}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
-use clutch_common::link::{self, Destination, InletOptions};
+use clutch_common::link::{Destination, InletOptions};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// Free disk space below which nothing new is accepted, in bytes.
 const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// How many finished tasks are remembered, to absorb late redeliveries.
-const SEEN: usize = 1_000_000;
+pub(crate) const SEEN: usize = 1_000_000;
 
 /// How long closing the disk queue may take.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -41,8 +41,7 @@ enum Part {
 /// When it cannot start, or a part of it failed.
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let signals = Signals::install()?;
-    let transport = link::transport(&config.broker.url, &config.broker.terms())
-        .map_err(|error| Failure::new(Exit::Config, format!("reading broker.url: {error}")))?;
+    let transport = config.transport()?;
     let ledger = open(&config).await?;
     let executor = executor(&config, &ledger).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);

@@ -26,7 +26,8 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use open::{OpenError, Options};
+pub(crate) use folder::FolderError;
+pub(crate) use open::{Found, OpenError, Options, look};
 pub(crate) use queue::{DiskQueue, SeenView};
 
 use clutch_common::id::Attempt;

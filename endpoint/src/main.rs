@@ -3,6 +3,7 @@
 //! Takes tasks from its queue, runs them, and delivers every result, over links
 //! that come and go. `daemon` joins the parts; see ARCHITECTURE.md.
 
+mod check;
 mod cli;
 mod clutch;
 mod config;
@@ -25,19 +26,29 @@ mod subscriber;
 mod testing;
 
 use clap::Parser as _;
-use cli::{Cli, Command};
+use cli::{Cli, Command, PlaceArgs};
 use config::{Config, Overrides};
-use exit::Failure;
+use exit::{Exit, Failure};
 use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    clutch_common::logging::init("info");
-    match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let started = match cli.command {
+        Command::Run { place, slots } => {
+            clutch_common::logging::init("info");
+            run(&place, slots).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Check { place, json } => {
+            clutch_common::logging::init("warn");
+            check(&place, json)
+        }
+    };
+    match started {
+        Ok(code) => code,
         Err(failure) => {
             tracing::error!("{failure}");
             ExitCode::from(failure.exit as u8)
@@ -45,14 +56,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> Result<(), Failure> {
-    let Command::Run { config, state, slots } = cli.command;
-    let config = Config::load(&config, Overrides { state, slots })?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
-            Failure::new(exit::Exit::Internal, format!("starting the runtime: {error}"))
-        })?;
-    runtime.block_on(daemon::run(config))
+fn run(place: &PlaceArgs, slots: Option<usize>) -> Result<(), Failure> {
+    let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
+    if let Some(exposure) = config::exposure(&place.config) {
+        tracing::warn!("{exposure}");
+    }
+    runtime(&mut Builder::new_multi_thread())?.block_on(daemon::run(config))
+}
+
+fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {
+    let checked = runtime(&mut Builder::new_current_thread())?.block_on(check::run(place));
+    checked.print(json).map_err(|error| {
+        Failure::new(Exit::Internal, format!("writing what was found to stdout: {error}"))
+    })?;
+    Ok(checked.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
+}
+
+fn runtime(builder: &mut Builder) -> Result<Runtime, Failure> {
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, format!("starting the runtime: {error}")))
 }
 
 /// Help and version go to stdout with 0, mistakes to stderr with 64.

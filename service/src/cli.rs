@@ -56,7 +56,7 @@ pub(crate) struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// The broker: amqp://user:password@host:5672/vhost (or amqps://…)
+    /// The broker: amqp://user:password@host:5672/vhost (or amqps://…), or file:///folder
     #[arg(long, global = true, env = "CLUTCH_BROKER", hide_env_values = true, value_name = "URL")]
     pub(crate) broker: Option<String>,
     /// The folder of the database and the API's socket
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Provision(ProvisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
     Serve,
+    /// Try the state folder and the broker, and tell what is wrong; changes nothing
+    Doctor,
     /// Submit one task, or one per line of a file, or one per number of a range
     Submit(Box<SubmitArgs>),
     /// List tasks, newest first
@@ -298,6 +300,7 @@ mod tests {
             &["demo"][..],
             &["provision", "e"],
             &["serve"],
+            &["doctor"],
             &["submit", "e"],
             &["tasks"],
             &["show", id],

@@ -4,8 +4,10 @@
 use crate::cli::GlobalArgs;
 use crate::failure::{CONFIG, Failure, usage};
 use crate::paths::StateFolder;
+use clutch_common::link::{Terms, Transport, shared_transport};
 use serde::Deserialize;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What every command knows.
 #[derive(Clone, Debug)]
@@ -56,11 +58,27 @@ impl Settings {
     pub(crate) fn broker(&self) -> anyhow::Result<&str> {
         self.broker.as_deref().ok_or_else(|| {
             usage(
-                "no broker: pass --broker amqp://user:password@host:5672/vhost, set \
-                 CLUTCH_BROKER, or put `broker = \"…\"` into the file given with --config",
+                "no broker: pass --broker amqp://user:password@host:5672/vhost or \
+                 --broker file:///folder, set CLUTCH_BROKER, or put `broker = \"…\"` into the file given with --config",
             )
         })
     }
+
+    /// The transport to the broker.
+    ///
+    /// # Errors
+    /// When no broker was given, or its URL cannot be used.
+    pub(crate) fn transport(&self) -> anyhow::Result<Arc<dyn Transport>> {
+        reachable(self.broker()?)
+    }
+}
+
+/// The transport to the broker at `url`, as other processes reach it.
+///
+/// # Errors
+/// When the URL cannot be used.
+pub(crate) fn reachable(url: &str) -> anyhow::Result<Arc<dyn Transport>> {
+    shared_transport(url, &Terms::default()).map_err(|error| usage(error.to_string()))
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
@@ -95,6 +113,17 @@ mod tests {
         assert_eq!(settings.state.path(), Path::new("/from/file"));
         let settings = Settings::load(&args(Some(&file), Some("amqp://flag"))).unwrap();
         assert_eq!(settings.broker().unwrap(), "amqp://flag");
+    }
+
+    #[test]
+    fn a_broker_that_no_other_process_reaches_is_wrong_usage() {
+        for url in ["memory:", "memory:lab"] {
+            let settings =
+                Settings::load(&GlobalArgs { state: Some("/s".into()), ..args(None, Some(url)) });
+            let error = settings.unwrap().transport().err().unwrap();
+            assert_eq!(exit_code(&error), crate::failure::USAGE);
+            assert!(error.to_string().contains("in one process"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How a command fails: a message for people and an exit code for scripts.
 //! Pure.
 
+use clutch_common::link::Fault;
 use std::fmt;
 
 /// Wrong usage: arguments that cannot be acted upon.
@@ -71,6 +72,44 @@ pub(crate) fn is_in_doubt(error: &anyhow::Error) -> bool {
 /// A wrong argument.
 pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(USAGE, message).into()
+}
+
+/// The exit code for a fault of the link that keeps a command from its work.
+#[must_use]
+pub(crate) fn code(fault: &Fault) -> u8 {
+    match fault {
+        Fault::Mismatch(_) => CONFIG,
+        Fault::Credentials(_) | Fault::Forbidden(_) => REFUSED,
+        Fault::Refused(_)
+        | Fault::Unreachable(_)
+        | Fault::Tls(_)
+        | Fault::Closed(_)
+        | Fault::Blocked { .. }
+        | Fault::ConfirmTimeout(_)
+        | Fault::Rejected(_) => UNAVAILABLE,
+        Fault::Missing(_) | Fault::Locked(_) | Fault::Protocol(_) => GENERAL,
+    }
+}
+
+/// What a person may do about a fault of the link; empty where its own words
+/// say it.
+#[must_use]
+pub(crate) fn advice(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Credentials(_) => "check user, password and vhost in --broker",
+        Fault::Forbidden(_) => "whoever runs this needs to configure, write and read there",
+        Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
+            "is it there, and is --broker right?"
+        }
+        Fault::Closed(_)
+        | Fault::Blocked { .. }
+        | Fault::ConfirmTimeout(_)
+        | Fault::Rejected(_)
+        | Fault::Missing(_)
+        | Fault::Locked(_)
+        | Fault::Mismatch(_)
+        | Fault::Protocol(_) => "",
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod collector;
 mod commands;
 mod config;
 mod demo;
+mod doctor;
 mod endpoint_file;
 mod expand;
 mod failure;
@@ -79,6 +80,7 @@ async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
         Command::Demo(args) => return demo::run(global, args).await,
         Command::Provision(args) => provision::run(&settings()?, args).await?,
         Command::Serve => serve::serve(&settings()?).await?,
+        Command::Doctor => return doctor::run(&settings()?).await,
         Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => commands::show::run(&client()?, args, json).await?,

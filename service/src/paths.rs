@@ -1,12 +1,13 @@
 //! Where the service keeps what it keeps: the state folder and the names in it.
-//! Touches the file system only in [`StateFolder::prepare`] and
-//! [`StateFolder::lock`].
+//! Touches the file system only in [`StateFolder::prepare`],
+//! [`StateFolder::check`] and the locks.
 
 use crate::failure::{CANNOT_CREATE, Failure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 
 /// The longest path a Unix socket can be bound to, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// The file whose lock says that a `serve` is running.
+const SERVE_LOCK: &str = "serve.lock";
 /// How long a `serve` that was killed may keep its lock: until the last of its
 /// threads is gone, which a supervisor that starts it again does not wait for.
 const PREDECESSOR_ENDS: Duration = Duration::from_secs(2);
@@ -23,6 +26,15 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// The folder that holds the database and the API's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateFolder(PathBuf);
+
+/// Who runs on a state folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// Nobody.
+    Nobody,
+    /// A `serve`.
+    Serve,
+}
 
 /// Holds a lock until dropped.
 #[derive(Debug)]
@@ -73,6 +85,39 @@ impl StateFolder {
     /// # Errors
     /// When it cannot be made, or its name is too long for the socket.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        self.fits_socket()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+            self.unusable(&format!("{error}; choose another folder with --state DIR"))
+        })
+    }
+
+    /// Looks whether `serve` could use the folder or is running on it, without
+    /// making anything.
+    ///
+    /// # Errors
+    /// When its name is too long for the socket, or it cannot be made or written
+    /// to.
+    pub(crate) fn check(&self) -> anyhow::Result<Holder> {
+        self.fits_socket()?;
+        clutch_common::folder::writable(&self.0).map_err(|(place, error)| {
+            self.unusable(&format!(
+                "{}: {error}; choose another folder with --state DIR",
+                place.display()
+            ))
+        })?;
+        let file = match File::open(self.0.join(SERVE_LOCK)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::Nobody),
+            Err(error) => return Err(self.unusable(&format!("{SERVE_LOCK}: {error}"))),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Holder::Nobody),
+            Err(Errno::WOULDBLOCK) => Ok(Holder::Serve),
+            Err(error) => Err(self.unusable(&format!("{SERVE_LOCK}: {error}"))),
+        }
+    }
+
+    fn fits_socket(&self) -> anyhow::Result<()> {
         let length = self.socket().as_os_str().as_bytes().len();
         if length > MAX_SOCKET_PATH {
             return Err(self.unusable(&format!(
@@ -80,9 +125,7 @@ impl StateFolder {
                  the most a Unix socket can have; choose a shorter --state"
             )));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
-            self.unusable(&format!("{error}; choose another folder with --state DIR"))
-        })
+        Ok(())
     }
 
     /// Takes the lock that one `serve` per folder holds for as long as it runs,
@@ -91,11 +134,11 @@ impl StateFolder {
     /// # Errors
     /// When another process keeps it, or the folder cannot be written to.
     pub(crate) async fn lock(&self) -> anyhow::Result<Lock> {
-        let file = self.open_lock("serve.lock")?;
+        let file = self.open_lock(SERVE_LOCK)?;
         let until = Instant::now() + PREDECESSOR_ENDS;
         while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             if error != Errno::WOULDBLOCK {
-                return Err(self.unusable(&format!("locking serve.lock: {error}")));
+                return Err(self.unusable(&format!("locking {SERVE_LOCK}: {error}")));
             }
             if Instant::now() >= until {
                 return Err(self.unusable(
@@ -156,16 +199,21 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let folder = StateFolder::new(temp.path().join("deep/er"));
         folder.prepare().unwrap();
+        assert_eq!(folder.check().unwrap(), Holder::Nobody);
         let first = folder.lock().await.unwrap();
+        assert_eq!(folder.check().unwrap(), Holder::Serve);
         let words = folder.lock().await.unwrap_err().to_string();
         assert!(words.contains("another `clutch-service serve` is running"), "{words}");
         drop(first);
+        assert_eq!(folder.check().unwrap(), Holder::Nobody);
         folder.lock().await.unwrap();
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_is_refused_in_words() {
         let folder = StateFolder::new(format!("/tmp/{}", "x".repeat(120)));
-        assert!(folder.prepare().unwrap_err().to_string().contains("choose a shorter --state"));
+        for refused in [folder.prepare(), folder.check().map(|_| ())] {
+            assert!(refused.unwrap_err().to_string().contains("choose a shorter --state"));
+        }
     }
 }

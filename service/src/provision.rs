@@ -2,14 +2,14 @@
 //! `endpoint.toml`. Needs no running service. Every step can be repeated.
 
 use crate::cli::ProvisionArgs;
-use crate::config::Settings;
+use crate::config::{Settings, reachable};
 use crate::endpoint_file::{EndpointFile, Existing, check_writable};
-use crate::failure::{CONFIG, Failure, GENERAL, REFUSED, UNAVAILABLE, usage};
+use crate::failure::{Failure, advice, code, usage};
 use crate::output;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::clock::now_ms;
 use clutch_common::id::EndpointId;
-use clutch_common::link::{Fault, Terms, Transport, transport};
+use clutch_common::link::{Connection, Fault, Transport};
 use clutch_common::topology::{self, QueueKind};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -51,14 +51,12 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
 /// As [`run`].
 pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<Report> {
     check_name(&args.name)?;
-    let broker = settings.broker()?;
-    let bad_url = |error: clutch_common::link::InvalidUrl| usage(error.to_string());
-    let dialled = transport(broker, &Terms::default()).map_err(bad_url)?;
-    let endpoint_url = args.endpoint_broker.as_deref().unwrap_or(broker);
-    transport(endpoint_url, &Terms::default()).map_err(bad_url)?;
+    let transport = settings.transport()?;
+    let endpoint_url = args.endpoint_broker.as_deref().unwrap_or(settings.broker()?);
+    reachable(endpoint_url)?;
     settings.state.prepare()?;
     let store = Store::open(&settings.state).await?;
-    let provisioned = provision(&store, dialled.as_ref(), endpoint_url, args).await;
+    let provisioned = provision(&store, transport.as_ref(), endpoint_url, args).await;
     store.close().await;
     provisioned
 }
@@ -70,8 +68,8 @@ async fn provision(
     args: &ProvisionArgs,
 ) -> anyhow::Result<Report> {
     check_writable(&args.out)?;
-    let place = transport.prepare().await;
-    let place = place.map_err(|fault| unprepared(&fault, &transport.address()))?;
+    let address = transport.address();
+    let place = transport.prepare().await.map_err(|fault| unprepared(&fault, &address))?;
     let endpoint_url = &named(endpoint_url, place)?;
     let wanted = Registration {
         name: &args.name,
@@ -84,9 +82,13 @@ async fn provision(
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
     let existing = file.compare(&args.out)?;
     let shared = store.shared_queue_kind().await?.unwrap_or(queue);
-    declare(transport, id, queue, shared)
+    let connection = transport
+        .connect("clutch/service/provision")
         .await
-        .map_err(|fault| refusal(&fault, &transport.address(), shared))?;
+        .map_err(|fault| refusal(&fault, &address))?;
+    let declared = declare(connection.as_ref(), id, queue, shared).await;
+    connection.close().await;
+    declared.map_err(|fault| refused_declaring(&fault, &address, shared))?;
     store.declared(id, shared).await?;
     if existing == Existing::Absent {
         file.write(&args.out)?;
@@ -113,19 +115,13 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 }
 
 async fn declare(
-    transport: &dyn Transport,
+    connection: &dyn Connection,
     id: EndpointId,
     queue: QueueKind,
     shared: QueueKind,
 ) -> Result<(), Fault> {
-    let connection = transport.connect("clutch/service/provision").await?;
-    let declared = async {
-        connection.declare(&topology::shared(shared)).await?;
-        connection.declare(&topology::endpoint(id, queue)).await
-    }
-    .await;
-    connection.close().await;
-    declared
+    connection.declare(&topology::shared(shared)).await?;
+    connection.declare(&topology::endpoint(id, queue)).await
 }
 
 /// The endpoint's URL, with the option that tells the place from others of its
@@ -141,43 +137,34 @@ fn named(url: &str, place: Option<(&'static str, String)>) -> anyhow::Result<Str
 
 /// The failure for a place to provision in that cannot be made.
 fn unprepared(fault: &Fault, address: &str) -> Failure {
-    let code = if matches!(fault, Fault::Mismatch(_)) {
-        CONFIG
-    } else if matches!(fault, Fault::Forbidden(_)) {
-        REFUSED
-    } else {
-        UNAVAILABLE
-    };
-    Failure::new(code, format!("cannot provision in {address}: {fault}"))
+    Failure::new(code(fault), format!("cannot provision in {address}: {fault}"))
 }
 
-fn refusal(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
-    let message = format!("cannot provision at the broker {address}: {fault}");
-    match fault {
-        Fault::Mismatch(_) => Failure::new(
-            CONFIG,
-            format!(
-                "{message}; the kind of an endpoint's queue is chosen with --queue (the queues that \
-                 all endpoints share are {} here), and queues with x-expires are a \
-                 demonstration's: they go ten minutes after their last use",
-                shared.as_str()
-            ),
-        ),
-        Fault::Credentials(_) | Fault::Forbidden(_) => Failure::new(
-            REFUSED,
-            format!("{message}; the user in --broker needs to configure, write and read"),
-        ),
-        Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
-            Failure::new(UNAVAILABLE, format!("{message}; is it running, and is --broker right?"))
-        }
-        Fault::Closed(_)
-        | Fault::Blocked { .. }
-        | Fault::ConfirmTimeout(_)
-        | Fault::Rejected(_) => {
-            Failure::new(UNAVAILABLE, format!("{message}; provisioning again continues"))
-        }
-        Fault::Missing(_) | Fault::Locked(_) | Fault::Protocol(_) => Failure::new(GENERAL, message),
+fn refusal(fault: &Fault, address: &str) -> Failure {
+    let passing = matches!(
+        fault,
+        Fault::Closed(_) | Fault::Blocked { .. } | Fault::ConfirmTimeout(_) | Fault::Rejected(_)
+    );
+    let advice = if passing { "provisioning again continues" } else { advice(fault) };
+    let separator = if advice.is_empty() { "" } else { "; " };
+    Failure::new(code(fault), format!("cannot provision at {address}: {fault}{separator}{advice}"))
+}
+
+/// A refusal of what was declared: something of another kind may be there.
+fn refused_declaring(fault: &Fault, address: &str, shared: QueueKind) -> Failure {
+    let refusal = refusal(fault, address);
+    if !matches!(fault, Fault::Mismatch(_)) {
+        return refusal;
     }
+    Failure::new(
+        code(fault),
+        format!(
+            "{refusal}; the kind of an endpoint's queue is chosen with --queue (the queues that all \
+             endpoints share are {} here), and queues with x-expires are a demonstration's: they \
+             go ten minutes after their last use",
+            shared.as_str()
+        ),
+    )
 }
 
 fn tell(report: &Report) -> std::io::Result<()> {
@@ -185,7 +172,7 @@ fn tell(report: &Report) -> std::io::Result<()> {
     let what = if report.created { "provisioned" } else { "was provisioned before" };
     output::line(&format!("{} {what}: {}", report.name, report.id))?;
     if report.file_created {
-        output::line(&format!("wrote {file}: carry it to the endpoint, it holds a password"))
+        output::line(&format!("wrote {file}: carry it to the endpoint, and keep it private"))
     } else if report.file_edited {
         output::line(&format!(
             "{file} is this endpoint's, with settings of its own: it is left alone"
@@ -198,7 +185,7 @@ fn tell(report: &Report) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::exit_code;
+    use crate::failure::{CONFIG, exit_code};
     use crate::fake::Broker;
     use crate::store::tests::store;
     use std::path::Path;

@@ -6,12 +6,12 @@
 
 use crate::api::Api;
 use crate::config::Settings;
-use crate::failure::{Failure, INTERNAL, REFUSED};
+use crate::failure::{Failure, INTERNAL, REFUSED, advice};
 use crate::paths::StateFolder;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::Store;
 use anyhow::Context as _;
-use clutch_common::link::{Fault, Terms, transport};
+use clutch_common::link::Fault;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -30,8 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// When the state folder, the socket or the broker's URL cannot be used, or the
 /// broker refuses the credentials at the first attempt.
 pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
-    let transport = transport(settings.broker()?, &Terms::default())
-        .map_err(|error| crate::failure::usage(error.to_string()))?;
+    let transport = settings.transport()?;
     settings.state.prepare()?;
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
@@ -125,14 +124,14 @@ fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
         Some(Ok(Err((Fault::Locked(holder), address)))) => Err(Failure::new(
             REFUSED,
             format!(
-                "another clutch-service is collecting results on the broker at {address}: stop \
-                 that one, or use it, with its --state ({holder})"
+                "another clutch-service is collecting results at {address}: stop that one, or \
+                 use it, with its --state ({holder})"
             ),
         )
         .into()),
         Some(Ok(Err((fault, address)))) => Err(Failure::new(
             REFUSED,
-            format!("the broker at {address} cannot be used: {fault}; check --broker"),
+            format!("{address} cannot be used: {fault}; {}", advice(&fault)),
         )
         .into()),
         other => Err(Failure::new(INTERNAL, format!("the broker session ended: {other:?}")).into()),

@@ -83,7 +83,7 @@ impl Transport for Filesystem {
     async fn check(&self) -> Vec<Check> {
         let options = self.options.clone();
         let checked = blocking(self.terms.connect_timeout, move || Ok(check::all(&options)));
-        checked.await.unwrap_or_else(|fault| vec![Check::failed("the folder answers", &fault)])
+        checked.await.unwrap_or_else(|fault| vec![Check::faulty("the folder answers", fault)])
     }
 
     fn address(&self) -> String {

@@ -74,14 +74,7 @@ impl Folder {
     /// # Errors
     /// See [`FolderError`].
     pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
-        let refused = |doing: &'static str| {
-            move |source: io::Error| match Errno::from_io_error(&source) {
-                Some(Errno::NOTDIR | Errno::EXIST) => {
-                    FolderError::NotAFolder { path: path.to_owned() }
-                }
-                _ => FolderError::Refused { path: path.to_owned(), doing, source },
-            }
-        };
+        let refused = |doing: &'static str| move |source| refused(path, doing, source);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused("making"))?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -125,6 +118,22 @@ impl Folder {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),
         }
+    }
+}
+
+/// Looks whether a state folder can be made, or written to where it is there.
+///
+/// # Errors
+/// See [`FolderError`].
+pub(super) fn writable(path: &Path) -> Result<(), FolderError> {
+    clutch_common::folder::writable(path)
+        .map_err(|(_, source)| refused(path, "writing into", source))
+}
+
+fn refused(path: &Path, doing: &'static str, source: io::Error) -> FolderError {
+    match Errno::from_io_error(&source) {
+        Some(Errno::NOTDIR | Errno::EXIST) => FolderError::NotAFolder { path: path.to_owned() },
+        _ => FolderError::Refused { path: path.to_owned(), doing, source },
     }
 }
 

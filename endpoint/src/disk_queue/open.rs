@@ -19,6 +19,8 @@ use uuid::Uuid;
 
 /// The format this build reads and writes.
 const FORMAT: u64 = 1;
+/// The folder of the store, in the state folder.
+const QUEUE: &str = "queue";
 
 /// How to open a queue.
 #[derive(Clone, Debug)]
@@ -107,12 +109,41 @@ impl DiskQueue {
     }
 }
 
+/// What a look at a state folder found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// No queue: one can be made.
+    Nothing,
+    /// A queue that opens.
+    Pending {
+        /// How many tasks are not finished.
+        tasks: usize,
+        /// How many results are not released.
+        results: u64,
+    },
+}
+
+/// Looks whether a daemon could use a state folder. A queue that is there is
+/// opened, which does to damaged records what every start does; where there is
+/// none, nothing is made.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
+    if !options.path.join(QUEUE).exists() {
+        super::folder::writable(&options.path)?;
+        return Ok(Found::Nothing);
+    }
+    let (queue, tasks) = DiskQueue::open(options)?;
+    Ok(Found::Pending { tasks: tasks.len(), results: queue.next.waiting })
+}
+
 fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>), OpenError> {
     let failed = |doing: &'static str| {
         let path = options.path.clone();
         move |error: std::io::Error| Error { path, doing, source: error.into() }
     };
-    let below = options.path.join("queue");
+    let below = options.path.join(QUEUE);
     let spool =
         Spool::open(&options.path.join("spool")).map_err(failed("making the spool folder of"))?;
     let store = Store::open(&below)?;

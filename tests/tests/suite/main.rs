@@ -14,6 +14,7 @@
 mod bad_input;
 mod crash;
 mod demo;
+mod doctor;
 mod folder;
 mod harness;
 mod link;

@@ -1,6 +1,6 @@
 //! Tries what a folder is relied on for, on the folder itself: private files,
-//! atomic renames, syncs, locks, wakes. Works in a folder of its own inside and
-//! removes it.
+//! atomic renames, syncs, locks, hard links, wakes. Works in a folder of its own
+//! inside and removes it.
 
 use super::disk;
 use super::options::{Access, Options};
@@ -33,8 +33,7 @@ const RAMFS: i64 = 0x8584_58f6;
 pub(super) fn all(options: &Options) -> Vec<Check> {
     let what = "the folder is a Clutch spool";
     if let Err(fault) = Root::open(options) {
-        let hint = format!("{fault} (`clutch-service provision` makes it)");
-        return vec![Check::failed(what, &hint)];
+        return vec![Check::faulty(what, fault)];
     }
     let mut checks = vec![Check::passed(what)];
     let place = options.root.join(format!(".check-{}", uuid::Uuid::now_v7()));
@@ -44,11 +43,13 @@ pub(super) fn all(options: &Options) -> Vec<Check> {
         return checks;
     }
     checks.push(Check::passed(what));
-    let trials: [(&str, Trial); 6] = [
+    let trials: [(&str, Trial); 8] = [
         ("what is made is for whom it should be", modes),
         ("a rename replaces a file in one step", renames),
         ("files and folders can be synced", syncs),
         ("a lock keeps others out until it is let go", locks),
+        ("a shared lock lets others share it, and keeps out who wants it alone", shared_locks),
+        ("a file can have a second name", second_names),
         ("changes wake who waits for them", wakes),
         ("the disk keeps things, and has room", room),
     ];
@@ -146,6 +147,51 @@ fn locks(place: &Path, access: Access) -> io::Result<Found> {
     Ok(Found::Good)
 }
 
+fn shared_locks(place: &Path, access: Access) -> io::Result<Found> {
+    let path = place.join("shared");
+    // NFS takes a shared lock only on what can be read, an exclusive one only on
+    // what can be written.
+    let open = || OpenOptions::new().read(true).write(true).open(&path);
+    drop(disk::open_for_writing(&path, access)?);
+    let (first, second, alone) = (open()?, open()?, open()?);
+    first.try_lock_shared()?;
+    match second.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
+        Err(TryLockError::WouldBlock) => {
+            return Ok(Found::Bad("two could not share the lock of one file".to_owned()));
+        }
+    }
+    drop(first);
+    match alone.try_lock() {
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
+        Ok(()) => {
+            return Ok(Found::Bad("a file was locked alone while another shared it".to_owned()));
+        }
+    }
+    drop(second);
+    alone.try_lock()?;
+    Ok(Found::Good)
+}
+
+fn second_names(place: &Path, access: Access) -> io::Result<Found> {
+    let (first, second) = (place.join("first-name"), place.join("second-name"));
+    disk::write_synced(&first, b"linked", access)?;
+    if let Err(error) = fs::hard_link(&first, &second) {
+        return Ok(Found::But(format!(
+            "{error}: several consumers of one queue cannot share a file of many messages"
+        )));
+    }
+    fs::remove_file(&first)?;
+    let text = fs::read_to_string(&second)?;
+    Ok(if text == "linked" {
+        Found::Good
+    } else {
+        Found::Bad(format!("read {text:?} by the second name"))
+    })
+}
+
 fn wakes(place: &Path, access: Access) -> io::Result<Found> {
     let (ear, _bell) = Ear::new(place)?;
     let producer = place.join("producer");
@@ -201,7 +247,7 @@ mod tests {
         Root::create(&options).unwrap();
         let before = disk::names(&options.root).unwrap().len();
         let checks = all(&options);
-        assert_eq!(checks.len(), 8, "{checks:?}");
+        assert_eq!(checks.len(), 10, "{checks:?}");
         assert!(checks.iter().all(|check| check.verdict != Verdict::Failed), "{checks:?}");
         assert_eq!(disk::names(&options.root).unwrap().len(), before);
     }

@@ -1,0 +1,138 @@
+//! Looks whether the endpoint can work here: its configuration, its state
+//! folder, its broker. Takes neither task nor lease, and leaves a daemon that is
+//! running alone.
+
+use crate::cli::PlaceArgs;
+use crate::clutch;
+use crate::config::{Config, Overrides, exposure};
+use crate::daemon::SEEN;
+use crate::disk_queue::{self, FolderError, Found, OpenError, Options};
+use crate::exit::{Exit, Failure};
+use clutch_common::link::{self, Check, Report, Transport, Verdict};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What was found.
+pub(crate) struct Checked {
+    report: Report,
+    /// How `run` would end; none if it could work.
+    pub(crate) exit: Option<Exit>,
+}
+
+impl Checked {
+    fn new(checks: Vec<Check>, exit: Option<Exit>) -> Self {
+        Self { report: checks.into(), exit }
+    }
+
+    /// Writes it to stdout: one line per check, or one JSON object.
+    ///
+    /// # Errors
+    /// When stdout cannot be written to.
+    pub(crate) fn print(&self, json: bool) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if json {
+            return writeln!(out, "{}", serde_json::to_string(&self.report)?);
+        }
+        self.report.checks.iter().try_for_each(|check| writeln!(out, "{check}"))
+    }
+}
+
+/// Tries everything that can be tried.
+pub(crate) async fn run(place: &PlaceArgs) -> Checked {
+    let what = format!("the configuration {} can be used", place.config.display());
+    let (config, transport, path) = match load(place) {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            return Checked::new(vec![Check::failed(&what, &failure)], Some(failure.exit));
+        }
+    };
+    let mut checks = vec![match exposure(&place.config) {
+        None => Check::passed(&what),
+        Some(exposure) => Check::warning(&what, &exposure),
+    }];
+    let (state, state_exit) = state(&config, path).await;
+    checks.push(state);
+    let broker = link::check(transport.as_ref(), clutch::advice).await;
+    let exit = state_exit.or_else(|| broker_exit(&broker));
+    checks.extend(broker);
+    Checked::new(checks, exit)
+}
+
+fn load(place: &PlaceArgs) -> Result<(Config, Arc<dyn Transport>, PathBuf), Failure> {
+    let overrides = Overrides { state: place.state.clone(), slots: None };
+    let config = Config::load(&place.config, overrides)?;
+    let transport = config.transport()?;
+    let path = config.state_path()?;
+    Ok((config, transport, path))
+}
+
+async fn state(config: &Config, path: PathBuf) -> (Check, Option<Exit>) {
+    let what = format!("the state folder {} can be used", path.display());
+    let options = Options { path, endpoint_id: config.endpoint.id, seen_max: SEEN };
+    match tokio::task::spawn_blocking(move || disk_queue::look(&options)).await {
+        Err(error) => (Check::failed(&what, &error), Some(Exit::Internal)),
+        Ok(looked) => judge(&what, looked),
+    }
+}
+
+/// A daemon that is running is no failure: it uses the folder.
+fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) {
+    match looked {
+        Ok(Found::Nothing) => (Check::passed(what).with("nothing is in it yet"), None),
+        Ok(Found::Pending { tasks, results }) => {
+            let pending = format!("{tasks} tasks and {results} results are pending in it");
+            (Check::passed(what).with(&pending), None)
+        }
+        Err(OpenError::Folder(FolderError::Locked { pid, .. })) => {
+            let who = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            let held = format!(
+                "a clutch-endpoint{who} is running on it: what is in it was not looked at, and a \
+                 second one cannot start"
+            );
+            (Check::warning(what, &held), None)
+        }
+        Err(error) => {
+            let chain = format!("{:#}", anyhow::Error::from(error));
+            (Check::failed(what, &chain), Some(Exit::State))
+        }
+    }
+}
+
+fn broker_exit(checks: &[Check]) -> Option<Exit> {
+    let failed = checks.iter().find(|check| check.verdict == Verdict::Failed);
+    failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::link::Fault;
+
+    #[test]
+    fn a_folder_in_use_is_told_and_is_no_failure_and_an_unusable_one_is() {
+        let path = PathBuf::from("/s");
+        let locked = FolderError::Locked { path: path.clone(), pid: Some(7) };
+        let (check, exit) = judge("a", Err(locked.into()));
+        assert_eq!((check.verdict, exit), (Verdict::Warning, None));
+        assert!(check.detail.contains("process 7"), "{check}");
+        let (check, exit) = judge("a", Err(FolderError::NotAFolder { path }.into()));
+        assert_eq!((check.verdict, exit), (Verdict::Failed, Some(Exit::State)));
+        let (check, _) = judge("a", Ok(Found::Pending { tasks: 2, results: 3 }));
+        assert!(check.to_string().contains("2 tasks and 3 results"), "{check}");
+    }
+
+    #[test]
+    fn a_failure_at_the_broker_ends_as_run_would() {
+        let refused = Check::faulty("b", Fault::Credentials("no".to_owned()));
+        let away = Check::faulty("b", Fault::Unreachable("no".to_owned()));
+        for (check, exit) in [
+            (Check::warning("a", &"odd"), None),
+            (Check::failed("a", &"bad"), Some(Exit::Unavailable)),
+            (away, Some(Exit::Unavailable)),
+            (refused, Some(Exit::Refused)),
+        ] {
+            assert_eq!(broker_exit(&[Check::passed("x"), check]), exit);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Looks whether a service can work here: its state folder, its socket, its
+//! broker. Changes nothing, and needs no running service.
+
+use crate::api::types::Health;
+use crate::client::Client;
+use crate::config::Settings;
+use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
+use crate::output;
+use crate::paths::{Holder, StateFolder};
+use clutch_common::link::{self, Check, Report, Verdict};
+
+/// Tries everything, tells it, and returns the exit code: 0 unless something
+/// failed.
+///
+/// # Errors
+/// When no broker was given or its URL cannot be used.
+pub(crate) async fn run(settings: &Settings) -> anyhow::Result<u8> {
+    let transport = settings.transport()?;
+    let mut checks = state(&settings.state).await;
+    let state_failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
+    checks.extend(link::check(transport.as_ref(), failure::advice).await);
+    let report = Report::from(checks);
+    let code = if state_failed { CANNOT_CREATE } else { broker_code(&report) };
+    if settings.json {
+        output::json(&report)?;
+        return Ok(code);
+    }
+    for check in &report.checks {
+        output::line(&check.to_string())?;
+    }
+    Ok(code)
+}
+
+async fn state(state: &StateFolder) -> Vec<Check> {
+    let what = format!("the state folder {} can be used", state.path().display());
+    let held = match state.check() {
+        Ok(held) => held,
+        Err(error) => return vec![Check::failed(&what, &format!("{error:#}"))],
+    };
+    let found = match held {
+        Holder::Nobody => "no `clutch-service serve` is running on it",
+        Holder::Serve => "a `clutch-service serve` is running on it",
+    };
+    let answer = Client::new(state).get::<Health>("/v1/health", &[]).await;
+    vec![Check::passed(&what).with(found), answering(held, answer)]
+}
+
+/// What the socket tells: a service that is not running is no failure.
+fn answering(held: Holder, answer: anyhow::Result<Health>) -> Check {
+    match (held, answer) {
+        (_, Ok(Health { engaged: true, version, .. })) => {
+            Check::passed("the service answers").with(&format!("version {version}, engaged"))
+        }
+        (_, Ok(Health { fault, .. })) => Check::warning(
+            "the service answers",
+            &format!("it has no link to the broker: {}", fault.unwrap_or_default()),
+        ),
+        (Holder::Nobody, Err(error)) => {
+            Check::passed("nobody has to answer").with(&format!("{error:#}"))
+        }
+        (Holder::Serve, Err(error)) => Check::warning(
+            "the service answers",
+            &format!("one is running and does not answer: it starts, stops or hangs ({error:#})"),
+        ),
+    }
+}
+
+fn broker_code(report: &Report) -> u8 {
+    let failed = report.checks.iter().find(|check| check.verdict == Verdict::Failed);
+    failed.map_or(0, |check| check.fault.as_ref().map_or(UNAVAILABLE, failure::code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::REFUSED;
+    use clutch_common::link::Fault;
+
+    fn health(engaged: bool) -> Health {
+        let fault = (!engaged).then(|| "gone".to_owned());
+        Health { version: "1".to_owned(), engaged, fault }
+    }
+
+    #[test]
+    fn a_service_that_is_not_running_is_no_failure_and_one_that_is_silent_is_told() {
+        let none = || Err(anyhow::anyhow!("nobody"));
+        let verdict = |held, answer| answering(held, answer).verdict;
+        assert_eq!(verdict(Holder::Serve, Ok(health(true))), Verdict::Passed);
+        assert_eq!(verdict(Holder::Serve, Ok(health(false))), Verdict::Warning);
+        assert_eq!(verdict(Holder::Nobody, none()), Verdict::Passed);
+        assert_eq!(verdict(Holder::Serve, none()), Verdict::Warning);
+    }
+
+    #[test]
+    fn the_exit_code_is_that_of_the_first_failure() {
+        let code = |checks: Vec<Check>| broker_code(&Report::from(checks));
+        assert_eq!(code(vec![Check::passed("a"), Check::warning("b", &"c")]), 0);
+        assert_eq!(code(vec![Check::passed("a"), Check::failed("b", &"c")]), UNAVAILABLE);
+        let refused = Check::faulty("b", Fault::Credentials("no".to_owned()));
+        assert_eq!(code(vec![refused, Check::failed("c", &"d")]), REFUSED);
+    }
+}
