@@ -21,21 +21,26 @@ use crate::failure::{Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
 use files::Files;
-use indicatif::HumanBytes;
 use link::Route;
 use play::{KEY, Measured, Times, play};
+use processes::PAUSE;
 use proof::Counts;
 use serde::Serialize;
-use stage::{NAME, Stage};
+use stage::{EmptyStage, NAME};
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use tell::{Tell, several};
+use std::time::Duration;
+use tell::Tell;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// The exit code of a shell for what INT ended.
 const INTERRUPTED: u8 = 130;
+/// How long removing the folder is tried.
+const REMOVING: Duration = Duration::from_secs(5);
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -82,20 +87,17 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let mut interrupt = signal(SignalKind::interrupt())?;
     let folder = folder()?;
     let mut tell = Tell::new(!global.json);
+    tell.step(&format!("{files}: one task each, which runs sha256sum on it"));
+    let stage = EmptyStage::provision(folder.path(), &route, endpoint).await;
     let shown = tokio::select! {
         biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        shown = Box::pin(show(folder.path(), &route, &files, endpoint, &mut tell, args.keep)) => {
+        shown = Box::pin(show(stage, folder.path(), &route, &files, &mut tell, args.keep)) => {
             Some(shown)
         }
     };
-    let Some(shown) = shown else {
-        output::note(
-            "interrupted: the service and the endpoint are ended, their folder is removed",
-        );
-        return Ok(INTERRUPTED);
-    };
+    let Some(shown) = shown else { return Ok(interrupted(folder).await) };
     let stays = !matches!(&shown, Ok(report) if report.holds && report.kept.is_none());
     let path = folder.path().to_owned();
     if stays {
@@ -115,18 +117,42 @@ fn folder() -> anyhow::Result<TempDir> {
         .context("making a temporary folder; TMPDIR names another place for it")
 }
 
+/// Removes the folder, into which what was ended may still write for a moment,
+/// and says what became of it. Returns the exit code.
+async fn interrupted(folder: TempDir) -> u8 {
+    let path = folder.keep();
+    let until = Instant::now() + REMOVING;
+    let removed = loop {
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                if Instant::now() >= until {
+                    break Err(error);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(()) | Err(_) => break Ok(()),
+        }
+    };
+    let ended = "interrupted: the service and the endpoint are ended";
+    output::note(&match removed {
+        Ok(()) => format!("{ended}, their folder is removed"),
+        Err(error) => {
+            format!("{ended}; their folder {} cannot be removed: {error}", path.display())
+        }
+    });
+    INTERRUPTED
+}
+
 /// Plays, stops or leaves the daemons, and judges.
 async fn show(
+    stage: anyhow::Result<EmptyStage>,
     folder: &Path,
     route: &Route,
     files: &Files,
-    endpoint: PathBuf,
     tell: &mut Tell,
     keep: bool,
 ) -> anyhow::Result<Report> {
-    let (count, size) = (several(files.paths.len(), "file"), HumanBytes(files.bytes));
-    tell.step(&format!("found {count}, {size}: one task each, which runs sha256sum on it"));
-    let mut stage = Stage::open(folder, route, endpoint).await?;
+    let mut stage = stage?.start().await?;
     tell.step(&format!(
         "started a service (process {}) and an endpoint (process {})",
         stage.service.pid(),
