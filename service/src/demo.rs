@@ -17,14 +17,16 @@ mod starts;
 mod tell;
 
 use crate::cli::{DemoArgs, GlobalArgs};
-use crate::failure::{Failure, GENERAL, exit_code};
+use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
 use files::Files;
+use indicatif::HumanBytes;
 use link::Route;
 use play::{KEY, Measured, Times, play};
 use processes::PAUSE;
 use proof::Counts;
+use rustix::fs::statvfs;
 use serde::Serialize;
 use stage::{EmptyStage, NAME};
 use std::fs::Permissions;
@@ -39,6 +41,10 @@ use tokio::time::Instant;
 
 /// The exit code of a shell for what INT ended.
 const INTERRUPTED: u8 = 130;
+/// What must be free in the temporary folder's file system, in bytes. An endpoint
+/// takes no work that would leave less than 64 MiB; the rest is for its state, the
+/// service's, and what is between them.
+const ROOM: u64 = 128 * 1024 * 1024;
 /// How long removing the folder is tried.
 const REMOVING: Duration = Duration::from_secs(5);
 
@@ -79,6 +85,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     }
     let route = Route::over(args.amqp.as_deref())?;
     let files = Files::find(args.folder.as_deref(), args.files)?;
+    processes::find_sha256sum()?;
     let endpoint = processes::endpoint_program(|| {
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
     })?;
@@ -110,11 +117,30 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
 
 /// The folder that everything is in; only this user can look into it.
 fn folder() -> anyhow::Result<TempDir> {
-    tempfile::Builder::new()
+    let folder = tempfile::Builder::new()
         .prefix("clutch-demo-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
-        .context("making a temporary folder; TMPDIR names another place for it")
+        .context("making a temporary folder; TMPDIR names another place for it")?;
+    let free = statvfs(folder.path()).context("asking for the room in the temporary folder")?;
+    let fits = stage::state_in(folder.path()).fits();
+    fits.and_then(|()| has_room(free.f_bavail.saturating_mul(free.f_frsize))).map_err(|words| {
+        let place = folder.path().parent().unwrap_or(folder.path()).display();
+        Failure::new(
+            CANNOT_CREATE,
+            format!("cannot use a temporary folder in {place}: {words}; set TMPDIR to another one"),
+        )
+    })?;
+    Ok(folder)
+}
+
+/// Whether so many free bytes are enough; in words, if not.
+fn has_room(free: u64) -> Result<(), String> {
+    if free >= ROOM {
+        return Ok(());
+    }
+    let (free, room) = (HumanBytes(free), HumanBytes(ROOM));
+    Err(format!("{free} are free in its file system, and the demonstration needs {room}"))
 }
 
 /// Removes the folder, into which what was ended may still write for a moment,
@@ -200,6 +226,7 @@ fn logs(folder: &Path) -> String {
 /// What to try next.
 fn next(kept: Option<&Kept>) -> Vec<String> {
     let program = std::env::args().next().unwrap_or_else(|| "clutch-service".to_owned());
+    let program = quoted(&program);
     let Some(Kept { folder, service_pid, endpoint_pid }) = kept else {
         return vec![
             String::new(),
@@ -209,14 +236,50 @@ fn next(kept: Option<&Kept>) -> Vec<String> {
             format!("  {program} provision --help    an endpoint of your own"),
         ];
     };
-    let folder = folder.display();
+    let state = quoted(&stage::state_in(folder).path().display().to_string());
+    let folder = quoted(&folder.display().to_string());
     vec![
         String::new(),
         format!("Both run on: the service is process {service_pid}, the endpoint {endpoint_pid}."),
-        format!("  export CLUTCH_STATE={folder}/service"),
+        format!("  export CLUTCH_STATE={state}"),
         format!("  {program} submit {NAME} --wait -- hostname"),
         format!("  {program} tasks --limit 5"),
         format!("  {program} results --key {KEY} --stdout-only"),
         format!("End them with: kill {endpoint_pid} {service_pid}; rm -r {folder}"),
     ]
+}
+
+/// A word as a shell reads it: in quotes, unless it needs none.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell_where_they_need_it() {
+        for (word, expected) in [
+            ("/tmp/clutch-demo-a1", "/tmp/clutch-demo-a1"),
+            ("/tmp/a b", "'/tmp/a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_room_for_the_endpoints_reserve_is_refused() {
+        has_room(ROOM).unwrap();
+        let words = has_room(60 << 20).unwrap_err();
+        assert!(words.contains("60.00 MiB are free") && words.contains("needs 128"), "{words}");
+    }
 }

@@ -68,18 +68,28 @@ impl StateFolder {
         self.0.join("clutch.sock")
     }
 
+    /// Whether the socket's path is short enough; in words, if not.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn fits(&self) -> Result<(), String> {
+        let length = self.socket().as_os_str().as_bytes().len();
+        if length <= MAX_SOCKET_PATH {
+            return Ok(());
+        }
+        Err(format!(
+            "the socket in it would have a path of {length} bytes, and {MAX_SOCKET_PATH} is the \
+             most a Unix socket can have"
+        ))
+    }
+
     /// Makes the folder (mode 0700) unless it is there.
     ///
     /// # Errors
     /// When it cannot be made, or its name is too long for the socket.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
-        let length = self.socket().as_os_str().as_bytes().len();
-        if length > MAX_SOCKET_PATH {
-            return Err(self.unusable(&format!(
-                "the socket in it would have a path of {length} bytes, and {MAX_SOCKET_PATH} is \
-                 the most a Unix socket can have; choose a shorter --state"
-            )));
-        }
+        self.fits()
+            .map_err(|words| self.unusable(&format!("{words}; choose a shorter --state")))?;
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
             self.unusable(&format!("{error}; choose another folder with --state DIR"))
         })

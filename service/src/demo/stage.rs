@@ -84,8 +84,7 @@ impl EmptyStage {
     ) -> anyhow::Result<Self> {
         let guard = Guard::over(folder)?;
         let ends = Ends::new(folder, route).await?;
-        let state = StateFolder::new(folder.join("service"));
-        let settings = Settings::of(&ends.service, state);
+        let settings = Settings::of(&ends.service, state_in(folder));
         let queue = route.queue();
         let place = Place { folder: folder.to_owned(), settings, queue, endpoint_program };
         place.provision(&ends.endpoint).await?;
@@ -194,6 +193,12 @@ impl Place {
         let arguments = ["run", "--config", &config, "--state", &state, "--slots", &slots];
         Daemon::start(&self.endpoint_program, &arguments, &[], &self.folder.join("endpoint.log"))
     }
+}
+
+/// The service's state folder inside the demonstration's folder.
+#[must_use]
+pub(super) fn state_in(folder: &Path) -> StateFolder {
+    StateFolder::new(folder.join("service"))
 }
 
 /// A number that a log line holds.
