@@ -32,6 +32,7 @@ Exit codes:
    1  it does not, or something failed: what and where the logs are is told on stderr
   64  wrong usage
   69  no broker is there
+  73  the temporary folder cannot be used
   77  the broker refuses the user
   78  the vhost has endpoints: give the demonstration one of its own
  130  interrupted";

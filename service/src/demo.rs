@@ -17,25 +17,36 @@ mod starts;
 mod tell;
 
 use crate::cli::{DemoArgs, GlobalArgs};
-use crate::failure::{Failure, GENERAL, exit_code};
+use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
 use files::Files;
 use indicatif::HumanBytes;
 use link::Route;
 use play::{KEY, Measured, Times, play};
+use processes::PAUSE;
 use proof::Counts;
+use rustix::fs::statvfs;
 use serde::Serialize;
-use stage::{NAME, Stage};
+use stage::{EmptyStage, NAME};
 use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use tell::{Tell, several};
+use std::time::Duration;
+use tell::Tell;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// The exit code of a shell for what INT ended.
 const INTERRUPTED: u8 = 130;
+/// What must be free in the temporary folder's file system, in bytes. An endpoint
+/// takes no work that would leave less than 64 MiB; the rest is for its state, the
+/// service's, and what is between them.
+const ROOM: u64 = 128 * 1024 * 1024;
+/// How long removing the folder is tried.
+const REMOVING: Duration = Duration::from_secs(5);
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -74,6 +85,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     }
     let route = Route::over(args.amqp.as_deref())?;
     let files = Files::find(args.folder.as_deref(), args.files)?;
+    processes::find_sha256sum()?;
     let endpoint = processes::endpoint_program(|| {
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
     })?;
@@ -82,20 +94,17 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let mut interrupt = signal(SignalKind::interrupt())?;
     let folder = folder()?;
     let mut tell = Tell::new(!global.json);
+    tell.step(&format!("{files}: one task each, which runs sha256sum on it"));
+    let stage = EmptyStage::provision(folder.path(), &route, endpoint).await;
     let shown = tokio::select! {
         biased;
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        shown = Box::pin(show(folder.path(), &route, &files, endpoint, &mut tell, args.keep)) => {
+        shown = Box::pin(show(stage, folder.path(), &route, &files, &mut tell, args.keep)) => {
             Some(shown)
         }
     };
-    let Some(shown) = shown else {
-        output::note(
-            "interrupted: the service and the endpoint are ended, their folder is removed",
-        );
-        return Ok(INTERRUPTED);
-    };
+    let Some(shown) = shown else { return Ok(interrupted(folder).await) };
     let stays = !matches!(&shown, Ok(report) if report.holds && report.kept.is_none());
     let path = folder.path().to_owned();
     if stays {
@@ -108,25 +117,68 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
 
 /// The folder that everything is in; only this user can look into it.
 fn folder() -> anyhow::Result<TempDir> {
-    tempfile::Builder::new()
+    let folder = tempfile::Builder::new()
         .prefix("clutch-demo-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir()
-        .context("making a temporary folder; TMPDIR names another place for it")
+        .context("making a temporary folder; TMPDIR names another place for it")?;
+    let free = statvfs(folder.path()).context("asking for the room in the temporary folder")?;
+    let fits = stage::state_in(folder.path()).fits();
+    fits.and_then(|()| has_room(free.f_bavail.saturating_mul(free.f_frsize))).map_err(|words| {
+        let place = folder.path().parent().unwrap_or(folder.path()).display();
+        Failure::new(
+            CANNOT_CREATE,
+            format!("cannot use a temporary folder in {place}: {words}; set TMPDIR to another one"),
+        )
+    })?;
+    Ok(folder)
+}
+
+/// Whether so many free bytes are enough; in words, if not.
+fn has_room(free: u64) -> Result<(), String> {
+    if free >= ROOM {
+        return Ok(());
+    }
+    let (free, room) = (HumanBytes(free), HumanBytes(ROOM));
+    Err(format!("{free} are free in its file system, and the demonstration needs {room}"))
+}
+
+/// Removes the folder, into which what was ended may still write for a moment,
+/// and says what became of it. Returns the exit code.
+async fn interrupted(folder: TempDir) -> u8 {
+    let path = folder.keep();
+    let until = Instant::now() + REMOVING;
+    let removed = loop {
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                if Instant::now() >= until {
+                    break Err(error);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(()) | Err(_) => break Ok(()),
+        }
+    };
+    let ended = "interrupted: the service and the endpoint are ended";
+    output::note(&match removed {
+        Ok(()) => format!("{ended}, their folder is removed"),
+        Err(error) => {
+            format!("{ended}; their folder {} cannot be removed: {error}", path.display())
+        }
+    });
+    INTERRUPTED
 }
 
 /// Plays, stops or leaves the daemons, and judges.
 async fn show(
+    stage: anyhow::Result<EmptyStage>,
     folder: &Path,
     route: &Route,
     files: &Files,
-    endpoint: PathBuf,
     tell: &mut Tell,
     keep: bool,
 ) -> anyhow::Result<Report> {
-    let (count, size) = (several(files.paths.len(), "file"), HumanBytes(files.bytes));
-    tell.step(&format!("found {count}, {size}: one task each, which runs sha256sum on it"));
-    let mut stage = Stage::open(folder, route, endpoint).await?;
+    let mut stage = stage?.start().await?;
     tell.step(&format!(
         "started a service (process {}) and an endpoint (process {})",
         stage.service.pid(),
@@ -174,6 +226,7 @@ fn logs(folder: &Path) -> String {
 /// What to try next.
 fn next(kept: Option<&Kept>) -> Vec<String> {
     let program = std::env::args().next().unwrap_or_else(|| "clutch-service".to_owned());
+    let program = quoted(&program);
     let Some(Kept { folder, service_pid, endpoint_pid }) = kept else {
         return vec![
             String::new(),
@@ -183,14 +236,50 @@ fn next(kept: Option<&Kept>) -> Vec<String> {
             format!("  {program} provision --help    an endpoint of your own"),
         ];
     };
-    let folder = folder.display();
+    let state = quoted(&stage::state_in(folder).path().display().to_string());
+    let folder = quoted(&folder.display().to_string());
     vec![
         String::new(),
         format!("Both run on: the service is process {service_pid}, the endpoint {endpoint_pid}."),
-        format!("  export CLUTCH_STATE={folder}/service"),
+        format!("  export CLUTCH_STATE={state}"),
         format!("  {program} submit {NAME} --wait -- hostname"),
         format!("  {program} tasks --limit 5"),
         format!("  {program} results --key {KEY} --stdout-only"),
         format!("End them with: kill {endpoint_pid} {service_pid}; rm -r {folder}"),
     ]
+}
+
+/// A word as a shell reads it: in quotes, unless it needs none.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell_where_they_need_it() {
+        for (word, expected) in [
+            ("/tmp/clutch-demo-a1", "/tmp/clutch-demo-a1"),
+            ("/tmp/a b", "'/tmp/a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_room_for_the_endpoints_reserve_is_refused() {
+        has_room(ROOM).unwrap();
+        let words = has_room(60 << 20).unwrap_err();
+        assert!(words.contains("60.00 MiB are free") && words.contains("needs 128"), "{words}");
+    }
 }

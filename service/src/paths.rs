@@ -80,6 +80,21 @@ impl StateFolder {
         self.0.join("clutch.sock")
     }
 
+    /// Whether the socket's path is short enough; in words, if not.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn fits(&self) -> Result<(), String> {
+        let length = self.socket().as_os_str().as_bytes().len();
+        if length <= MAX_SOCKET_PATH {
+            return Ok(());
+        }
+        Err(format!(
+            "the socket in it would have a path of {length} bytes, and {MAX_SOCKET_PATH} is the \
+             most a Unix socket can have"
+        ))
+    }
+
     /// Makes the folder (mode 0700) unless it is there.
     ///
     /// # Errors
@@ -118,14 +133,7 @@ impl StateFolder {
     }
 
     fn fits_socket(&self) -> anyhow::Result<()> {
-        let length = self.socket().as_os_str().as_bytes().len();
-        if length > MAX_SOCKET_PATH {
-            return Err(self.unusable(&format!(
-                "the socket in it would have a path of {length} bytes, and {MAX_SOCKET_PATH} is \
-                 the most a Unix socket can have; choose a shorter --state"
-            )));
-        }
-        Ok(())
+        self.fits().map_err(|words| self.unusable(&format!("{words}; choose a shorter --state")))
     }
 
     /// Takes the lock that one `serve` per folder holds for as long as it runs,

@@ -1,6 +1,9 @@
 //! Finds the files that the demonstration sums. Reads folders, changes nothing.
 
+use super::tell::{count, several};
 use crate::failure::usage;
+use indicatif::HumanBytes;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where files are looked for unless a folder is chosen, in this order.
@@ -8,13 +11,44 @@ const FOLDERS: [&str; 4] = ["/usr/share", "/usr/lib", "/usr/include", "/usr/bin"
 /// The largest file that is taken, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Files to sum, by absolute path.
+/// How many regular files were looked at and not taken, by the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Skipped {
+    large: usize,
+    /// Folders among them.
+    unreadable: usize,
+    /// Their names are not UTF-8, or more than a line.
+    unnamed: usize,
+}
+
+/// Files to sum, by absolute path. Displayed as what was found.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Their paths, each of which fits on a line.
     pub(super) paths: Vec<String>,
     /// Their size together, in bytes.
     pub(super) bytes: u64,
+    skipped: Skipped,
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = several(self.paths.len(), "file");
+        write!(f, "found {found}, {}{}", HumanBytes(self.bytes), self.skipped)
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = [
+            (self.large, "over 1 MiB"),
+            (self.unreadable, "unreadable"),
+            (self.unnamed, "whose name is not a line of text"),
+        ];
+        let told = reasons.into_iter().filter(|(number, _)| *number > 0);
+        let told: Vec<_> = told.map(|(number, why)| format!("{} {why}", count(number))).collect();
+        if told.is_empty() { Ok(()) } else { write!(f, " (skipped {})", told.join(", ")) }
+    }
 }
 
 impl Files {
@@ -23,10 +57,13 @@ impl Files {
     /// are not followed.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or `folder` is not a folder.
     pub(super) fn find(folder: Option<&Path>, count: usize) -> anyhow::Result<Self> {
         let folders: Vec<PathBuf> = match folder {
-            Some(folder) => vec![std::path::absolute(folder)?],
+            Some(folder) => {
+                check(folder)?;
+                vec![std::path::absolute(folder)?]
+            }
             None => FOLDERS.iter().map(PathBuf::from).collect(),
         };
         let mut files = Self::default();
@@ -36,16 +73,20 @@ impl Files {
         if files.paths.is_empty() {
             let places: Vec<_> = folders.iter().map(|one| one.display().to_string()).collect();
             return Err(usage(format!(
-                "there is no readable file of at most 1 MiB below {}: choose another place with \
+                "there is no readable file of at most 1 MiB below {}{}: choose another place with \
                  --folder DIR",
-                places.join(", ")
+                places.join(", "),
+                files.skipped
             )));
         }
         Ok(files)
     }
 
     fn collect(&mut self, folder: &Path, count: usize) {
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            self.skipped.unreadable += 1;
+            return;
+        };
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths {
@@ -53,19 +94,39 @@ impl Files {
                 return;
             }
             let Ok(found) = path.symlink_metadata() else { continue };
-            let name = path.to_str().filter(|name| !name.contains(['\n', '\r']));
             if found.is_dir() {
                 self.collect(&path, count);
-            } else if let Some(name) = name
-                && found.is_file()
-                && found.len() <= LARGEST
-                && std::fs::File::open(&path).is_ok()
-            {
-                self.paths.push(name.to_owned());
-                self.bytes += found.len();
+            } else if found.is_file() {
+                self.take(&path, found.len());
             }
         }
     }
+
+    fn take(&mut self, path: &Path, size: u64) {
+        let name = path.to_str().filter(|name| !name.contains(['\n', '\r']));
+        let Some(name) = name else {
+            self.skipped.unnamed += 1;
+            return;
+        };
+        if size > LARGEST {
+            self.skipped.large += 1;
+        } else if std::fs::File::open(path).is_err() {
+            self.skipped.unreadable += 1;
+        } else {
+            self.paths.push(name.to_owned());
+            self.bytes += size;
+        }
+    }
+}
+
+/// Checks that a chosen folder is one.
+fn check(folder: &Path) -> anyhow::Result<()> {
+    let words = match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "it is not a folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(usage(format!("cannot look for files in --folder {}: {words}", folder.display())))
 }
 
 #[cfg(test)]
@@ -87,6 +148,10 @@ mod tests {
         let all = Files::find(Some(temp.path()), 10).unwrap();
         let expected = ["a", "b/x", "c"].map(|name| at(name).display().to_string());
         assert_eq!((all.paths.as_slice(), all.bytes), (&expected[..], 12));
+        assert_eq!(
+            all.to_string(),
+            "found 3 files, 12 B (skipped 1 over 1 MiB, 1 whose name is not a line of text)"
+        );
         assert_eq!(Files::find(Some(temp.path()), 2).unwrap().paths, expected[..2]);
     }
 
@@ -95,5 +160,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let words = Files::find(Some(temp.path()), 1).unwrap_err().to_string();
         assert!(words.contains(temp.path().to_str().unwrap()), "{words}");
+        let file = temp.path().join("file");
+        for expected in ["No such file", "it is not a folder"] {
+            let words = Files::find(Some(&file), 1).unwrap_err().to_string();
+            assert!(words.contains(expected) && words.contains("--folder"), "{words}");
+            std::fs::write(&file, "").unwrap();
+        }
     }
 }

@@ -15,6 +15,8 @@ const SPOOL: &str = "spool";
 const WAY: &str = "link";
 /// Where a broker listens unless its URL says otherwise.
 const AMQP_PORT: u16 = 5672;
+/// What --amqp takes.
+const EXPECTED: &str = "amqp://user:password@host:port/vhost";
 
 /// A link that can be cut and mended.
 #[derive(Debug)]
@@ -50,15 +52,17 @@ impl Route {
     pub(super) fn over(amqp: Option<&str>) -> anyhow::Result<Self> {
         let Some(broker) = amqp else { return Ok(Self::Folder) };
         let bad = |reason: String| usage(format!("--amqp: {reason}"));
-        let dialled = transport(broker, &Terms::default()).map_err(|e| bad(e.to_string()))?;
-        let url = url::Url::parse(broker).map_err(|error| bad(error.to_string()))?;
-        if url.scheme() != "amqp" {
-            return Err(bad(format!(
-                "the scheme is '{}', and the link is cut by a proxy, which TLS would not trust: \
-                 give an amqp:// URL",
-                url.scheme()
-            )));
+        let url = url::Url::parse(broker)
+            .map_err(|error| bad(format!("{error}: expected {EXPECTED}")))?;
+        match url.scheme() {
+            "amqp" => (),
+            "amqps" => {
+                let words = "the link is cut by a proxy, which TLS would not trust";
+                return Err(bad(format!("{words}: expected {EXPECTED}")));
+            }
+            other => return Err(bad(format!("the scheme is '{other}': expected {EXPECTED}"))),
         }
+        let dialled = transport(broker, &Terms::default()).map_err(|e| bad(e.to_string()))?;
         Ok(Self::Broker { url, address: dialled.address() })
     }
 
@@ -222,9 +226,14 @@ mod tests {
         assert!(ends.endpoint.starts_with("amqp://u:secret@127.0.0.1:"), "{}", ends.endpoint);
         assert!(ends.endpoint.ends_with("/lab"), "{}", ends.endpoint);
         assert_eq!(ends.between, "amqp://[::1]:99/lab");
-        for (bad, words) in [("amqps://h", "amqp://"), ("http://h", "scheme"), ("h", "--amqp")] {
-            let error = Route::over(Some(bad)).unwrap_err();
-            assert!(error.to_string().contains(words), "{bad}: {error}");
+        for (bad, words) in [
+            ("amqps://h", "proxy"),
+            ("http://h", "'http'"),
+            ("file:///s", "'file'"),
+            ("h", "--amqp"),
+        ] {
+            let error = Route::over(Some(bad)).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains(EXPECTED), "{bad}: {error}");
         }
     }
 }

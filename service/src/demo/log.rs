@@ -52,6 +52,18 @@ impl Log {
         Ok(None)
     }
 
+    /// Its last line of level WARN or ERROR.
+    #[must_use]
+    pub(super) fn trouble(&self) -> Option<String> {
+        let bytes = std::fs::read(&self.path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let troubled = |line: &&str| {
+            let parsed = serde_json::from_str::<Value>(line);
+            parsed.is_ok_and(|value| value["level"] == "WARN" || value["level"] == "ERROR")
+        };
+        text.lines().rev().find(troubled).map(str::to_owned)
+    }
+
     /// Its last line that says anything, for an error message.
     #[must_use]
     pub(super) fn end(&self) -> String {
@@ -84,5 +96,10 @@ mod tests {
         append("\"up\",\"n\":3}\n");
         assert_eq!(log.next("up").unwrap().unwrap()["n"], 3);
         assert!(log.end().contains("\"n\":3"));
+        assert_eq!(log.trouble(), None);
+        append(
+            "{\"level\":\"WARN\",\"n\":4}\n{\"level\":\"ERROR\",\"n\":5}\n{\"level\":\"INFO\"}\n",
+        );
+        assert_eq!(log.trouble().unwrap(), "{\"level\":\"ERROR\",\"n\":5}");
     }
 }

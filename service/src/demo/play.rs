@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// The key that the tasks are submitted under.
 pub(super) const KEY: &str = "demo";
 /// How long no result may come, with the link up, before that is a failure.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_secs(60);
 /// An endpoint without a link that starts nothing for so long has run all it has.
 const QUIET: Duration = Duration::from_secs(2);
 /// How long the service holds a question about progress.
@@ -123,12 +123,21 @@ impl Play<'_> {
             }
             self.stage.service.runs()?;
             self.stage.endpoint.runs()?;
-            ensure!(
-                Instant::now() < until,
-                "{done} results are recorded, {wanted} are to come, and none came within {STALLED:?}"
-            );
+            ensure!(Instant::now() < until, self.stalled(done));
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Says that no result came, and what the daemons last complained of.
+    fn stalled(&self, done: u64) -> String {
+        let (done, all) = (count(done), several(self.measured.counts.files, "result"));
+        let mut words = format!("{done} of {all} recorded, and none came within {STALLED:?}");
+        for (name, daemon) in [("service", &self.stage.service), ("endpoint", &self.stage.endpoint)]
+        {
+            let trouble = daemon.trouble().unwrap_or_else(|| "it has none".to_owned());
+            words.push_str(&format!("\nthe {name}'s last warning: {trouble}"));
+        }
+        words
     }
 
     /// How many results are recorded; waits a moment for other than `seen`.
@@ -144,7 +153,7 @@ impl Play<'_> {
     async fn cut(&mut self, done: u64) -> anyhow::Result<(usize, Instant)> {
         self.stage.link.cut().await?;
         let cut = (self.stage.witness.read()?.len(), Instant::now());
-        self.tell.fault(&format!("cut the endpoint's link, at {} results", count(done)));
+        self.tell.fault(&format!("cut the endpoint's link, at {}", several(done, "result")));
         Ok(cut)
     }
 
@@ -190,10 +199,10 @@ impl Play<'_> {
         (self.measured.counts.tasks_on_disk, self.measured.counts.results_on_disk) =
             (found.tasks, found.results);
         self.tell.step(&format!(
-            "started it again (process {}): {} results and {} tasks are on its disk",
+            "started it again (process {}): on its disk are {} and {}",
             self.stage.endpoint.pid(),
-            count(found.results),
-            count(found.tasks)
+            several(found.results, "result"),
+            several(found.tasks, "task")
         ));
         Ok(())
     }
@@ -216,7 +225,7 @@ impl Play<'_> {
         self.measured.times.first_result_ms = Some(ms(first));
         self.measured.times.last_result_ms = Some(ms(last));
         self.tell.step(&format!(
-            "first result {} later; all {} recorded after {}",
+            "first result {} after mending; all {} recorded {} after mending",
             time(first),
             count(total),
             time(last)
@@ -243,9 +252,9 @@ impl Play<'_> {
         (counts.equal, counts.absorbed) = (equal, absorbed);
         self.measured.differences = differences;
         self.tell.step(&format!(
-            "compared with sha256sum, run directly: {} of {} lines are equal",
+            "compared with sha256sum, run directly: {} of {} equal",
             count(equal),
-            count(truth.len())
+            several(truth.len(), "line")
         ));
         Ok(())
     }

@@ -100,6 +100,12 @@ impl Daemon {
         }
     }
 
+    /// The last warning or error in its log, if there is one.
+    #[must_use]
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.log.trouble()
+    }
+
     /// Checks that it runs.
     ///
     /// # Errors
@@ -238,6 +244,22 @@ pub(super) fn endpoint_program(building: impl FnOnce()) -> anyhow::Result<PathBu
         own.display()
     );
     Ok(program)
+}
+
+/// Where programs are looked for without a PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Looks for `sha256sum`, which every task runs.
+///
+/// # Errors
+/// When there is none in PATH.
+pub(super) fn find_sha256sum() -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    ensure!(
+        std::env::split_paths(&path).any(|folder| folder.join("sha256sum").is_file()),
+        "there is no sha256sum in PATH, and every task runs it: install coreutils"
+    );
+    Ok(())
 }
 
 /// This program's package.

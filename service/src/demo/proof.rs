@@ -145,30 +145,37 @@ impl Counts {
         let rules = [
             (
                 self.submitted == self.files,
-                format!("{} tasks were submitted for {all}", self.submitted),
+                format!("{} submitted for {all}", several(self.submitted, "task")),
             ),
             (
                 self.recorded == self.files,
-                format!("{} tasks have a result, of {all}", self.recorded),
+                format!("{} with a result, of {all}", several(self.recorded, "task")),
             ),
-            (self.surplus == 0, format!("{} results are one too many", self.surplus)),
+            (self.surplus == 0, format!("{} too many", several(self.surplus, "result"))),
             (
                 self.equal == self.files,
-                format!("{} results are what sha256sum prints, of {all}", self.equal),
+                format!(
+                    "{} equal to what sha256sum prints, of {all}",
+                    several(self.equal, "result")
+                ),
             ),
-            (self.started == self.files, format!("{} tasks started, of {all}", self.started)),
+            (
+                self.started == self.files,
+                format!("{} started, of {all}", several(self.started, "task")),
+            ),
             (
                 self.started_again <= self.slots,
                 format!(
-                    "{} starts were repeated; a kill may repeat what was running, {} at most",
-                    self.started_again, self.slots
+                    "{} repeated; a kill may repeat what was running, {} at most",
+                    several(self.started_again, "start"),
+                    self.slots
                 ),
             ),
             (
                 self.known_while_cut == 0,
                 format!(
-                    "the service knew {} results that cannot have reached it: the link was not cut",
-                    self.known_while_cut
+                    "the service knew {} that cannot have reached it: the link was not cut",
+                    several(self.known_while_cut, "result")
                 ),
             ),
             (

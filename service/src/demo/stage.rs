@@ -54,6 +54,14 @@ struct Place {
     endpoint_program: PathBuf,
 }
 
+/// A stage whose endpoint is provisioned, and on which nothing runs.
+#[derive(Debug)]
+pub(super) struct EmptyStage {
+    guard: Guard,
+    ends: Ends,
+    place: Place,
+}
+
 /// What an endpoint found on its disk when it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -63,23 +71,32 @@ pub(super) struct Found {
     pub(super) results: u64,
 }
 
-impl Stage {
-    /// Provisions an endpoint and starts both daemons; they are engaged.
+impl EmptyStage {
+    /// Provisions an endpoint. Wait for its end before `folder` is removed: what
+    /// it has begun in there goes on in threads when it is dropped.
     ///
     /// # Errors
-    /// When the broker cannot be used, or a daemon does not start.
-    pub(super) async fn open(
+    /// When the broker or the folder cannot be used.
+    pub(super) async fn provision(
         folder: &Path,
         route: &Route,
         endpoint_program: PathBuf,
     ) -> anyhow::Result<Self> {
-        let mut guard = Guard::over(folder)?;
+        let guard = Guard::over(folder)?;
         let ends = Ends::new(folder, route).await?;
-        let state = StateFolder::new(folder.join("service"));
-        let settings = Settings::of(&ends.service, state);
+        let settings = Settings::of(&ends.service, state_in(folder));
         let queue = route.queue();
         let place = Place { folder: folder.to_owned(), settings, queue, endpoint_program };
         place.provision(&ends.endpoint).await?;
+        Ok(Self { guard, ends, place })
+    }
+
+    /// Starts both daemons; they are engaged.
+    ///
+    /// # Errors
+    /// When a daemon does not start.
+    pub(super) async fn start(self) -> anyhow::Result<Stage> {
+        let Self { mut guard, ends, place } = self;
         let mut service = place.serve(&ends.service)?;
         guard.hold(&[&service])?;
         service.says("serving").await.context("starting the service")?;
@@ -87,19 +104,21 @@ impl Stage {
         guard.hold(&[&service, &endpoint])?;
         let started = endpoint.says("starting").await.context("starting the endpoint")?;
         endpoint.says("engaged").await.context("connecting the endpoint")?;
-        Ok(Self {
+        Ok(Stage {
             service,
             endpoint,
             link: ends.link,
             between: ends.between,
             client: Client::new(&place.settings.state),
-            witness: Witness::at(folder.join("starts")),
+            witness: Witness::at(place.folder.join("starts")),
             slots: number(&started, "slots")?,
             guard,
             place,
         })
     }
+}
 
+impl Stage {
     /// Starts the endpoint again, on its own state folder, after it was killed.
     ///
     /// # Errors
@@ -174,6 +193,12 @@ impl Place {
         let arguments = ["run", "--config", &config, "--state", &state, "--slots", &slots];
         Daemon::start(&self.endpoint_program, &arguments, &[], &self.folder.join("endpoint.log"))
     }
+}
+
+/// The service's state folder inside the demonstration's folder.
+#[must_use]
+pub(super) fn state_in(folder: &Path) -> StateFolder {
+    StateFolder::new(folder.join("service"))
 }
 
 /// A number that a log line holds.

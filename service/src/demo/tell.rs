@@ -110,8 +110,9 @@ pub(super) fn count(number: impl TryInto<u64>) -> String {
 
 /// So many of something that has a singular.
 #[must_use]
-pub(super) fn several(number: usize, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", count(number)) }
+pub(super) fn several(number: impl TryInto<u64>, one: &str) -> String {
+    let number = count(number);
+    if number == "1" { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 /// A time as people read it.

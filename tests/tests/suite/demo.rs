@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a demonstration may take on a busy machine.
@@ -149,7 +149,11 @@ fn one_wrong_output_fails_the_proof_and_is_named() {
     assert_eq!(output.code, 1, "{}", output.stderr);
     let expected = format!("{}: its task printed \"0000", file.trim());
     assert!(output.stderr.contains(&expected), "{}", output.stderr);
-    assert!(output.stderr.contains("39 results are what sha256sum prints"), "{}", output.stderr);
+    assert!(
+        output.stderr.contains("39 results equal to what sha256sum prints"),
+        "{}",
+        output.stderr
+    );
     let left = hall.left();
     assert_eq!(left.len(), 1);
     assert!(output.stderr.contains(&left[0].display().to_string()), "{}", output.stderr);
@@ -234,6 +238,48 @@ fn nothing_outlives_a_demonstration_that_is_ended() {
         left.wait();
         poll::until("its folder to go", SOON, || Ok(hall.left().is_empty().then_some(()))).unwrap();
     }
+}
+
+/// Provisioning is never so far that what it makes stays behind.
+#[test]
+fn a_demonstration_ended_while_it_provisions_removes_its_folder() {
+    for made in ["", "service", "service/clutch.db", "spool", "endpoint.toml"] {
+        let hall = Hall::new(SLOW);
+        let program = binaries::folder().unwrap().join(SERVICE);
+        let logs = hall.folder.path().join("logs");
+        let mut demo =
+            Daemon::start(&program, &["demo".to_owned()], &hall.environment(), &logs).unwrap();
+        let until = Instant::now() + SOON;
+        while !hall.left().first().is_some_and(|folder| folder.join(made).exists()) {
+            assert!(Instant::now() < until, "'{made}' was not made: {}", demo.log().unwrap());
+            std::thread::yield_now();
+        }
+        demo.signal("TERM").unwrap();
+        assert_eq!(demo.wait(SOON).unwrap(), 130, "{made}");
+        assert_eq!(hall.left(), Vec::<PathBuf>::new(), "{made}");
+        assert!(demo.log().unwrap().contains("their folder is removed"), "{made}");
+    }
+}
+
+#[test]
+fn a_place_that_does_not_do_is_told_before_anything_starts() {
+    let hall = Hall::new("");
+    let long = hall.folder.path().join("x".repeat(100));
+    std::fs::create_dir(&long).unwrap();
+    let demo = |name: &str, value: &Path| {
+        let mut command = Command::new(binaries::folder().unwrap().join(SERVICE));
+        command.args(["demo", "--files", "8"]).envs(hall.environment()).env(name, value);
+        run(command, b"", WHOLE).unwrap()
+    };
+    let output = demo("TMPDIR", &long);
+    assert_eq!(output.code, 73, "{}", output.stderr);
+    assert!(output.stderr.contains("TMPDIR"), "{}", output.stderr);
+    assert!(!output.stderr.contains("--state"), "{}", output.stderr);
+    assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
+    let output = demo("PATH", &long);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("no sha256sum in PATH"), "{}", output.stderr);
+    assert_eq!(hall.left(), Vec::<PathBuf>::new());
 }
 
 #[test]
