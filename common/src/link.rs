@@ -163,6 +163,24 @@ pub trait Inlet: Send {
     /// Refuses one delivery: the broker moves it to the dead-letter queue. One
     /// that is settled already stays as it is.
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault>;
+
+    /// Returns once what was acknowledged before is off the queue for good:
+    /// nobody will be delivered it again. After a fault that is not certain.
+    /// A transport on which an acknowledgement is certain when it returns has
+    /// nothing to wait for.
+    async fn secured(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Waits for a message to whoever holds the lease, published to the default
+    /// exchange by the lease's name. It is settled by being taken, and gone with
+    /// the lease. Cancelling the wait loses nothing; a fault says that the lease
+    /// is lost. Never resolves where there is no lease, or on a transport whose
+    /// leases nobody needs to ask after: the holder's death is noticed at once
+    /// there.
+    async fn called(&mut self) -> Result<Message, Fault> {
+        std::future::pending().await
+    }
 }
 
 /// Names a published message until it is settled; they grow.

@@ -74,6 +74,20 @@ impl FromStr for Outcome {
     }
 }
 
+/// Why an attempt that an endpoint reports as [`Outcome::Interrupted`] may not be
+/// the end of its task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// The instance accepted it, did not start it, and lost the link before the
+    /// broker had its acknowledgement for certain: another instance may have
+    /// it, or nobody. The instance has forgotten it.
+    HandedBack,
+    /// The instance was asked for it by a roll call and does not know it. It
+    /// would not run it any more.
+    Unknown,
+}
+
 /// The result of one attempt at one task.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TaskResult {
@@ -92,6 +106,9 @@ pub struct TaskResult {
     /// Why, in words, wherever exit code and signal do not say it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Where it is not known who has the attempt, if anybody: how that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Loss>,
     /// Standard output; head and tail around a mark where it was too long.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdout: Blob,
@@ -145,6 +162,7 @@ impl TaskResult {
             exit_code: None,
             signal: None,
             reason: Some(reason),
+            lost: None,
             stdout: Blob::default(),
             stdout_omitted: 0,
             stderr: Blob::default(),

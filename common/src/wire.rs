@@ -1,10 +1,18 @@
 //! Encodes and decodes the messages of `design/0002-wire.md`. Pure.
 //!
 //! A body is a JSON envelope `{"version": 1, "type": …, …}` that carries one or
-//! many tasks, or one or many results. Unknown fields are tolerated, unknown
+//! many tasks, one or many results, or what is about instances ([`control`]). Unknown fields are tolerated, unknown
 //! versions refused. One bad task in a message does not spoil the others: each
 //! is decoded by itself, and what cannot be read comes back with a reason and,
 //! where it can be found, its id.
+
+mod control;
+
+pub use control::{
+    PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall, ToEndpoint,
+    ToService, decode_to_endpoint, decode_to_service, encode_ping, encode_presence,
+    encode_roll_call, is_ping,
+};
 
 use crate::id::{Attempt, EndpointId, TaskId};
 use crate::result::TaskResult;
@@ -194,21 +202,27 @@ fn check_head(body: &[u8], expected: &str) -> Result<(), String> {
             body.len()
         ));
     }
-    let head: Head = serde_json::from_slice(body)
-        .map_err(|error| format!("the body is not a JSON envelope: {error}"))?;
-    match head.version {
-        None => return Err("the envelope has no version".to_owned()),
-        Some(VERSION) => (),
-        Some(other) => {
-            return Err(format!(
-                "the envelope has version {other}, this build reads version {VERSION}"
-            ));
-        }
-    }
+    let head = head(body)?;
+    check_version(&head)?;
     match head.kind.as_deref() {
         Some(kind) if kind == expected => Ok(()),
         Some(other) => Err(format!("the envelope is of type '{other}', expected '{expected}'")),
         None => Err(format!("the envelope has no type, expected '{expected}'")),
+    }
+}
+
+fn head(body: &[u8]) -> Result<Head, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| format!("the body is not a JSON envelope: {error}"))
+}
+
+fn check_version(head: &Head) -> Result<(), String> {
+    match head.version {
+        None => Err("the envelope has no version".to_owned()),
+        Some(VERSION) => Ok(()),
+        Some(other) => {
+            Err(format!("the envelope has version {other}, this build reads version {VERSION}"))
+        }
     }
 }
 

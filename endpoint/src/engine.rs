@@ -113,6 +113,7 @@ fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
         exit_code: report.exit_code,
         signal: report.signal,
         reason: report.reason,
+        lost: None,
         stdout: report.stdout.bytes.into(),
         stdout_omitted: report.stdout.omitted,
         stderr: report.stderr.bytes.into(),

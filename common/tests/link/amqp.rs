@@ -2,6 +2,7 @@
 
 mod connecting;
 mod consuming;
+mod leasing;
 mod publishing;
 mod settling;
 mod wire_proxy;

@@ -94,6 +94,7 @@ impl ResultRow {
                 exit_code: self.r_exit_code,
                 signal: self.r_signal,
                 reason: self.r_reason,
+                lost: None,
                 stdout: Blob(self.r_stdout),
                 stdout_omitted: unsigned(self.r_stdout_omitted),
                 stderr: Blob(self.r_stderr),

@@ -3,7 +3,7 @@
 use super::classify;
 use super::connection::{REASON_PATIENCE, Session, short};
 use super::properties;
-use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
+use crate::link::{Delivery, Fault, Inlet, InletOptions, Message, Tag};
 use async_trait::async_trait;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{
@@ -21,6 +21,9 @@ pub(super) struct AmqpInlet {
     session: Arc<Session>,
     channel: Channel,
     consumer: Consumer,
+    prefetch: u16,
+    /// What is published to the lease that it holds.
+    calls: Option<Consumer>,
     queue: String,
     unsettled: BTreeSet<u64>,
     end: Option<End>,
@@ -39,15 +42,10 @@ impl AmqpInlet {
         options: &InletOptions,
     ) -> Result<Self, Fault> {
         let channel = session.channel().await?;
-        if let Some(lease) = &options.lease {
-            let exclusive = QueueDeclareOptions {
-                exclusive: true,
-                auto_delete: true,
-                ..QueueDeclareOptions::default()
-            };
-            let declared = channel.queue_declare(short(lease)?, exclusive, FieldTable::default());
-            session.answer(declared).await?;
-        }
+        let calls = match &options.lease {
+            Some(lease) => Some(hold(session, &channel, lease).await?),
+            None => None,
+        };
         // AMQP takes 0 for no bound.
         let prefetch = options.prefetch.max(1);
         session.answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
@@ -65,6 +63,8 @@ impl AmqpInlet {
             session: Arc::clone(session),
             channel,
             consumer,
+            prefetch,
+            calls,
             queue: options.queue.clone(),
             unsettled: BTreeSet::new(),
             end: None,
@@ -117,6 +117,20 @@ impl AmqpInlet {
     }
 }
 
+/// Takes a lease, and starts listening to what is published to it.
+async fn hold(session: &Session, channel: &Channel, lease: &str) -> Result<Consumer, Fault> {
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    session.answer(channel.queue_declare(short(lease)?, exclusive, FieldTable::default())).await?;
+    // A call is of no use to the next holder.
+    let settled = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let calls = channel.basic_consume(short(lease)?, "".into(), settled, FieldTable::default());
+    session.answer(calls).await
+}
+
 #[async_trait]
 impl Inlet for AmqpInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
@@ -167,5 +181,26 @@ impl Inlet for AmqpInlet {
         let rejected =
             async move { channel.basic_reject(tag.0, BasicRejectOptions { requeue: false }).await };
         self.send(rejected).await
+    }
+
+    /// A request that the broker answers on the same channel: it has then
+    /// processed the acknowledgements before it. (The prefetch of a running
+    /// consumer stays what it is.)
+    async fn secured(&mut self) -> Result<(), Fault> {
+        self.ended().await?;
+        let barrier = self.channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        self.session.answer(barrier).await
+    }
+
+    async fn called(&mut self) -> Result<Message, Fault> {
+        let Some(calls) = &mut self.calls else { return std::future::pending().await };
+        match calls.next().await {
+            Some(Ok(call)) => Ok(properties::incoming(call).message),
+            Some(Err(error)) => Err(self.session.explain(&error).await),
+            None => {
+                self.session.alive()?;
+                Err(Fault::Closed(format!("it took the lease on '{}' away", self.queue)))
+            }
+        }
     }
 }

@@ -1,0 +1,193 @@
+//! The messages that are about an endpoint's instances, not about one task: who
+//! is there, who has what, who should answer. Pure.
+//!
+//! Endpoint to service: [`Presence`]. Service to endpoint: [`RollCall`], through
+//! the task queue, behind every task that was published before it; and a ping,
+//! through the lease, to whoever holds it.
+
+use super::{Results, Tasks, VERSION, check_version, decode_results, decode_tasks, encode, head};
+use crate::id::{Attempt, EndpointId, StateId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The AMQP `type` of a message by which an instance tells that it is there.
+pub const PRESENCE_TYPE: &str = "clutch.presence";
+/// The AMQP `type` of a message that asks which of some attempts are unknown.
+pub const ROLL_CALL_TYPE: &str = "clutch.roll_call";
+/// The AMQP `type` of a message that asks for a [`Presence`] at once.
+pub const PING_TYPE: &str = "clutch.ping";
+
+/// The most attempts in one roll call.
+pub const ROLL_CALL_MAX: usize = 1000;
+
+/// What an instance of an endpoint is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It holds the lease and takes tasks.
+    Active,
+    /// It waits for the lease. It may still run and deliver what it took
+    /// before.
+    Standby,
+}
+
+/// An instance of an endpoint tells that it is there, and as what.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Presence {
+    /// The endpoint.
+    pub endpoint_id: EndpointId,
+    /// The disk it keeps its tasks on.
+    pub state_id: StateId,
+    /// This run of the daemon; part of its connections' names at the broker.
+    pub instance: Uuid,
+    /// What it is doing.
+    pub role: Role,
+    /// Whether it was started to share the endpoint with another instance. One
+    /// that was not, and is active on a disk of its own, replaces what was
+    /// before.
+    #[serde(default)]
+    pub standby: bool,
+    /// How many tasks it has accepted and results it has not delivered.
+    pub pending: u64,
+}
+
+/// Asks an endpoint which of these attempts it does not know. It answers with a
+/// result for each that it does not, whose `lost` is
+/// [`Unknown`](crate::result::Loss::Unknown), and not at all for the others:
+/// their results have come or will.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RollCall {
+    /// The disk that is asked. Anybody else who reads this drops it.
+    pub state_id: StateId,
+    /// The attempts; at most [`ROLL_CALL_MAX`].
+    pub attempts: Vec<Attempt>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a, T> {
+    version: u32,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+/// A message to an endpoint, read.
+#[derive(PartialEq, Debug)]
+pub enum ToEndpoint {
+    /// Tasks, and what among them could not be read.
+    Tasks(Tasks),
+    /// A roll call.
+    RollCall(RollCall),
+}
+
+/// A message to the service, read.
+#[derive(PartialEq, Debug)]
+pub enum ToService {
+    /// Results, and what among them could not be read.
+    Results(Results),
+    /// An instance is there.
+    Presence(Presence),
+}
+
+/// Encodes a presence into a body.
+#[must_use]
+pub fn encode_presence(presence: &Presence) -> Vec<u8> {
+    encode(&Envelope { version: VERSION, kind: PRESENCE_TYPE, content: presence })
+}
+
+/// Encodes a roll call into a body.
+#[must_use]
+pub fn encode_roll_call(roll_call: &RollCall) -> Vec<u8> {
+    encode(&Envelope { version: VERSION, kind: ROLL_CALL_TYPE, content: roll_call })
+}
+
+/// The body of a ping.
+#[must_use]
+pub fn encode_ping() -> Vec<u8> {
+    encode(&Envelope { version: VERSION, kind: PING_TYPE, content: &serde_json::json!({}) })
+}
+
+/// Whether a body is a ping.
+#[must_use]
+pub fn is_ping(body: &[u8]) -> bool {
+    head(body)
+        .is_ok_and(|head| check_version(&head).is_ok() && head.kind.as_deref() == Some(PING_TYPE))
+}
+
+/// Decodes the body of a message in a task queue, as [`decode_tasks`] does
+/// where it is not a roll call.
+#[must_use]
+pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoint {
+    match control(body, ROLL_CALL_TYPE) {
+        Some(roll_call) => ToEndpoint::RollCall(roll_call),
+        None => ToEndpoint::Tasks(decode_tasks(body, correlation_id)),
+    }
+}
+
+/// Decodes the body of a message in the results queue, as [`decode_results`]
+/// does where it is not a presence.
+#[must_use]
+pub fn decode_to_service(body: &[u8]) -> ToService {
+    match control(body, PRESENCE_TYPE) {
+        Some(presence) => ToService::Presence(presence),
+        None => ToService::Results(decode_results(body)),
+    }
+}
+
+/// The content of an envelope of this type. One that says that it is and cannot
+/// be read is left to whoever says what is wrong with it.
+fn control<'a, T: Deserialize<'a>>(body: &'a [u8], kind: &str) -> Option<T> {
+    // Nearly every message is of another type, which its first bytes tell.
+    let start = &body[..body.len().min(64)];
+    if !start.windows(kind.len()).any(|window| window == kind.as_bytes()) {
+        return None;
+    }
+    let head = head(body).ok()?;
+    check_version(&head).ok()?;
+    (head.kind.as_deref() == Some(kind)).then(|| serde_json::from_slice(body).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TaskId;
+
+    #[test]
+    fn presences_and_roll_calls_survive_the_wire_and_are_told_from_the_rest() {
+        let presence = Presence {
+            endpoint_id: EndpointId::new(),
+            state_id: StateId::new(),
+            instance: Uuid::new_v4(),
+            role: Role::Standby,
+            standby: true,
+            pending: 7,
+        };
+        let body = encode_presence(&presence);
+        assert_eq!(decode_to_service(&body), ToService::Presence(presence));
+        let ToEndpoint::Tasks(tasks) = decode_to_endpoint(&body, None) else { panic!("{body:?}") };
+        assert!(tasks.unreadable[0].reason.contains("clutch.presence"));
+
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 2 };
+        let roll_call = RollCall { state_id: StateId::new(), attempts: vec![attempt] };
+        let body = encode_roll_call(&roll_call);
+        assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
+        let ToService::Results(results) = decode_to_service(&body) else { panic!("{body:?}") };
+        assert_eq!(results.unreadable.len(), 1);
+    }
+
+    #[test]
+    fn a_ping_is_a_ping_and_nothing_else_is() {
+        assert!(is_ping(&encode_ping()));
+        for other in [&b"{}"[..], b"nonsense", br#"{"version":2,"type":"clutch.ping"}"#] {
+            assert!(!is_ping(other));
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_gets_a_reason() {
+        let body = br#"{"version":1,"type":"clutch.roll_call","attempts":3}"#;
+        let ToEndpoint::Tasks(tasks) = decode_to_endpoint(body, None) else { panic!("read") };
+        assert!(tasks.unreadable[0].reason.contains("clutch.roll_call"));
+    }
+}
