@@ -7,6 +7,7 @@
 //! disk, so a crash makes at most `slots` tasks run again.
 
 use crate::executor::{Ended, Executor, Report};
+use crate::failpoint::{self, Step};
 use crate::inbox::Held;
 use crate::journal::JournalError;
 use crate::ledger::Ledger;
@@ -93,8 +94,12 @@ async fn run_one(
         if !held.task.rerun {
             ledger.journal.start(held.seq).await?.await?;
         }
+        failpoint::reach(Step::Start);
         match executor.run(&held.task, kill).await {
-            Ended::Finished(report) => result(&ledger, &held, report),
+            Ended::Finished(report) => {
+                failpoint::reach(Step::Finish);
+                result(&ledger, &held, report)
+            }
             Ended::Stopped => {
                 tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
                 return Ok(());

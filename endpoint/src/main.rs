@@ -12,6 +12,7 @@ mod disk_queue;
 mod engine;
 mod executor;
 mod exit;
+mod failpoint;
 mod halt;
 mod inbox;
 mod journal;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn run(place: &PlaceArgs, slots: Option<usize>) -> Result<(), Failure> {
+    failpoint::arm()?;
     let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
     if let Some(exposure) = config::exposure(&place.config) {
         tracing::warn!("{exposure}");

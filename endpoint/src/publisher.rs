@@ -6,6 +6,7 @@
 //! flight when a link broke is sent again on the next one. Several results
 //! share a message when several wait.
 
+use crate::failpoint::{self, Step};
 use crate::halt::Halt;
 use crate::journal::{Commit, Finished, OutSeq};
 use crate::ledger::Ledger;
@@ -122,6 +123,7 @@ impl<'a> Publisher<'a> {
             timestamp_ms: Some(now_ms()),
             body: wire::pack_results(self.ledger.endpoint_id, &bodies),
         };
+        failpoint::reach(Step::Publish);
         let ticket = self.outlet.publish(self.destination, message).await?;
         self.open_bytes += size(&records);
         self.open.insert(ticket, records);
@@ -146,6 +148,7 @@ impl<'a> Publisher<'a> {
             }
         }
         if !confirmed.is_empty() {
+            failpoint::reach(Step::Release);
             self.releases.push(self.ledger.release(confirmed).await?);
         }
         Ok(())

@@ -7,6 +7,7 @@
 //! if it names its task, a `rejected` result says why. While the inbox is full
 //! nothing is read.
 
+use crate::failpoint::{self, Step};
 use crate::halt::Halt;
 use crate::journal::JournalError;
 use crate::ledger::{Ledger, Stored};
@@ -72,6 +73,7 @@ async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, F
 }
 
 async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
+    failpoint::reach(Step::Ack);
     for tag in group.dead {
         inlet.dead_letter(tag).await?;
     }
@@ -120,6 +122,7 @@ async fn accept(ledger: &Ledger, deliveries: Vec<Delivery>) -> Result<Pending, J
         }
     }
     commits.push(Box::pin(ledger.accept(tasks).await?));
+    failpoint::reach(Step::Accept);
     Ok(Box::pin(async move {
         for commit in commits {
             commit.await?;

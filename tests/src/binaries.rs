@@ -14,6 +14,11 @@ pub const BIN_DIR: &str = "CLUTCH_BIN_DIR";
 pub const ENDPOINT: &str = "clutch-endpoint";
 /// The service and its command line.
 pub const SERVICE: &str = "clutch-service";
+/// The daemon once more, with failure points; in the folder of the others.
+pub const MORTAL_ENDPOINT: &str = "failpoints/clutch-endpoint";
+
+/// What cargo is told to build both.
+const OURS: [&str; 4] = ["--package", ENDPOINT, "--package", SERVICE];
 
 /// The benchmarks.
 const BENCH: &str = "clutch-bench";
@@ -42,7 +47,9 @@ fn find() -> Result<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => {
             let here = std::env::current_exe()?;
-            build(here.components().any(|part| part.as_os_str() == "release"))?
+            let release = here.components().any(|part| part.as_os_str() == "release");
+            build_failure_points(&OURS, release)?;
+            build(release)?
         }
     };
     for binary in [ENDPOINT, SERVICE] {
@@ -57,7 +64,7 @@ fn find() -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails.
 pub fn build(release: bool) -> Result<PathBuf> {
-    cargo_build(&["--package", ENDPOINT, "--package", SERVICE], release)
+    cargo_build(&OURS, release)
 }
 
 /// Builds all there is, tests included, optimised, and returns the folder that
@@ -67,7 +74,25 @@ pub fn build(release: bool) -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails.
 pub fn build_all() -> Result<PathBuf> {
+    build_failure_points(&["--workspace", "--bins"], true)?;
     cargo_build(&["--workspace", "--all-targets"], true)
+}
+
+/// Builds the endpoint that has failure points into a folder of its own. Cargo
+/// puts it where the ordinary one belongs, which is to be built after it; no
+/// dependency is compiled twice.
+fn build_failure_points(what: &[&str], release: bool) -> Result<()> {
+    let feature = format!("{ENDPOINT}/failpoints");
+    let built = cargo_build(&[what, &["--features", &feature]].concat(), release)?;
+    let mortal = built.join(MORTAL_ENDPOINT);
+    // One that runs is not written over.
+    let fresh = mortal.with_extension(std::process::id().to_string());
+    mortal
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::copy(built.join(ENDPOINT), &fresh))
+        .and_then(|_| std::fs::rename(&fresh, &mortal))
+        .with_context(|| format!("copying the endpoint to {}", mortal.display()))
 }
 
 /// Builds the benchmarks, optimised, with the features that all else has, and

@@ -1,7 +1,7 @@
 //! One test's world: a folder, a vhost or a spool folder, and the two binaries
 //! in it, used as people use them.
 
-use crate::binaries::{self, ENDPOINT, SERVICE};
+use crate::binaries::{self, ENDPOINT, MORTAL_ENDPOINT, SERVICE};
 use crate::broker::{Address, Broker, Vhost};
 use crate::process::{Daemon, Output, run};
 use crate::skip;
@@ -256,10 +256,33 @@ impl World {
         self.daemon(ENDPOINT, &[&["run", "--config", &config], options].concat())
     }
 
+    /// Starts an endpoint's daemon that dies where `failpoint` says, such as
+    /// `accept:17`, as listed at the head of `endpoint/src/failpoint.rs`.
+    ///
+    /// # Errors
+    /// When it was not built or cannot be started.
+    pub fn launch_mortal(&self, endpoint: &Endpoint, failpoint: &str) -> Result<Daemon> {
+        let program = self.binaries.join(MORTAL_ENDPOINT);
+        ensure!(program.is_file(), "there is no {}: cargo xtask test builds it", program.display());
+        let config = endpoint.config.display().to_string();
+        let mut environment = self.environment();
+        environment.push(("CLUTCH_FAILPOINT".to_owned(), failpoint.to_owned()));
+        self.daemon_in(&environment, MORTAL_ENDPOINT, &["run", "--config", &config])
+    }
+
     fn daemon(&self, binary: &str, arguments: &[&str]) -> Result<Daemon> {
+        self.daemon_in(&self.environment(), binary, arguments)
+    }
+
+    fn daemon_in(
+        &self,
+        environment: &[(String, String)],
+        binary: &str,
+        arguments: &[&str],
+    ) -> Result<Daemon> {
         let (program, mut words) = self.words(binary);
         words.extend(arguments.iter().map(|text| (*text).to_owned()));
-        Daemon::start(&program, &words, &self.environment(), &self.folder().join("logs"))
+        Daemon::start(&program, &words, environment, &self.folder().join("logs"))
     }
 
     /// The program to start for a binary, and its first arguments.

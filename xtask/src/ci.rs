@@ -14,10 +14,13 @@ const DENY: &str = "0.20.2";
 /// Runs every check, so that one run shows all that is wrong.
 pub(crate) fn run() -> Result<ExitCode> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let mortal = ["--features", "clutch-endpoint/failpoints"];
+    let clippy_mortal = [&clippy[..3], &mortal, &clippy[3..]].concat();
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
-    let checks: [(&str, &dyn Fn() -> Result<()>); 4] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 5] = [
         ("format", &|| cargo(&["fmt", "--all", "--check"])),
         ("lints", &|| cargo(&clippy)),
+        ("lints with failure points", &|| cargo(&clippy_mortal)),
         ("documentation", &|| {
             status(command(cargo_path(), &doc).env("RUSTDOCFLAGS", "-D warnings"))
         }),

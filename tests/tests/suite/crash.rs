@@ -4,7 +4,7 @@ use crate::{heavy, running};
 use clutch_tests::binaries;
 use clutch_tests::broker::Private;
 use clutch_tests::gate::Gate;
-use clutch_tests::oracle::Runs;
+use clutch_tests::oracle::{Runs, Verdict};
 use clutch_tests::scenario::{self, Faults, Survived};
 use clutch_tests::world::{SOON, World};
 use clutch_tests::{poll, skip};
@@ -118,4 +118,29 @@ fn the_broker_may_be_killed_while_tasks_run() {
     let started = runs.read().unwrap();
     assert_eq!(started.len(), 60);
     assert!(started.values().all(|times| *times == 1), "a link fault repeated a task");
+}
+
+#[test]
+fn an_endpoint_may_die_between_any_two_steps() {
+    let Some(world) = World::or_skip("an_endpoint_may_die_between_any_two_steps") else { return };
+    let endpoint = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let slots = std::thread::available_parallelism().unwrap().get();
+    for failpoint in ["accept:1", "ack:1", "start:150", "finish:150", "publish:2", "release:1"] {
+        let runs = Runs::at(&world.folder().join(failpoint));
+        let argv = runs.command("echo $1", &["{}"]);
+        let mut submit = vec!["submit", "lab", "--key", failpoint, "--array", "1-300", "--"];
+        submit.extend(argv.iter().map(String::as_str));
+        let mut mortal = world.launch_mortal(&endpoint, failpoint).unwrap();
+        world.service(&submit).unwrap().ok().unwrap();
+        assert_eq!(mortal.wait(SOON).unwrap(), 128 + 9, "it was to die at {failpoint}");
+        let mut daemon = world.run(&endpoint).unwrap();
+        world.wait(failpoint).unwrap().ok().unwrap();
+        assert_eq!(daemon.stop(SOON).unwrap(), 0);
+        let ids = World::ids(&world.results(failpoint).unwrap());
+        let verdict = Verdict::new(&ids, &ids, &runs.read().unwrap());
+        println!("{failpoint}: {verdict}");
+        assert!(verdict.recorded == 300 && verdict.unknown.is_empty(), "{failpoint}: {verdict}");
+        assert!(verdict.ran_again.len() <= slots, "{failpoint}: {verdict}");
+    }
 }
