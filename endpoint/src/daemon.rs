@@ -25,6 +25,10 @@ const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// How many finished tasks are remembered, to absorb late redeliveries.
 pub(crate) const SEEN: usize = 1_000_000;
 
+/// The share of a delay before dialling again that is left to chance: after an
+/// outage not all endpoints of a broker come back at the same moment.
+const JITTER: f64 = 0.5;
+
 /// How long closing the disk queue may take.
 const CLOSING: Duration = Duration::from_secs(10);
 
@@ -61,6 +65,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         },
         name: Link::connection_name(config.endpoint.id, Uuid::new_v4()),
         heartbeat: config.broker.heartbeat,
+        jitter: JITTER,
         intake: shutdown.intake.clone(),
         drain: shutdown.drain.clone(),
     };

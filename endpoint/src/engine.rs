@@ -58,10 +58,13 @@ impl Engine {
             if stopped && running.is_empty() {
                 return Ok(());
             }
+            // In this order, so that the same events give the same run. None
+            // starves another: each only wakes, and the loop looks at it all.
             tokio::select! {
+                biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => ended??,
-                () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
                 () = intake.cancelled(), if !stopped => (),
+                () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
             }
         }
     }

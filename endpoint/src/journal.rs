@@ -6,10 +6,10 @@
 //! [`Commit`] they return resolves when it is durable. When the disk fails, it
 //! fails for good, and every later call says so.
 
-mod commit;
+pub(crate) mod commit;
 #[cfg(test)]
 mod tests;
-mod writer;
+pub(crate) mod writer;
 
 pub(crate) use crate::disk_queue::{
     Accepted, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Seq,
@@ -17,7 +17,7 @@ pub(crate) use crate::disk_queue::{
 pub(crate) use commit::Commit;
 
 use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
-use clutch_common::id::{EndpointId, StateId, TaskId};
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ pub(crate) struct Journal {
 struct Shared {
     commands: mpsc::Sender<Command>,
     names: Mutex<Names>,
-    seen: SeenView,
+    seen: Box<dyn Seen>,
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -111,6 +111,28 @@ struct Shared {
 struct Names {
     seq: u64,
     out: u64,
+}
+
+/// What was accepted or finished before; answers at once.
+pub(crate) trait Seen: Send + Sync {
+    /// Remembers an attempt from now on, before it is on disk.
+    fn note(&self, attempt: Attempt);
+
+    /// The highest attempt at a task that is remembered.
+    ///
+    /// # Errors
+    /// The disk could not be read.
+    fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError>;
+}
+
+impl Seen for SeenView {
+    fn note(&self, attempt: Attempt) {
+        Self::note(self, attempt);
+    }
+
+    fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError> {
+        Self::highest(self, task)
+    }
 }
 
 /// Tells how many bytes are free where the queue is.
@@ -137,14 +159,10 @@ fn open_with(
 ) -> Result<(Journal, Recovered), OpenError> {
     let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
-    let (Seq(seq), OutSeq(out)) = queue.free_names();
-    let recovered = Recovered {
-        state_id: queue.state_id(),
-        tasks,
-        outbox: queue.waiting(),
-        next_out: OutSeq(out),
-    };
-    let seen = queue.seen();
+    let free = queue.free_names();
+    let recovered =
+        Recovered { state_id: queue.state_id(), tasks, outbox: queue.waiting(), next_out: free.1 };
+    let seen = Box::new(queue.seen());
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let writer = Writer::new(queue, receiver, pulse.clone(), probe, reserve_bytes);
@@ -152,17 +170,24 @@ fn open_with(
         .name("journal".to_owned())
         .spawn(move || writer.run())
         .map_err(|source| OpenError::Thread { path, source })?;
-    let shared = Shared {
-        commands,
-        names: Mutex::new(Names { seq, out }),
-        seen,
-        pulse,
-        thread: Mutex::new(Some(thread)),
-    };
-    Ok((Journal { shared: Arc::new(shared) }, recovered))
+    Ok((Journal::over(commands, free, seen, pulse, Some(thread)), recovered))
 }
 
 impl Journal {
+    /// A journal over whatever answers its commands: a writer on `thread`, or
+    /// one that others run. `free` are the first names that are free.
+    pub(crate) fn over(
+        commands: mpsc::Sender<Command>,
+        (Seq(seq), OutSeq(out)): (Seq, OutSeq),
+        seen: Box<dyn Seen>,
+        pulse: Arc<Pulse>,
+        thread: Option<JoinHandle<()>>,
+    ) -> Self {
+        let names = Mutex::new(Names { seq, out });
+        let shared = Shared { commands, names, seen, pulse, thread: Mutex::new(thread) };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Puts tasks into the inbox.
     ///
     /// # Errors

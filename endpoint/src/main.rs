@@ -21,6 +21,8 @@ mod outbox;
 mod publisher;
 mod session;
 mod shutdown;
+#[cfg(test)]
+mod simulation;
 mod spool;
 mod subscriber;
 #[cfg(test)]

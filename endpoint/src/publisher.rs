@@ -77,9 +77,13 @@ impl<'a> Publisher<'a> {
             if draining && room && self.open.is_empty() && self.releases.is_empty() {
                 return Ok(());
             }
+            // In this order, so that the same events give the same run. What
+            // ends by itself comes first: releases are made only by what was
+            // settled, and the rest only wakes.
             tokio::select! {
-                settled = self.outlet.settled() => self.settle(settled?).await?,
+                biased;
                 Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
+                settled = self.outlet.settled() => self.settle(settled?).await?,
                 () = self.ledger.outbox.filled(), if room => (),
                 () = drain.cancelled(), if !draining => (),
             }

@@ -31,6 +31,9 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// The broker's heartbeat.
     pub(crate) heartbeat: Duration,
+    /// The share of a delay before dialling again that chance may add or take,
+    /// 0 to 1.
+    pub(crate) jitter: f64,
     /// Cancelled: read no more tasks.
     pub(crate) intake: CancellationToken,
     /// Cancelled: end once nothing is pending.
@@ -48,7 +51,7 @@ impl Link {
     /// # Errors
     /// When the clutch gives up, or the disk failed.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut clutch = Clutch::new(self.heartbeat, 0.5);
+        let mut clutch = Clutch::new(self.heartbeat, self.jitter);
         loop {
             let mut engaged = None;
             let fault = match self.session(&mut engaged).await {
@@ -64,7 +67,8 @@ impl Link {
             }
             match clutch.disengage(&fault, engaged.map(|since: Instant| since.elapsed())) {
                 Decision::Wait { delay, advice } => {
-                    let retry_in = humantime::format_duration(whole_ms(delay)).to_string();
+                    let delay = whole_ms(delay);
+                    let retry_in = humantime::format_duration(delay).to_string();
                     tracing::warn!(%fault, %address, retry_in, advice, "disengaged");
                     self.pause(delay).await;
                 }
@@ -84,6 +88,7 @@ impl Link {
     async fn pause(&self, delay: Duration) {
         let draining = self.drain.is_cancelled();
         tokio::select! {
+            biased;
             () = tokio::time::sleep(delay) => (),
             () = self.drain.cancelled(), if !draining => (),
         }

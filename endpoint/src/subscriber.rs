@@ -65,7 +65,9 @@ pub(crate) async fn subscribe(
 /// Reads what there is room for, about: a message is taken whole. A link that
 /// is lost while there is no room is noticed all the same.
 async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, Fault> {
+    // Where there is room, receiving notices a lost link as well.
     let room = tokio::select! {
+        biased;
         room = ledger.inbox.room() => room,
         fault = inlet.lost() => return Err(fault),
     };

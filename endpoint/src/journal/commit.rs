@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// What the writer and those who wait for it know of each other: since when it
 /// is at work on a group, and why it ended.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     path: PathBuf,
     limit: Duration,
     busy_since: Mutex<Option<Instant>>,
@@ -22,17 +22,17 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(path: PathBuf, limit: Duration) -> Self {
+    pub(crate) fn new(path: PathBuf, limit: Duration) -> Self {
         Self { path, limit, busy_since: Mutex::new(None), failure: OnceLock::new() }
     }
 
     /// The writer begins a group, or is done with it.
-    pub(super) fn busy(&self, busy: bool) {
+    pub(crate) fn busy(&self, busy: bool) {
         *self.lock() = busy.then(Instant::now);
     }
 
     /// The journal has failed for good; the first reason stays.
-    pub(super) fn fail(&self, error: JournalError) {
+    pub(crate) fn fail(&self, error: JournalError) {
         self.failure.get_or_init(|| error);
     }
 
@@ -48,7 +48,7 @@ impl Pulse {
         self.failure().unwrap_or_else(unsaid)
     }
 
-    pub(super) fn broken(&self) -> JournalError {
+    pub(crate) fn broken(&self) -> JournalError {
         JournalError::Broken { path: self.path.clone() }
     }
 

@@ -25,40 +25,41 @@ const GROUP_BYTES: usize = 512 * 1024;
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
-pub(super) enum Command {
+pub(crate) enum Command {
     Submit(Submission),
     Read(Reading),
     Close(oneshot::Sender<Result<(), JournalError>>),
 }
 
 /// Changes that one call makes.
-pub(super) struct Submission {
-    pub(super) changes: Vec<Change>,
+pub(crate) struct Submission {
+    pub(crate) changes: Vec<Change>,
     /// About how many bytes they add to the disk; 0 for those that make room.
-    pub(super) bytes: usize,
-    pub(super) done: oneshot::Sender<Result<(), JournalError>>,
+    pub(crate) bytes: usize,
+    pub(crate) done: oneshot::Sender<Result<(), JournalError>>,
 }
 
 /// A wish to read the outbox.
-pub(super) struct Reading {
-    pub(super) from: OutSeq,
-    pub(super) max: usize,
-    pub(super) max_bytes: usize,
-    pub(super) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
+pub(crate) struct Reading {
+    pub(crate) from: OutSeq,
+    pub(crate) max: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
 }
 
 /// What is done together.
 #[derive(Default)]
-struct Group {
-    submissions: Vec<Submission>,
-    readings: Vec<Reading>,
+pub(crate) struct Group {
+    pub(crate) submissions: Vec<Submission>,
+    pub(crate) readings: Vec<Reading>,
     changes: usize,
-    bytes: usize,
-    close: Option<oneshot::Sender<Result<(), JournalError>>>,
+    pub(crate) bytes: usize,
+    pub(crate) close: Option<oneshot::Sender<Result<(), JournalError>>>,
 }
 
 impl Group {
-    fn add(&mut self, command: Command) {
+    /// Takes a command in.
+    pub(crate) fn add(&mut self, command: Command) {
         match command {
             Command::Submit(submission) => {
                 self.changes += submission.changes.len();
@@ -70,7 +71,8 @@ impl Group {
         }
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether it takes no more.
+    pub(crate) fn is_full(&self) -> bool {
         self.close.is_some()
             || self.changes + self.readings.len() >= GROUP_CHANGES
             || self.bytes >= GROUP_BYTES
@@ -78,7 +80,7 @@ impl Group {
 
     /// Takes out the submissions that only make room, on disk and now. An empty
     /// one stays: it stands for all that was handed over before it.
-    fn take_releases(&mut self) -> Vec<Submission> {
+    pub(crate) fn take_releases(&mut self) -> Vec<Submission> {
         let held: HashSet<OutSeq> = self
             .submissions
             .iter()

@@ -1,0 +1,158 @@
+//! Seeded simulation: the endpoint's own subscriber, ledger, inbox, engine,
+//! outbox, publisher, session and clutch, against the broker in memory, on disks
+//! that are data, with a clock that stands still while anything can go on.
+//!
+//! A seed determines a run: how many instances and tasks there are, what goes
+//! wrong, and when. Faults come before and after each effect: an acknowledgement
+//! that reached the broker though the endpoint saw an error and one that did not,
+//! a commit that is on disk though the process died before it knew, and so on. An
+//! oracle watches every effect and judges the end: each submitted task has exactly
+//! one outcome, no link fault makes a task run twice, a crash repeats at most what
+//! held a slot.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `CLUTCH_SIMULATE_SEEDS` | `A..B`: the seeds to run; 0..500 without it |
+//! | `CLUTCH_SIMULATE_TRACE` | set: the trace of every run is printed |
+
+mod broker;
+mod chance;
+mod disk;
+mod executor;
+mod inlet;
+mod oracle;
+mod outlet;
+mod plan;
+mod process;
+mod service;
+mod trace;
+mod weather;
+mod wire;
+mod world;
+
+use clutch_common::link::{self, Fault, Terms, Transport};
+use clutch_common::topology::{self, QueueKind};
+use disk::Disk;
+use process::ENDPOINT;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use trace::Trace;
+use weather::Wanted;
+use world::World;
+
+/// In how much of its own time a run must come to its end after the storm.
+const PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// What became of a run.
+struct Run {
+    broken: Option<String>,
+    trace: Trace,
+    tasks: usize,
+}
+
+/// Plays the run of a seed.
+fn run(seed: u64) -> Run {
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let name = format!("memory:simulation-{}", RUNS.fetch_add(1, Ordering::Relaxed));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::new(seed);
+        let broker = link::transport(&name, &Terms::default()).unwrap();
+        if let Err(fault) = play(&world, &broker).await {
+            world.fail(format!("the service's own link failed: {fault}"));
+        }
+        let tasks = world.tell(|oracle| oracle.submissions());
+        let (broken, trace) = world.end();
+        Run { broken, trace, tasks }
+    })
+}
+
+async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fault> {
+    let operator = broker.connect("operator").await?;
+    operator.declare(&topology::shared(QueueKind::Classic)).await?;
+    operator.declare(&topology::endpoint(ENDPOINT, QueueKind::Classic)).await?;
+    let disks: Vec<Arc<Mutex<Disk>>> = (0..world.plan.instances).map(Disk::new).collect();
+    let wanted = Wanted::new((0..disks.len()).collect());
+
+    let mut collecting = JoinSet::new();
+    collecting.spawn(service::collect(Arc::clone(world), Arc::clone(broker)));
+    let mut instances = JoinSet::new();
+    for (instance, disk) in disks.iter().enumerate() {
+        let (world, broker, disk) = (Arc::clone(world), Arc::clone(broker), Arc::clone(disk));
+        instances.spawn(weather::keep_running(world, instance, disk, broker, Arc::clone(&wanted)));
+    }
+    let mut storm = JoinSet::new();
+    storm.spawn(weather::change(Arc::clone(world), Arc::clone(&wanted)));
+    let storm_is_over = async {
+        let published = service::publish(Arc::clone(world), Arc::clone(broker));
+        let (published, ()) = tokio::join!(published, tokio::time::sleep(world.plan.storm));
+        storm.shutdown().await;
+        world.calm();
+        published
+    };
+    tokio::select! {
+        biased;
+        () = world.broken.cancelled() => return Ok(()),
+        published = storm_is_over => published?,
+    }
+    tokio::select! {
+        biased;
+        () = world.broken.cancelled() => (),
+        () = weather::settle(world, &disks, &wanted) => (),
+        () = tokio::time::sleep(PATIENCE) => {
+            let missing = world.tell(|oracle| oracle.missing());
+            world.fail(format!("{PATIENCE:?} after the storm something is pending: {missing:?}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEEDS: &str = "CLUTCH_SIMULATE_SEEDS";
+    const TRACE: &str = "CLUTCH_SIMULATE_TRACE";
+
+    fn seeds() -> std::ops::Range<u64> {
+        let Ok(wish) = std::env::var(SEEDS) else { return 0..500 };
+        let (from, to) = wish.split_once("..").expect("seeds are A..B");
+        from.parse().unwrap()..to.parse().unwrap()
+    }
+
+    #[test]
+    fn every_seed_keeps_the_promises() {
+        let (seeds, all) = (seeds(), std::env::var_os(TRACE).is_some());
+        let (mut tasks, count) = (0, seeds.end - seeds.start);
+        for seed in seeds {
+            let run = run(seed);
+            if all || run.broken.is_some() {
+                for line in run.trace.into_lines() {
+                    println!("{line}");
+                }
+            }
+            if let Some(broken) = run.broken {
+                panic!("seed {seed}: {broken}\nreplay it: cargo xtask simulate --seed {seed}");
+            }
+            tasks += run.tasks;
+        }
+        println!("{count} seeds, {tasks} tasks");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_run() {
+        for seed in 0..20 {
+            let [one, two] = [run(seed).trace, run(seed).trace];
+            let same = one.hash() == two.hash();
+            let lines = one.into_lines().into_iter().zip(two.into_lines());
+            let differs = lines.enumerate().find(|(_, (one, two))| one != two);
+            assert!(same, "seed {seed}: the runs part at {differs:#?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Runs tasks in a run: nothing but time passes, and the oracle knows.
+
+use super::oracle::name;
+use super::plan::Mishap;
+use super::process::Life;
+use super::world::World;
+use crate::executor::{Captured, Ended, Executor, Report};
+use async_trait::async_trait;
+use clutch_common::result::Outcome;
+use clutch_common::task::Task;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The executor of one process.
+pub(super) struct Sleeper {
+    pub(super) world: Arc<World>,
+    pub(super) life: Arc<Life>,
+}
+
+impl Sleeper {
+    /// The process may die here; then nothing more happens in it.
+    async fn may_die(&self, when: &str) {
+        if self.world.mishap(Mishap::CrashAtTask) {
+            self.life.crash(when);
+        }
+        if self.life.is_over() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn duration(&self) -> Duration {
+        match self.world.within(0..20) {
+            0..6 => Duration::ZERO,
+            6..16 => self.world.millis(1..200),
+            16..19 => self.world.millis(200..5_000),
+            _ => self.world.millis(5_000..90_000),
+        }
+    }
+}
+
+#[async_trait]
+impl Executor for Sleeper {
+    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+        let (attempt, instance) = (task.attempt(), self.life.instance);
+        self.may_die("before a task starts").await;
+        self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
+        self.world.judge(|oracle| oracle.starts(instance, attempt));
+        self.may_die("after a task has started").await;
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(self.duration()) => (),
+            () = stop.cancelled() => {
+                self.world.note(format_args!("{}: {} is stopped", self.life.name, name(attempt)));
+                self.world.tell(|oracle| oracle.stopped(instance, attempt));
+                return Ended::Stopped;
+            }
+        }
+        let failed = self.world.within(0..5) == 0;
+        let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
+        self.world.note(format_args!("{}: {} {outcome}", self.life.name, name(attempt)));
+        self.world.tell(|oracle| oracle.ends(attempt, outcome));
+        self.may_die("after a task has ended").await;
+        let size = self.world.within(0..4_000) as usize;
+        Ended::Finished(Report {
+            outcome,
+            exit_code: Some(i32::from(failed)),
+            signal: None,
+            reason: None,
+            stdout: Captured { bytes: vec![b'x'; size], omitted: 0 },
+            stderr: Captured::default(),
+            started_at_ms: Some(0),
+            ended_at_ms: 0,
+            cpu_ms: None,
+            peak_memory_bytes: None,
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! The consuming end of a connection in a run. The endpoint's side hands orders
+//! over and does not wait for the broker, as over AMQP; what carries them may be
+//! late, or lose them with the connection.
+
+use super::broker::some_fault;
+use super::oracle::name;
+use super::plan::Mishap;
+use super::process::Life;
+use super::wire::Wire;
+use super::world::World;
+use async_trait::async_trait;
+use clutch_common::id::Attempt;
+use clutch_common::link::{Delivery, Fault, Inlet, Tag};
+use clutch_common::wire::decode_tasks;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// How many deliveries are taken from the broker at once.
+const TAKEN: usize = 8;
+/// More than any prefetch.
+const BUFFERED: usize = 1024;
+
+enum Order {
+    Acknowledge(Tag),
+    DeadLetter(Tag),
+}
+
+/// The endpoint's side.
+pub(super) struct NetInlet {
+    world: Arc<World>,
+    wire: Arc<Wire>,
+    deliveries: mpsc::Receiver<Delivery>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl NetInlet {
+    /// Begins to carry between the endpoint and an inlet of the broker's.
+    pub(super) fn open(
+        world: &Arc<World>,
+        life: &Arc<Life>,
+        wire: &Arc<Wire>,
+        inner: Box<dyn Inlet>,
+    ) -> Self {
+        let (deliver, deliveries) = mpsc::channel(BUFFERED);
+        let (orders, received) = mpsc::unbounded_channel();
+        world.judge(|oracle| oracle.consumes(life.instance));
+        let carrier = Carrier {
+            world: Arc::clone(world),
+            life: Arc::clone(life),
+            wire: Arc::clone(wire),
+            inner,
+            deliver,
+            orders: received,
+            held: BTreeMap::new(),
+        };
+        world.network.spawn(carrier.carry());
+        Self { world: Arc::clone(world), wire: Arc::clone(wire), deliveries, orders }
+    }
+
+    fn order(&self, order: Order) -> Result<(), Fault> {
+        self.wire.alive()?;
+        let cut = self.world.mishap(Mishap::CutAtSettling);
+        if !cut || self.world.flip() {
+            // Where nobody carries it any more, it is lost and nobody says so.
+            drop(self.orders.send(order));
+        }
+        if cut {
+            self.wire.cut(some_fault(&self.world));
+        }
+        self.wire.alive()
+    }
+}
+
+#[async_trait]
+impl Inlet for NetInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
+        let mut taken = Vec::new();
+        tokio::select! {
+            biased;
+            fault = self.wire.lost() => return Err(fault),
+            _ = self.deliveries.recv_many(&mut taken, max) => (),
+        }
+        if taken.is_empty() {
+            return Err(self.wire.lost().await);
+        }
+        Ok(taken)
+    }
+
+    async fn lost(&mut self) -> Fault {
+        self.wire.lost().await
+    }
+
+    async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        self.order(Order::Acknowledge(up_to))
+    }
+
+    async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.order(Order::DeadLetter(tag))
+    }
+}
+
+/// What is between the endpoint and the broker, and the broker's side.
+struct Carrier {
+    world: Arc<World>,
+    life: Arc<Life>,
+    wire: Arc<Wire>,
+    inner: Box<dyn Inlet>,
+    deliver: mpsc::Sender<Delivery>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    /// What was delivered and is not settled.
+    held: BTreeMap<Tag, Vec<Attempt>>,
+}
+
+impl Carrier {
+    async fn carry(mut self) {
+        let wire = Arc::clone(&self.wire);
+        loop {
+            tokio::select! {
+                biased;
+                () = wire.severed() => break,
+                order = self.orders.recv() => match order {
+                    None => break,
+                    Some(order) => {
+                        self.world.travel().await;
+                        if wire.is_severed() && self.world.flip() {
+                            break;
+                        }
+                        self.obey(order).await;
+                    }
+                },
+                taken = self.inner.receive(TAKEN) => match taken {
+                    Ok(deliveries) => self.hand_over(deliveries).await,
+                    Err(fault) => wire.cut(fault),
+                },
+            }
+        }
+        for _ in 0..wire.still_arrives() {
+            let Ok(order) = self.orders.try_recv() else { break };
+            self.obey(order).await;
+        }
+        self.end().await;
+    }
+
+    async fn hand_over(&mut self, deliveries: Vec<Delivery>) {
+        self.world.travel().await;
+        for delivery in deliveries {
+            let attempts = attempts(&delivery);
+            let names: Vec<String> = attempts.iter().map(|attempt| name(*attempt)).collect();
+            let (wire, tag) = (&self.wire.name, delivery.tag.0);
+            self.world.note(format_args!("{wire}: delivery {tag}: {}", names.join(" ")));
+            self.held.insert(delivery.tag, attempts);
+            // Where the endpoint is gone, it stays unsettled.
+            drop(self.deliver.send(delivery).await);
+            if self.world.mishap(Mishap::CutAtDelivery) {
+                self.wire.sever(some_fault(&self.world));
+                return;
+            }
+        }
+    }
+
+    /// An order reaches the broker.
+    async fn obey(&mut self, order: Order) {
+        let (settled, done) = match order {
+            Order::Acknowledge(up_to) => {
+                let rest = self.held.split_off(&Tag(up_to.0 + 1));
+                let settled = std::mem::replace(&mut self.held, rest).into_values().flatten();
+                self.world.note(format_args!("{}: acknowledged {}", self.wire.name, up_to.0));
+                (settled.collect(), self.inner.acknowledge(up_to).await)
+            }
+            Order::DeadLetter(tag) => {
+                self.world.note(format_args!("{}: dead letter {}", self.wire.name, tag.0));
+                (self.held.remove(&tag).unwrap_or_default(), self.inner.dead_letter(tag).await)
+            }
+        };
+        for attempt in settled {
+            self.world.judge(|oracle| oracle.settled(self.life.instance, attempt));
+        }
+        if let Err(fault) = done {
+            self.wire.cut(fault);
+        }
+        if self.world.mishap(Mishap::CrashAtAcknowledge) {
+            self.life.crash("after an acknowledgement");
+        }
+    }
+
+    /// The broker goes on delivering to nobody.
+    async fn dead_end(&mut self) {
+        while let Ok(taken) = self.inner.receive(TAKEN).await {
+            for delivery in taken {
+                self.held.insert(delivery.tag, attempts(&delivery));
+            }
+        }
+    }
+
+    /// The connection is gone; the broker may take its time to notice.
+    async fn end(mut self) {
+        let linger = self.wire.fade();
+        if !linger.is_zero() {
+            drop(tokio::time::timeout(linger, self.dead_end()).await);
+        }
+        let unsettled = self.held.into_values().flatten();
+        self.world.tell(|oracle| oracle.leaves(self.life.instance, unsettled));
+        self.world.note(format_args!("{}: consumes no more", self.wire.name));
+        drop(self.inner);
+        self.wire.ended.cancel();
+    }
+}
+
+/// The tasks that a delivery is about.
+fn attempts(delivery: &Delivery) -> Vec<Attempt> {
+    let message = &delivery.message;
+    let decoded = decode_tasks(&message.body, message.correlation_id.as_deref());
+    let unreadable = decoded.unreadable.iter().filter_map(|unreadable| unreadable.attempt);
+    decoded.tasks.iter().map(|task| task.attempt()).chain(unreadable).collect()
+}

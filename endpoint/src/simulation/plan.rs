@@ -1,0 +1,158 @@
+//! What a seed makes of a run: its size, and which mishaps it knows and how often
+//! they come. Pure. Each run knows about half of them, so that a rare one is not
+//! always in the company of all others.
+
+use super::chance::Chance;
+use crate::inbox::Bounds;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What may go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Mishap {
+    /// Dialling fails, before or after the broker has the connection.
+    Dial,
+    /// Taking the lease fails, before or after the broker has given it.
+    Lease,
+    /// A connection is lost when deliveries reach the endpoint, or before.
+    CutAtDelivery,
+    /// A connection is lost as something is settled; the broker may get it.
+    CutAtSettling,
+    /// A connection is lost as a result is published; the broker may get it.
+    CutAtPublish,
+    /// A connection is lost before its confirms reach the endpoint.
+    CutAtConfirm,
+    /// The broker notices a lost connection late.
+    HalfOpen,
+    /// A result has no queue to go to.
+    Returned,
+    /// The results queue is full.
+    Refused,
+    /// A confirm says nothing certain; the message may have arrived.
+    Doubt,
+    /// A confirm never comes.
+    Unconfirmed,
+    /// The broker blocks publishing for a while.
+    Blocked,
+    /// Messages and confirms take long on their way.
+    SlowLink,
+    /// The process dies before, or after, a commit is on disk.
+    CrashAtCommit,
+    /// The process dies as a task starts or ends.
+    CrashAtTask,
+    /// The process dies right after an acknowledgement has reached the broker.
+    CrashAtAcknowledge,
+    /// The process dies right after a result has reached the broker.
+    CrashAtPublish,
+    /// A commit takes long.
+    SlowDisk,
+    /// A commit takes longer than anybody waits.
+    StalledDisk,
+    /// The disk fails, before or after a commit is on it.
+    BrokenDisk,
+    /// The disk is full for a while.
+    FullDisk,
+    /// The broker restarts.
+    Restart,
+    /// An instance cannot be reached for a while.
+    Partition,
+    /// The process is killed at any moment.
+    Kill,
+    /// The process is told to stop.
+    Stop,
+    /// The service publishes tasks again that it has published.
+    Repeated,
+}
+
+const ALL: [Mishap; 26] = [
+    Mishap::Dial,
+    Mishap::Lease,
+    Mishap::CutAtDelivery,
+    Mishap::CutAtSettling,
+    Mishap::CutAtPublish,
+    Mishap::CutAtConfirm,
+    Mishap::HalfOpen,
+    Mishap::Returned,
+    Mishap::Refused,
+    Mishap::Doubt,
+    Mishap::Unconfirmed,
+    Mishap::Blocked,
+    Mishap::SlowLink,
+    Mishap::CrashAtCommit,
+    Mishap::CrashAtTask,
+    Mishap::CrashAtAcknowledge,
+    Mishap::CrashAtPublish,
+    Mishap::SlowDisk,
+    Mishap::StalledDisk,
+    Mishap::BrokenDisk,
+    Mishap::FullDisk,
+    Mishap::Restart,
+    Mishap::Partition,
+    Mishap::Kill,
+    Mishap::Stop,
+    Mishap::Repeated,
+];
+
+impl Mishap {
+    /// How often it may come: once in so many occasions, at most and at least.
+    fn occasions(self) -> std::ops::Range<u64> {
+        match self {
+            Self::CrashAtCommit | Self::CrashAtTask | Self::CrashAtAcknowledge => 30..300,
+            Self::CrashAtPublish | Self::CutAtDelivery | Self::CutAtSettling => 10..100,
+            Self::StalledDisk | Self::BrokenDisk => 100..600,
+            Self::CutAtPublish | Self::CutAtConfirm | Self::Unconfirmed | Self::Blocked => 10..100,
+            Self::Dial | Self::Lease | Self::HalfOpen => 2..8,
+            Self::Returned | Self::Refused | Self::Doubt | Self::Repeated => 5..50,
+            Self::SlowLink | Self::SlowDisk | Self::FullDisk => 5..100,
+            // Of the moments at which the weather changes.
+            Self::Restart | Self::Partition | Self::Kill | Self::Stop => 2..10,
+        }
+    }
+}
+
+/// A run's size and weather.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How many instances of the endpoint there are, each with a disk.
+    pub(super) instances: usize,
+    /// How many messages with tasks are published.
+    pub(super) messages: u64,
+    /// The most tasks in a message.
+    pub(super) message_tasks: u64,
+    /// How many tasks run at once.
+    pub(super) slots: usize,
+    /// The inbox's.
+    pub(super) bounds: Bounds,
+    /// How many deliveries may be under way.
+    pub(super) prefetch: u16,
+    /// How long things go wrong.
+    pub(super) storm: Duration,
+    occasions: BTreeMap<Mishap, u64>,
+}
+
+impl Plan {
+    /// What a seed makes of a run.
+    pub(super) fn new(chance: &mut Chance) -> Self {
+        let mut occasions = BTreeMap::new();
+        for mishap in ALL {
+            if chance.once_in(2) {
+                occasions.insert(mishap, chance.within(mishap.occasions()));
+            }
+        }
+        Self {
+            instances: *chance.pick(&[1, 1, 2]),
+            messages: chance.within(5..60),
+            message_tasks: *chance.pick(&[1, 1, 3, 10]),
+            slots: *chance.pick(&[1, 2, 2, 4, 8]),
+            bounds: Bounds { max_tasks: *chance.pick(&[1, 5, 20, 1000]), max_bytes: 1 << 20 },
+            prefetch: *chance.pick(&[1, 4, 32]),
+            storm: chance.millis(20_000..400_000),
+            occasions,
+        }
+    }
+
+    /// On how many occasions a mishap comes once; never without one.
+    pub(super) fn once_in(&self, mishap: Mishap) -> Option<u64> {
+        self.occasions.get(&mishap).copied()
+    }
+}

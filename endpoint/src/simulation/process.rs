@@ -1,0 +1,190 @@
+//! One process of an instance, from its start on a disk to its end: the daemon's
+//! own parts, joined as the daemon joins them.
+
+use super::broker::Net;
+use super::disk::{self, Disk};
+use super::executor::Sleeper;
+use super::wire::Wire;
+use super::world::{World, lock};
+use crate::engine::Engine;
+use crate::exit::{Exit, Failure};
+use crate::inbox::Inbox;
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::session::Link;
+use crate::shutdown::Shutdown;
+use clutch_common::id::EndpointId;
+
+use clutch_common::link::{Destination, Fault, InletOptions, Terms, Transport};
+use clutch_common::topology;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The endpoint that all instances are of.
+pub(super) const ENDPOINT: EndpointId = EndpointId(uuid::Uuid::nil());
+
+/// Whether a process goes on, and its connections.
+pub(super) struct Life {
+    pub(super) instance: usize,
+    pub(super) name: String,
+    world: Arc<World>,
+    over: CancellationToken,
+    wires: Mutex<Vec<Arc<Wire>>>,
+}
+
+impl Life {
+    /// The life of a process that starts.
+    pub(super) fn new(world: &Arc<World>, instance: usize, number: u64) -> Arc<Self> {
+        let life = Arc::new(Self {
+            instance,
+            name: format!("{}.{number}", ["A", "B", "C"][instance]),
+            world: Arc::clone(world),
+            over: CancellationToken::new(),
+            wires: Mutex::default(),
+        });
+        world.lives().push(Arc::clone(&life));
+        world.note(format_args!("{}: begins", life.name));
+        life
+    }
+
+    /// The process is killed.
+    pub(super) fn crash(&self, when: &str) {
+        if !self.is_over() {
+            self.world.note(format_args!("{}: dies {when}", self.name));
+            self.end();
+        }
+    }
+
+    /// The process is gone: nothing of it goes on, and the broker learns of it.
+    pub(super) fn end(&self) {
+        self.over.cancel();
+        self.world.tell(|oracle| oracle.gone(self.instance));
+        self.cut_all("the process is gone");
+    }
+
+    /// Its connections are lost.
+    pub(super) fn cut_all(&self, why: &str) {
+        for wire in lock(&self.wires).drain(..) {
+            wire.sever(Fault::Closed(why.to_owned()));
+        }
+    }
+
+    /// It has a new connection.
+    pub(super) fn dialled(&self, wire: &Arc<Wire>) {
+        let mut wires = lock(&self.wires);
+        wires.retain(|wire| !wire.is_severed());
+        wires.push(Arc::clone(wire));
+    }
+
+    /// Whether the process is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Resolves when the process is gone.
+    pub(super) async fn over(&self) {
+        self.over.cancelled().await;
+    }
+}
+
+/// Lives until it is stopped in order, or a part of it fails. `stop` is the
+/// signal.
+pub(super) async fn live(
+    world: Arc<World>,
+    life: Arc<Life>,
+    disk: Arc<Mutex<Disk>>,
+    broker: Arc<dyn Transport>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let (journal, recovered, writer) = disk::open(&world, &life, &disk);
+    let mut writing = JoinSet::new();
+    writing.spawn(writer.serve());
+    let ledger = Ledger::new(
+        journal,
+        Inbox::new(world.plan.bounds),
+        Outbox::new(recovered.next_out),
+        ENDPOINT,
+        recovered.state_id,
+        recovered.outbox,
+    );
+    ledger.restore(recovered.tasks);
+    let ledger = Arc::new(ledger);
+    let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
+    let parts = start(&world, &life, &broker, &ledger, &shutdown);
+    let outcome = supervise(parts, shutdown, stop).await;
+    ledger.journal.clone().close().await;
+    outcome
+}
+
+type Parts = JoinSet<(bool, Result<(), Failure>)>;
+
+/// Starts engine and link; the flag tells them apart.
+fn start(
+    world: &Arc<World>,
+    life: &Arc<Life>,
+    broker: &Arc<dyn Transport>,
+    ledger: &Arc<Ledger>,
+    shutdown: &Shutdown,
+) -> Parts {
+    let engine = Engine {
+        ledger: Arc::clone(ledger),
+        executor: Arc::new(Sleeper { world: Arc::clone(world), life: Arc::clone(life) }),
+        slots: world.plan.slots,
+    };
+    let link = Link {
+        transport: Arc::new(Net::new(world, life, broker)),
+        ledger: Arc::clone(ledger),
+        inlet: InletOptions {
+            queue: topology::tasks_queue(ENDPOINT),
+            prefetch: world.plan.prefetch,
+            lease: Some(topology::lease_queue(ENDPOINT)),
+        },
+        results: Destination {
+            exchange: topology::RESULTS_EXCHANGE.to_owned(),
+            routing_key: topology::results_key(ENDPOINT),
+        },
+        name: life.name.clone(),
+        heartbeat: Terms::default().heartbeat,
+        jitter: 0.0,
+        intake: shutdown.intake.clone(),
+        drain: shutdown.drain.clone(),
+    };
+    let mut parts = JoinSet::new();
+    let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
+    parts.spawn(async move {
+        let ended = engine.run(intake, kill).await;
+        (true, ended.map_err(|error| Failure::new(Exit::Internal, error.to_string())))
+    });
+    parts.spawn(async move { (false, link.run().await) });
+    parts
+}
+
+async fn supervise(
+    mut parts: Parts,
+    mut shutdown: Shutdown,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let mut outcome = Ok(());
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = parts.join_next() => match ended {
+                None | Some(Ok((false, Ok(())))) => return outcome,
+                Some(Ok((true, Ok(())))) => shutdown.engine_ended(),
+                Some(Ok((is_engine, Err(failure)))) => {
+                    outcome = outcome.and(Err(failure));
+                    if is_engine { shutdown.engine_ended() } else { shutdown.begin() }
+                }
+                Some(Err(panic)) => return Err(Failure::new(Exit::Internal, panic.to_string())),
+            },
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                shutdown.signalled();
+            }
+            () = shutdown.due() => if shutdown.escalate() { return outcome },
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What all parts of a run share: chance, the plan, the weather, the oracle and
+//! the trace. Reads no clock but the runtime's, which stands still while anything
+//! can go on.
+
+use super::chance::Chance;
+use super::oracle::{Broken, Oracle};
+use super::plan::{Mishap, Plan};
+use super::process::Life;
+use super::trace::Trace;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The world of one run.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    /// What happens between processes.
+    pub(super) network: TaskTracker,
+    /// Cancelled when a promise was broken.
+    pub(super) broken: CancellationToken,
+    chance: Mutex<Chance>,
+    oracle: Mutex<Oracle>,
+    trace: Mutex<Trace>,
+    verdict: Mutex<Option<Broken>>,
+    calm: AtomicBool,
+    weather: Mutex<Weather>,
+    lives: Mutex<Vec<Arc<Life>>>,
+}
+
+/// What cannot be reached.
+#[derive(Default)]
+pub(super) struct Weather {
+    /// The broker is not there.
+    pub(super) broker_down: bool,
+    /// These instances reach nothing.
+    pub(super) cut_off: BTreeSet<usize>,
+}
+
+impl World {
+    /// The world of a seed.
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        let mut chance = Chance::new(seed);
+        let plan = Plan::new(&mut chance);
+        let most = plan.message_tasks as usize;
+        let inbox_max = plan.bounds.max_tasks - 1 + most;
+        let world = Self {
+            oracle: Mutex::new(Oracle::new(plan.instances, plan.slots, inbox_max)),
+            plan,
+            network: TaskTracker::new(),
+            broken: CancellationToken::new(),
+            chance: Mutex::new(chance),
+            trace: Mutex::new(Trace::new()),
+            verdict: Mutex::new(None),
+            calm: AtomicBool::new(false),
+            weather: Mutex::default(),
+            lives: Mutex::default(),
+        };
+        world.note(format_args!("{:?}", world.plan));
+        Arc::new(world)
+    }
+
+    /// Whether something goes wrong here and now.
+    pub(super) fn mishap(&self, mishap: Mishap) -> bool {
+        let times = self.plan.once_in(mishap).filter(|_| !self.is_calm());
+        times.is_some_and(|times| lock(&self.chance).once_in(times))
+    }
+
+    /// One way or the other.
+    pub(super) fn flip(&self) -> bool {
+        lock(&self.chance).once_in(2)
+    }
+
+    /// A number of a range.
+    pub(super) fn within(&self, range: Range<u64>) -> u64 {
+        lock(&self.chance).within(range)
+    }
+
+    /// So many milliseconds.
+    pub(super) fn millis(&self, range: Range<u64>) -> Duration {
+        lock(&self.chance).millis(range)
+    }
+
+    /// Waits as long as something takes on its way.
+    pub(super) async fn travel(&self) {
+        let slow = self.mishap(Mishap::SlowLink);
+        tokio::time::sleep(self.millis(if slow { 100..8_000 } else { 0..20 })).await;
+    }
+
+    /// Nothing goes wrong from now on.
+    pub(super) fn calm(&self) {
+        self.calm.store(true, Ordering::Relaxed);
+        *self.weather() = Weather::default();
+        self.note(format_args!("the storm is over"));
+    }
+
+    /// Whether the storm is over.
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// What cannot be reached.
+    pub(super) fn weather(&self) -> MutexGuard<'_, Weather> {
+        lock(&self.weather)
+    }
+
+    /// The processes that there have been.
+    pub(super) fn lives(&self) -> MutexGuard<'_, Vec<Arc<Life>>> {
+        lock(&self.lives)
+    }
+
+    /// Notes an event.
+    pub(super) fn note(&self, event: fmt::Arguments<'_>) {
+        lock(&self.trace).note(event);
+    }
+
+    /// Tells the oracle something, or asks it.
+    pub(super) fn tell<T>(&self, what: impl FnOnce(&mut Oracle) -> T) -> T {
+        what(&mut lock(&self.oracle))
+    }
+
+    /// Lets the oracle judge something. The first promise that is broken ends
+    /// the run.
+    pub(super) fn judge<T>(
+        &self,
+        what: impl FnOnce(&mut Oracle) -> Result<T, Broken>,
+    ) -> Option<T> {
+        self.tell(what).map_err(|broken| self.fail(broken)).ok()
+    }
+
+    /// A promise is broken.
+    pub(super) fn fail(&self, broken: Broken) {
+        self.note(format_args!("BROKEN: {broken}"));
+        lock(&self.verdict).get_or_insert(broken);
+        self.broken.cancel();
+    }
+
+    /// What was broken first, and the trace so far.
+    pub(super) fn end(&self) -> (Option<Broken>, Trace) {
+        let trace = std::mem::replace(&mut *lock(&self.trace), Trace::new());
+        (lock(&self.verdict).take(), trace)
+    }
+}
+
+/// Locks what no panic leaves in between.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
