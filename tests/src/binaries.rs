@@ -70,6 +70,14 @@ pub fn build_all() -> Result<PathBuf> {
     cargo_build(&["--workspace", "--all-targets"], true)
 }
 
+/// Builds all programs, optimised, and returns the folder they are in.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_bins() -> Result<PathBuf> {
+    cargo_build(&["--workspace", "--bins"], true)
+}
+
 /// Builds the benchmarks, optimised, with the features that all else has, and
 /// returns the program.
 ///
