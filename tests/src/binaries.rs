@@ -95,6 +95,15 @@ fn build_failure_points(what: &[&str], release: bool) -> Result<()> {
         .with_context(|| format!("copying the endpoint to {}", mortal.display()))
 }
 
+/// Builds all programs, optimised, and returns the folder they are in.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_bins() -> Result<PathBuf> {
+    build_failure_points(&["--workspace", "--bins"], true)?;
+    cargo_build(&["--workspace", "--bins"], true)
+}
+
 /// Builds the benchmarks, optimised, with the features that all else has, and
 /// returns the program.
 ///

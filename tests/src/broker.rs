@@ -9,11 +9,13 @@
 mod compose;
 mod management;
 mod private;
+mod release;
 mod vhost;
 
 pub use compose::Compose;
 pub use management::Management;
-pub use private::{Options, Private};
+pub use private::{Options, Private, free_ports};
+pub use release::{FOUR, Release};
 pub use vhost::{Received, Vhost};
 
 use anyhow::{Context as _, Result};

@@ -2,17 +2,21 @@
 //!
 //! [`broker`] brings a RabbitMQ of its own, [`process`] builds and runs the
 //! binaries, [`world`] puts both together for one test, [`oracle`] says what
-//! was lost and what ran twice. Everything a test starts hangs on a
+//! was lost and what ran twice, [`faults`] plays every fault there is. Everything a test starts hangs on a
 //! [`leash`]: it ends with the test, however the test ends.
 
+pub mod api;
 pub mod binaries;
 pub mod broker;
+pub mod faults;
 pub mod gate;
+pub mod image;
 pub mod leash;
 pub mod machine;
 pub mod oracle;
 pub mod poll;
 pub mod process;
+pub mod proxy;
 pub mod python;
 pub mod scenario;
 pub mod skip;

@@ -69,7 +69,18 @@ impl World {
     /// # Errors
     /// When the broker makes no vhost.
     pub fn at(address: &Address, binaries: &Path) -> Result<Self> {
-        Self::with(Some(address.vhost()?), binaries)
+        Self::with(Some(address.vhost()?), binaries, &std::env::temp_dir())
+    }
+
+    /// A world on a broker, of the binaries in a folder, whose own folder is in
+    /// another one and goes with that one.
+    ///
+    /// # Errors
+    /// When the broker makes no vhost.
+    pub fn beside(address: &Address, binaries: &Path, base: &Path) -> Result<Self> {
+        let mut world = Self::with(Some(address.vhost()?), binaries, base)?;
+        world.folder.disable_cleanup(true);
+        Ok(world)
     }
 
     /// A world without a broker: its parts have a [spool folder](World::spool)
@@ -86,13 +97,13 @@ impl World {
     /// # Errors
     /// When its folder cannot be made.
     pub fn in_folder_at(binaries: &Path) -> Result<Self> {
-        let world = Self::with(None, binaries)?;
+        let world = Self::with(None, binaries, &std::env::temp_dir())?;
         std::fs::create_dir(world.shared())?;
         Ok(world)
     }
 
-    fn with(vhost: Option<Vhost>, binaries: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("clutch-test-").tempdir()?;
+    fn with(vhost: Option<Vhost>, binaries: &Path, base: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("clutch-test-").tempdir_in(base)?;
         Ok(Self { vhost, folder, binaries: binaries.to_owned(), wrapper: Vec::new() })
     }
 
@@ -247,6 +258,28 @@ impl World {
         Ok(daemon)
     }
 
+    /// Starts an endpoint's daemon under another program, with further options,
+    /// and waits until it is engaged.
+    ///
+    /// # Errors
+    /// When it does not engage.
+    pub fn run_in(
+        &self,
+        wrapper: &[&str],
+        endpoint: &Endpoint,
+        options: &[&str],
+    ) -> Result<Daemon> {
+        let Some((program, first)) = wrapper.split_first() else {
+            return self.run_with(endpoint, options);
+        };
+        let config = endpoint.config.display().to_string();
+        let binary = self.binaries.join(ENDPOINT).display().to_string();
+        let words = [first, &[&binary, "run", "--config", &config], options].concat();
+        let mut daemon = self.start(&self.environment(), Path::new(program), &words)?;
+        daemon.wait_for("engaged", SOON)?;
+        Ok(daemon)
+    }
+
     /// Starts an endpoint's daemon and does not wait for anything.
     ///
     /// # Errors
@@ -280,9 +313,20 @@ impl World {
         binary: &str,
         arguments: &[&str],
     ) -> Result<Daemon> {
-        let (program, mut words) = self.words(binary);
-        words.extend(arguments.iter().map(|text| (*text).to_owned()));
-        Daemon::start(&program, &words, environment, &self.folder().join("logs"))
+        let (program, words) = self.words(binary);
+        let words: Vec<&str> =
+            words.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+        self.start(environment, &program, &words)
+    }
+
+    fn start(
+        &self,
+        environment: &[(String, String)],
+        program: &Path,
+        words: &[&str],
+    ) -> Result<Daemon> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Daemon::start(program, &words, environment, &self.folder().join("logs"))
     }
 
     /// The program to start for a binary, and its first arguments.

@@ -7,6 +7,7 @@ mod acceptance;
 mod bench;
 mod broker;
 mod ci;
+mod faults;
 mod record;
 mod test;
 
@@ -28,6 +29,8 @@ enum Chore {
     Acceptance(acceptance::Options),
     /// Measures the transports, each figure beside a limit of the same run
     Bench(bench::Options),
+    /// Plays every fault against real processes and brokers, and judges what came of it
+    Faults(faults::Options),
     /// Checks format, lints, documentation and dependencies
     Ci,
     /// Starts a private broker and keeps it until interrupted
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&options),
         Chore::Acceptance(options) => acceptance::run(&options),
         Chore::Bench(options) => bench::run(&options),
+        Chore::Faults(options) => faults::run(&options),
         Chore::Ci => ci::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),

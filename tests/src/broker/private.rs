@@ -1,9 +1,10 @@
 //! A `rabbitmq-server` of our own: own node name, ports, folders, cookie and
 //! port mapper, reachable on loopback only, gone with this value.
 
-use super::{Address, Management};
+use super::release::Home;
+use super::{Address, Management, Release};
 use crate::leash::Leash;
-use crate::{machine, poll};
+use crate::poll;
 use anyhow::{Context as _, Result, bail};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -11,9 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The server's own script. Debian's wrapper in `/usr/sbin` would switch to
-/// the system's user and its folders.
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+/// The server's script.
+const SERVER: &str = "rabbitmq-server";
 /// Ours are below the range that the kernel gives to outgoing connections: a
 /// client that knocks at a stopped broker could otherwise connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How a private broker differs from the default.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Which RabbitMQ.
+    pub release: Release,
     /// Lines for `rabbitmq.conf`, such as `consumer_timeout = 60000`.
     pub settings: Vec<String>,
 }
@@ -32,6 +34,7 @@ pub struct Options {
 pub struct Private {
     address: Address,
     amqp_port: u16,
+    home: Home,
     environment: Vec<(String, String)>,
     log: PathBuf,
     server: Option<Leash>,
@@ -40,10 +43,11 @@ pub struct Private {
 }
 
 impl Private {
-    /// Whether one can be started, if need be after installing it.
+    /// Whether one of the system's release can be started, if need be after
+    /// installing it.
     #[must_use]
     pub fn available() -> bool {
-        Path::new(SERVER).exists() || machine::can_install()
+        Release::System.available()
     }
 
     /// Starts one and waits until it answers.
@@ -52,20 +56,19 @@ impl Private {
     /// When the server cannot be installed or does not come up; its log's end
     /// is in the message.
     pub fn start(options: &Options) -> Result<Self> {
-        if !Path::new(SERVER).exists() {
-            machine::install(&["rabbitmq-server"])?;
-        }
-        let folder = tempfile::Builder::new().prefix("clutch-broker-").tempdir()?;
+        let home = options.release.home()?;
+        let folder = home.folder()?;
         let [amqp, management, distribution, mapper] = free_ports()?;
         write_settings(folder.path(), amqp, management, options)?;
-        let environment = environment(folder.path(), amqp, distribution, mapper);
+        let inside = home.inside(folder.path());
+        let environment = environment(&inside, amqp, distribution, mapper);
         let log = folder.path().join("console.log");
-        let epmd = machine::find("epmd").context("epmd is missing, it comes with Erlang")?;
         let arguments = ["-address", "127.0.0.1", "-port", &mapper.to_string()].map(str::to_owned);
         let mut broker = Self {
             address: Address::local(amqp, management),
             amqp_port: amqp,
-            _port_mapper: Leash::start(&epmd, &arguments, &environment, &log)?,
+            _port_mapper: home.start("epmd", &arguments, &environment, &log)?,
+            home,
             environment,
             log,
             server: None,
@@ -90,7 +93,7 @@ impl Private {
         if self.server.is_some() {
             bail!("the broker runs already");
         }
-        let mut server = Leash::start(Path::new(SERVER), &[], &self.environment, &self.log)?;
+        let mut server = self.home.start(SERVER, &[], &self.environment, &self.log)?;
         let api = Management::new(&self.address)?;
         poll::until("the broker to start", PATIENCE, || {
             if let Some(code) = server.exited()? {
@@ -129,6 +132,27 @@ impl Private {
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
         self.run()
+    }
+
+    /// Tells the running server something by `rabbitmqctl`.
+    ///
+    /// # Errors
+    /// When it does not do it.
+    pub fn control(&self, arguments: &[&str]) -> Result<()> {
+        let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        self.home.run("rabbitmqctl", &arguments, &self.environment)
+    }
+
+    /// The port of AMQP.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.amqp_port
+    }
+
+    /// Whether the server was started and not stopped since.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.server.is_some()
     }
 
     fn log_end(&self) -> String {
@@ -183,7 +207,7 @@ fn environment(folder: &Path, amqp: u16, distribution: u16, mapper: u16) -> Vec<
 }
 
 /// Ports that nobody listens at.
-pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let span = u64::from(PORTS.end - PORTS.start);
     let mut held = Vec::with_capacity(N);
     for _ in 0..1000 {

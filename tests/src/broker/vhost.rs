@@ -95,6 +95,40 @@ impl Vhost {
         self.api.call("DELETE", &["queues", &self.name, queue], None).map(drop)
     }
 
+    /// Deletes an exchange.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn delete_exchange(&self, exchange: &str) -> Result<()> {
+        self.api.call("DELETE", &["exchanges", &self.name, exchange], None).map(drop)
+    }
+
+    /// Removes the binding of a queue to an exchange.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn unbind(&self, exchange: &str, queue: &str, key: &str) -> Result<()> {
+        let path = ["bindings", &self.name, "e", exchange, "q", queue, key];
+        self.api.call("DELETE", &path, None).map(drop)
+    }
+
+    /// Lays a policy over the queues whose names match.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn policy(&self, name: &str, pattern: &str, definition: &Value) -> Result<()> {
+        let body = json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
+        self.api.call("PUT", &["policies", &self.name, name], Some(&body)).map(drop)
+    }
+
+    /// Takes a policy away.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn delete_policy(&self, name: &str) -> Result<()> {
+        self.api.call("DELETE", &["policies", &self.name, name], None).map(drop)
+    }
+
     /// Publishes a persistent message; `properties` are AMQP's, by their names.
     ///
     /// # Errors

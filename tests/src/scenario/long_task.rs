@@ -34,7 +34,7 @@ impl LongTask {
 /// When a command fails.
 pub fn long_task(binaries: &Path) -> Result<LongTask> {
     let settings = vec!["consumer_timeout = 60000".to_owned()];
-    let broker = Private::start(&Options { settings })?;
+    let broker = Private::start(&Options { settings, ..Options::default() })?;
     let world = World::at(broker.address(), binaries)?;
     let runs = Runs::at(&world.folder().join("runs"));
     let endpoint = world.provision("patient")?;

@@ -36,8 +36,8 @@ fn a_private_broker_keeps_messages_over_a_restart_and_leaves_no_process() {
     if !Private::available() {
         return skip::because(test, "no rabbitmq-server, and none can be installed");
     }
-    let mut broker =
-        Private::start(&Options { settings: vec!["consumer_timeout = 60000".to_owned()] }).unwrap();
+    let settings = vec!["consumer_timeout = 60000".to_owned()];
+    let mut broker = Private::start(&Options { settings, ..Options::default() }).unwrap();
     let node = format!("clutch-{}@localhost", broker.address().amqp.rsplit(':').next().unwrap());
     let vhost = broker.address().vhost().unwrap();
     vhost.declare("q", json!({})).unwrap();

@@ -9,7 +9,7 @@
 //! blocked timeout counts; when that ends, the confirm timeout starts anew.
 
 use super::classify;
-use super::connection::{Health, Session, short};
+use super::connection::{Health, REASON_PATIENCE, Session, short};
 use super::properties;
 use super::window::{Answer, Return, Window};
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// An [`Outlet`] to a broker. What it keeps is bounded by the messages that are
 /// open.
@@ -134,6 +134,29 @@ impl AmqpOutlet {
         }
     }
 
+    /// The fault behind a message that could not even be handed over. Where
+    /// that only says that the channel is gone, the messages before it are told
+    /// why.
+    async fn why(&mut self) -> Fault {
+        let landing = Arc::clone(&self.landing);
+        let told = async {
+            loop {
+                self.sweep();
+                let unsaid = self.end.as_ref().is_some_and(classify::is_aftermath);
+                if !unsaid || self.flights.is_empty() {
+                    return;
+                }
+                landing.notify.notified().await;
+            }
+        };
+        // Whether it is told in time or not, what is known by then is the fault.
+        timeout(REASON_PATIENCE, told).await.unwrap_or(());
+        match self.ended().await {
+            Err(fault) => fault,
+            Ok(()) => Fault::Closed("the channel is gone".to_owned()),
+        }
+    }
+
     /// When waiting becomes a fault, and which.
     fn deadline(&self) -> Option<(Instant, Fault)> {
         let terms = &self.session.terms;
@@ -216,9 +239,8 @@ impl Outlet for AmqpOutlet {
                 Ok(ticket)
             }
             Poll::Ready(Err(error)) => {
-                let fault = self.session.explain(&error).await;
                 self.fail(error);
-                Err(fault)
+                Err(self.why().await)
             }
         }
     }

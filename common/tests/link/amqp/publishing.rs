@@ -34,6 +34,24 @@ async fn rate(outlet: &mut dyn Outlet, count: u32, window: usize) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
+    let vhost = broker::shared().vhost();
+    let connection = with_queue(&vhost, "q").await;
+    let nowhere = link::Destination { exchange: "nowhere".to_owned(), routing_key: "q".to_owned() };
+    for _ in 0..20 {
+        let mut outlet = connection.outlet().await.unwrap();
+        let mut number = 0;
+        let fault = loop {
+            number += 1;
+            if let Err(fault) = outlet.publish(&nowhere, message(number)).await {
+                break fault;
+            }
+        };
+        assert!(matches!(&fault, Fault::Missing(text) if text.contains("nowhere")), "{fault}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirm_that_does_not_come_is_a_fault_in_time() {
     let vhost = broker::shared().vhost();
     with_queue(&vhost, "q").await.close().await;

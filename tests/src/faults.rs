@@ -1,0 +1,153 @@
+//! The fault suite: every fault played against real processes and a real
+//! broker, and judged by what was submitted, recorded, lost, and run again.
+//!
+//! A [`Row`] is one fault. It plays on a [`Stage`], whose oracle knows every
+//! task that was submitted, makes sure that the fault really hit, and hands
+//! back what it [`Seen`]. [`judge()`] says whether that keeps the contract;
+//! [`play()`] runs many, and [`record`] writes what came of them.
+
+mod broker;
+mod judge;
+mod link;
+mod needs;
+mod pair;
+mod play;
+pub mod record;
+mod service;
+mod stage;
+mod state;
+mod stop;
+mod task;
+mod topology;
+
+pub use judge::{Report, Seen, Verdict, judge};
+pub use needs::Need;
+pub use play::{Plan, play};
+pub use stage::{Site, Stage};
+
+use crate::broker::Private;
+use anyhow::Result;
+use std::fmt;
+use std::time::Duration;
+
+/// How the broker keeps the task queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// On one node's disk.
+    Classic,
+    /// Replicated.
+    Quorum,
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+        })
+    }
+}
+
+/// Plays a fault.
+#[derive(Clone, Copy)]
+pub enum Play {
+    /// In a vhost of its own, beside others.
+    Beside(fn(&Site) -> Result<Seen>),
+    /// With a broker that nobody else uses meanwhile.
+    Alone(fn(&Site, &mut Private) -> Result<Seen>),
+}
+
+/// One fault of the suite.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// What happens, in one line.
+    pub what: &'static str,
+    /// Why tasks may run again; nothing where none may.
+    pub again: Option<&'static str>,
+    /// How long recovery may take at most.
+    pub within: Duration,
+    /// What the time to recover counts from.
+    pub since: &'static str,
+    /// The kinds of task queue it is played on.
+    pub queues: &'static [Queue],
+    /// What it takes besides a broker.
+    pub needs: &'static [Need],
+    /// What plays it.
+    pub play: Play,
+}
+
+const CLASSIC: &[Queue] = &[Queue::Classic];
+const BOTH: &[Queue] = &[Queue::Classic, Queue::Quorum];
+
+impl Row {
+    /// A fault of the link, the broker or the service: nothing runs again, and
+    /// everything goes on soon after its end.
+    const fn new(name: &'static str, what: &'static str, play: Play) -> Self {
+        Self {
+            name,
+            what,
+            again: None,
+            within: Duration::from_secs(30),
+            since: "the end of the fault",
+            queues: CLASSIC,
+            needs: &[],
+            play,
+        }
+    }
+
+    const fn within(self, seconds: u64) -> Self {
+        Self { within: Duration::from_secs(seconds), ..self }
+    }
+
+    const fn since(self, since: &'static str) -> Self {
+        Self { since, ..self }
+    }
+
+    const fn may_run_again(self, why: &'static str) -> Self {
+        Self { again: Some(why), ..self }
+    }
+
+    const fn on(self, queues: &'static [Queue]) -> Self {
+        Self { queues, ..self }
+    }
+
+    const fn needs(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+}
+
+/// All faults, in the order of the table.
+#[must_use]
+pub fn rows() -> Vec<Row> {
+    [
+        link::ROWS,
+        broker::ROWS,
+        topology::ROWS,
+        stop::ROWS,
+        state::ROWS,
+        service::ROWS,
+        pair::ROWS,
+        task::ROWS,
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_plain_and_nobody_elses() {
+        let rows = rows();
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), rows.len());
+        for row in rows {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(row.name.chars().all(plain), "{}", row.name);
+            assert!(!row.what.contains('|') && !row.what.contains('\n'), "{}", row.name);
+        }
+    }
+}

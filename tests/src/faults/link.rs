@@ -1,0 +1,175 @@
+//! Faults of the link between the endpoint and the broker. None makes a task
+//! run twice.
+
+use super::stage::{Setup, Site, Stage};
+use super::{BOTH, Play, Row, Seen};
+use crate::poll;
+use crate::proxy::{Carry, Way};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new(
+        "stall-then-reset",
+        "the link stalls for 3 s in both directions, then both sides get a reset",
+        Play::Beside(stall_then_reset),
+    )
+    .within(10),
+    Row::new(
+        "cut-every-200-ms",
+        "for a minute every connection of the endpoint is reset every 200 ms",
+        Play::Beside(cut_every_200_ms),
+    )
+    .within(60)
+    .on(BOTH),
+    Row::new(
+        "half-open",
+        "the endpoint's side of the link is gone, the broker still sees it and its consumer",
+        Play::Beside(half_open),
+    )
+    .within(45)
+    .since("the fault")
+    .on(BOTH),
+    Row::new(
+        "silence",
+        "nothing comes through for 20 s, five heartbeats, then the link is as before",
+        Play::Beside(silence),
+    )
+    .within(45),
+    Row::new(
+        "slow-link",
+        "the link carries 64 KB/s for 15 s while tasks and results of 2 KB go through it",
+        Play::Beside(slow_link),
+    )
+    .within(10),
+    Row::new(
+        "cut-inside-a-frame",
+        "six connections are reset inside an AMQP frame, three in each direction",
+        Play::Beside(cut_inside_a_frame),
+    )
+    .within(30),
+    Row::new(
+        "refuse-60-s",
+        "the link is reset, and for 60 s nobody listens where the broker was",
+        Play::Beside(refuse_60_s),
+    )
+    .within(60),
+];
+
+fn stall_then_reset(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(8000, "")?;
+    stage.until_recorded(1500)?;
+    stage.proxy.carry(Carry::Stall)?;
+    poll::pause(Duration::from_secs(3));
+    ensure!(stage.proxy.cut() == 2, "there were not two connections to reset");
+    stage.proxy.carry(Carry::Pass)?;
+    mended(&mut stage, Instant::now())
+}
+
+/// What is seen when a fault that the endpoint has noticed ends at `end`.
+fn mended(stage: &mut Stage, end: Instant) -> Result<Seen> {
+    let recovery = stage.recovery(end)?;
+    stage.until_disengaged()?;
+    Ok(stage.seen()?.recovered_in(recovery))
+}
+
+fn cut_every_200_ms(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(6000, "")?;
+    stage.until_recorded(100)?;
+    let started = Instant::now();
+    let mut cut = 0;
+    while started.elapsed() < Duration::from_secs(60) {
+        cut += stage.proxy.cut();
+        poll::pause(Duration::from_millis(200));
+    }
+    ensure!(cut >= 6, "only {cut} connections were cut");
+    let end = Instant::now();
+    let seen = mended(&mut stage, end)?;
+    Ok(seen.note(format!("{cut} connections cut")))
+}
+
+fn half_open(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(4000, "")?;
+    stage.until_recorded(500)?;
+    let fault = Instant::now();
+    ensure!(stage.proxy.lose_clients() == 2, "there were not two connections to lose");
+    stage.until_disengaged()?;
+    // The old consumer holds the queue until the broker misses its heartbeats.
+    let locked = stage.until_disengaged()?;
+    let told = locked["fault"].as_str().unwrap_or_default();
+    ensure!(told.contains("RESOURCE_LOCKED") || told.contains("exclusive"), "it was told {told}");
+    stage.until_engaged()?;
+    let recovery = fault.elapsed();
+    stage.submit(500, "")?;
+    Ok(stage.seen()?.recovered_in(recovery))
+}
+
+fn silence(site: &Site) -> Result<Seen> {
+    let mut stage =
+        site.stage_with(&Setup { provision: &["--heartbeat", "4s"], ..Setup::default() })?;
+    stage.submit(6000, "")?;
+    stage.until_recorded(500)?;
+    stage.proxy.carry(Carry::Stall)?;
+    poll::pause(Duration::from_secs(20));
+    stage.proxy.carry(Carry::Pass)?;
+    mended(&mut stage, Instant::now())
+}
+
+fn slow_link(site: &Site) -> Result<Seen> {
+    const RATE: u32 = 64_000;
+    let mut stage = site.stage()?;
+    // Each task brings 2 KB and sends 2 KB back.
+    let script = format!("x='{}'; echo \"$x\"", "x".repeat(2000));
+    stage.submit(50, &script)?;
+    stage.until_engaged_and(25)?;
+    stage.proxy.carry(Carry::Slow(RATE))?;
+    stage.submit(600, &script)?;
+    let (begun, before) = (Instant::now(), stage.proxy.bytes());
+    poll::pause(Duration::from_secs(15));
+    let rate = (stage.proxy.bytes() - before) as f64 / begun.elapsed().as_secs_f64();
+    ensure!((32_000.0..72_000.0).contains(&rate), "it carried {rate:.0} bytes a second");
+    stage.proxy.carry(Carry::Pass)?;
+    let recovery = stage.recovery(Instant::now())?;
+    let lost = stage.said("disengaged")?;
+    let seen = stage.seen()?.recovered_in(recovery);
+    Ok(seen.must(lost == 0, || format!("a slow link was taken for a lost one, {lost} times")))
+}
+
+impl Stage {
+    /// Waits for some outcomes before a fault that more tasks follow.
+    fn until_engaged_and(&self, count: u64) -> Result<()> {
+        poll::until("the first outcomes", crate::world::SOON, || {
+            Ok((self.progress()?.done >= count).then_some(()))
+        })
+    }
+}
+
+fn cut_inside_a_frame(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(6000, "")?;
+    stage.until_recorded(200)?;
+    for number in 1..=6 {
+        stage.proxy.tear(if number % 2 == 0 { Way::Back } else { Way::There });
+        stage.until_disengaged()?;
+        ensure!(stage.proxy.torn() == number, "{} frames were torn", stage.proxy.torn());
+        if number < 6 {
+            stage.until_engaged()?;
+        }
+    }
+    let recovery = stage.recovery(Instant::now())?;
+    Ok(stage.seen()?.recovered_in(recovery))
+}
+
+fn refuse_60_s(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(6000, "")?;
+    stage.until_recorded(500)?;
+    stage.proxy.carry(Carry::Refuse)?;
+    ensure!(stage.proxy.cut() == 2, "there were not two connections to reset");
+    poll::pause(Duration::from_secs(60));
+    stage.proxy.carry(Carry::Pass)?;
+    mended(&mut stage, Instant::now())
+}

@@ -1,0 +1,201 @@
+//! Plays many rows: those that harm no broker beside each other on one, the
+//! others one after the other on a second one.
+
+use super::judge::{Report, Verdict, judge};
+use super::stage::Site;
+use super::{Play, Queue, Row, Seen};
+use crate::broker::{Address, Management, Options, Private, Release};
+use anyhow::{Context as _, Result};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// What is to be played.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// On which brokers, one after the other.
+    pub releases: Vec<Release>,
+    /// How many rows at once.
+    pub jobs: usize,
+    /// The binaries under test.
+    pub binaries: PathBuf,
+    /// Whether the folders of rows that did not hold are kept.
+    pub keep: bool,
+}
+
+/// One row on one kind of queue.
+type Turn = (Row, Queue);
+
+/// Plays `rows` and tells of each when it is over.
+///
+/// # Errors
+/// When a broker cannot be started.
+pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for release in &plan.releases {
+        reports.extend(on_release(*release, rows, plan, tell)?);
+    }
+    Ok(reports)
+}
+
+/// What the lanes have in common.
+struct Round<'a> {
+    plan: &'a Plan,
+    release: Release,
+    reports: Mutex<Vec<(usize, Report)>>,
+    tell: &'a (dyn Fn(&Report) + Sync),
+    beside: Mutex<VecDeque<(usize, Turn)>>,
+}
+
+fn on_release(
+    release: Release,
+    rows: &[Row],
+    plan: &Plan,
+    tell: &(dyn Fn(&Report) + Sync),
+) -> Result<Vec<Report>> {
+    let turns = rows.iter().flat_map(|row| row.queues.iter().map(|queue| (*row, *queue)));
+    let (alone, beside): (Vec<_>, Vec<_>) =
+        turns.enumerate().partition(|(_, (row, _))| matches!(row.play, Play::Alone(_)));
+    let round =
+        Round { plan, release, reports: Mutex::default(), tell, beside: Mutex::new(beside.into()) };
+    let options = Options { release, ..Options::default() };
+    let shared = (!round.is_empty()).then(|| Server::start(&options)).transpose()?;
+    let mut own = (!alone.is_empty()).then(|| Server::start(&options)).transpose()?;
+    std::thread::scope(|scope| {
+        let own_lane = usize::from(own.is_some());
+        for _ in own_lane..plan.jobs.max(1) {
+            scope.spawn(|| shared.as_ref().map(|shared| round.beside(shared)));
+        }
+        if let Some(own) = &mut own {
+            for (number, turn) in alone {
+                round.alone(number, turn, own, &options);
+            }
+        }
+        if let Some(shared) = &shared {
+            round.beside(shared);
+        }
+    });
+    let mut reports = round.reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    reports.sort_by_key(|(number, _)| *number);
+    Ok(reports.into_iter().map(|(_, report)| report).collect())
+}
+
+/// A broker, and the release that it says it is.
+struct Server {
+    broker: Private,
+    version: String,
+}
+
+impl Server {
+    fn start(options: &Options) -> Result<Self> {
+        let broker = Private::start(options).context("starting a broker for the faults")?;
+        let version = version(broker.address())?;
+        Ok(Self { broker, version })
+    }
+}
+
+/// The release that a broker says it is.
+fn version(address: &Address) -> Result<String> {
+    let overview = Management::new(address)?.call("GET", &["overview"], None)?;
+    let version = overview["rabbitmq_version"].as_str();
+    Ok(version.context("the broker does not say its version")?.to_owned())
+}
+
+impl Round<'_> {
+    fn is_empty(&self) -> bool {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Plays rows beside others until none is left.
+    fn beside(&self, server: &Server) {
+        loop {
+            let next = self.beside.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((number, turn)) = next else { return };
+            let (row, queue) = turn;
+            self.turn(number, turn, server.version.clone(), |folder| {
+                let site = self.site(&server.broker, queue, folder);
+                match row.play {
+                    Play::Beside(play) => play(&site),
+                    Play::Alone(_) => anyhow::bail!("it needs a broker of its own"),
+                }
+            });
+        }
+    }
+
+    /// Plays a row on a broker that it may harm, and mends that one.
+    fn alone(&self, number: usize, turn: Turn, own: &mut Server, options: &Options) {
+        let (row, queue) = turn;
+        self.turn(number, turn, own.version.clone(), |folder| {
+            if !own.broker.runs() {
+                *own = Server::start(options)?;
+            }
+            let site = self.site(&own.broker, queue, folder);
+            let seen = match row.play {
+                Play::Beside(play) => play(&site),
+                Play::Alone(play) => play(&site, &mut own.broker),
+            };
+            if seen.is_err() {
+                // Nobody knows what state it left the broker in.
+                *own = Server::start(options)?;
+            }
+            seen
+        });
+    }
+
+    fn site(&self, broker: &Private, queue: Queue, folder: &Path) -> Site {
+        Site {
+            address: broker.address().clone(),
+            port: broker.port(),
+            binaries: self.plan.binaries.clone(),
+            queue,
+            folder: folder.to_owned(),
+        }
+    }
+
+    fn turn(
+        &self,
+        number: usize,
+        (row, queue): Turn,
+        broker: String,
+        play: impl FnOnce(&Path) -> Result<Seen>,
+    ) {
+        let begun = Instant::now();
+        let missing = row.needs.iter().find_map(|need| need.missing());
+        let (verdict, seen, kept) = match missing {
+            Some(why) => (Verdict::Skipped(why), None, None),
+            None => match self.judged(&row, play) {
+                Ok(judged) => judged,
+                Err(error) => (Verdict::Failed(format!("{error:#}")), None, None),
+            },
+        };
+        let report = Report {
+            name: row.name,
+            release: self.release,
+            broker,
+            queue,
+            verdict,
+            seen,
+            again: row.again,
+            since: row.since,
+            took: begun.elapsed(),
+            kept,
+        };
+        (self.tell)(&report);
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((number, report));
+    }
+
+    /// Plays a row in a folder that goes afterwards, unless it is to be kept.
+    fn judged(&self, row: &Row, play: impl FnOnce(&Path) -> Result<Seen>) -> Result<Judged> {
+        let mut folder = tempfile::Builder::new().prefix("clutch-fault-").tempdir()?;
+        let (verdict, seen) = match play(folder.path()) {
+            Ok(seen) => (judge(row, &seen), Some(seen)),
+            Err(error) => (Verdict::Failed(format!("{error:#}")), None),
+        };
+        let keep = self.plan.keep && verdict != Verdict::Held;
+        folder.disable_cleanup(keep);
+        Ok((verdict, seen, keep.then(|| folder.path().to_owned())))
+    }
+}
+
+type Judged = (Verdict, Option<Seen>, Option<PathBuf>);

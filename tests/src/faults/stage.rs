@@ -1,0 +1,367 @@
+//! What a fault is played on: an endpoint behind a proxy, a service, the tasks
+//! that were submitted, and the oracle that knows them all.
+
+use super::{Queue, Seen};
+use crate::api::{self, Progress};
+use crate::broker::Address;
+use crate::oracle::{Runs, Verdict};
+use crate::poll;
+use crate::process::Daemon;
+use crate::proxy::Proxy;
+use crate::tmpfs::Tmpfs;
+use crate::world::{Endpoint, SOON, World};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// When nothing was recorded for so long, nothing more is coming: longer than
+/// any pause that an endpoint makes by itself.
+const QUIET: Duration = Duration::from_secs(100);
+/// How many tasks run at once, unless a row says otherwise.
+const SLOTS: usize = 4;
+const KEY: &str = "k";
+
+/// Where a row is played.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The broker.
+    pub address: Address,
+    /// Its port.
+    pub port: u16,
+    /// The binaries under test.
+    pub binaries: PathBuf,
+    /// The kind of task queue.
+    pub queue: Queue,
+    /// A folder that goes with the row.
+    pub folder: PathBuf,
+}
+
+/// How a stage differs from the ordinary one.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// Further options of `provision`.
+    pub provision: &'a [&'a str],
+    /// Lines for `endpoint.toml`.
+    pub settings: &'a str,
+    /// How many tasks run at once.
+    pub slots: usize,
+    /// How the endpoint's daemon is started.
+    pub wrapper: &'a [&'a str],
+    /// How large the disk of the service's state folder is, in KiB, if it is
+    /// one of its own.
+    pub service_disk: Option<u32>,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { provision: &[], settings: "", slots: SLOTS, wrapper: &[], service_disk: None }
+    }
+}
+
+/// A row's world. What runs there ends with it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The endpoint's daemon.
+    pub daemon: Daemon,
+    /// The service.
+    pub service: Daemon,
+    /// What is between the endpoint and the broker.
+    pub proxy: Proxy,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What tasks noted when they started.
+    pub runs: Runs,
+    /// How many tasks run at once.
+    pub slots: usize,
+    /// Folder, vhost and binaries.
+    pub world: World,
+    /// The disk of the service's state folder, if it has one of its own.
+    pub service_disk: Option<Tmpfs>,
+    submitted: usize,
+}
+
+impl Site {
+    /// A stage on which everything runs.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn stage(&self) -> Result<Stage> {
+        self.stage_with(&Setup::default())
+    }
+
+    /// A stage that differs from the ordinary one.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn stage_with(&self, setup: &Setup) -> Result<Stage> {
+        let world = World::beside(&self.address, &self.binaries, &self.folder)?;
+        let service_disk = match setup.service_disk {
+            Some(kilobytes) => Some(disk(&world.folder().join("service"), kilobytes)?),
+            None => None,
+        };
+        let proxy = Proxy::before(self.port)?;
+        let queue = self.queue.to_string();
+        let behind = self.behind(&world, &proxy)?;
+        let options = [&["--queue", &queue, "--endpoint-broker", &behind], setup.provision];
+        let endpoint = world.provision_with("lab", &options.concat())?;
+        append(&endpoint.config, setup.settings)?;
+        let service = world.serve()?;
+        let slots = setup.slots.to_string();
+        let daemon = world.run_in(setup.wrapper, &endpoint, &["--slots", &slots])?;
+        let runs = Runs::at(&world.folder().join("runs"));
+        Ok(Stage {
+            daemon,
+            service,
+            proxy,
+            endpoint,
+            runs,
+            slots: setup.slots,
+            world,
+            service_disk,
+            submitted: 0,
+        })
+    }
+
+    /// The broker's URL through a proxy.
+    fn behind(&self, world: &World, proxy: &Proxy) -> Result<String> {
+        let mut url = url::Url::parse(&world.broker())?;
+        if url.set_port(Some(proxy.port())).is_err() {
+            bail!("no port can be put into {url}");
+        }
+        Ok(url.into())
+    }
+}
+
+fn disk(folder: &Path, kilobytes: u32) -> Result<Tmpfs> {
+    std::fs::create_dir(folder)?;
+    Tmpfs::over(folder, kilobytes)
+}
+
+fn append(file: &Path, lines: &str) -> Result<()> {
+    let text = std::fs::read_to_string(file)?;
+    std::fs::write(file, format!("{text}\n{lines}\n")).context("changing the endpoint's file")
+}
+
+impl Stage {
+    /// Submits so many tasks that note their start and then run a script, with
+    /// their number as `$1`.
+    ///
+    /// # Errors
+    /// When the service does not take them.
+    pub fn submit(&mut self, count: usize, script: &str) -> Result<()> {
+        self.submit_with(count, script, &[])
+    }
+
+    /// Submits tasks with further options.
+    ///
+    /// # Errors
+    /// When the service does not take them.
+    pub fn submit_with(&mut self, count: usize, script: &str, options: &[&str]) -> Result<()> {
+        let key = self.key(self.submitted);
+        let array = format!("1-{count}");
+        let argv = self.runs.command(script, &["{}"]);
+        let mut line = vec!["submit", &self.endpoint.name, "--key", &key, "--array", &array];
+        line.extend(options);
+        line.push("--");
+        line.extend(argv.iter().map(String::as_str));
+        self.world.service_within(&line, 4 * SOON)?.ok().context("submitting")?;
+        self.submitted += 1;
+        Ok(())
+    }
+
+    fn key(&self, number: usize) -> String {
+        format!("{KEY}{number}")
+    }
+
+    fn keys(&self) -> Vec<String> {
+        (0..self.submitted).map(|number| self.key(number)).collect()
+    }
+
+    /// How far all that was submitted is.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub fn progress(&self) -> Result<Progress> {
+        let socket = self.world.folder().join("service/clutch.sock");
+        let mut sum = Progress::default();
+        for key in self.keys() {
+            let one = api::progress(&socket, &key)?;
+            sum.total += one.total;
+            sum.done += one.done;
+            sum.succeeded += one.succeeded;
+        }
+        Ok(sum)
+    }
+
+    /// Waits until so many tasks have an outcome, and some have none yet.
+    ///
+    /// # Errors
+    /// When it takes too long, or all have one.
+    pub fn until_recorded(&self, count: u64) -> Result<()> {
+        let progress = poll::until(&format!("{count} outcomes"), SOON, || {
+            Ok(self.progress().ok().filter(|progress| progress.done >= count))
+        })?;
+        ensure!(progress.done < progress.total, "the fault came too late: all tasks were done");
+        Ok(())
+    }
+
+    /// Waits until so many tasks have started.
+    ///
+    /// # Errors
+    /// When it takes too long.
+    pub fn until_started(&self, count: usize) -> Result<()> {
+        poll::until(&format!("{count} started tasks"), SOON, || {
+            Ok((self.runs.read()?.len() >= count).then_some(()))
+        })
+    }
+
+    /// Waits for the first outcome that is recorded from now on, and says how
+    /// long after `since` it was.
+    ///
+    /// # Errors
+    /// When everything was recorded already, or nothing comes.
+    pub fn recovery(&self, since: Instant) -> Result<Duration> {
+        let mut before = None;
+        poll::until("an outcome to be recorded after the fault", 2 * SOON, || {
+            let Ok(progress) = self.progress() else { return Ok(None) };
+            let first = *before.get_or_insert(progress);
+            ensure!(first.done < first.total, "the fault did not hit: all tasks were done");
+            Ok((progress.done > first.done).then(|| since.elapsed()))
+        })
+    }
+
+    /// Waits until the endpoint says that it lost its link.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn until_disengaged(&mut self) -> Result<Value> {
+        self.daemon.wait_for("disengaged", SOON).context("the fault did not hit the link")
+    }
+
+    /// Waits until the endpoint says that it has its link.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn until_engaged(&mut self) -> Result<()> {
+        self.daemon.wait_for("engaged", SOON).map(drop)
+    }
+
+    /// How often the endpoint's daemon has said something.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn said(&self, message: &str) -> Result<usize> {
+        said(&self.daemon, message)
+    }
+
+    /// Starts the endpoint's daemon on what the last one left.
+    ///
+    /// # Errors
+    /// When it does not engage.
+    pub fn restart(&mut self) -> Result<()> {
+        let slots = self.slots.to_string();
+        self.daemon = self.world.run_with(&self.endpoint, &["--slots", &slots])?;
+        Ok(())
+    }
+
+    /// The endpoint's state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.world.folder().join("state/clutch/endpoints").join(&self.endpoint.id)
+    }
+
+    /// The service's database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.world.folder().join("service/clutch.db")
+    }
+
+    /// The endpoint's task queue.
+    #[must_use]
+    pub fn tasks_queue(&self) -> String {
+        format!("{}.tasks", self.endpoint.id)
+    }
+
+    /// Waits until all tasks have an outcome, or nothing more comes, and says
+    /// what became of them. All must have succeeded.
+    ///
+    /// # Errors
+    /// When the service does not tell.
+    pub fn seen(&self) -> Result<Seen> {
+        self.seen_with(&[])
+    }
+
+    /// Like [`Stage::seen`], where so many tasks at most may have ended in each
+    /// of these other outcomes.
+    ///
+    /// # Errors
+    /// When the service does not tell.
+    pub fn seen_with(&self, others: &[(&str, usize)]) -> Result<Seen> {
+        self.until_all()?;
+        let mut results = Vec::new();
+        for key in self.keys() {
+            results.extend(self.world.results(&key)?);
+        }
+        let done = results.iter().filter(|task| !task["result"].is_null());
+        let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+        for task in done.clone() {
+            *outcomes.entry(task["state"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        let submitted: BTreeSet<String> = World::ids(&results);
+        let tasks = Verdict::new(&submitted, &World::ids(done), &self.runs.read()?);
+        let mut seen = Seen { tasks, ..Seen::default() };
+        for (outcome, count) in outcomes {
+            let most =
+                others.iter().find(|(name, _)| *name == outcome).map_or(0, |(_, most)| *most);
+            let most = if outcome == "succeeded" { usize::MAX } else { most };
+            seen = seen.must(count <= most, || format!("{count} ended as {outcome}, {most} may"));
+            if outcome != "succeeded" && count <= most {
+                seen = seen.note(format!("{count} {outcome}"));
+            }
+        }
+        let dead = self.world.vhost().take("dead-letters", 1000)?.len();
+        Ok(seen.must(dead == 0, || format!("{dead} messages were dead-lettered")))
+    }
+
+    /// Why tasks ended in an outcome, in words.
+    ///
+    /// # Errors
+    /// When the service does not tell.
+    pub fn reasons(&self, outcome: &str) -> Result<Vec<String>> {
+        let mut reasons = Vec::new();
+        for key in self.keys() {
+            let results = self.world.results(&key)?;
+            let such = results.iter().filter(|task| task["state"] == outcome);
+            reasons.extend(such.map(|task| task["result"]["reason"].to_string()));
+        }
+        Ok(reasons)
+    }
+
+    fn until_all(&self) -> Result<()> {
+        let (mut last, mut at) = (Progress::default(), Instant::now());
+        poll::until("the last outcome", 10 * SOON, || {
+            if let Ok(progress) = self.progress()
+                && progress != last
+            {
+                (last, at) = (progress, Instant::now());
+            }
+            let all = last.total > 0 && last.done == last.total;
+            Ok((all || at.elapsed() > QUIET).then_some(()))
+        })
+    }
+}
+
+/// How often a daemon has said something.
+///
+/// # Errors
+/// When its log cannot be read.
+pub(super) fn said(daemon: &Daemon, message: &str) -> Result<usize> {
+    let message = Value::from(message);
+    let lines = daemon.log()?;
+    let said = |line: &&str| {
+        serde_json::from_str::<Value>(line).is_ok_and(|line| line["message"] == message)
+    };
+    Ok(lines.lines().filter(said).count())
+}

@@ -1,0 +1,147 @@
+//! Ends of the endpoint's daemon: by `kill -9`, by signals, at every step of a
+//! task's way.
+
+use super::stage::{Setup, Site, Stage};
+use super::{Play, Row, Seen};
+use crate::poll;
+use crate::proxy::Carry;
+use crate::world::SOON;
+use anyhow::{Context as _, Result, ensure};
+use std::time::{Duration, Instant};
+
+/// Why tasks run again after a crash.
+const CRASH: &str = "those that held a slot at a kill";
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new(
+        "endpoint-kill",
+        "the endpoint is ended by kill -9 with 3,000 tasks of 20 ms queued, and started again",
+        Play::Beside(kill),
+    )
+    .may_run_again(CRASH)
+    .since("the kill"),
+    Row::new(
+        "endpoint-kill-often",
+        "the endpoint is ended by kill -9 five times while 4,000 tasks run",
+        Play::Beside(kill_often),
+    )
+    .may_run_again(CRASH)
+    .since("the last kill"),
+    Row::new(
+        "sigterm",
+        "the endpoint gets SIGTERM with 3,000 tasks of 20 ms queued, ends with 0, and is started \
+         again",
+        Play::Beside(terminate),
+    )
+    .since("the next start"),
+    Row::new(
+        "second-sigterm",
+        "the endpoint gets SIGTERM twice while tasks of 30 s run; they are ended and run again",
+        Play::Beside(terminate_twice),
+    )
+    .may_run_again("those that ran at the second signal")
+    .since("the next start"),
+    Row::new(
+        "stop-while-storing",
+        "without a link, results go to disk; the endpoint gets SIGTERM meanwhile, three times",
+        Play::Beside(stop_while_storing),
+    )
+    .since("the link and the endpoint being back"),
+];
+
+fn queued(site: &Site, count: usize, script: &str) -> Result<Stage> {
+    let mut stage = site.stage_with(&Setup { slots: 8, ..Setup::default() })?;
+    stage.submit(count, script)?;
+    stage.until_recorded(100)?;
+    Ok(stage)
+}
+
+/// Ends the daemon by `kill -9` and starts it again at once.
+fn kill_and_restart(stage: &mut Stage) -> Result<()> {
+    stage.daemon.kill()?;
+    stage.restart()
+}
+
+fn kill(site: &Site) -> Result<Seen> {
+    let mut stage = queued(site, 3000, "sleep 0.02")?;
+    let at = Instant::now();
+    kill_and_restart(&mut stage)?;
+    let recovery = stage.recovery(at)?;
+    Ok(stage.seen()?.allowing(stage.slots).recovered_in(recovery))
+}
+
+fn kill_often(site: &Site) -> Result<Seen> {
+    const KILLS: usize = 5;
+    let mut stage = queued(site, 4000, "")?;
+    let mut recovery = Duration::ZERO;
+    for number in 1..=KILLS {
+        let at = Instant::now();
+        kill_and_restart(&mut stage)?;
+        recovery = stage.recovery(at)?;
+        if number < KILLS {
+            stage.until_recorded(600 * number as u64)?;
+        }
+    }
+    Ok(stage.seen()?.allowing(KILLS * stage.slots).recovered_in(recovery))
+}
+
+fn terminate(site: &Site) -> Result<Seen> {
+    let mut stage = queued(site, 3000, "sleep 0.02")?;
+    let at = Instant::now();
+    let code = stage.daemon.stop(SOON)?;
+    let stopped_in = at.elapsed();
+    let started = stage.runs.read()?.len();
+    ensure!(started < 3000, "it stopped when all tasks had run");
+    let again = Instant::now();
+    stage.restart()?;
+    let recovery = stage.recovery(again)?;
+    let seen = stage.seen()?.recovered_in(recovery);
+    let seen = seen.must(code == 0, || format!("it ended with {code}"));
+    Ok(seen.note(format!("stopped in {:.1} s", stopped_in.as_secs_f64())))
+}
+
+fn terminate_twice(site: &Site) -> Result<Seen> {
+    let settings = "[engine]\ngrace = \"1s\"";
+    let mut stage = site.stage_with(&Setup { settings, ..Setup::default() })?;
+    // The first tasks outlast the deadline, unless they run for the second time.
+    let mark = stage.world.folder().join("second").display().to_string();
+    let script = format!("[ $1 -gt 4 ] || [ -e '{mark}' ] || exec sleep 30");
+    stage.submit(500, &script)?;
+    stage.until_started(4)?;
+    stage.daemon.signal("TERM")?;
+    stage
+        .daemon
+        .wait_for("stopping: running tasks may finish; a second signal stops them", SOON)?;
+    std::fs::write(&mark, "")?;
+    let at = Instant::now();
+    let code = stage.daemon.stop(SOON)?;
+    let stopped_in = at.elapsed();
+    let again = Instant::now();
+    stage.restart()?;
+    let recovery = stage.recovery(again)?;
+    let seen = stage.seen()?.allowing(stage.slots).recovered_in(recovery);
+    let seen = seen.must(code == 0, || format!("it ended with {code}"));
+    Ok(seen.must(stopped_in < Duration::from_secs(15), || format!("it took {stopped_in:?}")))
+}
+
+fn stop_while_storing(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    // Results too large for a record go to files.
+    stage.submit(3000, "head -c 3000 /dev/zero | tr '\\0' x")?;
+    stage.until_recorded(100)?;
+    stage.proxy.carry(Carry::Refuse)?;
+    ensure!(stage.proxy.cut() == 2, "there were not two connections to reset");
+    stage.until_disengaged()?;
+    for _ in 0..3 {
+        let started = stage.runs.read()?.len();
+        stage.until_started(started + 100)?;
+        stage.daemon.signal("TERM")?;
+        ensure!(stage.daemon.wait(SOON)? == 0, "it did not end in order");
+        stage.daemon = stage.world.launch(&stage.endpoint, &[])?;
+        stage.daemon.wait_for("starting", SOON).context("starting without a link")?;
+    }
+    stage.proxy.carry(Carry::Pass)?;
+    let recovery = stage.recovery(Instant::now())?;
+    poll::pause(Duration::ZERO);
+    Ok(stage.seen()?.recovered_in(recovery))
+}

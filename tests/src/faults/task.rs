@@ -1,0 +1,121 @@
+//! What tasks and clocks may do to an endpoint.
+
+use super::stage::{Setup, Site};
+use super::{Need, Play, Row, Seen};
+use crate::poll;
+use crate::world::SOON;
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new(
+        "walltime-tree",
+        "50 tasks start children in sessions of their own that ignore SIGTERM, and run past their \
+         walltime of 1 s; they end as timed out and leave no process",
+        Play::Beside(walltime),
+    )
+    .since("the first task's walltime"),
+    Row::new(
+        "output-not-utf-8",
+        "500 tasks print every byte there is; each byte is recorded as it was",
+        Play::Beside(bytes),
+    )
+    .since("the submission"),
+    Row::new(
+        "clock-back-and-forth",
+        "the endpoint's clock goes back an hour, forth two, and back again while tasks with a \
+         walltime of 30 s run",
+        Play::Beside(clock),
+    )
+    .since("the last change")
+    .needs(&[Need::FakeTime]),
+];
+
+fn walltime(site: &Site) -> Result<Seen> {
+    const TASKS: usize = 50;
+    let settings = "[engine]\ngrace = \"1s\"";
+    let mut stage = site.stage_with(&Setup { settings, slots: 25, ..Setup::default() })?;
+    let mark = format!("FAULT_MARK={}", stage.world.folder().display());
+    let script = "trap '' TERM; (setsid sleep 300 &); sleep 300 & sleep 300";
+    let begun = Instant::now();
+    stage.submit_with(TASKS, script, &["--walltime", "1s", "--env", &mark])?;
+    stage.until_started(TASKS / 2)?;
+    ensure!(!processes_with(&mark).is_empty(), "no task's process is to be seen");
+    let recovery = stage.recovery(begun)?;
+    let seen = stage.seen_with(&[("timed_out", TASKS)])?.recovered_in(recovery);
+    let left = processes_with(&mark).len();
+    let timed_out = stage.reasons("timed_out")?.len();
+    let seen = seen.must(left == 0, || format!("{left} processes are left"));
+    Ok(seen.must(timed_out == TASKS, || format!("{timed_out} timed out")))
+}
+
+/// The processes that have `text` in their environment.
+fn processes_with(text: &str) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|one| one.path());
+    let marked = |process: &PathBuf| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == text.as_bytes())
+    };
+    processes.filter(marked).collect()
+}
+
+fn bytes(site: &Site) -> Result<Seen> {
+    const TASKS: usize = 500;
+    let mut stage = site.stage()?;
+    let every: Vec<u8> = (0..=255).collect();
+    let file = stage.world.folder().join("bytes");
+    fs::write(&file, &every)?;
+    let begun = Instant::now();
+    stage.submit(TASKS, &format!("cat '{}'", file.display()))?;
+    let seen = stage.seen()?.recovered_in(begun.elapsed());
+    let outputs = stage.world.service(&["results", "--key", "k0", "--stdout-only"])?.ok()?.stdout;
+    Ok(seen.must(outputs == every.repeat(TASKS), || "the bytes are others".to_owned()))
+}
+
+/// The library that gives a program another clock.
+fn faketime() -> Result<PathBuf> {
+    let triplets = fs::read_dir("/usr/lib")?.flatten();
+    let libraries = triplets.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|path| path.exists()).context("there is no libfaketimeMT.so.1")
+}
+
+fn clock(site: &Site) -> Result<Seen> {
+    let file = site.folder.join("clock");
+    fs::write(&file, "+0s\n")?;
+    let preload = format!("LD_PRELOAD={}", faketime()?.display());
+    let source = format!("FAKETIME_TIMESTAMP_FILE={}", file.display());
+    // Only the clock on the wall changes, as when somebody sets it.
+    let wrapper =
+        ["env", &preload, &source, "FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let mut stage = site.stage_with(&Setup { wrapper: &wrapper, ..Setup::default() })?;
+    // The tasks themselves keep the right time.
+    let script = "unset LD_PRELOAD; exec sleep 0.02";
+    stage.submit_with(3000, script, &["--walltime", "30s"])?;
+    stage.until_recorded(50)?;
+    for shift in ["-3600s", "+3600s", "-3600s", "+0s"] {
+        fs::write(&file, format!("{shift}\n"))?;
+        let before = stage.progress()?.done;
+        poll::until("outcomes under another clock", SOON, || {
+            Ok((stage.progress()?.done > before + 100).then_some(()))
+        })?;
+        poll::pause(Duration::from_secs(2));
+    }
+    let recovery = stage.recovery(Instant::now())?;
+    let lost = stage.said("disengaged")?;
+    let spread = stage.end_times()?;
+    ensure!(spread > Duration::from_secs(3600), "the clock did not change: {spread:?}");
+    let seen = stage.seen()?.recovered_in(recovery);
+    Ok(seen.must(lost == 0, || format!("the link was given up {lost} times")))
+}
+
+impl super::Stage {
+    /// From the first to the last end of a task, by the endpoint's clock.
+    fn end_times(&self) -> Result<Duration> {
+        let results = self.world.results("k0")?;
+        let ends = results.iter().filter_map(|task| task["result"]["ended_at_ms"].as_u64());
+        let (first, last) = ends.fold((u64::MAX, 0), |(a, b), end| (a.min(end), b.max(end)));
+        Ok(Duration::from_millis(last.saturating_sub(first)))
+    }
+}

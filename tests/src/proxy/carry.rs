@@ -1,0 +1,202 @@
+//! One connection through the proxy: two pumps, one for each direction, which
+//! obey the proxy's orders between two reads.
+
+use super::frames::Frames;
+use super::{Carry, LOOK, Shared, Way};
+use crate::poll;
+use socket2::SockRef;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How long a pump may sit on a socket before it looks at its orders.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// The most that is carried at once; a slow proxy carries less.
+const CHUNK: usize = 64 * 1024;
+const SLOW_CHUNK: usize = 2 * 1024;
+
+const OPEN: u8 = 0;
+const CLOSED: u8 = 1;
+const ENDING: u8 = 2;
+
+/// A connection: the client's side and, once it is dialled, the broker's.
+#[derive(Debug)]
+pub(super) struct Line {
+    near: TcpStream,
+    far: OnceLock<Arc<TcpStream>>,
+    state: AtomicU8,
+}
+
+impl Line {
+    pub(super) fn new(near: TcpStream) -> Self {
+        Self { near, far: OnceLock::new(), state: AtomicU8::new(OPEN) }
+    }
+
+    /// Whether neither side has closed it.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) != CLOSED
+    }
+
+    fn goes_on(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// Makes both sides end with a reset.
+    pub(super) fn cut(&self) {
+        reset_on_close(&self.near);
+        if let Some(far) = self.far.get() {
+            reset_on_close(far);
+        }
+        self.end(ENDING);
+    }
+
+    /// Makes the client's side end with a reset, and hands out the broker's.
+    pub(super) fn lose_client(&self) -> Option<Arc<TcpStream>> {
+        reset_on_close(&self.near);
+        let orphan = self.far.get().cloned().filter(|_| self.is_open());
+        self.end(ENDING);
+        orphan
+    }
+
+    fn end(&self, state: u8) {
+        // What has ended stays ended in the way it did.
+        self.state.compare_exchange(OPEN, state, Ordering::AcqRel, Ordering::Acquire).ok();
+    }
+}
+
+fn reset_on_close(stream: &TcpStream) {
+    // It fails where the socket is gone already.
+    drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
+}
+
+/// Dials the broker once nothing holds that up, and carries both ways until
+/// either side ends, or the proxy says so.
+pub(super) fn run(shared: &Shared, line: &Line) {
+    while line.goes_on() && shared.orders().carry == Carry::Stall {
+        poll::pause(LOOK);
+    }
+    if !line.goes_on() {
+        return;
+    }
+    let Ok(far) = TcpStream::connect(shared.target) else {
+        line.cut();
+        line.state.store(CLOSED, Ordering::Release);
+        return;
+    };
+    let far = line.far.get_or_init(|| Arc::new(far));
+    let ready = [&line.near, &**far].into_iter().try_for_each(|stream| {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))
+    });
+    if ready.is_ok() {
+        let pump = |way, from, to| Pump { shared, line, way, from, to }.run();
+        std::thread::scope(|scope| {
+            scope.spawn(|| pump(Way::There, &line.near, &**far));
+            pump(Way::Back, &**far, &line.near);
+        });
+    }
+    line.end(CLOSED);
+}
+
+struct Pump<'a> {
+    shared: &'a Shared,
+    line: &'a Line,
+    way: Way,
+    from: &'a TcpStream,
+    to: &'a TcpStream,
+}
+
+impl Pump<'_> {
+    fn run(&self) {
+        let mut frames = Frames::new(self.way == Way::There);
+        let mut buffer = vec![0; CHUNK];
+        let mut from = self.from;
+        while self.line.goes_on() {
+            let carry = self.shared.orders().carry;
+            let most = match carry {
+                Carry::Stall => {
+                    poll::pause(LOOK);
+                    continue;
+                }
+                Carry::Slow(_) => SLOW_CHUNK,
+                Carry::Pass | Carry::Refuse => CHUNK,
+            };
+            match from.read(&mut buffer[..most]) {
+                Ok(0) => {
+                    // The other direction may have more to say.
+                    drop(self.to.shutdown(Shutdown::Write));
+                    return;
+                }
+                Ok(count) => {
+                    if let Carry::Slow(rate) = carry {
+                        self.wait_turn(count, rate);
+                    }
+                    self.obey(&mut frames, &buffer[..count]);
+                }
+                Err(error) if is_pause(&error) => (),
+                Err(_) => self.line.cut(),
+            }
+        }
+    }
+
+    fn wait_turn(&self, count: usize, rate: u32) {
+        let takes = Duration::from_secs_f64(count as f64 / f64::from(rate.max(1)));
+        let until = {
+            let mut orders = self.shared.orders();
+            orders.free_at = orders.free_at.max(Instant::now()) + takes;
+            orders.free_at
+        };
+        poll::pause(until.saturating_duration_since(Instant::now()));
+    }
+
+    /// Carries bytes on, as far as the orders let it.
+    fn obey(&self, frames: &mut Frames, bytes: &[u8]) {
+        let (tear, forge) = {
+            let orders = self.shared.orders();
+            (orders.tear == Some(self.way), orders.forge && self.way == Way::There)
+        };
+        let mut sent = 0;
+        for (index, byte) in bytes.iter().enumerate() {
+            frames.push(*byte);
+            if tear && frames.is_inside() && self.shared.orders().tear.take().is_some() {
+                self.send(&bytes[sent..=index]);
+                self.shared.torn.fetch_add(1, Ordering::Relaxed);
+                self.line.cut();
+                return;
+            }
+            if forge
+                && let Some(channel) = frames.acknowledged()
+                && std::mem::take(&mut self.shared.orders().forge)
+            {
+                self.send(&bytes[sent..=index]);
+                sent = index + 1;
+                self.send(&Frames::acknowledgement_of_nothing(channel));
+                self.shared.forged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.send(&bytes[sent..]);
+    }
+
+    fn send(&self, mut bytes: &[u8]) {
+        let mut to = self.to;
+        while !bytes.is_empty() && self.line.goes_on() {
+            match to.write(bytes) {
+                Ok(count) => {
+                    self.shared.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                    bytes = &bytes[count..];
+                }
+                Err(error) if is_pause(&error) => (),
+                Err(_) => self.line.cut(),
+            }
+        }
+    }
+}
+
+/// Whether a socket only had nothing to do for a while.
+fn is_pause(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}

@@ -1,0 +1,143 @@
+//! The proxy before a server that sends back what it gets.
+
+use super::*;
+use std::io::{Read as _, Write as _};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A server that echoes, for as long as its clients are there.
+struct Echo {
+    port: u16,
+    ends: Arc<Mutex<Vec<std::io::Result<()>>>>,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&ends);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, told) = (stream.unwrap(), Arc::clone(&told));
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    let end = loop {
+                        match stream.read(&mut buffer) {
+                            Ok(0) => break Ok(()),
+                            Ok(count) => stream.write_all(&buffer[..count]).unwrap_or(()),
+                            Err(error) => break Err(error),
+                        }
+                    };
+                    told.lock().unwrap().push(end);
+                });
+            }
+        });
+        Self { port, ends }
+    }
+
+    fn ended(&self) -> usize {
+        self.ends.lock().unwrap().len()
+    }
+}
+
+fn dial(proxy: &Proxy) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+fn answers(stream: &mut TcpStream, bytes: &[u8]) -> bool {
+    let mut back = vec![0; bytes.len()];
+    stream.write_all(bytes).is_ok() && stream.read_exact(&mut back).is_ok() && back == bytes
+}
+
+#[test]
+fn a_cut_resets_both_sides_and_what_is_dialled_anew_passes() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    let mut first = dial(&proxy);
+    assert!(answers(&mut first, b"one"));
+    assert_eq!((proxy.open(), proxy.cut(), proxy.open()), (1, 1, 0));
+    assert_eq!(first.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    poll::until("the server to see it", SOON, || Ok((echo.ended() == 1).then_some(()))).unwrap();
+    assert!(echo.ends.lock().unwrap()[0].is_err(), "it was closed in order");
+    assert!(answers(&mut dial(&proxy), b"two"));
+    assert_eq!(proxy.cut(), 0, "what its client has closed is not cut");
+}
+
+#[test]
+fn a_stall_keeps_the_sockets_and_delivers_later() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    let mut stream = dial(&proxy);
+    assert!(answers(&mut stream, b"one"));
+    proxy.carry(Carry::Stall).unwrap();
+    poll::pause(3 * LOOK + Duration::from_millis(30));
+    let carried = proxy.bytes();
+    stream.write_all(b"two").unwrap();
+    let mut late = dial(&proxy);
+    late.write_all(b"late").unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(stream.read(&mut [0]).is_err());
+    assert_eq!(proxy.bytes(), carried);
+    proxy.carry(Carry::Pass).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    for (stream, expected) in [(&mut stream, "two"), (&mut late, "late")] {
+        let mut back = vec![0; expected.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_lost_client_is_reset_and_the_server_sees_nothing_of_it() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    let mut stream = dial(&proxy);
+    assert!(answers(&mut stream, b"one"));
+    assert_eq!(proxy.lose_clients(), 1);
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    poll::pause(Duration::from_millis(100));
+    assert_eq!(echo.ended(), 0);
+    assert!(answers(&mut dial(&proxy), b"two"));
+}
+
+#[test]
+fn a_refusing_proxy_does_not_listen_and_comes_back_at_its_port() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    let mut open = dial(&proxy);
+    assert!(answers(&mut open, b"one"));
+    proxy.carry(Carry::Refuse).unwrap();
+    let refused = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(answers(&mut open, b"two"), "what is open is carried on");
+    proxy.carry(Carry::Pass).unwrap();
+    assert!(answers(&mut dial(&proxy), b"three"));
+}
+
+#[test]
+fn a_slow_proxy_keeps_its_rate() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    proxy.carry(Carry::Slow(20_000)).unwrap();
+    let started = Instant::now();
+    assert!(answers(&mut dial(&proxy), &[b'x'; 5000]));
+    // There and back.
+    assert!(started.elapsed() >= Duration::from_millis(490), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_torn_frame_arrives_in_part() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.port).unwrap();
+    let mut stream = dial(&proxy);
+    assert!(answers(&mut stream, b"AMQP\0\0\x09\x01"));
+    proxy.tear(Way::There);
+    stream.write_all(&[&[3, 0, 1, 0, 0, 0, 100][..], &[7; 101]].concat()).unwrap();
+    let mut back = Vec::new();
+    assert!(stream.read_to_end(&mut back).is_err());
+    assert!(back.len() < 100, "{}", back.len());
+    assert_eq!((proxy.torn(), proxy.open()), (1, 0));
+}
