@@ -12,14 +12,15 @@ mod tests;
 mod writer;
 
 pub(crate) use crate::disk_queue::{
-    Accepted, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Seq,
+    Accepted, Deaths, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Running, Seq,
 };
 pub(crate) use commit::Commit;
 
 use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
-use clutch_common::id::{EndpointId, StateId, TaskId};
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +60,11 @@ pub(crate) struct Recovered {
     pub(crate) outbox: u64,
     /// The name that the next result will have.
     pub(crate) next_out: OutSeq,
+    /// How often the daemon died while each task ran; a task that is not in
+    /// the inbox may be delivered again.
+    pub(crate) deaths: HashMap<Attempt, Deaths>,
+    /// Where it is noted which tasks run.
+    pub(crate) running: Arc<Running>,
 }
 
 /// Why the journal cannot go on. Nothing that was committed is lost by it.
@@ -143,6 +149,8 @@ fn open_with(
         tasks,
         outbox: queue.waiting(),
         next_out: OutSeq(out),
+        deaths: queue.deaths().clone(),
+        running: queue.running(),
     };
     let seen = queue.seen();
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
