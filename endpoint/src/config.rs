@@ -135,6 +135,8 @@ pub(crate) struct Engine {
     pub(crate) capture_limit: usize,
     /// What becomes of a task's sandbox folder.
     pub(crate) sandbox: SandboxPolicy,
+    /// How often the daemon may die while a task runs; 0 for no limit.
+    pub(crate) poison_after: u64,
 }
 
 impl Default for Engine {
@@ -144,6 +146,7 @@ impl Default for Engine {
             grace: Duration::from_secs(5),
             capture_limit: 256 * 1024,
             sandbox: SandboxPolicy::Remove,
+            poison_after: 3,
         }
     }
 }

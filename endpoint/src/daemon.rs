@@ -8,10 +8,8 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
-use crate::inbox::Inbox;
 use crate::journal::{self, JournalConfig, OpenError, Recovered};
-use crate::ledger::Ledger;
-use crate::outbox::Outbox;
+use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
 use clutch_common::link::{Destination, InletOptions};
@@ -109,16 +107,12 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
         results = recovered.outbox,
         "starting"
     );
-    let ledger = Ledger::new(
-        journal,
-        Inbox::new(config.inbox.bounds()),
-        Outbox::new(recovered.next_out),
-        config.endpoint.id,
-        recovered.state_id,
-        recovered.outbox,
-    );
-    ledger.restore(recovered.tasks);
-    Ok(Arc::new(ledger))
+    let rules = Rules {
+        endpoint_id: config.endpoint.id,
+        bounds: config.inbox.bounds(),
+        poison_after: config.engine.poison_after,
+    };
+    Ok(Arc::new(Ledger::new(journal, recovered, rules)))
 }
 
 async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecutor>, Failure> {

@@ -16,19 +16,23 @@
 //! sled's background flusher stays off: with it, this work deadlocks.
 
 mod damage;
+mod deaths;
 mod files;
 mod folder;
 mod mark;
 mod open;
 mod queue;
 mod record;
+mod running;
 mod seen;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deaths::Deaths;
 pub(crate) use folder::FolderError;
 pub(crate) use open::{Found, OpenError, Options, look};
 pub(crate) use queue::{DiskQueue, SeenView};
+pub(crate) use running::Running;
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;

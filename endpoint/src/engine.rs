@@ -3,7 +3,9 @@
 //!
 //! Promises: at most `slots` tasks run; tasks start in the order they were
 //! accepted; a task that must not run again is marked as started on disk
-//! before its process starts. A task keeps its slot until its result is on
+//! before its process starts; every start is noted where it survives the death
+//! of the daemon, and a task that the daemon died with too often is not started
+//! again. A task keeps its slot until its result is on
 //! disk, so a crash makes at most `slots` tasks run again.
 
 use crate::executor::{Ended, Executor, Report};
@@ -11,6 +13,7 @@ use crate::failpoint::{self, Step};
 use crate::inbox::Held;
 use crate::journal::JournalError;
 use crate::ledger::Ledger;
+use crate::poison::{self, Standing};
 use clutch_common::clock::now_ms;
 use clutch_common::result::{Outcome, TaskResult};
 use std::sync::Arc;
@@ -52,7 +55,9 @@ impl Engine {
         let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
         loop {
             let stopped = intake.is_cancelled();
-            if !stopped {
+            if stopped {
+                self.ledger.running.stop();
+            } else {
                 self.start(&mut running, &kill);
             }
             if stopped && running.is_empty() {
@@ -88,15 +93,21 @@ async fn run_one(
     kill: CancellationToken,
 ) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
+    let mut noted = None;
     let result = if held.started && !held.task.rerun {
         let reason = "the endpoint stopped while the task ran, and it must not run again";
         ledger.not_run(attempt, Outcome::Interrupted, reason.to_owned())
     } else if held.task.expired(now_ms()) {
         ledger.not_run(attempt, Outcome::Expired, "it expired before it could start".to_owned())
+    } else if held.standing == Standing::Poisoned {
+        let reason = poison::reason(&held.task, held.deaths);
+        tracing::warn!(task = %attempt, reason, "a task is poisoned");
+        ledger.not_run(attempt, Outcome::Poisoned, reason)
     } else {
         if !held.task.rerun {
             ledger.journal.start(held.seq).await?.await?;
         }
+        noted = Some(ledger.running.note(attempt));
         failpoint::reach(Step::Start);
         match executor.run(&held.task, kill).await {
             Ended::Finished(report) => {
@@ -110,7 +121,9 @@ async fn run_one(
         }
     };
     tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
-    ledger.finish(&held, result).await?.await
+    let stored = ledger.finish(&held, result).await?;
+    drop(noted);
+    stored.await
 }
 
 fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
@@ -134,3 +147,6 @@ fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
         state_id: Some(ledger.state_id),
     }
 }
+
+#[cfg(test)]
+mod tests;

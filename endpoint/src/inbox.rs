@@ -4,8 +4,12 @@
 //! The bound counts what waits and what runs, by number and by bytes. When it
 //! is reached the subscriber stops reading, so it stops acknowledging, and the
 //! broker stops delivering.
+//!
+//! Tasks leave in the order they came, but for those that have to wait for
+//! another under suspicion (see `poison`): these are overtaken.
 
-use crate::journal::Seq;
+use crate::journal::{Deaths, Seq};
+use crate::poison::Standing;
 use clutch_common::task::{Task, Work};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,11 +34,19 @@ pub(crate) struct Held {
     pub(crate) task: Arc<Task>,
     /// Whether an earlier life of the daemon has started it.
     pub(crate) started: bool,
+    /// How often the daemon died while it ran.
+    pub(crate) deaths: Deaths,
+    /// What that means for it.
+    pub(crate) standing: Standing,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Held>,
+    /// Those of them that the daemon died with.
+    suspected: VecDeque<Held>,
+    /// How many run as suspects, and how many take their last chance.
+    running: [usize; 2],
     tasks: usize,
     bytes: usize,
 }
@@ -59,22 +71,29 @@ impl Inbox {
         for held in held {
             state.tasks += 1;
             state.bytes += weight(&held.task);
-            state.waiting.push_back(held);
+            match held.standing {
+                Standing::Clear | Standing::Poisoned => state.waiting.push_back(held),
+                Standing::Suspect | Standing::LastChance => state.suspected.push_back(held),
+            }
         }
         drop(state);
         self.filled.notify_one();
     }
 
-    /// Takes the oldest waiting task. It counts until [`Inbox::free`].
+    /// Takes the oldest waiting task that may start. It counts until
+    /// [`Inbox::free`].
     pub(crate) fn take(&self) -> Option<Held> {
-        self.lock().waiting.pop_front()
+        self.lock().take()
     }
 
     /// Frees the room of a task that was taken and is finished.
-    pub(crate) fn free(&self, task: &Task) {
+    pub(crate) fn free(&self, held: &Held) {
         let mut state = self.lock();
         state.tasks = state.tasks.saturating_sub(1);
-        state.bytes = state.bytes.saturating_sub(weight(task));
+        state.bytes = state.bytes.saturating_sub(weight(&held.task));
+        if let Some(count) = state.count(held.standing) {
+            *count = count.saturating_sub(1);
+        }
         drop(state);
         self.freed.notify_one();
     }
@@ -106,11 +125,41 @@ impl Inbox {
 
     /// How many tasks wait for a slot.
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().waiting.len()
+        let state = self.lock();
+        state.waiting.len() + state.suspected.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Held> {
+        let [suspects, last_chances] = self.running;
+        let may_start = |held: &&Held| held.standing.may_start(suspects, last_chances);
+        let suspected = self.suspected.front().filter(may_start).map(|held| held.seq);
+        let waiting = self.waiting.front().map(|held| held.seq);
+        let first = match (waiting, suspected) {
+            (Some(waiting), Some(suspected)) if waiting < suspected => &mut self.waiting,
+            (_, Some(_)) => &mut self.suspected,
+            (_, None) => &mut self.waiting,
+        };
+        let held = first.pop_front()?;
+        if let Some(count) = self.count(held.standing) {
+            *count += 1;
+        }
+        Some(held)
+    }
+
+    /// The count of what runs with this standing, where it is counted.
+    fn count(&mut self, standing: Standing) -> Option<&mut usize> {
+        let [suspects, last_chances] = &mut self.running;
+        match standing {
+            Standing::Clear | Standing::Poisoned => None,
+            Standing::Suspect => Some(suspects),
+            Standing::LastChance => Some(last_chances),
+        }
     }
 }
 
@@ -134,7 +183,17 @@ mod tests {
             stdin: vec![0; stdin].into(),
             ..Process::default()
         };
-        Held { seq: Seq(seq), task: Arc::new(Task::new(TaskId::new(), process)), started: false }
+        Held {
+            seq: Seq(seq),
+            task: Arc::new(Task::new(TaskId::new(), process)),
+            started: false,
+            deaths: Deaths::default(),
+            standing: Standing::Clear,
+        }
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<u64> {
+        std::iter::from_fn(|| inbox.take()).map(|held| held.seq.0).collect()
     }
 
     fn inbox(max_tasks: usize, max_bytes: usize) -> Inbox {
@@ -145,8 +204,32 @@ mod tests {
     fn tasks_leave_in_the_order_they_came() {
         let inbox = inbox(10, 1 << 20);
         inbox.put((1..4).map(|seq| held(seq, 0)));
-        let order: Vec<u64> = std::iter::from_fn(|| inbox.take()).map(|held| held.seq.0).collect();
-        assert_eq!(order, [1, 2, 3]);
+        assert_eq!(taken(&inbox), [1, 2, 3]);
+    }
+
+    #[test]
+    fn whoever_must_wait_for_another_suspect_is_overtaken_and_holds_up_nobody() {
+        let inbox = inbox(10, 1 << 20);
+        let with = |seq, standing| Held { standing, ..held(seq, 0) };
+        inbox.put([
+            with(1, Standing::Suspect),
+            with(2, Standing::Clear),
+            with(3, Standing::Suspect),
+            with(4, Standing::LastChance),
+            with(5, Standing::Suspect),
+            with(6, Standing::Poisoned),
+            with(7, Standing::Clear),
+        ]);
+        assert_eq!(taken(&inbox), [1, 2, 3, 6, 7]);
+        assert_eq!(inbox.waiting(), 2);
+        inbox.free(&with(1, Standing::Suspect));
+        assert!(taken(&inbox).is_empty());
+        inbox.free(&with(3, Standing::Suspect));
+        assert_eq!(taken(&inbox), [4], "apart from all others under suspicion");
+        inbox.put([with(8, Standing::Clear)]);
+        assert_eq!(taken(&inbox), [8]);
+        inbox.free(&with(4, Standing::LastChance));
+        assert_eq!(taken(&inbox), [5]);
     }
 
     #[test]
@@ -155,7 +238,7 @@ mod tests {
         inbox.put([held(1, 0)]);
         let running = inbox.take().unwrap();
         assert_eq!(inbox.room_now(), 0);
-        inbox.free(&running.task);
+        inbox.free(&running);
         assert!(inbox.room_now() > 0);
     }
 
@@ -165,8 +248,8 @@ mod tests {
         assert!(inbox.room_now() > 0);
         inbox.put([held(1, 100_000)]);
         assert_eq!(inbox.room_now(), 0);
-        let task = inbox.take().unwrap().task;
-        inbox.free(&task);
+        let running = inbox.take().unwrap();
+        inbox.free(&running);
         assert!(inbox.room_now() > 0);
     }
 }

@@ -12,7 +12,7 @@ mod tests;
 pub(crate) mod writer;
 
 pub(crate) use crate::disk_queue::{
-    Accepted, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Seq,
+    Accepted, Deaths, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Running, Seq,
 };
 pub(crate) use commit::Commit;
 
@@ -20,6 +20,7 @@ use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +60,11 @@ pub(crate) struct Recovered {
     pub(crate) outbox: u64,
     /// The name that the next result will have.
     pub(crate) next_out: OutSeq,
+    /// How often the daemon died while each task ran; a task that is not in
+    /// the inbox may be delivered again.
+    pub(crate) deaths: HashMap<Attempt, Deaths>,
+    /// Where it is noted which tasks run.
+    pub(crate) running: Arc<Running>,
 }
 
 /// Why the journal cannot go on. Nothing that was committed is lost by it.
@@ -160,8 +166,14 @@ fn open_with(
     let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
     let free = queue.free_names();
-    let recovered =
-        Recovered { state_id: queue.state_id(), tasks, outbox: queue.waiting(), next_out: free.1 };
+    let recovered = Recovered {
+        state_id: queue.state_id(),
+        tasks,
+        outbox: queue.waiting(),
+        next_out: free.1,
+        deaths: queue.deaths().clone(),
+        running: queue.running(),
+    };
     let seen = Box::new(queue.seen());
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);

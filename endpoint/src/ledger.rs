@@ -5,15 +5,20 @@
 //! resolves when the disk has it. Who needs durability waits for the commit;
 //! nobody else does.
 
-use crate::inbox::{Held, Inbox};
-use crate::journal::{Accepted, Commit, Finished, Journal, JournalError, OutSeq, OutboxRecord};
+use crate::inbox::{Bounds, Held, Inbox};
+use crate::journal::{
+    Accepted, Commit, Deaths, Finished, Journal, JournalError, OutSeq, OutboxRecord, Recovered,
+    Running, Seq,
+};
 use crate::outbox::Outbox;
+use crate::poison::Standing;
 use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
 use futures_util::future::BoxFuture;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,41 +37,59 @@ pub(crate) struct Ledger {
     pub(crate) endpoint_id: EndpointId,
     /// On which disk.
     pub(crate) state_id: StateId,
+    /// Where it is noted which tasks run.
+    pub(crate) running: Arc<Running>,
+    deaths: HashMap<Attempt, Deaths>,
+    poison_after: u64,
     undelivered: AtomicU64,
 }
 
+/// What a ledger is told to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Whose ledger it is.
+    pub(crate) endpoint_id: EndpointId,
+    /// How much the inbox takes.
+    pub(crate) bounds: Bounds,
+    /// How often the daemon may die while a task runs; 0 for no limit.
+    pub(crate) poison_after: u64,
+}
+
 impl Ledger {
-    /// A ledger over an open journal that holds `undelivered` results.
-    pub(crate) fn new(
-        journal: Journal,
-        inbox: Inbox,
-        outbox: Outbox,
-        endpoint_id: EndpointId,
-        state_id: StateId,
-        undelivered: u64,
-    ) -> Self {
-        Self {
+    /// A ledger over an open journal, with what an earlier life of the daemon
+    /// left in it.
+    pub(crate) fn new(journal: Journal, found: Recovered, rules: Rules) -> Self {
+        let Recovered { state_id, tasks, outbox, next_out, deaths, running } = found;
+        let ledger = Self {
             journal,
-            inbox,
-            outbox: Arc::new(outbox),
-            endpoint_id,
+            inbox: Inbox::new(rules.bounds),
+            outbox: Arc::new(Outbox::new(next_out)),
+            endpoint_id: rules.endpoint_id,
             state_id,
-            undelivered: AtomicU64::new(undelivered),
-        }
+            running,
+            deaths,
+            poison_after: rules.poison_after,
+            undelivered: AtomicU64::new(outbox),
+        };
+        let held = |accepted: Accepted| {
+            let Accepted { seq, task, started } = accepted;
+            ledger.hold(seq, Arc::new(task), started)
+        };
+        ledger.inbox.put(tasks.into_iter().map(held));
+        ledger
+    }
+
+    fn hold(&self, seq: Seq, task: Arc<Task>, started: bool) -> Held {
+        let deaths = self.deaths.get(&task.attempt()).copied().unwrap_or_default();
+        // What was started and must not run again will not.
+        let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
+        let standing = Standing::after(suspicious, self.poison_after);
+        Held { seq, task, started, deaths, standing }
     }
 
     /// How many results the broker has not confirmed.
     pub(crate) fn undelivered(&self) -> u64 {
         self.undelivered.load(Ordering::Relaxed)
-    }
-
-    /// Puts back what an earlier life of the daemon left.
-    pub(crate) fn restore(&self, tasks: Vec<Accepted>) {
-        self.inbox.put(tasks.into_iter().map(|accepted| Held {
-            seq: accepted.seq,
-            task: Arc::new(accepted.task),
-            started: accepted.started,
-        }));
     }
 
     /// Whether this attempt, or a later one at the same task, was accepted
@@ -87,11 +110,7 @@ impl Ledger {
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
         let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        self.inbox.put(seqs.into_iter().zip(tasks).map(|(seq, task)| Held {
-            seq,
-            task,
-            started: false,
-        }));
+        self.inbox.put(seqs.into_iter().zip(tasks).map(|(seq, task)| self.hold(seq, task, false)));
         Ok(commit)
     }
 
@@ -117,7 +136,7 @@ impl Ledger {
         result: TaskResult,
     ) -> Result<Stored, JournalError> {
         let stored = self.record(Some(held), result).await?;
-        self.inbox.free(&held.task);
+        self.inbox.free(held);
         Ok(stored)
     }
 

@@ -18,6 +18,7 @@ mod inbox;
 mod journal;
 mod ledger;
 mod outbox;
+mod poison;
 mod publisher;
 mod session;
 mod shutdown;

@@ -1,10 +1,9 @@
 //! Fakes for unit tests: a ledger on a disk of its own, and both ends of a
 //! link whose broker side is the test.
 
-use crate::inbox::{Bounds, Inbox};
+use crate::inbox::Bounds;
 use crate::journal::{self, Finished, JournalConfig, OutSeq};
-use crate::ledger::Ledger;
-use crate::outbox::Outbox;
+use crate::ledger::{Ledger, Rules};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{
@@ -36,16 +35,8 @@ pub(crate) fn ledger_on(disk: &TempDir, max_tasks: usize) -> Arc<Ledger> {
         seen_max: 1000,
     };
     let (journal, recovered) = journal::open(config).unwrap();
-    let ledger = Ledger::new(
-        journal,
-        Inbox::new(Bounds { max_tasks, max_bytes: 1 << 20 }),
-        Outbox::new(recovered.next_out),
-        endpoint_id,
-        recovered.state_id,
-        recovered.outbox,
-    );
-    ledger.restore(recovered.tasks);
-    Arc::new(ledger)
+    let bounds = Bounds { max_tasks, max_bytes: 1 << 20 };
+    Arc::new(Ledger::new(journal, recovered, Rules { endpoint_id, bounds, poison_after: 3 }))
 }
 
 /// A task that can be run.

@@ -7,11 +7,12 @@ use super::folder::{Folder, FolderError};
 use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, SeenView, Slot};
 use super::record::{self, Space};
+use super::running::Running;
 use super::{Accepted, Error, Seq, Store, Writes, seen};
 use crate::spool::Spool;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,6 +150,8 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let store = Store::open(&below)?;
     let mark = Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"))?;
     let marked = mark.read().map_err(failed("reading the mark of"))?;
+    let (running, left) = Running::open(&options.path.join("running"))
+        .map_err(failed("finding out what ran before with"))?;
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
     let state_id = identify(&store, options)?;
     let index = Arc::default();
@@ -164,6 +167,8 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         next: Next::default(),
         seen,
         lately: Lately { seen_max: options.seen_max, ..Lately::default() },
+        deaths: HashMap::new(),
+        running: Arc::new(running),
         folder,
     };
     queue.load_counters(marked)?;
@@ -174,6 +179,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     queue.load_seen()?;
     queue.load_files()?;
     let (tasks, damaged) = queue.load_inbox()?;
+    queue.count_deaths(&left)?;
     queue.repair(damaged)?;
     Ok((queue, tasks))
 }

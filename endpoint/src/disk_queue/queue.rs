@@ -2,14 +2,16 @@
 //! what was seen.
 
 use super::damage::Damaged;
+use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
 use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
+use super::running::Running;
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
 use crate::spool::{Place, ReadError, Reader, Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +28,8 @@ pub(crate) struct DiskQueue {
     pub(super) next: Next,
     pub(super) seen: SeenView,
     pub(super) lately: Lately,
+    pub(super) deaths: HashMap<Attempt, Deaths>,
+    pub(super) running: Arc<Running>,
     // Last, so that the folder stays locked until all else is closed.
     pub(super) folder: Folder,
 }
@@ -155,6 +159,12 @@ impl DiskQueue {
     #[must_use]
     pub(crate) fn free_names(&self) -> (Seq, OutSeq) {
         (Seq(self.next.seq), OutSeq(self.next.out))
+    }
+
+    /// Where it is noted which tasks run.
+    #[must_use]
+    pub(crate) fn running(&self) -> Arc<Running> {
+        Arc::clone(&self.running)
     }
 
     /// Where the queue is.
@@ -302,6 +312,7 @@ impl DiskQueue {
     }
 
     pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
+        self.forget_deaths(&mut group.writes, &group.finished);
         let runs = self.lately.finish(&mut group.writes, &group.finished);
         self.finish_files(&mut group, &runs).map_err(|error| self.failed_to_spool(error))?;
         let mut forgotten = Vec::new();

@@ -21,6 +21,8 @@ const CRC: usize = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Space {
+    /// How often the daemon died while a task ran.
+    Deaths = b'd',
     /// Tasks accepted and not finished.
     Inbox = b'i',
     /// Format version and state id.

@@ -119,7 +119,7 @@ async fn a_full_inbox_stops_the_reading_until_there_is_room() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(rig.broker.settled.try_recv().is_err(), "read although the inbox was full");
     let held = rig.ledger.inbox.take().unwrap();
-    rig.ledger.inbox.free(&held.task);
+    rig.ledger.inbox.free(&held);
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
 }
 

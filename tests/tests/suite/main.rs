@@ -20,6 +20,7 @@ mod harness;
 mod link;
 mod memory;
 mod path;
+mod poison;
 mod provision;
 mod stranger;
 mod terms;
