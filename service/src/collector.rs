@@ -64,8 +64,8 @@ pub(crate) async fn collect(
         if news {
             ear.tell();
         }
-        if let Some(mark) = group.mark {
-            ear.read(mark);
+        if !group.marks.is_empty() {
+            ear.read(&group.marks);
         }
         for (tag, reasons) in &group.unreadable {
             let reason = reasons.join("; ");
@@ -83,8 +83,8 @@ pub(crate) async fn collect(
 struct Group {
     results: Vec<TaskResult>,
     presences: Vec<Presence>,
-    /// The last message that the service sent to itself.
-    mark: Option<String>,
+    /// Messages that the service sent to itself, by their ids.
+    marks: Vec<String>,
     /// Deliveries with something in them that could not be read.
     unreadable: Vec<(Tag, Vec<String>)>,
     /// The last delivery.
@@ -100,7 +100,7 @@ impl Group {
             match wire::decode_to_service(body) {
                 ToService::Presence(presence) => group.presences.push(presence),
                 ToService::Results(_) if wire::is_ping(body) => {
-                    group.mark = delivery.message.message_id.or(group.mark);
+                    group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Results(decoded) => {
                     group.results.extend(decoded.results);

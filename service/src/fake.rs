@@ -122,7 +122,9 @@ impl Broker {
     }
 
     pub(crate) fn inlet(&self) -> Box<dyn Inlet> {
-        Box::new(FakeInlet { broker: self.clone(), next: 0 })
+        // What is not acknowledged comes again.
+        let settled = self.acknowledged().last().map_or(0, |tag| tag.0);
+        Box::new(FakeInlet { broker: self.clone(), next: usize::try_from(settled).unwrap() })
     }
 }
 

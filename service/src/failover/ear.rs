@@ -17,8 +17,11 @@ pub(crate) struct Ear {
 
 #[derive(Default)]
 struct Inner {
-    listened_for: BTreeSet<StateId>,
+    /// Whose messages count; everybody's until that is known.
+    listened_for: Option<BTreeSet<StateId>>,
     heard: Heard,
+    /// The message that is waited for, of those that the service sends to
+    /// itself.
     mark: Option<String>,
 }
 
@@ -33,12 +36,15 @@ impl Ear {
     pub(crate) fn hear(&self, states: &BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
         let Inner { listened_for, heard, .. } = &mut *inner;
-        heard.extend(states.intersection(listened_for).map(|state| (*state, now)));
+        let counts = |state: &&StateId| {
+            listened_for.as_ref().is_none_or(|listened_for| listened_for.contains(*state))
+        };
+        heard.extend(states.iter().filter(counts).map(|state| (*state, now)));
     }
 
-    /// The message with this id, which the service sent to itself, was read.
-    pub(crate) fn read(&self, mark: String) {
-        self.lock().mark = Some(mark);
+    /// The messages with these ids, which the service sent to itself, were read.
+    pub(crate) fn read(&self, marks: &[String]) {
+        self.lock().mark.take_if(|mark| marks.contains(mark));
         self.tell();
     }
 
@@ -47,16 +53,16 @@ impl Ear {
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// Listens for these states, and no others. Those that it did not listen for
-    /// were heard at `new_heard`, if at all.
-    pub(super) fn listen_for(&self, states: BTreeSet<StateId>, new_heard: Option<Instant>) {
+    /// Listens for these states, and no others. One that is new since it did so
+    /// before has just been heard.
+    pub(super) fn listen_for(&self, states: BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
         let Inner { listened_for, heard, .. } = &mut *inner;
         heard.retain(|state, _| states.contains(state));
-        if let Some(at) = new_heard {
-            heard.extend(states.difference(listened_for).map(|state| (*state, at)));
+        if let Some(before) = listened_for {
+            heard.extend(states.difference(before).map(|state| (*state, now)));
         }
-        *listened_for = states;
+        *listened_for = Some(states);
     }
 
     /// When each state was heard last.
@@ -64,9 +70,14 @@ impl Ear {
         self.lock().heard.clone()
     }
 
-    /// Whether the message with this id was read.
-    pub(super) fn has_read(&self, mark: &str) -> bool {
-        self.lock().mark.as_deref() == Some(mark)
+    /// Waits for the message with this id, and no other.
+    pub(super) fn wait_for(&self, mark: String) {
+        self.lock().mark = Some(mark);
+    }
+
+    /// Whether the message that was waited for was read.
+    pub(super) fn has_read(&self) -> bool {
+        self.lock().mark.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

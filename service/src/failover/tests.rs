@@ -39,7 +39,7 @@ impl Closer for Closed {
 
 struct World {
     _temp: TempDir,
-    running: JoinSet<()>,
+    running: Mutex<JoinSet<()>>,
     store: Store,
     broker: Broker,
     closed: Arc<Closed>,
@@ -58,9 +58,9 @@ async fn world(lost_after: Duration) -> World {
         now_ms: 1,
     };
     let endpoint = store.register(&wanted).await.unwrap().0.id;
-    let mut world = World {
+    let world = World {
         _temp: temp,
-        running: JoinSet::new(),
+        running: Mutex::default(),
         store,
         broker: Broker::default().patient(),
         closed: Arc::default(),
@@ -72,8 +72,7 @@ async fn world(lost_after: Duration) -> World {
 
 impl World {
     /// Starts a session; one that was before is dropped where it stands.
-    fn serve(&mut self) {
-        self.running = JoinSet::new();
+    fn serve(&self) {
         let parts = Parts {
             transport: Arc::new(self.broker.clone()),
             store: self.store.clone(),
@@ -82,9 +81,11 @@ impl World {
             news: watch::channel(0).0,
             closer: Some(self.closed.clone()),
         };
-        self.running.spawn(async move {
+        let mut running = JoinSet::new();
+        running.spawn(async move {
             keep_engaged(&parts, || (), &CancellationToken::new()).await.unwrap();
         });
+        *self.running.lock().unwrap() = running;
     }
 
     fn tell(&self, state: StateId, role: Role, standby: bool, pending: u64) -> Presence {
@@ -223,7 +224,7 @@ async fn an_endpoint_without_a_standby_is_never_called() {
 
 #[tokio::test]
 async fn what_was_handed_back_is_asked_for_and_submitted_again_if_nobody_has_it() {
-    let mut world = world(SOON).await;
+    let world = world(SOON).await;
     let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }, spec(&["c"])];
     let begun = world.submitted(&specs).await;
     let [a, b, c] = [0, 1, 2].map(|index: usize| begun[index].task.id);
@@ -268,7 +269,7 @@ async fn what_was_handed_back_is_asked_for_and_submitted_again_if_nobody_has_it(
 
 #[tokio::test]
 async fn a_new_disk_is_asked_for_all_and_asked_again_by_the_next_session() {
-    let mut world = world(SOON).await;
+    let world = world(SOON).await;
     let specs: Vec<TaskSpec> = (0..2500).map(|n| spec(&["echo", &n.to_string()])).collect();
     let begun = world.submitted(&specs).await;
     world.tell(StateId::new(), Role::Active, false, 0);

@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long reading up to a mark takes at most, where the results queue is not
 /// far behind.
 const READ_UP_WITHIN: Duration = Duration::from_secs(10);
+/// A mark that has not come by then was lost, with the queue's content.
+const MARK_LASTS: Duration = Duration::from_secs(300);
 /// The pause before the database is asked again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,6 @@ struct Watched {
 
 /// A mark on its way through the results queue.
 struct Mark {
-    id: String,
     sent: Instant,
     /// It was told that it takes long.
     late: bool,
@@ -104,8 +105,6 @@ struct Watch<'a> {
     closer: Option<&'a dyn Closer>,
     ear: &'a Ear,
     since: Instant,
-    /// The records have been read before.
-    begun: bool,
     endpoints: Vec<Watched>,
     /// When the records were read, unless they have changed since.
     read: Option<Instant>,
@@ -127,7 +126,6 @@ impl<'a> Watch<'a> {
             closer,
             ear,
             since: Instant::now(),
-            begun: false,
             endpoints: Vec::new(),
             read: None,
             mark: None,
@@ -177,9 +175,7 @@ impl<'a> Watch<'a> {
     async fn read(&mut self, now: Instant) -> Result<(), crate::store::Error> {
         let standings = self.store.standings().await?;
         let states = standings.iter().flat_map(|one| &one.states).map(|state| state.id);
-        let new_heard = self.begun.then_some(now);
-        self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), new_heard);
-        self.begun = true;
+        self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), now);
         let mut times: BTreeMap<EndpointId, Times> =
             self.endpoints.drain(..).map(|one| (one.standing.endpoint, one.times)).collect();
         let fresh = || Times::new(self.since);
@@ -195,7 +191,7 @@ impl<'a> Watch<'a> {
     /// Notes how far the collector has read, if the mark has come out of the
     /// queue.
     fn read_up(&mut self) {
-        let Some(mark) = self.mark.take_if(|mark| self.ear.has_read(&mark.id)) else { return };
+        let Some(mark) = self.mark.take_if(|_| self.ear.has_read()) else { return };
         for one in &mut self.endpoints {
             one.times.read_up_to(mark.sent);
         }
@@ -204,10 +200,10 @@ impl<'a> Watch<'a> {
     /// Sends a mark through the results queue, if none is under way; says when
     /// to look again.
     async fn send_mark(&mut self, now: Instant) -> Instant {
+        let again = now + READ_UP_WITHIN;
         if let Some(mark) = &mut self.mark {
-            let late = mark.sent + READ_UP_WITHIN;
-            if now < late {
-                return late;
+            if now < mark.sent + READ_UP_WITHIN {
+                return mark.sent + READ_UP_WITHIN;
             }
             if !mark.late {
                 mark.late = true;
@@ -216,13 +212,17 @@ impl<'a> Watch<'a> {
                      closed or given up before what it may have sent is read"
                 );
             }
-            return now + READ_UP_WITHIN;
+            if now < mark.sent + MARK_LASTS {
+                return again;
+            }
         }
         let (destination, message, id) = mark();
+        self.ear.wait_for(id);
         if place_one(&self.jobs, destination, message).await.is_ok() {
-            self.mark = Some(Mark { id, sent: now, late: false });
+            let late = self.mark.as_ref().is_some_and(|mark| mark.late);
+            self.mark = Some(Mark { sent: now, late });
         }
-        now + READ_UP_WITHIN
+        again
     }
 
     /// Calls whoever holds the leases of these endpoints, all at once.
