@@ -28,7 +28,7 @@ const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Where the API is unless told otherwise.
 const PORT: u16 = 15672;
 /// What an operator reads in the broker's log.
-const REASON: &str = "the endpoint's active instance does not answer and a standby waits";
+const REASON: &str = "it holds the lease of an endpoint and does not answer";
 
 /// The management API of one broker.
 #[derive(Clone)]

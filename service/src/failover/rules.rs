@@ -54,6 +54,13 @@ pub(crate) fn active(states: &[State]) -> Option<&State> {
     states.iter().find(|state| state.is_active())
 }
 
+/// The state whose instance has, or had last, the lease: it may hold it still,
+/// on a connection that it has lost itself.
+pub(crate) fn holder(states: &[State]) -> Option<&State> {
+    let last = |state: &&State| state.active_since_ms.is_some() && state.superseded_at_ms.is_none();
+    states.iter().find(last)
+}
+
 /// The state that can tell which attempts are lost: what it does not know is
 /// nowhere. There is none while another one may have them.
 pub(crate) fn to_ask(states: &[State]) -> Option<StateId> {
@@ -131,8 +138,8 @@ pub(crate) struct Times {
     /// All that was sent to the service until then has been read.
     read_up_to: Instant,
     called: Option<Instant>,
-    /// The first call that reached a holder of the lease, of those that the
-    /// active instance has not answered.
+    /// The first call that reached whoever holds the lease, of those that came
+    /// after the last word of whoever should.
     unanswered: Option<Instant>,
     closed: Option<Instant>,
 }
@@ -157,11 +164,11 @@ impl Times {
         &mut self,
         then: Instant,
         held: bool,
-        active: Option<&State>,
+        holder: Option<&State>,
         heard: &Heard,
     ) {
         self.called = Some(then);
-        let heard = active.and_then(|active| heard.get(&active.id)).copied();
+        let heard = holder.and_then(|holder| heard.get(&holder.id)).copied();
         let answered = self.unanswered.is_none_or(|call| heard.is_some_and(|heard| heard >= call));
         if !held {
             self.unanswered = None;
@@ -232,17 +239,19 @@ pub(crate) fn plan(
         plan.call = due <= now;
         plan.look_at(if plan.call { now + CALL_EVERY } else { due });
     }
-    let Some(active) = active(states) else { return plan };
-    let last = times.heard(active, heard);
-    if standby_waits && let Some(call) = times.unanswered.filter(|call| *call > last) {
+    if standby_waits && let Some(holder) = holder(states) {
+        let last = times.heard(holder, heard);
+        let call = times.unanswered.filter(|call| *call > last);
         let pause = times.closed.map_or(now, |closed| closed + CLOSE_EVERY);
-        let due = (last + SILENCE).max(call + ANSWER_WITHIN);
         if pause > now {
             plan.look_at(pause);
-        } else if plan.is_due(due, times, now) {
-            plan.close = Some(active.instance);
+        } else if let Some(call) = call
+            && plan.is_due((last + SILENCE).max(call + ANSWER_WITHIN), times, now)
+        {
+            plan.close = Some(holder.instance);
         }
     }
+    let Some(active) = active(states) else { return plan };
     for state in states.iter().filter(|state| state.id != active.id && state.counts()) {
         if plan.is_due(times.heard(state, heard) + lost_after, times, now) {
             plan.give_up.push(state.id);

@@ -240,8 +240,8 @@ impl<'a> Watch<'a> {
                 Err(Unplaced::Returned(_)) => false,
                 Err(Unplaced::Refused | Unplaced::Unknown(_)) => return,
             };
-            let active = rules::active(&one.standing.states);
-            one.times.called(now, held, active, heard);
+            let holder = rules::holder(&one.standing.states);
+            one.times.called(now, held, holder, heard);
         });
         join_all(calls).await;
     }
@@ -260,8 +260,8 @@ impl<'a> Watch<'a> {
             Ok(true) => tracing::warn!(
                 endpoint = name,
                 connection,
-                "the active instance does not answer: its connection is closed, so that the \
-                 standby can take over"
+                "whoever holds the endpoint's lease does not answer: its connection is closed, so \
+                 that the instance that waits can take over"
             ),
             Ok(false) => tracing::debug!(connection, "the connection is gone, or not listed yet"),
             Err(reason) if !self.told => {
@@ -269,9 +269,9 @@ impl<'a> Watch<'a> {
                 tracing::warn!(
                     endpoint = name,
                     reason,
-                    "the active instance does not answer, and the broker's management API cannot \
-                     be used to close its connection: a takeover waits for three heartbeats. \
-                     `serve --management URL` says where the API is"
+                    "whoever holds the endpoint's lease does not answer, and the broker's management \
+                     API cannot be used to close its connection: a takeover waits for three \
+                     heartbeats. `serve --management URL` says where the API is"
                 );
             }
             Err(reason) => tracing::debug!(reason, "the management API still cannot be used"),

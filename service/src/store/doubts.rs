@@ -232,3 +232,6 @@ pub(super) async fn any(db: &mut SqliteConnection, tasks: &[i64]) -> Result<bool
     .await
     .map_err(failed("looking for doubts"))
 }
+
+#[cfg(test)]
+mod tests;

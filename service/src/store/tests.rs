@@ -23,21 +23,21 @@ fn specs(count: usize) -> Vec<TaskSpec> {
     (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
 }
 
-fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
+pub(super) fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
     Chunk { endpoint, key, total: specs.len() as u64, first: 0, specs, now_ms: 1000 }
 }
 
-fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
+pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: task.task.id, attempt }, outcome)
 }
 
-async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
+pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
     let summary = store.task(id).await.unwrap().unwrap().summary;
     (summary.state, summary.attempt)
 }
 
 /// The counts kept by triggers, beside a count of the rows themselves.
-async fn assert_counts_agree(store: &Store, submission: i64) {
+pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
     let kept = store.submission_progress(submission).await.unwrap().states;
     let rows: Vec<(String, i64)> =
         sqlx::query_as("SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state")

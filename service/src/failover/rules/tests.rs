@@ -197,9 +197,11 @@ fn whoever_holds_the_lease_is_called_while_a_standby_waits_and_closed_when_it_is
     let row =
         Row { told: "a1 w2 a2 w1", heard, calls: (Some(80), Some(100), None), read: 100, now: 100 };
     assert_eq!(planned(&row), idle(110));
-    // Whoever held the lease has said that it lost it, and nobody has it yet.
-    let row = Row { told: "a1 w2 w1", heard, calls: (Some(80), Some(100), None), ..row };
-    assert_eq!(planned(&row), idle(110));
+    // Whoever had the lease has lost its link, and waits for itself.
+    for told in ["a1 w2 w1", "A1 w1"] {
+        let row = Row { told, heard: &[(1, 70)], ..row };
+        assert_eq!(planned(&row), close(1), "{told}");
+    }
 }
 
 #[test]
@@ -267,7 +269,7 @@ fn a_call_counts_from_the_first_that_was_not_answered() {
     let since = Instant::now();
     let at = |seconds| since + Duration::from_secs(seconds);
     let (states, _) = after("a1 w2");
-    let one = active(&states);
+    let one = holder(&states);
     let mut times = Times::new(since);
     let silent = Heard::from([(id(1), at(2))]);
     for (call, held, heard, expected) in [
