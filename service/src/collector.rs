@@ -99,7 +99,8 @@ impl Group {
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
                 ToService::Presence(presence) => group.presences.push(presence),
-                ToService::Results(_) if wire::is_ping(body) => {
+                // Only what is no result is worth a second look.
+                ToService::Results(none) if none.results.is_empty() && wire::is_ping(body) => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Results(decoded) => {

@@ -151,7 +151,8 @@ async fn known(
     results: &[&TaskResult],
 ) -> Result<BTreeMap<TaskId, Known>> {
     let ids = json_list(results.iter().map(|result| result.task_id))?;
-    let rows: Vec<(String, i64, Option<u32>, u32, Option<u32>)> = sqlx::query_as(
+    type Row = (String, i64, Option<u32>, u32, Option<u32>);
+    let rows: Vec<Row> = sqlx::query_as(
         "SELECT t.id, t.seq, t.attempt, t.current_attempt, r.attempt FROM tasks t LEFT JOIN results r ON r.task = \
          t.seq WHERE t.id IN (SELECT value FROM json_each(?))",
     )
