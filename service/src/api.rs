@@ -36,22 +36,25 @@ pub(crate) struct Api {
     store: Store,
     link: watch::Receiver<Link>,
     commits: watch::Receiver<u64>,
+    news: watch::Sender<u64>,
     stop: CancellationToken,
     submissions: Arc<Semaphore>,
     placing: TaskTracker,
 }
 
 impl Api {
-    /// An API over these records. Long polls end when `stop` is cancelled.
+    /// An API over these records. Long polls end when `stop` is cancelled; `news`
+    /// is bumped when a task in doubt can be asked for.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<Link>,
         commits: watch::Receiver<u64>,
+        news: watch::Sender<u64>,
         stop: CancellationToken,
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
-        Self { store, link, commits, stop, submissions, placing: TaskTracker::new() }
+        Self { store, link, commits, news, stop, submissions, placing: TaskTracker::new() }
     }
 
     /// The submissions under way. They outlive the requests that brought them,

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
-    Serve,
+    Serve(ServeArgs),
     /// Try the state folder and the broker, and tell what is wrong; changes nothing
     Doctor,
     /// Submit one task, or one per line of a file, or one per number of a range
@@ -139,6 +139,15 @@ impl From<Queue> for QueueKind {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The broker's management API, by which the connection of an endpoint that does not answer is
+    /// closed when a standby waits: http://user:password@host:15672; what is left out is as in
+    /// --broker [default: port 15672 of the broker's host]
+    #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
+    pub(crate) management: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ProvisionArgs {
     /// The endpoint's name: 1 to 64 of A-Z a-z 0-9 . _ -
     pub(crate) name: String,
@@ -157,6 +166,10 @@ pub(crate) struct ProvisionArgs {
     /// How long the broker may block the endpoint's connection before that is a fault
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive)]
     pub(crate) blocked_timeout: Duration,
+    /// For how long an instance may be silent that another one took over from, before its tasks are
+    /// submitted again: 10s to 30days [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = lost_after)]
+    pub(crate) lost_after: Option<Duration>,
     /// The broker's URL as the endpoint reaches it, if it differs from --broker
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_broker: Option<String>,
@@ -217,7 +230,8 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
-    /// Only tasks in this state: submitting, returned, refused, submitted, or an outcome such as failed
+    /// Only tasks in this state: submitting, returned, refused, submitted, resubmitting, or an outcome
+    /// such as failed
     #[arg(long)]
     pub(crate) status: Option<String>,
     /// Only tasks submitted under this key
@@ -269,6 +283,16 @@ fn positive(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.as_millis() == 0 {
         return Err("it must be longer than 0".to_owned());
+    }
+    Ok(duration)
+}
+
+fn lost_after(text: &str) -> Result<Duration, String> {
+    const BOUNDS: std::ops::RangeInclusive<Duration> =
+        Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 60 * 60);
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if !BOUNDS.contains(&duration) {
+        return Err("it must be from 10s to 30days".to_owned());
     }
     Ok(duration)
 }
@@ -341,6 +365,8 @@ mod tests {
             &["c", "wait"],
             &["c", "results", "--stdout-only", "--json", "--key", "k"],
             &["c", "provision", "e", "--heartbeat", "soon"],
+            &["c", "provision", "e", "--lost-after", "9s"],
+            &["c", "provision", "e", "--lost-after", "31days"],
             &["c", "demo", "--files", "0"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");

@@ -1,15 +1,20 @@
-//! Takes results from the broker, records them, and only then acknowledges
-//! them. Results that come twice are counted; messages that cannot be read go to
-//! the dead-letter queue.
+//! Takes results, and what instances say of themselves, from the broker, records
+//! them, and only then acknowledges them. Results that come twice are counted;
+//! messages that cannot be read go to the dead-letter queue.
 
-use crate::store::Store;
+use crate::failover::Ear;
+use crate::store::{Store, Tally};
 use backoff::backoff::Backoff as _;
 use clutch_common::clock::now_ms;
+use clutch_common::id::StateId;
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use clutch_common::result::TaskResult;
-use clutch_common::{topology, wire};
+use clutch_common::topology;
+use clutch_common::wire::{self, Presence, ToService};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How many messages the broker may have under way to us: each may take
@@ -32,7 +37,8 @@ pub(crate) fn inlet_options() -> InletOptions {
     }
 }
 
-/// Collects until told to stop. `commits` is bumped after each transaction.
+/// Collects until told to stop. `commits` is bumped after each transaction with
+/// results; `ear` hears who sent something.
 ///
 /// # Errors
 /// The fault that ended the connection; what was not acknowledged comes again.
@@ -40,6 +46,7 @@ pub(crate) async fn collect(
     mut inlet: Box<dyn Inlet>,
     store: &Store,
     commits: &watch::Sender<u64>,
+    ear: &Ear,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     loop {
@@ -49,11 +56,16 @@ pub(crate) async fn collect(
             deliveries = inlet.receive(GROUP) => deliveries?,
         };
         let group = Group::read(deliveries);
-        if !record(&group.results, store, stop).await {
-            return Ok(());
-        }
+        let Some(news) = record(&group, store, stop).await else { return Ok(()) };
         if !group.results.is_empty() {
             commits.send_modify(|count| *count += 1);
+        }
+        ear.hear(&group.states(), Instant::now());
+        if news {
+            ear.tell();
+        }
+        if !group.marks.is_empty() {
+            ear.read(&group.marks);
         }
         for (tag, reasons) in &group.unreadable {
             let reason = reasons.join("; ");
@@ -70,6 +82,9 @@ pub(crate) async fn collect(
 #[derive(Default)]
 struct Group {
     results: Vec<TaskResult>,
+    presences: Vec<Presence>,
+    /// Messages that the service sent to itself, by their ids.
+    marks: Vec<String>,
     /// Deliveries with something in them that could not be read.
     unreadable: Vec<(Tag, Vec<String>)>,
     /// The last delivery.
@@ -80,29 +95,55 @@ impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
         for delivery in deliveries {
-            let decoded = wire::decode_results(&delivery.message.body);
-            group.results.extend(decoded.results);
-            if !decoded.unreadable.is_empty() {
-                group.unreadable.push((delivery.tag, decoded.unreadable));
-            }
             group.last = Some(delivery.tag);
+            let body = &delivery.message.body;
+            match wire::decode_to_service(body) {
+                ToService::Presence(presence) => group.presences.push(presence),
+                // Only what is no result is worth a second look.
+                ToService::Results(none) if none.results.is_empty() && wire::is_ping(body) => {
+                    group.marks.push(delivery.message.message_id.unwrap_or_default());
+                }
+                ToService::Results(decoded) => {
+                    group.results.extend(decoded.results);
+                    if !decoded.unreadable.is_empty() {
+                        group.unreadable.push((delivery.tag, decoded.unreadable));
+                    }
+                }
+            }
         }
         group
     }
-}
 
-/// Records results, trying for as long as it takes; false if told to stop
-/// before they were.
-async fn record(results: &[TaskResult], store: &Store, stop: &CancellationToken) -> bool {
-    for part in results.chunks(RESULTS_PER_TRANSACTION) {
-        if !record_part(part, store, stop).await {
-            return false;
-        }
+    /// The states that something came from.
+    fn states(&self) -> BTreeSet<StateId> {
+        let results = self.results.iter().filter_map(|result| result.state_id);
+        results.chain(self.presences.iter().map(|presence| presence.state_id)).collect()
     }
-    true
 }
 
-async fn record_part(results: &[TaskResult], store: &Store, stop: &CancellationToken) -> bool {
+/// Records what came, trying for as long as it takes, and tells whether there
+/// is news of the endpoints' states or of lost tasks; nothing if told to stop
+/// before that is done.
+async fn record(group: &Group, store: &Store, stop: &CancellationToken) -> Option<bool> {
+    let mut news = false;
+    let mut parts = group.results.chunks(RESULTS_PER_TRANSACTION).peekable();
+    if parts.peek().is_none() && !group.presences.is_empty() {
+        return record_part(&[], &group.presences, store, stop).await.map(|tally| tally.is_news());
+    }
+    while let Some(part) = parts.next() {
+        // What was sent before a presence is recorded before it.
+        let presences = if parts.peek().is_none() { &group.presences[..] } else { &[] };
+        news |= record_part(part, presences, store, stop).await?.is_news();
+    }
+    Some(news)
+}
+
+async fn record_part(
+    results: &[TaskResult],
+    presences: &[Presence],
+    store: &Store,
+    stop: &CancellationToken,
+) -> Option<Tally> {
     let mut pause = backoff::ExponentialBackoffBuilder::new()
         .with_initial_interval(Duration::from_millis(100))
         .with_max_interval(LONGEST_PAUSE)
@@ -110,13 +151,13 @@ async fn record_part(results: &[TaskResult], store: &Store, stop: &CancellationT
         .build();
     let mut failing = false;
     loop {
-        match store.record(results, now_ms()).await {
+        match store.record(results, presences, now_ms()).await {
             Ok(tally) => {
                 if failing {
                     tracing::info!("results are recorded again");
                 }
                 tracing::debug!(?tally, "recorded results");
-                return true;
+                return Some(tally);
             }
             Err(error) if !failing => {
                 failing = true;
@@ -130,7 +171,7 @@ async fn record_part(results: &[TaskResult], store: &Store, stop: &CancellationT
         }
         let wait = pause.next_backoff().unwrap_or(LONGEST_PAUSE);
         tokio::select! {
-            () = stop.cancelled() => return false,
+            () = stop.cancelled() => return None,
             () = tokio::time::sleep(wait) => (),
         }
     }
@@ -145,8 +186,9 @@ mod tests {
 
     async fn collect_all(broker: &Broker, store: &Store) {
         let (commits, _) = watch::channel(0);
+        let ear = Ear::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let ended = collect(broker.inlet(), store, &commits, &stop).await;
+        let ended = collect(broker.inlet(), store, &commits, &ear, &stop).await;
         assert_eq!(ended, Err(Fault::Closed("drained".into())));
     }
 
@@ -175,8 +217,9 @@ mod tests {
         let ours = result(Outcome::Failed);
         broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
         let (commits, _) = watch::channel(0);
+        let ear = Ear::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &store, &commits, &stop);
+        let collecting = collect(broker.inlet(), &store, &commits, &ear, &stop);
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             stop.cancel();

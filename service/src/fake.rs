@@ -8,7 +8,7 @@ use clutch_common::link::{
     Tag, Ticket, Transport,
 };
 use clutch_common::result::{Outcome, TaskResult};
-use clutch_common::topology::Topology;
+use clutch_common::topology::{RESULTS_QUEUE, Topology};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -34,6 +34,15 @@ struct State {
     patient: bool,
     acknowledged: Vec<Tag>,
     dead_lettered: Vec<Tag>,
+    /// Queues that do not exist.
+    returning: Vec<String>,
+}
+
+impl State {
+    fn deliver(&mut self, message: Message) {
+        let tag = Tag(self.deliveries.len() as u64 + 1);
+        self.deliveries.push(Delivery { tag, redelivered: false, message });
+    }
 }
 
 /// A message that can be told apart.
@@ -80,10 +89,16 @@ impl Broker {
     }
 
     pub(crate) fn deliver(&self, body: Vec<u8>) {
+        self.state().deliver(Message { body, ..Message::default() });
+    }
+
+    /// What is published to this queue is returned, or not any more.
+    pub(crate) fn return_for(&self, queue: &str, returned: bool) {
         let mut state = self.state();
-        let tag = Tag(state.deliveries.len() as u64 + 1);
-        let message = Message { body, ..Message::default() };
-        state.deliveries.push(Delivery { tag, redelivered: false, message });
+        state.returning.retain(|other| other != queue);
+        if returned {
+            state.returning.push(queue.to_owned());
+        }
     }
 
     pub(crate) fn published(&self) -> Vec<(Destination, Message)> {
@@ -107,7 +122,9 @@ impl Broker {
     }
 
     pub(crate) fn inlet(&self) -> Box<dyn Inlet> {
-        Box::new(FakeInlet { broker: self.clone(), next: 0 })
+        // What is not acknowledged comes again.
+        let settled = self.acknowledged().last().map_or(0, |tag| tag.0);
+        Box::new(FakeInlet { broker: self.clone(), next: usize::try_from(settled).unwrap() })
     }
 }
 
@@ -155,7 +172,13 @@ impl Outlet for FakeOutlet {
     async fn publish(&mut self, to: &Destination, message: Message) -> Result<Ticket, Fault> {
         self.last += 1;
         self.open.push_back(Ticket(self.last));
-        self.broker.state().published.push((to.clone(), message));
+        let mut state = self.broker.state();
+        if state.returning.contains(&to.routing_key) {
+            state.settlements.push_back(Settlement::Returned("NO_ROUTE".into()));
+        } else if to.routing_key == RESULTS_QUEUE {
+            state.deliver(message.clone());
+        }
+        state.published.push((to.clone(), message));
         Ok(Ticket(self.last))
     }
 

@@ -14,9 +14,11 @@ mod demo;
 mod doctor;
 mod endpoint_file;
 mod expand;
+mod failover;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod management;
 mod output;
 mod pack;
 mod paths;
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
-    let level = if matches!(cli.command, Command::Serve) { "info" } else { "warn" };
+    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     clutch_common::logging::init(level);
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
@@ -63,7 +65,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
-    let mut runtime = if matches!(cli.command, Command::Serve) {
+    let mut runtime = if matches!(cli.command, Command::Serve(_)) {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
@@ -79,7 +81,7 @@ async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Demo(args) => return demo::run(global, args).await,
         Command::Provision(args) => provision::run(&settings()?, args).await?,
-        Command::Serve => serve::serve(&settings()?).await?,
+        Command::Serve(args) => serve::serve(&settings()?, args).await?,
         Command::Doctor => return doctor::run(&settings()?).await,
         Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,

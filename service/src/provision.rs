@@ -4,6 +4,7 @@
 use crate::cli::ProvisionArgs;
 use crate::config::{Settings, reachable};
 use crate::endpoint_file::{EndpointFile, Existing, check_writable};
+use crate::failover;
 use crate::failure::{Failure, advice, code, usage};
 use crate::output;
 use crate::store::{Endpoint, Registration, Store};
@@ -75,6 +76,7 @@ async fn provision(
         name: &args.name,
         id: args.id,
         queue: args.queue.map(QueueKind::from),
+        lost_after: args.lost_after,
         now_ms: now_ms(),
     };
     let (endpoint, created) = store.register(&wanted).await?;
@@ -87,9 +89,11 @@ async fn provision(
         .await
         .map_err(|fault| refusal(&fault, &address))?;
     let declared = declare(connection.as_ref(), id, queue, shared).await;
+    if declared.is_ok() && store.declared(id, shared).await? {
+        tell_service(connection.as_ref()).await;
+    }
     connection.close().await;
     declared.map_err(|fault| refused_declaring(&fault, &address, shared))?;
-    store.declared(id, shared).await?;
     if existing == Existing::Absent {
         file.write(&args.out)?;
     }
@@ -122,6 +126,24 @@ async fn declare(
 ) -> Result<(), Fault> {
     connection.declare(&topology::shared(shared)).await?;
     connection.declare(&topology::endpoint(id, queue)).await
+}
+
+/// Tells a service that is collecting that there is something in its records to
+/// look at. One that is started later looks anyway.
+async fn tell_service(connection: &dyn Connection) {
+    let told = async {
+        let mut outlet = connection.outlet().await?;
+        let (results_queue, mark, _) = failover::mark();
+        outlet.publish(&results_queue, mark).await?;
+        outlet.settled().await
+    };
+    if let Err(fault) = told.await {
+        tracing::warn!(
+            %fault,
+            "a service that is running was not told: it looks for tasks that went with a deleted \
+             queue when it is started again"
+        );
+    }
 }
 
 /// The endpoint's URL, with the option that tells the place from others of its
@@ -199,6 +221,7 @@ mod tests {
             queue: None,
             heartbeat: Duration::from_secs(10),
             blocked_timeout: Duration::from_secs(60),
+            lost_after: None,
             endpoint_broker: None,
         }
     }

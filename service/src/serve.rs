@@ -5,14 +5,18 @@
 //! finishes its transaction, then the process exits.
 
 use crate::api::Api;
+use crate::cli::ServeArgs;
 use crate::config::Settings;
+use crate::failover::Closer;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
+use crate::management::Management;
 use crate::paths::StateFolder;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::Store;
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,16 +33,19 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the state folder, the socket or the broker's URL cannot be used, or the
 /// broker refuses the credentials at the first attempt.
-pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Result<()> {
     let transport = settings.transport()?;
+    let closer = closer(settings.broker()?, args.management.as_deref())?;
     settings.state.prepare()?;
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
-    let parts = Parts { transport, store: store.clone(), link, commits };
+    let (news, _) = watch::channel(0);
+    let parts =
+        Parts { transport, store: store.clone(), link, commits, news: news.clone(), closer };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, committed, stop.clone());
+    let api = Api::new(store.clone(), link_state, committed, news, stop.clone());
     let listener = bind(&settings.state)?;
     let ended = run(listener, api, parts, &settings.state, &stop).await;
     if let Err(error) = std::fs::remove_file(settings.state.socket()) {
@@ -49,6 +56,16 @@ pub(crate) async fn serve(settings: &Settings) -> anyhow::Result<()> {
         tracing::info!("stopped");
     }
     ended
+}
+
+/// What closes stale connections at the broker: its management API, at the
+/// address given or where it is by default.
+fn closer(broker: &str, given: Option<&str>) -> anyhow::Result<Option<Arc<dyn Closer>>> {
+    let management = match given {
+        Some(url) => Some(Management::at(url, broker)?),
+        None => Management::beside(broker),
+    };
+    Ok(management.map(|management| Arc::new(management) as Arc<dyn Closer>))
 }
 
 /// Opens the API's socket, private from its first moment, over a stale one.

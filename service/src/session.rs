@@ -4,6 +4,7 @@
 //! that submissions go through, and takes it along.
 
 use crate::collector::{self, collect};
+use crate::failover::{self, Closer, Ear};
 use crate::store::Store;
 use crate::submitter::{Job, submit};
 use backoff::backoff::Backoff as _;
@@ -44,6 +45,10 @@ pub(crate) struct Parts {
     pub(crate) link: watch::Sender<Link>,
     /// Bumped whenever results were recorded.
     pub(crate) commits: watch::Sender<u64>,
+    /// Bumped whenever endpoints' states or lost tasks are worth a look.
+    pub(crate) news: watch::Sender<u64>,
+    /// Closes stale connections, where the broker can be asked to.
+    pub(crate) closer: Option<Arc<dyn Closer>>,
 }
 
 /// Keeps the link up until told to stop, and calls `engaged` whenever it comes
@@ -146,11 +151,20 @@ async fn work(
     };
     let outlet = pair.publishing.outlet().await?;
     let (sender, mut jobs) = mpsc::channel(WAITING_JOBS);
-    parts.link.send_replace(Link::Engaged(sender));
+    parts.link.send_replace(Link::Engaged(sender.clone()));
     tracing::info!(broker = parts.transport.address(), "engaged");
     engaged();
-    let collecting = collect(inlet, &parts.store, &parts.commits, stop);
-    tokio::try_join!(collecting, submit(outlet, &mut jobs, stop)).map(|_| ())
+    let Parts { store, commits, news, closer, .. } = parts;
+    let ear = Ear::new(news.clone());
+    let watching =
+        failover::watch(store, sender.clone(), closer.as_deref(), &ear, news.subscribe(), stop);
+    tokio::try_join!(
+        collect(inlet, store, commits, &ear, stop),
+        submit(outlet, &mut jobs, stop),
+        watching,
+        failover::recover(store, sender, news.subscribe(), stop),
+    )
+    .map(|_| ())
 }
 
 /// The queue for results exists once an endpoint is provisioned; a service that

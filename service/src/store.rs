@@ -1,20 +1,27 @@
-//! The service's records: endpoints, submissions, tasks and results, in SQLite.
+//! The service's records: endpoints, their states, submissions, tasks and
+//! results, in SQLite.
 //! Only this file, its submodules and `migrations/` know SQL.
 //!
 //! What a method has returned from is on disk (WAL, `synchronous = FULL`).
 //! There is one writer per process; several processes share the file, and wait
 //! for each other.
 
+mod doubts;
 mod endpoints;
 mod listing;
+mod losses;
 mod results;
 mod rows;
+mod states;
 mod submissions;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use doubts::Resubmission;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use listing::Filter;
+pub(crate) use results::Tally;
+pub(crate) use states::Standing;
 pub(crate) use submissions::{Begun, Chunk};
 
 use crate::paths::StateFolder;

@@ -3,7 +3,8 @@
 Written from design/0002-wire.md alone, with nothing but pika, a stock AMQP
 client. Usage: stranger.py AMQP_URL ENDPOINT_ID
 
-Prints the results as one JSON object: task id -> result.
+Prints the results as one JSON object: task name -> result, and under
+"passed_by" what came that was no result of a task's end.
 """
 
 import json
@@ -83,11 +84,16 @@ def main(url, endpoint):
 
     wanted = {one["id"]: one["name"] for one in tasks}
     found = {}
+    passed_by = set()
     deadline = time.monotonic() + PATIENCE
-    while len(found) < len(wanted) and time.monotonic() < deadline:
+    while (len(found) < len(wanted) or len(passed_by) < 2) and time.monotonic() < deadline:
         method, properties, body = channel.basic_get(queue, auto_ack=True)
         if method is None:
             connection.sleep(0.05)
+            continue
+        if properties.type != "clutch.results":
+            # Between the service and its endpoints: to be passed by.
+            passed_by.add(properties.type)
             continue
         envelope = json.loads(body)
         assert envelope["version"] == 1, envelope
@@ -95,12 +101,16 @@ def main(url, endpoint):
         assert properties.content_type == "application/json", properties
         assert method.routing_key == f"{endpoint}.results", method
         for result in envelope["results"]:
+            if "lost" in result:
+                # Not the task's end: another result follows.
+                passed_by.add(result["lost"])
+                continue
             assert result["endpoint_id"] == endpoint, result
             name = wanted[result["task_id"]]
             result["stdout_hex"] = bytes_of(result.get("stdout", "")).hex()
             found.setdefault(name, result)
     connection.close()
-    json.dump(found, sys.stdout)
+    json.dump({**found, "passed_by": sorted(passed_by)}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -155,12 +155,15 @@ impl World {
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let inside = |name: &str| self.folder().join(name).display().to_string();
-        vec![
+        let management = self.vhost.as_ref().map(Vhost::management);
+        let mut environment = vec![
             ("CLUTCH_BROKER".to_owned(), self.broker()),
             ("CLUTCH_STATE".to_owned(), inside("service")),
             ("XDG_STATE_HOME".to_owned(), inside("state")),
             ("HOME".to_owned(), inside("home")),
-        ]
+        ];
+        environment.extend(management.map(|url| ("CLUTCH_MANAGEMENT".to_owned(), url.to_owned())));
+        environment
     }
 
     /// A command line of the service's binary, to be changed before it is run.

@@ -18,8 +18,8 @@ const HOMES: [(&str, &[&str]); 6] = [
     ("sled", &["endpoint/src/disk_queue"]),
     ("sqlx", &["service/src/store"]),
     ("axum", &["service/src/api", "service/src/serve"]),
-    ("hyper", &["service/src/client", "service/src/api"]),
-    ("hyper_util", &["service/src/client", "service/src/api"]),
+    ("hyper", &["service/src/client", "service/src/management"]),
+    ("hyper_util", &["service/src/client", "service/src/management"]),
 ];
 /// Starts processes: the endpoint, which runs tasks, and the service's
 /// demonstration, which plays both daemons and kills one of them.

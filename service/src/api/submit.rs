@@ -157,7 +157,9 @@ async fn publish(
             Err(why) => failed.extend(tasks.map(|one| (one, why.clone()))),
         }
     }
-    api.store.mark_submitted(&confirmed, now_ms()).await?;
+    if api.store.mark_submitted(&confirmed, now_ms()).await? {
+        api.news.send_modify(|count| *count += 1);
+    }
     for state in [TaskState::Returned, TaskState::Refused] {
         let those = failed.iter().filter(|(_, why)| state_of(why) == state);
         let seqs: Vec<i64> = those.map(|(one, _)| one.seq).collect();

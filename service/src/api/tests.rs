@@ -40,18 +40,20 @@ async fn service(engaged: bool) -> Service {
     let temp = tempfile::tempdir().unwrap();
     let folder = StateFolder::new(temp.path());
     let store = Store::open(&folder).await.unwrap();
-    let wanted = Registration { name: "lab", id: None, queue: None, now_ms: 1 };
+    let wanted = Registration { name: "lab", id: None, queue: None, lost_after: None, now_ms: 1 };
     let endpoint = store.register(&wanted).await.unwrap().0.id;
     let broker = Broker::default().patient();
     let (link, mut link_state) = watch::channel(Link::Disengaged("not yet".into()));
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state.clone(), committed, stop.clone());
+    let (news, _) = watch::channel(0);
+    let api = Api::new(store.clone(), link_state.clone(), committed, news.clone(), stop.clone());
     let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
     running.spawn(async move { axum::serve(listener, api.router()).await.unwrap() });
-    let parts = Parts { transport: Arc::new(broker.clone()), store, link, commits };
+    let transport = Arc::new(broker.clone());
+    let parts = Parts { transport, store, link, commits, news, closer: None };
     let session_stop = stop.clone();
     running.spawn(async move {
         if engaged {

@@ -33,6 +33,9 @@ pub(crate) enum TaskState {
     Refused,
     /// The broker has it.
     Submitted,
+    /// The attempt that was submitted is lost; the broker has not confirmed the
+    /// next one.
+    Resubmitting,
     /// Its outcome is recorded.
     Done(Outcome),
 }
@@ -54,6 +57,10 @@ impl TaskState {
                 "the queue of the endpoint is full: submit again with the same --key when there \
                  is room",
             ),
+            Self::Resubmitting => Some(
+                "the endpoint has lost the attempt that was submitted; the next one is being \
+                 submitted",
+            ),
             Self::Submitted | Self::Done(_) => None,
         }
     }
@@ -66,6 +73,7 @@ impl TaskState {
             Self::Returned => "returned",
             Self::Refused => "refused",
             Self::Submitted => "submitted",
+            Self::Resubmitting => "resubmitting",
             Self::Done(outcome) => outcome.as_str(),
         }
     }
@@ -85,10 +93,12 @@ impl FromStr for TaskState {
             "returned" => Ok(Self::Returned),
             "refused" => Ok(Self::Refused),
             "submitted" => Ok(Self::Submitted),
+            "resubmitting" => Ok(Self::Resubmitting),
             other => other.parse().map(Self::Done).map_err(|_| {
                 let outcomes: Vec<&str> = Outcome::ALL.iter().map(|one| one.as_str()).collect();
                 format!(
-                    "'{other}' is not a state; expected submitting, returned, refused, submitted, {}",
+                    "'{other}' is not a state; expected submitting, returned, refused, submitted, \
+                     resubmitting, {}",
                     outcomes.join(", ")
                 )
             }),
@@ -392,7 +402,7 @@ mod tests {
     fn states_have_one_spelling() {
         let all = TaskState::UNSUBMITTED
             .into_iter()
-            .chain([TaskState::Submitted])
+            .chain([TaskState::Submitted, TaskState::Resubmitting])
             .chain(Outcome::ALL.map(TaskState::Done));
         for state in all {
             assert_eq!(state.as_str().parse(), Ok(state));

@@ -58,6 +58,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
         );
         lines.extend(task.expires_at_ms.map(|at| ("expires", moment(at))));
         lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
+        lines.extend((task.attempt > 1).then(|| ("attempt", task.attempt.to_string())));
     }
     lines
 }

@@ -55,5 +55,5 @@ fn shown(task: &TaskSummary) -> String {
 }
 
 fn row(id: &str, state: &str, endpoint: &str, created: &str, command: &str) -> String {
-    format!("{id:<36}  {state:<11}  {endpoint:<16}  {created:<20}  {command}").trim_end().to_owned()
+    format!("{id:<36}  {state:<12}  {endpoint:<16}  {created:<20}  {command}").trim_end().to_owned()
 }

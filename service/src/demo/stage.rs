@@ -173,6 +173,7 @@ impl Place {
             queue: self.queue,
             heartbeat: HEARTBEAT,
             blocked_timeout: BLOCKED_TIMEOUT,
+            lost_after: None,
             endpoint_broker: Some(endpoint_broker.to_owned()),
         };
         provision::endpoint(&self.settings, &arguments).await.context("provisioning")?;

@@ -1,10 +1,11 @@
 //! Endpoints by name and id.
 
 use super::rows::parsed;
-use super::{Error, Result, Store, failed, signed};
+use super::{Error, Result, Store, doubts, failed, signed};
 use clutch_common::id::EndpointId;
 use clutch_common::topology::QueueKind;
 use sqlx::sqlite::SqliteConnection;
+use std::time::Duration;
 
 /// An endpoint this service provisioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub(crate) struct Registration<'a> {
     pub(crate) id: Option<EndpointId>,
     /// The kind of queue, if it shall be a certain one.
     pub(crate) queue: Option<QueueKind>,
+    /// How long a state of it that another took over from may be silent before
+    /// it is given up, if that shall be changed.
+    pub(crate) lost_after: Option<Duration>,
     /// Now, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
 }
@@ -70,25 +74,39 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
+        if let Some(lost_after) = wanted.lost_after {
+            let millis = u64::try_from(lost_after.as_millis()).unwrap_or(u64::MAX);
+            sqlx::query("UPDATE endpoints SET lost_after_ms = ? WHERE id = ?")
+                .bind(signed(millis))
+                .bind(endpoint.id.to_string())
+                .execute(&mut *tx)
+                .await
+                .map_err(failed(DOING))?;
+        }
         tx.commit().await.map_err(failed(DOING))?;
         Ok((endpoint, new))
     }
 
     /// Records that the broker has the endpoint's queue, and of which kind the
-    /// queues are that all endpoints share.
+    /// queues are that all endpoints share. A queue that was declared before may
+    /// have been deleted with all that was in it: what the endpoint was sent and
+    /// has not answered is in doubt. Says whether that is anything.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn declared(&self, id: EndpointId, shared: QueueKind) -> Result<()> {
+    pub(crate) async fn declared(&self, id: EndpointId, shared: QueueKind) -> Result<bool> {
         const DOING: &str = "recording the endpoint's queue";
         let mut tx = self.begin(DOING).await?;
-        sqlx::query("UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0")
+        let first = sqlx::query("UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0")
             .bind(id.to_string())
             .execute(&mut *tx)
             .await
-            .map_err(failed(DOING))?;
+            .map_err(failed(DOING))?
+            .rows_affected();
         insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        let in_doubt = first == 0 && doubts::doubt_all(&mut tx, id).await? > 0;
+        tx.commit().await.map_err(failed(DOING))?;
+        Ok(in_doubt)
     }
 
     /// Records of which kind the queues are that all endpoints share.

@@ -140,15 +140,16 @@ impl Store {
         .map_err(failed(DOING))?;
         let Some(row) = row else { return Ok(None) };
         let seq = row.seq;
-        let body: Option<String> = sqlx::query_scalar("SELECT body FROM payloads WHERE task = ?")
-            .bind(seq)
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(failed(DOING))?;
-        let task = body
-            .map(|body| serde_json::from_str(&body))
-            .transpose()
-            .map_err(|error| super::Error::Unreadable(format!("the task {id}: {error}")))?;
+        let payload: Option<(String, u32)> = sqlx::query_as(
+            "SELECT p.body, t.current_attempt FROM tasks t JOIN payloads p ON p.task = t.seq \
+             WHERE t.seq = ?",
+        )
+        .bind(seq)
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(failed(DOING))?;
+        let task =
+            payload.map(|(body, attempt)| super::doubts::task(seq, &body, attempt)).transpose()?;
         let results: Vec<ResultRow> = sqlx::query_as(assembled(&[
             "SELECT ",
             RESULT_COLUMNS,

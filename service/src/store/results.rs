@@ -1,10 +1,13 @@
-//! Records results: the first of each attempt wins, later ones are counted.
+//! Records results: the first of each attempt wins, later ones are counted. What
+//! endpoints say of themselves is recorded along with them.
 
+use super::losses::{self, Losses};
 use super::rows::parsed;
-use super::{Result, Store, failed, json_list, query, signed};
+use super::{Result, Store, doubts, failed, json_list, query, signed, states};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::result::TaskResult;
+use clutch_common::wire::Presence;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
@@ -21,6 +24,24 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     /// Results of tasks that were submitted by somebody else.
     pub(crate) strangers: u64,
+    /// What became of attempts that nobody may have.
+    pub(crate) losses: Losses,
+    /// An endpoint's states are not what they were.
+    pub(crate) states_changed: bool,
+}
+
+impl Tally {
+    /// Whether there is something to be asked for, submitted again or watched.
+    pub(crate) fn is_news(&self) -> bool {
+        self.states_changed || self.losses.doubted + self.losses.resubmitted > 0
+    }
+
+    fn add(&mut self, changes: &Changes<'_>) {
+        self.recorded += changes.results.len() as u64;
+        self.duplicates +=
+            changes.duplicates.values().map(|count| count.unsigned_abs()).sum::<u64>();
+        self.strangers += changes.strangers.len() as u64;
+    }
 }
 
 /// What is known of a task that a result is about.
@@ -29,6 +50,9 @@ struct Known {
     seq: i64,
     /// The attempt whose result is the recorded one.
     recorded: Option<u32>,
+    /// The attempt that is under way: an earlier one's result is not the task's
+    /// end.
+    current: u32,
     /// The attempts that have a result.
     attempts: Vec<u32>,
 }
@@ -44,44 +68,68 @@ struct Changes<'a> {
 }
 
 impl Store {
-    /// Records results, all or none. The first result of an attempt is kept; a
-    /// later attempt's is recorded over an earlier one's, never the other way
-    /// round.
+    /// Records results and then presences, all or none. The first result of an
+    /// attempt is kept; a later attempt's is recorded over an earlier one's,
+    /// never the other way round.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn record(&self, results: &[TaskResult], now_ms: u64) -> Result<Tally> {
+    pub(crate) async fn record(
+        &self,
+        results: &[TaskResult],
+        presences: &[Presence],
+        now_ms: u64,
+    ) -> Result<Tally> {
         const DOING: &str = "recording results";
         let mut tx = self.begin(DOING).await?;
-        let mut known = known(&mut tx, results).await?;
-        let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(failed(DOING))?;
-        let changes = decide(results, &mut known, last);
-        write(&mut tx, &changes, now_ms).await?;
+        let mut tally = Tally::default();
+        let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
+            results.iter().partition(|result| result.lost.is_none());
+        tally.add(&conclude(&mut tx, &ends, now_ms).await?);
+        let (losses, interrupted) = losses::record(&mut tx, &lost).await?;
+        tally.losses = losses;
+        let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
+        tally.add(&conclude(&mut tx, &interrupted, now_ms).await?);
+        for presence in presences {
+            tally.states_changed |= states::hear(&mut tx, presence, now_ms).await?;
+        }
         tx.commit().await.map_err(failed(DOING))?;
-        Ok(Tally {
-            recorded: changes.results.len() as u64,
-            duplicates: changes.duplicates.values().map(|count| count.unsigned_abs()).sum(),
-            strangers: changes.strangers.len() as u64,
-        })
+        Ok(tally)
     }
+}
+
+/// Records results that are the end of their attempts.
+async fn conclude<'a>(
+    db: &mut SqliteConnection,
+    results: &[&'a TaskResult],
+    now_ms: u64,
+) -> Result<Changes<'a>> {
+    if results.is_empty() {
+        return Ok(Changes::default());
+    }
+    let mut known = known(db, results).await?;
+    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
+        .fetch_one(&mut *db)
+        .await
+        .map_err(failed("recording results"))?;
+    let changes = decide(results, &mut known, last);
+    write(db, &changes, now_ms).await?;
+    Ok(changes)
 }
 
 /// Goes through a batch in order. `last` is the last row that `tasks` has.
 fn decide<'a>(
-    results: &'a [TaskResult],
+    results: &[&'a TaskResult],
     known: &mut BTreeMap<TaskId, Known>,
     mut last: i64,
 ) -> Changes<'a> {
     let mut changes = Changes::default();
-    for result in results {
+    for &result in results {
         let Attempt { task_id, attempt } = result.attempt();
         let task = known.entry(task_id).or_insert_with(|| {
             last += 1;
             changes.strangers.push((last, result));
-            Known { seq: last, recorded: None, attempts: Vec::new() }
+            Known { seq: last, recorded: None, current: 1, attempts: Vec::new() }
         });
         if task.attempts.contains(&attempt) {
             *changes.duplicates.entry((task.seq, attempt)).or_default() += 1;
@@ -89,7 +137,8 @@ fn decide<'a>(
         }
         task.attempts.push(attempt);
         changes.results.push((task.seq, result));
-        if task.recorded.is_none_or(|recorded| recorded < attempt) {
+        let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
+        if newest && attempt >= task.current {
             task.recorded = Some(attempt);
             changes.states.insert(task.seq, result);
         }
@@ -99,11 +148,12 @@ fn decide<'a>(
 
 async fn known(
     db: &mut SqliteConnection,
-    results: &[TaskResult],
+    results: &[&TaskResult],
 ) -> Result<BTreeMap<TaskId, Known>> {
     let ids = json_list(results.iter().map(|result| result.task_id))?;
-    let rows: Vec<(String, i64, Option<u32>, Option<u32>)> = sqlx::query_as(
-        "SELECT t.id, t.seq, t.attempt, r.attempt FROM tasks t LEFT JOIN results r ON r.task = \
+    type Row = (String, i64, Option<u32>, u32, Option<u32>);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT t.id, t.seq, t.attempt, t.current_attempt, r.attempt FROM tasks t LEFT JOIN results r ON r.task = \
          t.seq WHERE t.id IN (SELECT value FROM json_each(?))",
     )
     .bind(ids)
@@ -111,8 +161,9 @@ async fn known(
     .await
     .map_err(failed("looking up the tasks of results"))?;
     let mut known: BTreeMap<TaskId, Known> = BTreeMap::new();
-    for (id, seq, recorded, attempt) in rows {
-        let task = known.entry(parsed(&id)?).or_insert(Known { seq, recorded, attempts: vec![] });
+    for (id, seq, recorded, current, attempt) in rows {
+        let fresh = Known { seq, recorded, current, attempts: vec![] };
+        let task = known.entry(parsed(&id)?).or_insert(fresh);
         task.attempts.extend(attempt);
     }
     Ok(known)
@@ -148,7 +199,7 @@ async fn write(db: &mut SqliteConnection, changes: &Changes<'_>, now_ms: u64) ->
     .execute(&mut *db)
     .await
     .map_err(failed(DOING))?;
-    Ok(())
+    doubts::end(db, changes.states.keys()).await
 }
 
 async fn insert_strangers(

@@ -2,7 +2,7 @@
 //! index, so that submitting again continues instead of repeating.
 
 use super::rows::parsed;
-use super::{Error, Result, Store, failed, json_list, query, signed, unsigned};
+use super::{Error, Result, Store, doubts, failed, json_list, query, signed, unsigned};
 use crate::api::types::{TaskSpec, TaskState};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::Task;
@@ -52,6 +52,7 @@ struct Known {
     seq: i64,
     state: String,
     created_at_ms: i64,
+    current_attempt: u32,
     body: String,
 }
 
@@ -100,14 +101,15 @@ impl Store {
         Ok(begun)
     }
 
-    /// Marks tasks as confirmed by the broker, where that is news.
+    /// Marks tasks as confirmed by the broker, where that is news. Tells whether
+    /// one of them is in doubt: it can be asked for now.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<()> {
+    pub(crate) async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<bool> {
         const DOING: &str = "recording that the broker has the tasks";
         if tasks.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut tx = self.begin(DOING).await?;
         sqlx::query(
@@ -121,7 +123,9 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        let in_doubt = doubts::any(&mut tx, tasks).await?;
+        tx.commit().await.map_err(failed(DOING))?;
+        Ok(in_doubt)
     }
 
     /// Marks tasks as ones that the broker did not take, where nothing else is
@@ -215,7 +219,7 @@ async fn known(
     chunk: &Chunk<'_>,
 ) -> Result<BTreeMap<u64, Known>> {
     let rows: Vec<Known> = sqlx::query_as(
-        "SELECT t.idx, t.seq, t.state, t.created_at_ms, p.body FROM tasks t \
+        "SELECT t.idx, t.seq, t.state, t.created_at_ms, t.current_attempt, p.body FROM tasks t \
          JOIN payloads p ON p.task = t.seq WHERE t.submission = ? AND t.idx >= ? AND t.idx < ?",
     )
     .bind(submission)
@@ -229,9 +233,8 @@ async fn known(
 
 /// A task that was recorded before, if it is the same.
 fn again(row: &Known, spec: &TaskSpec, key: &str) -> Result<Begun> {
-    let task: Task = serde_json::from_str(&row.body)
-        .map_err(|error| Error::Unreadable(format!("the task in row {}: {error}", row.seq)))?;
-    if spec.task(task.id, unsigned(row.created_at_ms)) != task {
+    let first = doubts::task(row.seq, &row.body, 1)?;
+    if spec.task(first.id, unsigned(row.created_at_ms)) != first {
         return Err(Error::Conflict(format!(
             "the key '{key}' is that of another submission: its task {} differs from this one; \
              choose another key",
@@ -239,6 +242,7 @@ fn again(row: &Known, spec: &TaskSpec, key: &str) -> Result<Begun> {
         )));
     }
     let state = parsed(&row.state)?;
+    let task = Task { attempt: row.current_attempt, ..first };
     Ok(Begun { seq: row.seq, task, size: row.body.len(), state })
 }
 

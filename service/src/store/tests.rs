@@ -23,21 +23,21 @@ fn specs(count: usize) -> Vec<TaskSpec> {
     (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
 }
 
-fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
+pub(super) fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
     Chunk { endpoint, key, total: specs.len() as u64, first: 0, specs, now_ms: 1000 }
 }
 
-fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
+pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: task.task.id, attempt }, outcome)
 }
 
-async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
+pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
     let summary = store.task(id).await.unwrap().unwrap().summary;
     (summary.state, summary.attempt)
 }
 
 /// The counts kept by triggers, beside a count of the rows themselves.
-async fn assert_counts_agree(store: &Store, submission: i64) {
+pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
     let kept = store.submission_progress(submission).await.unwrap().states;
     let rows: Vec<(String, i64)> =
         sqlx::query_as("SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state")
@@ -93,7 +93,7 @@ async fn what_the_broker_did_not_take_is_submitted_again_and_no_news_undoes_bett
     let again: Vec<TaskState> = begin().await.iter().map(|one| one.state).collect();
     assert_eq!(again, [Submitting, Submitted, Submitting]);
     assert_eq!(states().await, again);
-    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], 5).await.unwrap();
+    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
     store.mark_unplaced(&[begun[0].seq], Returned).await.unwrap();
     assert_eq!(states().await[0], TaskState::Done(Outcome::Succeeded));
 }
@@ -134,9 +134,9 @@ async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
     let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let first = TaskResult { stdout: "one".into(), ..done(&begun[0], 1, Outcome::Succeeded) };
     let second = TaskResult { stdout: "two".into(), ..done(&begun[0], 1, Outcome::Failed) };
-    let tally = store.record(&[first.clone(), second.clone()], 5).await.unwrap();
+    let tally = store.record(&[first.clone(), second.clone()], &[], 5).await.unwrap();
     assert_eq!((tally.recorded, tally.duplicates, tally.strangers), (1, 1, 0));
-    assert_eq!(store.record(&[second], 6).await.unwrap().duplicates, 1);
+    assert_eq!(store.record(&[second], &[], 6).await.unwrap().duplicates, 1);
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.results.len(), 1);
     assert_eq!((&detail.results[0].result, detail.results[0].duplicates), (&first, 2));
@@ -150,11 +150,11 @@ async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
     let specs = specs(1);
     let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let id = begun[0].task.id;
-    store.record(&[done(&begun[0], 2, Outcome::Failed)], 5).await.unwrap();
-    store.record(&[done(&begun[0], 1, Outcome::Interrupted)], 6).await.unwrap();
+    store.record(&[done(&begun[0], 2, Outcome::Failed)], &[], 5).await.unwrap();
+    store.record(&[done(&begun[0], 1, Outcome::Interrupted)], &[], 6).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Failed), Some(2)));
     let batch = [done(&begun[0], 4, Outcome::Succeeded), done(&begun[0], 3, Outcome::Failed)];
-    store.record(&batch, 7).await.unwrap();
+    store.record(&batch, &[], 7).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Succeeded), Some(4)));
     let attempts: Vec<u32> = store
         .task(id)
@@ -177,7 +177,7 @@ async fn a_result_that_overtakes_the_confirmation_stays() {
     let (_temp, store) = store().await;
     let specs = specs(1);
     let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
-    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], 5).await.unwrap();
+    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
     store.mark_submitted(&[begun[0].seq], 6).await.unwrap();
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Succeeded));
@@ -198,7 +198,7 @@ async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
         state_id: Some(clutch_common::id::StateId::new()),
         ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
     };
-    assert_eq!(store.record(std::slice::from_ref(&result), 5).await.unwrap().strangers, 1);
+    assert_eq!(store.record(std::slice::from_ref(&result), &[], 5).await.unwrap().strangers, 1);
     let detail = store.task(result.task_id).await.unwrap().unwrap();
     let expected = TaskResult { stdout_omitted: i64::MAX.unsigned_abs(), ..result };
     assert_eq!(detail.results[0].result, expected);
@@ -214,7 +214,7 @@ async fn pages_show_every_task_once_newest_first_under_every_filter() {
     store.begin_submission(&chunk(there, "b", &specs)).await.unwrap();
     let failed: Vec<TaskResult> =
         begun.iter().take(9).map(|one| done(one, 1, Outcome::Failed)).collect();
-    store.record(&failed, 5).await.unwrap();
+    store.record(&failed, &[], 5).await.unwrap();
     let submission = store.submission("a").await.unwrap();
     let state = Some(TaskState::Done(Outcome::Failed));
     let all = Filter { limit: 4, ..Filter::default() };
@@ -252,7 +252,7 @@ async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
         ..done(one, 1, Outcome::Succeeded)
     };
     let results: Vec<TaskResult> = begun.iter().rev().skip(1).map(large).collect();
-    store.record(&results, 5).await.unwrap();
+    store.record(&results, &[], 5).await.unwrap();
     let submission = store.submission("k").await.unwrap().unwrap();
     let (mut from, mut indices, mut open) = (Some(0), Vec::new(), 0);
     while let Some(index) = from {
@@ -268,7 +268,13 @@ async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
 #[tokio::test]
 async fn an_endpoint_keeps_its_id_and_contradictions_are_told() {
     let (_temp, store) = store().await;
-    let wanted = |name: &'static str, id, queue| Registration { name, id, queue, now_ms: 1 };
+    let wanted = |name: &'static str, id, queue| Registration {
+        name,
+        id,
+        queue,
+        lost_after: None,
+        now_ms: 1,
+    };
     let (lab, new) = store.register(&wanted("lab", None, None)).await.unwrap();
     assert!(new);
     assert_eq!(

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 pub struct Vhost {
     name: String,
     amqp: String,
+    management: String,
     api: Management,
 }
 
@@ -32,7 +33,8 @@ impl Vhost {
         api.call("PUT", &["vhosts", &name], None)?;
         let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
         api.call("PUT", &["permissions", &name, api.user()], Some(&all))?;
-        Ok(Self { name, amqp: address.amqp.clone(), api })
+        let Address { amqp, management } = address.clone();
+        Ok(Self { name, amqp, management, api })
     }
 
     /// Its name.
@@ -45,6 +47,12 @@ impl Vhost {
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}/{}", self.amqp, self.name)
+    }
+
+    /// The management API's URL.
+    #[must_use]
+    pub fn management(&self) -> &str {
+        &self.management
     }
 
     /// The URL of it for somebody else.

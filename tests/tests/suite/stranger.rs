@@ -1,11 +1,30 @@
 //! Somebody who has only read `design/0002-wire.md`, in another language and
 //! with a stock AMQP client, submits tasks and reads results.
 
-use crate::running;
+use crate::{Running, running};
 use clutch_tests::world::SOON;
 use clutch_tests::{poll, process, python, skip, workspace};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Publishes what endpoints tell the service and strangers pass by.
+fn say_what_is_no_result(run: &Running) {
+    let (id, task) = (&run.endpoint.id, uuid::Uuid::now_v7());
+    let presence = r#""state_id":"01890a5d-ac96-774b-bcce-b302099a8057",
+        "instance":"01890a5d-ac96-774b-bcce-b302099a8058","role":"standby","pending":0"#;
+    let lost = format!(
+        r#""results":[{{"task_id":"{task}","attempt":1,"outcome":"interrupted","lost":"unknown",
+        "ended_at_ms":1,"endpoint_id":"{id}"}}]"#
+    );
+    for (kind, content) in [("clutch.presence", presence), ("clutch.results", &lost)] {
+        let body = format!(r#"{{"version":1,"type":"{kind}","endpoint_id":"{id}",{content}}}"#);
+        let key = format!("{id}.results");
+        let properties = json!({ "type": kind });
+        run.world.vhost().publish("results", &key, properties, body.as_bytes()).unwrap();
+    }
+}
 
 #[test]
 fn a_stock_client_submits_tasks_and_reads_results() {
@@ -20,8 +39,20 @@ fn a_stock_client_submits_tasks_and_reads_results() {
         .arg(workspace().join("tests/python/stranger.py"))
         .arg(run.world.vhost().url())
         .arg(&run.endpoint.id);
-    let output = process::run(command, b"", 2 * SOON).unwrap().ok().unwrap();
+    let done = AtomicBool::new(false);
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                say_what_is_no_result(&run);
+                poll::pause(Duration::from_millis(100));
+            }
+        });
+        let output = process::run(command, b"", 2 * SOON);
+        done.store(true, Ordering::Relaxed);
+        output.unwrap().ok().unwrap()
+    });
     let results = output.json().unwrap();
+    assert_eq!(results["passed_by"], json!(["clutch.presence", "unknown"]));
     let field = |name: &str, field: &str| results[name][field].clone();
     assert_eq!(field("sum", "outcome"), "succeeded");
     let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -1,0 +1,86 @@
+//! What the collector tells the watch over the endpoints: who was heard, and how
+//! far it has read. Lives as long as a session; holds no more than the states
+//! that are watched.
+
+use super::rules::Heard;
+use clutch_common::id::StateId;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Shared by the collector, which fills it, and the watch.
+pub(crate) struct Ear {
+    inner: Mutex<Inner>,
+    news: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// Whose messages count; everybody's until that is known.
+    listened_for: Option<BTreeSet<StateId>>,
+    heard: Heard,
+    /// The message that is waited for, of those that the service sends to
+    /// itself.
+    mark: Option<String>,
+}
+
+impl Ear {
+    /// Nothing is heard yet; `news` is bumped with what is more than a sign of
+    /// life.
+    pub(crate) fn new(news: watch::Sender<u64>) -> Self {
+        Self { inner: Mutex::default(), news }
+    }
+
+    /// Instances on these states have sent something.
+    pub(crate) fn hear(&self, states: &BTreeSet<StateId>, now: Instant) {
+        let mut inner = self.lock();
+        let Inner { listened_for, heard, .. } = &mut *inner;
+        let counts = |state: &&StateId| {
+            listened_for.as_ref().is_none_or(|listened_for| listened_for.contains(*state))
+        };
+        heard.extend(states.iter().filter(counts).map(|state| (*state, now)));
+    }
+
+    /// The messages with these ids, which the service sent to itself, were read.
+    pub(crate) fn read(&self, marks: &[String]) {
+        self.lock().mark.take_if(|mark| marks.contains(mark));
+        self.tell();
+    }
+
+    /// The records have changed in what the watch looks at.
+    pub(crate) fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Listens for these states, and no others. One that is new since it did so
+    /// before has just been heard.
+    pub(super) fn listen_for(&self, states: BTreeSet<StateId>, now: Instant) {
+        let mut inner = self.lock();
+        let Inner { listened_for, heard, .. } = &mut *inner;
+        heard.retain(|state, _| states.contains(state));
+        if let Some(before) = listened_for {
+            heard.extend(states.difference(before).map(|state| (*state, now)));
+        }
+        *listened_for = Some(states);
+    }
+
+    /// When each state was heard last.
+    pub(super) fn heard(&self) -> Heard {
+        self.lock().heard.clone()
+    }
+
+    /// Waits for the message with this id, and no other.
+    pub(super) fn wait_for(&self, mark: String) {
+        self.lock().mark = Some(mark);
+    }
+
+    /// Whether the message that was waited for was read.
+    pub(super) fn has_read(&self) -> bool {
+        self.lock().mark.is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,215 @@
+//! What is done about attempts that nobody may have: they are asked for by roll
+//! calls, and the next attempts are published. Each step can be repeated: an
+//! endpoint absorbs what it knows.
+
+use super::{place, place_one, rules, to_queue};
+use crate::pack::{self, Packed};
+use crate::store::{Error, Resubmission, Store};
+use crate::submitter::{Job, Unplaced};
+use clutch_common::clock::now_ms;
+use clutch_common::id::{EndpointId, StateId};
+use clutch_common::link::{Fault, Message};
+use clutch_common::task::Task;
+use clutch_common::{topology, wire};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The pause before what the broker or the database did not take is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What is left after a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    /// Nothing that could be done now.
+    Nothing,
+    /// More of the same.
+    More,
+    /// Something that could not be done.
+    Failed,
+}
+
+/// Asks and submits again until told to stop; looks whenever there is news.
+///
+/// # Errors
+/// Never: what it cannot do it tries again. The session ends it.
+pub(crate) async fn recover(
+    store: &Store,
+    jobs: mpsc::Sender<Job>,
+    mut news: watch::Receiver<u64>,
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    let mut recovery = Recovery { store, jobs, asked_again: false, told: false };
+    let recovering = async {
+        loop {
+            news.mark_unchanged();
+            let left = recovery.round().await;
+            tokio::select! {
+                changed = news.changed(), if left == Left::Nothing => if changed.is_err() { return },
+                () = tokio::time::sleep(PAUSE), if left == Left::Failed => (),
+                () = tokio::task::yield_now(), if left == Left::More => (),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => (),
+        () = recovering => stop.cancelled().await,
+    }
+    Ok(())
+}
+
+struct Recovery<'a> {
+    store: &'a Store,
+    jobs: mpsc::Sender<Job>,
+    /// What was asked for before this session is asked for anew: a state that
+    /// was asked may have been active in between, unheard.
+    asked_again: bool,
+    /// It was told that something cannot be done.
+    told: bool,
+}
+
+impl Recovery<'_> {
+    async fn round(&mut self) -> Left {
+        match self.try_round().await {
+            Ok(left) => left,
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                self.tell(&error);
+                Left::Failed
+            }
+        }
+    }
+
+    fn tell(&mut self, reason: &str) {
+        if self.told {
+            tracing::debug!(reason, "tasks still cannot be submitted again");
+        } else {
+            self.told = true;
+            tracing::warn!(
+                reason,
+                "tasks that an endpoint may have lost cannot be asked for or submitted again; \
+                 trying until they can"
+            );
+        }
+    }
+
+    async fn try_round(&mut self) -> Result<Left, Error> {
+        if !self.asked_again {
+            self.store.ask_again().await?;
+            self.asked_again = true;
+        }
+        let mut left = self.resubmit().await?;
+        let doubtful = self.store.doubtful().await?;
+        if !doubtful.is_empty() {
+            for standing in self.store.standings().await? {
+                if doubtful.contains(&standing.endpoint)
+                    && let Some(state) = rules::to_ask(&standing.states)
+                {
+                    left = worse(left, self.ask(standing.endpoint, state).await?);
+                }
+            }
+        }
+        if left == Left::Nothing {
+            self.told = false;
+        }
+        Ok(left)
+    }
+
+    /// Sends one roll call.
+    async fn ask(&mut self, endpoint: EndpointId, state: StateId) -> Result<Left, Error> {
+        let doubts = self.store.to_ask(endpoint, wire::ROLL_CALL_MAX).await?;
+        if doubts.is_empty() {
+            return Ok(Left::Nothing);
+        }
+        let attempts = doubts.iter().map(|doubt| doubt.attempt).collect();
+        let message = Message {
+            message_id: Some(Uuid::now_v7().to_string()),
+            kind: Some(wire::ROLL_CALL_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::encode_roll_call(&wire::RollCall { state_id: state, attempts }),
+            ..Message::default()
+        };
+        let queue = to_queue(topology::tasks_queue(endpoint));
+        match place_one(&self.jobs, queue, message).await {
+            Ok(()) => {
+                self.store.asked(&doubts, state).await?;
+                tracing::info!(%endpoint, %state, attempts = doubts.len(), "roll call");
+                Ok(Left::More)
+            }
+            Err(why) => {
+                self.tell(&words(&why));
+                Ok(Left::Failed)
+            }
+        }
+    }
+
+    /// Publishes some new attempts. Endpoints whose queue does not take them do
+    /// not keep others from theirs.
+    async fn resubmit(&mut self) -> Result<Left, Error> {
+        let mut failing: Vec<EndpointId> = Vec::new();
+        loop {
+            let found = self.store.to_resubmit(&failing).await?;
+            if found.is_empty() {
+                return Ok(if failing.is_empty() { Left::Nothing } else { Left::Failed });
+            }
+            let mut by_endpoint: BTreeMap<EndpointId, Vec<Resubmission>> = BTreeMap::new();
+            for one in found {
+                by_endpoint.entry(one.endpoint).or_default().push(one);
+            }
+            for (endpoint, tasks) in by_endpoint {
+                if let Some(why) = self.publish(endpoint, &tasks).await? {
+                    self.tell(&words(&why));
+                    failing.push(endpoint);
+                }
+            }
+        }
+    }
+
+    /// Publishes new attempts for one endpoint; says why some were not taken.
+    async fn publish(
+        &self,
+        endpoint: EndpointId,
+        tasks: &[Resubmission],
+    ) -> Result<Option<Unplaced>, Error> {
+        let sized: Vec<(&Task, usize)> = tasks.iter().map(|one| (&one.task, one.size)).collect();
+        let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&sized, now_ms())
+            .into_iter()
+            .map(|Packed { message, tasks }| (message, tasks))
+            .unzip();
+        let queue = to_queue(topology::tasks_queue(endpoint));
+        let fates = place(&self.jobs, queue, messages).await;
+        let mut confirmed = Vec::with_capacity(tasks.len());
+        let mut unplaced = None;
+        for (range, fate) in ranges.into_iter().zip(fates) {
+            let those = tasks.iter().skip(range.start).take(range.len());
+            match fate {
+                Ok(()) => confirmed.extend(those.map(|one| (one.seq, one.task.attempt))),
+                Err(why) => unplaced = Some(why),
+            }
+        }
+        self.store.resubmitted(&confirmed).await?;
+        tracing::info!(%endpoint, tasks = confirmed.len(), "submitted again, as a new attempt");
+        Ok(unplaced)
+    }
+}
+
+fn worse(one: Left, other: Left) -> Left {
+    match (one, other) {
+        (Left::Failed, _) | (_, Left::Failed) => Left::Failed,
+        (Left::More, _) | (_, Left::More) => Left::More,
+        (Left::Nothing, Left::Nothing) => Left::Nothing,
+    }
+}
+
+fn words(why: &Unplaced) -> String {
+    match why {
+        Unplaced::Returned(reason) => {
+            format!("the broker has no queue for the endpoint ({reason})")
+        }
+        Unplaced::Refused => "the endpoint's queue is full".to_owned(),
+        Unplaced::Unknown(reason) => format!("the broker did not confirm them: {reason}"),
+    }
+}

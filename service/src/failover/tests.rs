@@ -1,0 +1,326 @@
+//! The real session on a fake broker: what instances say goes in, and what is
+//! called, closed, asked and submitted again comes out.
+
+use super::Closer;
+use crate::api::types::{TaskSpec, TaskState};
+use crate::fake::{Broker, result_of};
+use crate::session::{Link, Parts, keep_engaged};
+use crate::store::tests::{spec, store};
+use crate::store::{Begun, Chunk, Registration, Store};
+use async_trait::async_trait;
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
+use clutch_common::link::Message;
+use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::topology;
+use clutch_common::wire::{self, Presence, Role, RollCall, ToEndpoint};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long anything may take on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Writes down what it was asked to close.
+#[derive(Default)]
+struct Closed(Mutex<Vec<(String, String, Instant)>>);
+
+#[async_trait]
+impl Closer for Closed {
+    async fn close_holder(&self, lease: &str, connection: &str) -> Result<bool, String> {
+        self.0.lock().unwrap().push((lease.to_owned(), connection.to_owned(), Instant::now()));
+        Ok(true)
+    }
+}
+
+struct World {
+    _temp: TempDir,
+    running: Mutex<JoinSet<()>>,
+    store: Store,
+    broker: Broker,
+    closed: Arc<Closed>,
+    endpoint: EndpointId,
+}
+
+/// A session on a broker, with an endpoint whose silent states are given up
+/// soon.
+async fn world(lost_after: Duration) -> World {
+    let (temp, store) = store().await;
+    let wanted = Registration {
+        name: "lab",
+        id: None,
+        queue: None,
+        lost_after: Some(lost_after),
+        now_ms: 1,
+    };
+    let endpoint = store.register(&wanted).await.unwrap().0.id;
+    let world = World {
+        _temp: temp,
+        running: Mutex::default(),
+        store,
+        broker: Broker::default().patient(),
+        closed: Arc::default(),
+        endpoint,
+    };
+    world.serve();
+    world
+}
+
+impl World {
+    /// Starts a session; one that was before is dropped where it stands.
+    fn serve(&self) {
+        let parts = Parts {
+            transport: Arc::new(self.broker.clone()),
+            store: self.store.clone(),
+            link: watch::channel(Link::Disengaged("not yet".into())).0,
+            commits: watch::channel(0).0,
+            news: watch::channel(0).0,
+            closer: Some(self.closed.clone()),
+        };
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            keep_engaged(&parts, || (), &CancellationToken::new()).await.unwrap();
+        });
+        *self.running.lock().unwrap() = running;
+    }
+
+    fn tell(&self, state: StateId, role: Role, standby: bool, pending: u64) -> Presence {
+        let instance = Uuid::from_u128(state.0.as_u128() + 1);
+        let presence = Presence {
+            endpoint_id: self.endpoint,
+            state_id: state,
+            instance,
+            role,
+            standby,
+            pending,
+        };
+        self.broker.deliver(wire::encode_presence(&presence));
+        presence
+    }
+
+    fn lose(&self, task: TaskId, attempt: u32, lost: Loss, state: StateId) {
+        let result = TaskResult {
+            lost: Some(lost),
+            state_id: Some(state),
+            ..result_of(Attempt { task_id: task, attempt }, Outcome::Interrupted)
+        };
+        self.deliver(&result);
+    }
+
+    fn deliver(&self, result: &TaskResult) {
+        self.broker.deliver(wire::pack_results(self.endpoint, &[wire::encode_result(result)]));
+    }
+
+    /// Tasks that the broker has.
+    async fn submitted(&self, specs: &[TaskSpec]) -> Vec<Begun> {
+        let total = specs.len() as u64;
+        let chunk =
+            Chunk { endpoint: self.endpoint, key: "k", total, first: 0, specs, now_ms: 1000 };
+        let begun = self.store.begin_submission(&chunk).await.unwrap();
+        let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
+        self.store.mark_submitted(&seqs, 2000).await.unwrap();
+        begun
+    }
+
+    /// What was published to a queue.
+    fn published(&self, queue: &str) -> Vec<Message> {
+        let published = self.broker.published().into_iter();
+        published.filter(|(to, _)| to.routing_key == queue).map(|(_, message)| message).collect()
+    }
+
+    /// Roll calls and attempts in the task queue, in order.
+    fn task_queue(&self) -> Vec<ToEndpoint> {
+        let queue = self.published(&topology::tasks_queue(self.endpoint));
+        queue.iter().map(|message| wire::decode_to_endpoint(&message.body, None)).collect()
+    }
+
+    fn roll_calls(&self) -> Vec<RollCall> {
+        let calls = self.task_queue().into_iter().filter_map(|message| match message {
+            ToEndpoint::RollCall(call) => Some(call),
+            ToEndpoint::Tasks(_) => None,
+        });
+        calls.collect()
+    }
+
+    fn attempts(&self) -> Vec<Attempt> {
+        let tasks = self.task_queue().into_iter().filter_map(|message| match message {
+            ToEndpoint::RollCall(_) => None,
+            ToEndpoint::Tasks(tasks) => Some(tasks.tasks),
+        });
+        tasks.flatten().map(|task| task.attempt()).collect()
+    }
+
+    async fn state(&self, task: TaskId) -> TaskState {
+        self.store.task(task).await.unwrap().unwrap().summary.state
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(SOON, waiting).await.is_ok(), "{what}: not in time");
+}
+
+#[tokio::test]
+async fn a_silent_holder_is_closed_three_seconds_after_its_last_word_and_one_that_answers_is_not() {
+    let world = world(SOON).await;
+    let (active, standby) = (StateId::new(), StateId::new());
+    let holder = world.tell(active, Role::Active, false, 0);
+    world.tell(standby, Role::Standby, true, 0);
+    let lease = topology::lease_queue(world.endpoint);
+    // Each call is answered, for longer than silence would be borne.
+    let mut answered = 0;
+    let mut last = Instant::now();
+    until("five calls", async || {
+        let calls = world.published(&lease).len();
+        if calls > answered {
+            answered = calls;
+            world.tell(active, Role::Active, false, 0);
+            last = Instant::now();
+        }
+        answered >= 5
+    })
+    .await;
+    assert!(wire::is_ping(&world.published(&lease)[0].body));
+    assert!(world.closed.0.lock().unwrap().is_empty());
+    until("the connection to be closed", async || !world.closed.0.lock().unwrap().is_empty()).await;
+    let (of, connection, when) = world.closed.0.lock().unwrap()[0].clone();
+    let name = format!("clutch/{}/{}", world.endpoint, holder.instance);
+    assert_eq!((of, connection), (lease, name));
+    assert!(when - last >= Duration::from_millis(2900), "after {:?}", when - last);
+    assert!(!world.published(topology::RESULTS_QUEUE).is_empty(), "all was read before");
+}
+
+#[tokio::test]
+async fn nobody_is_closed_while_calls_are_returned_or_the_results_are_not_read_up() {
+    let world = world(SOON).await;
+    let lease = topology::lease_queue(world.endpoint);
+    world.broker.return_for(&lease, true);
+    world.tell(StateId::new(), Role::Active, false, 0);
+    world.tell(StateId::new(), Role::Standby, true, 0);
+    until("six calls", async || world.published(&lease).len() >= 6).await;
+    assert!(world.closed.0.lock().unwrap().is_empty(), "nobody held the lease");
+    world.broker.return_for(topology::RESULTS_QUEUE, true);
+    world.broker.return_for(&lease, false);
+    until("six calls more", async || world.published(&lease).len() >= 12).await;
+    assert!(world.closed.0.lock().unwrap().is_empty(), "it may have answered");
+}
+
+#[tokio::test]
+async fn an_endpoint_without_a_standby_is_never_called() {
+    let world = world(SOON).await;
+    world.tell(StateId::new(), Role::Active, false, 3);
+    until("it to be known", async || !world.store.standings().await.unwrap().is_empty()).await;
+    sleep(Duration::from_millis(1500)).await;
+    assert!(world.broker.published().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_handed_back_is_asked_for_and_submitted_again_if_nobody_has_it() {
+    let world = world(SOON).await;
+    let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }, spec(&["c"])];
+    let begun = world.submitted(&specs).await;
+    let [a, b, c] = [0, 1, 2].map(|index: usize| begun[index].task.id);
+    let (old, new) = (StateId::new(), StateId::new());
+    world.tell(old, Role::Active, true, 0);
+    world.tell(new, Role::Active, true, 0);
+    for task in [a, b, c] {
+        world.lose(task, 1, Loss::HandedBack, old);
+    }
+    until("the doubts", async || !world.store.doubtful().await.unwrap().is_empty()).await;
+    sleep(Duration::from_millis(200)).await;
+    assert!(world.roll_calls().is_empty(), "the old state may still have them");
+    world.tell(old, Role::Standby, true, 0);
+    until("the roll call", async || !world.roll_calls().is_empty()).await;
+    let expected = [a, b, c].map(|task_id| Attempt { task_id, attempt: 1 });
+    assert_eq!(world.roll_calls(), [RollCall { state_id: new, attempts: expected.into() }]);
+
+    // One comes after all, two are nowhere, one of which must not run again.
+    world.deliver(&result_of(Attempt { task_id: c, attempt: 1 }, Outcome::Succeeded));
+    world.lose(a, 1, Loss::Unknown, new);
+    world.lose(b, 1, Loss::Unknown, new);
+    until("the second attempt", async || !world.attempts().is_empty()).await;
+    assert_eq!(world.attempts(), [Attempt { task_id: a, attempt: 2 }]);
+    until("its confirm", async || world.state(a).await == TaskState::Submitted).await;
+    assert_eq!(world.state(b).await, TaskState::Done(Outcome::Interrupted));
+    assert_eq!(world.state(c).await, TaskState::Done(Outcome::Succeeded));
+
+    // A session later, nothing is in doubt; the first attempt's result is late.
+    world.serve();
+    world.deliver(&result_of(Attempt { task_id: a, attempt: 1 }, Outcome::Failed));
+    world.deliver(&result_of(Attempt { task_id: b, attempt: 1 }, Outcome::Succeeded));
+    world.deliver(&result_of(Attempt { task_id: a, attempt: 2 }, Outcome::Succeeded));
+    let done = TaskState::Done(Outcome::Succeeded);
+    until("the result", async || world.state(a).await == done).await;
+    assert_eq!(world.state(b).await, TaskState::Done(Outcome::Interrupted));
+    assert_eq!((world.roll_calls().len(), world.attempts().len()), (1, 1));
+    let detail = world.store.task(a).await.unwrap().unwrap();
+    let outcomes: Vec<Outcome> = detail.results.iter().map(|one| one.result.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Succeeded]);
+    assert_eq!(detail.task.unwrap().attempt, 2);
+}
+
+#[tokio::test]
+async fn a_new_disk_is_asked_for_all_and_asked_again_by_the_next_session() {
+    let world = world(SOON).await;
+    let specs: Vec<TaskSpec> = (0..2500).map(|n| spec(&["echo", &n.to_string()])).collect();
+    let begun = world.submitted(&specs).await;
+    world.tell(StateId::new(), Role::Active, false, 0);
+    world.broker.return_for(&topology::tasks_queue(world.endpoint), true);
+    let new = StateId::new();
+    world.tell(new, Role::Active, false, 0);
+    until("a roll call that fails", async || !world.roll_calls().is_empty()).await;
+    let before = world.roll_calls().len();
+    world.broker.return_for(&topology::tasks_queue(world.endpoint), false);
+    world.serve();
+    let asked = async |from: usize| {
+        let mut asked: Vec<TaskId> = Vec::new();
+        until("every attempt to be asked for", async || {
+            let calls = world.roll_calls();
+            let attempts = calls.iter().skip(from).flat_map(|call| {
+                assert!(call.state_id == new && call.attempts.len() <= wire::ROLL_CALL_MAX);
+                call.attempts.iter().map(|attempt| attempt.task_id)
+            });
+            asked = attempts.collect();
+            asked.len() >= 2500
+        })
+        .await;
+        asked.sort();
+        asked
+    };
+    let expected: Vec<TaskId> = begun.iter().map(|one| one.task.id).collect();
+    assert_eq!(asked(before).await, expected);
+    let before = world.roll_calls().len();
+    world.serve();
+    let again = asked(before).await;
+    assert_eq!(again, expected);
+}
+
+#[tokio::test]
+async fn a_state_that_another_took_over_from_is_given_up_once_it_was_silent_for_long() {
+    let world = world(Duration::from_millis(1500)).await;
+    let begun = world.submitted(&[spec(&["a"])]).await;
+    let task = begun[0].task.id;
+    let (old, new) = (StateId::new(), StateId::new());
+    world.tell(old, Role::Active, true, 0);
+    world.tell(new, Role::Active, true, 0);
+    let begin = Instant::now();
+    // It is heard by a result, and has as much time again.
+    sleep(Duration::from_millis(700)).await;
+    let sign = TaskResult {
+        state_id: Some(old),
+        ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Succeeded)
+    };
+    world.deliver(&sign);
+    until("the roll call", async || !world.roll_calls().is_empty()).await;
+    assert!(begin.elapsed() >= Duration::from_millis(2100), "{:?}", begin.elapsed());
+    assert_eq!(world.roll_calls()[0].attempts, [Attempt { task_id: task, attempt: 1 }]);
+    assert_eq!(world.roll_calls()[0].state_id, new);
+}

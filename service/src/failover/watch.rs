@@ -1,0 +1,306 @@
+//! The watch over the endpoints: calls the holder of a lease that a standby
+//! waits for, has the connection closed that does not answer, and gives up what
+//! has been silent for too long. While nobody waits and nothing is missed, it
+//! sleeps.
+
+use super::ear::Ear;
+use super::rules::{self, Heard, Plan, Times};
+use super::{mark, ping, place_one, to_queue};
+use crate::store::{Standing, Store};
+use crate::submitter::{Job, Unplaced};
+use async_trait::async_trait;
+use clutch_common::clock::now_ms;
+use clutch_common::id::{EndpointId, StateId};
+use clutch_common::link::Fault;
+use clutch_common::topology;
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How often the records are read anew while something is to be given up in
+/// time: another process may change for how long that is.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long reading up to a mark takes at most, where the results queue is not
+/// far behind.
+const READ_UP_WITHIN: Duration = Duration::from_secs(10);
+/// A mark that has not come by then was lost, with the queue's content.
+const MARK_LASTS: Duration = Duration::from_secs(300);
+/// The pause before the database is asked again.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Closes connections at the broker.
+#[async_trait]
+pub(crate) trait Closer: Send + Sync {
+    /// Closes the connection that holds this lease, if its name is this one.
+    /// Says whether there was one.
+    ///
+    /// # Errors
+    /// Why it cannot be, in words for people.
+    async fn close_holder(&self, lease: &str, connection: &str) -> Result<bool, String>;
+}
+
+/// Watches until told to stop.
+///
+/// # Errors
+/// Never: what it cannot do it tries again. The session ends it.
+pub(crate) async fn watch(
+    store: &Store,
+    jobs: mpsc::Sender<Job>,
+    closer: Option<&dyn Closer>,
+    ear: &Ear,
+    mut news: watch::Receiver<u64>,
+    stop: &CancellationToken,
+) -> Result<(), Fault> {
+    let mut watch = Watch::new(store, jobs, closer, ear);
+    let watching = async {
+        loop {
+            news.mark_unchanged();
+            let next = watch.look().await;
+            tokio::select! {
+                changed = news.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    watch.read = None;
+                }
+                () = sleep_until(next) => (),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => (),
+        () = watching => stop.cancelled().await,
+    }
+    Ok(())
+}
+
+async fn sleep_until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An endpoint that is watched.
+struct Watched {
+    standing: Standing,
+    times: Times,
+}
+
+/// A mark on its way through the results queue.
+struct Mark {
+    sent: Instant,
+    /// It was told that it takes long.
+    late: bool,
+}
+
+struct Watch<'a> {
+    store: &'a Store,
+    jobs: mpsc::Sender<Job>,
+    closer: Option<&'a dyn Closer>,
+    ear: &'a Ear,
+    since: Instant,
+    endpoints: Vec<Watched>,
+    /// When the records were read, unless they have changed since.
+    read: Option<Instant>,
+    mark: Option<Mark>,
+    /// It was told that connections cannot be closed.
+    told: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        store: &'a Store,
+        jobs: mpsc::Sender<Job>,
+        closer: Option<&'a dyn Closer>,
+        ear: &'a Ear,
+    ) -> Self {
+        Self {
+            store,
+            jobs,
+            closer,
+            ear,
+            since: Instant::now(),
+            endpoints: Vec::new(),
+            read: None,
+            mark: None,
+            told: false,
+        }
+    }
+
+    /// Does what is due, and says when to look again if there is no news.
+    async fn look(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        if self.read.is_none()
+            && let Err(error) = self.read(now).await
+        {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "the endpoints' states cannot be read; trying again");
+            return Some(now + DATABASE_PAUSE);
+        }
+        self.read_up();
+        let heard = self.ear.heard();
+        let mut endpoints = std::mem::take(&mut self.endpoints);
+        let plans: Vec<Plan> = endpoints.iter().map(|one| one.plan(&heard, now)).collect();
+        let mut looks: Vec<Instant> = plans.iter().filter_map(|plan| plan.next).collect();
+        for (one, plan) in endpoints.iter_mut().zip(&plans) {
+            if let Some(instance) = plan.close {
+                self.close(one, instance, now).await;
+            }
+            for state in &plan.give_up {
+                self.give_up(&one.standing, *state).await;
+                looks.push(now + DATABASE_PAUSE);
+            }
+        }
+        self.call(endpoints.iter_mut().zip(&plans), &heard, now).await;
+        if plans.iter().any(|plan| plan.read_up) {
+            looks.push(self.send_mark(now).await);
+        }
+        if let Some(read) = self.read
+            && endpoints.iter().any(|one| rules::misses_one(&one.standing.states))
+        {
+            self.read = Some(read).filter(|read| now < *read + LOOK_EVERY);
+            looks.push((read + LOOK_EVERY).max(now + DATABASE_PAUSE));
+        }
+        self.endpoints = endpoints;
+        looks.into_iter().min()
+    }
+
+    /// Reads the records. States that are new are so because they were heard.
+    async fn read(&mut self, now: Instant) -> Result<(), crate::store::Error> {
+        let standings = self.store.standings().await?;
+        let states = standings.iter().flat_map(|one| &one.states).map(|state| state.id);
+        self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), now);
+        let mut times: BTreeMap<EndpointId, Times> =
+            self.endpoints.drain(..).map(|one| (one.standing.endpoint, one.times)).collect();
+        let fresh = || Times::new(self.since);
+        let watched = |standing: Standing| {
+            let times = times.remove(&standing.endpoint).unwrap_or_else(fresh);
+            Watched { standing, times }
+        };
+        self.endpoints = standings.into_iter().map(watched).collect();
+        self.read = Some(now);
+        Ok(())
+    }
+
+    /// Notes how far the collector has read, if the mark has come out of the
+    /// queue.
+    fn read_up(&mut self) {
+        let Some(mark) = self.mark.take_if(|_| self.ear.has_read()) else { return };
+        for one in &mut self.endpoints {
+            one.times.read_up_to(mark.sent);
+        }
+    }
+
+    /// Sends a mark through the results queue, if none is under way; says when
+    /// to look again.
+    async fn send_mark(&mut self, now: Instant) -> Instant {
+        let again = now + READ_UP_WITHIN;
+        if let Some(mark) = &mut self.mark {
+            if now < mark.sent + READ_UP_WITHIN {
+                return mark.sent + READ_UP_WITHIN;
+            }
+            if !mark.late {
+                mark.late = true;
+                tracing::warn!(
+                    "the results queue is far behind: an endpoint looks silent, and nobody is \
+                     closed or given up before what it may have sent is read"
+                );
+            }
+            if now < mark.sent + MARK_LASTS {
+                return again;
+            }
+        }
+        let (destination, message, id) = mark();
+        self.ear.wait_for(id);
+        if place_one(&self.jobs, destination, message).await.is_ok() {
+            let late = self.mark.as_ref().is_some_and(|mark| mark.late);
+            self.mark = Some(Mark { sent: now, late });
+        }
+        again
+    }
+
+    /// Calls whoever holds the leases of these endpoints, all at once.
+    async fn call<'b>(
+        &self,
+        endpoints: impl Iterator<Item = (&'b mut Watched, &'b Plan)>,
+        heard: &Heard,
+        now: Instant,
+    ) {
+        let calls = endpoints.filter(|(_, plan)| plan.call).map(async |(one, _)| {
+            let lease = to_queue(topology::lease_queue(one.standing.endpoint));
+            let fate = place_one(&self.jobs, lease, ping(Uuid::now_v7().to_string())).await;
+            let held = match fate {
+                Ok(()) => true,
+                Err(Unplaced::Returned(_)) => false,
+                Err(Unplaced::Refused | Unplaced::Unknown(_)) => return,
+            };
+            let holder = rules::holder(&one.standing.states);
+            one.times.called(now, held, holder, heard);
+        });
+        join_all(calls).await;
+    }
+
+    /// Has the connection closed that holds the lease and does not answer.
+    async fn close(&mut self, one: &mut Watched, instance: Uuid, now: Instant) {
+        one.times.closed(now);
+        let Standing { endpoint, name, .. } = &one.standing;
+        let connection = format!("clutch/{endpoint}/{instance}");
+        let lease = topology::lease_queue(*endpoint);
+        let closed = match self.closer {
+            Some(closer) => closer.close_holder(&lease, &connection).await,
+            None => Err("its address is not known".to_owned()),
+        };
+        match closed {
+            Ok(true) => tracing::warn!(
+                endpoint = name,
+                connection,
+                "whoever holds the endpoint's lease does not answer: its connection is closed, so \
+                 that the instance that waits can take over"
+            ),
+            Ok(false) => tracing::debug!(connection, "the connection is gone, or not listed yet"),
+            Err(reason) if !self.told => {
+                self.told = true;
+                tracing::warn!(
+                    endpoint = name,
+                    reason,
+                    "whoever holds the endpoint's lease does not answer, and the broker's management \
+                     API cannot be used to close its connection: a takeover waits for three \
+                     heartbeats. `serve --management URL` says where the API is"
+                );
+            }
+            Err(reason) => tracing::debug!(reason, "the management API still cannot be used"),
+        }
+    }
+
+    async fn give_up(&mut self, of: &Standing, state: StateId) {
+        self.read = None;
+        match self.store.give_up(of.endpoint, state, now_ms()).await {
+            Ok(Some(in_doubt)) => {
+                self.ear.tell();
+                tracing::warn!(
+                    endpoint = of.name,
+                    %state,
+                    silent_for = %humantime::format_duration(of.lost_after),
+                    in_doubt,
+                    "another instance's state folder is given up: what it had accepted and not \
+                     answered is submitted again, or ends as interrupted"
+                );
+            }
+            Ok(None) => (),
+            Err(error) => tracing::warn!(%error, "a state cannot be given up; trying again"),
+        }
+    }
+}
+
+impl Watched {
+    fn plan(&self, heard: &Heard, now: Instant) -> Plan {
+        let Standing { states, lost_after, .. } = &self.standing;
+        rules::plan(states, *lost_after, &self.times, heard, now)
+    }
+}

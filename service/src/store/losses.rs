@@ -1,0 +1,158 @@
+//! Takes in that nobody may have an attempt: it is asked for, submitted again as
+//! the next attempt, or recorded as interrupted. Never a result by itself, so
+//! that a late one of the attempt finds its place free.
+
+use super::rows::parsed;
+use super::{Result, doubts, failed, json_list};
+use crate::api::types::TaskState;
+use clutch_common::id::TaskId;
+use clutch_common::result::{Loss, Outcome, TaskResult};
+use sqlx::sqlite::SqliteConnection;
+use std::collections::BTreeMap;
+
+/// Why a task ends that must not run again.
+const INTERRUPTED: &str = "the endpoint had it, and no disk of the endpoint has it any more; \
+     whether it ran is not known, and it must not run again";
+
+/// What became of attempts that nobody may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// To be asked for.
+    pub(crate) doubted: u64,
+    /// Submitted again.
+    pub(crate) resubmitted: u64,
+    /// Recorded as interrupted.
+    pub(crate) interrupted: u64,
+    /// Of no consequence: the attempt has its result, or is not the last one,
+    /// or this service did not submit it.
+    pub(crate) passed_by: u64,
+}
+
+/// What follows from the loss of an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Ask,
+    Resubmit,
+    Interrupt,
+    PassBy,
+}
+
+/// What is known of a task that this service submitted.
+#[derive(sqlx::FromRow)]
+struct Known {
+    seq: i64,
+    id: String,
+    endpoint_id: String,
+    state: String,
+    current_attempt: u32,
+    rerun: bool,
+}
+
+fn verdict(loss: Loss, attempt: u32, state: TaskState, current: u32, rerun: bool) -> Verdict {
+    if attempt != current || matches!(state, TaskState::Done(_)) {
+        return Verdict::PassBy;
+    }
+    match loss {
+        Loss::HandedBack => Verdict::Ask,
+        Loss::Unknown if rerun => Verdict::Resubmit,
+        Loss::Unknown => Verdict::Interrupt,
+    }
+}
+
+/// Records what follows from these losses, and returns the results to record
+/// for tasks that must not run again.
+pub(super) async fn record(
+    db: &mut SqliteConnection,
+    lost: &[&TaskResult],
+) -> Result<(Losses, Vec<TaskResult>)> {
+    let mut losses = Losses::default();
+    let mut interrupted = Vec::new();
+    if lost.is_empty() {
+        return Ok((losses, interrupted));
+    }
+    let mut known = known(db, lost).await?;
+    for result in lost {
+        let (Some(loss), Some(task)) = (result.lost, known.get_mut(&result.task_id)) else {
+            tracing::debug!(task = %result.task_id, "a lost task that was not submitted here");
+            losses.passed_by += 1;
+            continue;
+        };
+        let state = parsed(&task.state)?;
+        match verdict(loss, result.attempt, state, task.current_attempt, task.rerun) {
+            Verdict::Ask => {
+                doubts::doubt(db, task.seq, &task.endpoint_id, result.attempt).await?;
+                losses.doubted += 1;
+            }
+            Verdict::Resubmit => {
+                resubmit(db, task.seq).await?;
+                task.current_attempt += 1;
+                losses.resubmitted += 1;
+            }
+            Verdict::Interrupt => {
+                interrupted.push(TaskResult {
+                    outcome: Outcome::Interrupted,
+                    reason: Some(INTERRUPTED.to_owned()),
+                    lost: None,
+                    ..(*result).clone()
+                });
+                losses.interrupted += 1;
+            }
+            Verdict::PassBy => losses.passed_by += 1,
+        }
+    }
+    Ok((losses, interrupted))
+}
+
+async fn known(db: &mut SqliteConnection, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
+    let rows: Vec<Known> = sqlx::query_as(
+        "SELECT t.seq, t.id, t.endpoint_id, t.state, t.current_attempt, \
+         coalesce(p.body ->> 'rerun', 1) AS rerun \
+         FROM tasks t JOIN payloads p ON p.task = t.seq \
+         WHERE t.id IN (SELECT value FROM json_each(?))",
+    )
+    .bind(json_list(lost.iter().map(|result| result.task_id))?)
+    .fetch_all(db)
+    .await
+    .map_err(failed("looking up lost tasks"))?;
+    rows.into_iter().map(|row| Ok((parsed(&row.id)?, row))).collect()
+}
+
+/// Makes the next attempt the current one, and has it published. One whose
+/// publishing was never confirmed waits for whoever submitted it, as before.
+async fn resubmit(db: &mut SqliteConnection, task: i64) -> Result<()> {
+    sqlx::query(
+        "UPDATE tasks SET current_attempt = current_attempt + 1, \
+         state = CASE state WHEN 'submitted' THEN 'resubmitting' ELSE state END WHERE seq = ?",
+    )
+    .bind(task)
+    .execute(&mut *db)
+    .await
+    .map_err(failed("recording a new attempt"))?;
+    doubts::end(db, [&task]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_loss_of_the_attempt_under_way_has_consequences() {
+        use TaskState::{Done, Resubmitting, Submitted, Submitting};
+        let done = Done(Outcome::Succeeded);
+        for (loss, attempt, state, current, rerun, expected) in [
+            (Loss::HandedBack, 1, Submitted, 1, true, Verdict::Ask),
+            (Loss::HandedBack, 1, Submitting, 1, false, Verdict::Ask),
+            (Loss::HandedBack, 2, Resubmitting, 2, true, Verdict::Ask),
+            (Loss::HandedBack, 1, Resubmitting, 2, true, Verdict::PassBy),
+            (Loss::HandedBack, 1, done, 1, true, Verdict::PassBy),
+            (Loss::Unknown, 1, Submitted, 1, true, Verdict::Resubmit),
+            (Loss::Unknown, 3, Submitted, 3, false, Verdict::Interrupt),
+            (Loss::Unknown, 1, Submitted, 2, true, Verdict::PassBy),
+            (Loss::Unknown, 2, Submitted, 1, true, Verdict::PassBy),
+            (Loss::Unknown, 1, done, 1, true, Verdict::PassBy),
+        ] {
+            let found = verdict(loss, attempt, state, current, rerun);
+            assert_eq!(found, expected, "{loss:?} of {attempt}, {state} {current}, {rerun}");
+        }
+    }
+}
