@@ -3,8 +3,9 @@
 
 use crate::workspace;
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The folder that holds finished binaries; if it is set, nothing is built.
@@ -113,16 +114,50 @@ pub fn build_bench() -> Result<PathBuf> {
     Ok(cargo_build(&["--workspace", "--bin", BENCH], true)?.join(BENCH))
 }
 
+/// Builds the endpoint's unit tests from the workspace in `source`, optimised,
+/// with the features that all else has and further options of cargo's, and
+/// returns the program. Dependencies are compiled once for all sources.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_endpoint_tests(source: &Path, options: &[&str]) -> Result<PathBuf> {
+    let built = cargo()
+        .args(["test", "--quiet", "--release", "--workspace", "--bin", ENDPOINT, "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(options)
+        .current_dir(source)
+        .env("CARGO_TARGET_DIR", target())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo test")?;
+    ensure!(built.status.success(), "cargo test --no-run failed: {}", built.status);
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let program = messages.lines().find_map(|message| {
+        let message: Value = serde_json::from_str(message).ok()?;
+        let ours = message["target"]["name"] == ENDPOINT && message["profile"]["test"] == true;
+        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    });
+    program.context("cargo named no program for the endpoint's unit tests")
+}
+
 fn cargo_build(what: &[&str], release: bool) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command.args(["build", "--quiet"]).args(what).current_dir(workspace());
     if release {
         command.arg("--release");
     }
     let status = command.status().context("running cargo build")?;
     ensure!(status.success(), "cargo build failed: {status}");
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), |folder| workspace().join(Path::new(&folder)));
-    Ok(target.join(if release { "release" } else { "debug" }))
+    Ok(target().join(if release { "release" } else { "debug" }))
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The folder that cargo builds in.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |folder| workspace().join(Path::new(&folder)))
 }

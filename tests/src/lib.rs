@@ -13,6 +13,7 @@ pub mod gate;
 pub mod image;
 pub mod leash;
 pub mod machine;
+pub mod mutations;
 pub mod oracle;
 pub mod poll;
 pub mod process;

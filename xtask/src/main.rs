@@ -8,7 +8,9 @@ mod bench;
 mod broker;
 mod ci;
 mod faults;
+mod mutants;
 mod record;
+mod simulate;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +33,11 @@ enum Chore {
     Bench(bench::Options),
     /// Plays every fault against real processes and brokers, and judges what came of it
     Faults(faults::Options),
+    /// Plays seeded simulations of the endpoint, or one of them with its trace
+    Simulate(simulate::Options),
+    /// Makes deliberate mistakes in a copy, and sees whether the simulation
+    /// notices each
+    Mutants(mutants::Options),
     /// Checks format, lints, documentation and dependencies
     Ci,
     /// Starts a private broker and keeps it until interrupted
@@ -45,6 +52,8 @@ fn main() -> ExitCode {
         Chore::Acceptance(options) => acceptance::run(&options),
         Chore::Bench(options) => bench::run(&options),
         Chore::Faults(options) => faults::run(&options),
+        Chore::Simulate(options) => simulate::run(&options),
+        Chore::Mutants(options) => mutants::run(&options),
         Chore::Ci => ci::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),
