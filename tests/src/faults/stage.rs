@@ -232,6 +232,22 @@ impl Stage {
         })
     }
 
+    /// Waits until the endpoint, which has noticed a fault that is over, has its
+    /// link again and an outcome is recorded, and says how long after `since`
+    /// that was.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn back(&self, since: Instant) -> Result<Duration> {
+        poll::until("the endpoint to have its link again", 2 * SOON, || {
+            let log = self.daemon.log()?;
+            let news = |line: &&str| line.contains("ngaged\"");
+            let last = log.lines().rev().find(news).unwrap_or_default();
+            Ok(last.contains("\"engaged\"").then_some(()))
+        })?;
+        self.recovery(since)
+    }
+
     /// Waits until the endpoint says that it lost its link.
     ///
     /// # Errors

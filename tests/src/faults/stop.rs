@@ -3,7 +3,6 @@
 
 use super::stage::{Setup, Site, Stage};
 use super::{Play, Row, Seen};
-use crate::poll;
 use crate::proxy::Carry;
 use crate::world::SOON;
 use anyhow::{Context as _, Result, ensure};
@@ -141,7 +140,6 @@ fn stop_while_storing(site: &Site) -> Result<Seen> {
         stage.daemon.wait_for("starting", SOON).context("starting without a link")?;
     }
     stage.proxy.carry(Carry::Pass)?;
-    let recovery = stage.recovery(Instant::now())?;
-    poll::pause(Duration::ZERO);
+    let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
 }

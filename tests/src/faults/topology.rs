@@ -132,7 +132,7 @@ fn results_go_nowhere(mut stage: Stage, site: &Site, words: &str) -> Result<Seen
     ensure!(fault.contains(words), "the endpoint was told {fault}");
     poll::pause(Duration::from_secs(6));
     provision_again(&stage, site)?;
-    let recovery = stage.recovery(Instant::now())?;
+    let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
 }
 
