@@ -77,7 +77,8 @@ fn mended(stage: &mut Stage, end: Instant) -> Result<Seen> {
 
 fn cut_every_200_ms(site: &Site) -> Result<Seen> {
     let mut stage = site.stage()?;
-    stage.submit(6000, "")?;
+    // More than a minute's work, whatever comes through meanwhile.
+    stage.submit(9000, "sleep 0.03")?;
     stage.until_recorded(100)?;
     let started = Instant::now();
     let mut cut = 0;
