@@ -217,16 +217,10 @@ impl Store {
         if !writes.any {
             return Ok(());
         }
-        let written = self.db.apply_batch(writes.batch).and_then(|()| self.db.flush());
-        let durable = written
-            .map_err(|error| error.into())
-            .and_then(|_| self.file.sync_data().map_err(|error| error.into()));
-        durable.map_err(|error| {
-            // sled writes once more when the last handle goes, and panics where
-            // it cannot: a store that has failed keeps one for ever.
-            std::mem::forget(self.db.clone());
-            self.failed("writing to")(error)
-        })
+        let failed = self.failed("writing to");
+        self.db.apply_batch(writes.batch).map_err(|error| failed(error.into()))?;
+        self.db.flush().map_err(|error| failed(error.into()))?;
+        self.file.sync_data().map_err(|error| failed(error.into()))
     }
 }
 

@@ -133,14 +133,20 @@ impl Writer {
 
     /// Works until the journal is closed, dropped, or fails.
     pub(super) fn run(self) {
-        let pulse = self.pulse.clone();
+        let (pulse, hold) = (self.pulse.clone(), self.queue.hold());
         // The store panics on some kinds of damage.
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| self.work()));
-        match ended {
+        if ended.is_err() {
+            pulse.fail(pulse.broken());
+        }
+        if pulse.failure().is_some() {
+            std::mem::forget(hold);
+            return;
+        }
+        drop(hold);
+        if let Ok(Some(closed)) = ended {
             // Nobody may wait for it any more.
-            Ok(Some(closed)) => drop(closed.send(Ok(()))),
-            Ok(None) => (),
-            Err(_) => pulse.fail(pulse.broken()),
+            drop(closed.send(Ok(())));
         }
     }
 
