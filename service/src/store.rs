@@ -26,10 +26,10 @@ pub(crate) use submissions::{Begun, Chunk};
 
 use crate::paths::StateFolder;
 use sqlx::sqlite::{
-    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
+    SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, QueryBuilder, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Transaction};
 use std::time::Duration;
 
 /// How long to wait for another process's transaction.
@@ -84,6 +84,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .after_release(|connection, _| Box::pin(is_sound(connection)))
             .connect_with(options.clone())
             .await
             .map_err(failed("opening it"))?;
@@ -105,6 +106,15 @@ impl Store {
     async fn begin(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>> {
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))
     }
+}
+
+/// Whether a connection may be used again. SQLite ends a transaction by itself
+/// when the disk is full or fails; sqlx then takes it to be open for ever, and
+/// begins no other.
+async fn is_sound(connection: &mut SqliteConnection) -> std::result::Result<bool, sqlx::Error> {
+    // Whatever was dropped is rolled back by then.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {

@@ -9,6 +9,7 @@
 mod broker;
 mod judge;
 mod link;
+mod million;
 mod needs;
 mod pair;
 mod play;
@@ -22,8 +23,8 @@ mod topology;
 
 pub use judge::{Report, Seen, Verdict, judge};
 pub use needs::Need;
-pub use play::{Plan, play};
-pub use stage::{Site, Stage};
+pub use play::{Plan, play, play_one};
+pub use stage::{Long, Site, Stage};
 
 use crate::broker::Private;
 use anyhow::Result;
@@ -130,6 +131,7 @@ pub fn rows() -> Vec<Row> {
         service::ROWS,
         pair::ROWS,
         task::ROWS,
+        million::ROWS,
     ]
     .concat()
 }

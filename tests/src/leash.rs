@@ -59,6 +59,8 @@ impl Leash {
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A shell tells there how its child ended; who asks is told anyway.
+            .stderr(Stdio::null())
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;

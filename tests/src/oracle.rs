@@ -4,7 +4,8 @@
 use anyhow::{Context as _, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// The file that tasks write to when they run.
@@ -47,6 +48,45 @@ impl Runs {
             *runs.entry(task.to_owned()).or_insert(0) += 1;
         }
         Ok(runs)
+    }
+
+    /// Every start there was, for when there were very many.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a line in it is not of a task.
+    pub fn starts(&self) -> Result<Starts> {
+        let file = File::open(&self.path).context("reading the file of runs")?;
+        let mut sorted = Vec::new();
+        for line in BufReader::new(file).lines() {
+            let line = line?;
+            let task = line.split(' ').next().unwrap_or_default();
+            let id: uuid::Uuid = task.parse().with_context(|| format!("a run of '{task}'"))?;
+            sorted.push(id.as_u128());
+        }
+        sorted.sort_unstable();
+        Ok(Starts { sorted })
+    }
+}
+
+/// The starts of very many tasks: sixteen bytes each.
+#[derive(Debug)]
+pub struct Starts {
+    sorted: Vec<u128>,
+}
+
+impl Starts {
+    /// How often a task started.
+    #[must_use]
+    pub fn of(&self, task: &str) -> usize {
+        let Ok(id) = task.parse::<uuid::Uuid>().map(|id| id.as_u128()) else { return 0 };
+        let first = self.sorted.partition_point(|start| *start < id);
+        self.sorted[first..].iter().take_while(|start| **start == id).count()
+    }
+
+    /// How many tasks started.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.sorted.chunk_by(|one, next| one == next).count()
     }
 }
 
@@ -142,5 +182,16 @@ mod tests {
             assert_eq!(status.code(), Some(5));
         }
         assert_eq!(runs.read().unwrap(), BTreeMap::from([("t".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn many_starts_are_counted_as_few_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs");
+        let ids: Vec<String> = (0..3).map(|_| uuid::Uuid::now_v7().to_string()).collect();
+        std::fs::write(&path, format!("{0} 1\n{1} 1\n{0} 1\n", ids[0], ids[1])).unwrap();
+        let starts = Runs::at(&path).starts().unwrap();
+        assert_eq!(starts.tasks(), 2);
+        assert_eq!([0, 1, 2].map(|number| starts.of(&ids[number])), [2, 1, 0]);
     }
 }

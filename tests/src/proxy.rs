@@ -95,14 +95,14 @@ impl Shared {
 }
 
 impl Proxy {
-    /// A proxy before a port of this machine, that passes everything on.
+    /// A proxy before somebody, that passes everything on.
     ///
     /// # Errors
     /// When no port can be listened at.
-    pub fn before(port: u16) -> Result<Self> {
+    pub fn before(target: SocketAddr) -> Result<Self> {
         let [own] = free_ports()?;
         let shared = Arc::new(Shared {
-            target: (Ipv4Addr::LOCALHOST, port).into(),
+            target,
             orders: Mutex::new(Orders {
                 carry: Carry::Pass,
                 tear: None,

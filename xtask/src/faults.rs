@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::broker::Release;
 use clutch_tests::faults::record::{self, About};
-use clutch_tests::faults::{self, Need, Plan, Report, Row};
+use clutch_tests::faults::{self, Long, Need, Plan, Report, Row};
 use clutch_tests::{binaries, workspace};
 use std::io::Write as _;
 use std::process::{Command, ExitCode};
@@ -34,6 +34,12 @@ pub(crate) struct Options {
     /// Writes what came of it into FAULTS.md
     #[arg(long)]
     record: bool,
+    /// How many tasks the row `million` has
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    tasks: usize,
+    /// What the row `million` draws its faults by; the same faults come again
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Keeps the folders, with the logs, of rows that do not hold
     #[arg(long)]
     keep: bool,
@@ -71,7 +77,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("building the binaries (release) …");
     }
     let binaries = binaries::build_bins()?;
-    let plan = Plan { releases, jobs: options.jobs, binaries, keep: options.keep };
+    let aloud: fn(&str) = if options.json { |_| () } else { |words| println!("{words}") };
+    let long = Long { tasks: options.tasks, seed: options.seed, tell: aloud };
+    let plan = Plan { releases, jobs: options.jobs, binaries, keep: options.keep, long };
     let begun = Instant::now();
     let tell = |report: &Report| tell(report, options.json);
     let reports = faults::play(&rows, &plan, &tell)?;

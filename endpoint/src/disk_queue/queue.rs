@@ -173,6 +173,12 @@ impl DiskQueue {
         self.folder.path()
     }
 
+    /// Something to be kept for ever once the disk has failed. sled writes once
+    /// more when its last handle goes, and panics where it cannot.
+    pub(crate) fn hold(&self) -> impl Send + use<> {
+        self.store.clone()
+    }
+
     /// The error for a look at the file system's free space that failed.
     #[must_use]
     pub(crate) fn failed_to_look(&self, error: io::Error) -> Error {

@@ -165,6 +165,25 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
     journal.close().await;
 }
 
+#[tokio::test]
+async fn a_disk_without_any_room_holds_releases_back_too() {
+    let folder = folder();
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let probed = free.clone();
+    let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
+    let mut config = config(folder.path());
+    config.reserve_bytes = 1000;
+    let (journal, _) = open_with(config, probe, STALL_LIMIT).unwrap();
+    let out = durable(journal.finish(None, finished(task().attempt())).await).await;
+    free.store(499, Ordering::Relaxed);
+    let mut released = journal.release(vec![out]).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(1500), &mut released).await;
+    assert!(waited.is_err(), "it was written: {waited:?}");
+    free.store(500, Ordering::Relaxed);
+    released.await.unwrap();
+    journal.close().await;
+}
+
 fn huge_task() -> Arc<Task> {
     let process = Process { stdin: vec![b'x'; 4 << 20].into(), ..Process::default() };
     Arc::new(Task::new(TaskId::new(), process))

@@ -3,7 +3,8 @@
 //! everybody in it: a lone change waits for nobody, a crowd shares one sync.
 //!
 //! When the file system runs low it stops writing, says so once, and goes on by
-//! itself when there is room. What makes room is still done meanwhile.
+//! itself when there is room. What makes room is still done meanwhile, as long
+//! as half of the reserve is left to do it with.
 
 use super::commit::Pulse;
 use super::{JournalError, Probe};
@@ -132,14 +133,20 @@ impl Writer {
 
     /// Works until the journal is closed, dropped, or fails.
     pub(super) fn run(self) {
-        let pulse = self.pulse.clone();
+        let (pulse, hold) = (self.pulse.clone(), self.queue.hold());
         // The store panics on some kinds of damage.
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| self.work()));
-        match ended {
+        if ended.is_err() {
+            pulse.fail(pulse.broken());
+        }
+        if pulse.failure().is_some() {
+            std::mem::forget(hold);
+            return;
+        }
+        drop(hold);
+        if let Ok(Some(closed)) = ended {
             // Nobody may wait for it any more.
-            Ok(Some(closed)) => drop(closed.send(Ok(()))),
-            Ok(None) => (),
-            Err(_) => pulse.fail(pulse.broken()),
+            drop(closed.send(Ok(())));
         }
     }
 
@@ -183,7 +190,7 @@ impl Writer {
     }
 
     fn serve(&mut self, group: &mut Group) -> Result<(), Failed> {
-        if group.bytes > 0 && self.wait_for_room(group)? == Room::ClosedFirst {
+        if !group.submissions.is_empty() && self.wait_for_room(group)? == Room::ClosedFirst {
             for submission in group.submissions.drain(..) {
                 drop(submission.done.send(Err(JournalError::Closed)));
             }
@@ -224,13 +231,27 @@ impl Writer {
         Ok(())
     }
 
+    /// How much room has to be free for a group to be written.
+    fn needed(&self, group: &Group) -> u64 {
+        match group.bytes as u64 {
+            0 => self.for_releases(),
+            bytes => self.reserve.saturating_add(bytes),
+        }
+    }
+
+    /// How much room has to be free for releases to be written: they make room
+    /// in the end, but take some first, and a store that finds none has failed.
+    fn for_releases(&self) -> u64 {
+        self.reserve / 2
+    }
+
     /// Waits until the file system has room for `group` beside the reserve.
     fn wait_for_room(&mut self, group: &mut Group) -> Result<Room, Failed> {
         let mut full = false;
         loop {
             let free =
                 (self.probe)().map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
-            if free >= self.reserve.saturating_add(group.bytes as u64) {
+            if free >= self.needed(group) {
                 if full {
                     tracing::info!("there is room on the disk again: going on");
                 }
@@ -245,8 +266,10 @@ impl Writer {
                      is accepted and no result stored until then; nothing is lost"
                 );
             }
-            let releases = group.take_releases();
-            self.commit(releases)?;
+            if free >= self.for_releases() {
+                let releases = group.take_releases();
+                self.commit(releases)?;
+            }
             self.answer(&mut group.readings)?;
             if group.close.is_some() || self.commands.is_closed() && self.commands.is_empty() {
                 return Ok(Room::ClosedFirst);

@@ -331,3 +331,18 @@ async fn every_listing_is_served_by_an_index() {
         assert!(steps.len() == 1 && steps[0].starts_with("SEARCH"), "{condition}: {steps:?}");
     }
 }
+
+#[tokio::test]
+async fn a_database_that_was_full_records_again_when_there_is_room() {
+    let (_temp, store) = store().await;
+    let specs = specs(1);
+    let task = &store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap()[0];
+    let mut result = done(task, 1, Outcome::Succeeded);
+    result.stdout = vec![b'x'; 1 << 20].into();
+    // The connection that is told so takes no more pages than there are.
+    sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+    let error = store.record(std::slice::from_ref(&result), 2000).await.unwrap_err();
+    assert!(format!("{:#}", anyhow::Error::from(error)).contains("full"));
+    store.record(&[result], 3000).await.unwrap();
+    assert_eq!(state(&store, task.task.id).await, (TaskState::Done(Outcome::Succeeded), Some(1)));
+}

@@ -143,12 +143,6 @@ impl Private {
         self.home.run("rabbitmqctl", &arguments, &self.environment)
     }
 
-    /// The port of AMQP.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.amqp_port
-    }
-
     /// Whether the server was started and not stopped since.
     #[must_use]
     pub fn runs(&self) -> bool {

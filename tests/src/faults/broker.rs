@@ -59,7 +59,7 @@ fn restart(site: &Site, broker: &mut Private) -> Result<Seen> {
 }
 
 fn up_again(stage: &mut Stage) -> Result<Seen> {
-    let recovery = stage.recovery(Instant::now())?;
+    let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
 }
 
@@ -73,7 +73,7 @@ fn memory_alarm(site: &Site, broker: &mut Private) -> Result<Seen> {
     let end = Instant::now();
     let told = told?["fault"].to_string();
     ensure!(told.contains("memory"), "the endpoint was told {told}");
-    let recovery = stage.recovery(end)?;
+    let recovery = stage.back(end)?;
     Ok(stage.seen()?.recovered_in(recovery))
 }
 

@@ -2,14 +2,16 @@
 //! others one after the other on a second one.
 
 use super::judge::{Report, Verdict, judge};
-use super::stage::Site;
+use super::stage::{Long, Site};
 use super::{Play, Queue, Row, Seen};
 use crate::broker::{Address, Management, Options, Private, Release};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use tempfile::TempDir;
 
 /// What is to be played.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Plan {
     pub binaries: PathBuf,
     /// Whether the folders of rows that did not hold are kept.
     pub keep: bool,
+    /// How the long form is played.
+    pub long: Long,
 }
 
 /// One row on one kind of queue.
@@ -37,6 +41,43 @@ pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Resul
         reports.extend(on_release(*release, rows, plan, tell)?);
     }
     Ok(reports)
+}
+
+/// Plays one row, that harms no broker, on a broker that is there.
+///
+/// # Errors
+/// When there is no such row, or it needs a broker of its own.
+pub fn play_one(name: &str, address: &Address, binaries: &Path) -> Result<Verdict> {
+    let all = super::rows();
+    let row = all.iter().find(|row| row.name == name).context("there is no such fault")?;
+    let Play::Beside(play) = row.play else { bail!("{name} needs a broker of its own") };
+    if let Some(why) = row.needs.iter().find_map(|need| need.missing()) {
+        return Ok(Verdict::Skipped(why));
+    }
+    let folder = folder()?;
+    let long = Long { tasks: 0, seed: 0, tell: |_| () };
+    let queue = row.queues.first().copied().unwrap_or(Queue::Classic);
+    let site = Site {
+        amqp: amqp(address)?,
+        address: address.clone(),
+        binaries: binaries.to_owned(),
+        queue,
+        folder: folder.path().to_owned(),
+        long,
+    };
+    Ok(judge(row, &play(&site)?))
+}
+
+/// A folder that goes with a row.
+fn folder() -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix("clutch-fault-").tempdir()?)
+}
+
+/// Where a broker listens.
+fn amqp(address: &Address) -> Result<SocketAddr> {
+    let url = url::Url::parse(&address.amqp).context("the broker's address")?;
+    let found = url.socket_addrs(|| Some(5672)).context("the broker's address")?;
+    found.first().copied().context("the broker has no address")
 }
 
 /// What the lanes have in common.
@@ -114,10 +155,10 @@ impl Round<'_> {
             let Some((number, turn)) = next else { return };
             let (row, queue) = turn;
             self.turn(number, turn, server.version.clone(), |folder| {
-                let site = self.site(&server.broker, queue, folder);
+                let site = self.site(&server.broker, queue, folder)?;
                 match row.play {
                     Play::Beside(play) => play(&site),
-                    Play::Alone(_) => anyhow::bail!("it needs a broker of its own"),
+                    Play::Alone(_) => bail!("it needs a broker of its own"),
                 }
             });
         }
@@ -130,7 +171,7 @@ impl Round<'_> {
             if !own.broker.runs() {
                 *own = Server::start(options)?;
             }
-            let site = self.site(&own.broker, queue, folder);
+            let site = self.site(&own.broker, queue, folder)?;
             let seen = match row.play {
                 Play::Beside(play) => play(&site),
                 Play::Alone(play) => play(&site, &mut own.broker),
@@ -143,14 +184,15 @@ impl Round<'_> {
         });
     }
 
-    fn site(&self, broker: &Private, queue: Queue, folder: &Path) -> Site {
-        Site {
+    fn site(&self, broker: &Private, queue: Queue, folder: &Path) -> Result<Site> {
+        Ok(Site {
+            amqp: amqp(broker.address())?,
             address: broker.address().clone(),
-            port: broker.port(),
             binaries: self.plan.binaries.clone(),
             queue,
             folder: folder.to_owned(),
-        }
+            long: self.plan.long,
+        })
     }
 
     fn turn(
@@ -187,7 +229,7 @@ impl Round<'_> {
 
     /// Plays a row in a folder that goes afterwards, unless it is to be kept.
     fn judged(&self, row: &Row, play: impl FnOnce(&Path) -> Result<Seen>) -> Result<Judged> {
-        let mut folder = tempfile::Builder::new().prefix("clutch-fault-").tempdir()?;
+        let mut folder = folder()?;
         let (verdict, seen) = match play(folder.path()) {
             Ok(seen) => (judge(row, &seen), Some(seen)),
             Err(error) => (Verdict::Failed(format!("{error:#}")), None),

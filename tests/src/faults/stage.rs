@@ -13,6 +13,7 @@ use crate::world::{Endpoint, SOON, World};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,14 +29,27 @@ const KEY: &str = "k";
 pub struct Site {
     /// The broker.
     pub address: Address,
-    /// Its port.
-    pub port: u16,
+    /// Where it listens.
+    pub amqp: SocketAddr,
     /// The binaries under test.
     pub binaries: PathBuf,
     /// The kind of task queue.
     pub queue: Queue,
     /// A folder that goes with the row.
     pub folder: PathBuf,
+    /// How the long form is played.
+    pub long: Long,
+}
+
+/// How the long form is played.
+#[derive(Clone, Copy, Debug)]
+pub struct Long {
+    /// With how many tasks.
+    pub tasks: usize,
+    /// What its faults are drawn by.
+    pub seed: u64,
+    /// Who is told how far it is.
+    pub tell: fn(&str),
 }
 
 /// How a stage differs from the ordinary one.
@@ -101,7 +115,7 @@ impl Site {
             Some(kilobytes) => Some(disk(&world.folder().join("service"), kilobytes)?),
             None => None,
         };
-        let proxy = Proxy::before(self.port)?;
+        let proxy = Proxy::before(self.amqp)?;
         let queue = self.queue.to_string();
         let behind = self.behind(&world, &proxy)?;
         let options = [&["--queue", &queue, "--endpoint-broker", &behind], setup.provision];
@@ -127,8 +141,8 @@ impl Site {
     /// The broker's URL through a proxy.
     fn behind(&self, world: &World, proxy: &Proxy) -> Result<String> {
         let mut url = url::Url::parse(&world.broker())?;
-        if url.set_port(Some(proxy.port())).is_err() {
-            bail!("no port can be put into {url}");
+        if url.set_port(Some(proxy.port())).is_err() || url.set_host(Some("127.0.0.1")).is_err() {
+            bail!("no other address can be put into {url}");
         }
         Ok(url.into())
     }
@@ -171,12 +185,22 @@ impl Stage {
         Ok(())
     }
 
-    fn key(&self, number: usize) -> String {
+    /// The key of a submission, by its number.
+    #[must_use]
+    pub fn key(&self, number: usize) -> String {
         format!("{KEY}{number}")
     }
 
-    fn keys(&self) -> Vec<String> {
-        (0..self.submitted).map(|number| self.key(number)).collect()
+    fn keys(&self) -> impl Iterator<Item = String> {
+        (0..self.submitted).map(|number| self.key(number))
+    }
+
+    /// How far one submission is, by its number.
+    ///
+    /// # Errors
+    /// When the service does not answer.
+    pub fn progress_of(&self, number: usize) -> Result<Progress> {
+        api::progress(&self.world.folder().join("service/clutch.sock"), &self.key(number))
     }
 
     /// How far all that was submitted is.
@@ -184,10 +208,9 @@ impl Stage {
     /// # Errors
     /// When the service does not answer.
     pub fn progress(&self) -> Result<Progress> {
-        let socket = self.world.folder().join("service/clutch.sock");
         let mut sum = Progress::default();
-        for key in self.keys() {
-            let one = api::progress(&socket, &key)?;
+        for number in 0..self.submitted {
+            let one = self.progress_of(number)?;
             sum.total += one.total;
             sum.done += one.done;
             sum.succeeded += one.succeeded;
@@ -232,6 +255,31 @@ impl Stage {
         })
     }
 
+    /// Waits until the endpoint, which has noticed a fault that is over, has its
+    /// link again and an outcome is recorded, and says how long after `since`
+    /// that was.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub fn back(&self, since: Instant) -> Result<Duration> {
+        self.until_link()?;
+        self.recovery(since)
+    }
+
+    /// Waits until the last that the endpoint said of its link is that it has
+    /// it.
+    ///
+    /// # Errors
+    /// When it does not say so.
+    pub fn until_link(&self) -> Result<()> {
+        poll::until("the endpoint to have its link again", 2 * SOON, || {
+            let log = self.daemon.log()?;
+            let news = |line: &&str| line.contains("ngaged\"");
+            let last = log.lines().rev().find(news).unwrap_or_default();
+            Ok(last.contains("\"engaged\"").then_some(()))
+        })
+    }
+
     /// Waits until the endpoint says that it lost its link.
     ///
     /// # Errors
@@ -254,6 +302,17 @@ impl Stage {
     /// When its log cannot be read.
     pub fn said(&self, message: &str) -> Result<usize> {
         said(&self.daemon, message)
+    }
+
+    /// What an operator does about something that is missing at the broker.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn provision_again(&self, site: &Site) -> Result<()> {
+        let out = self.world.folder().join("again.toml").display().to_string();
+        let queue = site.queue.to_string();
+        let again = ["provision", &self.endpoint.name, "--queue", &queue, "--out", &out];
+        self.world.service(&again)?.ok().map(drop)
     }
 
     /// Starts the endpoint's daemon on what the last one left.

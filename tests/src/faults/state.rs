@@ -122,7 +122,7 @@ fn read_only(site: &Site) -> Result<Seen> {
     let recovery = stage.recovery(again)?;
     let seen = stage.seen()?.allowing(stage.slots).recovered_in(recovery);
     stage.daemon.stop(SOON)?;
-    let told = log.contains("the disk queue cannot go on") || log.contains("Read-only file system");
+    let told = log.contains("the disk queue cannot go on");
     let seen = seen.must(told, || "it did not say what was wrong".to_owned());
     Ok(seen.must(code == 70, || format!("it ended with {code}, not 70")))
 }
@@ -136,7 +136,7 @@ fn waiting(site: &Site) -> Result<(Stage, Gate)> {
     let gate = Gate::new(stage.world.folder(), "waiting");
     let input = stage.world.folder().join("input");
     fs::write(&input, "x".repeat(LARGE))?;
-    let script = format!("cat; {}", gate.line());
+    let script = format!("cat; {}; sleep 0.05", gate.line());
     stage.submit_with(WAITING, &script, &["--stdin", &input.display().to_string()])?;
     let queue = stage.tasks_queue();
     poll::until("all tasks to be accepted", SOON, || {
@@ -199,7 +199,8 @@ fn spool_file_missing(site: &Site) -> Result<Seen> {
     stage.daemon.kill()?;
     let all = spool_files(&stage)?;
     let results: Vec<&PathBuf> = all.iter().filter(|path| !tasks.contains(path)).collect();
-    for file in [tasks.last(), results.last().copied()] {
+    // The last file of results may have been written for a commit that never came.
+    for file in [tasks.last(), results.get(results.len() / 2).copied()] {
         fs::remove_file(file.context("there are no results in files")?)?;
     }
     stage.proxy.carry(Carry::Pass)?;

@@ -3,7 +3,6 @@
 
 use super::stage::{Setup, Site, Stage};
 use super::{Play, Row, Seen};
-use crate::poll;
 use crate::proxy::Carry;
 use crate::world::SOON;
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// Why tasks run again after a crash.
 const CRASH: &str = "those that held a slot at a kill";
+
+/// The exit code of who was ended by SIGKILL.
+const KILLED: i32 = 128 + 9;
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(
@@ -47,7 +49,38 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(stop_while_storing),
     )
     .since("the link and the endpoint being back"),
+    between_steps("killed-after-accept", "tasks are accepted and not acknowledged", |site| {
+        die_at(site, ["accept:1", "accept:2", "accept:3"])
+    }),
+    between_steps("killed-after-commit", "tasks are on disk and not acknowledged", |site| {
+        die_at(site, ["ack:1", "ack:2", "ack:3"])
+    }),
+    between_steps(
+        "killed-after-start",
+        "a task's start is noted and its process not begun",
+        |site| die_at(site, ["start:100", "start:150", "start:200"]),
+    ),
+    between_steps(
+        "killed-after-finish",
+        "a task has ended and its result is not on disk",
+        |site| die_at(site, ["finish:100", "finish:150", "finish:200"]),
+    ),
+    between_steps("killed-after-storing", "results are on disk and not published", |site| {
+        die_at(site, ["publish:2", "publish:4", "publish:8"])
+    }),
+    between_steps("killed-after-confirm", "results are confirmed and not released", |site| {
+        die_at(site, ["release:1", "release:2", "release:4"])
+    }),
 ];
+
+/// A row in which the endpoint dies three times at one of its steps.
+const fn between_steps(
+    name: &'static str,
+    what: &'static str,
+    play: fn(&Site) -> Result<Seen>,
+) -> Row {
+    Row::new(name, what, Play::Beside(play)).may_run_again(CRASH).since("the last kill")
+}
 
 fn queued(site: &Site, count: usize, script: &str) -> Result<Stage> {
     let mut stage = site.stage_with(&Setup { slots: 8, ..Setup::default() })?;
@@ -83,6 +116,24 @@ fn kill_often(site: &Site) -> Result<Seen> {
         }
     }
     Ok(stage.seen()?.allowing(KILLS * stage.slots).recovered_in(recovery))
+}
+
+/// Lets the endpoint kill itself at three points, and then go on.
+fn die_at(site: &Site, points: [&str; 3]) -> Result<Seen> {
+    let slots = Setup::default().slots;
+    let settings = format!("[engine]\nslots = {slots}");
+    let mut stage = site.stage_with(&Setup { settings: &settings, ..Setup::default() })?;
+    stage.daemon.stop(SOON)?;
+    stage.submit(2000, "")?;
+    for point in points {
+        stage.daemon = stage.world.launch_mortal(&stage.endpoint, point)?;
+        let code = stage.daemon.wait(SOON)?;
+        ensure!(code == KILLED, "it was to die at {point}, and ended with {code}");
+    }
+    let at = Instant::now();
+    stage.restart()?;
+    let recovery = stage.recovery(at)?;
+    Ok(stage.seen()?.allowing(points.len() * stage.slots).recovered_in(recovery))
 }
 
 fn terminate(site: &Site) -> Result<Seen> {
@@ -141,7 +192,6 @@ fn stop_while_storing(site: &Site) -> Result<Seen> {
         stage.daemon.wait_for("starting", SOON).context("starting without a link")?;
     }
     stage.proxy.carry(Carry::Pass)?;
-    let recovery = stage.recovery(Instant::now())?;
-    poll::pause(Duration::ZERO);
+    let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
 }

@@ -98,21 +98,13 @@ fn task_queue_deleted(site: &Site) -> Result<Seen> {
     let fault = stage.until_disengaged()?["fault"].to_string();
     ensure!(fault.contains("cancelled"), "the endpoint was told {fault}");
     poll::pause(Duration::from_secs(3));
-    provision_again(&stage, site)?;
+    stage.provision_again(site)?;
     let back = Instant::now();
     gate.open()?;
     stage.submit(400, "")?;
     stage.until_engaged()?;
     let recovery = stage.recovery(back)?;
     Ok(stage.seen()?.recovered_in(recovery))
-}
-
-/// What an operator does about something that is missing.
-fn provision_again(stage: &Stage, site: &Site) -> Result<()> {
-    let out = stage.world.folder().join("again.toml").display().to_string();
-    let queue = site.queue.to_string();
-    let again = ["provision", &stage.endpoint.name, "--queue", &queue, "--out", &out];
-    stage.world.service(&again)?.ok().map(drop)
 }
 
 fn results_exchange_missing(site: &Site) -> Result<Seen> {
@@ -131,8 +123,8 @@ fn results_go_nowhere(mut stage: Stage, site: &Site, words: &str) -> Result<Seen
     let fault = stage.until_disengaged()?["fault"].to_string();
     ensure!(fault.contains(words), "the endpoint was told {fault}");
     poll::pause(Duration::from_secs(6));
-    provision_again(&stage, site)?;
-    let recovery = stage.recovery(Instant::now())?;
+    stage.provision_again(site)?;
+    let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
 }
 

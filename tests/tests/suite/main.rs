@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod doctor;
 mod failover;
+mod faults;
 mod folder;
 mod harness;
 mod link;

@@ -1,0 +1,53 @@
+//! A short selection of the fault suite; `cargo xtask faults` plays all of it.
+
+use clutch_tests::broker::Broker;
+use clutch_tests::faults::{Verdict, play_one};
+use clutch_tests::{binaries, skip};
+
+/// Plays a row on the shared broker; it must keep the contract.
+fn holds(name: &str) {
+    if !Broker::available() {
+        return skip::because(name, "there is no RabbitMQ and none can be installed");
+    }
+    let broker = Broker::shared().unwrap();
+    let verdict = play_one(name, broker.address(), binaries::folder().unwrap()).unwrap();
+    if let Verdict::Skipped(why) = &verdict {
+        return skip::because(name, why);
+    }
+    assert_eq!(verdict, Verdict::Held);
+}
+
+#[test]
+fn nothing_is_lost_to_a_link_that_stalls_and_is_reset() {
+    holds("stall-then-reset");
+}
+
+#[test]
+fn nothing_is_lost_to_frames_that_are_cut() {
+    holds("cut-inside-a-frame");
+}
+
+#[test]
+fn nothing_is_lost_to_a_channel_that_the_broker_closes() {
+    holds("channel-closed");
+}
+
+#[test]
+fn nothing_is_lost_to_a_full_disk_of_the_endpoint() {
+    holds("endpoint-disk-full");
+}
+
+#[test]
+fn nothing_is_lost_to_a_disk_that_turns_read_only() {
+    holds("state-folder-read-only");
+}
+
+#[test]
+fn what_a_lost_file_held_is_told() {
+    holds("spool-file-missing");
+}
+
+#[test]
+fn nothing_is_lost_to_a_full_disk_of_the_service() {
+    holds("database-full");
+}
