@@ -28,9 +28,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A run that had not ended when the daemon died.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Run {
-    pub(super) attempt: Attempt,
-    pub(super) started_at_ms: u64,
+pub(crate) struct Run {
+    pub(crate) attempt: Attempt,
+    pub(crate) started_at_ms: u64,
 }
 
 /// The file; shared by all runs.
@@ -50,7 +50,7 @@ struct Slots {
 
 impl Running {
     /// Opens the file, and takes out what an earlier daemon left in it.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<Run>)> {
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Vec<Run>)> {
         let boot = std::fs::read_to_string(BOOT_ID).ok();
         let boot = boot.and_then(|text| text.trim().parse().ok()).unwrap_or_default();
         Self::open_in(path, boot)
@@ -91,6 +91,12 @@ impl Running {
         {
             warn(&mut slots, &error);
         }
+    }
+
+    /// The daemon dies: nothing is written any more.
+    #[cfg(test)]
+    pub(crate) fn die(&self) {
+        self.lock().stopped = true;
     }
 
     fn end(&self, slot: usize) {

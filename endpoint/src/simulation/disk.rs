@@ -10,13 +10,14 @@ use crate::disk_queue::Change;
 use crate::journal::commit::Pulse;
 use crate::journal::writer::{Command, Group, Reading, Submission};
 use crate::journal::{Accepted, DiskError, Finished, Journal, JournalError, OutSeq, OutboxRecord};
-use crate::journal::{Recovered, Seen, Seq};
+use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::task::Task;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -33,6 +34,9 @@ pub(super) struct Disk {
     outbox: BTreeMap<OutSeq, Arc<Finished>>,
     seen: BTreeMap<TaskId, u32>,
     next: (Seq, OutSeq),
+    deaths: HashMap<Attempt, Deaths>,
+    /// Where it is noted which tasks run: a real file.
+    folder: TempDir,
     full_until: Instant,
 }
 
@@ -46,6 +50,8 @@ impl Disk {
             outbox: BTreeMap::new(),
             seen: BTreeMap::new(),
             next: (Seq(0), OutSeq(0)),
+            deaths: HashMap::new(),
+            folder: tempfile::tempdir().unwrap(),
             full_until: Instant::now(),
         }))
     }
@@ -81,6 +87,7 @@ impl Disk {
                 self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
                 self.outbox.insert(*out, Arc::clone(result));
                 self.saw(result.attempt);
+                self.deaths.remove(&result.attempt);
                 inbox.map(|seq| self.inbox.remove(&seq));
             }
             Change::Release { out } => {
@@ -89,6 +96,19 @@ impl Disk {
                 }
             }
         }
+    }
+
+    /// Counts the deaths of the daemon that ran before, as a queue does.
+    fn count_deaths(&mut self, world: &World) -> Arc<Running> {
+        let (running, left) = Running::open(&self.folder.path().join("running")).unwrap();
+        for run in left {
+            let deaths = self.deaths.entry(run.attempt).or_default();
+            deaths.count += 1;
+            deaths.last_started_at_ms = run.started_at_ms;
+            world.note(format_args!("death {} with {}", deaths.count, name(run.attempt)));
+            world.tell(|oracle| oracle.died(self.instance, run.attempt));
+        }
+        Arc::new(running)
     }
 
     fn saw(&mut self, attempt: Attempt) {
@@ -133,7 +153,9 @@ pub(super) fn open(
     life: &Arc<Life>,
     disk: &Arc<Mutex<Disk>>,
 ) -> (Journal, Recovered, Writer) {
-    let found = lock(disk);
+    let mut found = lock(disk);
+    let running = found.count_deaths(world);
+    life.runs(&running);
     let pulse = Arc::new(Pulse::new(PathBuf::from(&life.name), STALL_LIMIT));
     let (commands, received) = mpsc::channel(WAITING_MAX);
     let seen = Box::new(Remembered(Mutex::new(found.seen.clone())));
@@ -149,6 +171,8 @@ pub(super) fn open(
         tasks: found.inbox.iter().map(accepted).collect(),
         outbox: found.outbox.len() as u64,
         next_out: found.next.1,
+        deaths: found.deaths.clone(),
+        running,
     };
     let writer = Writer {
         world: Arc::clone(world),

@@ -2,6 +2,7 @@
 //! what started where, and what was recorded, and says which promise was broken.
 //! Pure.
 
+use super::process::POISON_AFTER;
 use clutch_common::id::Attempt;
 use clutch_common::result::Outcome;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,8 @@ struct Instance {
     marked: BTreeSet<Attempt>,
     /// Started, and the result not on disk.
     running: BTreeSet<Attempt>,
+    /// How often its process died while each was noted to run.
+    deaths: BTreeMap<Attempt, u64>,
     /// How often each may still start.
     starts_left: BTreeMap<Attempt, u32>,
 }
@@ -182,6 +185,9 @@ impl Oracle {
         if !rerun && !instance.marked.contains(&attempt) {
             return Err(format!("{what} must not run twice and runs before that is on disk"));
         }
+        if instance.deaths.get(&attempt).is_some_and(|deaths| *deaths >= POISON_AFTER) {
+            return Err(format!("{what} runs on instance {on}, which died with it too often"));
+        }
         let left = instance.starts_left.entry(attempt).or_insert(1);
         if *left == 0 {
             return Err(format!("{what} runs again on instance {on} and did not run at a crash"));
@@ -213,6 +219,11 @@ impl Oracle {
         }
     }
 
+    /// A new process counts a death against a task.
+    pub(super) fn died(&mut self, on: usize, attempt: Attempt) {
+        *self.instances[on].deaths.entry(attempt).or_default() += 1;
+    }
+
     fn may_start_again(&mut self, on: usize, attempt: Attempt) {
         if self.expected.get(&attempt) == Some(&Expected::Run { rerun: true }) {
             *self.instances[on].starts_left.entry(attempt).or_default() += 1;
@@ -232,11 +243,12 @@ impl Oracle {
             Some(Expected::Run { rerun }) => match outcome {
                 Outcome::Succeeded | Outcome::Failed => self.ended.contains(&(attempt, outcome)),
                 Outcome::Interrupted => !rerun && self.interruptible.contains(&attempt),
-                Outcome::TimedOut
-                | Outcome::Cancelled
-                | Outcome::Rejected
-                | Outcome::Expired
-                | Outcome::Poisoned => false,
+                Outcome::Poisoned => self.instances.iter().any(|instance| {
+                    instance.deaths.get(&attempt).is_some_and(|deaths| *deaths >= POISON_AFTER)
+                }),
+                Outcome::TimedOut | Outcome::Cancelled | Outcome::Rejected | Outcome::Expired => {
+                    false
+                }
             },
         };
         if !fits {

@@ -8,22 +8,24 @@ use super::wire::Wire;
 use super::world::{World, lock};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
-use crate::inbox::Inbox;
-use crate::ledger::Ledger;
-use crate::outbox::Outbox;
+use crate::journal::Running;
+use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
 use crate::shutdown::Shutdown;
 use clutch_common::id::EndpointId;
 
 use clutch_common::link::{Destination, Fault, InletOptions, Terms, Transport};
 use clutch_common::topology;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The endpoint that all instances are of.
 pub(super) const ENDPOINT: EndpointId = EndpointId(uuid::Uuid::nil());
+
+/// How often a daemon may die while a task runs.
+pub(super) const POISON_AFTER: u64 = 3;
 
 /// Whether a process goes on, and its connections.
 pub(super) struct Life {
@@ -32,6 +34,7 @@ pub(super) struct Life {
     world: Arc<World>,
     over: CancellationToken,
     wires: Mutex<Vec<Arc<Wire>>>,
+    running: OnceLock<Arc<Running>>,
 }
 
 impl Life {
@@ -43,6 +46,7 @@ impl Life {
             world: Arc::clone(world),
             over: CancellationToken::new(),
             wires: Mutex::default(),
+            running: OnceLock::new(),
         });
         world.lives().push(Arc::clone(&life));
         world.note(format_args!("{}: begins", life.name));
@@ -60,8 +64,14 @@ impl Life {
     /// The process is gone: nothing of it goes on, and the broker learns of it.
     pub(super) fn end(&self) {
         self.over.cancel();
+        self.running.get().into_iter().for_each(|running| running.die());
         self.world.tell(|oracle| oracle.gone(self.instance));
         self.cut_all("the process is gone");
+    }
+
+    /// It notes there which tasks run.
+    pub(super) fn runs(&self, running: &Arc<Running>) {
+        self.running.get_or_init(|| Arc::clone(running));
     }
 
     /// Its connections are lost.
@@ -101,16 +111,9 @@ pub(super) async fn live(
     let (journal, recovered, writer) = disk::open(&world, &life, &disk);
     let mut writing = JoinSet::new();
     writing.spawn(writer.serve());
-    let ledger = Ledger::new(
-        journal,
-        Inbox::new(world.plan.bounds),
-        Outbox::new(recovered.next_out),
-        ENDPOINT,
-        recovered.state_id,
-        recovered.outbox,
-    );
-    ledger.restore(recovered.tasks);
-    let ledger = Arc::new(ledger);
+    let rules =
+        Rules { endpoint_id: ENDPOINT, bounds: world.plan.bounds, poison_after: POISON_AFTER };
+    let ledger = Arc::new(Ledger::new(journal, recovered, rules));
     let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
     let parts = start(&world, &life, &broker, &ledger, &shutdown);
     let outcome = supervise(parts, shutdown, stop).await;
