@@ -341,8 +341,8 @@ async fn a_database_that_was_full_records_again_when_there_is_room() {
     result.stdout = vec![b'x'; 1 << 20].into();
     // The connection that is told so takes no more pages than there are.
     sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
-    let error = store.record(std::slice::from_ref(&result), 2000).await.unwrap_err();
+    let error = store.record(std::slice::from_ref(&result), &[], 2000).await.unwrap_err();
     assert!(format!("{:#}", anyhow::Error::from(error)).contains("full"));
-    store.record(&[result], 3000).await.unwrap();
+    store.record(&[result], &[], 3000).await.unwrap();
     assert_eq!(state(&store, task.task.id).await, (TaskState::Done(Outcome::Succeeded), Some(1)));
 }
