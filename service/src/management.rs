@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use url::Url;
 
 /// How long a request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Where the API is unless told otherwise.
@@ -165,11 +165,9 @@ impl Management {
 
     fn refused(&self, status: StatusCode) -> String {
         let why = match status {
-            StatusCode::UNAUTHORIZED => {
-                "it refuses the user, who needs the tag 'management' at the broker"
-            }
-            StatusCode::FORBIDDEN => {
-                "the user may not do that: connections of other users need the tag 'administrator'"
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "it refuses the user, who needs the tag 'management' at the broker, and \
+                 'administrator' where endpoints have users of their own"
             }
             _ => "it does not do what it is asked",
         };
@@ -324,7 +322,7 @@ mod tests {
     async fn what_keeps_it_from_closing_is_told_in_words() {
         for (answers, words) in [
             (vec![(401, "{}")], "tag 'management'"),
-            (vec![(200, QUEUE), (403, "{}")], "tag 'administrator'"),
+            (vec![(200, QUEUE), (401, "{}")], "'administrator'"),
             (vec![(500, "oh")], "500"),
             (vec![(200, "oh")], "cannot be read"),
             (vec![], "127.0.0.1"),

@@ -148,10 +148,8 @@ impl<'a> Watch<'a> {
         let mut endpoints = std::mem::take(&mut self.endpoints);
         let plans: Vec<Plan> = endpoints.iter().map(|one| one.plan(&heard, now)).collect();
         let mut looks: Vec<Instant> = plans.iter().filter_map(|plan| plan.next).collect();
-        for (one, plan) in endpoints.iter_mut().zip(&plans) {
-            if let Some(instance) = plan.close {
-                self.close(one, instance, now).await;
-            }
+        self.close(endpoints.iter_mut().zip(&plans), now).await;
+        for (one, plan) in endpoints.iter().zip(&plans) {
             for state in &plan.give_up {
                 self.give_up(&one.standing, *state).await;
                 looks.push(now + DATABASE_PAUSE);
@@ -246,35 +244,49 @@ impl<'a> Watch<'a> {
         join_all(calls).await;
     }
 
-    /// Has the connection closed that holds the lease and does not answer.
-    async fn close(&mut self, one: &mut Watched, instance: Uuid, now: Instant) {
-        one.times.closed(now);
-        let Standing { endpoint, name, .. } = &one.standing;
-        let connection = format!("clutch/{endpoint}/{instance}");
-        let lease = topology::lease_queue(*endpoint);
-        let closed = match self.closer {
-            Some(closer) => closer.close_holder(&lease, &connection).await,
-            None => Err("its address is not known".to_owned()),
-        };
-        match closed {
-            Ok(true) => tracing::warn!(
-                endpoint = name,
-                connection,
-                "whoever holds the endpoint's lease does not answer: its connection is closed, so \
-                 that the instance that waits can take over"
-            ),
-            Ok(false) => tracing::debug!(connection, "the connection is gone, or not listed yet"),
-            Err(reason) if !self.told => {
-                self.told = true;
-                tracing::warn!(
-                    endpoint = name,
-                    reason,
-                    "whoever holds the endpoint's lease does not answer, and the broker's management \
-                     API cannot be used to close its connection: a takeover waits for three \
-                     heartbeats. `serve --management URL` says where the API is"
-                );
+    /// Has connections closed that hold a lease and do not answer, all at once.
+    async fn close(
+        &mut self,
+        endpoints: impl Iterator<Item = (&mut Watched, &Plan)>,
+        now: Instant,
+    ) {
+        let closer = self.closer;
+        let closing = endpoints.filter_map(|(one, plan)| {
+            let endpoint = one.standing.endpoint;
+            let connection = format!("clutch/{endpoint}/{}", plan.close?);
+            one.times.closed(now);
+            Some(async move {
+                let lease = topology::lease_queue(endpoint);
+                let closed = match closer {
+                    Some(closer) => closer.close_holder(&lease, &connection).await,
+                    None => Err("its address is not known".to_owned()),
+                };
+                (&one.standing.name, connection, closed)
+            })
+        });
+        for (endpoint, connection, closed) in join_all(closing).await {
+            match closed {
+                Ok(true) => tracing::warn!(
+                    endpoint,
+                    connection,
+                    "whoever holds the endpoint's lease does not answer: its connection is closed, \
+                     so that the instance that waits can take over"
+                ),
+                Ok(false) => tracing::debug!(connection, "it is gone, or not listed yet"),
+                Err(reason) if self.told => {
+                    tracing::debug!(reason, "the management API still cannot be used");
+                }
+                Err(reason) => {
+                    self.told = true;
+                    tracing::warn!(
+                        endpoint,
+                        reason,
+                        "whoever holds the endpoint's lease does not answer, and the broker's \
+                         management API cannot be used to close its connection: a takeover waits \
+                         for three heartbeats. `serve --management URL` says where the API is"
+                    );
+                }
             }
-            Err(reason) => tracing::debug!(reason, "the management API still cannot be used"),
         }
     }
 

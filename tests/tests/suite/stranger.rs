@@ -21,7 +21,7 @@ fn say_what_is_no_result(run: &Running) {
     for (kind, content) in [("clutch.presence", presence), ("clutch.results", &lost)] {
         let body = format!(r#"{{"version":1,"type":"{kind}","endpoint_id":"{id}",{content}}}"#);
         let key = format!("{id}.results");
-        let properties = json!({ "type": kind });
+        let properties = json!({ "type": kind, "content_type": "application/json" });
         run.world.vhost().publish("results", &key, properties, body.as_bytes()).unwrap();
     }
 }
