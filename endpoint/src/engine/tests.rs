@@ -36,13 +36,14 @@ async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), Eng
     let ledger = ledger_on(disk, 10);
     let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: 2 };
     let (intake, kill) = (CancellationToken::new(), CancellationToken::new());
-    let turning = tokio::spawn(engine.run(intake.clone(), kill.clone()));
+    let mut turning = tokio::task::JoinSet::new();
+    turning.spawn(engine.run(intake.clone(), kill.clone()));
     if stop {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         intake.cancel();
         kill.cancel();
     }
-    let ended = turning.await.unwrap();
+    let ended = turning.join_next().await.unwrap().unwrap();
     ledger.journal.clone().close().await;
     ended
 }
