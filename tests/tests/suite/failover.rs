@@ -338,7 +338,7 @@ fn the_connection_of_a_holder_behind_a_dead_link_is_closed_while_a_standby_waits
     let test = "the_connection_of_a_holder_behind_a_dead_link_is_closed_while_a_standby_waits";
     let Some(world) = World::or_skip(test) else { return };
     let mut url = url::Url::parse(&world.vhost().url()).unwrap();
-    let proxy = Proxy::before(url.port().unwrap()).unwrap();
+    let proxy = Proxy::before((std::net::Ipv4Addr::LOCALHOST, url.port().unwrap()).into()).unwrap();
     url.set_port(Some(proxy.port())).unwrap();
     let through = [&SLOW[..], &["--endpoint-broker", url.as_str()]].concat();
     let endpoint = world.provision_with("lab", &through).unwrap();
