@@ -7,6 +7,7 @@
 //! [`play()`] runs many, and [`record`] writes what came of them.
 
 mod broker;
+mod failover;
 mod judge;
 mod link;
 mod million;
@@ -130,6 +131,7 @@ pub fn rows() -> Vec<Row> {
         state::ROWS,
         service::ROWS,
         pair::ROWS,
+        failover::ROWS,
         task::ROWS,
         million::ROWS,
     ]

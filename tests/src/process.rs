@@ -101,6 +101,14 @@ impl Daemon {
         self.leash.wait(within).with_context(|| format!("the log ends:\n{}", self.log_end()))
     }
 
+    /// Its exit code, if it has ended.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn exited(&mut self) -> Result<Option<i32>> {
+        self.leash.exited()
+    }
+
     /// Sends a signal, named as `kill` names it.
     ///
     /// # Errors

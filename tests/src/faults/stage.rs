@@ -63,6 +63,10 @@ pub struct Setup<'a> {
     pub slots: usize,
     /// How the endpoint's daemon is started.
     pub wrapper: &'a [&'a str],
+    /// Further options of `clutch-endpoint run`.
+    pub run: &'a [&'a str],
+    /// Further options of `clutch-service serve`.
+    pub service: &'a [&'a str],
     /// How large the disk of the service's state folder is, in KiB, if it is
     /// one of its own.
     pub service_disk: Option<u32>,
@@ -70,7 +74,15 @@ pub struct Setup<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { provision: &[], settings: "", slots: SLOTS, wrapper: &[], service_disk: None }
+        Self {
+            provision: &[],
+            settings: "",
+            slots: SLOTS,
+            wrapper: &[],
+            run: &[],
+            service: &[],
+            service_disk: None,
+        }
     }
 }
 
@@ -121,9 +133,11 @@ impl Site {
         let options = [&["--queue", &queue, "--endpoint-broker", &behind], setup.provision];
         let endpoint = world.provision_with("lab", &options.concat())?;
         append(&endpoint.config, setup.settings)?;
-        let service = world.serve()?;
+        let mut service = world.launch_service(setup.service)?;
+        service.wait_for("serving", SOON)?;
         let slots = setup.slots.to_string();
-        let daemon = world.run_in(setup.wrapper, &endpoint, &["--slots", &slots])?;
+        let options = [&["--slots", &slots], setup.run].concat();
+        let daemon = world.run_in(setup.wrapper, &endpoint, &options)?;
         let runs = Runs::at(&world.folder().join("runs"));
         Ok(Stage {
             daemon,

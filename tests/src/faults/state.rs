@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the endpoint says when its disk is nearly full, and when it is not any
 /// more.
@@ -81,7 +81,7 @@ fn disk_full(site: &Site) -> Result<Seen> {
     stage.daemon.wait_for(FULL, SOON).context("the fault did not hit")?;
     // What the endpoint removes makes room: it is taken again.
     for _ in 0..10 {
-        poll::pause(std::time::Duration::from_millis(500));
+        poll::pause(Duration::from_millis(500));
         disk.fill()?;
     }
     disk.free()?;
@@ -138,10 +138,13 @@ fn waiting(site: &Site) -> Result<(Stage, Gate)> {
     fs::write(&input, "x".repeat(LARGE))?;
     let script = format!("cat; {}; sleep 0.05", gate.line());
     stage.submit_with(WAITING, &script, &["--stdin", &input.display().to_string()])?;
-    let queue = stage.tasks_queue();
-    poll::until("all tasks to be accepted", SOON, || {
-        Ok((stage.world.vhost().depth(&queue)? == Some(0)).then_some(()))
+    poll::until("all tasks to be on disk", SOON, || {
+        let sizes = spool_files(&stage).unwrap_or_default().into_iter();
+        let bytes: u64 = sizes.filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        Ok((bytes >= (WAITING * LARGE) as u64).then_some(()))
     })?;
+    // A file is there before the commit that refers to it is.
+    poll::pause(Duration::from_secs(1));
     stage.until_started(stage.slots)?;
     Ok((stage, gate))
 }

@@ -11,6 +11,14 @@ use std::time::{Duration, Instant};
 
 pub(super) const ROWS: &[Row] = &[
     Row::new(
+        "poison",
+        "among 400 tasks is one that ends the endpoint by kill -9 whenever it runs; a supervisor \
+         starts the endpoint again each time, and the task ends as poisoned after three",
+        Play::Beside(poison),
+    )
+    .may_run_again("those that held a slot when the endpoint died")
+    .since("the last start"),
+    Row::new(
         "walltime-tree",
         "50 tasks start children in sessions of their own that ignore SIGTERM, and run past their \
          walltime of 1 s; they end as timed out and leave no process",
@@ -32,6 +40,43 @@ pub(super) const ROWS: &[Row] = &[
     .since("the last change")
     .needs(&[Need::FakeTime]),
 ];
+
+fn poison(site: &Site) -> Result<Seen> {
+    // What no supervisor would do more often.
+    const STARTS: usize = 10;
+    let mut stage = site.stage()?;
+    stage.submit(400, "[ $1 != 100 ] || kill -9 $PPID; sleep 0.01")?;
+    let mut deaths = 0;
+    let mut recovery = Duration::ZERO;
+    while let Some(code) = stage.died()? {
+        ensure!(code == 128 + 9, "the endpoint ended with {code}");
+        deaths += 1;
+        ensure!(deaths <= STARTS, "the task took the endpoint down {deaths} times");
+        let again = Instant::now();
+        stage.restart()?;
+        recovery = again.elapsed();
+    }
+    ensure!(deaths > 0, "the fault did not hit: the endpoint lived");
+    let seen = stage.seen_with(&[("poisoned", 1)])?;
+    let poisoned = stage.reasons("poisoned")?.len();
+    let seen = seen.allowing(deaths * stage.slots).recovered_in(recovery);
+    let seen = seen.must(poisoned == 1, || format!("{poisoned} tasks were poisoned"));
+    Ok(seen.must(deaths == 3, || format!("the endpoint died {deaths} times, not 3")))
+}
+
+impl super::Stage {
+    /// The exit code of the endpoint's daemon once it has died; nothing once all
+    /// tasks have an outcome.
+    fn died(&mut self) -> Result<Option<i32>> {
+        poll::until("the endpoint to die or to end its work", 2 * SOON, || {
+            if let Some(code) = self.daemon.exited()? {
+                return Ok(Some(Some(code)));
+            }
+            let progress = self.progress()?;
+            Ok((progress.done == progress.total).then_some(None))
+        })
+    }
+}
 
 fn walltime(site: &Site) -> Result<Seen> {
     const TASKS: usize = 50;
