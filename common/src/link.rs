@@ -16,6 +16,8 @@ pub use fault::Fault;
 
 use crate::topology::Topology;
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use std::time::Duration;
 
 /// How to reach a broker; the terms that the service chose at provisioning.
@@ -104,8 +106,8 @@ pub struct InletOptions {
     pub lease: Option<String>,
 }
 
-/// Names a delivery on the connection it came by; they grow.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// Names a delivery on the connection it came by; they grow from 1 on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Tag(pub u64);
 
 /// A message that arrived and waits to be settled.
@@ -172,16 +174,19 @@ pub trait Inlet: Send {
         Ok(())
     }
 
-    /// Waits for a message to whoever holds the lease, published to the default
-    /// exchange by the lease's name. It is settled by being taken, and gone with
-    /// the lease. Cancelling the wait loses nothing; a fault says that the lease
-    /// is lost. Never resolves where there is no lease, or on a transport whose
-    /// leases nobody needs to ask after: the holder's death is noticed at once
-    /// there.
-    async fn called(&mut self) -> Result<Message, Fault> {
-        std::future::pending().await
+    /// The calls: what is published to the default exchange by the name of the
+    /// lease that this inlet holds. Each is settled by being taken, and gone with
+    /// the lease; a fault says that the lease is lost. To be asked for once.
+    /// Nothing ever comes where there is no lease, or on a transport whose leases
+    /// nobody needs to ask after: the holder's death is noticed at once there.
+    fn calls(&mut self) -> Calls {
+        stream::pending().boxed()
     }
 }
+
+/// What comes to the holder of a lease; it may be waited for beside the
+/// deliveries. Cancelling the wait loses nothing.
+pub type Calls = BoxStream<'static, Result<Message, Fault>>;
 
 /// Names a published message until it is settled; they grow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -26,6 +26,11 @@ pub(crate) enum Command {
         /// How many tasks run at once, over the file's `engine.slots`.
         #[arg(long, value_name = "N")]
         slots: Option<usize>,
+        /// Shares the endpoint with other instances, each with a state folder of
+        /// its own: waits for as long as another one is active, and takes over
+        /// when that ends. Give it to every instance.
+        #[arg(long)]
+        standby: bool,
     },
     /// Tries the configuration, the state folder and the broker, and tells what
     /// is wrong.

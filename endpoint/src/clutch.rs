@@ -45,13 +45,16 @@ enum Policy {
     /// Needs a person: from 5 s up to a minute; a daemon that never was
     /// engaged gives up instead.
     Standing(Exit),
-    /// Another instance, or our own dead connection: look again every few
-    /// seconds until a dead peer would have been dropped, then give up.
+    /// Another instance, or a dead connection of one: look again every few
+    /// seconds until a dead peer would have been dropped, then give up. Who has
+    /// been engaged, or shares its endpoint, waits for the lease on a link that is
+    /// up instead ([`Clutch::waits`]).
     Locked,
 }
 
 /// The state between faults.
 pub(crate) struct Clutch {
+    standby: bool,
     transient: ExponentialBackoff,
     standing: ExponentialBackoff,
     engaged_before: bool,
@@ -60,9 +63,10 @@ pub(crate) struct Clutch {
 }
 
 impl Clutch {
-    /// A clutch for a link with this heartbeat. `jitter` is the share of a
-    /// delay that chance may add or take, 0 to 1.
-    pub(crate) fn new(heartbeat: Duration, jitter: f64) -> Self {
+    /// A clutch for a link with this heartbeat; `standby` says that the endpoint
+    /// is shared with other instances. `jitter` is the share of a delay that
+    /// chance may add or take, 0 to 1.
+    pub(crate) fn new(heartbeat: Duration, standby: bool, jitter: f64) -> Self {
         let backoff = |first: u64, most: u64| {
             ExponentialBackoffBuilder::new()
                 .with_initial_interval(Duration::from_millis(first))
@@ -73,6 +77,7 @@ impl Clutch {
                 .build()
         };
         Self {
+            standby,
             transient: backoff(200, 30_000),
             standing: backoff(5_000, 60_000),
             engaged_before: false,
@@ -81,12 +86,17 @@ impl Clutch {
         }
     }
 
+    /// Whether a lease that another instance holds is waited for, on a link that
+    /// is up and for as long as it takes.
+    pub(crate) fn waits(&self) -> bool {
+        self.standby || self.engaged_before
+    }
+
     /// Decides what to do about `fault`, which ended a session that had been
-    /// engaged for `engaged_for` (`None`: it never was).
+    /// engaged, or waiting for the lease, for `engaged_for` (`None`: it never was).
     pub(crate) fn disengage(&mut self, fault: &Fault, engaged_for: Option<Duration>) -> Decision {
         if let Some(held) = engaged_for {
             self.engaged_before = true;
-            self.locked_for = Duration::ZERO;
             if held >= STABLE {
                 self.transient.reset();
                 self.standing.reset();
@@ -163,7 +173,7 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "ask the service's operator to run `clutch-service provision` for this endpoint again"
         }
         Fault::Locked(_) => {
-            "only one instance of an endpoint may run: stop the other one; if there is none, what a dead one holds is free after three heartbeats"
+            "only one instance of an endpoint is active: stop the other one, or run every instance with --standby to have one wait for the other; what a dead one holds is free after three heartbeats"
         }
         Fault::Mismatch(_) | Fault::Protocol(_) => {
             "check that the broker URL is right, and compare the versions of endpoint, service and broker"
@@ -185,7 +195,7 @@ mod tests {
     type Make = fn(String) -> Fault;
 
     fn clutch() -> Clutch {
-        Clutch::new(HEARTBEAT, 0.0)
+        Clutch::new(HEARTBEAT, false, 0.0)
     }
 
     fn fault(make: Make) -> Fault {
@@ -262,20 +272,23 @@ mod tests {
     }
 
     #[test]
-    fn holding_the_lease_again_renews_the_patience_with_a_lock() {
-        let mut clutch = clutch();
-        for _ in 0..10 {
-            delay(clutch.disengage(&fault(Fault::Locked), None));
-        }
-        clutch.disengage(&fault(Fault::Closed), Some(Duration::from_secs(1)));
-        for _ in 0..17 {
-            delay(clutch.disengage(&fault(Fault::Locked), None));
+    fn who_shares_the_endpoint_or_has_been_engaged_waits_for_the_lease() {
+        for (standby, engaged, waits) in [
+            (false, None, false),
+            (false, Some(Duration::ZERO), true),
+            (true, None, true),
+            (true, Some(STABLE), true),
+        ] {
+            let mut clutch = Clutch::new(HEARTBEAT, standby, 0.0);
+            assert_eq!(clutch.waits(), standby);
+            clutch.disengage(&fault(Fault::Closed), engaged);
+            assert_eq!(clutch.waits(), waits, "standby {standby}, engaged {engaged:?}");
         }
     }
 
     #[test]
     fn jitter_spreads_the_delays() {
-        let mut clutch = Clutch::new(HEARTBEAT, 0.5);
+        let mut clutch = Clutch::new(HEARTBEAT, false, 0.5);
         let delay = delay(clutch.disengage(&fault(Fault::Closed), None)).as_millis();
         assert!((100..=300).contains(&delay), "{delay}");
     }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
+use crate::instance::Instance;
 use crate::journal::{self, JournalConfig, OpenError, Recovered};
 use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
@@ -16,7 +17,6 @@ use clutch_common::link::{Destination, InletOptions};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 /// Free disk space below which nothing new is accepted, in bytes.
 const DISK_RESERVE: u64 = 64 * 1024 * 1024;
@@ -41,7 +41,7 @@ enum Part {
 ///
 /// # Errors
 /// When it cannot start, or a part of it failed.
-pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
     let signals = Signals::install()?;
     let transport = config.transport()?;
     let ledger = open(&config).await?;
@@ -52,6 +52,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let link = Link {
         transport,
         ledger: Arc::clone(&ledger),
+        instance: Instance::new(standby),
         inlet: InletOptions {
             queue: config.broker.tasks_queue.clone(),
             prefetch: config.inbox.prefetch,
@@ -61,7 +62,6 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
             exchange: config.broker.results_exchange.clone(),
             routing_key: config.broker.results_key.clone(),
         },
-        name: Link::connection_name(config.endpoint.id, Uuid::new_v4()),
         heartbeat: config.broker.heartbeat,
         jitter: JITTER,
         intake: shutdown.intake.clone(),
@@ -77,6 +77,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
 
     let outcome = supervise(&mut parts, shutdown, signals).await;
     parts.shutdown().await;
+    if let Err(error) = ledger.hand_back().await {
+        tracing::error!(%error, "what was not certainly ours stays in the inbox");
+    }
     if tokio::time::timeout(CLOSING, ledger.journal.clone().close()).await.is_err() {
         tracing::error!("the disk queue did not close in time; what was committed is safe");
     }

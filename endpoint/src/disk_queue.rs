@@ -113,6 +113,16 @@ pub(crate) enum Change {
         /// The result.
         result: Arc<Finished>,
     },
+    /// A task leaves the inbox as if it had never come, and a result that says so
+    /// enters the outbox.
+    HandBack {
+        /// Which.
+        inbox: Seq,
+        /// The result's name, above all used before.
+        out: OutSeq,
+        /// The result.
+        result: Arc<Finished>,
+    },
     /// A result leaves the outbox.
     Release {
         /// Which.

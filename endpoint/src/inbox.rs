@@ -51,6 +51,20 @@ struct State {
     bytes: usize,
 }
 
+impl State {
+    fn admit(&mut self, task: &Task) {
+        self.tasks += 1;
+        self.bytes += weight(task);
+    }
+
+    fn queue(&mut self, held: Held) {
+        match held.standing {
+            Standing::Clear | Standing::Poisoned => self.waiting.push_back(held),
+            Standing::Suspect | Standing::LastChance => self.suspected.push_back(held),
+        }
+    }
+}
+
 /// The inbox; shared by subscriber (puts), and engine (takes, frees).
 pub(crate) struct Inbox {
     bounds: Bounds,
@@ -69,13 +83,23 @@ impl Inbox {
     pub(crate) fn put(&self, held: impl IntoIterator<Item = Held>) {
         let mut state = self.lock();
         for held in held {
-            state.tasks += 1;
-            state.bytes += weight(&held.task);
-            match held.standing {
-                Standing::Clear | Standing::Poisoned => state.waiting.push_back(held),
-                Standing::Suspect | Standing::LastChance => state.suspected.push_back(held),
-            }
+            state.admit(&held.task);
+            state.queue(held);
         }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Keeps room for a task that may not start yet. It counts until
+    /// [`Inbox::free`], also once it was [put](Inbox::put_reserved).
+    pub(crate) fn reserve(&self, task: &Task) {
+        self.lock().admit(task);
+    }
+
+    /// Adds tasks that have room kept for them.
+    pub(crate) fn put_reserved(&self, held: impl IntoIterator<Item = Held>) {
+        let mut state = self.lock();
+        held.into_iter().for_each(|held| state.queue(held));
         drop(state);
         self.filled.notify_one();
     }
@@ -121,6 +145,11 @@ impl Inbox {
             return 0;
         }
         self.bounds.max_tasks.saturating_sub(state.tasks)
+    }
+
+    /// How many tasks are accepted and not finished.
+    pub(crate) fn tasks(&self) -> usize {
+        self.lock().tasks
     }
 
     /// How many tasks wait for a slot.
@@ -240,6 +269,19 @@ mod tests {
         assert_eq!(inbox.room_now(), 0);
         inbox.free(&running);
         assert!(inbox.room_now() > 0);
+    }
+
+    #[test]
+    fn a_task_that_may_not_start_yet_has_its_room() {
+        let inbox = inbox(2, 1 << 20);
+        let held = held(1, 0);
+        inbox.reserve(&held.task);
+        assert_eq!((inbox.room_now(), inbox.tasks(), inbox.waiting()), (1, 1, 0));
+        inbox.put_reserved([held]);
+        assert_eq!((inbox.room_now(), inbox.tasks(), inbox.waiting()), (1, 1, 1));
+        let held = inbox.take().unwrap();
+        inbox.free(&held);
+        assert_eq!((inbox.room_now(), inbox.tasks()), (2, 0));
     }
 
     #[test]

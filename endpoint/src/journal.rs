@@ -98,6 +98,17 @@ pub(crate) enum JournalError {
     Closed,
 }
 
+/// A task to hand back.
+#[derive(Clone, Debug)]
+pub(crate) struct HandBack {
+    /// Which.
+    pub(crate) inbox: Seq,
+    /// The highest attempt that was [seen](Journal::seen) before it was accepted.
+    pub(crate) before: Option<u32>,
+    /// What says that it was not kept.
+    pub(crate) result: Arc<Finished>,
+}
+
 /// The endpoint's journal; clones are the same journal.
 #[derive(Clone)]
 pub(crate) struct Journal {
@@ -124,6 +135,10 @@ pub(crate) trait Seen: Send + Sync {
     /// Remembers an attempt from now on, before it is on disk.
     fn note(&self, attempt: Attempt);
 
+    /// Forgets an attempt that was noted and has not finished. `before` is what
+    /// was the highest one before it was noted.
+    fn forget(&self, attempt: Attempt, before: Option<u32>);
+
     /// The highest attempt at a task that is remembered.
     ///
     /// # Errors
@@ -134,6 +149,10 @@ pub(crate) trait Seen: Send + Sync {
 impl Seen for SeenView {
     fn note(&self, attempt: Attempt) {
         Self::note(self, attempt);
+    }
+
+    fn forget(&self, attempt: Attempt, before: Option<u32>) {
+        Self::forget(self, attempt, before);
     }
 
     fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError> {
@@ -249,6 +268,34 @@ impl Journal {
             let out = OutSeq(names.out);
             names.out += 1;
             (out, vec![Change::Finish { inbox, out, result }])
+        })
+        .await
+    }
+
+    /// Moves tasks from the inbox to the outbox, as results that say that they were
+    /// not kept, all or none, and forgets them: they may come again.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn hand_back(
+        &self,
+        tasks: Vec<HandBack>,
+    ) -> Result<(Vec<OutSeq>, Commit), JournalError> {
+        let bytes = tasks.iter().map(|task| task.result.bytes.len() + 1).sum();
+        self.submit(bytes, |names| {
+            // The last one noted first: what was before it is then known again.
+            for HandBack { before, result, .. } in tasks.iter().rev() {
+                self.shared.seen.forget(result.attempt, *before);
+            }
+            let mut outs = Vec::with_capacity(tasks.len());
+            let mut changes = Vec::with_capacity(tasks.len());
+            for HandBack { inbox, result, .. } in tasks {
+                let out = OutSeq(names.out);
+                names.out += 1;
+                outs.push(out);
+                changes.push(Change::HandBack { inbox, out, result });
+            }
+            (outs, changes)
         })
         .await
     }

@@ -4,23 +4,26 @@
 //! Every method changes memory at once and hands back a [`Commit`] that
 //! resolves when the disk has it. Who needs durability waits for the commit;
 //! nobody else does.
+//!
+//! Tasks may be accepted and held until it is certain that nobody else will have
+//! them. Then they are put into the inbox, or else handed back.
 
 use crate::inbox::{Bounds, Held, Inbox};
 use crate::journal::{
-    Accepted, Commit, Deaths, Finished, Journal, JournalError, OutSeq, OutboxRecord, Recovered,
-    Running, Seq,
+    Accepted, Commit, Deaths, Finished, HandBack, Journal, JournalError, OutSeq, OutboxRecord,
+    Recovered, Running, Seq,
 };
 use crate::outbox::Outbox;
 use crate::poison::Standing;
 use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Resolves when a result is on disk.
 pub(crate) type Stored = BoxFuture<'static, Result<(), JournalError>>;
@@ -42,6 +45,15 @@ pub(crate) struct Ledger {
     deaths: HashMap<Attempt, Deaths>,
     poison_after: u64,
     undelivered: AtomicU64,
+    /// What is accepted and not secured, in order.
+    unsecured: Mutex<VecDeque<Unsecured>>,
+}
+
+/// A task that may not start yet.
+struct Unsecured {
+    held: Held,
+    /// The highest attempt at it that was known before.
+    before: Option<u32>,
 }
 
 /// What a ledger is told to keep to.
@@ -70,6 +82,7 @@ impl Ledger {
             deaths,
             poison_after: rules.poison_after,
             undelivered: AtomicU64::new(outbox),
+            unsecured: Mutex::default(),
         };
         let held = |accepted: Accepted| {
             let Accepted { seq, task, started } = accepted;
@@ -92,6 +105,11 @@ impl Ledger {
         self.undelivered.load(Ordering::Relaxed)
     }
 
+    /// How many tasks are accepted and not finished, and results not confirmed.
+    pub(crate) fn pending(&self) -> u64 {
+        self.inbox.tasks() as u64 + self.undelivered()
+    }
+
     /// Whether this attempt, or a later one at the same task, was accepted
     /// before, be it long finished.
     ///
@@ -108,10 +126,67 @@ impl Ledger {
     /// # Errors
     /// When the disk failed.
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
-        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
-        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        self.inbox.put(seqs.into_iter().zip(tasks).map(|(seq, task)| self.hold(seq, task, false)));
+        let (held, commit) = self.take_in(tasks).await?;
+        self.inbox.put(held);
         Ok(commit)
+    }
+
+    /// Accepts tasks, which may start once they are [secured](Ledger::secured).
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
+        let before = tasks.iter().map(|task| self.journal.seen(task.id));
+        let before = before.collect::<Result<Vec<_>, _>>()?;
+        let (held, commit) = self.take_in(tasks).await?;
+        let mut unsecured = self.unsecured();
+        for (held, before) in held.into_iter().zip(before) {
+            self.inbox.reserve(&held.task);
+            unsecured.push_back(Unsecured { held, before });
+        }
+        drop(unsecured);
+        Ok(commit)
+    }
+
+    /// The `count` tasks that have been held for longest may start.
+    pub(crate) fn secured(&self, count: usize) {
+        let mut unsecured = self.unsecured();
+        let count = count.min(unsecured.len());
+        let held: Vec<Held> = unsecured.drain(..count).map(|one| one.held).collect();
+        drop(unsecured);
+        self.inbox.put_reserved(held);
+    }
+
+    /// Hands back what is held: it leaves the inbox, is forgotten, and a result
+    /// says so, at once on disk.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn hand_back(&self) -> Result<Stored, JournalError> {
+        let tasks: Vec<HandBack> =
+            self.unsecured().iter().map(|one| self.handing_back(one)).collect();
+        if tasks.is_empty() {
+            return Ok(Box::pin(std::future::ready(Ok(()))));
+        }
+        let results: Vec<_> = tasks.iter().map(|task| Arc::clone(&task.result)).collect();
+        let (seqs, commit) = self.journal.hand_back(tasks).await?;
+        for one in self.unsecured().drain(..seqs.len()) {
+            self.inbox.free(&one.held);
+        }
+        tracing::warn!(
+            tasks = seqs.len(),
+            "handing back tasks that came and did not start: the link was lost before it was              certain that nobody else is given them"
+        );
+        self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
+        for (seq, result) in seqs.iter().zip(results) {
+            self.outbox.put(*seq, result);
+        }
+        let outbox = Arc::clone(&self.outbox);
+        Ok(Box::pin(async move {
+            commit.await?;
+            outbox.on_disk(&seqs);
+            Ok(())
+        }))
     }
 
     /// Records why a task was not accepted, as its result.
@@ -138,6 +213,16 @@ impl Ledger {
         let stored = self.record(Some(held), result).await?;
         self.inbox.free(held);
         Ok(stored)
+    }
+
+    /// Records that an attempt is not known, and will not be run any more.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn disown(&self, attempt: Attempt) -> Result<Stored, JournalError> {
+        let reason = "the endpoint was asked for it and does not know it: it was lost";
+        let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
+        self.record(None, TaskResult { lost: Some(Loss::Unknown), ..result }).await
     }
 
     /// A result of a task that did not run here.
@@ -174,14 +259,38 @@ impl Ledger {
         self.journal.release(records).await
     }
 
+    async fn take_in(&self, tasks: Vec<Task>) -> Result<(Vec<Held>, Commit), JournalError> {
+        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
+        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
+        let held = seqs.into_iter().zip(tasks);
+        Ok((held.map(|(seq, task)| self.hold(seq, task, false)).collect(), commit))
+    }
+
+    fn handing_back(&self, one: &Unsecured) -> HandBack {
+        let Unsecured { held, before } = one;
+        let reason = "the endpoint lost its link before it was certain that nobody else is given                       the task; it did not start it";
+        let attempt = held.task.attempt();
+        let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
+        result.lost = Some(Loss::HandedBack);
+        HandBack { inbox: held.seq, before: *before, result: Arc::new(self.finished(result)) }
+    }
+
+    /// A result on its way into the outbox.
+    fn finished(&self, mut result: TaskResult) -> Finished {
+        result.state_id = Some(self.state_id);
+        Finished { attempt: result.attempt(), bytes: wire::encode_result(&result) }
+    }
+
+    fn unsecured(&self) -> MutexGuard<'_, VecDeque<Unsecured>> {
+        self.unsecured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn record(
         &self,
         held: Option<&Held>,
-        mut result: TaskResult,
+        result: TaskResult,
     ) -> Result<Stored, JournalError> {
-        result.state_id = Some(self.state_id);
-        let finished =
-            Arc::new(Finished { attempt: result.attempt(), bytes: wire::encode_result(&result) });
+        let finished = Arc::new(self.finished(result));
         let inbox = held.map(|held| held.seq);
         self.undelivered.fetch_add(1, Ordering::Relaxed);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;

@@ -15,6 +15,7 @@ mod exit;
 mod failpoint;
 mod halt;
 mod inbox;
+mod instance;
 mod journal;
 mod ledger;
 mod outbox;
@@ -42,9 +43,9 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let started = match cli.command {
-        Command::Run { place, slots } => {
+        Command::Run { place, slots, standby } => {
             clutch_common::logging::init("info");
-            run(&place, slots).map(|()| ExitCode::SUCCESS)
+            run(&place, slots, standby).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { place, json } => {
             clutch_common::logging::init("warn");
@@ -60,13 +61,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(place: &PlaceArgs, slots: Option<usize>) -> Result<(), Failure> {
+fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Failure> {
     failpoint::arm()?;
     let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
     if let Some(exposure) = config::exposure(&place.config) {
         tracing::warn!("{exposure}");
     }
-    runtime(&mut Builder::new_multi_thread())?.block_on(daemon::run(config))
+    runtime(&mut Builder::new_multi_thread())?.block_on(daemon::run(config, standby))
 }
 
 fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {

@@ -4,16 +4,19 @@
 //! Promises: a record leaves the outbox only after a confirm that cannot be
 //! another message's; results go out in the order tasks finished; what was in
 //! flight when a link broke is sent again on the next one. Several results
-//! share a message when several wait.
+//! share a message when several wait. What the instance has to tell of itself
+//! goes ahead of them, and is not sent twice.
 
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
+use crate::instance::Instance;
 use crate::journal::{Commit, Finished, OutSeq};
 use crate::ledger::Ledger;
 use crate::outbox::Next;
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
 use clutch_common::wire;
+use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +39,9 @@ pub(crate) struct Publisher<'a> {
     outlet: &'a mut dyn Outlet,
     ledger: &'a Ledger,
     destination: &'a Destination,
+    instance: &'a Instance,
+    /// The presence that is sent and not confirmed.
+    telling: Option<Ticket>,
     next: OutSeq,
     open: HashMap<Ticket, Records>,
     open_bytes: usize,
@@ -49,11 +55,14 @@ impl<'a> Publisher<'a> {
         outlet: &'a mut dyn Outlet,
         ledger: &'a Ledger,
         destination: &'a Destination,
+        instance: &'a Instance,
     ) -> Self {
         Self {
             outlet,
             ledger,
             destination,
+            instance,
+            telling: None,
             next: OutSeq(0),
             open: HashMap::new(),
             open_bytes: 0,
@@ -68,6 +77,9 @@ impl<'a> Publisher<'a> {
     /// The fault that ended the link, or the disk's failure.
     pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), Halt> {
         loop {
+            if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
+                self.tell().await?;
+            }
             let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
             if room && let Some(records) = self.take().await? {
                 self.send(records).await?;
@@ -85,6 +97,7 @@ impl<'a> Publisher<'a> {
                 Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
                 settled = self.outlet.settled() => self.settle(settled?).await?,
                 () = self.ledger.outbox.filled(), if room => (),
+                () = self.instance.due(), if self.telling.is_none() => self.tell().await?,
                 () = drain.cancelled(), if !draining => (),
             }
         }
@@ -114,6 +127,19 @@ impl<'a> Publisher<'a> {
         }
     }
 
+    async fn tell(&mut self) -> Result<(), Fault> {
+        let Some(presence) = self.instance.presence(self.ledger) else { return Ok(()) };
+        let message = Message {
+            message_id: Some(Uuid::new_v4().to_string()),
+            kind: Some(wire::PRESENCE_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::encode_presence(&presence),
+            ..Message::default()
+        };
+        self.telling = Some(self.outlet.publish(self.destination, message).await?);
+        Ok(())
+    }
+
     async fn send(&mut self, records: Records) -> Result<(), Fault> {
         let bodies: Vec<&[u8]> =
             records.iter().map(|(_, finished)| finished.bytes.as_slice()).collect();
@@ -137,15 +163,18 @@ impl<'a> Publisher<'a> {
     async fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
         let mut confirmed = Vec::new();
         for (ticket, settlement) in settled {
+            if self.telling.take_if(|telling| *telling == ticket).is_some() {
+                if let Settlement::Returned(reason) = settlement {
+                    return Err(unroutable(&reason).into());
+                }
+                continue;
+            }
             let Some(records) = self.open.remove(&ticket) else { continue };
             self.open_bytes -= size(&records);
             match settlement {
                 Settlement::Confirmed => confirmed.extend(records.iter().map(|(seq, _)| *seq)),
                 Settlement::Doubt => self.again.push(records),
-                Settlement::Returned(reason) => {
-                    let what = format!("no queue takes results ({reason})");
-                    return Err(Fault::Missing(what).into());
-                }
+                Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
                 Settlement::Refused => {
                     return Err(Fault::Rejected("the results queue is full".to_owned()).into());
                 }
@@ -157,6 +186,10 @@ impl<'a> Publisher<'a> {
         }
         Ok(())
     }
+}
+
+fn unroutable(reason: &str) -> Fault {
+    Fault::Missing(format!("no queue takes results ({reason})"))
 }
 
 fn size(records: &Records) -> usize {

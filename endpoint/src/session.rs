@@ -2,20 +2,30 @@
 //!
 //! A session opens one connection to consume and one to publish, and ends with
 //! the first fault of either half. All faults reach [`Link::run`], which asks
-//! the clutch what to do; nothing of a session outlives it.
+//! the clutch what to do; nothing of a session outlives it. While another
+//! instance holds the lease, the consuming half waits for it, and the publishing
+//! half delivers.
 
 use crate::clutch::{Clutch, Decision};
 use crate::exit::{Exit, Failure};
 use crate::halt::Halt;
-use crate::ledger::Ledger;
+use crate::instance::Instance;
+use crate::journal::JournalError;
+use crate::ledger::{Ledger, Stored};
 use crate::publisher::Publisher;
 use crate::subscriber::subscribe;
-use clutch_common::id::EndpointId;
-use clutch_common::link::{Destination, InletOptions, Transport};
+use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
+use clutch_common::wire::{self, Role};
+use futures_util::StreamExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// How often the lease is asked for while another instance holds it.
+const ASK: Duration = Duration::from_millis(500);
+/// How often a waiting instance tells that it is there.
+const TELL: Duration = Duration::from_secs(10);
 
 /// The endpoint's link.
 pub(crate) struct Link {
@@ -23,12 +33,12 @@ pub(crate) struct Link {
     pub(crate) transport: Arc<dyn Transport>,
     /// What is pending.
     pub(crate) ledger: Arc<Ledger>,
+    /// Who dials.
+    pub(crate) instance: Instance,
     /// How to consume tasks.
     pub(crate) inlet: InletOptions,
     /// Where results go.
     pub(crate) results: Destination,
-    /// The connection's name at the broker: `clutch/<ID>/<instance>`.
-    pub(crate) name: String,
     /// The broker's heartbeat.
     pub(crate) heartbeat: Duration,
     /// The share of a delay before dialling again that chance may add or take,
@@ -40,32 +50,39 @@ pub(crate) struct Link {
     pub(crate) drain: CancellationToken,
 }
 
-impl Link {
-    /// The connection's name for one instance of an endpoint.
-    pub(crate) fn connection_name(endpoint: EndpointId, instance: uuid::Uuid) -> String {
-        format!("clutch/{endpoint}/{instance}")
-    }
+/// What one session is given and leaves.
+struct Lap {
+    /// Whether it waits for a lease that another instance holds.
+    waits: bool,
+    /// Resolves when what the last one handed back is on disk.
+    handed_back: Option<Stored>,
+    /// Since when it has been engaged, or waiting for the lease.
+    up: Option<Instant>,
+}
 
+impl Link {
     /// Keeps the link up until `drain` is cancelled and all is delivered.
     ///
     /// # Errors
     /// When the clutch gives up, or the disk failed.
     pub(crate) async fn run(self) -> Result<(), Failure> {
-        let mut clutch = Clutch::new(self.heartbeat, self.jitter);
+        let mut clutch = Clutch::new(self.heartbeat, self.instance.is_standby(), self.jitter);
+        let mut handed_back = None;
         loop {
-            let mut engaged = None;
-            let fault = match self.session(&mut engaged).await {
+            let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
+            let ended = self.session(&mut lap).await;
+            self.instance.lay_down();
+            let fault = match ended {
                 Ok(()) => return Ok(()),
                 Err(Halt::Link(fault)) => fault,
-                Err(Halt::Disk(error)) => {
-                    return Err(Failure::new(Exit::Internal, error.to_string()));
-                }
+                Err(Halt::Disk(error)) => return Err(broken(&error)),
             };
+            handed_back = Some(self.ledger.hand_back().await.map_err(|error| broken(&error))?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
                 return Ok(());
             }
-            match clutch.disengage(&fault, engaged.map(|since: Instant| since.elapsed())) {
+            match clutch.disengage(&fault, lap.up.map(|since| since.elapsed())) {
                 Decision::Wait { delay, advice } => {
                     let delay = whole_ms(delay);
                     let retry_in = humantime::format_duration(delay).to_string();
@@ -94,30 +111,105 @@ impl Link {
         }
     }
 
-    async fn session(&self, engaged: &mut Option<Instant>) -> Result<(), Halt> {
-        let results_name = format!("{}/results", self.name);
-        let (tasks, results) = tokio::try_join!(
-            self.transport.connect(&self.name),
-            self.transport.connect(&results_name)
-        )?;
+    async fn session(&self, lap: &mut Lap) -> Result<(), Halt> {
+        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id);
+        let results_name = format!("{name}/results");
+        let (tasks, results) =
+            tokio::try_join!(self.transport.connect(&name), self.transport.connect(&results_name))?;
         let outcome = async {
             let mut outlet = results.outlet().await?;
-            let publisher = Publisher::new(outlet.as_mut(), &self.ledger, &self.results);
-            let subscribing = async {
-                if self.intake.is_cancelled() {
-                    return Ok(());
-                }
-                let mut inlet = tasks.inlet(&self.inlet).await?;
-                *engaged = Some(Instant::now());
-                tracing::info!(address = self.transport.address(), "engaged");
-                subscribe(inlet.as_mut(), &self.ledger, &self.intake).await
-            };
-            tokio::try_join!(subscribing, publisher.publish(&self.drain)).map(|_| ())
+            let publisher =
+                Publisher::new(outlet.as_mut(), &self.ledger, &self.results, &self.instance);
+            let consuming = self.consume(tasks.as_ref(), lap);
+            tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ())
         }
         .await;
         tokio::join!(tasks.close(), results.close());
         outcome
     }
+
+    /// The consuming half: takes tasks while it has the lease, and lets go of it
+    /// when the intake ends, though results may still be delivered.
+    async fn consume(&self, tasks: &dyn Connection, lap: &mut Lap) -> Result<(), Halt> {
+        if let Some(handed_back) = lap.handed_back.take() {
+            handed_back.await?;
+        }
+        let Some(mut inlet) = self.lease(tasks, lap).await? else { return Ok(()) };
+        lap.up.get_or_insert_with(Instant::now);
+        self.instance.take_up(Role::Active);
+        tracing::info!(address = self.transport.address(), "engaged");
+        let calls = inlet.calls();
+        let taking = subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake);
+        tokio::select! {
+            biased;
+            taken = taking => taken?,
+            fault = listen(calls, &self.instance) => return Err(fault.into()),
+        }
+        self.instance.lay_down();
+        drop(inlet);
+        tasks.close().await;
+        Ok(())
+    }
+
+    /// Takes the lease, after waiting for whoever holds it if that is to be;
+    /// nothing if the intake ends before.
+    async fn lease(
+        &self,
+        tasks: &dyn Connection,
+        lap: &mut Lap,
+    ) -> Result<Option<Box<dyn Inlet>>, Fault> {
+        let mut told: Option<Instant> = None;
+        while !self.intake.is_cancelled() {
+            let fault = match tasks.inlet(&self.inlet).await {
+                Err(fault @ Fault::Locked(_)) if lap.waits => fault,
+                asked => return asked.map(Some),
+            };
+            lap.up.get_or_insert_with(Instant::now);
+            if told.is_none_or(|told| told.elapsed() >= TELL) {
+                match told.replace(Instant::now()) {
+                    None => self.stand_by(&fault),
+                    Some(_) => self.instance.tell(),
+                }
+            }
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(ASK) => (),
+                () = self.intake.cancelled() => (),
+            }
+        }
+        self.instance.lay_down();
+        Ok(None)
+    }
+
+    fn stand_by(&self, fault: &Fault) {
+        let (address, pending) = (self.transport.address(), self.ledger.pending());
+        if self.instance.take_up(Role::Standby) == Some(Role::Active) {
+            tracing::warn!(
+                %fault,
+                address,
+                pending,
+                "another instance has taken over, or the broker still holds the lease for the \
+                 connection that was lost: this one finishes and delivers what it has accepted"
+            );
+        }
+        tracing::info!(%fault, address, pending, "standing by");
+    }
+}
+
+/// Answers calls to the holder of the lease until it is lost.
+async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
+    loop {
+        match calls.next().await {
+            Some(Ok(call)) if wire::is_ping(&call.body) => instance.call(),
+            Some(Ok(_)) => tracing::debug!("a call to the holder of the lease is no ping"),
+            Some(Err(fault)) => return fault,
+            None => return Fault::Closed("nobody calls any more".to_owned()),
+        }
+    }
+}
+
+fn broken(error: &JournalError) -> Failure {
+    Failure::new(Exit::Internal, error.to_string())
 }
 
 fn whole_ms(delay: Duration) -> Duration {

@@ -4,17 +4,20 @@
 //! Promises: a delivery is acknowledged only after the commit that covers it;
 //! a task known already, also one finished long ago, is acknowledged and not
 //! run again; a message that cannot be read goes to the dead-letter queue, and
-//! if it names its task, a `rejected` result says why. While the inbox is full
-//! nothing is read.
+//! if it names its task, a `rejected` result says why; a roll call gets a result
+//! for each attempt that is not known. While the inbox is full nothing is read.
+//! A careful instance starts a task only when its acknowledgement is secured.
 
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
+use crate::instance::Instance;
 use crate::journal::JournalError;
 use crate::ledger::{Ledger, Stored};
-use clutch_common::id::TaskId;
+use clutch_common::id::{Attempt, TaskId};
 use clutch_common::link::{Delivery, Fault, Inlet, Tag};
 use clutch_common::task::Task;
-use clutch_common::wire;
+use clutch_common::wire::{self, RollCall, ToEndpoint, Unreadable};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use std::collections::HashMap;
@@ -29,9 +32,12 @@ const MESSAGE_TASKS: usize = 100;
 const OPEN_GROUPS: usize = 64;
 
 /// What is to be settled once a group is durable.
+#[derive(Default)]
 struct Group {
     dead: Vec<Tag>,
     last: Tag,
+    /// How many of its tasks wait until that is secured.
+    unsecured: usize,
 }
 
 type Pending = BoxFuture<'static, Result<Group, JournalError>>;
@@ -43,6 +49,7 @@ type Pending = BoxFuture<'static, Result<Group, JournalError>>;
 pub(crate) async fn subscribe(
     inlet: &mut dyn Inlet,
     ledger: &Ledger,
+    instance: &Instance,
     intake: &CancellationToken,
 ) -> Result<(), Halt> {
     let mut groups: FuturesOrdered<Pending> = FuturesOrdered::new();
@@ -53,10 +60,12 @@ pub(crate) async fn subscribe(
         }
         tokio::select! {
             biased;
-            Some(group) = groups.next(), if !groups.is_empty() => settle(inlet, group?).await?,
+            Some(group) = groups.next(), if !groups.is_empty() => {
+                settle_all(inlet, ledger, group?, &mut groups).await?;
+            }
             () = intake.cancelled(), if !stopped => (),
             deliveries = read(inlet, ledger), if !stopped && groups.len() < OPEN_GROUPS => {
-                groups.push_back(accept(ledger, deliveries?).await?);
+                groups.push_back(accept(ledger, deliveries?, instance.is_careful()).await?);
             }
         }
     }
@@ -74,6 +83,28 @@ async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, F
     inlet.receive((room / MESSAGE_TASKS).clamp(1, GROUP)).await
 }
 
+/// Settles a group and those that are durable by now, and has the tasks that wait
+/// for it secured, all at once.
+async fn settle_all(
+    inlet: &mut dyn Inlet,
+    ledger: &Ledger,
+    first: Group,
+    groups: &mut FuturesOrdered<Pending>,
+) -> Result<(), Halt> {
+    let mut unsecured = 0;
+    let mut durable = Some(first);
+    while let Some(group) = durable {
+        unsecured += group.unsecured;
+        settle(inlet, group).await?;
+        durable = groups.next().now_or_never().flatten().transpose()?;
+    }
+    if unsecured > 0 {
+        inlet.secured().await?;
+        ledger.secured(unsecured);
+    }
+    Ok(())
+}
+
 async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
     failpoint::reach(Step::Ack);
     for tag in group.dead {
@@ -84,46 +115,20 @@ async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
 
 /// Hands the tasks of some deliveries over. The future it gives resolves when
 /// they may be settled.
-async fn accept(ledger: &Ledger, deliveries: Vec<Delivery>) -> Result<Pending, JournalError> {
-    let mut commits: Vec<Stored> = Vec::new();
-    let mut fresh: HashMap<TaskId, u32> = HashMap::new();
-    let mut tasks: Vec<Task> = Vec::new();
-    let mut group = Group { dead: Vec::new(), last: Tag(0) };
+async fn accept(
+    ledger: &Ledger,
+    deliveries: Vec<Delivery>,
+    careful: bool,
+) -> Result<Pending, JournalError> {
+    let mut reading = Reading::of(ledger);
     for delivery in deliveries {
-        group.last = group.last.max(delivery.tag);
-        let message = &delivery.message;
-        let decoded = wire::decode_tasks(&message.body, message.correlation_id.as_deref());
-        if !decoded.unreadable.is_empty() {
-            group.dead.push(delivery.tag);
-        }
-        for unreadable in decoded.unreadable {
-            let message_id = message.message_id.as_deref();
-            tracing::warn!(
-                message_id,
-                task = unreadable.attempt.map(tracing::field::display),
-                reason = unreadable.reason,
-                "a message cannot be read and goes to the dead-letter queue"
-            );
-            if let Some(attempt) = unreadable.attempt
-                && !ledger.knows(attempt)?
-            {
-                commits.push(ledger.reject(attempt, unreadable.reason).await?);
-            }
-        }
-        for task in decoded.tasks {
-            let attempt = task.attempt();
-            let twice = fresh.get(&task.id).is_some_and(|earlier| *earlier >= task.attempt);
-            if twice || ledger.knows(attempt)? {
-                tracing::debug!(task = %attempt, "a task delivered before is not run again");
-            } else if let Err(invalid) = task.validate() {
-                commits.push(ledger.reject(attempt, invalid.to_string()).await?);
-            } else {
-                fresh.insert(task.id, task.attempt);
-                tasks.push(task);
-            }
-        }
+        reading.read(delivery).await?;
     }
-    commits.push(Box::pin(ledger.accept(tasks).await?));
+    let Reading { mut commits, tasks, mut group, .. } = reading;
+    group.unsecured = if careful { tasks.len() } else { 0 };
+    let accepted =
+        if careful { ledger.accept_unsecured(tasks).await? } else { ledger.accept(tasks).await? };
+    commits.push(Box::pin(accepted));
     failpoint::reach(Step::Accept);
     Ok(Box::pin(async move {
         for commit in commits {
@@ -131,6 +136,98 @@ async fn accept(ledger: &Ledger, deliveries: Vec<Delivery>) -> Result<Pending, J
         }
         Ok(group)
     }))
+}
+
+/// Deliveries, read into what is to be done about them.
+struct Reading<'a> {
+    ledger: &'a Ledger,
+    tasks: Vec<Task>,
+    /// The attempts among `tasks`, which the ledger does not know yet.
+    fresh: HashMap<TaskId, u32>,
+    commits: Vec<Stored>,
+    group: Group,
+}
+
+impl<'a> Reading<'a> {
+    fn of(ledger: &'a Ledger) -> Self {
+        let (tasks, commits) = (Vec::new(), Vec::new());
+        Self { ledger, tasks, fresh: HashMap::new(), commits, group: Group::default() }
+    }
+
+    async fn read(&mut self, delivery: Delivery) -> Result<(), JournalError> {
+        self.group.last = self.group.last.max(delivery.tag);
+        let message = &delivery.message;
+        match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
+            ToEndpoint::RollCall(roll_call) => self.answer(roll_call).await,
+            ToEndpoint::Tasks(tasks) => {
+                if !tasks.unreadable.is_empty() {
+                    self.group.dead.push(delivery.tag);
+                }
+                for unreadable in tasks.unreadable {
+                    self.refuse(unreadable, message.message_id.as_deref()).await?;
+                }
+                for task in tasks.tasks {
+                    self.take(task).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn refuse(
+        &mut self,
+        unreadable: Unreadable,
+        message_id: Option<&str>,
+    ) -> Result<(), JournalError> {
+        tracing::warn!(
+            message_id,
+            task = unreadable.attempt.map(tracing::field::display),
+            reason = unreadable.reason,
+            "a message cannot be read and goes to the dead-letter queue"
+        );
+        if let Some(attempt) = unreadable.attempt
+            && !self.ledger.knows(attempt)?
+        {
+            self.commits.push(self.ledger.reject(attempt, unreadable.reason).await?);
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, task: Task) -> Result<(), JournalError> {
+        let attempt = task.attempt();
+        if self.knows(attempt)? {
+            tracing::debug!(task = %attempt, "a task delivered before is not run again");
+        } else if let Err(invalid) = task.validate() {
+            self.commits.push(self.ledger.reject(attempt, invalid.to_string()).await?);
+        } else {
+            self.fresh.insert(task.id, task.attempt);
+            self.tasks.push(task);
+        }
+        Ok(())
+    }
+
+    /// Whoever calls the roll twice gets one answer: an attempt that was disowned
+    /// is known from then on, and its result is on its way or there.
+    async fn answer(&mut self, roll_call: RollCall) -> Result<(), JournalError> {
+        if roll_call.state_id != self.ledger.state_id {
+            tracing::debug!(state = %roll_call.state_id, "a roll call is for another state folder");
+            return Ok(());
+        }
+        let mut unknown = 0;
+        for attempt in roll_call.attempts {
+            if !self.knows(attempt)? {
+                unknown += 1;
+                self.commits.push(self.ledger.disown(attempt).await?);
+            }
+        }
+        tracing::info!(unknown, "the service asked which tasks are not known here");
+        Ok(())
+    }
+
+    fn knows(&self, attempt: Attempt) -> Result<bool, JournalError> {
+        let here = self.fresh.get(&attempt.task_id).is_some_and(|fresh| *fresh >= attempt.attempt);
+        Ok(here || self.ledger.knows(attempt)?)
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use clutch_common::link::{
 };
 use clutch_common::result::TaskResult;
 use clutch_common::task::{Process, Task};
-use clutch_common::wire;
+use clutch_common::wire::{self, ToService};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,12 +66,15 @@ pub(crate) enum Settled {
     Acknowledged(u64),
     /// This one was refused.
     DeadLettered(u64),
+    /// What was acknowledged before is to be certain.
+    Secured,
 }
 
 /// The subscriber's end of a link.
 pub(crate) struct FakeInlet {
     deliveries: mpsc::Receiver<Message>,
     settled: mpsc::Sender<Settled>,
+    secured: mpsc::Receiver<()>,
     next_tag: u64,
 }
 
@@ -81,14 +84,18 @@ pub(crate) struct InletBroker {
     pub(crate) deliver: mpsc::Sender<Message>,
     /// What was settled.
     pub(crate) settled: mpsc::Receiver<Settled>,
+    /// Makes certain what was acknowledged, once for each [`Settled::Secured`];
+    /// dropping it loses the link meanwhile.
+    pub(crate) secure: mpsc::Sender<()>,
 }
 
 /// A link to consume from.
 pub(crate) fn inlet() -> (FakeInlet, InletBroker) {
     let (deliver, deliveries) = mpsc::channel(1000);
     let (settled_in, settled) = mpsc::channel(1000);
-    let inlet = FakeInlet { deliveries, settled: settled_in, next_tag: 1 };
-    (inlet, InletBroker { deliver, settled })
+    let (secure, secured) = mpsc::channel(1000);
+    let inlet = FakeInlet { deliveries, settled: settled_in, secured, next_tag: 1 };
+    (inlet, InletBroker { deliver, settled, secure })
 }
 
 #[async_trait]
@@ -122,6 +129,11 @@ impl Inlet for FakeInlet {
         self.settled.send(Settled::DeadLettered(tag.0)).await.unwrap();
         Ok(())
     }
+
+    async fn secured(&mut self) -> Result<(), Fault> {
+        self.settled.send(Settled::Secured).await.unwrap();
+        self.secured.recv().await.ok_or(Fault::Closed("test".into()))
+    }
 }
 
 /// The publisher's end of a link; the broker side is a script of settlements,
@@ -130,13 +142,13 @@ pub(crate) struct FakeOutlet {
     script: VecDeque<Settlement>,
     open: VecDeque<Ticket>,
     next_ticket: u64,
-    published: mpsc::UnboundedSender<Vec<TaskResult>>,
+    published: mpsc::UnboundedSender<ToService>,
 }
 
 /// A link to publish on, and what is published on it.
 pub(crate) fn outlet(
     script: impl IntoIterator<Item = Settlement>,
-) -> (FakeOutlet, mpsc::UnboundedReceiver<Vec<TaskResult>>) {
+) -> (FakeOutlet, mpsc::UnboundedReceiver<ToService>) {
     let (published, messages) = mpsc::unbounded_channel();
     let script = script.into_iter().collect();
     (FakeOutlet { script, open: VecDeque::new(), next_ticket: 0, published }, messages)
@@ -145,7 +157,7 @@ pub(crate) fn outlet(
 #[async_trait]
 impl Outlet for FakeOutlet {
     async fn publish(&mut self, _to: &Destination, message: Message) -> Result<Ticket, Fault> {
-        self.published.send(wire::decode_results(&message.body).results).unwrap();
+        self.published.send(wire::decode_to_service(&message.body)).unwrap();
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.open.push_back(ticket);

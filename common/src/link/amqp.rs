@@ -82,7 +82,7 @@ impl fmt::Debug for Amqp {
 #[async_trait]
 impl Transport for Amqp {
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
-        Ok(Box::new(connection::open(&self.uri, &self.terms, name).await?))
+        Ok(Box::new(connection::AmqpConnection::open(&self.uri, &self.terms, name).await?))
     }
 
     fn address(&self) -> String {

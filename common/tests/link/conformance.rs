@@ -97,6 +97,7 @@ macro_rules! conformance {
                 what_is_not_settled_comes_again_in_order_after_a_drop
                 what_a_dropped_inlet_had_goes_to_another
                 nothing_acknowledged_comes_again_after_a_close
+                nothing_secured_comes_again_after_a_drop
                 a_dead_letter_arrives_as_it_was
                 past_the_delivery_limit_a_message_is_a_dead_letter
             }

@@ -88,6 +88,12 @@ impl SeenView {
         self.lock().note(attempt);
     }
 
+    /// Forgets an attempt that was noted and has not finished. `before` is what
+    /// was the highest one before it was noted.
+    pub(crate) fn forget(&self, attempt: Attempt, before: Option<u32>) {
+        self.lock().unnote(attempt, before);
+    }
+
     /// The highest attempt at a task that is remembered.
     ///
     /// # Errors
@@ -191,8 +197,9 @@ impl DiskQueue {
         self.seen.clone()
     }
 
-    /// Makes changes durable, all or none. What begins and ends within them
-    /// is not written at all. Releasing or starting what is not there changes
+    /// Makes changes durable, all or none. Whoever has a task accepted has
+    /// [noted](SeenView::note) it. What begins and ends within the changes is not
+    /// written at all. Releasing or starting what is not there changes
     /// nothing; a result is taken whether or not its task is in the inbox.
     ///
     /// # Errors
@@ -202,7 +209,9 @@ impl DiskQueue {
         let mut releasing = BTreeSet::new();
         for change in changes {
             match change {
-                Change::Finish { inbox: Some(seq), .. } => drop(finishing.insert(*seq)),
+                Change::Finish { inbox: Some(seq), .. } | Change::HandBack { inbox: seq, .. } => {
+                    finishing.insert(*seq);
+                }
                 Change::Release { out } => drop(releasing.insert(*out)),
                 Change::Finish { inbox: None, .. }
                 | Change::Accept { .. }
@@ -214,7 +223,6 @@ impl DiskQueue {
             match change {
                 Change::Accept { seq, task } => {
                     group.next.seq = group.next.seq.max(seq.0 + 1);
-                    self.seen.note(task.attempt());
                     if !finishing.contains(seq) {
                         let bytes = serde_json::to_vec(&**task)
                             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
@@ -230,6 +238,13 @@ impl DiskQueue {
                     }
                     group.next.out = group.next.out.max(out.0 + 1);
                     group.finished.push(result.attempt);
+                    if !releasing.contains(out) {
+                        self.put_result(&mut group, *out, result)?;
+                    }
+                }
+                Change::HandBack { inbox, out, result } => {
+                    self.take_out(&mut group, *inbox);
+                    group.next.out = group.next.out.max(out.0 + 1);
                     if !releasing.contains(out) {
                         self.put_result(&mut group, *out, result)?;
                     }

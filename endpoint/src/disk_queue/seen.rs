@@ -81,6 +81,17 @@ impl Index {
         *highest = attempt.attempt.max(*highest);
     }
 
+    /// Takes back the note of an attempt; `before` was the highest one before it.
+    pub(crate) fn unnote(&mut self, attempt: Attempt, before: Option<u32>) {
+        if self.exact.get(&attempt.task_id) != Some(&attempt.attempt) {
+            return;
+        }
+        match before {
+            Some(before) => self.exact.insert(attempt.task_id, before),
+            None => self.exact.remove(&attempt.task_id),
+        };
+    }
+
     /// Hands attempts over to the run `number`, which is on disk.
     pub(crate) fn seal(&mut self, number: u64, attempts: &[Attempt]) {
         let Some(run) = Run::new(number, attempts) else { return };
@@ -181,6 +192,23 @@ mod tests {
         assert_eq!(index.look_up(first.task_id), (Some(2), vec![0]));
         index.seal(1, &[second]);
         assert_eq!(index.look_up(first.task_id), (None, vec![0, 1]));
+    }
+
+    #[test]
+    fn what_was_noted_is_taken_back_in_the_reverse_order() {
+        let mut index = Index::default();
+        let first = attempts(1, 1)[0];
+        let second = Attempt { attempt: 2, ..first };
+        let highest = |index: &Index| index.look_up(first.task_id).0;
+        index.note(first);
+        index.note(second);
+        index.unnote(second, Some(1));
+        assert_eq!(highest(&index), Some(1));
+        index.note(second);
+        index.unnote(first, None);
+        assert_eq!(highest(&index), Some(2), "a later one was noted meanwhile");
+        index.unnote(second, None);
+        assert_eq!(highest(&index), None);
     }
 
     #[test]

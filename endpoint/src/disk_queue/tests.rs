@@ -96,6 +96,7 @@ enum Action {
     Start { which: prop::sample::Index },
     Finish { which: prop::sample::Index, large: bool },
     FinishUnknown,
+    HandBack { which: prop::sample::Index },
     Release { which: prop::sample::Index },
     Commit,
     Reopen,
@@ -108,6 +109,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.3))
             .prop_map(|(which, large)| Action::Finish { which, large }),
         1 => Just(Action::FinishUnknown),
+        1 => any::<prop::sample::Index>().prop_map(|which| Action::HandBack { which }),
         3 => any::<prop::sample::Index>().prop_map(|which| Action::Release { which }),
         4 => Just(Action::Commit),
         1 => Just(Action::Reopen),
@@ -145,6 +147,14 @@ impl Model {
                 let attempt = Attempt { task_id: TaskId::new(), attempt: 3 };
                 Some(self.finish(None, attempt, 10))
             }
+            Action::HandBack { which } => {
+                let seq = pick(&self.inbox, *which)?;
+                let (task, _) = self.inbox.remove(&seq)?;
+                let finish = self.finish(None, task.attempt(), 10);
+                self.seen.remove(&task.id);
+                let Change::Finish { out, result, .. } = finish else { return None };
+                Some(Change::HandBack { inbox: Seq(seq), out, result })
+            }
             Action::Release { which } => {
                 let out = pick(&self.outbox, *which)?;
                 self.outbox.remove(&out);
@@ -175,6 +185,10 @@ impl Model {
         for (task, attempt) in &self.seen {
             assert_eq!(queue.seen().highest(*task).unwrap(), Some(*attempt));
         }
+        for (attempt, _) in self.outbox.values() {
+            let seen = self.seen.get(&attempt.task_id).copied();
+            assert_eq!(queue.seen().highest(attempt.task_id).unwrap(), seen);
+        }
         assert_eq!(queue.seen().highest(TaskId::new()).unwrap(), None);
         let Some(tasks) = tasks else { return };
         let found: Vec<_> = tasks.iter().map(|t| (t.seq.0, &t.task, t.started)).collect();
@@ -194,7 +208,13 @@ proptest! {
         let mut model = Model::default();
         let mut changes = Vec::new();
         for action in actions {
-            changes.extend(model.step(&action));
+            let change = model.step(&action);
+            if let Some(Change::Accept { task, .. }) = &change {
+                queue.seen().note(task.attempt());
+            } else if let Some(Change::HandBack { result, .. }) = &change {
+                queue.seen().forget(result.attempt, None);
+            }
+            changes.extend(change);
             if matches!(action, Action::Commit | Action::Reopen) {
                 queue.apply(&changes).unwrap();
                 changes.clear();

@@ -87,7 +87,7 @@ impl Group {
             .iter()
             .flat_map(|submission| &submission.changes)
             .filter_map(|change| match change {
-                Change::Finish { out, .. } => Some(*out),
+                Change::Finish { out, .. } | Change::HandBack { out, .. } => Some(*out),
                 Change::Accept { .. } | Change::Start { .. } | Change::Release { .. } => None,
             })
             .collect();

@@ -4,6 +4,7 @@ use super::*;
 use crate::testing;
 use clutch_common::id::TaskId;
 use clutch_common::result::Outcome;
+use clutch_common::wire::{Role, ToService};
 use std::time::Duration;
 
 /// Finishes `count` tasks in a ledger; their ids, in order.
@@ -20,23 +21,38 @@ async fn finish(ledger: &Ledger, count: usize) -> Vec<TaskId> {
     ids
 }
 
-/// Publishes until all is delivered, with the broker settling by `script`;
-/// what was published.
-async fn publish(
+/// Publishes until all is delivered, with the broker settling by `script`; what
+/// was published.
+async fn publish_all(
     ledger: &Ledger,
+    instance: &Instance,
     script: impl IntoIterator<Item = Settlement>,
-) -> (Result<(), Halt>, Vec<Vec<TaskId>>) {
+) -> (Result<(), Halt>, Vec<ToService>) {
     let (mut outlet, mut messages) = testing::outlet(script);
     let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
     let drain = CancellationToken::new();
     drain.cancel();
-    let publishing = Publisher::new(&mut outlet, ledger, &destination).publish(&drain);
+    let publishing = Publisher::new(&mut outlet, ledger, &destination, instance).publish(&drain);
     let outcome = tokio::time::timeout(Duration::from_secs(60), publishing).await.unwrap();
-    let mut published = Vec::new();
-    while let Ok(results) = messages.try_recv() {
-        published.push(results.iter().map(|result| result.task_id).collect());
-    }
+    let published = std::iter::from_fn(|| messages.try_recv().ok()).collect();
     (outcome, published)
+}
+
+/// The same for an instance that has nothing to tell; the tasks whose results
+/// were published.
+async fn publish(
+    ledger: &Ledger,
+    script: impl IntoIterator<Item = Settlement>,
+) -> (Result<(), Halt>, Vec<Vec<TaskId>>) {
+    let (outcome, published) = publish_all(ledger, &Instance::new(false), script).await;
+    (outcome, published.into_iter().map(ids).collect())
+}
+
+fn ids(message: ToService) -> Vec<TaskId> {
+    match message {
+        ToService::Results(results) => results.results.iter().map(|one| one.task_id).collect(),
+        ToService::Presence(presence) => panic!("{presence:?}"),
+    }
 }
 
 #[tokio::test]
@@ -92,4 +108,62 @@ async fn what_is_returned_or_refused_stays_and_is_a_fault() {
         assert!(outcome.is_ok());
         assert_eq!(published.concat(), ids, "the next session sends it again");
     }
+}
+
+#[tokio::test]
+async fn a_presence_goes_ahead_of_a_backlog_and_tells_of_it() {
+    let (_disk, ledger) = testing::ledger(10_000);
+    finish(&ledger, 250).await;
+    let instance = Instance::new(false);
+    instance.take_up(Role::Active);
+    let (outcome, mut published) = publish_all(&ledger, &instance, []).await;
+    assert!(outcome.is_ok());
+    let ToService::Presence(presence) = published.remove(0) else { panic!("{published:?}") };
+    assert_eq!((presence.role, presence.pending), (Role::Active, 250));
+    assert_eq!(published.into_iter().flat_map(ids).count(), 250);
+}
+
+#[tokio::test]
+async fn a_presence_that_did_not_arrive_is_not_sent_again_and_keeps_nothing() {
+    for settlement in [Settlement::Doubt, Settlement::Refused] {
+        let (_disk, ledger) = testing::ledger(10_000);
+        let tasks = finish(&ledger, 1).await;
+        let instance = Instance::new(true);
+        instance.take_up(Role::Standby);
+        let (outcome, mut published) = publish_all(&ledger, &instance, [settlement]).await;
+        assert!(outcome.is_ok());
+        assert!(matches!(published.remove(0), ToService::Presence(_)));
+        assert_eq!(published.into_iter().flat_map(ids).collect::<Vec<_>>(), tasks);
+        assert_eq!(ledger.undelivered(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_presence_that_no_queue_takes_is_a_fault() {
+    let (_disk, ledger) = testing::ledger(10);
+    let (mut outlet, _messages) = testing::outlet([Settlement::Returned("NO_ROUTE".into())]);
+    let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
+    let instance = Instance::new(true);
+    instance.take_up(Role::Standby);
+    let drain = CancellationToken::new();
+    let publishing = Publisher::new(&mut outlet, &ledger, &destination, &instance).publish(&drain);
+    let outcome = tokio::time::timeout(Duration::from_secs(60), publishing).await.unwrap();
+    assert!(matches!(outcome, Err(Halt::Link(Fault::Missing(_)))));
+}
+
+#[tokio::test]
+async fn only_the_newest_of_what_there_is_to_tell_is_told() {
+    let (_disk, ledger) = testing::ledger(10);
+    let instance = Instance::new(true);
+    instance.take_up(Role::Standby);
+    instance.take_up(Role::Active);
+    instance.call();
+    let (outcome, published) = publish_all(&ledger, &instance, []).await;
+    assert!(outcome.is_ok());
+    let [ToService::Presence(presence)] = published.as_slice() else { panic!("{published:?}") };
+    assert_eq!(presence.role, Role::Active);
+    instance.call();
+    instance.lay_down();
+    let (_, published) = publish_all(&ledger, &instance, []).await;
+    assert_eq!(published, [], "who has no role has nothing to tell");
 }

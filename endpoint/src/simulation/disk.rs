@@ -74,7 +74,6 @@ impl Disk {
                 stored(task.attempt(), oracle::Change::Accepted);
                 self.next.0 = self.next.0.max(Seq(seq.0 + 1));
                 self.inbox.insert(*seq, (Arc::clone(task), false));
-                self.saw(task.attempt());
             }
             Change::Start { seq } => {
                 if let Some((task, started)) = self.inbox.get_mut(seq) {
@@ -89,6 +88,11 @@ impl Disk {
                 self.saw(result.attempt);
                 self.deaths.remove(&result.attempt);
                 inbox.map(|seq| self.inbox.remove(&seq));
+            }
+            Change::HandBack { inbox, out, result } => {
+                self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
+                self.outbox.insert(*out, Arc::clone(result));
+                self.inbox.remove(inbox);
             }
             Change::Release { out } => {
                 if let Some(result) = self.outbox.remove(out) {
@@ -142,6 +146,16 @@ impl Seen for Remembered {
         *highest = attempt.attempt.max(*highest);
     }
 
+    fn forget(&self, attempt: Attempt, before: Option<u32>) {
+        let mut seen = lock(&self.0);
+        if seen.get(&attempt.task_id) == Some(&attempt.attempt) {
+            match before {
+                Some(before) => seen.insert(attempt.task_id, before),
+                None => seen.remove(&attempt.task_id),
+            };
+        }
+    }
+
     fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError> {
         Ok(lock(&self.0).get(&task).copied())
     }
@@ -159,6 +173,7 @@ pub(super) fn open(
     let pulse = Arc::new(Pulse::new(PathBuf::from(&life.name), STALL_LIMIT));
     let (commands, received) = mpsc::channel(WAITING_MAX);
     let seen = Box::new(Remembered(Mutex::new(found.seen.clone())));
+    found.inbox.values().for_each(|(task, _)| seen.note(task.attempt()));
     let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
     let accepted = |(seq, (task, started)): (&Seq, &(Arc<Task>, bool))| {
         if *started {
@@ -312,6 +327,9 @@ fn words(change: &Change) -> String {
         Change::Start { seq } => format!("start {}", seq.0),
         Change::Finish { out, result, .. } => {
             format!("finish {} as {}", name(result.attempt), out.0)
+        }
+        Change::HandBack { out, result, .. } => {
+            format!("hand back {} as {}", name(result.attempt), out.0)
         }
         Change::Release { out } => format!("release {}", out.0),
     }

@@ -8,6 +8,7 @@ use super::wire::Wire;
 use super::world::{World, lock};
 use crate::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::instance::Instance;
 use crate::journal::Running;
 use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
@@ -148,7 +149,7 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
-        name: life.name.clone(),
+        instance: Instance::new(false),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,
         intake: shutdown.intake.clone(),

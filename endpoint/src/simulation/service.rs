@@ -99,7 +99,10 @@ pub(super) async fn collect(world: Arc<World>, broker: Arc<dyn Transport>) -> Re
     let mut inlet = connection.inlet(&options).await?;
     loop {
         for delivery in inlet.receive(100).await? {
-            let decoded = wire::decode_results(&delivery.message.body);
+            let decoded = match wire::decode_to_service(&delivery.message.body) {
+                wire::ToService::Results(results) => results,
+                wire::ToService::Presence(_) => wire::Results::default(),
+            };
             if let Some(unreadable) = decoded.unreadable.first() {
                 world.fail(format!("a result cannot be read: {unreadable}"));
             }

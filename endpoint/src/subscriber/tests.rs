@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::testing::{self, InletBroker, Settled};
+use clutch_common::id::StateId;
 use clutch_common::link::Message;
-use clutch_common::result::Outcome;
+use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::{Process, Work};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +16,27 @@ struct Rig {
     broker: InletBroker,
     intake: CancellationToken,
     ended: JoinSet<Result<(), Halt>>,
+    instance: Arc<Instance>,
     _disk: TempDir,
 }
 
 fn rig(max_tasks: usize) -> Rig {
+    rig_of(Instance::new(false), max_tasks)
+}
+
+fn careful_rig(max_tasks: usize) -> Rig {
+    rig_of(Instance::new(true), max_tasks)
+}
+
+fn rig_of(instance: Instance, max_tasks: usize) -> Rig {
     let (disk, ledger) = testing::ledger(max_tasks);
+    let instance = Arc::new(instance);
     let (mut inlet, broker) = testing::inlet();
     let intake = CancellationToken::new();
     let mut ended = JoinSet::new();
-    let (theirs, stop) = (Arc::clone(&ledger), intake.clone());
-    ended.spawn(async move { subscribe(&mut inlet, &theirs, &stop).await });
-    Rig { ledger, broker, intake, ended, _disk: disk }
+    let (theirs, who, stop) = (Arc::clone(&ledger), Arc::clone(&instance), intake.clone());
+    ended.spawn(async move { subscribe(&mut inlet, &theirs, &who, &stop).await });
+    Rig { ledger, broker, intake, ended, instance, _disk: disk }
 }
 
 impl Rig {
@@ -36,6 +47,32 @@ impl Rig {
     async fn settled(&mut self) -> Settled {
         let settled = tokio::time::timeout(Duration::from_secs(60), self.broker.settled.recv());
         settled.await.expect("nothing was settled").unwrap()
+    }
+
+    async fn secure(&self) {
+        self.broker.secure.send(()).await.unwrap();
+    }
+
+    /// Waits until `count` tasks may start, and takes them.
+    async fn take(&self, count: usize) -> Vec<TaskId> {
+        let enough = async {
+            while self.ledger.inbox.waiting() < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), enough).await.expect("too few may start");
+        self.take_all()
+    }
+
+    /// Loses the link while an acknowledgement is not certain, and hands back
+    /// what waits for it.
+    async fn lose_the_link(self) -> (Arc<Ledger>, TempDir) {
+        let Self { ledger, broker, mut ended, _disk, .. } = self;
+        drop(broker);
+        let halt = ended.join_next().await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(halt, Halt::Link(Fault::Closed(_))), "{halt}");
+        ledger.hand_back().await.unwrap().await.unwrap();
+        (ledger, _disk)
     }
 
     fn take_all(&self) -> Vec<TaskId> {
@@ -150,4 +187,174 @@ async fn a_lost_link_ends_it_with_the_fault() {
     drop(broker);
     let halt = ended.join_next().await.unwrap().unwrap().unwrap_err();
     assert!(matches!(halt, Halt::Link(Fault::Closed(_))), "{halt}");
+}
+
+#[tokio::test]
+async fn a_careful_instance_starts_a_task_once_its_acknowledgement_is_certain() {
+    let mut rig = careful_rig(100);
+    let (one, two) = (testing::task(), testing::task());
+    rig.deliver(testing::message(&[&one])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert_eq!(rig.settled().await, Settled::Secured);
+    assert_eq!(rig.ledger.pending(), 1);
+    assert_eq!(rig.take_all(), []);
+    rig.secure().await;
+    assert_eq!(rig.take(1).await, [one.id]);
+    rig.deliver(testing::message(&[&two])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(2));
+    assert_eq!(rig.settled().await, Settled::Secured);
+    rig.secure().await;
+    assert_eq!(rig.take(1).await, [two.id]);
+}
+
+#[tokio::test]
+async fn what_waits_to_be_certain_has_its_room_in_the_inbox() {
+    let mut rig = careful_rig(1);
+    rig.deliver(testing::message(&[&testing::task()])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert_eq!(rig.settled().await, Settled::Secured);
+    rig.secure().await;
+    rig.deliver(testing::message(&[&testing::task()])).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(rig.broker.settled.try_recv().is_err(), "read although the inbox was full");
+    let held = rig.ledger.inbox.take().unwrap();
+    rig.ledger.inbox.free(&held);
+    assert_eq!(rig.settled().await, Settled::Acknowledged(2));
+}
+
+#[tokio::test]
+async fn one_that_is_called_is_careful_from_the_next_delivery_on() {
+    let mut rig = rig(100);
+    let (one, two) = (testing::task(), testing::task());
+    rig.deliver(testing::message(&[&one])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert_eq!(rig.take_all(), [one.id]);
+    rig.instance.call();
+    rig.deliver(testing::message(&[&two])).await;
+    // The group that was being waited for may still be of before.
+    assert_eq!(rig.settled().await, Settled::Acknowledged(2));
+    assert_eq!(rig.settled().await, Settled::Secured);
+    assert_eq!(rig.take_all(), []);
+    rig.secure().await;
+    assert_eq!(rig.take(1).await, [two.id]);
+}
+
+#[tokio::test]
+async fn what_was_not_certain_when_the_link_was_lost_is_handed_back_and_forgotten() {
+    let mut rig = careful_rig(100);
+    let (one, two) = (testing::task(), testing::task());
+    rig.deliver(testing::message(&[&one, &two])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert_eq!(rig.settled().await, Settled::Secured);
+    assert!(rig.ledger.knows(one.attempt()).unwrap());
+    let (ledger, disk) = rig.lose_the_link().await;
+    assert!(ledger.inbox.take().is_none());
+    assert!(!ledger.knows(one.attempt()).unwrap());
+    assert_eq!((ledger.inbox.tasks(), ledger.undelivered(), ledger.pending()), (0, 2, 2));
+    let results = testing::results_on_disk(&ledger).await;
+    let told: Vec<_> = results.iter().map(|one| (one.task_id, one.outcome, one.lost)).collect();
+    let lost = (Outcome::Interrupted, Some(Loss::HandedBack));
+    assert_eq!(told, [(one.id, lost.0, lost.1), (two.id, lost.0, lost.1)]);
+    assert!(results[0].reason.as_deref().unwrap().contains("lost its link"));
+
+    ledger.journal.clone().close().await;
+    drop(ledger);
+    let ledger = testing::ledger_on(&disk, 100);
+    assert!(!ledger.knows(one.attempt()).unwrap() && ledger.inbox.take().is_none());
+    assert_eq!(ledger.undelivered(), 2);
+}
+
+#[tokio::test]
+async fn what_was_handed_back_is_accepted_when_it_comes_again() {
+    let (disk, ledger) = testing::ledger(100);
+    let task = testing::task();
+    for _ in 0..2 {
+        ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
+        ledger.hand_back().await.unwrap().await.unwrap();
+    }
+    ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
+    ledger.secured(1);
+    let held = ledger.inbox.take().unwrap();
+    assert!(ledger.knows(task.attempt()).unwrap());
+    let done = ledger.not_run(task.attempt(), Outcome::Expired, "x".into());
+    ledger.finish(&held, done).await.unwrap().await.unwrap();
+    ledger.hand_back().await.unwrap().await.unwrap();
+    let results = testing::results_on_disk(&ledger).await;
+    let lost: Vec<_> = results.iter().map(|result| result.lost).collect();
+    assert_eq!(lost, [Some(Loss::HandedBack), Some(Loss::HandedBack), None]);
+    ledger.journal.clone().close().await;
+    drop(ledger);
+    let ledger = testing::ledger_on(&disk, 100);
+    assert!(ledger.knows(task.attempt()).unwrap());
+}
+
+#[tokio::test]
+async fn handing_back_a_later_attempt_leaves_the_earlier_one_known() {
+    let (_disk, ledger) = testing::ledger(100);
+    let mut task = testing::task();
+    let first = task.attempt();
+    ledger.accept(vec![task.clone()]).await.unwrap().await.unwrap();
+    for attempt in [2, 3] {
+        task.attempt = attempt;
+        ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
+    }
+    ledger.hand_back().await.unwrap().await.unwrap();
+    assert!(ledger.knows(first).unwrap());
+    task.attempt = 2;
+    assert!(!ledger.knows(task.attempt()).unwrap());
+}
+
+fn roll_call(state_id: StateId, attempts: &[Attempt]) -> Message {
+    let roll_call = RollCall { state_id, attempts: attempts.to_vec() };
+    Message { body: wire::encode_roll_call(&roll_call), ..Message::default() }
+}
+
+#[tokio::test]
+async fn a_roll_call_is_answered_once_for_what_is_not_known_and_not_for_what_is() {
+    for careful in [false, true] {
+        let mut rig = rig_of(Instance::new(careful), 100);
+        let (known, unknown) = (testing::task(), testing::task());
+        rig.ledger.accept(vec![known.clone()]).await.unwrap().await.unwrap();
+        let call = roll_call(rig.ledger.state_id, &[known.attempt(), unknown.attempt()]);
+        for tag in 1..=2 {
+            rig.deliver(call.clone()).await;
+            assert_eq!(rig.settled().await, Settled::Acknowledged(tag));
+            let results = testing::results_on_disk(&rig.ledger).await;
+            let [result] = results.as_slice() else { panic!("{results:?}") };
+            assert_eq!(result.attempt(), unknown.attempt());
+            assert_eq!((result.outcome, result.lost), (Outcome::Interrupted, Some(Loss::Unknown)));
+        }
+        rig.deliver(testing::message(&[&unknown])).await;
+        assert_eq!(rig.settled().await, Settled::Acknowledged(3));
+        assert_eq!(rig.take_all(), [known.id], "one that was disowned is not run any more");
+    }
+}
+
+#[tokio::test]
+async fn a_roll_call_knows_what_came_in_the_same_group_before_it_and_not_after() {
+    let (_disk, ledger) = testing::ledger(100);
+    let (before, after) = (testing::task(), testing::task());
+    let call = roll_call(ledger.state_id, &[before.attempt(), after.attempt()]);
+    let messages = [testing::message(&[&before]), call, testing::message(&[&after])];
+    let deliveries = (1..).zip(messages).map(|(tag, message)| Delivery {
+        tag: Tag(tag),
+        redelivered: false,
+        message,
+    });
+    let group = accept(&ledger, deliveries.collect(), true).await.unwrap().await.unwrap();
+    assert_eq!((group.last, group.unsecured), (Tag(3), 1));
+    let results = testing::results_on_disk(&ledger).await;
+    assert_eq!(results.iter().map(TaskResult::attempt).collect::<Vec<_>>(), [after.attempt()]);
+}
+
+#[tokio::test]
+async fn a_roll_call_for_another_state_folder_is_dropped() {
+    let mut rig = rig(100);
+    let task = testing::task();
+    rig.deliver(roll_call(StateId::new(), &[task.attempt()])).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert_eq!(testing::results_on_disk(&rig.ledger).await, []);
+    rig.deliver(testing::message(&[&task])).await;
+    rig.settled().await;
+    assert_eq!(rig.take_all(), [task.id]);
 }

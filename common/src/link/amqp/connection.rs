@@ -15,6 +15,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, ConnectionProperties, Event};
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,6 +25,11 @@ use tokio::time::{Instant, timeout};
 /// The largest frame we take, in bytes. lapin keeps 32 of these for each
 /// direction of a connection.
 pub(super) const FRAME_MAX: u32 = 32 * 1024;
+
+/// How many channels are opened on one connection, one after another or at once.
+/// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
+/// number was another's, which the broker closed, with that one's error.
+const CHANNELS: u16 = 2000;
 
 /// How long closing in order may take before the socket is cut.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
@@ -54,22 +60,50 @@ pub(super) struct Session {
     cord: Cord,
     health: watch::Sender<Health>,
     events: Mutex<JoinSet<()>>,
+    /// How many channels there have been.
+    opened: AtomicU16,
     /// The terms it was opened with.
     pub(super) terms: Terms,
 }
 
 /// A [`Connection`] to a broker.
-pub(super) struct AmqpConnection(Arc<Session>);
+pub(super) struct AmqpConnection {
+    uri: AMQPUri,
+    terms: Terms,
+    name: String,
+    session: Mutex<Arc<Session>>,
+}
 
-/// Connects and logs in, within [`Terms::connect_timeout`].
-pub(super) async fn open(
-    uri: &AMQPUri,
-    terms: &Terms,
-    name: &str,
-) -> Result<AmqpConnection, Fault> {
+impl AmqpConnection {
+    /// Connects and logs in, within [`Terms::connect_timeout`].
+    pub(super) async fn open(uri: &AMQPUri, terms: &Terms, name: &str) -> Result<Self, Fault> {
+        let session = Mutex::new(Arc::new(open(uri, terms, name).await?));
+        Ok(Self { uri: uri.clone(), terms: terms.clone(), name: name.to_owned(), session })
+    }
+
+    fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.session.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The session, or a new one in its place when its channels are used up: a
+    /// lease may be asked for without end. As long as anything lives on the old
+    /// one, that stays.
+    async fn fresh_session(&self) -> Result<Arc<Session>, Fault> {
+        let session = self.session();
+        if session.opened.load(Ordering::Relaxed) < CHANNELS || Arc::strong_count(&session) > 2 {
+            return Ok(session);
+        }
+        session.close().await;
+        let fresh = Arc::new(open(&self.uri, &self.terms, &self.name).await?);
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+        Ok(fresh)
+    }
+}
+
+async fn open(uri: &AMQPUri, terms: &Terms, name: &str) -> Result<Session, Fault> {
     let cord = Cord::default();
     match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord)).await {
-        Ok(Ok(lapin)) => Ok(AmqpConnection(Arc::new(Session::new(lapin, cord, terms.clone())))),
+        Ok(Ok(lapin)) => Ok(Session::new(lapin, cord, terms.clone())),
         Ok(Err(error)) => {
             cord.cut();
             Err(classify::connecting(&error, cord.stage()))
@@ -150,7 +184,7 @@ impl Session {
                 }
             }
         });
-        Self { lapin, cord, health, events: Mutex::new(tasks), terms }
+        Self { lapin, cord, health, events: Mutex::new(tasks), opened: AtomicU16::new(0), terms }
     }
 
     /// Watches the connection's health.
@@ -166,8 +200,13 @@ impl Session {
         }
     }
 
-    /// Opens a channel.
+    /// Opens a channel, of which a connection has so many and no more.
     pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
+        let opened = self.opened.fetch_add(1, Ordering::Relaxed);
+        if opened >= CHANNELS {
+            self.opened.store(CHANNELS, Ordering::Relaxed);
+            return Err(Fault::Closed("its channels are used up".to_owned()));
+        }
         self.answer(self.lapin.create_channel()).await
     }
 
@@ -249,18 +288,18 @@ pub(super) fn short(name: &str) -> Result<ShortString, Fault> {
 #[async_trait]
 impl Connection for AmqpConnection {
     async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
-        declare::topology(&self.0, topology).await
+        declare::topology(&self.session(), topology).await
     }
 
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
-        Ok(Box::new(AmqpInlet::open(&self.0, options).await?))
+        Ok(Box::new(AmqpInlet::open(&self.fresh_session().await?, options).await?))
     }
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
-        Ok(Box::new(AmqpOutlet::open(&self.0).await?))
+        Ok(Box::new(AmqpOutlet::open(&self.session()).await?))
     }
 
     async fn close(&self) {
-        self.0.close().await;
+        self.session().close().await;
     }
 }

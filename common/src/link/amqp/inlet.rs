@@ -3,9 +3,9 @@
 use super::classify;
 use super::connection::{REASON_PATIENCE, Session, short};
 use super::properties;
-use crate::link::{Delivery, Fault, Inlet, InletOptions, Message, Tag};
+use crate::link::{Calls, Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
 };
@@ -22,7 +22,7 @@ pub(super) struct AmqpInlet {
     channel: Channel,
     consumer: Consumer,
     prefetch: u16,
-    /// What is published to the lease that it holds.
+    /// What is published to the lease that it holds, until somebody listens.
     calls: Option<Consumer>,
     queue: String,
     unsettled: BTreeSet<u64>,
@@ -192,15 +192,22 @@ impl Inlet for AmqpInlet {
         self.session.answer(barrier).await
     }
 
-    async fn called(&mut self) -> Result<Message, Fault> {
-        let Some(calls) = &mut self.calls else { return std::future::pending().await };
-        match calls.next().await {
-            Some(Ok(call)) => Ok(properties::incoming(call).message),
-            Some(Err(error)) => Err(self.session.explain(&error).await),
-            None => {
-                self.session.alive()?;
-                Err(Fault::Closed(format!("it took the lease on '{}' away", self.queue)))
-            }
-        }
+    fn calls(&mut self) -> Calls {
+        let Some(calls) = self.calls.take() else { return stream::pending().boxed() };
+        let session = Arc::clone(&self.session);
+        let listening = stream::unfold(Some((session, calls)), async move |listening| {
+            let (session, mut calls) = listening?;
+            let fault = match calls.next().await {
+                Some(Ok(call)) => {
+                    return Some((Ok(properties::incoming(call).message), Some((session, calls))));
+                }
+                Some(Err(error)) => session.explain(&error).await,
+                None => session.alive().err().unwrap_or_else(|| {
+                    Fault::Closed("it took the lease of this connection away".to_owned())
+                }),
+            };
+            Some((Err(fault), None))
+        });
+        listening.boxed()
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// How many polls lie between two sweeps.
 const SWEEP: u32 = 30;
@@ -28,6 +29,8 @@ pub(super) enum Command {
     Acknowledge(Tag),
     /// These are refused.
     Refuse(BTreeSet<Tag>),
+    /// Tell when the disk says of everything acknowledged that it is.
+    Secure(oneshot::Sender<()>),
     /// End, and give back what is not settled.
     Stop,
 }
@@ -54,6 +57,8 @@ pub(super) struct Consumer {
     /// What is delivered and not settled: its group and its place in it.
     unsettled: BTreeMap<Tag, (u64, usize)>,
     refused: BTreeSet<Tag>,
+    /// Who waits until what is acknowledged is so on disk.
+    securing: Vec<oneshot::Sender<()>>,
     short_of_room: bool,
     looked: Instant,
     looks: u32,
@@ -96,6 +101,7 @@ impl Consumer {
             tag: 0,
             unsettled: BTreeMap::new(),
             refused: BTreeSet::new(),
+            securing: Vec::new(),
             short_of_room: false,
             looked: Instant::now(),
             looks: 0,
@@ -128,10 +134,12 @@ impl Consumer {
                 match commands.try_recv() {
                     Ok(Command::Acknowledge(up_to)) => self.acknowledge(up_to)?,
                     Ok(Command::Refuse(tags)) => self.refused.extend(tags),
+                    Ok(Command::Secure(done)) => self.securing.push(done),
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Ok(())),
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            self.secure()?;
             let done = self.dead_letter().and_then(|()| self.fill(deliver));
             match done {
                 Err(error) if disk::is_short_of_room(&error) => {
@@ -352,25 +360,52 @@ impl Consumer {
             touched.insert(number);
         }
         for number in touched {
-            let Some(group) = self.groups.get_mut(&number) else { continue };
-            let path = group.claim.path(&self.claims);
-            match group.open.first() {
-                None => {
-                    fs::remove_file(path)?;
-                    self.groups.remove(&number);
-                }
-                Some(&first) if first > group.claim.entry.from => {
-                    let mut claim = group.claim.clone();
-                    claim.entry.from = first;
-                    match fs::rename(path, claim.path(&self.claims)) {
-                        Ok(()) => group.claim = claim,
-                        // How much of it is settled is told later, or comes again.
-                        Err(error) if disk::is_short_of_room(&error) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-                Some(_) => {}
+            self.write_down(number)?;
+        }
+        Ok(())
+    }
+
+    /// Has a group's name say how much of it is settled.
+    fn write_down(&mut self, number: u64) -> io::Result<()> {
+        let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
+        let path = group.claim.path(&self.claims);
+        match group.open.first() {
+            None => {
+                fs::remove_file(path)?;
+                self.groups.remove(&number);
             }
+            Some(&first) if first > group.claim.entry.from => {
+                let mut claim = group.claim.clone();
+                claim.entry.from = first;
+                match fs::rename(path, claim.path(&self.claims)) {
+                    Ok(()) => group.claim = claim,
+                    // How much of it is settled is told later, or comes again.
+                    Err(error) if disk::is_short_of_room(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tells those who wait that what is acknowledged is so on disk, if it is.
+    fn secure(&mut self) -> io::Result<()> {
+        if self.securing.is_empty() {
+            return Ok(());
+        }
+        let is_late = |group: &Group| group.open.first() > Some(&group.claim.entry.from);
+        let late = self.groups.iter().filter(|(_, group)| is_late(group));
+        for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.write_down(number)?;
+        }
+        if self.groups.values().any(is_late) {
+            return Ok(());
+        }
+        disk::sync_folder(&self.claims)?;
+        for done in self.securing.drain(..) {
+            // Whoever waits no longer does not want to know.
+            done.send(()).ok();
         }
         Ok(())
     }

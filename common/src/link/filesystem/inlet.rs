@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// An [`Inlet`] of a queue in a folder.
 pub(super) struct FolderInlet {
@@ -137,5 +137,11 @@ impl Inlet for FolderInlet {
 
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
         self.tell(Command::Refuse(BTreeSet::from([tag])))
+    }
+
+    async fn secured(&mut self) -> Result<(), Fault> {
+        let (done, secured) = oneshot::channel();
+        self.tell(Command::Secure(done))?;
+        secured.await.map_err(|_| self.why_ended())
     }
 }

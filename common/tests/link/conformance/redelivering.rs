@@ -60,6 +60,24 @@ pub(super) async fn nothing_acknowledged_comes_again_after_a_close(site: &impl S
     nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
 }
 
+pub(super) async fn nothing_secured_comes_again_after_a_drop(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 30).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    for _ in 0..3 {
+        let there = take(inlet.as_mut(), 4).await;
+        inlet.acknowledge(there[2].tag).await.unwrap();
+        within(inlet.secured()).await.unwrap();
+        inlet.acknowledge(there[3].tag).await.unwrap();
+    }
+    take(inlet.as_mut(), 1).await;
+    within(inlet.secured()).await.unwrap();
+    drop((inlet, connection));
+    let connection = connect(&site.url()).await;
+    let mut inlet = leased(connection.as_ref(), "tasks", "lease").await;
+    assert_eq!(ids(&take(inlet.as_mut(), 18).await), numbers(12..30));
+}
+
 /// A queue `dead` behind an exchange `letters`.
 async fn with_letters(site: &impl Site) -> Box<dyn Connection> {
     let connection = with_queue(site, "dead").await;

@@ -1,0 +1,138 @@
+//! What this run of the daemon is to others: its name, whether it shares its
+//! endpoint with other instances, and what it tells the service of itself. Pure
+//! state behind a lock; the publisher sends it.
+//!
+//! Only the newest word counts: what has not been sent when there is something
+//! newer to say is not sent any more.
+
+use crate::ledger::Ledger;
+use clutch_common::wire::{Presence, Role};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// What the instance does on its present link.
+#[derive(Default)]
+struct Post {
+    /// The role it took last, maybe on an earlier link.
+    role: Option<Role>,
+    /// Whether it still has it.
+    held: bool,
+}
+
+/// This run of the daemon; shared by session (its roles) and publisher (tells).
+pub(crate) struct Instance {
+    /// Its name.
+    pub(crate) id: Uuid,
+    standby: bool,
+    called: AtomicBool,
+    post: Mutex<Post>,
+    due: Notify,
+}
+
+impl Instance {
+    /// A new one; `standby` says that it was started to share its endpoint.
+    pub(crate) fn new(standby: bool) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            standby,
+            called: AtomicBool::new(false),
+            post: Mutex::default(),
+            due: Notify::new(),
+        }
+    }
+
+    /// Whether it was started to share its endpoint.
+    pub(crate) fn is_standby(&self) -> bool {
+        self.standby
+    }
+
+    /// Whether there may be another instance that takes over, which does not
+    /// know this one's tasks: then a task starts only when its acknowledgement
+    /// is secured.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.standby || self.called.load(Ordering::Relaxed)
+    }
+
+    /// Takes up a role, tells so, and returns the role it had before.
+    pub(crate) fn take_up(&self, role: Role) -> Option<Role> {
+        let before = self.post().role.replace(role);
+        self.post().held = true;
+        self.tell();
+        before
+    }
+
+    /// Has no role until it takes one up, and nothing to tell.
+    pub(crate) fn lay_down(&self) {
+        self.post().held = false;
+    }
+
+    /// Somebody asks who holds the lease.
+    pub(crate) fn call(&self) {
+        self.called.store(true, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Has the service told, as soon as may be.
+    pub(crate) fn tell(&self) {
+        self.due.notify_one();
+    }
+
+    /// Waits until the service is to be told.
+    pub(crate) async fn due(&self) {
+        self.due.notified().await;
+    }
+
+    /// What there is to tell; nothing without a role.
+    pub(crate) fn presence(&self, ledger: &Ledger) -> Option<Presence> {
+        let post = self.post();
+        let role = post.role.filter(|_| post.held)?;
+        Some(Presence {
+            endpoint_id: ledger.endpoint_id,
+            state_id: ledger.state_id,
+            instance: self.id,
+            role,
+            standby: self.standby,
+            pending: ledger.pending(),
+        })
+    }
+
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
+        assert!(Instance::new(true).is_careful());
+        let plain = Instance::new(false);
+        plain.take_up(Role::Active);
+        assert!(!plain.is_careful());
+        plain.call();
+        plain.lay_down();
+        assert!(plain.is_careful() && !plain.is_standby());
+    }
+
+    #[tokio::test]
+    async fn it_tells_of_the_role_it_has_and_of_none_it_had() {
+        let (_disk, ledger) = testing::ledger(10);
+        let instance = Instance::new(true);
+        assert_eq!(instance.presence(&ledger), None);
+        assert_eq!(instance.take_up(Role::Standby), None);
+        instance.due().await;
+        let presence = instance.presence(&ledger).unwrap();
+        assert_eq!((presence.role, presence.standby, presence.pending), (Role::Standby, true, 0));
+        assert_eq!((presence.instance, presence.state_id), (instance.id, ledger.state_id));
+        ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+        assert_eq!(instance.take_up(Role::Active), Some(Role::Standby));
+        assert_eq!(instance.presence(&ledger).unwrap().pending, 1);
+        instance.lay_down();
+        assert_eq!(instance.presence(&ledger), None);
+    }
+}
