@@ -52,7 +52,7 @@ pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
     let link = Link {
         transport,
         ledger: Arc::clone(&ledger),
-        instance: Instance::new(standby),
+        instance: Instance::new(uuid::Uuid::new_v4(), standby),
         inlet: InletOptions {
             queue: config.broker.tasks_queue.clone(),
             prefetch: config.inbox.prefetch,

@@ -32,10 +32,10 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// A new one; `standby` says that it was started to share its endpoint.
-    pub(crate) fn new(standby: bool) -> Self {
+    /// One of this name; `standby` says that it was started to share its endpoint.
+    pub(crate) fn new(id: Uuid, standby: bool) -> Self {
         Self {
-            id: Uuid::new_v4(),
+            id,
             standby,
             called: AtomicBool::new(false),
             post: Mutex::default(),
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
-        assert!(Instance::new(true).is_careful());
-        let plain = Instance::new(false);
+        assert!(Instance::new(Uuid::nil(), true).is_careful());
+        let plain = Instance::new(Uuid::nil(), false);
         plain.take_up(Role::Active);
         assert!(!plain.is_careful());
         plain.call();
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn it_tells_of_the_role_it_has_and_of_none_it_had() {
         let (_disk, ledger) = testing::ledger(10);
-        let instance = Instance::new(true);
+        let instance = Instance::new(Uuid::nil(), true);
         assert_eq!(instance.presence(&ledger), None);
         assert_eq!(instance.take_up(Role::Standby), None);
         instance.due().await;

@@ -44,7 +44,8 @@ async fn publish(
     ledger: &Ledger,
     script: impl IntoIterator<Item = Settlement>,
 ) -> (Result<(), Halt>, Vec<Vec<TaskId>>) {
-    let (outcome, published) = publish_all(ledger, &Instance::new(false), script).await;
+    let (outcome, published) =
+        publish_all(ledger, &Instance::new(uuid::Uuid::nil(), false), script).await;
     (outcome, published.into_iter().map(ids).collect())
 }
 
@@ -114,7 +115,7 @@ async fn what_is_returned_or_refused_stays_and_is_a_fault() {
 async fn a_presence_goes_ahead_of_a_backlog_and_tells_of_it() {
     let (_disk, ledger) = testing::ledger(10_000);
     finish(&ledger, 250).await;
-    let instance = Instance::new(false);
+    let instance = Instance::new(uuid::Uuid::nil(), false);
     instance.take_up(Role::Active);
     let (outcome, mut published) = publish_all(&ledger, &instance, []).await;
     assert!(outcome.is_ok());
@@ -128,7 +129,7 @@ async fn a_presence_that_did_not_arrive_is_not_sent_again_and_keeps_nothing() {
     for settlement in [Settlement::Doubt, Settlement::Refused] {
         let (_disk, ledger) = testing::ledger(10_000);
         let tasks = finish(&ledger, 1).await;
-        let instance = Instance::new(true);
+        let instance = Instance::new(uuid::Uuid::nil(), true);
         instance.take_up(Role::Standby);
         let (outcome, mut published) = publish_all(&ledger, &instance, [settlement]).await;
         assert!(outcome.is_ok());
@@ -143,7 +144,7 @@ async fn a_presence_that_no_queue_takes_is_a_fault() {
     let (_disk, ledger) = testing::ledger(10);
     let (mut outlet, _messages) = testing::outlet([Settlement::Returned("NO_ROUTE".into())]);
     let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
-    let instance = Instance::new(true);
+    let instance = Instance::new(uuid::Uuid::nil(), true);
     instance.take_up(Role::Standby);
     let drain = CancellationToken::new();
     let publishing = Publisher::new(&mut outlet, &ledger, &destination, &instance).publish(&drain);
@@ -154,7 +155,7 @@ async fn a_presence_that_no_queue_takes_is_a_fault() {
 #[tokio::test]
 async fn only_the_newest_of_what_there_is_to_tell_is_told() {
     let (_disk, ledger) = testing::ledger(10);
-    let instance = Instance::new(true);
+    let instance = Instance::new(uuid::Uuid::nil(), true);
     instance.take_up(Role::Standby);
     instance.take_up(Role::Active);
     instance.call();

@@ -149,7 +149,7 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
-        instance: Instance::new(false),
+        instance: Instance::new(uuid::Uuid::nil(), false),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,
         intake: shutdown.intake.clone(),

@@ -21,11 +21,11 @@ struct Rig {
 }
 
 fn rig(max_tasks: usize) -> Rig {
-    rig_of(Instance::new(false), max_tasks)
+    rig_of(Instance::new(uuid::Uuid::nil(), false), max_tasks)
 }
 
 fn careful_rig(max_tasks: usize) -> Rig {
-    rig_of(Instance::new(true), max_tasks)
+    rig_of(Instance::new(uuid::Uuid::nil(), true), max_tasks)
 }
 
 fn rig_of(instance: Instance, max_tasks: usize) -> Rig {
@@ -312,7 +312,7 @@ fn roll_call(state_id: StateId, attempts: &[Attempt]) -> Message {
 #[tokio::test]
 async fn a_roll_call_is_answered_once_for_what_is_not_known_and_not_for_what_is() {
     for careful in [false, true] {
-        let mut rig = rig_of(Instance::new(careful), 100);
+        let mut rig = rig_of(Instance::new(uuid::Uuid::nil(), careful), 100);
         let (known, unknown) = (testing::task(), testing::task());
         rig.ledger.accept(vec![known.clone()]).await.unwrap().await.unwrap();
         let call = roll_call(rig.ledger.state_id, &[known.attempt(), unknown.attempt()]);
