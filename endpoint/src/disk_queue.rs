@@ -25,14 +25,16 @@ mod queue;
 mod record;
 mod running;
 mod seen;
+mod seen_view;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use deaths::Deaths;
 pub(crate) use folder::FolderError;
 pub(crate) use open::{Found, OpenError, Options, look};
-pub(crate) use queue::{DiskQueue, SeenView};
+pub(crate) use queue::DiskQueue;
 pub(crate) use running::Running;
+pub(crate) use seen_view::SeenView;
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
