@@ -1,10 +1,10 @@
 //! Encodes and decodes the messages of `design/0002-wire.md`. Pure.
 //!
 //! A body is a JSON envelope `{"version": 1, "type": …, …}` that carries one or
-//! many tasks, one or many results, or what is about instances ([`control`]). Unknown fields are tolerated, unknown
-//! versions refused. One bad task in a message does not spoil the others: each
-//! is decoded by itself, and what cannot be read comes back with a reason and,
-//! where it can be found, its id.
+//! many tasks, one or many results, or what is about instances. Unknown fields are
+//! tolerated, unknown versions refused. One bad task in a message does not spoil
+//! the others: each is decoded by itself, and what cannot be read comes back with
+//! a reason and, where it can be found, its id.
 
 mod control;
 
