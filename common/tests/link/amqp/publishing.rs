@@ -36,10 +36,11 @@ async fn rate(outlet: &mut dyn Outlet, count: u32, window: usize) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
     let vhost = broker::shared().vhost();
-    let mut connection = with_queue(&vhost, "q").await;
+    with_queue(&vhost, "q").await.close().await;
     let nowhere = link::Destination { exchange: "nowhere".to_owned(), routing_key: "q".to_owned() };
     let mut named = 0;
     for _ in 0..20 {
+        let connection = connect(&vhost.url()).await;
         let mut outlet = connection.outlet().await.unwrap();
         let mut number = 0;
         let fault = loop {
@@ -56,7 +57,6 @@ async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
         // connection, and all that the broker says is that.
         let late = matches!(&fault, Fault::Protocol(text) if text.contains("channel.open"));
         assert!(late, "{fault}");
-        connection = connect(&vhost.url()).await;
     }
     assert!(named > 0);
 }
