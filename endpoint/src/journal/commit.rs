@@ -11,24 +11,40 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// What the writer and those who wait for it know of each other: since when it
-/// is at work on a group, and why it ended.
+/// How many looks in a row have to find the writer at the same group. It is
+/// looks that count and not the clock: a process that was stopped, or a machine
+/// that slept, has kept nobody waiting.
+const LOOKS: u32 = 8;
+
+/// What the writer and those who wait for it know of each other: which group it
+/// is at work on, and why it ended.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     path: PathBuf,
     limit: Duration,
-    busy_since: Mutex<Option<Instant>>,
+    work: Mutex<Work>,
     failure: OnceLock<JournalError>,
+}
+
+/// What the writer does.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    /// How many groups it has begun.
+    begun: u64,
+    /// Whether it is not done with the last of these.
+    busy: bool,
 }
 
 impl Pulse {
     pub(crate) fn new(path: PathBuf, limit: Duration) -> Self {
-        Self { path, limit, busy_since: Mutex::new(None), failure: OnceLock::new() }
+        Self { path, limit, work: Mutex::default(), failure: OnceLock::new() }
     }
 
     /// The writer begins a group, or is done with it.
     pub(crate) fn busy(&self, busy: bool) {
-        *self.lock() = busy.then(Instant::now);
+        let mut work = self.lock();
+        work.begun += u64::from(busy);
+        work.busy = busy;
     }
 
     /// The journal has failed for good; the first reason stays.
@@ -43,7 +59,7 @@ impl Pulse {
     /// Why a writer that is gone is gone. One that went while at work, without
     /// a word, has panicked.
     pub(super) fn end(&self) -> JournalError {
-        let at_work = self.lock().is_some();
+        let at_work = self.lock().busy;
         let unsaid = || if at_work { self.broken() } else { JournalError::Closed };
         self.failure().unwrap_or_else(unsaid)
     }
@@ -52,15 +68,14 @@ impl Pulse {
         JournalError::Broken { path: self.path.clone() }
     }
 
-    /// How much longer the group under way may take; the full time when there
-    /// is none.
-    fn patience(&self) -> Duration {
-        let busy_since = *self.lock();
-        self.limit.saturating_sub(busy_since.map_or(Duration::ZERO, |since| since.elapsed()))
+    /// The group under way, by its number.
+    fn group(&self) -> Option<u64> {
+        let work = *self.lock();
+        work.busy.then_some(work.begun)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stalled(&self) -> JournalError {
@@ -75,6 +90,8 @@ pub(super) struct Answer<T> {
     answer: oneshot::Receiver<Result<T, JournalError>>,
     pulse: Arc<Pulse>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The group that the last looks have found under way, and how many did.
+    found: (Option<u64>, u32),
 }
 
 impl<T> Answer<T> {
@@ -82,7 +99,7 @@ impl<T> Answer<T> {
         answer: oneshot::Receiver<Result<T, JournalError>>,
         pulse: Arc<Pulse>,
     ) -> Self {
-        Self { answer, pulse, timer: None }
+        Self { answer, pulse, timer: None, found: (None, 0) }
     }
 }
 
@@ -93,15 +110,17 @@ impl<T> Future for Answer<T> {
         if let Poll::Ready(answer) = self.answer.poll_unpin(context) {
             return Poll::Ready(answer.unwrap_or_else(|_| Err(self.pulse.end())));
         }
-        let Self { pulse, timer, .. } = &mut *self;
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep(pulse.patience())));
+        let Self { pulse, timer, found, .. } = &mut *self;
+        let pause = pulse.limit / LOOKS;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep(pause)));
         loop {
             ready!(timer.poll_unpin(context));
-            let patience = pulse.patience();
-            if patience.is_zero() {
+            let group = pulse.group();
+            *found = if group == found.0 { (group, found.1 + 1) } else { (group, 1) };
+            if group.is_some() && found.1 >= LOOKS {
                 return Poll::Ready(Err(pulse.stalled()));
             }
-            timer.as_mut().reset(Instant::now() + patience);
+            timer.as_mut().reset(Instant::now() + pause);
         }
     }
 }
@@ -158,6 +177,17 @@ mod tests {
         let (committed, ()) = tokio::join!(commit, answer);
         committed.unwrap();
         assert!(pulse.failure().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_has_kept_nobody_waiting() {
+        let (sender, pulse, mut commit) = waiting(SHORT);
+        pulse.busy(true);
+        assert!(futures_util::poll!(&mut commit).is_pending());
+        tokio::time::advance(20 * SHORT).await;
+        assert!(futures_util::poll!(&mut commit).is_pending(), "that was one look");
+        sender.send(Ok(())).unwrap();
+        commit.await.unwrap();
     }
 
     #[tokio::test]
