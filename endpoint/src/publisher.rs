@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::outbox::Next;
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
-use clutch_common::wire;
+use clutch_common::wire::{self, Role};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::HashMap;
@@ -41,7 +41,7 @@ pub(crate) struct Publisher<'a> {
     destination: &'a Destination,
     instance: &'a Instance,
     /// The presence that is sent and not confirmed.
-    telling: Option<Ticket>,
+    telling: Option<(Ticket, Role)>,
     next: OutSeq,
     open: HashMap<Ticket, Records>,
     open_bytes: usize,
@@ -136,8 +136,24 @@ impl<'a> Publisher<'a> {
             body: wire::encode_presence(&presence),
             ..Message::default()
         };
-        self.telling = Some(self.outlet.publish(self.destination, message).await?);
+        let ticket = self.outlet.publish(self.destination, message).await?;
+        self.telling = Some((ticket, presence.role));
         Ok(())
+    }
+
+    /// Sees to it that the service learns who is active: whoever is says so once.
+    /// Whoever waits says so again anyway.
+    fn told(&self, role: Role, settlement: Settlement) -> Result<(), Fault> {
+        match settlement {
+            Settlement::Confirmed => Ok(()),
+            Settlement::Returned(reason) => Err(unroutable(&reason)),
+            Settlement::Refused if role == Role::Standby => Ok(()),
+            Settlement::Refused => Err(full()),
+            Settlement::Doubt => {
+                self.instance.tell();
+                Ok(())
+            }
+        }
     }
 
     async fn send(&mut self, records: Records) -> Result<(), Fault> {
@@ -163,10 +179,8 @@ impl<'a> Publisher<'a> {
     async fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
         let mut confirmed = Vec::new();
         for (ticket, settlement) in settled {
-            if self.telling.take_if(|telling| *telling == ticket).is_some() {
-                if let Settlement::Returned(reason) = settlement {
-                    return Err(unroutable(&reason).into());
-                }
+            if let Some((_, role)) = self.telling.take_if(|(telling, _)| *telling == ticket) {
+                self.told(role, settlement)?;
                 continue;
             }
             let Some(records) = self.open.remove(&ticket) else { continue };
@@ -175,9 +189,7 @@ impl<'a> Publisher<'a> {
                 Settlement::Confirmed => confirmed.extend(records.iter().map(|(seq, _)| *seq)),
                 Settlement::Doubt => self.again.push(records),
                 Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
-                Settlement::Refused => {
-                    return Err(Fault::Rejected("the results queue is full".to_owned()).into());
-                }
+                Settlement::Refused => return Err(full().into()),
             }
         }
         if !confirmed.is_empty() {
@@ -190,6 +202,10 @@ impl<'a> Publisher<'a> {
 
 fn unroutable(reason: &str) -> Fault {
     Fault::Missing(format!("no queue takes results ({reason})"))
+}
+
+fn full() -> Fault {
+    Fault::Rejected("the results queue is full".to_owned())
 }
 
 fn size(records: &Records) -> usize {

@@ -125,18 +125,30 @@ async fn a_presence_goes_ahead_of_a_backlog_and_tells_of_it() {
 }
 
 #[tokio::test]
-async fn a_presence_that_did_not_arrive_is_not_sent_again_and_keeps_nothing() {
-    for settlement in [Settlement::Doubt, Settlement::Refused] {
+async fn a_presence_that_did_not_arrive_is_sent_again_unless_a_full_queue_refuses_one_that_waits() {
+    for (settlement, sent) in [(Settlement::Doubt, 2), (Settlement::Refused, 1)] {
         let (_disk, ledger) = testing::ledger(10_000);
         let tasks = finish(&ledger, 1).await;
         let instance = Instance::new(uuid::Uuid::nil(), true);
         instance.take_up(Role::Standby);
-        let (outcome, mut published) = publish_all(&ledger, &instance, [settlement]).await;
+        let (outcome, published) = publish_all(&ledger, &instance, [settlement]).await;
         assert!(outcome.is_ok());
-        assert!(matches!(published.remove(0), ToService::Presence(_)));
-        assert_eq!(published.into_iter().flat_map(ids).collect::<Vec<_>>(), tasks);
+        let is_presence = |message: &ToService| matches!(message, ToService::Presence(_));
+        let (presences, results): (Vec<_>, Vec<_>) = published.into_iter().partition(is_presence);
+        assert_eq!(presences.len(), sent);
+        assert_eq!(results.into_iter().flat_map(ids).collect::<Vec<_>>(), tasks);
         assert_eq!(ledger.undelivered(), 0);
     }
+}
+
+#[tokio::test]
+async fn who_is_active_and_cannot_say_so_has_no_link() {
+    let (_disk, ledger) = testing::ledger(10);
+    finish(&ledger, 1).await;
+    let instance = Instance::new(uuid::Uuid::nil(), false);
+    instance.take_up(Role::Active);
+    let (outcome, _) = publish_all(&ledger, &instance, [Settlement::Refused]).await;
+    assert!(matches!(outcome, Err(Halt::Link(Fault::Rejected(_)))), "{outcome:?}");
 }
 
 #[tokio::test]

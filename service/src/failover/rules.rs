@@ -24,7 +24,8 @@ const CLOSE_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct State {
     /// The state.
     pub(crate) id: StateId,
-    /// The last instance that ran on it.
+    /// The last instance on it that was active: the one that its connections
+    /// are named for that may hold the lease. Before, the first one.
     pub(crate) instance: Uuid,
     /// What that said it is.
     pub(crate) role: Role,
@@ -100,7 +101,9 @@ pub(crate) fn hear(states: &mut Vec<State>, presence: &Presence, now_ms: u64) ->
         });
     }
     let Some(state) = states.get_mut(index) else { return News::default() };
-    state.instance = presence.instance;
+    if presence.role == Role::Active {
+        state.instance = presence.instance;
+    }
     state.role = presence.role;
     state.given_up_at_ms = None;
     state.holds = match presence.role {

@@ -91,6 +91,17 @@ fn another_instance_on_the_same_disk_takes_over_and_loses_nothing() {
     assert_eq!((states.len(), states[0].instance), (1, Uuid::nil()));
 }
 
+#[test]
+fn an_instance_that_waits_is_not_the_one_whose_connection_may_hold_the_lease() {
+    let (mut states, _) = after("A1");
+    let again = Presence { instance: Uuid::nil(), ..presence("w1") };
+    hear(&mut states, &again, 7);
+    assert_eq!(holder(&states).map(|state| state.instance), Some(instance(1)));
+    let news = hear(&mut states, &Presence { role: Role::Active, ..again }, 8);
+    assert_eq!(news, News { took_over: true, given_up: Vec::new() });
+    assert_eq!(holder(&states).map(|state| state.instance), Some(Uuid::nil()));
+}
+
 /// A moment, in tenths of a second from the session's begin.
 type Tenths = u64;
 
