@@ -14,14 +14,16 @@ use std::process::ExitCode;
 const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
 /// A mistake changes a line or two: what is compiled again for it is as little
-/// as can be.
+/// as can be. Cargo tells packages apart by their settings, not by the workspace
+/// that they are in, so both that are compiled have settings that nobody else
+/// uses: the copy and the checkout must not take each other's for their own.
 const QUICKLY: [&str; 6] = [
     "--config",
     "build.incremental=true",
     "--config",
-    "profile.release.package.clutch-endpoint.opt-level=1",
+    "profile.release.package.clutch-endpoint={ opt-level = 1, debug = 0 }",
     "--config",
-    "profile.release.package.clutch-endpoint.debug=0",
+    "profile.release.package.clutch-common={ opt-level = 2, debug = 0 }",
 ];
 
 /// Which mistakes to make.
