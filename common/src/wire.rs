@@ -139,6 +139,11 @@ pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, String> {
 /// may still name the task.
 #[must_use]
 pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
+    tasks(head(body), body, correlation_id)
+}
+
+/// The tasks of a body whose head is read, or why it cannot be.
+fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) -> Tasks {
     let whole = |reason: String| Tasks {
         tasks: Vec::new(),
         unreadable: vec![Unreadable {
@@ -148,7 +153,7 @@ pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
             reason,
         }],
     };
-    if let Err(reason) = check_head(body, TASKS_TYPE) {
+    if let Err(reason) = head.and_then(|head| expect(&head, TASKS_TYPE)) {
         return whole(reason);
     }
     let raw: TasksIn<'_> = match serde_json::from_slice(body) {
@@ -177,8 +182,13 @@ pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
 /// Decodes the body of a message that carries results.
 #[must_use]
 pub fn decode_results(body: &[u8]) -> Results {
+    results(head(body), body)
+}
+
+/// The results of a body whose head is read, or why it cannot be.
+fn results(head: Result<Head, String>, body: &[u8]) -> Results {
     let whole = |reason: String| Results { results: Vec::new(), unreadable: vec![reason] };
-    if let Err(reason) = check_head(body, RESULTS_TYPE) {
+    if let Err(reason) = head.and_then(|head| expect(&head, RESULTS_TYPE)) {
         return whole(reason);
     }
     let raw: ResultsIn<'_> = match serde_json::from_slice(body) {
@@ -195,34 +205,30 @@ pub fn decode_results(body: &[u8]) -> Results {
     decoded
 }
 
-fn check_head(body: &[u8], expected: &str) -> Result<(), String> {
+/// What kind of envelope a body is, if it is one that this build reads.
+fn head(body: &[u8]) -> Result<Head, String> {
     if body.len() > MAX_BODY {
         return Err(format!(
             "the message has {} bytes, more than the limit of {MAX_BODY}: pass large data by file",
             body.len()
         ));
     }
-    let head = head(body)?;
-    check_version(&head)?;
+    let head: Head = serde_json::from_slice(body)
+        .map_err(|error| format!("the body is not a JSON envelope: {error}"))?;
+    match head.version {
+        None => Err("the envelope has no version".to_owned()),
+        Some(VERSION) => Ok(head),
+        Some(other) => {
+            Err(format!("the envelope has version {other}, this build reads version {VERSION}"))
+        }
+    }
+}
+
+fn expect(head: &Head, expected: &str) -> Result<(), String> {
     match head.kind.as_deref() {
         Some(kind) if kind == expected => Ok(()),
         Some(other) => Err(format!("the envelope is of type '{other}', expected '{expected}'")),
         None => Err(format!("the envelope has no type, expected '{expected}'")),
-    }
-}
-
-fn head(body: &[u8]) -> Result<Head, String> {
-    serde_json::from_slice(body)
-        .map_err(|error| format!("the body is not a JSON envelope: {error}"))
-}
-
-fn check_version(head: &Head) -> Result<(), String> {
-    match head.version {
-        None => Err("the envelope has no version".to_owned()),
-        Some(VERSION) => Ok(()),
-        Some(other) => {
-            Err(format!("the envelope has version {other}, this build reads version {VERSION}"))
-        }
     }
 }
 

@@ -175,7 +175,8 @@ impl Ledger {
         }
         tracing::warn!(
             tasks = seqs.len(),
-            "handing back tasks that came and did not start: the link was lost before it was              certain that nobody else is given them"
+            "handing back tasks that came and did not start: the link was lost before it was \
+             certain that nobody else is given them"
         );
         self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
         for (seq, result) in seqs.iter().zip(results) {
@@ -268,7 +269,8 @@ impl Ledger {
 
     fn handing_back(&self, one: &Unsecured) -> HandBack {
         let Unsecured { held, before } = one;
-        let reason = "the endpoint lost its link before it was certain that nobody else is given                       the task; it did not start it";
+        let reason = "the endpoint lost its link before it was certain that nobody else is given \
+             the task; it did not start it";
         let attempt = held.task.attempt();
         let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
         result.lost = Some(Loss::HandedBack);

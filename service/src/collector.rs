@@ -99,8 +99,7 @@ impl Group {
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
                 ToService::Presence(presence) => group.presences.push(presence),
-                // Only what is no result is worth a second look.
-                ToService::Results(none) if none.results.is_empty() && wire::is_ping(body) => {
+                ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Results(decoded) => {

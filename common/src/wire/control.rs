@@ -5,7 +5,7 @@
 //! the task queue, behind every task that was published before it; and a ping,
 //! through the lease, to whoever holds it.
 
-use super::{Results, Tasks, VERSION, check_version, decode_results, decode_tasks, encode, head};
+use super::{Head, Results, Tasks, VERSION, encode, expect, head, results, tasks};
 use crate::id::{Attempt, EndpointId, StateId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -88,6 +88,8 @@ pub enum ToService {
     Results(Results),
     /// An instance is there.
     Presence(Presence),
+    /// What the service sent to itself.
+    Ping,
 }
 
 /// Encodes a presence into a body.
@@ -111,41 +113,50 @@ pub fn encode_ping() -> Vec<u8> {
 /// Whether a body is a ping.
 #[must_use]
 pub fn is_ping(body: &[u8]) -> bool {
-    head(body)
-        .is_ok_and(|head| check_version(&head).is_ok() && head.kind.as_deref() == Some(PING_TYPE))
+    is_a(&head(body), PING_TYPE)
 }
 
-/// Decodes the body of a message in a task queue, as [`decode_tasks`] does
-/// where it is not a roll call.
+/// Decodes the body of a message in a task queue, as
+/// [`decode_tasks`](super::decode_tasks) does where it is not a roll call.
 #[must_use]
 pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoint {
-    match control(body, ROLL_CALL_TYPE) {
-        Some(roll_call) => ToEndpoint::RollCall(roll_call),
-        None => ToEndpoint::Tasks(decode_tasks(body, correlation_id)),
-    }
+    let head = head(body);
+    let head = if is_a(&head, ROLL_CALL_TYPE) {
+        match content(body) {
+            Ok(roll_call) => return ToEndpoint::RollCall(roll_call),
+            Err(error) => Err(format!("the {ROLL_CALL_TYPE} cannot be read: {error}")),
+        }
+    } else {
+        head
+    };
+    ToEndpoint::Tasks(tasks(head, body, correlation_id))
 }
 
-/// Decodes the body of a message in the results queue, as [`decode_results`]
-/// does where it is not a presence.
+/// Decodes the body of a message in the results queue, as
+/// [`decode_results`](super::decode_results) does where it is nothing else.
 #[must_use]
 pub fn decode_to_service(body: &[u8]) -> ToService {
-    match control(body, PRESENCE_TYPE) {
-        Some(presence) => ToService::Presence(presence),
-        None => ToService::Results(decode_results(body)),
+    let head = head(body);
+    if is_a(&head, PING_TYPE) {
+        return ToService::Ping;
     }
+    let head = if is_a(&head, PRESENCE_TYPE) {
+        match content(body) {
+            Ok(presence) => return ToService::Presence(presence),
+            Err(error) => Err(format!("the {PRESENCE_TYPE} cannot be read: {error}")),
+        }
+    } else {
+        head
+    };
+    ToService::Results(results(head, body))
 }
 
-/// The content of an envelope of this type. One that says that it is and cannot
-/// be read is left to whoever says what is wrong with it.
-fn control<'a, T: Deserialize<'a>>(body: &'a [u8], kind: &str) -> Option<T> {
-    // Nearly every message is of another type, which its first bytes tell.
-    let start = &body[..body.len().min(64)];
-    if !start.windows(kind.len()).any(|window| window == kind.as_bytes()) {
-        return None;
-    }
-    let head = head(body).ok()?;
-    check_version(&head).ok()?;
-    (head.kind.as_deref() == Some(kind)).then(|| serde_json::from_slice(body).ok())?
+fn is_a(head: &Result<Head, String>, kind: &str) -> bool {
+    head.as_ref().is_ok_and(|head| expect(head, kind).is_ok())
+}
+
+fn content<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(body)
 }
 
 #[cfg(test)]
@@ -177,8 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn the_order_of_an_envelopes_fields_does_not_matter() {
+        let state_id = StateId::new();
+        let comment = "0".repeat(100);
+        let body = format!(
+            r#"{{"comment":"{comment}","attempts":[],"state_id":"{state_id}","type":"clutch.roll_call","version":1}}"#
+        );
+        let expected = ToEndpoint::RollCall(RollCall { state_id, attempts: vec![] });
+        assert_eq!(decode_to_endpoint(body.as_bytes(), None), expected);
+    }
+
+    #[test]
     fn a_ping_is_a_ping_and_nothing_else_is() {
         assert!(is_ping(&encode_ping()));
+        assert_eq!(decode_to_service(&encode_ping()), ToService::Ping);
         for other in [&b"{}"[..], b"nonsense", br#"{"version":2,"type":"clutch.ping"}"#] {
             assert!(!is_ping(other));
         }

@@ -52,7 +52,7 @@ async fn publish(
 fn ids(message: ToService) -> Vec<TaskId> {
     match message {
         ToService::Results(results) => results.results.iter().map(|one| one.task_id).collect(),
-        ToService::Presence(presence) => panic!("{presence:?}"),
+        other @ (ToService::Presence(_) | ToService::Ping) => panic!("{other:?}"),
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn collect(world: Arc<World>, broker: Arc<dyn Transport>) -> Re
         for delivery in inlet.receive(100).await? {
             let decoded = match wire::decode_to_service(&delivery.message.body) {
                 wire::ToService::Results(results) => results,
-                wire::ToService::Presence(_) => wire::Results::default(),
+                wire::ToService::Presence(_) | wire::ToService::Ping => wire::Results::default(),
             };
             if let Some(unreadable) = decoded.unreadable.first() {
                 world.fail(format!("a result cannot be read: {unreadable}"));

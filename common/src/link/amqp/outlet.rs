@@ -134,9 +134,10 @@ impl AmqpOutlet {
         }
     }
 
-    /// The fault behind a message that could not even be handed over. Where
-    /// that only says that the channel is gone, the messages before it are told
-    /// why.
+    /// The fault for a message that cannot be handed over any more. Where what is
+    /// known only says that channel or connection are gone, the messages before it
+    /// are told why. (What lapin sends on a channel that the broker has closed
+    /// costs the connection, and that says nothing of the first reason.)
     async fn why(&mut self) -> Fault {
         let landing = Arc::clone(&self.landing);
         let told = async {
@@ -207,7 +208,9 @@ impl Outlet for AmqpOutlet {
         destination: &Destination,
         message: Message,
     ) -> Result<Ticket, Fault> {
-        self.ended().await?;
+        if self.ended().await.is_err() {
+            return Err(self.why().await);
+        }
         link::fits(&message)?;
         let message_id =
             message.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
