@@ -17,13 +17,17 @@ const LEFT_OUT: [&str; 2] = ["target", ".git"];
 /// as can be. Cargo tells packages apart by their settings, not by the workspace
 /// that they are in, so both that are compiled have settings that nobody else
 /// uses: the copy and the checkout must not take each other's for their own.
-const QUICKLY: [&str; 6] = [
+const QUICKLY: [&str; 10] = [
     "--config",
     "build.incremental=true",
     "--config",
-    "profile.release.package.clutch-endpoint={ opt-level = 1, debug = 0 }",
+    "profile.release.package.clutch-endpoint.opt-level=1",
     "--config",
-    "profile.release.package.clutch-common={ opt-level = 2, debug = 0 }",
+    "profile.release.package.clutch-endpoint.debug=0",
+    "--config",
+    "profile.release.package.clutch-common.opt-level=2",
+    "--config",
+    "profile.release.package.clutch-common.debug=0",
 ];
 
 /// Which mistakes to make.
