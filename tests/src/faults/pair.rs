@@ -53,5 +53,5 @@ fn one_id(site: &Site) -> Result<Seen> {
     let setup = Setup { provision: &["--heartbeat", "2s"], ..Setup::default() };
     let stage = site.stage_with(&setup)?;
     let state = stage.world.folder().join("second").display().to_string();
-    second(stage, &["--state", &state], 77, "only one instance of an endpoint may run")
+    second(stage, &["--state", &state], 77, "only one instance of an endpoint is active")
 }
