@@ -6,7 +6,9 @@
 //! nobody else does.
 //!
 //! Tasks may be accepted and held until it is certain that nobody else will have
-//! them. Then they are put into the inbox, or else handed back.
+//! them. Then they are put into the inbox, or else handed back. Those that an
+//! earlier life of the daemon held are held again: it is not known what became of
+//! them.
 
 use crate::inbox::{Bounds, Held, Inbox};
 use crate::journal::{
@@ -84,11 +86,13 @@ impl Ledger {
             undelivered: AtomicU64::new(outbox),
             unsecured: Mutex::default(),
         };
-        let held = |accepted: Accepted| {
-            let Accepted { seq, task, started } = accepted;
-            ledger.hold(seq, Arc::new(task), started)
-        };
-        ledger.inbox.put(tasks.into_iter().map(held));
+        for Accepted { seq, task, started, unsecured } in tasks {
+            let held = ledger.hold(seq, Arc::new(task), started);
+            match unsecured {
+                Some(unsecured) => ledger.keep_unsecured(held, unsecured.before),
+                None => ledger.inbox.put([held]),
+            }
+        }
         ledger
     }
 
@@ -126,8 +130,9 @@ impl Ledger {
     /// # Errors
     /// When the disk failed.
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
-        let (held, commit) = self.take_in(tasks).await?;
-        self.inbox.put(held);
+        let tasks = shared(tasks);
+        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
+        self.inbox.put(self.fresh(seqs, tasks));
         Ok(commit)
     }
 
@@ -138,23 +143,34 @@ impl Ledger {
     pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let before = tasks.iter().map(|task| self.journal.seen(task.id));
         let before = before.collect::<Result<Vec<_>, _>>()?;
-        let (held, commit) = self.take_in(tasks).await?;
-        let mut unsecured = self.unsecured();
-        for (held, before) in held.into_iter().zip(before) {
-            self.inbox.reserve(&held.task);
-            unsecured.push_back(Unsecured { held, before });
+        let tasks = shared(tasks);
+        let (seqs, commit) = self.journal.accept_unsecured(tasks.clone()).await?;
+        for (held, before) in self.fresh(seqs, tasks).zip(before) {
+            self.keep_unsecured(held, before);
         }
-        drop(unsecured);
         Ok(commit)
     }
 
-    /// The `count` tasks that have been held for longest may start.
-    pub(crate) fn secured(&self, count: usize) {
+    fn keep_unsecured(&self, held: Held, before: Option<u32>) {
+        self.inbox.reserve(&held.task);
+        self.unsecured().push_back(Unsecured { held, before });
+    }
+
+    /// The `count` tasks that have been held for longest may start. The disk
+    /// learns of it before it learns anything else of them; one that a crash
+    /// forgets to be secured held a slot, or did not start.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn secured(&self, count: usize) -> Result<(), JournalError> {
+        let seqs = self.unsecured().iter().take(count).map(|one| one.held.seq).collect();
+        drop(self.journal.secure(seqs).await?);
         let mut unsecured = self.unsecured();
         let count = count.min(unsecured.len());
         let held: Vec<Held> = unsecured.drain(..count).map(|one| one.held).collect();
         drop(unsecured);
         self.inbox.put_reserved(held);
+        Ok(())
     }
 
     /// Hands back what is held: it leaves the inbox, is forgotten, and a result
@@ -175,8 +191,8 @@ impl Ledger {
         }
         tracing::warn!(
             tasks = seqs.len(),
-            "handing back tasks that came and did not start: the link was lost before it was \
-             certain that nobody else is given them"
+            "handing back tasks that came and did not start: the link was lost, or the endpoint \
+             ended, before it was certain that nobody else is given them"
         );
         self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
         for (seq, result) in seqs.iter().zip(results) {
@@ -260,17 +276,15 @@ impl Ledger {
         self.journal.release(records).await
     }
 
-    async fn take_in(&self, tasks: Vec<Task>) -> Result<(Vec<Held>, Commit), JournalError> {
-        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
-        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        let held = seqs.into_iter().zip(tasks);
-        Ok((held.map(|(seq, task)| self.hold(seq, task, false)).collect(), commit))
+    /// Tasks that were accepted just now.
+    fn fresh(&self, seqs: Vec<Seq>, tasks: Vec<Arc<Task>>) -> impl Iterator<Item = Held> {
+        seqs.into_iter().zip(tasks).map(|(seq, task)| self.hold(seq, task, false))
     }
 
     fn handing_back(&self, one: &Unsecured) -> HandBack {
         let Unsecured { held, before } = one;
-        let reason = "the endpoint lost its link before it was certain that nobody else is given \
-             the task; it did not start it";
+        let reason = "the endpoint lost its link, or ended, before it was certain that nobody else \
+             is given the task; it did not start it";
         let attempt = held.task.attempt();
         let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
         result.lost = Some(Loss::HandedBack);
@@ -304,4 +318,8 @@ impl Ledger {
             Ok(())
         }))
     }
+}
+
+fn shared(tasks: Vec<Task>) -> Vec<Arc<Task>> {
+    tasks.into_iter().map(Arc::new).collect()
 }

@@ -67,7 +67,8 @@ impl Link {
     /// When the clutch gives up, or the disk failed.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let mut clutch = Clutch::new(self.heartbeat, self.instance.is_standby(), self.jitter);
-        let mut handed_back = None;
+        // What an earlier life of the daemon was not sure of, this one is not, either.
+        let mut handed_back = Some(self.hand_back().await?);
         loop {
             let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
             let ended = self.session(&mut lap).await;
@@ -77,7 +78,7 @@ impl Link {
                 Err(Halt::Link(fault)) => fault,
                 Err(Halt::Disk(error)) => return Err(broken(&error)),
             };
-            handed_back = Some(self.ledger.hand_back().await.map_err(|error| broken(&error))?);
+            handed_back = Some(self.hand_back().await?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
                 return Ok(());
@@ -98,6 +99,10 @@ impl Link {
                 }
             }
         }
+    }
+
+    async fn hand_back(&self) -> Result<Stored, Failure> {
+        self.ledger.hand_back().await.map_err(|error| broken(&error))
     }
 
     /// Waits out a delay, or until shutdown begins: then what is pending

@@ -100,7 +100,7 @@ async fn settle_all(
     }
     if unsecured > 0 {
         inlet.secured().await?;
-        ledger.secured(unsecured);
+        ledger.secured(unsecured).await?;
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ fn finish(inbox: Option<u64>, out: u64, attempt: Attempt, len: usize) -> Change 
 }
 
 fn accept(seq: u64, task: &Arc<Task>) -> Change {
-    Change::Accept { seq: Seq(seq), task: task.clone() }
+    Change::Accept { seq: Seq(seq), task: task.clone(), secured: true }
 }
 
 fn names(folder: &TempDir) -> Vec<String> {

@@ -273,7 +273,7 @@ async fn what_was_handed_back_is_accepted_when_it_comes_again() {
         ledger.hand_back().await.unwrap().await.unwrap();
     }
     ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
-    ledger.secured(1);
+    ledger.secured(1).await.unwrap();
     let held = ledger.inbox.take().unwrap();
     assert!(ledger.knows(task.attempt()).unwrap());
     let done = ledger.not_run(task.attempt(), Outcome::Expired, "x".into());
