@@ -145,7 +145,10 @@ impl<'a> Publisher<'a> {
     /// Whoever waits says so again anyway.
     fn told(&self, role: Role, settlement: Settlement) -> Result<(), Fault> {
         match settlement {
-            Settlement::Confirmed => Ok(()),
+            Settlement::Confirmed => {
+                self.instance.arrived(role);
+                Ok(())
+            }
             Settlement::Returned(reason) => Err(unroutable(&reason)),
             Settlement::Refused if role == Role::Standby => Ok(()),
             Settlement::Refused => Err(full()),

@@ -117,7 +117,8 @@ impl Link {
     }
 
     async fn session(&self, lap: &mut Lap) -> Result<(), Halt> {
-        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id);
+        self.instance.renew();
+        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id());
         let results_name = format!("{name}/results");
         let (tasks, results) =
             tokio::try_join!(self.transport.connect(&name), self.transport.connect(&results_name))?;
@@ -144,7 +145,10 @@ impl Link {
         self.instance.take_up(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
-        let taking = subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake);
+        let taking = async {
+            self.be_known(inlet.as_mut()).await?;
+            subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
+        };
         tokio::select! {
             biased;
             taken = taking => taken?,
@@ -154,6 +158,20 @@ impl Link {
         drop(inlet);
         tasks.close().await;
         Ok(())
+    }
+
+    /// Waits until the service is certain to know who takes tasks from now on, where
+    /// others may take them later: it must not believe them that a task is nowhere.
+    async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+        if !self.instance.is_careful() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.instance.known() => Ok(()),
+            fault = inlet.lost() => Err(fault),
+            () = self.intake.cancelled() => Ok(()),
+        }
     }
 
     /// Takes the lease, after waiting for whoever holds it if that is to be;

@@ -50,7 +50,7 @@ impl Life {
             instance,
             name: format!("{}.{number}", ["A", "B", "C", "D", "E"][instance]),
             gate: Arc::new(Gate::new()),
-            id: uuid::Uuid::from_u64_pair(instance as u64 + 1, number),
+            id: uuid::Uuid::from_u64_pair(instance as u64 + 1, number << 32),
             world: Arc::clone(world),
             over: CancellationToken::new(),
             wires: Mutex::default(),

@@ -202,7 +202,8 @@ impl Records {
 
     /// What the active state is to be asked, unless another one may have it.
     pub(super) fn to_ask(&mut self) -> Option<RollCall> {
-        let active = self.states.iter().find(|state| state.is_active())?.id;
+        let active = self.states.iter().find(|state| state.is_active())?;
+        let (active, instance) = (active.id, active.instance);
         if self.states.iter().any(|state| state.id != active && state.counts()) {
             return None;
         }
@@ -216,7 +217,7 @@ impl Records {
                 attempts.push(entry.task.attempt());
             }
         }
-        (!attempts.is_empty()).then_some(RollCall { state_id: active, attempts })
+        (!attempts.is_empty()).then_some(RollCall { state_id: active, instance, attempts })
     }
 
     /// A task whose next attempt is to be published; it counts as published.

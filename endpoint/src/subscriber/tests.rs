@@ -305,7 +305,7 @@ async fn handing_back_a_later_attempt_leaves_the_earlier_one_known() {
 }
 
 fn roll_call(state_id: StateId, attempts: &[Attempt]) -> Message {
-    let roll_call = RollCall { state_id, attempts: attempts.to_vec() };
+    let roll_call = RollCall { state_id, instance: uuid::Uuid::nil(), attempts: attempts.to_vec() };
     Message { body: wire::encode_roll_call(&roll_call), ..Message::default() }
 }
 
@@ -341,7 +341,8 @@ async fn a_roll_call_knows_what_came_in_the_same_group_before_it_and_not_after()
         redelivered: false,
         message,
     });
-    let group = accept(&ledger, deliveries.collect(), true).await.unwrap().await.unwrap();
+    let instance = Instance::new(uuid::Uuid::nil(), true);
+    let group = accept(&ledger, deliveries.collect(), &instance).await.unwrap().await.unwrap();
     assert_eq!((group.last, group.unsecured), (Tag(3), 1));
     let results = testing::results_on_disk(&ledger).await;
     assert_eq!(results.iter().map(TaskResult::attempt).collect::<Vec<_>>(), [after.attempt()]);
