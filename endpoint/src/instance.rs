@@ -147,6 +147,7 @@ impl Instance {
 mod tests {
     use super::*;
     use crate::testing;
+    use futures_util::FutureExt as _;
 
     #[test]
     fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
@@ -157,6 +158,28 @@ mod tests {
         plain.call();
         plain.lay_down();
         assert!(plain.is_careful() && !plain.is_standby());
+    }
+
+    #[tokio::test]
+    async fn it_is_known_once_its_present_role_has_arrived() {
+        let instance = Instance::new(Uuid::nil(), true);
+        let is_known = || instance.known().now_or_never().is_some();
+        instance.take_up(Role::Standby);
+        instance.arrived(Role::Standby);
+        assert!(is_known());
+        instance.take_up(Role::Active);
+        instance.arrived(Role::Standby);
+        assert!(!is_known(), "that it waits has arrived, not that it is active");
+        instance.arrived(Role::Active);
+        assert!(is_known());
+    }
+
+    #[test]
+    fn each_session_has_a_name_of_its_own() {
+        let instance = Instance::new(Uuid::max(), true);
+        let first = instance.id();
+        instance.renew();
+        assert_ne!(instance.id(), first);
     }
 
     #[tokio::test]

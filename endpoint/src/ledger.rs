@@ -23,7 +23,8 @@ use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
 use futures_util::future::BoxFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,6 +48,8 @@ pub(crate) struct Ledger {
     deaths: HashMap<Attempt, Deaths>,
     poison_after: u64,
     undelivered: AtomicU64,
+    /// Released, and maybe on disk still: not to be sent again, nor counted.
+    releasing: Arc<Mutex<BTreeSet<OutSeq>>>,
     /// What is accepted and not secured, in order.
     unsecured: Mutex<VecDeque<Unsecured>>,
 }
@@ -84,6 +87,7 @@ impl Ledger {
             deaths,
             poison_after: rules.poison_after,
             undelivered: AtomicU64::new(outbox),
+            releasing: Arc::default(),
             unsecured: Mutex::default(),
         };
         for Accepted { seq, task, started, unsecured } in tasks {
@@ -248,17 +252,25 @@ impl Ledger {
     }
 
     /// Results that are not released, from `from` on, in order, as they are on
-    /// disk: at most `max`, at most `max_bytes` unless the first alone is larger.
+    /// disk, some if there are any: at most `max`, at most `max_bytes` unless the first alone is larger.
     ///
     /// # Errors
     /// When the disk failed.
     pub(crate) async fn backlog(
         &self,
-        from: OutSeq,
+        mut from: OutSeq,
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<(OutSeq, Arc<Finished>)>, JournalError> {
-        let records = self.journal.outbox(from, max, max_bytes).await?;
+        let records = loop {
+            let page = self.journal.outbox(from, max, max_bytes).await?;
+            let next = page.last().map(|last| OutSeq(last.seq.0 + 1));
+            let records = self.not_releasing(from..next.unwrap_or(OutSeq(u64::MAX)), page);
+            match next {
+                Some(next) if records.is_empty() => from = next,
+                Some(_) | None => break records,
+            }
+        };
         let shared = |record: OutboxRecord| {
             let OutboxRecord { seq, attempt, bytes } = record;
             (seq, Arc::new(Finished { attempt, bytes }))
@@ -266,14 +278,36 @@ impl Ledger {
         Ok(records.into_iter().map(shared).collect())
     }
 
+    /// Of all that is on disk in a range, what is to be sent. What is no longer
+    /// there need not be remembered: nobody may have waited for its release.
+    fn not_releasing(&self, range: Range<OutSeq>, page: Vec<OutboxRecord>) -> Vec<OutboxRecord> {
+        let mut releasing = lock(&self.releasing);
+        let (releases, records) =
+            page.into_iter().partition::<Vec<_>, _>(|record| releasing.contains(&record.seq));
+        releasing.retain(|seq| !range.contains(seq));
+        releasing.extend(releases.iter().map(|record| record.seq));
+        records
+    }
+
     /// Forgets results that the broker has confirmed.
     ///
     /// # Errors
     /// When the disk failed.
-    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Commit, JournalError> {
-        self.undelivered.fetch_sub(records.len() as u64, Ordering::Relaxed);
-        self.outbox.on_disk(&records);
-        self.journal.release(records).await
+    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Stored, JournalError> {
+        let commit = self.journal.release(records.clone()).await?;
+        let fresh = {
+            let mut releasing = lock(&self.releasing);
+            records.iter().filter(|record| releasing.insert(**record)).count()
+        };
+        self.undelivered.fetch_sub(fresh as u64, Ordering::Relaxed);
+        self.outbox.released(&records);
+        let releasing = Arc::clone(&self.releasing);
+        Ok(Box::pin(async move {
+            commit.await?;
+            let mut releasing = lock(&releasing);
+            releasing.retain(|record| !records.contains(record));
+            Ok(())
+        }))
     }
 
     /// Tasks that were accepted just now.
@@ -298,7 +332,7 @@ impl Ledger {
     }
 
     fn unsecured(&self) -> MutexGuard<'_, VecDeque<Unsecured>> {
-        self.unsecured.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unsecured)
     }
 
     async fn record(
@@ -308,8 +342,8 @@ impl Ledger {
     ) -> Result<Stored, JournalError> {
         let finished = Arc::new(self.finished(result));
         let inbox = held.map(|held| held.seq);
-        self.undelivered.fetch_add(1, Ordering::Relaxed);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
+        self.undelivered.fetch_add(1, Ordering::Relaxed);
         self.outbox.put(seq, finished);
         let outbox = Arc::clone(&self.outbox);
         Ok(Box::pin(async move {
@@ -318,6 +352,10 @@ impl Ledger {
             Ok(())
         }))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn shared(tasks: Vec<Task>) -> Vec<Arc<Task>> {

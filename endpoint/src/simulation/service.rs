@@ -163,7 +163,10 @@ impl Service {
     fn hear(&self, presence: &Presence) {
         let world = &self.world;
         let (instance, role) = (node(presence.state_id), presence.role);
-        world.note(format_args!("service: hears that instance {instance} is {role:?}"));
+        let pending = presence.pending;
+        world.note(format_args!(
+            "service: hears that instance {instance} is {role:?}, {pending} pending"
+        ));
         let given_up = lock(&self.records).hear(presence, Instant::now());
         given_up.into_iter().for_each(|state| self.gives_up(state));
         if role == Role::Standby && world.plan.recovers() {
