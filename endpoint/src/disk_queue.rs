@@ -89,6 +89,15 @@ pub(crate) struct Accepted {
     pub(crate) task: Task,
     /// Whether its start is on disk: it may have run.
     pub(crate) started: bool,
+    /// What is to be known of a task that is not [secured](Change::Secure).
+    pub(crate) unsecured: Option<Unsecured>,
+}
+
+/// A task that somebody else may be given as well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unsecured {
+    /// The highest attempt at the task that was known before it.
+    pub(crate) before: Option<u32>,
 }
 
 /// One change to the queue.
@@ -100,6 +109,13 @@ pub(crate) enum Change {
         seq: Seq,
         /// The task.
         task: Arc<Task>,
+        /// Whether nobody else can have it.
+        secured: bool,
+    },
+    /// Nobody else can have a task any more.
+    Secure {
+        /// Which.
+        seq: Seq,
     },
     /// A task is about to start.
     Start {

@@ -1,4 +1,4 @@
-//! What this run of the daemon is to others: its name, whether it shares its
+//! What this run of the daemon is to others: what it is called, whether it shares its
 //! endpoint with other instances, and what it tells the service of itself. Pure
 //! state behind a lock; the publisher sends it.
 //!
@@ -7,7 +7,7 @@
 
 use crate::ledger::Ledger;
 use clutch_common::wire::{Presence, Role};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -19,28 +19,47 @@ struct Post {
     role: Option<Role>,
     /// Whether it still has it.
     held: bool,
+    /// Whether the service is certain to hear of it before all that is sent later.
+    known: bool,
 }
 
 /// This run of the daemon; shared by session (its roles) and publisher (tells).
 pub(crate) struct Instance {
-    /// Its name.
-    pub(crate) id: Uuid,
+    /// What it is called first; each session counts on from there.
+    first: Uuid,
+    sessions: AtomicU64,
     standby: bool,
     called: AtomicBool,
     post: Mutex<Post>,
     due: Notify,
+    told: Notify,
 }
 
 impl Instance {
-    /// One of this name; `standby` says that it was started to share its endpoint.
-    pub(crate) fn new(id: Uuid, standby: bool) -> Self {
+    /// One that is called this first; `standby` says that it was started to share
+    /// its endpoint.
+    pub(crate) fn new(first: Uuid, standby: bool) -> Self {
         Self {
-            id,
+            first,
+            sessions: AtomicU64::new(0),
             standby,
             called: AtomicBool::new(false),
             post: Mutex::default(),
             due: Notify::new(),
+            told: Notify::new(),
         }
+    }
+
+    /// What it is called in this session: another one in each, so that nobody takes
+    /// what it is now for what it was before its link was lost.
+    pub(crate) fn id(&self) -> Uuid {
+        let sessions = self.sessions.load(Ordering::Relaxed);
+        Uuid::from_u128(self.first.as_u128().wrapping_add(u128::from(sessions)))
+    }
+
+    /// Begins another session.
+    pub(crate) fn renew(&self) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether it was started to share its endpoint.
@@ -57,15 +76,36 @@ impl Instance {
 
     /// Takes up a role, tells so, and returns the role it had before.
     pub(crate) fn take_up(&self, role: Role) -> Option<Role> {
-        let before = self.post().role.replace(role);
-        self.post().held = true;
+        let before = std::mem::replace(
+            &mut *self.post(),
+            Post { role: Some(role), held: true, known: false },
+        );
         self.tell();
-        before
+        before.role
     }
 
     /// Has no role until it takes one up, and nothing to tell.
     pub(crate) fn lay_down(&self) {
         self.post().held = false;
+    }
+
+    /// What it told of this role has arrived.
+    pub(crate) fn arrived(&self, role: Role) {
+        let mut post = self.post();
+        post.known |= post.role == Some(role);
+        drop(post);
+        self.told.notify_waiters();
+    }
+
+    /// Waits until what it told of its role has arrived.
+    pub(crate) async fn known(&self) {
+        loop {
+            let told = self.told.notified();
+            if self.post().known {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Somebody asks who holds the lease.
@@ -91,7 +131,7 @@ impl Instance {
         Some(Presence {
             endpoint_id: ledger.endpoint_id,
             state_id: ledger.state_id,
-            instance: self.id,
+            instance: self.id(),
             role,
             standby: self.standby,
             pending: ledger.pending(),
@@ -107,6 +147,7 @@ impl Instance {
 mod tests {
     use super::*;
     use crate::testing;
+    use futures_util::FutureExt as _;
 
     #[test]
     fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
@@ -120,6 +161,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_known_once_its_present_role_has_arrived() {
+        let instance = Instance::new(Uuid::nil(), true);
+        let is_known = || instance.known().now_or_never().is_some();
+        instance.take_up(Role::Standby);
+        instance.arrived(Role::Standby);
+        assert!(is_known());
+        instance.take_up(Role::Active);
+        instance.arrived(Role::Standby);
+        assert!(!is_known(), "that it waits has arrived, not that it is active");
+        instance.arrived(Role::Active);
+        assert!(is_known());
+    }
+
+    #[test]
+    fn each_session_has_a_name_of_its_own() {
+        let instance = Instance::new(Uuid::max(), true);
+        let first = instance.id();
+        instance.renew();
+        assert_ne!(instance.id(), first);
+    }
+
+    #[tokio::test]
     async fn it_tells_of_the_role_it_has_and_of_none_it_had() {
         let (_disk, ledger) = testing::ledger(10);
         let instance = Instance::new(Uuid::nil(), true);
@@ -128,7 +191,7 @@ mod tests {
         instance.due().await;
         let presence = instance.presence(&ledger).unwrap();
         assert_eq!((presence.role, presence.standby, presence.pending), (Role::Standby, true, 0));
-        assert_eq!((presence.instance, presence.state_id), (instance.id, ledger.state_id));
+        assert_eq!((presence.instance, presence.state_id), (instance.id(), ledger.state_id));
         ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
         assert_eq!(instance.take_up(Role::Active), Some(Role::Standby));
         assert_eq!(instance.presence(&ledger).unwrap().pending, 1);

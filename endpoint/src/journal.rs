@@ -219,13 +219,33 @@ impl Journal {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Puts tasks into the inbox.
+    /// Puts tasks into the inbox, which nobody else can have.
     ///
     /// # Errors
     /// The journal has failed or is closed.
     pub(crate) async fn accept(
         &self,
         tasks: Vec<Arc<Task>>,
+    ) -> Result<(Vec<Seq>, Commit), JournalError> {
+        self.take_in(tasks, true).await
+    }
+
+    /// Puts tasks into the inbox, which somebody else may be given until they
+    /// are [secured](Journal::secure).
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn accept_unsecured(
+        &self,
+        tasks: Vec<Arc<Task>>,
+    ) -> Result<(Vec<Seq>, Commit), JournalError> {
+        self.take_in(tasks, false).await
+    }
+
+    async fn take_in(
+        &self,
+        tasks: Vec<Arc<Task>>,
+        secured: bool,
     ) -> Result<(Vec<Seq>, Commit), JournalError> {
         let bytes = tasks.iter().map(|task| task_bytes(task)).sum();
         self.submit(bytes, |names| {
@@ -236,11 +256,22 @@ impl Journal {
                 let seq = Seq(names.seq);
                 names.seq += 1;
                 seqs.push(seq);
-                changes.push(Change::Accept { seq, task });
+                changes.push(Change::Accept { seq, task, secured });
             }
             (seqs, changes)
         })
         .await
+    }
+
+    /// Notes that nobody else can have these tasks any more: a crash before that
+    /// is durable will find them [`Accepted::unsecured`].
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn secure(&self, seqs: Vec<Seq>) -> Result<Commit, JournalError> {
+        let changes = seqs.into_iter().map(|seq| Change::Secure { seq }).collect();
+        let (_, commit) = self.submit(0, |_| ((), changes)).await?;
+        Ok(commit)
     }
 
     /// Marks a task as started: once that is durable, a crash will find it

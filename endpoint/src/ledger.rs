@@ -6,7 +6,9 @@
 //! nobody else does.
 //!
 //! Tasks may be accepted and held until it is certain that nobody else will have
-//! them. Then they are put into the inbox, or else handed back.
+//! them. Then they are put into the inbox, or else handed back. Those that an
+//! earlier life of the daemon held are held again: it is not known what became of
+//! them.
 
 use crate::inbox::{Bounds, Held, Inbox};
 use crate::journal::{
@@ -21,7 +23,8 @@ use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
 use futures_util::future::BoxFuture;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +48,8 @@ pub(crate) struct Ledger {
     deaths: HashMap<Attempt, Deaths>,
     poison_after: u64,
     undelivered: AtomicU64,
+    /// Released, and maybe on disk still: not to be sent again, nor counted.
+    releasing: Arc<Mutex<BTreeSet<OutSeq>>>,
     /// What is accepted and not secured, in order.
     unsecured: Mutex<VecDeque<Unsecured>>,
 }
@@ -82,13 +87,16 @@ impl Ledger {
             deaths,
             poison_after: rules.poison_after,
             undelivered: AtomicU64::new(outbox),
+            releasing: Arc::default(),
             unsecured: Mutex::default(),
         };
-        let held = |accepted: Accepted| {
-            let Accepted { seq, task, started } = accepted;
-            ledger.hold(seq, Arc::new(task), started)
-        };
-        ledger.inbox.put(tasks.into_iter().map(held));
+        for Accepted { seq, task, started, unsecured } in tasks {
+            let held = ledger.hold(seq, Arc::new(task), started);
+            match unsecured {
+                Some(unsecured) => ledger.keep_unsecured(held, unsecured.before),
+                None => ledger.inbox.put([held]),
+            }
+        }
         ledger
     }
 
@@ -126,8 +134,9 @@ impl Ledger {
     /// # Errors
     /// When the disk failed.
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
-        let (held, commit) = self.take_in(tasks).await?;
-        self.inbox.put(held);
+        let tasks = shared(tasks);
+        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
+        self.inbox.put(self.fresh(seqs, tasks));
         Ok(commit)
     }
 
@@ -138,23 +147,34 @@ impl Ledger {
     pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let before = tasks.iter().map(|task| self.journal.seen(task.id));
         let before = before.collect::<Result<Vec<_>, _>>()?;
-        let (held, commit) = self.take_in(tasks).await?;
-        let mut unsecured = self.unsecured();
-        for (held, before) in held.into_iter().zip(before) {
-            self.inbox.reserve(&held.task);
-            unsecured.push_back(Unsecured { held, before });
+        let tasks = shared(tasks);
+        let (seqs, commit) = self.journal.accept_unsecured(tasks.clone()).await?;
+        for (held, before) in self.fresh(seqs, tasks).zip(before) {
+            self.keep_unsecured(held, before);
         }
-        drop(unsecured);
         Ok(commit)
     }
 
-    /// The `count` tasks that have been held for longest may start.
-    pub(crate) fn secured(&self, count: usize) {
+    fn keep_unsecured(&self, held: Held, before: Option<u32>) {
+        self.inbox.reserve(&held.task);
+        self.unsecured().push_back(Unsecured { held, before });
+    }
+
+    /// The `count` tasks that have been held for longest may start. The disk
+    /// learns of it before it learns anything else of them; one that a crash
+    /// forgets to be secured held a slot, or did not start.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn secured(&self, count: usize) -> Result<(), JournalError> {
+        let seqs = self.unsecured().iter().take(count).map(|one| one.held.seq).collect();
+        drop(self.journal.secure(seqs).await?);
         let mut unsecured = self.unsecured();
         let count = count.min(unsecured.len());
         let held: Vec<Held> = unsecured.drain(..count).map(|one| one.held).collect();
         drop(unsecured);
         self.inbox.put_reserved(held);
+        Ok(())
     }
 
     /// Hands back what is held: it leaves the inbox, is forgotten, and a result
@@ -175,8 +195,8 @@ impl Ledger {
         }
         tracing::warn!(
             tasks = seqs.len(),
-            "handing back tasks that came and did not start: the link was lost before it was \
-             certain that nobody else is given them"
+            "handing back tasks that came and did not start: the link was lost, or the endpoint \
+             ended, before it was certain that nobody else is given them"
         );
         self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
         for (seq, result) in seqs.iter().zip(results) {
@@ -232,17 +252,25 @@ impl Ledger {
     }
 
     /// Results that are not released, from `from` on, in order, as they are on
-    /// disk: at most `max`, at most `max_bytes` unless the first alone is larger.
+    /// disk, some if there are any: at most `max`, at most `max_bytes` unless the first alone is larger.
     ///
     /// # Errors
     /// When the disk failed.
     pub(crate) async fn backlog(
         &self,
-        from: OutSeq,
+        mut from: OutSeq,
         max: usize,
         max_bytes: usize,
     ) -> Result<Vec<(OutSeq, Arc<Finished>)>, JournalError> {
-        let records = self.journal.outbox(from, max, max_bytes).await?;
+        let records = loop {
+            let page = self.journal.outbox(from, max, max_bytes).await?;
+            let next = page.last().map(|last| OutSeq(last.seq.0 + 1));
+            let records = self.not_releasing(from..next.unwrap_or(OutSeq(u64::MAX)), page);
+            match next {
+                Some(next) if records.is_empty() => from = next,
+                Some(_) | None => break records,
+            }
+        };
         let shared = |record: OutboxRecord| {
             let OutboxRecord { seq, attempt, bytes } = record;
             (seq, Arc::new(Finished { attempt, bytes }))
@@ -250,27 +278,47 @@ impl Ledger {
         Ok(records.into_iter().map(shared).collect())
     }
 
+    /// Of all that is on disk in a range, what is to be sent. What is no longer
+    /// there need not be remembered: nobody may have waited for its release.
+    fn not_releasing(&self, range: Range<OutSeq>, page: Vec<OutboxRecord>) -> Vec<OutboxRecord> {
+        let mut releasing = lock(&self.releasing);
+        let (releases, records) =
+            page.into_iter().partition::<Vec<_>, _>(|record| releasing.contains(&record.seq));
+        releasing.retain(|seq| !range.contains(seq));
+        releasing.extend(releases.iter().map(|record| record.seq));
+        records
+    }
+
     /// Forgets results that the broker has confirmed.
     ///
     /// # Errors
     /// When the disk failed.
-    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Commit, JournalError> {
-        self.undelivered.fetch_sub(records.len() as u64, Ordering::Relaxed);
-        self.outbox.on_disk(&records);
-        self.journal.release(records).await
+    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Stored, JournalError> {
+        let commit = self.journal.release(records.clone()).await?;
+        let fresh = {
+            let mut releasing = lock(&self.releasing);
+            records.iter().filter(|record| releasing.insert(**record)).count()
+        };
+        self.undelivered.fetch_sub(fresh as u64, Ordering::Relaxed);
+        self.outbox.released(&records);
+        let releasing = Arc::clone(&self.releasing);
+        Ok(Box::pin(async move {
+            commit.await?;
+            let mut releasing = lock(&releasing);
+            releasing.retain(|record| !records.contains(record));
+            Ok(())
+        }))
     }
 
-    async fn take_in(&self, tasks: Vec<Task>) -> Result<(Vec<Held>, Commit), JournalError> {
-        let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
-        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        let held = seqs.into_iter().zip(tasks);
-        Ok((held.map(|(seq, task)| self.hold(seq, task, false)).collect(), commit))
+    /// Tasks that were accepted just now.
+    fn fresh(&self, seqs: Vec<Seq>, tasks: Vec<Arc<Task>>) -> impl Iterator<Item = Held> {
+        seqs.into_iter().zip(tasks).map(|(seq, task)| self.hold(seq, task, false))
     }
 
     fn handing_back(&self, one: &Unsecured) -> HandBack {
         let Unsecured { held, before } = one;
-        let reason = "the endpoint lost its link before it was certain that nobody else is given \
-             the task; it did not start it";
+        let reason = "the endpoint lost its link, or ended, before it was certain that nobody else \
+             is given the task; it did not start it";
         let attempt = held.task.attempt();
         let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
         result.lost = Some(Loss::HandedBack);
@@ -284,7 +332,7 @@ impl Ledger {
     }
 
     fn unsecured(&self) -> MutexGuard<'_, VecDeque<Unsecured>> {
-        self.unsecured.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unsecured)
     }
 
     async fn record(
@@ -294,8 +342,8 @@ impl Ledger {
     ) -> Result<Stored, JournalError> {
         let finished = Arc::new(self.finished(result));
         let inbox = held.map(|held| held.seq);
-        self.undelivered.fetch_add(1, Ordering::Relaxed);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
+        self.undelivered.fetch_add(1, Ordering::Relaxed);
         self.outbox.put(seq, finished);
         let outbox = Arc::clone(&self.outbox);
         Ok(Box::pin(async move {
@@ -304,4 +352,12 @@ impl Ledger {
             Ok(())
         }))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shared(tasks: Vec<Task>) -> Vec<Arc<Task>> {
+    tasks.into_iter().map(Arc::new).collect()
 }

@@ -68,7 +68,20 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Notes that results are on disk, or were released.
+    /// Forgets results that are no longer needed, on disk or not.
+    pub(crate) fn released(&self, seqs: &[OutSeq]) {
+        let mut state = self.lock();
+        for seq in seqs {
+            let at = state.position(*seq);
+            if state.fresh.get(at).is_some_and(|fresh| fresh.seq == *seq)
+                && let Some(fresh) = state.fresh.remove(at)
+            {
+                state.bytes -= fresh.result.bytes.len();
+            }
+        }
+    }
+
+    /// Notes that results are on disk.
     pub(crate) fn on_disk(&self, seqs: &[OutSeq]) {
         let mut state = self.lock();
         for seq in seqs {
@@ -204,6 +217,18 @@ mod tests {
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0], "a new link starts anew");
         outbox.on_disk(&[OutSeq(0)]);
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(1)));
+    }
+
+    #[test]
+    fn what_was_released_is_not_sent_by_the_next_link_though_an_earlier_one_waits() {
+        let outbox = Outbox::new(OutSeq(0));
+        for seq in 0..3 {
+            outbox.put(OutSeq(seq), result(1));
+        }
+        outbox.released(&[OutSeq(1), OutSeq(7)]);
+        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
+        assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::Disk(OutSeq(2)));
+        assert_eq!(seqs(outbox.from(OutSeq(2), 10, 1000)), [2]);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
 use crate::instance::Instance;
-use crate::journal::{Commit, Finished, OutSeq};
-use crate::ledger::Ledger;
+use crate::journal::{Finished, OutSeq};
+use crate::ledger::{Ledger, Stored};
 use crate::outbox::Next;
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
@@ -46,7 +46,7 @@ pub(crate) struct Publisher<'a> {
     open: HashMap<Ticket, Records>,
     open_bytes: usize,
     again: Vec<Records>,
-    releases: FuturesUnordered<Commit>,
+    releases: FuturesUnordered<Stored>,
 }
 
 impl<'a> Publisher<'a> {
@@ -145,7 +145,10 @@ impl<'a> Publisher<'a> {
     /// Whoever waits says so again anyway.
     fn told(&self, role: Role, settlement: Settlement) -> Result<(), Fault> {
         match settlement {
-            Settlement::Confirmed => Ok(()),
+            Settlement::Confirmed => {
+                self.instance.arrived(role);
+                Ok(())
+            }
             Settlement::Returned(reason) => Err(unroutable(&reason)),
             Settlement::Refused if role == Role::Standby => Ok(()),
             Settlement::Refused => Err(full()),
@@ -194,7 +197,8 @@ impl<'a> Publisher<'a> {
         }
         if !confirmed.is_empty() {
             failpoint::reach(Step::Release);
-            self.releases.push(self.ledger.release(confirmed).await?);
+            let released = self.ledger.release(confirmed).await?;
+            self.releases.push(released);
         }
         Ok(())
     }

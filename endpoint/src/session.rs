@@ -67,7 +67,8 @@ impl Link {
     /// When the clutch gives up, or the disk failed.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let mut clutch = Clutch::new(self.heartbeat, self.instance.is_standby(), self.jitter);
-        let mut handed_back = None;
+        // What an earlier life of the daemon was not sure of, this one is not, either.
+        let mut handed_back = Some(self.hand_back().await?);
         loop {
             let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
             let ended = self.session(&mut lap).await;
@@ -77,7 +78,7 @@ impl Link {
                 Err(Halt::Link(fault)) => fault,
                 Err(Halt::Disk(error)) => return Err(broken(&error)),
             };
-            handed_back = Some(self.ledger.hand_back().await.map_err(|error| broken(&error))?);
+            handed_back = Some(self.hand_back().await?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
                 return Ok(());
@@ -100,6 +101,10 @@ impl Link {
         }
     }
 
+    async fn hand_back(&self) -> Result<Stored, Failure> {
+        self.ledger.hand_back().await.map_err(|error| broken(&error))
+    }
+
     /// Waits out a delay, or until shutdown begins: then what is pending
     /// deserves another try at once.
     async fn pause(&self, delay: Duration) {
@@ -112,7 +117,8 @@ impl Link {
     }
 
     async fn session(&self, lap: &mut Lap) -> Result<(), Halt> {
-        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id);
+        self.instance.renew();
+        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id());
         let results_name = format!("{name}/results");
         let (tasks, results) =
             tokio::try_join!(self.transport.connect(&name), self.transport.connect(&results_name))?;
@@ -139,7 +145,10 @@ impl Link {
         self.instance.take_up(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
-        let taking = subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake);
+        let taking = async {
+            self.be_known(inlet.as_mut()).await?;
+            subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
+        };
         tokio::select! {
             biased;
             taken = taking => taken?,
@@ -149,6 +158,20 @@ impl Link {
         drop(inlet);
         tasks.close().await;
         Ok(())
+    }
+
+    /// Waits until the service is certain to know who takes tasks from now on, where
+    /// others may take them later: it must not believe them that a task is nowhere.
+    async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+        if !self.instance.is_careful() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.instance.known() => Ok(()),
+            fault = inlet.lost() => Err(fault),
+            () = self.intake.cancelled() => Ok(()),
+        }
     }
 
     /// Takes the lease, after waiting for whoever holds it if that is to be;

@@ -2,13 +2,15 @@
 //! outbox, publisher, session and clutch, against the broker in memory, on disks
 //! that are data, with a clock that stands still while anything can go on.
 //!
-//! A seed determines a run: how many instances and tasks there are, what goes
-//! wrong, and when. Faults come before and after each effect: an acknowledgement
+//! A seed determines a run: how many instances and tasks there are, whether they
+//! share the endpoint, what goes wrong, and when. Faults come before and after each effect: an acknowledgement
 //! that reached the broker though the endpoint saw an error and one that did not,
 //! a commit that is on disk though the process died before it knew, and so on. An
 //! oracle watches every effect and judges the end: each submitted task has exactly
 //! one outcome, no link fault makes a task run twice, a crash repeats at most what
-//! held a slot.
+//! held a slot. Instances that share their endpoint are frozen, cut off and lost with
+//! their disks, and the service asks for what nobody may have: no task is drained
+//! by two of them, and none is lost between them.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -19,11 +21,13 @@ mod broker;
 mod chance;
 mod disk;
 mod executor;
+mod freeze;
 mod inlet;
 mod oracle;
 mod outlet;
 mod plan;
 mod process;
+mod records;
 mod service;
 mod trace;
 mod weather;
@@ -34,6 +38,7 @@ use clutch_common::link::{self, Fault, Terms, Transport};
 use clutch_common::topology::{self, QueueKind};
 use disk::Disk;
 use process::ENDPOINT;
+use service::Service;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -77,11 +82,13 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     let operator = broker.connect("operator").await?;
     operator.declare(&topology::shared(QueueKind::Classic)).await?;
     operator.declare(&topology::endpoint(ENDPOINT, QueueKind::Classic)).await?;
-    let disks: Vec<Arc<Mutex<Disk>>> = (0..world.plan.instances).map(Disk::new).collect();
-    let wanted = Wanted::new((0..disks.len()).collect());
+    let disks: Vec<Arc<Mutex<Disk>>> = (0..world.plan.nodes()).map(Disk::new).collect();
+    let wanted = Wanted::new(world.plan.instances());
+    let service = Service::new(world, broker);
 
     let mut collecting = JoinSet::new();
-    collecting.spawn(service::collect(Arc::clone(world), Arc::clone(broker)));
+    let collector = Arc::clone(&service);
+    collecting.spawn(async move { collector.collect().await });
     let mut instances = JoinSet::new();
     for (instance, disk) in disks.iter().enumerate() {
         let (world, broker, disk) = (Arc::clone(world), Arc::clone(broker), Arc::clone(disk));
@@ -90,8 +97,7 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     let mut storm = JoinSet::new();
     storm.spawn(weather::change(Arc::clone(world), Arc::clone(&wanted)));
     let storm_is_over = async {
-        let published = service::publish(Arc::clone(world), Arc::clone(broker));
-        let (published, ()) = tokio::join!(published, tokio::time::sleep(world.plan.storm));
+        let (published, ()) = tokio::join!(service.publish(), tokio::time::sleep(world.plan.storm));
         storm.shutdown().await;
         world.calm();
         published

@@ -5,7 +5,7 @@
 //! a task known already, also one finished long ago, is acknowledged and not
 //! run again; a message that cannot be read goes to the dead-letter queue, and
 //! if it names its task, a `rejected` result says why; a roll call gets a result
-//! for each attempt that is not known. While the inbox is full nothing is read.
+//! for each attempt that is not known, if it is meant for this session. While the inbox is full nothing is read.
 //! A careful instance starts a task only when its acknowledgement is secured.
 
 use crate::failpoint::{self, Step};
@@ -65,7 +65,7 @@ pub(crate) async fn subscribe(
             }
             () = intake.cancelled(), if !stopped => (),
             deliveries = read(inlet, ledger), if !stopped && groups.len() < OPEN_GROUPS => {
-                groups.push_back(accept(ledger, deliveries?, instance.is_careful()).await?);
+                groups.push_back(accept(ledger, deliveries?, instance).await?);
             }
         }
     }
@@ -100,7 +100,7 @@ async fn settle_all(
     }
     if unsecured > 0 {
         inlet.secured().await?;
-        ledger.secured(unsecured);
+        ledger.secured(unsecured).await?;
     }
     Ok(())
 }
@@ -118,9 +118,10 @@ async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
 async fn accept(
     ledger: &Ledger,
     deliveries: Vec<Delivery>,
-    careful: bool,
+    instance: &Instance,
 ) -> Result<Pending, JournalError> {
-    let mut reading = Reading::of(ledger);
+    let careful = instance.is_careful();
+    let mut reading = Reading::of(ledger, instance);
     for delivery in deliveries {
         reading.read(delivery).await?;
     }
@@ -141,6 +142,7 @@ async fn accept(
 /// Deliveries, read into what is to be done about them.
 struct Reading<'a> {
     ledger: &'a Ledger,
+    instance: &'a Instance,
     tasks: Vec<Task>,
     /// The attempts among `tasks`, which the ledger does not know yet.
     fresh: HashMap<TaskId, u32>,
@@ -149,9 +151,9 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn of(ledger: &'a Ledger) -> Self {
+    fn of(ledger: &'a Ledger, instance: &'a Instance) -> Self {
         let (tasks, commits) = (Vec::new(), Vec::new());
-        Self { ledger, tasks, fresh: HashMap::new(), commits, group: Group::default() }
+        Self { ledger, instance, tasks, fresh: HashMap::new(), commits, group: Group::default() }
     }
 
     async fn read(&mut self, delivery: Delivery) -> Result<(), JournalError> {
@@ -207,14 +209,18 @@ impl<'a> Reading<'a> {
     }
 
     /// Whoever calls the roll twice gets one answer: an attempt that was disowned
-    /// is known from then on, and its result is on its way or there.
+    /// is known from then on, and its result is on its way or there. Where somebody
+    /// else is asked, or this one before it lost its link, the service does not
+    /// know who reads, and is told: others may have read what came before.
     async fn answer(&mut self, roll_call: RollCall) -> Result<(), JournalError> {
-        if roll_call.state_id != self.ledger.state_id {
-            tracing::debug!(state = %roll_call.state_id, "a roll call is for another state folder");
+        let RollCall { state_id, instance, attempts } = roll_call;
+        if (state_id, instance) != (self.ledger.state_id, self.instance.id()) {
+            tracing::debug!(state = %state_id, %instance, "a roll call is for somebody else");
+            self.instance.tell();
             return Ok(());
         }
         let mut unknown = 0;
-        for attempt in roll_call.attempts {
+        for attempt in attempts {
             if !self.knows(attempt)? {
                 unknown += 1;
                 self.commits.push(self.ledger.disown(attempt).await?);

@@ -38,7 +38,8 @@ pub struct Presence {
     pub endpoint_id: EndpointId,
     /// The disk it keeps its tasks on.
     pub state_id: StateId,
-    /// This run of the daemon; part of its connections' names at the broker.
+    /// This session of the daemon's with the broker; part of its connections'
+    /// names there.
     pub instance: Uuid,
     /// What it is doing.
     pub role: Role,
@@ -59,6 +60,9 @@ pub struct Presence {
 pub struct RollCall {
     /// The disk that is asked. Anybody else who reads this drops it.
     pub state_id: StateId,
+    /// What the instance on it was called when it was asked. One that is called
+    /// otherwise by now drops this, too: another may have read tasks meanwhile.
+    pub instance: Uuid,
     /// The attempts; at most [`ROLL_CALL_MAX`].
     pub attempts: Vec<Attempt>,
 }
@@ -180,7 +184,11 @@ mod tests {
         assert!(tasks.unreadable[0].reason.contains("clutch.presence"));
 
         let attempt = Attempt { task_id: TaskId::new(), attempt: 2 };
-        let roll_call = RollCall { state_id: StateId::new(), attempts: vec![attempt] };
+        let roll_call = RollCall {
+            state_id: StateId::new(),
+            instance: Uuid::from_u128(7),
+            attempts: vec![attempt],
+        };
         let body = encode_roll_call(&roll_call);
         assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
         let ToService::Results(results) = decode_to_service(&body) else { panic!("{body:?}") };
@@ -190,11 +198,11 @@ mod tests {
     #[test]
     fn the_order_of_an_envelopes_fields_does_not_matter() {
         let state_id = StateId::new();
-        let comment = "0".repeat(100);
+        let (instance, comment) = (Uuid::from_u128(7), "0".repeat(100));
         let body = format!(
-            r#"{{"comment":"{comment}","attempts":[],"state_id":"{state_id}","type":"clutch.roll_call","version":1}}"#
+            r#"{{"comment":"{comment}","attempts":[],"instance":"{instance}","state_id":"{state_id}","type":"clutch.roll_call","version":1}}"#
         );
-        let expected = ToEndpoint::RollCall(RollCall { state_id, attempts: vec![] });
+        let expected = ToEndpoint::RollCall(RollCall { state_id, instance, attempts: vec![] });
         assert_eq!(decode_to_endpoint(body.as_bytes(), None), expected);
     }
 

@@ -9,7 +9,7 @@ use super::queue::{DiskQueue, Lately, Next, RUN, Slot};
 use super::record::{self, Space};
 use super::running::Running;
 use super::seen_view::SeenView;
-use super::{Accepted, Error, Seq, Store, Writes, seen};
+use super::{Accepted, Error, Seq, Store, Unsecured, Writes, seen};
 use crate::spool::Spool;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
@@ -279,10 +279,8 @@ impl DiskQueue {
     }
 
     fn load_inbox(&mut self) -> Result<(Vec<Accepted>, Vec<Damaged>), Error> {
-        let mut marks = HashSet::new();
-        for entry in self.store.scan(Space::Started, &[Space::Started as u8]) {
-            marks.extend(record::number(&entry?.0));
-        }
+        let started = self.marks(Space::Started)?;
+        let unsecured = self.marks(Space::Unsecured)?;
         let spool = self.spool.clone();
         let mut reader = spool.reader();
         let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
@@ -296,16 +294,28 @@ impl DiskQueue {
             });
             match task {
                 Ok((key, task)) => {
-                    let (seq, started) = (Seq(key.seq), marks.contains(&key.seq));
+                    let (seq, started) = (Seq(key.seq), started.contains(&key.seq));
+                    let secured = !unsecured.contains(&key.seq);
+                    let before = if secured { None } else { self.seen.highest(task.id)? };
                     self.seen.note(task.attempt());
                     let file = record::spool_file(&raw, &value);
-                    self.inbox.insert(seq, Slot { key, file, started });
-                    tasks.push(Accepted { seq, task, started });
+                    self.inbox.insert(seq, Slot { key, file, started, secured });
+                    let unsecured = (!secured).then_some(Unsecured { before });
+                    tasks.push(Accepted { seq, task, started, unsecured });
                 }
                 Err(how) => damaged.push(Damaged { raw, value, how }),
             }
         }
         Ok((tasks, damaged))
+    }
+
+    /// The numbers of the tasks that have a mark of this kind.
+    fn marks(&self, space: Space) -> Result<HashSet<u64>, Error> {
+        let mut marks = HashSet::new();
+        for entry in self.store.scan(space, &[space as u8]) {
+            marks.extend(record::number(&entry?.0));
+        }
+        Ok(marks)
     }
 
     /// The counters as they were written; found anew where they are damaged.

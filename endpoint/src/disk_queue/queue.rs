@@ -12,6 +12,7 @@ use super::seen_view::SeenView;
 use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
 use crate::spool::{Place, ReadError, Reader, Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId};
+use clutch_common::task::Task;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
@@ -41,6 +42,7 @@ pub(super) struct Slot {
     /// The spool file that its payload is in.
     pub(super) file: Option<u64>,
     pub(super) started: bool,
+    pub(super) secured: bool,
 }
 
 /// Numbers that must survive, whatever is left in the queue.
@@ -143,7 +145,7 @@ impl DiskQueue {
 
     /// Makes changes durable, all or none. Whoever has a task accepted has
     /// [noted](SeenView::note) it. What begins and ends within the changes is not
-    /// written at all. Releasing or starting what is not there changes
+    /// written at all. Releasing, securing or starting what is not there changes
     /// nothing; a result is taken whether or not its task is in the inbox.
     ///
     /// # Errors
@@ -151,12 +153,14 @@ impl DiskQueue {
     pub(crate) fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         let mut finishing = HashSet::new();
         let mut releasing = BTreeSet::new();
+        let mut securing = HashSet::new();
         for change in changes {
             match change {
                 Change::Finish { inbox: Some(seq), .. } | Change::HandBack { inbox: seq, .. } => {
                     finishing.insert(*seq);
                 }
                 Change::Release { out } => drop(releasing.insert(*out)),
+                Change::Secure { seq } => drop(securing.insert(*seq)),
                 Change::Finish { inbox: None, .. }
                 | Change::Accept { .. }
                 | Change::Start { .. } => {}
@@ -165,16 +169,14 @@ impl DiskQueue {
         let mut group = self.group();
         for change in changes {
             match change {
-                Change::Accept { seq, task } => {
+                Change::Accept { seq, task, secured } => {
                     group.next.seq = group.next.seq.max(seq.0 + 1);
                     if !finishing.contains(seq) {
-                        let bytes = serde_json::to_vec(&**task)
-                            .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-                        let key = key(Space::Inbox, seq.0, task.attempt(), &bytes);
-                        let file = self.put(&mut group, &key, &bytes)?;
-                        self.inbox.insert(*seq, Slot { key, file, started: false });
+                        let secured = *secured || securing.contains(seq);
+                        self.take_in(&mut group, *seq, task, secured)?;
                     }
                 }
+                Change::Secure { seq } => self.secure(&mut group, *seq),
                 Change::Start { seq } => self.start(&mut group, *seq),
                 Change::Finish { inbox, out, result } => {
                     if let Some(seq) = inbox {
@@ -235,6 +237,31 @@ impl DiskQueue {
         Ok(place)
     }
 
+    fn take_in(
+        &mut self,
+        group: &mut Group,
+        seq: Seq,
+        task: &Task,
+        secured: bool,
+    ) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(task)
+            .map_err(|error| self.store.failed("encoding for")(error.into()))?;
+        let key = key(Space::Inbox, seq.0, task.attempt(), &bytes);
+        let file = self.put(group, &key, &bytes)?;
+        if !secured {
+            group.writes.put(&record::numbered(Space::Unsecured, seq.0), &[]);
+        }
+        self.inbox.insert(seq, Slot { key, file, started: false, secured });
+        Ok(())
+    }
+
+    fn secure(&mut self, group: &mut Group, seq: Seq) {
+        if let Some(slot) = self.inbox.get_mut(&seq).filter(|slot| !slot.secured) {
+            slot.secured = true;
+            group.writes.remove(&record::numbered(Space::Unsecured, seq.0));
+        }
+    }
+
     fn start(&mut self, group: &mut Group, seq: Seq) {
         if let Some(slot) = self.inbox.get_mut(&seq) {
             slot.started = true;
@@ -247,6 +274,9 @@ impl DiskQueue {
         group.writes.remove(&slot.key.encode());
         if slot.started {
             group.writes.remove(&record::numbered(Space::Started, seq.0));
+        }
+        if !slot.secured {
+            group.writes.remove(&record::numbered(Space::Unsecured, seq.0));
         }
         group.released.extend(slot.file);
     }

@@ -37,6 +37,8 @@ pub(crate) enum Space {
     Counters = b't',
     /// Marks of tasks whose start is on disk.
     Started = b'u',
+    /// Marks of tasks that somebody else may be given as well.
+    Unsecured = b'v',
 }
 
 /// Where a record's payload is.
@@ -103,8 +105,8 @@ impl Key {
     }
 }
 
-/// The start of every key in `space` numbered `number`; for [`Space::Seen`] and
-/// [`Space::Started`] the whole key.
+/// The start of every key in `space` numbered `number`; for [`Space::Seen`],
+/// [`Space::Started`] and [`Space::Unsecured`] the whole key.
 #[must_use]
 pub(crate) fn numbered(space: Space, number: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(Key::LEN);

@@ -40,7 +40,11 @@ fn finish(inbox: Option<u64>, out: u64, attempt: Attempt, len: usize) -> Change 
 }
 
 fn accept(seq: u64, task: &Arc<Task>) -> Change {
-    Change::Accept { seq: Seq(seq), task: task.clone() }
+    Change::Accept { seq: Seq(seq), task: task.clone(), secured: true }
+}
+
+fn accept_unsecured(seq: u64, task: &Arc<Task>) -> Change {
+    Change::Accept { seq: Seq(seq), task: task.clone(), secured: false }
 }
 
 fn names(folder: &TempDir) -> Vec<String> {
@@ -85,7 +89,8 @@ fn only_result(queue: &mut DiskQueue) -> (OutboxRecord, clutch_common::result::T
 /// What the queue must hold.
 #[derive(Default)]
 struct Model {
-    inbox: BTreeMap<u64, (Arc<Task>, bool)>,
+    /// Each with whether it was started, and whether it is secured.
+    inbox: BTreeMap<u64, (Arc<Task>, bool, bool)>,
     outbox: BTreeMap<u64, (Attempt, usize)>,
     seen: BTreeMap<TaskId, u32>,
     next: (u64, u64),
@@ -93,7 +98,8 @@ struct Model {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Accept { large: bool },
+    Accept { large: bool, secured: bool },
+    Secure { which: prop::sample::Index },
     Start { which: prop::sample::Index },
     Finish { which: prop::sample::Index, large: bool },
     FinishUnknown,
@@ -105,7 +111,9 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => prop::bool::weighted(0.3).prop_map(|large| Action::Accept { large }),
+        6 => (prop::bool::weighted(0.3), any::<bool>())
+            .prop_map(|(large, secured)| Action::Accept { large, secured }),
+        2 => any::<prop::sample::Index>().prop_map(|which| Action::Secure { which }),
         2 => any::<prop::sample::Index>().prop_map(|which| Action::Start { which }),
         4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.3))
             .prop_map(|(which, large)| Action::Finish { which, large }),
@@ -126,13 +134,19 @@ impl Model {
     /// Applies an action, and says what change it is to the queue.
     fn step(&mut self, action: &Action) -> Option<Change> {
         match action {
-            Action::Accept { large } => {
+            Action::Accept { large, secured } => {
                 let task = task(if *large { LARGE } else { 10 });
                 let seq = self.next.0;
                 self.next.0 += 1;
                 self.seen.insert(task.id, 1);
-                self.inbox.insert(seq, (task.clone(), false));
-                Some(accept(seq, &task))
+                self.inbox.insert(seq, (task.clone(), false, *secured));
+                let change = if *secured { accept } else { accept_unsecured };
+                Some(change(seq, &task))
+            }
+            Action::Secure { which } => {
+                let seq = pick(&self.inbox, *which)?;
+                self.inbox.get_mut(&seq)?.2 = true;
+                Some(Change::Secure { seq: Seq(seq) })
             }
             Action::Start { which } => {
                 let seq = pick(&self.inbox, *which)?;
@@ -141,7 +155,7 @@ impl Model {
             }
             Action::Finish { which, large } => {
                 let seq = pick(&self.inbox, *which)?;
-                let (task, _) = self.inbox.remove(&seq)?;
+                let (task, ..) = self.inbox.remove(&seq)?;
                 Some(self.finish(Some(seq), task.attempt(), if *large { LARGE } else { 10 }))
             }
             Action::FinishUnknown => {
@@ -150,7 +164,7 @@ impl Model {
             }
             Action::HandBack { which } => {
                 let seq = pick(&self.inbox, *which)?;
-                let (task, _) = self.inbox.remove(&seq)?;
+                let (task, ..) = self.inbox.remove(&seq)?;
                 let finish = self.finish(None, task.attempt(), 10);
                 self.seen.remove(&task.id);
                 let Change::Finish { out, result, .. } = finish else { return None };
@@ -192,9 +206,10 @@ impl Model {
         }
         assert_eq!(queue.seen().highest(TaskId::new()).unwrap(), None);
         let Some(tasks) = tasks else { return };
-        let found: Vec<_> = tasks.iter().map(|t| (t.seq.0, &t.task, t.started)).collect();
-        let expected: Vec<_> =
-            self.inbox.iter().map(|(seq, (task, started))| (*seq, &**task, *started)).collect();
+        let found = tasks.iter().map(|t| (t.seq.0, &t.task, t.started, t.unsecured.is_none()));
+        let found: Vec<_> = found.collect();
+        let kept = self.inbox.iter();
+        let expected: Vec<_> = kept.map(|(seq, (task, a, b))| (*seq, &**task, *a, *b)).collect();
         assert_eq!(found, expected);
     }
 }
@@ -439,4 +454,24 @@ fn a_folder_of_another_endpoint_is_refused_by_its_name() {
     let error = DiskQueue::open(&theirs).err().unwrap();
     assert!(error.to_string().contains(&ours.endpoint_id.to_string()), "{error}");
     DiskQueue::open(&ours).unwrap();
+}
+
+#[test]
+fn a_task_that_is_not_secured_is_found_with_what_was_known_before_it() {
+    let folder = folder();
+    let (mut queue, _) = open(&folder);
+    let (new, later) = (task(10), task(10));
+    let later = Arc::new(Task { attempt: 3, ..Task::clone(&later) });
+    let earlier = Attempt { attempt: 2, ..later.attempt() };
+    let changes =
+        [finish(None, 0, earlier, 10), accept_unsecured(0, &new), accept_unsecured(1, &later)];
+    queue.apply(&changes).unwrap();
+    drop(queue);
+    let (mut queue, tasks) = open(&folder);
+    let unsecured: Vec<_> = tasks.iter().map(|task| task.unsecured).collect();
+    assert_eq!(unsecured, [None, Some(2)].map(|before| Some(Unsecured { before })));
+    queue.apply(&[Change::Secure { seq: Seq(1) }, finish(Some(0), 1, new.attempt(), 10)]).unwrap();
+    assert!(queue.store.scan(Space::Unsecured, &[Space::Unsecured as u8]).next().is_none());
+    drop(queue);
+    assert_eq!(open(&folder).1.iter().map(|task| task.unsecured).collect::<Vec<_>>(), [None]);
 }

@@ -88,7 +88,10 @@ impl Group {
             .flat_map(|submission| &submission.changes)
             .filter_map(|change| match change {
                 Change::Finish { out, .. } | Change::HandBack { out, .. } => Some(*out),
-                Change::Accept { .. } | Change::Start { .. } | Change::Release { .. } => None,
+                Change::Accept { .. }
+                | Change::Secure { .. }
+                | Change::Start { .. }
+                | Change::Release { .. } => None,
             })
             .collect();
         let (now, later) =

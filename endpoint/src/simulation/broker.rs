@@ -47,6 +47,7 @@ impl Net {
 #[async_trait]
 impl Transport for Net {
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
+        self.life.gate.awake().await;
         self.reach().await?;
         let fails = self.world.mishap(Mishap::Dial);
         if fails && self.world.flip() {
@@ -57,7 +58,8 @@ impl Transport for Net {
             return Err(some_fault(&self.world));
         }
         let number = self.dialled.fetch_add(1, Ordering::Relaxed);
-        let wire = Wire::new(&self.world, format!("{}/{number}", self.life.name));
+        let wire = format!("{}/{number}", self.life.name);
+        let wire = Wire::new(&self.world, &self.life.gate, wire);
         self.life.dialled(&wire);
         let (world, life) = (Arc::clone(&self.world), Arc::clone(&self.life));
         Ok(Box::new(NetConnection { world, life, wire, inner }))
@@ -76,6 +78,19 @@ struct NetConnection {
     inner: Arc<dyn Connection>,
 }
 
+impl NetConnection {
+    /// What is asked of a connection that is lost has no answer; the endpoint
+    /// learns why. Nobody else tells it while nothing is carried.
+    async fn lost_before(&self) -> Result<(), Fault> {
+        self.wire.alive()?;
+        if !self.wire.is_severed() {
+            return Ok(());
+        }
+        let _: Duration = self.wire.fade();
+        Err(self.wire.lost().await)
+    }
+}
+
 #[async_trait]
 impl Connection for NetConnection {
     async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
@@ -84,8 +99,9 @@ impl Connection for NetConnection {
     }
 
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+        self.life.gate.awake().await;
         self.world.travel().await;
-        self.wire.alive()?;
+        self.lost_before().await?;
         let fails = self.world.mishap(Mishap::Lease);
         if fails && self.world.flip() {
             self.wire.cut(some_fault(&self.world));
@@ -99,12 +115,12 @@ impl Connection for NetConnection {
         if fails {
             self.wire.cut(some_fault(&self.world));
         }
-        Ok(Box::new(NetInlet::open(&self.world, &self.life, &self.wire, taken)))
+        Ok(Box::new(NetInlet::open(&self.world, &self.life, &self.wire, &self.inner, taken)))
     }
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         self.world.travel().await;
-        self.wire.alive()?;
+        self.lost_before().await?;
         let inner = self.inner.outlet().await?;
         Ok(Box::new(NetOutlet::open(&self.world, &self.life, &self.wire, inner)))
     }

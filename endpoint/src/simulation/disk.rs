@@ -6,13 +6,15 @@ use super::oracle::{self, name};
 use super::plan::Mishap;
 use super::process::Life;
 use super::world::{World, lock};
-use crate::disk_queue::Change;
+use crate::disk_queue::{Change, Unsecured};
 use crate::journal::commit::Pulse;
 use crate::journal::writer::{Command, Group, Reading, Submission};
 use crate::journal::{Accepted, DiskError, Finished, Journal, JournalError, OutSeq, OutboxRecord};
 use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
+use clutch_common::result::Loss;
 use clutch_common::task::Task;
+use clutch_common::wire;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,11 +28,18 @@ const WAITING_MAX: usize = 1024;
 /// How long the journal has patience with the disk.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 
+/// A task in the inbox.
+struct Kept {
+    task: Arc<Task>,
+    started: bool,
+    secured: bool,
+}
+
 /// What is on a disk.
 pub(super) struct Disk {
     instance: usize,
     state_id: StateId,
-    inbox: BTreeMap<Seq, (Arc<Task>, bool)>,
+    inbox: BTreeMap<Seq, Kept>,
     outbox: BTreeMap<OutSeq, Arc<Finished>>,
     seen: BTreeMap<TaskId, u32>,
     next: (Seq, OutSeq),
@@ -70,19 +79,30 @@ impl Disk {
             world.judge(|oracle| oracle.stored(self.instance, attempt, change));
         };
         match change {
-            Change::Accept { seq, task } => {
+            Change::Accept { seq, task, secured } => {
                 stored(task.attempt(), oracle::Change::Accepted);
                 self.next.0 = self.next.0.max(Seq(seq.0 + 1));
-                self.inbox.insert(*seq, (Arc::clone(task), false));
+                let (task, started, secured) = (Arc::clone(task), false, *secured);
+                self.inbox.insert(*seq, Kept { task, started, secured });
+            }
+            Change::Secure { seq } => {
+                if let Some(kept) = self.inbox.get_mut(seq) {
+                    kept.secured = true;
+                }
             }
             Change::Start { seq } => {
-                if let Some((task, started)) = self.inbox.get_mut(seq) {
-                    stored(task.attempt(), oracle::Change::Marked);
-                    *started = true;
+                if let Some(kept) = self.inbox.get_mut(seq) {
+                    stored(kept.task.attempt(), oracle::Change::Marked);
+                    kept.started = true;
                 }
             }
             Change::Finish { inbox, out, result } => {
-                stored(result.attempt, oracle::Change::Finished);
+                match lost(result) {
+                    Some(Loss::Unknown) => stored(result.attempt, oracle::Change::Disowned),
+                    Some(Loss::HandedBack) | None => {
+                        stored(result.attempt, oracle::Change::Finished);
+                    }
+                }
                 self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
                 self.outbox.insert(*out, Arc::clone(result));
                 self.saw(result.attempt);
@@ -96,7 +116,7 @@ impl Disk {
             }
             Change::Release { out } => {
                 if let Some(result) = self.outbox.remove(out) {
-                    stored(result.attempt, oracle::Change::Released);
+                    stored(result.attempt, oracle::Change::Released(lost(&result)));
                 }
             }
         }
@@ -136,6 +156,11 @@ impl Disk {
     }
 }
 
+/// Why a result may not be the end of its task.
+fn lost(result: &Finished) -> Option<Loss> {
+    wire::decode_result(&result.bytes).unwrap().lost
+}
+
 /// The journal's memory of what was seen.
 struct Remembered(Mutex<BTreeMap<TaskId, u32>>);
 
@@ -173,17 +198,20 @@ pub(super) fn open(
     let pulse = Arc::new(Pulse::new(PathBuf::from(&life.name), STALL_LIMIT));
     let (commands, received) = mpsc::channel(WAITING_MAX);
     let seen = Box::new(Remembered(Mutex::new(found.seen.clone())));
-    found.inbox.values().for_each(|(task, _)| seen.note(task.attempt()));
-    let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
-    let accepted = |(seq, (task, started)): (&Seq, &(Arc<Task>, bool))| {
+    let mut tasks = Vec::new();
+    for (seq, Kept { task, started, secured }) in &found.inbox {
+        let before = seen.highest(task.id).unwrap();
+        seen.note(task.attempt());
         if *started {
-            world.tell(|oracle| oracle.found_started(task.attempt()));
+            world.tell(|oracle| oracle.may_be_interrupted(task.attempt()));
         }
-        Accepted { seq: *seq, task: Task::clone(task), started: *started }
-    };
+        let unsecured = (!secured).then_some(Unsecured { before });
+        tasks.push(Accepted { seq: *seq, task: Task::clone(task), started: *started, unsecured });
+    }
+    let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
     let recovered = Recovered {
         state_id: found.state_id,
-        tasks: found.inbox.iter().map(accepted).collect(),
+        tasks,
         outbox: found.outbox.len() as u64,
         next_out: found.next.1,
         deaths: found.deaths.clone(),
@@ -274,6 +302,7 @@ impl Writer {
         if submissions.is_empty() {
             return Ok(());
         }
+        self.life.gate.awake().await;
         self.pulse.busy(true);
         let slow = self.world.mishap(Mishap::SlowDisk);
         tokio::time::sleep(self.world.millis(if slow { 100..5_000 } else { 0..15 })).await;
@@ -290,6 +319,7 @@ impl Writer {
         }
         self.meet_mishaps("after").await?;
         self.pulse.busy(false);
+        self.life.gate.awake().await;
         for submission in submissions {
             drop(submission.done.send(Ok(())));
         }
@@ -323,7 +353,10 @@ impl Writer {
 
 fn words(change: &Change) -> String {
     match change {
-        Change::Accept { seq, task } => format!("accept {} as {}", name(task.attempt()), seq.0),
+        Change::Accept { seq, task, .. } => {
+            format!("accept {} as {}", name(task.attempt()), seq.0)
+        }
+        Change::Secure { seq } => format!("secure {}", seq.0),
         Change::Start { seq } => format!("start {}", seq.0),
         Change::Finish { out, result, .. } => {
             format!("finish {} as {}", name(result.attempt), out.0)

@@ -19,8 +19,10 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
-    /// The process may die here; then nothing more happens in it.
+    /// The process may die here; then nothing more happens in it. Nothing does
+    /// while it is frozen, either.
     async fn may_die(&self, when: &str) {
+        self.life.gate.awake().await;
         if self.world.mishap(Mishap::CrashAtTask) {
             self.life.crash(when);
         }

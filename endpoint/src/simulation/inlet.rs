@@ -10,11 +10,13 @@ use super::wire::Wire;
 use super::world::World;
 use async_trait::async_trait;
 use clutch_common::id::Attempt;
-use clutch_common::link::{Delivery, Fault, Inlet, Tag};
-use clutch_common::wire::decode_tasks;
+use clutch_common::link::{Calls, Connection, Delivery, Fault, Inlet, Message, Tag};
+use clutch_common::wire::{ToEndpoint, decode_to_endpoint};
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How many deliveries are taken from the broker at once.
 const TAKEN: usize = 8;
@@ -24,14 +26,19 @@ const BUFFERED: usize = 1024;
 enum Order {
     Acknowledge(Tag),
     DeadLetter(Tag),
+    /// Is answered once all before it is obeyed.
+    Secure(oneshot::Sender<()>),
 }
 
 /// The endpoint's side.
 pub(super) struct NetInlet {
     world: Arc<World>,
+    life: Arc<Life>,
     wire: Arc<Wire>,
     deliveries: mpsc::Receiver<Delivery>,
     orders: mpsc::UnboundedSender<Order>,
+    /// The calls that come, until they are asked for.
+    calls: Option<mpsc::UnboundedReceiver<Message>>,
 }
 
 impl NetInlet {
@@ -40,25 +47,31 @@ impl NetInlet {
         world: &Arc<World>,
         life: &Arc<Life>,
         wire: &Arc<Wire>,
+        connection: &Arc<dyn Connection>,
         inner: Box<dyn Inlet>,
     ) -> Self {
         let (deliver, deliveries) = mpsc::channel(BUFFERED);
         let (orders, received) = mpsc::unbounded_channel();
+        let (call, calls) = mpsc::unbounded_channel();
+        world.weather().holder = Some((Arc::clone(wire), call));
         world.judge(|oracle| oracle.consumes(life.instance));
         let carrier = Carrier {
             world: Arc::clone(world),
             life: Arc::clone(life),
             wire: Arc::clone(wire),
+            connection: Arc::clone(connection),
             inner,
             deliver,
             orders: received,
             held: BTreeMap::new(),
         };
         world.network.spawn(carrier.carry());
-        Self { world: Arc::clone(world), wire: Arc::clone(wire), deliveries, orders }
+        let (world, life, wire) = (Arc::clone(world), Arc::clone(life), Arc::clone(wire));
+        Self { world, life, wire, deliveries, orders, calls: Some(calls) }
     }
 
-    fn order(&self, order: Order) -> Result<(), Fault> {
+    async fn order(&self, order: Order) -> Result<(), Fault> {
+        self.life.gate.awake().await;
         self.wire.alive()?;
         let cut = self.world.mishap(Mishap::CutAtSettling);
         if !cut || self.world.flip() {
@@ -76,10 +89,14 @@ impl NetInlet {
 impl Inlet for NetInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
         let mut taken = Vec::new();
-        tokio::select! {
-            biased;
-            fault = self.wire.lost() => return Err(fault),
-            _ = self.deliveries.recv_many(&mut taken, max) => (),
+        loop {
+            self.life.gate.awake().await;
+            tokio::select! {
+                biased;
+                fault = self.wire.lost() => return Err(fault),
+                () = self.life.gate.frozen() => (),
+                _ = self.deliveries.recv_many(&mut taken, max) => break,
+            }
         }
         if taken.is_empty() {
             return Err(self.wire.lost().await);
@@ -92,11 +109,40 @@ impl Inlet for NetInlet {
     }
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
-        self.order(Order::Acknowledge(up_to))
+        self.order(Order::Acknowledge(up_to)).await
     }
 
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
-        self.order(Order::DeadLetter(tag))
+        self.order(Order::DeadLetter(tag)).await
+    }
+
+    async fn secured(&mut self) -> Result<(), Fault> {
+        let (answer, answered) = oneshot::channel();
+        self.order(Order::Secure(answer)).await?;
+        tokio::select! {
+            biased;
+            fault = self.wire.lost() => Err(fault),
+            answered = answered => {
+                self.life.gate.awake().await;
+                // Where nobody carries it any more, there is no answer.
+                if answered.is_err() { Err(self.wire.lost().await) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn calls(&mut self) -> Calls {
+        let state = (self.calls.take(), Arc::clone(&self.wire));
+        let calls = stream::unfold(state, |(mut calls, wire)| async move {
+            let call = async { calls.as_mut()?.recv().await };
+            // Where nobody calls any more, the link is yet to be lost.
+            let next = tokio::select! {
+                biased;
+                fault = wire.lost() => Err(fault),
+                Some(call) = call => Ok(call),
+            };
+            Some((next, (calls, wire)))
+        });
+        calls.boxed()
     }
 }
 
@@ -105,6 +151,7 @@ struct Carrier {
     world: Arc<World>,
     life: Arc<Life>,
     wire: Arc<Wire>,
+    connection: Arc<dyn Connection>,
     inner: Box<dyn Inlet>,
     deliver: mpsc::Sender<Delivery>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -168,6 +215,14 @@ impl Carrier {
                 self.world.note(format_args!("{}: acknowledged {}", self.wire.name, up_to.0));
                 (settled.collect(), self.inner.acknowledge(up_to).await)
             }
+            Order::Secure(answer) => {
+                self.world.travel().await;
+                // The answer goes the way of all that the broker sends.
+                if !self.wire.is_severed() {
+                    let _ = answer.send(());
+                }
+                return;
+            }
             Order::DeadLetter(tag) => {
                 self.world.note(format_args!("{}: dead letter {}", self.wire.name, tag.0));
                 (self.held.remove(&tag).unwrap_or_default(), self.inner.dead_letter(tag).await)
@@ -203,6 +258,7 @@ impl Carrier {
         self.world.tell(|oracle| oracle.leaves(self.life.instance, unsettled));
         self.world.note(format_args!("{}: consumes no more", self.wire.name));
         drop(self.inner);
+        self.connection.close().await;
         self.wire.ended.cancel();
     }
 }
@@ -210,7 +266,8 @@ impl Carrier {
 /// The tasks that a delivery is about.
 fn attempts(delivery: &Delivery) -> Vec<Attempt> {
     let message = &delivery.message;
-    let decoded = decode_tasks(&message.body, message.correlation_id.as_deref());
+    let decoded = decode_to_endpoint(&message.body, message.correlation_id.as_deref());
+    let ToEndpoint::Tasks(decoded) = decoded else { return Vec::new() };
     let unreadable = decoded.unreadable.iter().filter_map(|unreadable| unreadable.attempt);
     decoded.tasks.iter().map(|task| task.attempt()).chain(unreadable).collect()
 }

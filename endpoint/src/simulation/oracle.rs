@@ -2,9 +2,10 @@
 //! what started where, and what was recorded, and says which promise was broken.
 //! Pure.
 
+use super::plan::Plan;
 use super::process::POISON_AFTER;
-use clutch_common::id::Attempt;
-use clutch_common::result::Outcome;
+use clutch_common::id::{Attempt, TaskId};
+use clutch_common::result::{Loss, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A promise that was broken, in words.
@@ -31,8 +32,10 @@ pub(super) enum Change {
     Marked,
     /// Its result is in the outbox.
     Finished,
-    /// Its result is no longer needed.
-    Released,
+    /// It was asked for and is not known; it will not run.
+    Disowned,
+    /// Its result is no longer needed; why it may not be the task's end.
+    Released(Option<Loss>),
 }
 
 /// What is known of one instance and its disk.
@@ -41,6 +44,10 @@ struct Instance {
     /// On disk, now or earlier.
     durable: BTreeSet<Attempt>,
     marked: BTreeSet<Attempt>,
+    disowned: BTreeSet<Attempt>,
+    /// Its disk is lost, or the service does not wait for it any more: what it
+    /// had runs elsewhere.
+    given_up: bool,
     /// Started, and the result not on disk.
     running: BTreeSet<Attempt>,
     /// How often its process died while each was noted to run.
@@ -51,17 +58,23 @@ struct Instance {
 
 /// The judge of one run.
 pub(super) struct Oracle {
+    /// Tasks start only when nobody else can have them.
+    careful: bool,
     slots: usize,
     inbox_max: usize,
     expected: BTreeMap<Attempt, Expected>,
     confirmed: BTreeSet<Attempt>,
-    arrived: BTreeSet<Attempt>,
+    arrived: Vec<(Attempt, Option<Loss>)>,
     recorded: BTreeSet<Attempt>,
+    /// The attempt whose result is its task's end.
+    concluded: BTreeMap<TaskId, Attempt>,
     /// How the runs of a task ended.
     ended: BTreeSet<(Attempt, Outcome)>,
     interruptible: BTreeSet<Attempt>,
-    /// Delivered to an instance, not acknowledged, and so delivered again; or
-    /// published twice.
+    /// They held a slot when a process died.
+    cut_down: BTreeSet<Attempt>,
+    /// Published twice; or delivered to an instance that is not careful, not
+    /// acknowledged, and so delivered again.
     handed_on: BTreeSet<Attempt>,
     drained_by: BTreeMap<Attempt, BTreeSet<usize>>,
     consuming: BTreeSet<usize>,
@@ -69,22 +82,24 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    /// An oracle for so many instances with so many slots, whose inboxes may
-    /// hold so many tasks.
-    pub(super) fn new(instances: usize, slots: usize, inbox_max: usize) -> Self {
+    /// An oracle for a run whose inboxes may hold so many tasks.
+    pub(super) fn new(plan: &Plan, inbox_max: usize) -> Self {
         Self {
-            slots,
+            careful: plan.is_careful(),
+            slots: plan.slots,
             inbox_max,
             expected: BTreeMap::new(),
             confirmed: BTreeSet::new(),
-            arrived: BTreeSet::new(),
+            arrived: Vec::new(),
             recorded: BTreeSet::new(),
+            concluded: BTreeMap::new(),
+            cut_down: BTreeSet::new(),
             ended: BTreeSet::new(),
             interruptible: BTreeSet::new(),
             handed_on: BTreeSet::new(),
             drained_by: BTreeMap::new(),
             consuming: BTreeSet::new(),
-            instances: (0..instances).map(|_| Instance::default()).collect(),
+            instances: (0..plan.nodes()).map(|_| Instance::default()).collect(),
         }
     }
 
@@ -116,7 +131,9 @@ impl Oracle {
     /// acknowledged, are the queue's again.
     pub(super) fn leaves(&mut self, instance: usize, unsettled: impl Iterator<Item = Attempt>) {
         self.consuming.remove(&instance);
-        self.handed_on.extend(unsettled);
+        if !self.careful {
+            self.handed_on.extend(unsettled);
+        }
     }
 
     /// An acknowledgement of a task, or its way to the dead letters, has
@@ -129,8 +146,15 @@ impl Oracle {
     }
 
     /// A result has reached the results queue.
-    pub(super) fn arrives(&mut self, attempt: Attempt) {
-        self.arrived.insert(attempt);
+    pub(super) fn arrives(&mut self, attempt: Attempt, lost: Option<Loss>) {
+        if !self.arrived.contains(&(attempt, lost)) {
+            self.arrived.push((attempt, lost));
+        }
+    }
+
+    /// A disk is lost, or the service does not wait any more for what is on it.
+    pub(super) fn gives_up(&mut self, instance: usize) {
+        self.instances[instance].given_up = true;
     }
 
     /// A change is on an instance's disk.
@@ -148,13 +172,17 @@ impl Oracle {
                 instance.durable.insert(attempt);
                 instance.running.remove(&attempt);
             }
-            Change::Released if !self.arrived.contains(&attempt) => {
+            Change::Disowned => {
+                instance.durable.insert(attempt);
+                instance.disowned.insert(attempt);
+            }
+            Change::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
                 let name = name(attempt);
                 return Err(format!(
                     "the result of {name} left the outbox and is not at the broker"
                 ));
             }
-            Change::Released => {}
+            Change::Released(_) => {}
         }
         Ok(())
     }
@@ -181,7 +209,11 @@ impl Oracle {
         if drained_by.len() > 1 && !self.handed_on.contains(&attempt) {
             return Err(format!("{what} was drained by the instances {drained_by:?}"));
         }
+        self.supersedes(attempt)?;
         let instance = &mut self.instances[on];
+        if instance.disowned.contains(&attempt) {
+            return Err(format!("{what} runs on instance {on}, which has said it has it not"));
+        }
         if !rerun && !instance.marked.contains(&attempt) {
             return Err(format!("{what} must not run twice and runs before that is on disk"));
         }
@@ -201,6 +233,23 @@ impl Oracle {
         Err(format!("{running} tasks hold a slot, {} slots there are", self.slots))
     }
 
+    /// A task runs as one attempt: others that have run were cut down with the
+    /// process, are on a disk that is lost, or were published twice.
+    fn supersedes(&self, attempt: Attempt) -> Result<(), Broken> {
+        let all = Attempt { attempt: 0, ..attempt }..=Attempt { attempt: u32::MAX, ..attempt };
+        for (other, on) in self.drained_by.range(all).filter(|(other, _)| **other != attempt) {
+            let excused = self.cut_down.contains(other)
+                || self.handed_on.contains(other)
+                || self.handed_on.contains(&attempt)
+                || on.iter().any(|instance| self.instances[*instance].given_up);
+            if !excused {
+                let (what, other) = (name(attempt), name(*other));
+                return Err(format!("{what} runs, and {other} has run on instance {on:?}"));
+            }
+        }
+        Ok(())
+    }
+
     /// A task has come to its end.
     pub(super) fn ends(&mut self, attempt: Attempt, outcome: Outcome) {
         self.ended.insert((attempt, outcome));
@@ -215,6 +264,7 @@ impl Oracle {
     /// An instance's process is gone.
     pub(super) fn gone(&mut self, instance: usize) {
         for attempt in std::mem::take(&mut self.instances[instance].running) {
+            self.cut_down.insert(attempt);
             self.may_start_again(instance, attempt);
         }
     }
@@ -230,8 +280,9 @@ impl Oracle {
         }
     }
 
-    /// A new process finds a task that an earlier one has marked as started.
-    pub(super) fn found_started(&mut self, attempt: Attempt) {
+    /// A new process finds a task that an earlier one has marked as started; or
+    /// nobody has one that must not run again.
+    pub(super) fn may_be_interrupted(&mut self, attempt: Attempt) {
         self.interruptible.insert(attempt);
     }
 
@@ -257,9 +308,16 @@ impl Oracle {
         Ok(self.recorded.insert(attempt))
     }
 
+    /// The service takes the result of an attempt for its task's end.
+    pub(super) fn concludes(&mut self, attempt: Attempt) -> Result<(), Broken> {
+        let Some(before) = self.concluded.insert(attempt.task_id, attempt) else { return Ok(()) };
+        Err(format!("{} is its task's end, which {} was before", name(attempt), name(before)))
+    }
+
     /// The tasks that were submitted and have no outcome.
     pub(super) fn missing(&self) -> Vec<String> {
-        let missing = self.confirmed.iter().filter(|attempt| !self.recorded.contains(attempt));
+        let open = |attempt: &&Attempt| !self.concluded.contains_key(&attempt.task_id);
+        let missing = self.confirmed.iter().filter(open);
         missing.map(|attempt| name(*attempt)).collect()
     }
 

@@ -24,6 +24,7 @@ struct Published {
 /// The endpoint's side.
 pub(super) struct NetOutlet {
     world: Arc<World>,
+    life: Arc<Life>,
     wire: Arc<Wire>,
     published: mpsc::UnboundedSender<Published>,
     settlements: mpsc::UnboundedReceiver<(Ticket, Settlement)>,
@@ -51,14 +52,15 @@ impl NetOutlet {
             answers: Vec::new(),
         };
         world.network.spawn(carrier.carry());
-        let (world, wire) = (Arc::clone(world), Arc::clone(wire));
-        Self { world, wire, published, settlements, last: 0, open: 0 }
+        let (world, life, wire) = (Arc::clone(world), Arc::clone(life), Arc::clone(wire));
+        Self { world, life, wire, published, settlements, last: 0, open: 0 }
     }
 }
 
 #[async_trait]
 impl Outlet for NetOutlet {
     async fn publish(&mut self, to: &Destination, message: Message) -> Result<Ticket, Fault> {
+        self.life.gate.awake().await;
         self.wire.alive()?;
         self.last += 1;
         let ticket = Ticket(self.last);
@@ -77,10 +79,14 @@ impl Outlet for NetOutlet {
 
     async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
         let mut settled = Vec::new();
-        tokio::select! {
-            biased;
-            fault = self.wire.lost() => return Err(fault),
-            _ = self.settlements.recv_many(&mut settled, usize::MAX) => (),
+        loop {
+            self.life.gate.awake().await;
+            tokio::select! {
+                biased;
+                fault = self.wire.lost() => return Err(fault),
+                () = self.life.gate.frozen() => (),
+                _ = self.settlements.recv_many(&mut settled, usize::MAX) => break,
+            }
         }
         if settled.is_empty() {
             return Err(self.wire.lost().await);
@@ -205,7 +211,7 @@ impl Carrier {
             for result in results {
                 let (wire, attempt) = (&self.wire.name, result.attempt());
                 self.world.note(format_args!("{wire}: arrived: {}", name(attempt)));
-                self.world.tell(|oracle| oracle.arrives(attempt));
+                self.world.tell(|oracle| oracle.arrives(attempt, result.lost));
             }
         }
         settlement.ok_or_else(|| Fault::Protocol("nothing was settled".to_owned()))

@@ -60,11 +60,25 @@ pub(super) enum Mishap {
     Kill,
     /// The process is told to stop.
     Stop,
+    /// The process is frozen for a while, and the broker may give up on it.
+    Freeze,
+    /// An instance's node is gone, with its disk; another one may take its place.
+    LostNode,
     /// The service publishes tasks again that it has published.
     Repeated,
 }
 
-const ALL: [Mishap; 26] = [
+/// Of which each run has one.
+const FLEETS: [Fleet; 6] = [
+    Fleet::Lone,
+    Fleet::Lone,
+    Fleet::Rivals,
+    Fleet::Standbys(2),
+    Fleet::Standbys(2),
+    Fleet::Standbys(3),
+];
+
+const ALL: [Mishap; 28] = [
     Mishap::Dial,
     Mishap::Lease,
     Mishap::CutAtDelivery,
@@ -90,6 +104,8 @@ const ALL: [Mishap; 26] = [
     Mishap::Partition,
     Mishap::Kill,
     Mishap::Stop,
+    Mishap::Freeze,
+    Mishap::LostNode,
     Mishap::Repeated,
 ];
 
@@ -105,16 +121,34 @@ impl Mishap {
             Self::Returned | Self::Refused | Self::Doubt | Self::Repeated => 5..50,
             Self::SlowLink | Self::SlowDisk | Self::FullDisk => 5..100,
             // Of the moments at which the weather changes.
-            Self::Restart | Self::Partition | Self::Kill | Self::Stop => 2..10,
+            Self::Restart | Self::Partition | Self::Kill | Self::Stop | Self::Freeze => 2..10,
+            Self::LostNode => 3..20,
         }
     }
 }
 
+/// How an endpoint is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fleet {
+    /// One instance; where its node is lost, another one takes its place.
+    Lone,
+    /// Two that do not know of each other, each started without `--standby`. The
+    /// service does not recover what one of them has: it would run twice.
+    Rivals,
+    /// So many that share the endpoint.
+    Standbys(usize),
+}
+
+/// How many nodes there are to take the place of a lost one.
+const SPARES: usize = 2;
+
 /// A run's size and weather.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// How many instances of the endpoint there are, each with a disk.
-    pub(super) instances: usize,
+    /// How the endpoint is run.
+    pub(super) fleet: Fleet,
+    /// How long the service waits for a silent state before it gives it up.
+    pub(super) lost_after: Duration,
     /// How many messages with tasks are published.
     pub(super) messages: u64,
     /// The most tasks in a message.
@@ -140,7 +174,8 @@ impl Plan {
             }
         }
         Self {
-            instances: *chance.pick(&[1, 1, 2]),
+            fleet: *chance.pick(&FLEETS),
+            lost_after: chance.millis(300_000..900_000),
             messages: chance.within(5..60),
             message_tasks: *chance.pick(&[1, 1, 3, 10]),
             slots: *chance.pick(&[1, 2, 2, 4, 8]),
@@ -149,6 +184,30 @@ impl Plan {
             storm: chance.millis(20_000..400_000),
             occasions,
         }
+    }
+
+    /// How many instances start.
+    pub(super) fn instances(&self) -> usize {
+        match self.fleet {
+            Fleet::Lone => 1,
+            Fleet::Rivals => 2,
+            Fleet::Standbys(count) => count,
+        }
+    }
+
+    /// How many nodes there are in all, each with a disk.
+    pub(super) fn nodes(&self) -> usize {
+        self.instances() + if self.recovers() { SPARES } else { 0 }
+    }
+
+    /// Whether the instances know that they share their endpoint.
+    pub(super) fn is_careful(&self) -> bool {
+        matches!(self.fleet, Fleet::Standbys(_))
+    }
+
+    /// Whether the service asks for what may be lost, and submits it again.
+    pub(super) fn recovers(&self) -> bool {
+        self.fleet != Fleet::Rivals
     }
 
     /// On how many occasions a mishap comes once; never without one.

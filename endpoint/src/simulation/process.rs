@@ -4,6 +4,7 @@
 use super::broker::Net;
 use super::disk::{self, Disk};
 use super::executor::Sleeper;
+use super::freeze::Gate;
 use super::wire::Wire;
 use super::world::{World, lock};
 use crate::engine::Engine;
@@ -32,6 +33,10 @@ pub(super) const POISON_AFTER: u64 = 3;
 pub(super) struct Life {
     pub(super) instance: usize,
     pub(super) name: String,
+    /// Whether it is frozen.
+    pub(super) gate: Arc<Gate>,
+    /// Its name to others.
+    id: uuid::Uuid,
     world: Arc<World>,
     over: CancellationToken,
     wires: Mutex<Vec<Arc<Wire>>>,
@@ -43,7 +48,9 @@ impl Life {
     pub(super) fn new(world: &Arc<World>, instance: usize, number: u64) -> Arc<Self> {
         let life = Arc::new(Self {
             instance,
-            name: format!("{}.{number}", ["A", "B", "C"][instance]),
+            name: format!("{}.{number}", ["A", "B", "C", "D", "E"][instance]),
+            gate: Arc::new(Gate::new()),
+            id: uuid::Uuid::from_u64_pair(instance as u64 + 1, number << 32),
             world: Arc::clone(world),
             over: CancellationToken::new(),
             wires: Mutex::default(),
@@ -118,6 +125,8 @@ pub(super) async fn live(
     let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
     let parts = start(&world, &life, &broker, &ledger, &shutdown);
     let outcome = supervise(parts, shutdown, stop).await;
+    // A disk that has failed tells whoever closes it.
+    drop(ledger.hand_back().await);
     ledger.journal.clone().close().await;
     outcome
 }
@@ -149,7 +158,7 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
-        instance: Instance::new(uuid::Uuid::nil(), false),
+        instance: Instance::new(life.id, world.plan.is_careful()),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,
         intake: shutdown.intake.clone(),

@@ -1,66 +1,241 @@
 //! The service in a run: publishes tasks, some of them twice, some that cannot be
-//! run or read, and records the first result of each attempt. Its own link is
-//! sound.
+//! run or read; records results; and recovers what may be lost, as its records
+//! decide. Its own link is sound.
 
 use super::oracle::{Expected, name};
 use super::plan::Mishap;
 use super::process::ENDPOINT;
-use super::world::World;
-use clutch_common::id::TaskId;
+use super::records::{Records, Verdict};
+use super::world::{World, lock};
+use clutch_common::id::{StateId, TaskId};
 
-use clutch_common::link::{Destination, Fault, InletOptions, Message, Settlement, Transport};
-use clutch_common::result::Outcome;
+use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
+use clutch_common::link::{Message, Outlet, Settlement, Transport};
+use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::task::{Process, Task};
+use clutch_common::wire::{Presence, Role};
 use clutch_common::{topology, wire};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// Publishes all that the plan asks for.
-pub(super) async fn publish(world: Arc<World>, broker: Arc<dyn Transport>) -> Result<(), Fault> {
-    let connection = broker.connect("service").await?;
-    let mut outlet = connection.outlet().await?;
-    let to = Destination { exchange: String::new(), routing_key: topology::tasks_queue(ENDPOINT) };
-    let mut number = 0;
-    let pause = world.plan.storm.as_millis() as u64 / (2 * world.plan.messages);
-    for _ in 0..world.plan.messages {
-        tokio::time::sleep(world.millis(0..2 * pause + 1)).await;
-        let (message, tasks) = message(&world, &mut number);
-        for (task, expected) in &tasks {
-            world.note(format_args!("service: publishes {}: {expected:?}", name(task.attempt())));
-            world.tell(|oracle| oracle.publishes(task.attempt(), *expected));
-        }
-        let times = if world.mishap(Mishap::Repeated) { 2 } else { 1 };
-        if times > 1 {
-            world.note(format_args!("service: publishes them twice"));
-            for (task, _) in &tasks {
-                world.tell(|oracle| oracle.publishes_again(task.attempt()));
+/// How often it looks for states that have been silent for too long.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// The service.
+pub(super) struct Service {
+    world: Arc<World>,
+    broker: Arc<dyn Transport>,
+    records: Mutex<Records>,
+    /// How the tasks end that are submitted again.
+    expected: Mutex<BTreeMap<TaskId, Expected>>,
+}
+
+/// A message to be published, and what it brings.
+struct Packed {
+    message: Message,
+    tasks: Vec<(Task, Expected)>,
+}
+
+impl Service {
+    /// A service that has done nothing yet.
+    pub(super) fn new(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Arc<Self> {
+        let plan = &world.plan;
+        Arc::new(Self {
+            world: Arc::clone(world),
+            broker: Arc::clone(broker),
+            records: Mutex::new(Records::new(plan.recovers(), plan.lost_after)),
+            expected: Mutex::default(),
+        })
+    }
+
+    /// Publishes all that the plan asks for. What is published twice is so at
+    /// once, or later, as by a client that was in doubt.
+    pub(super) async fn publish(&self) -> Result<(), Fault> {
+        let world = &self.world;
+        let connection = self.broker.connect("service").await?;
+        let mut outlet = connection.outlet().await?;
+        let mut number = 0;
+        let mut again: Vec<Packed> = Vec::new();
+        let pause = world.plan.storm.as_millis() as u64 / (2 * world.plan.messages);
+        for _ in 0..world.plan.messages {
+            tokio::time::sleep(world.millis(0..2 * pause + 1)).await;
+            let packed = self.pack(&mut number);
+            self.send(outlet.as_mut(), &packed).await?;
+            if world.mishap(Mishap::Repeated) {
+                again.push(packed);
+            }
+            while !again.is_empty() && world.flip() {
+                let next = world.within(0..again.len() as u64) as usize;
+                self.send_again(outlet.as_mut(), &again.swap_remove(next)).await?;
             }
         }
-        for _ in 0..times {
-            outlet.publish(&to, message.clone()).await?;
-            for (_, settlement) in outlet.settled().await? {
-                if settlement == Settlement::Confirmed {
-                    for (task, _) in &tasks {
-                        world.tell(|oracle| oracle.submitted(task.attempt()));
-                    }
-                }
+        for packed in again {
+            self.send_again(outlet.as_mut(), &packed).await?;
+        }
+        connection.close().await;
+        Ok(())
+    }
+
+    fn pack(&self, number: &mut u128) -> Packed {
+        let (message, tasks, sound) = message(&self.world, number);
+        lock(&self.expected).extend(sound);
+        for (task, expected) in &tasks {
+            let what = name(task.attempt());
+            self.world.note(format_args!("service: publishes {what}: {expected:?}"));
+            self.world.tell(|oracle| oracle.publishes(task.attempt(), *expected));
+        }
+        Packed { message, tasks }
+    }
+
+    async fn send_again(&self, outlet: &mut dyn Outlet, packed: &Packed) -> Result<(), Fault> {
+        for (task, _) in &packed.tasks {
+            self.world.note(format_args!("service: publishes {} again", name(task.attempt())));
+            self.world.tell(|oracle| oracle.publishes_again(task.attempt()));
+        }
+        self.send(outlet, packed).await
+    }
+
+    async fn send(&self, outlet: &mut dyn Outlet, packed: &Packed) -> Result<(), Fault> {
+        if place(outlet, packed.message.clone()).await? {
+            for (task, _) in &packed.tasks {
+                self.world.tell(|oracle| oracle.submitted(task.attempt()));
+                lock(&self.records).submitted(task.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Records results, and recovers what may be lost, for as long as it is
+    /// polled.
+    pub(super) async fn collect(&self) -> Result<(), Fault> {
+        let connection = self.broker.connect("service/results").await?;
+        let mut outlet = self.broker.connect("service/recovery").await?.outlet().await?;
+        let options = InletOptions {
+            queue: topology::RESULTS_QUEUE.to_owned(),
+            prefetch: 100,
+            lease: Some(topology::SERVICE_LEASE.to_owned()),
+        };
+        let mut inlet = connection.inlet(&options).await?;
+        loop {
+            let deliveries = tokio::select! {
+                biased;
+                deliveries = inlet.receive(100) => deliveries?,
+                () = tokio::time::sleep(LOOK_EVERY) => Vec::new(),
+            };
+            for delivery in deliveries {
+                self.take_in(&delivery);
+                inlet.acknowledge(delivery.tag).await?;
+            }
+            if self.world.plan.recovers() {
+                self.recover(outlet.as_mut()).await?;
             }
         }
     }
-    connection.close().await;
-    Ok(())
+
+    fn take_in(&self, delivery: &Delivery) {
+        match wire::decode_to_service(&delivery.message.body) {
+            wire::ToService::Results(results) => {
+                if let Some(unreadable) = results.unreadable.first() {
+                    self.world.fail(format!("a result cannot be read: {unreadable}"));
+                }
+                results.results.iter().for_each(|result| self.record(result));
+            }
+            wire::ToService::Presence(presence) => self.hear(&presence),
+            wire::ToService::Ping => (),
+        }
+    }
+
+    fn record(&self, result: &TaskResult) {
+        let (world, attempt, outcome) = (&self.world, result.attempt(), result.outcome);
+        let verdict = lock(&self.records).record(result, Instant::now());
+        let why = result.lost.map_or(String::new(), |lost| format!(" ({lost:?})"));
+        world.note(format_args!("service: {} {outcome}{why}: {verdict:?}", name(attempt)));
+        if result.lost.is_none() {
+            world.judge(|oracle| oracle.records(attempt, outcome));
+        }
+        if matches!(verdict, Verdict::Done | Verdict::Interrupt) {
+            world.judge(|oracle| oracle.concludes(attempt));
+        }
+    }
+
+    fn hear(&self, presence: &Presence) {
+        let world = &self.world;
+        let (instance, role) = (node(presence.state_id), presence.role);
+        let pending = presence.pending;
+        world.note(format_args!(
+            "service: hears that instance {instance} is {role:?}, {pending} pending"
+        ));
+        let given_up = lock(&self.records).hear(presence, Instant::now());
+        given_up.into_iter().for_each(|state| self.gives_up(state));
+        if role == Role::Standby && world.plan.recovers() {
+            world.call(Message { body: wire::encode_ping(), ..Message::default() });
+        }
+    }
+
+    fn gives_up(&self, state: StateId) {
+        let instance = node(state);
+        self.world.note(format_args!("service: gives up instance {instance}"));
+        self.world.tell(|oracle| oracle.gives_up(instance));
+    }
+
+    fn decide<T>(&self, how: impl FnOnce(&mut Records) -> T) -> T {
+        how(&mut lock(&self.records))
+    }
+
+    /// Gives up who is silent, submits again what is nowhere, and asks for what
+    /// may be.
+    async fn recover(&self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
+        let silent = self.decide(|records| records.give_up(Instant::now()));
+        silent.into_iter().for_each(|state| self.gives_up(state));
+        while let Some(task) = self.decide(Records::to_resubmit) {
+            let attempt = task.attempt();
+            let expected = lock(&self.expected).get(&task.id).copied();
+            self.world.note(format_args!("service: submits again, as {}", name(attempt)));
+            self.world.tell(|oracle| expected.map(|expected| oracle.publishes(attempt, expected)));
+            let body = wire::encode_tasks(&[&task]);
+            place(outlet, Message { body, ..Message::default() }).await?;
+        }
+        while let Some(roll_call) = self.decide(Records::to_ask) {
+            let names: Vec<String> = roll_call.attempts.iter().map(|one| name(*one)).collect();
+            let (instance, names) = (node(roll_call.state_id), names.join(" "));
+            self.world.note(format_args!("service: asks instance {instance} for {names}"));
+            let body = wire::encode_roll_call(&roll_call);
+            place(outlet, Message { body, ..Message::default() }).await?;
+        }
+        Ok(())
+    }
 }
 
-/// Some tasks in a message, and how they must end.
-fn message(world: &World, number: &mut u128) -> (Message, Vec<(Task, Expected)>) {
+/// Publishes to the endpoint; says whether the broker has it.
+async fn place(outlet: &mut dyn Outlet, message: Message) -> Result<bool, Fault> {
+    let to = Destination { exchange: String::new(), routing_key: topology::tasks_queue(ENDPOINT) };
+    outlet.publish(&to, message).await?;
+    let settled = outlet.settled().await?;
+    Ok(settled.iter().all(|(_, settlement)| *settlement == Settlement::Confirmed))
+}
+
+/// Whose disk a state is.
+fn node(state: StateId) -> usize {
+    state.0.as_u128() as usize - 1
+}
+
+/// A message and the tasks in it, how they must end, and how they must where
+/// they are submitted again.
+type Made = (Message, Vec<(Task, Expected)>, BTreeMap<TaskId, Expected>);
+
+fn message(world: &World, number: &mut u128) -> Made {
     let count = world.within(1..world.plan.message_tasks + 1);
     let mut tasks: Vec<(Task, Expected)> = (0..count).map(|_| task(world, number)).collect();
     let mut body = wire::encode_tasks(&tasks.iter().map(|(task, _)| task).collect::<Vec<_>>());
+    let sound = tasks.iter().map(|(task, expected)| (task.id, *expected)).collect();
     let correlation_id = (count == 1).then(|| tasks[0].0.id.to_string());
     if count == 1 && world.within(0..30) == 0 {
         body.truncate(body.len() / 2);
         tasks[0].1 = Expected::Not(Outcome::Rejected);
     }
-    (Message { correlation_id, body, ..Message::default() }, tasks)
+    (Message { correlation_id, body, ..Message::default() }, tasks, sound)
 }
 
 fn task(world: &World, number: &mut u128) -> (Task, Expected) {
@@ -86,33 +261,4 @@ fn task(world: &World, number: &mut u128) -> (Task, Expected) {
         _ => Expected::Run { rerun: true },
     };
     (task, expected)
-}
-
-/// Records results for as long as it is polled.
-pub(super) async fn collect(world: Arc<World>, broker: Arc<dyn Transport>) -> Result<(), Fault> {
-    let connection = broker.connect("service/results").await?;
-    let options = InletOptions {
-        queue: topology::RESULTS_QUEUE.to_owned(),
-        prefetch: 100,
-        lease: Some(topology::SERVICE_LEASE.to_owned()),
-    };
-    let mut inlet = connection.inlet(&options).await?;
-    loop {
-        for delivery in inlet.receive(100).await? {
-            let decoded = match wire::decode_to_service(&delivery.message.body) {
-                wire::ToService::Results(results) => results,
-                wire::ToService::Presence(_) | wire::ToService::Ping => wire::Results::default(),
-            };
-            if let Some(unreadable) = decoded.unreadable.first() {
-                world.fail(format!("a result cannot be read: {unreadable}"));
-            }
-            for result in decoded.results {
-                let (attempt, outcome) = (result.attempt(), result.outcome);
-                let new = world.judge(|oracle| oracle.records(attempt, outcome));
-                let how = if new == Some(true) { "records" } else { "has already" };
-                world.note(format_args!("service: {how} {} {outcome}", name(attempt)));
-            }
-            inlet.acknowledge(delivery.tag).await?;
-        }
-    }
 }

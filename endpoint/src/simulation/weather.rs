@@ -2,7 +2,7 @@
 //! reached, who is killed or told to stop.
 
 use super::disk::Disk;
-use super::plan::Mishap;
+use super::plan::{Fleet, Mishap};
 use super::process::{Life, live};
 use super::world::{World, lock};
 
@@ -17,18 +17,62 @@ use tokio_util::sync::CancellationToken;
 /// Which instances are to run.
 pub(super) struct Wanted {
     instances: Mutex<BTreeSet<usize>>,
+    nodes: Mutex<Nodes>,
     changed: Notify,
 }
 
+/// Which nodes there are.
+struct Nodes {
+    /// Those that are not lost.
+    living: BTreeSet<usize>,
+    /// The next one to take the place of another.
+    spare: usize,
+}
+
 impl Wanted {
-    /// These are.
-    pub(super) fn new(instances: BTreeSet<usize>) -> Arc<Self> {
-        Arc::new(Self { instances: Mutex::new(instances), changed: Notify::new() })
+    /// The first so many are.
+    pub(super) fn new(count: usize) -> Arc<Self> {
+        let nodes = Nodes { living: (0..count).collect(), spare: count };
+        Arc::new(Self {
+            instances: Mutex::new((0..count).collect()),
+            nodes: Mutex::new(nodes),
+            changed: Notify::new(),
+        })
+    }
+
+    /// The nodes that are not lost.
+    pub(super) fn living(&self) -> Vec<usize> {
+        lock(&self.nodes).living.iter().copied().collect()
+    }
+
+    /// A node is lost, and another one takes its place if there is one, or if
+    /// none would be left. Says whether that can be.
+    fn lose(&self, world: &World, instance: usize) -> bool {
+        let mut nodes = lock(&self.nodes);
+        let spare = Some(nodes.spare).filter(|spare| *spare < world.plan.nodes());
+        let last = nodes.living.len() == 1;
+        if last && spare.is_none() {
+            return false;
+        }
+        nodes.living.remove(&instance);
+        if let Some(spare) = spare
+            && (last || world.flip())
+        {
+            nodes.spare += 1;
+            nodes.living.insert(spare);
+        }
+        true
     }
 
     fn change(&self, how: impl FnOnce(&mut BTreeSet<usize>)) {
         how(&mut lock(&self.instances));
         self.changed.notify_waiters();
+    }
+
+    /// All that are not lost are.
+    fn all(&self) {
+        let living = lock(&self.nodes).living.clone();
+        self.change(|wanted| *wanted = living);
     }
 
     /// Resolves when an instance is wanted, or is not.
@@ -91,10 +135,10 @@ pub(super) async fn keep_running(
 
 /// Changes the weather every now and then, for as long as it is polled.
 pub(super) async fn change(world: Arc<World>, wanted: Arc<Wanted>) {
-    let instances = world.plan.instances;
     loop {
         tokio::time::sleep(world.millis(100..20_000)).await;
-        let instance = world.within(0..instances as u64) as usize;
+        let living = wanted.living();
+        let instance = living[world.within(0..living.len() as u64) as usize];
         if world.mishap(Mishap::Kill) {
             strike(&world, instance, |life| life.crash("by kill -9"));
         }
@@ -113,13 +157,38 @@ pub(super) async fn change(world: Arc<World>, wanted: Arc<Wanted>) {
         if world.mishap(Mishap::Restart) {
             world.note(format_args!("the broker restarts"));
             world.weather().broker_down = true;
-            for instance in 0..instances {
+            for instance in living {
                 strike(&world, instance, |life| life.cut_all("the broker stops"));
             }
             tokio::time::sleep(world.millis(100..30_000)).await;
             world.weather().broker_down = false;
         }
+        if world.mishap(Mishap::Freeze) {
+            freeze(&world, instance).await;
+        }
+        if world.plan.recovers() && world.mishap(Mishap::LostNode) && wanted.lose(&world, instance)
+        {
+            world.note(format_args!("instance {instance} is lost, with its disk"));
+            strike(&world, instance, |life| life.crash("with its node"));
+            world.tell(|oracle| oracle.gives_up(instance));
+            tokio::time::sleep(world.millis(0..10_000)).await;
+            wanted.all();
+        }
     }
+}
+
+/// Freezes an instance for a while; if that is long, the broker gives up on it.
+async fn freeze(world: &World, instance: usize) {
+    let (frozen, patience) = (world.millis(500..70_000), world.millis(3_000..35_000));
+    world.note(format_args!("instance {instance} is frozen for {frozen:?}"));
+    strike(world, instance, |life| life.gate.freeze(true));
+    tokio::time::sleep(frozen.min(patience)).await;
+    if frozen > patience {
+        strike(world, instance, |life| life.cut_all("the broker hears nothing any more"));
+        tokio::time::sleep(frozen - patience).await;
+    }
+    world.note(format_args!("instance {instance} goes on"));
+    strike(world, instance, |life| life.gate.freeze(false));
 }
 
 /// Does something to the processes of an instance.
@@ -132,20 +201,26 @@ fn strike(world: &World, instance: usize, how: impl Fn(&Life)) {
     lives.iter().for_each(|life| how(life));
 }
 
-/// Lets a run come to its end once nothing goes wrong any more: each instance
+/// Lets a run come to its end once nothing goes wrong any more. Of rivals, each
 /// runs alone until nothing is pending with it, so that one that never gets the
 /// lease while another lives delivers as well.
 pub(super) async fn settle(world: &World, disks: &[Arc<Mutex<Disk>>], wanted: &Wanted) {
-    for (instance, disk) in disks.iter().enumerate().cycle() {
-        wanted.change(|wanted| *wanted = BTreeSet::from([instance]));
+    let living = wanted.living();
+    let alone = world.plan.fleet == Fleet::Rivals;
+    let is_empty = |instance: &usize| lock(&disks[*instance]).is_empty();
+    for instance in living.iter().cycle() {
+        if alone {
+            wanted.change(|wanted| *wanted = BTreeSet::from([*instance]));
+        } else {
+            wanted.all();
+        }
         loop {
             tokio::time::sleep(Duration::from_secs(10)).await;
             let missing = world.tell(|oracle| oracle.missing());
-            let all_empty = disks.iter().all(|disk| lock(disk).is_empty());
-            if missing.is_empty() && all_empty {
+            if missing.is_empty() && living.iter().all(is_empty) {
                 return;
             }
-            if lock(disk).is_empty() && disks.len() > 1 {
+            if alone && is_empty(instance) {
                 break;
             }
         }

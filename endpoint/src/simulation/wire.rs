@@ -1,6 +1,7 @@
 //! One connection between an endpoint and the broker, as both ends see it: it may
 //! be gone for one and not yet for the other.
 
+use super::freeze::Gate;
 use super::plan::Mishap;
 use super::world::{World, lock};
 use clutch_common::link::Fault;
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Wire {
     pub(super) name: String,
     world: Arc<World>,
+    /// Of the process at this end.
+    gate: Arc<Gate>,
     fault: Mutex<Option<Fault>>,
     /// Nothing travels any more.
     severed: CancellationToken,
@@ -23,10 +26,11 @@ pub(super) struct Wire {
 
 impl Wire {
     /// A connection that works.
-    pub(super) fn new(world: &Arc<World>, name: String) -> Arc<Self> {
+    pub(super) fn new(world: &Arc<World>, gate: &Arc<Gate>, name: String) -> Arc<Self> {
         Arc::new(Self {
             name,
             world: Arc::clone(world),
+            gate: Arc::clone(gate),
             fault: Mutex::new(None),
             severed: CancellationToken::new(),
             told: CancellationToken::new(),
@@ -92,8 +96,11 @@ impl Wire {
     /// and then. Gives how long the broker takes.
     pub(super) fn fade(&self) -> Duration {
         let in_order = lock(&self.fault).is_none();
+        let frozen = self.gate.is_frozen();
         let late = !in_order && self.world.mishap(Mishap::HalfOpen);
         let (endpoint, broker) = match (late, self.world.flip()) {
+            // It reads what had come before that.
+            (false, _) if frozen => (self.world.millis(1..1_000), Duration::ZERO),
             (false, _) => (Duration::ZERO, Duration::ZERO),
             (true, true) => (Duration::ZERO, self.world.millis(1_000..35_000)),
             (true, false) => (self.world.millis(1_000..20_000), Duration::ZERO),
@@ -101,8 +108,9 @@ impl Wire {
         if !endpoint.is_zero() && !self.told.is_cancelled() {
             let world = &self.world;
             world.note(format_args!("{}: the endpoint learns of it late", self.name));
-            let told = self.told.clone();
+            let (told, gate) = (self.told.clone(), Arc::clone(&self.gate));
             world.network.spawn(async move {
+                gate.awake().await;
                 tokio::time::sleep(endpoint).await;
                 told.cancel();
             });

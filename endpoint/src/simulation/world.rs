@@ -7,12 +7,15 @@ use super::oracle::{Broken, Oracle};
 use super::plan::{Mishap, Plan};
 use super::process::Life;
 use super::trace::Trace;
+use super::wire::Wire;
+use clutch_common::link::Message;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,13 +35,15 @@ pub(super) struct World {
     lives: Mutex<Vec<Arc<Life>>>,
 }
 
-/// What cannot be reached.
+/// What cannot be reached, and what can.
 #[derive(Default)]
 pub(super) struct Weather {
     /// The broker is not there.
     pub(super) broker_down: bool,
     /// These instances reach nothing.
     pub(super) cut_off: BTreeSet<usize>,
+    /// The connection that had the lease last, and where calls reach it.
+    pub(super) holder: Option<(Arc<Wire>, mpsc::UnboundedSender<Message>)>,
 }
 
 impl World {
@@ -49,7 +54,7 @@ impl World {
         let most = plan.message_tasks as usize;
         let inbox_max = plan.bounds.max_tasks - 1 + most;
         let world = Self {
-            oracle: Mutex::new(Oracle::new(plan.instances, plan.slots, inbox_max)),
+            oracle: Mutex::new(Oracle::new(&plan, inbox_max)),
             plan,
             network: TaskTracker::new(),
             broken: CancellationToken::new(),
@@ -94,7 +99,12 @@ impl World {
     /// Nothing goes wrong from now on.
     pub(super) fn calm(&self) {
         self.calm.store(true, Ordering::Relaxed);
-        *self.weather() = Weather::default();
+        {
+            let mut weather = self.weather();
+            weather.broker_down = false;
+            weather.cut_off.clear();
+        }
+        self.lives().iter().for_each(|life| life.gate.freeze(false));
         self.note(format_args!("the storm is over"));
     }
 
@@ -106,6 +116,15 @@ impl World {
     /// What cannot be reached.
     pub(super) fn weather(&self) -> MutexGuard<'_, Weather> {
         lock(&self.weather)
+    }
+
+    /// Calls whoever holds the lease.
+    pub(super) fn call(&self, call: Message) {
+        if let Some((wire, calls)) = &self.weather().holder
+            && !wire.is_severed()
+        {
+            drop(calls.send(call));
+        }
     }
 
     /// The processes that there have been.

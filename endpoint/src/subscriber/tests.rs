@@ -273,7 +273,7 @@ async fn what_was_handed_back_is_accepted_when_it_comes_again() {
         ledger.hand_back().await.unwrap().await.unwrap();
     }
     ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
-    ledger.secured(1);
+    ledger.secured(1).await.unwrap();
     let held = ledger.inbox.take().unwrap();
     assert!(ledger.knows(task.attempt()).unwrap());
     let done = ledger.not_run(task.attempt(), Outcome::Expired, "x".into());
@@ -304,8 +304,31 @@ async fn handing_back_a_later_attempt_leaves_the_earlier_one_known() {
     assert!(!ledger.knows(task.attempt()).unwrap());
 }
 
+#[tokio::test]
+async fn what_was_not_certain_when_the_daemon_died_is_handed_back_by_the_next_one() {
+    let (disk, ledger) = testing::ledger(100);
+    let (certain, doubtful) = (testing::task(), testing::task());
+    for task in [&certain, &doubtful] {
+        ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
+    }
+    ledger.secured(1).await.unwrap();
+    // Nothing is handed back: it does not end in order.
+    ledger.journal.clone().close().await;
+    drop(ledger);
+    let ledger = testing::ledger_on(&disk, 100);
+    assert_eq!(ledger.inbox.take().unwrap().task.id, certain.id);
+    assert!(ledger.inbox.take().is_none() && ledger.knows(doubtful.attempt()).unwrap());
+    assert_eq!(ledger.inbox.tasks(), 2);
+    ledger.hand_back().await.unwrap().await.unwrap();
+    assert_eq!(ledger.inbox.tasks(), 1);
+    assert!(!ledger.knows(doubtful.attempt()).unwrap());
+    let results = testing::results_on_disk(&ledger).await;
+    let told: Vec<_> = results.iter().map(|one| (one.task_id, one.lost)).collect();
+    assert_eq!(told, [(doubtful.id, Some(Loss::HandedBack))]);
+}
+
 fn roll_call(state_id: StateId, attempts: &[Attempt]) -> Message {
-    let roll_call = RollCall { state_id, attempts: attempts.to_vec() };
+    let roll_call = RollCall { state_id, instance: uuid::Uuid::nil(), attempts: attempts.to_vec() };
     Message { body: wire::encode_roll_call(&roll_call), ..Message::default() }
 }
 
@@ -341,18 +364,26 @@ async fn a_roll_call_knows_what_came_in_the_same_group_before_it_and_not_after()
         redelivered: false,
         message,
     });
-    let group = accept(&ledger, deliveries.collect(), true).await.unwrap().await.unwrap();
+    let instance = Instance::new(uuid::Uuid::nil(), true);
+    let group = accept(&ledger, deliveries.collect(), &instance).await.unwrap().await.unwrap();
     assert_eq!((group.last, group.unsecured), (Tag(3), 1));
     let results = testing::results_on_disk(&ledger).await;
     assert_eq!(results.iter().map(TaskResult::attempt).collect::<Vec<_>>(), [after.attempt()]);
 }
 
 #[tokio::test]
-async fn a_roll_call_for_another_state_folder_is_dropped() {
+async fn a_roll_call_for_another_state_folder_or_session_is_dropped_and_who_reads_it_told() {
     let mut rig = rig(100);
     let task = testing::task();
-    rig.deliver(roll_call(StateId::new(), &[task.attempt()])).await;
+    let call = roll_call(StateId::new(), &[task.attempt()]);
+    rig.deliver(call).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+    assert!(rig.instance.due().now_or_never().is_some());
+    let call = roll_call(rig.ledger.state_id, &[task.attempt()]);
+    rig.instance.renew();
+    rig.deliver(call).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(2));
+    assert!(rig.instance.due().now_or_never().is_some());
     assert_eq!(testing::results_on_disk(&rig.ledger).await, []);
     rig.deliver(testing::message(&[&task])).await;
     rig.settled().await;

@@ -2,12 +2,13 @@
 //! calls, and the next attempts are published. Each step can be repeated: an
 //! endpoint absorbs what it knows.
 
+use super::rules::State;
 use super::{place, place_one, rules, to_queue};
 use crate::pack::{self, Packed};
 use crate::store::{Error, Resubmission, Store};
 use crate::submitter::{Job, Unplaced};
 use clutch_common::clock::now_ms;
-use clutch_common::id::{EndpointId, StateId};
+use clutch_common::id::EndpointId;
 use clutch_common::link::{Fault, Message};
 use clutch_common::task::Task;
 use clutch_common::{topology, wire};
@@ -119,17 +120,18 @@ impl Recovery<'_> {
     }
 
     /// Sends one roll call.
-    async fn ask(&mut self, endpoint: EndpointId, state: StateId) -> Result<Left, Error> {
+    async fn ask(&mut self, endpoint: EndpointId, state: &State) -> Result<Left, Error> {
         let doubts = self.store.to_ask(endpoint, wire::ROLL_CALL_MAX).await?;
         if doubts.is_empty() {
             return Ok(Left::Nothing);
         }
         let attempts = doubts.iter().map(|doubt| doubt.attempt).collect();
+        let State { id: state, instance, .. } = *state;
         let message = Message {
             message_id: Some(Uuid::now_v7().to_string()),
             kind: Some(wire::ROLL_CALL_TYPE.to_owned()),
             timestamp_ms: Some(now_ms()),
-            body: wire::encode_roll_call(&wire::RollCall { state_id: state, attempts }),
+            body: wire::encode_roll_call(&wire::RollCall { state_id: state, instance, attempts }),
             ..Message::default()
         };
         let queue = to_queue(topology::tasks_queue(endpoint));

@@ -64,8 +64,8 @@ pub(crate) fn holder(states: &[State]) -> Option<&State> {
 
 /// The state that can tell which attempts are lost: what it does not know is
 /// nowhere. There is none while another one may have them.
-pub(crate) fn to_ask(states: &[State]) -> Option<StateId> {
-    active(states).filter(|_| !misses_one(states)).map(|active| active.id)
+pub(crate) fn to_ask(states: &[State]) -> Option<&State> {
+    active(states).filter(|_| !misses_one(states))
 }
 
 /// Whether tasks may be with another state than the active one. It is given up

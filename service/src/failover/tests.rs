@@ -240,7 +240,9 @@ async fn what_was_handed_back_is_asked_for_and_submitted_again_if_nobody_has_it(
     world.tell(old, Role::Standby, true, 0);
     until("the roll call", async || !world.roll_calls().is_empty()).await;
     let expected = [a, b, c].map(|task_id| Attempt { task_id, attempt: 1 });
-    assert_eq!(world.roll_calls(), [RollCall { state_id: new, attempts: expected.into() }]);
+    let instance = Uuid::from_u128(new.0.as_u128() + 1);
+    let asked = RollCall { state_id: new, instance, attempts: expected.into() };
+    assert_eq!(world.roll_calls(), [asked]);
 
     // One comes after all, two are nowhere, one of which must not run again.
     world.deliver(&result_of(Attempt { task_id: c, attempt: 1 }, Outcome::Succeeded));

@@ -77,7 +77,7 @@ fn who_is_active_who_is_given_up_at_once_and_who_can_be_asked() {
         assert_eq!(active(&states).map(|state| number(state.id)), active_one, "{told}");
         assert_eq!(news.took_over, took_over, "{told}");
         assert_eq!(numbers(news.given_up), given_up, "{told}");
-        assert_eq!(to_ask(&states).map(number), asked, "{told}");
+        assert_eq!(to_ask(&states).map(|state| number(state.id)), asked, "{told}");
         assert!(states.iter().filter(|state| state.is_active()).count() <= 1, "{told}");
     }
 }
