@@ -15,7 +15,8 @@ mod tests;
 use crate::machine;
 use anyhow::{Context as _, Result};
 use std::fmt;
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use uuid::Uuid;
@@ -32,9 +33,12 @@ pub const COMMAND: [&str; 9] = [
     "-s",
     "2000000",
     "-e",
-    "trace=write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,recvfrom,recvmsg,read,readv,\
+    "trace=write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,recvfrom,recvmsg,\
      fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat",
 ];
+
+/// A line about the end of a process is shorter than this.
+const LAST_LINE: u64 = 256;
 
 /// Why an endpoint cannot be traced here, if it cannot. strace is installed
 /// where that is possible.
@@ -57,6 +61,22 @@ pub fn missing() -> Option<String> {
         }
         Err(error) => Some(format!("strace cannot be started: {error}")),
     }
+}
+
+/// Whether a trace is whole: its last line says how the process ended.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_whole(trace: &Path, pid: u32) -> Result<bool> {
+    let mut file = File::open(trace).context("opening the trace")?;
+    let start = file.metadata()?.len().saturating_sub(LAST_LINE);
+    file.seek(SeekFrom::Start(start))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    let end = String::from_utf8_lossy(&end);
+    let last = end.lines().next_back().unwrap_or_default();
+    let ours = last.strip_prefix(&pid.to_string()).map(str::trim_start);
+    Ok(end.ends_with('\n') && ours.is_some_and(|words| words.starts_with("+++")))
 }
 
 /// What was missing on the disk when an acknowledgement left.
@@ -109,7 +129,7 @@ pub struct Proof {
     pub deliveries: usize,
     /// Acknowledgements of messages that brought tasks.
     pub acknowledgements: usize,
-    /// Tasks that were acknowledged, each as often as it was.
+    /// Tasks that were acknowledged.
     pub tasks: usize,
     /// Those without a breach whose payload is in the spool.
     pub spooled: usize,

@@ -7,7 +7,7 @@ use super::disk::{Attempt, Disk, Kind, Spooled};
 use super::{Breach, Missing, Proof};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ pub(super) struct Judge {
     calls: Calls,
     connections: HashMap<String, Connection>,
     disk: Disk,
+    /// The attempts whose first acknowledgement has left.
+    settled: HashSet<Attempt>,
     store: String,
     spool: PathBuf,
     proof: Proof,
@@ -29,6 +31,7 @@ impl Judge {
             calls: Calls::default(),
             connections: HashMap::new(),
             disk: Disk::default(),
+            settled: HashSet::new(),
             store: state.join("queue/db").display().to_string(),
             spool: state.join("spool"),
             proof: Proof::default(),
@@ -59,7 +62,7 @@ impl Judge {
         let connection = call.target.starts_with("TCP");
         match call.name.as_str() {
             "write" | "writev" | "sendto" | "sendmsg" if connection => self.sent(call),
-            "read" | "readv" | "recvfrom" | "recvmsg" if connection => self.received(call),
+            "recvfrom" | "recvmsg" if connection => self.received(call),
             "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" => {
                 self.written(call);
                 Ok(())
@@ -134,13 +137,16 @@ impl Judge {
     }
 
     fn acknowledged(&mut self, acknowledged: &Acknowledged) {
-        let mut tasks = 0;
+        let mut any = false;
         for attempt in acknowledged.bodies.iter().flat_map(|body| attempts(body)) {
-            tasks += 1;
-            self.check(attempt, acknowledged.at);
+            any = true;
+            // Again after a lost link: then it was durable the first time.
+            if self.settled.insert(attempt) {
+                self.check(attempt, acknowledged.at);
+            }
         }
-        self.proof.tasks += tasks;
-        self.proof.acknowledgements += usize::from(tasks > 0);
+        self.proof.tasks = self.settled.len();
+        self.proof.acknowledgements += usize::from(any);
     }
 
     /// Whether an attempt was durable when its acknowledgement left.

@@ -214,6 +214,22 @@ fn data_that_was_cut_and_what_is_not_amqp_are_no_proof() {
 }
 
 #[test]
+fn a_trace_is_whole_when_it_says_how_its_process_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    for (text, whole) in [
+        ("", false),
+        ("7 fsync(5</s>) = 0\n", false),
+        ("7 fsync(5</s>) = 0\n8 +++ exited with 0 +++\n", false),
+        ("8 +++ exited with 0 +++\n7     +++ exited with 0 +++", false),
+        ("8 +++ exited with 0 +++\n7     +++ exited with 0 +++\n", true),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(is_whole(&path, 7).unwrap(), whole, "{text}");
+    }
+}
+
+#[test]
 fn a_breach_is_told_in_words() {
     let proof = judged(&moved("ack", "commit"));
     let words = proof.breaches[0].to_string();

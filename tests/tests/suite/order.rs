@@ -10,6 +10,8 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
+/// More than there are cores: commits are then shared, and the test is short.
+const SLOTS: &str = "16";
 /// How often each kind of task is submitted in bulk.
 const ROUNDS: usize = 10;
 /// How many tasks come alone, of the first kind and of the last.
@@ -34,9 +36,9 @@ fn no_task_is_acknowledged_before_a_sync_covers_it() {
     let path = world.folder().join("trace");
     let mut daemon = traced(&world, &endpoint, &path);
     let submitted = play(&world);
-    let last = format!("{} +++ exited with 0 +++", daemon.pid());
+    let pid = daemon.pid();
     assert_eq!(daemon.stop(SOON).unwrap(), 0);
-    poll::until("the end of the trace", SOON, || Ok(ends_with(&path, &last)?.then_some(())))
+    poll::until("the end of the trace", SOON, || Ok(trace::is_whole(&path, pid)?.then_some(())))
         .unwrap();
 
     let state = world.folder().join("state/clutch/endpoints").join(&endpoint.id);
@@ -45,19 +47,19 @@ fn no_task_is_acknowledged_before_a_sync_covers_it() {
     println!("{proof}");
     let first: Vec<String> = proof.breaches.iter().take(5).map(ToString::to_string).collect();
     assert!(first.is_empty(), "{proof}, the first of them:\n{}", first.join("\n"));
-    // What was to be seen was seen.
-    assert_eq!(proof.tasks, submitted);
+    // What was to be seen was seen. A task that ends before its group is written
+    // is in no inbox, and its payload in no spool.
+    assert_eq!(proof.tasks, submitted, "{proof}");
     assert!(proof.tasks >= 10_000, "{proof}");
-    assert_eq!(proof.spooled, ROUNDS * KINDS[2].0 + ALONE);
-    assert!(proof.in_inbox >= 9_000, "{proof}");
-    assert!(proof.acknowledgements >= 2 * ALONE && proof.syncs >= 2 * ALONE, "{proof}");
+    assert!(proof.in_inbox >= 9_000 && proof.spooled >= 2_000, "{proof}");
+    assert!(proof.acknowledgements >= 50 && proof.syncs >= 50, "{proof}");
 }
 
 /// An endpoint whose calls are written to a file.
 fn traced(world: &World, endpoint: &Endpoint, path: &Path) -> Daemon {
     let path = path.display().to_string();
     let wrapper = [&trace::COMMAND[..], &["-o", &path]].concat();
-    world.run_in(&wrapper, endpoint, &[]).unwrap()
+    world.run_in(&wrapper, endpoint, &["--slots", SLOTS]).unwrap()
 }
 
 /// Submits tasks of all kinds, alone and many at a time, waits until they have
