@@ -37,8 +37,8 @@ pub const COMMAND: [&str; 9] = [
      fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat",
 ];
 
-/// A line about the end of a process is shorter than this.
-const LAST_LINE: u64 = 256;
+/// In so many bytes at the end of a trace is the line about the process's end.
+const END: u64 = 1 << 20;
 
 /// Why an endpoint cannot be traced here, if it cannot. strace is installed
 /// where that is possible.
@@ -63,20 +63,23 @@ pub fn missing() -> Option<String> {
     }
 }
 
-/// Whether a trace is whole: its last line says how the process ended.
+/// Whether a trace is whole: it says how the process ended. What follows is about
+/// tasks that outlive it.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn is_whole(trace: &Path, pid: u32) -> Result<bool> {
     let mut file = File::open(trace).context("opening the trace")?;
-    let start = file.metadata()?.len().saturating_sub(LAST_LINE);
+    let start = file.metadata()?.len().saturating_sub(END);
     file.seek(SeekFrom::Start(start))?;
     let mut end = Vec::new();
     file.read_to_end(&mut end)?;
-    let end = String::from_utf8_lossy(&end);
-    let last = end.lines().next_back().unwrap_or_default();
-    let ours = last.strip_prefix(&pid.to_string()).map(str::trim_start);
-    Ok(end.ends_with('\n') && ours.is_some_and(|words| words.starts_with("+++")))
+    let pid = pid.to_string();
+    let ended = |line: &[u8]| {
+        let rest = line.strip_prefix(pid.as_bytes());
+        rest.is_some_and(|rest| rest.trim_ascii_start().starts_with(b"+++"))
+    };
+    Ok(end.split_inclusive(|byte| *byte == b'\n').any(|line| line.ends_with(b"\n") && ended(line)))
 }
 
 /// What was missing on the disk when an acknowledgement left.
@@ -160,7 +163,7 @@ impl fmt::Display for Proof {
 }
 
 /// Reads the trace of an endpoint whose state folder is `state`, a path without
-/// links.
+/// links. A line that is being written is left out.
 ///
 /// # Errors
 /// When it cannot be read or understood.
@@ -168,6 +171,9 @@ pub fn judge(mut trace: impl BufRead, state: &Path) -> Result<Proof> {
     let mut judge = judge::Judge::new(state);
     let mut line = Vec::new();
     while trace.read_until(b'\n', &mut line).context("reading the trace")? > 0 {
+        if line.last() != Some(&b'\n') {
+            break;
+        }
         judge.push(&line)?;
         line.clear();
     }

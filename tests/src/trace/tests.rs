@@ -56,7 +56,7 @@ fn good() -> Steps {
 
 fn judged(steps: &Steps) -> Proof {
     let lines: Vec<&str> = steps.iter().map(|(_, line)| line.as_str()).collect();
-    judge(lines.join("\n").as_bytes(), Path::new("/s")).unwrap()
+    judge((lines.join("\n") + "\n8 write(").as_bytes(), Path::new("/s")).unwrap()
 }
 
 fn index(steps: &Steps, name: &str) -> usize {
@@ -209,7 +209,7 @@ fn data_that_was_cut_and_what_is_not_amqp_are_no_proof() {
         "1 write(5</s/queue/db>, \"ab\"..., 9) = 9",
         "1 sendto(9<TCP:[a->b]>, \"GET / HT\", 8) = 8",
     ] {
-        assert!(judge(bad.as_bytes(), Path::new("/s")).is_err(), "{bad}");
+        assert!(judge(format!("{bad}\n").as_bytes(), Path::new("/s")).is_err(), "{bad}");
     }
 }
 
@@ -223,6 +223,8 @@ fn a_trace_is_whole_when_it_says_how_its_process_ended() {
         ("7 fsync(5</s>) = 0\n8 +++ exited with 0 +++\n", false),
         ("8 +++ exited with 0 +++\n7     +++ exited with 0 +++", false),
         ("8 +++ exited with 0 +++\n7     +++ exited with 0 +++\n", true),
+        ("7 +++ killed by SIGKILL +++\n8 write(1</s>, \"", true),
+        ("17 +++ exited with 0 +++\n", false),
     ] {
         std::fs::write(&path, text).unwrap();
         assert_eq!(is_whole(&path, 7).unwrap(), whole, "{text}");
