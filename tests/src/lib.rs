@@ -22,6 +22,7 @@ pub mod python;
 pub mod scenario;
 pub mod skip;
 pub mod tmpfs;
+pub mod trace;
 pub mod world;
 
 use std::path::PathBuf;

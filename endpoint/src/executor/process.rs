@@ -21,7 +21,10 @@ use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::result::Outcome;
 use clutch_common::task::{Process, Task, Work};
-use rustix::process::{Pid, Signal, kill_process_group, set_child_subreaper};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_child_subreaper, waitid,
+};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::future::pending;
@@ -274,7 +277,8 @@ impl ProcessExecutor {
         // A leader that survives will never be told.
         let told = timeout(TOLD_LIMIT, watch.ended()).await;
         tracing::trace!(told = told.is_ok(), "the family is gone");
-        let usage = spawn_blocking(move || close.now()).await.unwrap_or(None);
+        let reap = if told.is_ok() { Leader::reap_ended } else { Leader::reap };
+        let usage = spawn_blocking(move || close.now(reap)).await.unwrap_or(None);
         Over { cause, ending, usage }
     }
 }
@@ -330,6 +334,14 @@ struct Leader {
 }
 
 impl Leader {
+    /// Reaps a process that has ended. Whoever traces it, such as strace, is told
+    /// first; it is ours when that one has let it go.
+    fn reap_ended(&mut self) -> Option<ResUse> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(Errno::INTR) = waitid(WaitId::Pid(self.pid), options) {}
+        self.reap()
+    }
+
     fn reap(&mut self) -> Option<ResUse> {
         match wait4::try_wait4_pid(self.pid.as_raw_nonzero().get().unsigned_abs()) {
             Ok(usage) => {
@@ -368,13 +380,13 @@ impl Close {
     /// Closes, unless somebody of the family is still there.
     fn if_nobody_is_left(self) -> Result<Option<ResUse>, Self> {
         match tree::reap_adopted(&self.family) {
-            Ok(false) => Ok(self.now()),
+            Ok(false) => Ok(self.now(Leader::reap_ended)),
             Ok(true) | Err(_) => Err(self),
         }
     }
 
-    fn now(mut self) -> Option<ResUse> {
-        let usage = self.leader.reap();
+    fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
+        let usage = reap(&mut self.leader);
         let success = usage.is_some_and(|usage| usage.status.success());
         let run = match self.cause {
             Cause::Stop => Run::Stopped,

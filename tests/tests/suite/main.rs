@@ -21,6 +21,7 @@ mod folder;
 mod harness;
 mod link;
 mod memory;
+mod order;
 mod path;
 mod poison;
 mod provision;
