@@ -127,6 +127,7 @@ pub(crate) fn no_op() -> (TaskId, Message) {
         kind: Some(wire::TASKS_TYPE.to_owned()),
         timestamp_ms: Some(now_ms()),
         body: wire::encode_tasks(&[&task]),
+        ..Message::default()
     };
     (id, message)
 }
@@ -146,6 +147,7 @@ pub(crate) fn done(task: &Task, endpoint: EndpointId) -> Message {
         kind: Some(wire::RESULTS_TYPE.to_owned()),
         timestamp_ms: Some(now),
         body: wire::pack_results(endpoint, &[wire::encode_result(&result)]),
+        ..Message::default()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The broker's seam: what Clutch asks of a message broker, and how one fails.
 //!
 //! Everything above this file speaks to [`Transport`], [`Connection`],
-//! [`Inlet`] and [`Outlet`], and does not know which transport it is on.
+//! [`Inlet`], [`Outlet`] and [`Shelf`], and does not know which transport it is
+//! on.
 //! Nothing of a connection outlives it: a [`Tag`] or a [`Ticket`] means
 //! nothing on the next one.
 
@@ -10,9 +11,11 @@ mod check;
 mod fault;
 pub mod filesystem;
 pub mod memory;
+mod shelf;
 
 pub use check::{Check, Report, Verdict};
 pub use fault::Fault;
+pub use shelf::{DELIVERY_LIMIT, Death, Held, REJECTED, Shelf};
 
 use crate::topology::Topology;
 use async_trait::async_trait;
@@ -89,6 +92,9 @@ pub trait Connection: Send + Sync {
     /// Opens a way to publish with confirms.
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
 
+    /// Takes the lease and starts looking through a queue that nobody consumes.
+    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault>;
+
     /// Closes the connection in order, waiting a moment for the broker. What
     /// was delivered and not settled goes back to its queue.
     async fn close(&self);
@@ -135,6 +141,9 @@ pub struct Message {
     pub timestamp_ms: Option<u64>,
     /// The envelope.
     pub body: Vec<u8>,
+    /// Why it is a dead letter, the last time first; nothing for any other
+    /// message. The broker says so: what is published with some has none.
+    pub deaths: Vec<Death>,
 }
 
 /// Where a message goes.

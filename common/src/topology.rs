@@ -19,6 +19,9 @@ pub const SERVICE_LEASE: &str = "results.lease";
 pub const DEAD_LETTER_EXCHANGE: &str = "dead-letters";
 /// The durable queue that keeps refused messages.
 pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
+/// The exclusive queue that whoever looks through [`DEAD_LETTER_QUEUE`] holds: two at
+/// once would each see a part.
+pub const DEAD_LETTER_LEASE: &str = "dead-letters.lease";
 /// Kept free for what is not a result (progress, announcements).
 pub const EVENTS_EXCHANGE: &str = "events";
 
@@ -157,10 +160,7 @@ pub fn shared(kind: QueueKind) -> Topology {
             exchange(RESULTS_EXCHANGE, ExchangeKind::Topic),
             exchange(DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
         ],
-        queues: vec![
-            Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments: vec![queue_type(kind)] },
-            dead_lettered(RESULTS_QUEUE.to_owned(), kind),
-        ],
+        queues: vec![dead_letters(kind), dead_lettered(RESULTS_QUEUE.to_owned(), kind)],
         bindings: vec![
             binding(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, ""),
             binding(RESULTS_QUEUE, RESULTS_EXCHANGE, RESULTS_PATTERN),
@@ -225,6 +225,17 @@ fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
     ("x-queue-type", Argument::Text(broker_type.to_owned()))
 }
 
+/// The queue that keeps them. Looking at a dead letter is a delivery of it, and
+/// `RabbitMQ` 4 drops what was delivered 20 times from a quorum queue: a limit of
+/// one's own is the only way out that 3.10 takes as well.
+fn dead_letters(kind: QueueKind) -> Queue {
+    let mut arguments = vec![queue_type(kind)];
+    if kind == QueueKind::Quorum {
+        arguments.push(("x-delivery-limit", Argument::Number(i64::from(i32::MAX))));
+    }
+    Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments }
+}
+
 /// A queue whose refused messages are kept. Only quorum queues count
 /// deliveries, and only they can promise that a dead letter is not lost on its
 /// way, which asks for `reject-publish`.
@@ -266,6 +277,14 @@ mod tests {
                 assert_eq!(dead_lettered, queue.name != DEAD_LETTER_QUEUE, "{}", queue.name);
             }
         }
+    }
+
+    #[test]
+    fn a_dead_letter_may_be_looked_at_for_ever() {
+        let letters = shared(QueueKind::Quorum).queues.remove(0);
+        assert_eq!(letters.name, DEAD_LETTER_QUEUE);
+        let limit = ("x-delivery-limit", Argument::Number(i64::from(i32::MAX)));
+        assert!(letters.arguments.contains(&limit));
     }
 
     #[test]

@@ -171,6 +171,7 @@ impl<'a> Publisher<'a> {
             kind: Some(wire::RESULTS_TYPE.to_owned()),
             timestamp_ms: Some(now_ms()),
             body: wire::pack_results(self.ledger.endpoint_id, &bodies),
+            ..Message::default()
         };
         failpoint::reach(Step::Publish);
         let ticket = self.outlet.publish(self.destination, message).await?;

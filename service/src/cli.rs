@@ -94,6 +94,61 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
+    /// See to messages that nobody could read or deliver; needs no running service
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+}
+
+/// What is done about dead letters.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// List them: what each is called, when and why it came there, and what it holds; takes none
+    /// away
+    List(LettersListArgs),
+    /// Show everything known about one, and its payload; takes none away
+    Show(LetterShowArgs),
+    /// Put some back into the queues they came from. What still cannot be read comes back
+    Requeue(Letters),
+    /// Remove some for good. Tasks in them that nobody has answered for end as cancelled
+    Drop(LettersDropArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LettersListArgs {
+    /// At most this many, the oldest first
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LetterShowArgs {
+    /// The letter, by what `list` calls it
+    pub(crate) handle: String,
+    /// Write the payload to stdout and nothing else
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// Which letters.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Letters {
+    /// The letters, by what `list` calls them
+    #[arg(value_name = "HANDLE")]
+    pub(crate) handles: Vec<String>,
+    /// All that are there now
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LettersDropArgs {
+    #[command(flatten)]
+    pub(crate) letters: Letters,
+    /// Drop those as well that hold tasks without an outcome, or results that may be recorded
+    /// nowhere
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// What is shown.
@@ -331,6 +386,8 @@ mod tests {
             &["show", id],
             &["wait", id],
             &["results", id],
+            &["dead-letters", "list"],
+            &["dead-letters", "drop", "h"],
         ] {
             let global = ["--state", "/s", "--broker", "amqp://h", "--json"];
             let program = if command[0] == "submit" { &["--", "true"][..] } else { &[] };
@@ -368,6 +425,9 @@ mod tests {
             &["c", "provision", "e", "--lost-after", "9s"],
             &["c", "provision", "e", "--lost-after", "31days"],
             &["c", "demo", "--files", "0"],
+            &["c", "dead-letters", "requeue"],
+            &["c", "dead-letters", "drop", "h", "--all"],
+            &["c", "dead-letters", "show", "h", "--raw", "--json"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }

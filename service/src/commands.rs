@@ -7,7 +7,7 @@ pub(crate) mod tasks;
 pub(crate) mod wait;
 
 /// A moment as people read it.
-fn moment(ms: u64) -> String {
+pub(crate) fn moment(ms: u64) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
     humantime::format_rfc3339_seconds(at).to_string()
 }

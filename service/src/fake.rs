@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::{
     Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, Settlement,
-    Tag, Ticket, Transport,
+    Shelf, Tag, Ticket, Transport,
 };
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::topology::{RESULTS_QUEUE, Topology};
@@ -156,6 +156,10 @@ impl Connection for Broker {
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         Ok(self.outlet())
+    }
+
+    async fn shelf(&self, queue: &str, _: &str) -> Result<Box<dyn Shelf>, Fault> {
+        Err(Fault::Missing(format!("no queue '{queue}'")))
     }
 
     async fn close(&self) {}

@@ -10,6 +10,7 @@ mod client;
 mod collector;
 mod commands;
 mod config;
+mod dead_letters;
 mod demo;
 mod doctor;
 mod endpoint_file;
@@ -90,6 +91,7 @@ async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
             let succeeded = commands::wait::run(&client()?, args, json).await?;
             return Ok(commands::wait::exit_code(succeeded));
         }
+        Command::DeadLetters(what) => return dead_letters::run(&settings()?, what).await,
         Command::Results(args) => commands::results::run(&client()?, args, json).await?,
     }
     Ok(0)

@@ -52,6 +52,7 @@ fn message(tasks: &[(&Task, usize)], range: std::ops::Range<usize>, now_ms: u64)
             kind: Some(wire::TASKS_TYPE.to_owned()),
             timestamp_ms: Some(now_ms),
             body: wire::encode_tasks(&chosen),
+            ..Message::default()
         },
         tasks: range,
     }

@@ -6,10 +6,12 @@
 
 mod classify;
 mod connection;
+mod death;
 mod declare;
 mod inlet;
 mod outlet;
 mod properties;
+mod shelf;
 mod socket;
 mod window;
 

@@ -23,6 +23,7 @@ mod outlet;
 mod recovery;
 mod root;
 mod session;
+mod shelf;
 mod sources;
 mod topology;
 mod wake;

@@ -3,15 +3,16 @@
 //! Every transport of one name meets the same broker, which lasts as long as the
 //! process; no other process reaches it, and nothing is written to disk. It reads
 //! no clock and starts no thread or task, so that a seeded run on one thread is
-//! the same each time. All rules are in `hub`; this file and `inlet` and `outlet`
-//! only lock it and wait for it to change.
+//! the same each time. All rules are in `hub`; this file, `inlet`, `outlet` and
+//! `shelf` only lock it and wait for it to change.
 
 mod hub;
 mod inlet;
 mod outlet;
 mod queue;
+mod shelf;
 
-use super::{Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, Transport};
+use super::{Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, Shelf, Transport};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use hub::{ConnectionId, Hub};
@@ -125,6 +126,10 @@ impl Connection for MemoryConnection {
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         Ok(Box::new(outlet::MemoryOutlet::open(&self.0)?))
+    }
+
+    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+        Ok(Box::new(shelf::MemoryShelf::open(&self.0, queue, lease)?))
     }
 
     async fn close(&self) {

@@ -10,6 +10,7 @@ mod consuming;
 mod crowd;
 mod declaring;
 mod leasing;
+mod looking;
 mod naming;
 mod processes;
 mod publishing;
@@ -108,6 +109,15 @@ macro_rules! conformance {
                 exclusive_and_shared_consumers_exclude_each_other
                 several_may_consume_without_a_lease
                 leases_that_are_prefixes_and_suffixes_of_each_other_are_apart
+            }
+            looking {
+                looking_leaves_everything_where_it_was
+                what_is_removed_is_gone_and_the_rest_is_not
+                what_is_held_goes_to_nobody_else
+                what_waits_is_counted_and_what_comes_later_is_shown
+                a_shelf_needs_its_queue_its_lease_and_its_connection
+                a_dead_letter_says_where_it_died_and_why
+                what_is_published_was_never_dead
             }
             declaring {
                 declaring_again_changes_nothing

@@ -9,7 +9,7 @@ use super::wire::Wire;
 use super::world::World;
 use async_trait::async_trait;
 
-use clutch_common::link::{Connection, Fault, Inlet, InletOptions, Outlet, Transport};
+use clutch_common::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Transport};
 use clutch_common::topology::Topology;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,6 +123,11 @@ impl Connection for NetConnection {
         self.lost_before().await?;
         let inner = self.inner.outlet().await?;
         Ok(Box::new(NetOutlet::open(&self.world, &self.life, &self.wire, inner)))
+    }
+
+    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+        self.wire.alive()?;
+        self.inner.shelf(queue, lease).await
     }
 
     async fn close(&self) {

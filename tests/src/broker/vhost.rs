@@ -169,11 +169,28 @@ impl Vhost {
     /// # Errors
     /// When there is no such queue.
     pub fn take(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
-        let body = json!({
-            "count": count,
-            "ackmode": "ack_requeue_false",
-            "encoding": "base64",
-        });
+        self.get(queue, count, "ack_requeue_false")
+    }
+
+    /// Refuses up to `count` messages of a queue: they become dead letters.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub fn refuse(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
+        self.get(queue, count, "reject_requeue_false")
+    }
+
+    /// Takes up to `count` messages from a queue and gives them back: one delivery
+    /// of each.
+    ///
+    /// # Errors
+    /// When there is no such queue.
+    pub fn give_back(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
+        self.get(queue, count, "reject_requeue_true")
+    }
+
+    fn get(&self, queue: &str, count: usize, ackmode: &str) -> Result<Vec<Received>> {
+        let body = json!({ "count": count, "ackmode": ackmode, "encoding": "base64" });
         let path = ["queues", &self.name, queue, "get"];
         list(self.api.call("POST", &path, Some(&body))?)?.into_iter().map(received).collect()
     }

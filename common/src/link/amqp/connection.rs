@@ -3,9 +3,10 @@
 use super::classify::{self, Stage};
 use super::inlet::AmqpInlet;
 use super::outlet::AmqpOutlet;
+use super::shelf::AmqpShelf;
 use super::socket::Cord;
 use super::{LONGEST_NAME, declare};
-use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Terms};
+use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Terms};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -297,6 +298,10 @@ impl Connection for AmqpConnection {
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         Ok(Box::new(AmqpOutlet::open(&self.session()).await?))
+    }
+
+    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+        Ok(Box::new(AmqpShelf::open(&self.session(), queue, lease).await?))
     }
 
     async fn close(&self) {

@@ -2,6 +2,7 @@
 //! sent is taken as it is: what is missing or odd becomes `None`.
 
 use super::connection::short;
+use super::death;
 use crate::link::{Delivery, Fault, Message, Tag};
 use crate::wire;
 use lapin::BasicProperties;
@@ -49,6 +50,7 @@ pub(super) fn incoming(delivery: lapin::message::Delivery) -> Delivery {
             correlation_id: text(properties.correlation_id()),
             kind: text(properties.kind()),
             timestamp_ms: properties.timestamp().map(|seconds| seconds.saturating_mul(1000)),
+            deaths: death::deaths(properties.headers().as_ref()),
             body: delivery.data,
         },
     }
@@ -75,6 +77,7 @@ mod tests {
             kind: Some("k".to_owned()),
             timestamp_ms: Some(1_700_000_000_123),
             body: b"body".to_vec(),
+            ..Message::default()
         };
         let there = arrived(outgoing(&message, "m").unwrap());
         assert_eq!(there, Message { timestamp_ms: Some(1_700_000_000_000), ..message });

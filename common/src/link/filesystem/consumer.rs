@@ -1,6 +1,9 @@
 //! The thread behind an inlet: claims groups while there is room for what is in
 //! them, delivers their messages one by one, and settles them. A group's file
-//! goes when all of it is settled; until then its name says how much is.
+//! goes when all of it is settled; until then its name says how much is. For a
+//! shelf it claims and delivers one message at a time, when it is asked to.
+
+mod looking;
 
 use super::names::Entry;
 use super::session::Session;
@@ -9,7 +12,10 @@ use super::topology::Cached;
 use super::wake::{Ear, Heard};
 use super::writer::Writer;
 use super::{disk, group, recovery};
-use crate::link::{Delivery, Destination, Fault, InletOptions, Message, Tag};
+use crate::clock::now_ms;
+use crate::link::{
+    DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Tag,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -31,6 +37,10 @@ pub(super) enum Command {
     Refuse(BTreeSet<Tag>),
     /// Tell when the disk says of everything acknowledged that it is.
     Secure(oneshot::Sender<()>),
+    /// Hand out one more message, if there is one.
+    Look(oneshot::Sender<Option<Delivery>>),
+    /// This one is done with; tell when the disk says so.
+    Remove(Tag, oneshot::Sender<()>),
     /// End, and give back what is not settled.
     Stop,
 }
@@ -56,7 +66,8 @@ pub(super) struct Consumer {
     tag: u64,
     /// What is delivered and not settled: its group and its place in it.
     unsettled: BTreeMap<Tag, (u64, usize)>,
-    refused: BTreeSet<Tag>,
+    /// What is on its way to the dead-letter queue, and why.
+    refused: BTreeMap<Tag, &'static str>,
     /// Who waits until what is acknowledged is so on disk.
     securing: Vec<oneshot::Sender<()>>,
     short_of_room: bool,
@@ -100,12 +111,17 @@ impl Consumer {
             claimed: 0,
             tag: 0,
             unsettled: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             securing: Vec::new(),
             short_of_room: false,
             looked: Instant::now(),
             looks: 0,
         }
+    }
+
+    /// Delivers nothing but what it is asked for, one message at a time.
+    pub(super) fn on_demand(self) -> Self {
+        Self { prefetch: 0, shared: true, ..self }
     }
 
     /// Consumes until told to stop, and gives back what is not settled then.
@@ -133,8 +149,12 @@ impl Consumer {
             loop {
                 match commands.try_recv() {
                     Ok(Command::Acknowledge(up_to)) => self.acknowledge(up_to)?,
-                    Ok(Command::Refuse(tags)) => self.refused.extend(tags),
+                    Ok(Command::Refuse(tags)) => {
+                        self.refused.extend(tags.into_iter().map(|tag| (tag, REJECTED)));
+                    }
                     Ok(Command::Secure(done)) => self.securing.push(done),
+                    Ok(Command::Look(answer)) => self.look_at_next(answer)?,
+                    Ok(Command::Remove(tag, done)) => self.remove(tag, done)?,
                     Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Ok(())),
                     Err(TryRecvError::Empty) => break,
                 }
@@ -192,27 +212,33 @@ impl Consumer {
     /// Delivers as much as there is room and messages for.
     fn fill(&mut self, deliver: &UnboundedSender<Delivery>) -> io::Result<()> {
         while self.unsettled.len() < self.prefetch {
-            let Some(mut last) = self.groups.last_entry() else {
-                if self.claim()? { continue } else { return Ok(()) }
-            };
-            let (&number, group) = (&self.claimed, last.get_mut());
-            let Some(message) = group.messages.pop_front() else {
-                if self.claim()? { continue } else { return Ok(()) }
-            };
-            self.tag += 1;
-            let tag = Tag(self.tag);
-            self.unsettled.insert(tag, (number, group.next));
-            group.next += 1;
-            group.delivered = true;
-            let redelivered = group.claim.entry.deliveries > 1;
-            // Nobody takes it once the inlet is dropped; a command to stop waits.
-            drop(deliver.send(Delivery { tag, redelivered, message }));
+            if let Some(delivery) = self.pop() {
+                // Nobody takes it once the inlet is dropped; a command to stop waits.
+                drop(deliver.send(delivery));
+            } else if !self.claim(self.prefetch - self.unsettled.len())? {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Claims and reads the next group that has something to deliver.
-    fn claim(&mut self) -> io::Result<bool> {
+    /// The next message of what is claimed.
+    fn pop(&mut self) -> Option<Delivery> {
+        let mut last = self.groups.last_entry()?;
+        let (&number, group) = (&self.claimed, last.get_mut());
+        let message = group.messages.pop_front()?;
+        self.tag += 1;
+        let tag = Tag(self.tag);
+        self.unsettled.insert(tag, (number, group.next));
+        group.next += 1;
+        group.delivered = true;
+        let redelivered = group.claim.entry.deliveries > 1;
+        Some(Delivery { tag, redelivered, message })
+    }
+
+    /// Claims and reads the next group that has something to deliver; of one that
+    /// has more than there is room for, as much as fits if others want the rest.
+    fn claim(&mut self, room: usize) -> io::Result<bool> {
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
@@ -230,7 +256,6 @@ impl Consumer {
                 disk::remove_if_there(&path)?;
                 continue;
             }
-            let room = self.prefetch - self.unsettled.len();
             if self.shared && messages.len() > room {
                 if let Err(error) = self.sources.split(&mut claim, room) {
                     let entry = Entry { deliveries: claim.entry.deliveries - 1, ..claim.entry };
@@ -273,7 +298,7 @@ impl Consumer {
         for &place in &group.open {
             self.tag += 1;
             self.unsettled.insert(Tag(self.tag), (number, place));
-            self.refused.insert(Tag(self.tag));
+            self.refused.insert(Tag(self.tag), DELIVERY_LIMIT);
         }
     }
 
@@ -295,16 +320,17 @@ impl Consumer {
         let settled = std::mem::replace(&mut self.unsettled, later);
         // What is refused stays open until the dead-letter queue has it.
         let (refused, settled): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            settled.into_iter().partition(|(tag, _)| self.refused.contains(tag));
+            settled.into_iter().partition(|(tag, _)| self.refused.contains_key(tag));
         self.unsettled.extend(refused);
         self.settle(settled.into_values())
     }
 
     /// Moves what is refused to the dead-letter queue.
     fn dead_letter(&mut self) -> io::Result<()> {
-        while let Some(&tag) = self.refused.first() {
+        while let Some((&tag, &reason)) = self.refused.first_key_value() {
             if let Some(&(number, place)) = self.unsettled.get(&tag) {
-                if let Some(message) = self.read(number, place)? {
+                if let Some(mut message) = self.read(number, place)? {
+                    message.died(&self.queue, reason, Some(now_ms()));
                     self.bury(message)?;
                 }
                 self.unsettled.remove(&tag);

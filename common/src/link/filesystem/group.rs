@@ -2,10 +2,12 @@
 //!
 //! A first line `clutch-messages/1 <CRC-32 of all that follows, in hex> <bytes
 //! of the header>`, the header (a JSON array of what is known of each message,
-//! with the length of its body), then the bodies, one after another.
+//! with the length of its body, and for a dead letter why it is one), then the bodies, one after another.
 
-use crate::link::Message;
+use crate::link::{Death, Message};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead as _, BufReader, Read};
 
 const MAGIC: &str = "clutch-messages/1";
 /// Longer than any first line.
@@ -21,6 +23,8 @@ struct Header {
     kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timestamp_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deaths: Vec<Death>,
     bytes: usize,
 }
 
@@ -81,6 +85,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Message>, String> {
     if bodies.is_empty() { Ok(messages) } else { Err("it is longer than its header says".into()) }
 }
 
+/// How many messages a file says that it has; only its beginning is read.
+///
+/// # Errors
+/// When it cannot be read. What is not one of ours has none.
+pub(super) fn count(file: impl Read) -> io::Result<usize> {
+    let mut file = BufReader::new(file);
+    let mut line = Vec::new();
+    file.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line)?;
+    let length =
+        std::str::from_utf8(&line).ok().and_then(|line| line.trim_end().rsplit(' ').next());
+    let Some(length) = length.and_then(|length| length.parse().ok()) else { return Ok(0) };
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header)?;
+    Ok(serde_json::from_slice::<Vec<IgnoredAny>>(&header).map_or(0, |headers| headers.len()))
+}
+
 impl Header {
     fn of(message: &Message) -> Self {
         Self {
@@ -88,6 +108,7 @@ impl Header {
             correlation_id: message.correlation_id.clone(),
             kind: message.kind.clone(),
             timestamp_ms: message.timestamp_ms,
+            deaths: message.deaths.clone(),
             bytes: message.body.len(),
         }
     }
@@ -98,6 +119,7 @@ impl Header {
             correlation_id: self.correlation_id,
             kind: self.kind,
             timestamp_ms: self.timestamp_ms,
+            deaths: self.deaths,
             body,
         }
     }
@@ -113,16 +135,23 @@ mod tests {
         fn message()(
             message_id in any::<Option<String>>(), correlation_id in any::<Option<String>>(),
             kind in any::<Option<String>>(), timestamp_ms in any::<Option<u64>>(),
-            body in vec(any::<u8>(), 0..100)
+            died in any::<Option<(String, Option<u64>)>>(), body in vec(any::<u8>(), 0..100)
         ) -> Message {
-            Message { message_id, correlation_id, kind, timestamp_ms, body }
+            let mut message =
+                Message { message_id, correlation_id, kind, timestamp_ms, body, deaths: vec![] };
+            if let Some((queue, at_ms)) = died {
+                message.died(&queue, "rejected", at_ms);
+            }
+            message
         }
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(messages in vec(message(), 0..8)) {
-            prop_assert_eq!(decode(&encode(messages.iter())).unwrap(), messages);
+            let bytes = encode(messages.iter());
+            prop_assert_eq!(count(&*bytes).unwrap(), messages.len());
+            prop_assert_eq!(decode(&bytes).unwrap(), messages);
         }
 
         #[test]
@@ -141,7 +170,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
-            drop(decode(&bytes));
+            drop((decode(&bytes), count(&*bytes)));
         }
     }
 }

@@ -28,6 +28,20 @@ impl FolderInlet {
     /// Takes the lease, locks the queue, takes over from the dead, and starts
     /// the thread.
     pub(super) fn open(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+        Self::start(session, options, false)
+    }
+
+    /// As [`FolderInlet::open`], for a thread that delivers only what it is asked
+    /// for.
+    pub(super) fn on_demand(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+        Self::start(session, options, true)
+    }
+
+    fn start(
+        session: &Arc<Session>,
+        options: &InletOptions,
+        on_demand: bool,
+    ) -> Result<Self, Fault> {
         let root = &session.root;
         session.is_open()?;
         root.is_there()?;
@@ -50,12 +64,13 @@ impl FolderInlet {
         recovery::claims(session, queue).map_err(failed)?;
         recovery::sweep(session, queue).map_err(failed)?;
         let (ear, bell) = Ear::new(&root.ready(queue)).map_err(failed)?;
-        let mut sources = Sources::new(root.ready(queue), claims.clone(), !exclusive);
+        let mut sources = Sources::new(root.ready(queue), claims.clone(), on_demand || !exclusive);
         sources.look().map_err(failed)?;
         let (commands, received) = channel();
         let (deliver, deliveries) = mpsc::unbounded_channel();
         let (tell, failed) = watch::channel(None);
         let consumer = Consumer::new(session, options, topology, claims, sources, ear, lock);
+        let consumer = if on_demand { consumer.on_demand() } else { consumer };
         let (stop, ring) = (commands.clone(), bell.clone());
         let stop = move || {
             // A thread that has ended already needs no telling.
@@ -80,6 +95,16 @@ impl FolderInlet {
         let told = self.commands.send(command);
         self.bell.ring();
         told.map_err(|_| self.why_ended())
+    }
+
+    /// Has the thread do something that it tells the end of.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Fault> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(command(answer))?;
+        answered.await.map_err(|_| self.why_ended())
     }
 
     fn why_ended(&self) -> Fault {
@@ -140,8 +165,6 @@ impl Inlet for FolderInlet {
     }
 
     async fn secured(&mut self) -> Result<(), Fault> {
-        let (done, secured) = oneshot::channel();
-        self.tell(Command::Secure(done))?;
-        secured.await.map_err(|_| self.why_ended())
+        self.ask(Command::Secure).await
     }
 }

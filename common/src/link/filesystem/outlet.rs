@@ -144,6 +144,7 @@ impl Outlet for FolderOutlet {
     ) -> Result<Ticket, Fault> {
         self.alive()?;
         link::fits(&message)?;
+        message.deaths.clear();
         message.message_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
         self.last += 1;
         let ticket = Ticket(self.last);

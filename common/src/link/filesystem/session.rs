@@ -5,9 +5,10 @@ use super::disk;
 use super::inlet::FolderInlet;
 use super::outlet::FolderOutlet;
 use super::root::Root;
+use super::shelf::FolderShelf;
 use super::{blocking, topology};
 use crate::clock::now_ms;
-use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Terms};
+use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Terms};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -265,6 +266,13 @@ impl Connection for FolderConnection {
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         let session = Arc::clone(&self.0);
         let open = move || FolderOutlet::open(&session);
+        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
+    }
+
+    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+        let session = Arc::clone(&self.0);
+        let (queue, lease) = (queue.to_owned(), lease.to_owned());
+        let open = move || FolderShelf::open(&session, queue, lease);
         Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
     }
 

@@ -6,7 +6,9 @@
 //! that took it until that settles it or is gone. It goes back to where it stood.
 
 use super::queue::{Entry, Position, Queue};
-use crate::link::{Delivery, Destination, Fault, InletOptions, Message, Settlement, Tag};
+use crate::link::{
+    DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Settlement, Tag,
+};
 use crate::topology::{self, ExchangeKind, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -117,6 +119,7 @@ impl Hub {
             let reason = format!("NO_ROUTE (exchange '{exchange}', routing key '{routing_key}')");
             return Ok(Settlement::Returned(reason));
         }
+        message.deaths.clear();
         if message.message_id.is_none() {
             message.message_id = Some(format!("memory-{}", self.number()));
         }
@@ -164,6 +167,13 @@ impl Hub {
         Ok(id)
     }
 
+    /// Lets a consumer take as many messages as there are.
+    pub(super) fn unbound(&mut self, id: ConsumerId) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.prefetch = usize::MAX;
+        }
+    }
+
     /// Removes a consumer; what it has not settled goes back to the queue.
     pub(super) fn cancel(&mut self, id: ConsumerId) {
         let Some(consumer) = self.consumers.remove(&id) else { return };
@@ -172,7 +182,7 @@ impl Hub {
         let dead: Vec<Entry> =
             held.filter_map(|(position, entry)| queue.put_back(position, entry)).collect();
         for entry in dead {
-            self.bury(&consumer.queue, &entry);
+            self.bury(&consumer.queue, &entry, DELIVERY_LIMIT);
         }
     }
 
@@ -201,22 +211,38 @@ impl Hub {
         Ok(())
     }
 
+    /// Forgets one unsettled message.
+    pub(super) fn remove(&mut self, id: ConsumerId, tag: Tag) -> Result<(), Fault> {
+        let consumer = self.consumers.get_mut(&id).ok_or_else(closed)?;
+        consumer.unsettled.remove(&tag);
+        Ok(())
+    }
+
+    /// How many messages are ready in the queue of a consumer.
+    pub(super) fn waiting(&self, id: ConsumerId) -> Result<u64, Fault> {
+        let consumer = self.consumers.get(&id).ok_or_else(closed)?;
+        Ok(self.queues.get(&consumer.queue).map_or(0, Queue::waiting))
+    }
+
     /// Moves an unsettled message to where its queue's dead letters go.
     pub(super) fn dead_letter(&mut self, id: ConsumerId, tag: Tag) -> Result<(), Fault> {
         let consumer = self.consumers.get_mut(&id).ok_or_else(closed)?;
         if let Some((_, entry)) = consumer.unsettled.remove(&tag) {
             let queue = consumer.queue.clone();
-            self.bury(&queue, &entry);
+            self.bury(&queue, &entry, REJECTED);
         }
         Ok(())
     }
 
-    /// Routes a dead letter. It is dropped where nothing takes it.
-    fn bury(&mut self, queue: &str, entry: &Entry) {
+    /// Routes a dead letter. It is dropped where nothing takes it. (It reads no
+    /// clock, so it does not say when.)
+    fn bury(&mut self, queue: &str, entry: &Entry, reason: &str) {
         let exchange = self.queues.get(queue).and_then(Queue::dead_letter_exchange);
         let Some(exchange) = exchange.map(str::to_owned) else { return };
         if let Ok(queues) = self.route(&exchange, &entry.routing_key) {
-            self.deliver(&queues, &entry.message, &entry.routing_key);
+            let mut message = Message::clone(&entry.message);
+            message.died(queue, reason, None);
+            self.deliver(&queues, &Arc::new(message), &entry.routing_key);
         }
     }
 

@@ -56,7 +56,12 @@ impl Queue {
     /// Whether it refuses one more message.
     pub(super) fn is_full(&self) -> bool {
         let rejects = self.text("x-overflow") == Some("reject-publish");
-        rejects && self.number("x-max-length").is_some_and(|max| self.ready.len() as u64 >= max)
+        rejects && self.number("x-max-length").is_some_and(|max| self.waiting() >= max)
+    }
+
+    /// How many messages are ready.
+    pub(super) fn waiting(&self) -> u64 {
+        self.ready.len() as u64
     }
 
     /// Where its dead letters go.

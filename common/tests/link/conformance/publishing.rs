@@ -14,6 +14,7 @@ pub(super) async fn a_message_arrives_as_it_was_sent(site: &impl Site) {
         kind: Some("clutch.tasks".to_owned()),
         timestamp_ms: Some(1_700_000_000_000),
         body: vec![0, 159, 146, 150, b'\n', 0, 255],
+        ..Message::default()
     };
     outlet.publish(&to("q"), sent.clone()).await.unwrap();
     outlet.publish(&to("q"), Message::default()).await.unwrap();

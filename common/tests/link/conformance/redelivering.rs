@@ -1,6 +1,8 @@
 //! What comes again and what does not, and where it goes when it came too often.
 
 use super::*;
+use clutch_common::clock::now_ms;
+use clutch_common::link::{DELIVERY_LIMIT, REJECTED};
 
 pub(super) async fn what_is_not_settled_comes_again_in_order_after_a_close(site: &impl Site) {
     let connection = with_queue(site, "tasks").await;
@@ -79,11 +81,20 @@ pub(super) async fn nothing_secured_comes_again_after_a_drop(site: &impl Site) {
 }
 
 /// A queue `dead` behind an exchange `letters`.
-async fn with_letters(site: &impl Site) -> Box<dyn Connection> {
+pub(super) async fn with_letters(site: &impl Site) -> Box<dyn Connection> {
     let connection = with_queue(site, "dead").await;
     let letters = exchange("letters", ExchangeKind::Fanout, &[("dead", "")]);
     connection.declare(&letters).await.unwrap();
     connection
+}
+
+/// A message died once, there and then, where a broker has a clock.
+pub(super) fn died(message: &Message, queue: &str, reason: &str, before_ms: u64) {
+    let [death] = &message.deaths[..] else { panic!("{:?}", message.deaths) };
+    assert_eq!((&*death.queue, &*death.reason, death.count), (queue, reason, 1));
+    // AMQP has seconds.
+    let moments = before_ms - before_ms % 1000..=now_ms();
+    assert!(death.at_ms.is_none_or(|at| moments.contains(&at)), "{death:?}");
 }
 
 pub(super) async fn a_dead_letter_arrives_as_it_was(site: &impl Site) {
@@ -98,13 +109,16 @@ pub(super) async fn a_dead_letter_arrives_as_it_was(site: &impl Site) {
         body: vec![0, 255],
         ..message("bad")
     };
+    let before = now_ms();
     outlet.publish(&to("tasks"), sent.clone()).await.unwrap();
     settle(outlet.as_mut()).await;
     let mut inlet = shared(connection.as_ref(), "tasks", 8).await;
     let tag = take(inlet.as_mut(), 1).await[0].tag;
     inlet.dead_letter(tag).await.unwrap();
     let mut dead = shared(connection.as_ref(), "dead", 8).await;
-    assert_eq!(take(dead.as_mut(), 1).await[0].message, sent);
+    let arrived = take(dead.as_mut(), 1).await.remove(0).message;
+    died(&arrived, "tasks", REJECTED, before);
+    assert_eq!(Message { deaths: vec![], ..arrived }, sent);
     nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
 }
 
@@ -116,6 +130,7 @@ pub(super) async fn past_the_delivery_limit_a_message_is_a_dead_letter(site: &im
     counted.queues[0].arguments.push(("x-delivery-limit", Argument::Number(2)));
     connection.declare(&counted).await.unwrap();
     let mut outlet = connection.outlet().await.unwrap();
+    let before = now_ms();
     publish(outlet.as_mut(), "counted", ["poison"]).await;
     for attempt in 0..3 {
         let passing = connect(&site.url()).await;
@@ -126,7 +141,9 @@ pub(super) async fn past_the_delivery_limit_a_message_is_a_dead_letter(site: &im
         passing.close().await;
     }
     let mut dead = shared(connection.as_ref(), "dead", 8).await;
-    assert_eq!(ids(&take(dead.as_mut(), 1).await), ["poison"]);
+    let there = take(dead.as_mut(), 1).await;
+    assert_eq!(ids(&there), ["poison"]);
+    died(&there[0].message, "counted", DELIVERY_LIMIT, before);
     let mut inlet = shared(connection.as_ref(), "counted", 8).await;
     nothing_else(connection.as_ref(), "counted", inlet.as_mut()).await;
 }

@@ -1,0 +1,84 @@
+//! Looks through one queue of a folder, by a consumer's thread that delivers one
+//! message when it is asked for one.
+
+use super::consumer::Command;
+use super::inlet::FolderInlet;
+use super::names::{Entry, is_member};
+use super::session::Session;
+use super::{blocking, disk, group};
+use crate::link::{Fault, Held, InletOptions, Shelf, Tag};
+use async_trait::async_trait;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// A [`Shelf`] of a queue in a folder.
+pub(super) struct FolderShelf {
+    session: Arc<Session>,
+    queue: String,
+    inlet: FolderInlet,
+}
+
+impl FolderShelf {
+    /// Takes the lease, and takes over from the dead.
+    pub(super) fn open(
+        session: &Arc<Session>,
+        queue: String,
+        lease: String,
+    ) -> Result<Self, Fault> {
+        let options = InletOptions { queue: queue.clone(), prefetch: 1, lease: Some(lease) };
+        let inlet = FolderInlet::on_demand(session, &options)?;
+        Ok(Self { session: Arc::clone(session), queue, inlet })
+    }
+
+    /// What the thread answers, if its file system does in time.
+    async fn answer<T>(&self, asked: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let patience = self.session.terms.confirm_timeout;
+        timeout(patience, asked).await.unwrap_or(Err(Fault::ConfirmTimeout(patience)))
+    }
+}
+
+#[async_trait]
+impl Shelf for FolderShelf {
+    async fn next(&mut self) -> Result<Option<Held>, Fault> {
+        let next = self.answer(self.inlet.ask(Command::Look)).await?;
+        Ok(next.map(|delivery| Held {
+            tag: delivery.tag,
+            message: delivery.message,
+            extra: serde_json::Map::new(),
+        }))
+    }
+
+    async fn remove(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.answer(self.inlet.ask(|done| Command::Remove(tag, done))).await
+    }
+
+    async fn waiting(&mut self) -> Result<u64, Fault> {
+        let (session, queue) = (Arc::clone(&self.session), self.queue.clone());
+        let count = move || {
+            let ready = session.root.ready(&queue);
+            count(&ready).map_err(|error| session.root.fault("counting what is in", &ready, &error))
+        };
+        blocking(self.session.terms.confirm_timeout, count).await
+    }
+}
+
+/// How many messages nobody has claimed, by what their files say.
+fn count(ready: &Path) -> io::Result<u64> {
+    let mut messages = 0;
+    for producer in disk::names(ready)?.iter().filter(|name| is_member(name)) {
+        let folder = ready.join(producer);
+        for name in disk::names(&folder)? {
+            let Some(entry) = Entry::parse(&name) else { continue };
+            let there = match File::open(folder.join(&name)) {
+                Ok(file) => group::count(file)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            messages += entry.to.unwrap_or(there).saturating_sub(entry.from) as u64;
+        }
+    }
+    Ok(messages)
+}

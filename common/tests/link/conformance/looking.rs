@@ -1,0 +1,167 @@
+//! Looking through a queue without taking from it, and taking single messages out
+//! of it.
+
+use super::redelivering::{died, with_letters};
+use super::*;
+use clutch_common::clock::now_ms;
+use clutch_common::link::{Held, REJECTED, Shelf};
+
+const LEASE: &str = "letters.lease";
+
+/// Opens a shelf as soon as its lease is free.
+async fn shelf(connection: &dyn Connection, queue: &str) -> Box<dyn Shelf> {
+    let trying = async {
+        loop {
+            match connection.shelf(queue, LEASE).await {
+                Ok(shelf) => return shelf,
+                Err(Fault::Locked(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+    };
+    within(trying).await
+}
+
+async fn look(shelf: &mut dyn Shelf) -> Option<Held> {
+    within(shelf.next()).await.unwrap()
+}
+
+/// The ids of all that a shelf still shows.
+async fn rest(shelf: &mut dyn Shelf) -> Vec<String> {
+    let mut ids = Vec::new();
+    while let Some(held) = look(shelf).await {
+        ids.push(held.message.message_id.unwrap());
+    }
+    ids
+}
+
+pub(super) async fn looking_leaves_everything_where_it_was(site: &impl Site) {
+    let connection = with_queue(site, "letters").await;
+    fill(connection.as_ref(), "letters", 20).await;
+    for all in [true, false, true] {
+        let looking = connect(&site.url()).await;
+        let mut shelf = shelf(looking.as_ref(), "letters").await;
+        if all {
+            assert_eq!(rest(shelf.as_mut()).await, numbers(0..20));
+            // There is still nothing more.
+            assert!(look(shelf.as_mut()).await.is_none());
+        } else {
+            assert_eq!(look(shelf.as_mut()).await.unwrap().message.message_id.unwrap(), "0");
+            drop(shelf);
+        }
+        looking.close().await;
+    }
+    let mut inlet = shared(connection.as_ref(), "letters", 100).await;
+    assert_eq!(ids(&take(inlet.as_mut(), 20).await), numbers(0..20));
+}
+
+pub(super) async fn what_is_removed_is_gone_and_the_rest_is_not(site: &impl Site) {
+    let connection = with_queue(site, "letters").await;
+    fill(connection.as_ref(), "letters", 10).await;
+    let looking = connect(&site.url()).await;
+    let mut there = shelf(looking.as_ref(), "letters").await;
+    let mut tags = Vec::new();
+    while let Some(held) = look(there.as_mut()).await {
+        tags.push(held.tag);
+    }
+    for place in [7, 0, 3, 4, 9] {
+        within(there.remove(tags[place])).await.unwrap();
+    }
+    // What is not held is not there to be removed.
+    within(there.remove(tags[7])).await.unwrap();
+    within(there.remove(clutch_common::link::Tag(1000))).await.unwrap();
+    // What was removed is certain, however this ends.
+    drop((there, looking));
+    let looking = connect(&site.url()).await;
+    let mut there = shelf(looking.as_ref(), "letters").await;
+    assert_eq!(rest(there.as_mut()).await, ["1", "2", "5", "6", "8"]);
+    looking.close().await;
+    let mut inlet = shared(connection.as_ref(), "letters", 100).await;
+    assert_eq!(ids(&take(inlet.as_mut(), 5).await), ["1", "2", "5", "6", "8"]);
+    nothing_else(connection.as_ref(), "letters", inlet.as_mut()).await;
+}
+
+pub(super) async fn what_is_held_goes_to_nobody_else(site: &impl Site) {
+    let connection = with_queue(site, "letters").await;
+    fill(connection.as_ref(), "letters", 3).await;
+    let looking = connect(&site.url()).await;
+    let mut first = shelf(looking.as_ref(), "letters").await;
+    assert!(look(first.as_mut()).await.is_some());
+    let other = connect(&site.url()).await;
+    let fault = fault(other.shelf("letters", LEASE).await);
+    assert!(matches!(fault, Fault::Locked(_)), "{fault}");
+    looking.close().await;
+    let mut second = shelf(connect(&site.url()).await.as_ref(), "letters").await;
+    assert_eq!(rest(second.as_mut()).await, numbers(0..3));
+}
+
+pub(super) async fn what_waits_is_counted_and_what_comes_later_is_shown(site: &impl Site) {
+    let connection = with_queue(site, "letters").await;
+    let looking = connect(&site.url()).await;
+    let mut there = shelf(looking.as_ref(), "letters").await;
+    assert!(look(there.as_mut()).await.is_none());
+    assert_eq!(within(there.waiting()).await.unwrap(), 0);
+    fill(connection.as_ref(), "letters", 5).await;
+    assert_eq!(within(there.waiting()).await.unwrap(), 5);
+    for left in [4, 3] {
+        look(there.as_mut()).await.unwrap();
+        assert_eq!(within(there.waiting()).await.unwrap(), left);
+    }
+    fill(connection.as_ref(), "letters", 2).await;
+    assert_eq!(within(there.waiting()).await.unwrap(), 5);
+    // Of two producers, either may come first.
+    let mut all = rest(there.as_mut()).await;
+    all.sort();
+    assert_eq!(all, ["0", "1", "2", "3", "4"]);
+}
+
+pub(super) async fn a_shelf_needs_its_queue_its_lease_and_its_connection(site: &impl Site) {
+    let connection = connect(&site.url()).await;
+    let missing = fault(connection.shelf("letters", LEASE).await);
+    assert!(matches!(&missing, Fault::Missing(text) if text.contains("letters")), "{missing}");
+    let connection = with_queue(site, "letters").await;
+    fill(connection.as_ref(), "letters", 2).await;
+    let mut there = shelf(connection.as_ref(), "letters").await;
+    let held = look(there.as_mut()).await.unwrap();
+    connection.close().await;
+    assert!(matches!(within(there.next()).await, Err(Fault::Closed(_))));
+    assert!(matches!(within(there.remove(held.tag)).await, Err(Fault::Closed(_))));
+}
+
+pub(super) async fn a_dead_letter_says_where_it_died_and_why(site: &impl Site) {
+    let connection = with_letters(site).await;
+    let tasks = queue("tasks", &[("x-dead-letter-exchange", "letters")]);
+    connection.declare(&tasks).await.unwrap();
+    let before = now_ms();
+    for round in 0..2 {
+        let mut outlet = connection.outlet().await.unwrap();
+        publish(outlet.as_mut(), "tasks", [round]).await;
+        let mut inlet = shared(connection.as_ref(), "tasks", 8).await;
+        let tag = take(inlet.as_mut(), 1).await[0].tag;
+        inlet.dead_letter(tag).await.unwrap();
+        let mut dead = shared(connection.as_ref(), "dead", 1).await;
+        let there = take(dead.as_mut(), 1).await;
+        died(&there[0].message, "tasks", REJECTED, before);
+        drop(dead);
+        let mut shelf = shelf(connection.as_ref(), "dead").await;
+        let held = look(shelf.as_mut()).await.unwrap();
+        assert_eq!(held.message, there[0].message);
+        within(shelf.remove(held.tag)).await.unwrap();
+    }
+}
+
+pub(super) async fn what_is_published_was_never_dead(site: &impl Site) {
+    let connection = with_queue(site, "letters").await;
+    let mut outlet = connection.outlet().await.unwrap();
+    let death = clutch_common::link::Death {
+        queue: "tasks".to_owned(),
+        reason: REJECTED.to_owned(),
+        at_ms: None,
+        count: 1,
+    };
+    let again = Message { deaths: vec![death], ..message("again") };
+    outlet.publish(&to("letters"), again).await.unwrap();
+    settle(outlet.as_mut()).await;
+    let mut there = shelf(connection.as_ref(), "letters").await;
+    assert_eq!(look(there.as_mut()).await.unwrap().message, message("again"));
+}

@@ -1,0 +1,195 @@
+//! Puts dead letters back or drops them, one at a time. A letter is removed only
+//! after the broker has certainly taken what takes its place: a crash in between
+//! leaves both, which does no harm, since tasks and results are known by attempt.
+
+use super::letter::{Letter, Stake};
+use clutch_common::clock::now_ms;
+use clutch_common::id::{Attempt, EndpointId};
+use clutch_common::link::{Destination, Fault, Held, Message, Outlet, Settlement, Shelf};
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::topology;
+use clutch_common::wire;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// How often a message is published whose arrival is in doubt.
+const TRIES: usize = 5;
+/// How many results are told in one message.
+const RESULTS_PER_MESSAGE: usize = 10_000;
+/// What a dropped task's result says.
+const DROPPED: &str = "its message was dropped from the dead letters";
+
+/// What became of a letter.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "done")]
+pub(crate) enum Done {
+    /// It is back in its queue.
+    Requeued,
+    /// It is gone; these tasks end as cancelled.
+    Dropped {
+        /// The tasks.
+        cancelled: Vec<Attempt>,
+    },
+    /// It is where it was; why.
+    Kept {
+        /// The reason, in words.
+        why: String,
+    },
+}
+
+fn kept(why: impl Into<String>) -> Done {
+    Done::Kept { why: why.into() }
+}
+
+/// Puts a letter back into the queue that it came from.
+///
+/// # Errors
+/// A fault of either connection; the letter may be in both places then.
+pub(crate) async fn requeue(
+    shelf: &mut dyn Shelf,
+    outlet: &mut dyn Outlet,
+    held: Held,
+    letter: &Letter,
+) -> Result<Done, Fault> {
+    let Some(queue) = &letter.queue else {
+        return Ok(kept("it does not say which queue it came from"));
+    };
+    if letter.bytes > wire::MAX_BODY {
+        return Ok(kept(format!(
+            "it has {} bytes, and no message of more than {} is sent",
+            letter.bytes,
+            wire::MAX_BODY
+        )));
+    }
+    let to = Destination { exchange: String::new(), routing_key: queue.clone() };
+    let message = Message { deaths: Vec::new(), ..held.message };
+    if let Some(why) = place(outlet, &to, message).await? {
+        return Ok(kept(why));
+    }
+    shelf.remove(held.tag).await?;
+    Ok(Done::Requeued)
+}
+
+/// Drops a letter for good. Tasks that nobody has answered for are told to be
+/// cancelled before. What would be missed goes only if `yes`.
+///
+/// # Errors
+/// A fault of either connection; the letter may be there still, its tasks told to
+/// be cancelled.
+pub(crate) async fn discard(
+    shelf: &mut dyn Shelf,
+    outlet: &mut dyn Outlet,
+    held: &Held,
+    letter: &Letter,
+    yes: bool,
+) -> Result<Done, Fault> {
+    let mut cancelled = Vec::new();
+    match letter.stake() {
+        Stake::Nothing => {}
+        Stake::Tasks(Some(endpoint), attempts) => {
+            if !yes {
+                return Ok(kept(format!(
+                    "{} that did not run would end as cancelled; requeue it, or drop it with --yes",
+                    named(&attempts)
+                )));
+            }
+            if let Some(why) = cancel(outlet, endpoint, &attempts).await? {
+                return Ok(kept(why));
+            }
+            cancelled = attempts;
+        }
+        Stake::Tasks(None, attempts) if !yes => {
+            return Ok(kept(format!(
+                "{} would have no outcome, since no endpoint is known that they were for; requeue \
+                 it, or drop it with --yes",
+                named(&attempts)
+            )));
+        }
+        Stake::Results if !yes => {
+            return Ok(kept(
+                "a result in it may be recorded nowhere else, and its task would have no outcome; \
+                 requeue it for a service that can read it, or drop it with --yes",
+            ));
+        }
+        Stake::Tasks(None, _) | Stake::Results => {}
+    }
+    shelf.remove(held.tag).await?;
+    Ok(Done::Dropped { cancelled })
+}
+
+/// Some tasks, by name as far as they are few.
+fn named(attempts: &[Attempt]) -> String {
+    match attempts {
+        [one] => format!("task {}", one.task_id),
+        [first, rest @ ..] => format!("task {} and {} more", first.task_id, rest.len()),
+        [] => "nothing".to_owned(),
+    }
+}
+
+/// Tells the service that these attempts will not run. Where one did, and its
+/// result was recorded, that stands.
+async fn cancel(
+    outlet: &mut dyn Outlet,
+    endpoint: EndpointId,
+    attempts: &[Attempt],
+) -> Result<Option<String>, Fault> {
+    let to = Destination {
+        exchange: topology::RESULTS_EXCHANGE.to_owned(),
+        routing_key: topology::results_key(endpoint),
+    };
+    for part in attempts.chunks(RESULTS_PER_MESSAGE) {
+        let results = part.iter().map(|attempt| {
+            let reason = DROPPED.to_owned();
+            TaskResult::not_run(*attempt, Outcome::Cancelled, reason, endpoint, now_ms())
+        });
+        let results: Vec<Vec<u8>> = results.map(|result| wire::encode_result(&result)).collect();
+        let message = Message {
+            message_id: Some(Uuid::now_v7().to_string()),
+            correlation_id: if let [one] = part { Some(one.task_id.to_string()) } else { None },
+            kind: Some(wire::RESULTS_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::pack_results(endpoint, &results),
+            ..Message::default()
+        };
+        if let Some(why) = place(outlet, &to, message).await? {
+            return Ok(Some(format!("its tasks cannot be told to be cancelled: {why}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Publishes a message and waits until the broker has it for certain; in words, why
+/// it has not.
+async fn place(
+    outlet: &mut dyn Outlet,
+    to: &Destination,
+    message: Message,
+) -> Result<Option<String>, Fault> {
+    let Destination { routing_key: key, .. } = to;
+    for _ in 0..TRIES {
+        let ticket = outlet.publish(to, message.clone()).await?;
+        let settlement = loop {
+            let mut settled = outlet.settled().await?.into_iter();
+            if let Some((_, settlement)) = settled.find(|(other, _)| *other == ticket) {
+                break settlement;
+            }
+        };
+        match settlement {
+            Settlement::Confirmed => return Ok(None),
+            Settlement::Returned(reason) => {
+                return Ok(Some(format!(
+                    "no queue takes '{key}' any more ({reason}); provision its endpoint again, or \
+                     drop it"
+                )));
+            }
+            Settlement::Refused => {
+                return Ok(Some(format!("the queue for '{key}' is full: try again later")));
+            }
+            Settlement::Doubt => {}
+        }
+    }
+    Ok(Some(format!("the broker does not say whether '{key}' has it: try again")))
+}
+
+#[cfg(test)]
+mod tests;
