@@ -1,25 +1,30 @@
 //! Whether a process is frozen, as by SIGSTOP: nothing of it goes on, and what
 //! others send to it waits in its sockets.
 
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
 
 /// What everything that a process does has to pass.
-pub(super) struct Gate(watch::Sender<bool>);
+pub(super) struct Gate {
+    is_frozen: AtomicBool,
+    changed: Notify,
+}
 
 impl Gate {
     /// An open one: the process runs.
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(false))
+        Self { is_frozen: AtomicBool::new(false), changed: Notify::new() }
     }
 
     /// The process is frozen, or goes on.
     pub(super) fn freeze(&self, frozen: bool) {
-        self.0.send_replace(frozen);
+        self.is_frozen.store(frozen, Ordering::Relaxed);
+        self.changed.notify_waiters();
     }
 
     /// Whether the process is frozen.
     pub(super) fn is_frozen(&self) -> bool {
-        *self.0.borrow()
+        self.is_frozen.load(Ordering::Relaxed)
     }
 
     /// Resolves when the process runs.
@@ -33,7 +38,12 @@ impl Gate {
     }
 
     async fn until(&self, frozen: bool) {
-        // The sender lives as long as this call.
-        drop(self.0.subscribe().wait_for(|now| *now == frozen).await);
+        loop {
+            let changed = self.changed.notified();
+            if self.is_frozen() == frozen {
+                return;
+            }
+            changed.await;
+        }
     }
 }
