@@ -142,9 +142,8 @@ fn lines(letter: &Letter, deaths: &[Death], extra: &Map<String, Value>) -> Vec<(
         lines.push(("dead", Some(format!("{reason} in {queue}{since}{times}"))));
     }
     let known = lines.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    let extra = extra.iter().map(|(name, value)| match value {
-        Value::String(text) => (name.clone(), text.clone()),
-        other => (name.clone(), other.to_string()),
+    let extra = extra.iter().map(|(name, value)| {
+        (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     });
     known.chain(extra).collect()
 }

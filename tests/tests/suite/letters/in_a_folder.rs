@@ -37,7 +37,7 @@ fn a_message_that_nobody_can_read_is_listed_shown_requeued_and_dropped() {
     let _daemon = world.run(&endpoint).unwrap();
     let queue = format!("{}.tasks", endpoint.id);
     a_letter_is_seen_to(&world, &queue, |body| {
-        put(&world.spool(), &queue, &[(serde_json::json!({}), body.to_vec())]);
+        put(&world.spool(), &queue, &[(serde_json::json!({ "message_id": "m" }), body.to_vec())]);
     });
     still_works(&world, "dead letters");
 }

@@ -3,6 +3,7 @@
 
 use super::in_a_folder::put;
 use super::{letters, listed, task};
+use clutch_tests::poll;
 use clutch_tests::world::World;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ fn requeue_all(world: &World) -> usize {
     for round in 0..200 {
         let mut command = world.service_command(&["dead-letters", "requeue", "--all"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(40 + 23 * (round % 7)));
-        if child.try_wait().unwrap().is_none() {
+        let moment = Duration::from_millis(40 + 23 * (round % 7));
+        if poll::until("its end", moment, || Ok(child.try_wait()?)).is_err() {
             child.kill().unwrap();
             kills += 1;
         }
