@@ -66,7 +66,10 @@ pub fn line(report: &Report) -> String {
         )
         .ok();
     }
-    write!(line, "  {}", report.verdict).ok();
+    let words = report.verdict.to_string();
+    let first = words.lines().next().unwrap_or_default();
+    // The rest, such as logs, is in the folder that was kept.
+    write!(line, "  {}", if report.kept.is_some() { first } else { &words }).ok();
     if let Some(notes) = report.seen.as_ref().map(|seen| seen.notes.join(", "))
         && !notes.is_empty()
     {
