@@ -87,6 +87,7 @@ impl Disk {
             }
             Change::Secure { seq } => {
                 if let Some(kept) = self.inbox.get_mut(seq) {
+                    stored(kept.task.attempt(), oracle::Change::Secured);
                     kept.secured = true;
                 }
             }
@@ -97,12 +98,7 @@ impl Disk {
                 }
             }
             Change::Finish { inbox, out, result } => {
-                match lost(result) {
-                    Some(Loss::Unknown) => stored(result.attempt, oracle::Change::Disowned),
-                    Some(Loss::HandedBack) | None => {
-                        stored(result.attempt, oracle::Change::Finished);
-                    }
-                }
+                stored(result.attempt, told_by(result));
                 self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
                 self.outbox.insert(*out, Arc::clone(result));
                 self.saw(result.attempt);
@@ -110,6 +106,7 @@ impl Disk {
                 inbox.map(|seq| self.inbox.remove(&seq));
             }
             Change::HandBack { inbox, out, result } => {
+                stored(result.attempt, told_by(result));
                 self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
                 self.outbox.insert(*out, Arc::clone(result));
                 self.inbox.remove(inbox);
@@ -153,6 +150,15 @@ impl Disk {
             bytes: result.bytes.clone(),
         };
         fitting.map(record).collect()
+    }
+}
+
+/// What a result in the outbox says.
+fn told_by(result: &Finished) -> oracle::Change {
+    match lost(result) {
+        Some(Loss::Unknown) => oracle::Change::Disowned,
+        Some(Loss::HandedBack) => oracle::Change::HandedBack,
+        None => oracle::Change::Finished,
     }
 }
 

@@ -28,10 +28,14 @@ pub(super) enum Expected {
 pub(super) enum Change {
     /// It is in the inbox.
     Accepted,
+    /// Nobody else can have it.
+    Secured,
     /// It is about to start.
     Marked,
     /// Its result is in the outbox.
     Finished,
+    /// It is forgotten, and that was told.
+    HandedBack,
     /// It was asked for and is not known; it will not run.
     Disowned,
     /// Its result is no longer needed; why it may not be the task's end.
@@ -44,6 +48,7 @@ struct Instance {
     /// On disk, now or earlier.
     durable: BTreeSet<Attempt>,
     marked: BTreeSet<Attempt>,
+    secured: BTreeSet<Attempt>,
     disowned: BTreeSet<Attempt>,
     /// Its disk is lost, or the service does not wait for it any more: what it
     /// had runs elsewhere.
@@ -108,6 +113,11 @@ impl Oracle {
         self.expected.insert(attempt, expected);
     }
 
+    /// How an attempt must end.
+    pub(super) fn expects(&self, attempt: Attempt) -> Option<Expected> {
+        self.expected.get(&attempt).copied()
+    }
+
     /// A task will be in the queue twice, so that each instance may get it.
     pub(super) fn publishes_again(&mut self, attempt: Attempt) {
         self.handed_on.insert(attempt);
@@ -164,9 +174,13 @@ impl Oracle {
         attempt: Attempt,
         change: Change,
     ) -> Result<(), Broken> {
+        if change == Change::Disowned {
+            self.is_nowhere(on, attempt)?;
+        }
         let instance = &mut self.instances[on];
         match change {
             Change::Accepted => drop(instance.durable.insert(attempt)),
+            Change::Secured => drop(instance.secured.insert(attempt)),
             Change::Marked => drop(instance.marked.insert(attempt)),
             Change::Finished => {
                 instance.durable.insert(attempt);
@@ -176,6 +190,7 @@ impl Oracle {
                 instance.durable.insert(attempt);
                 instance.disowned.insert(attempt);
             }
+            Change::HandedBack => drop(instance.secured.remove(&attempt)),
             Change::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
                 let name = name(attempt);
                 return Err(format!(
@@ -185,6 +200,19 @@ impl Oracle {
             Change::Released(_) => {}
         }
         Ok(())
+    }
+
+    /// An instance says that it does not know an attempt: nobody else has it for
+    /// certain, who is not given up. One that was published twice may come late.
+    fn is_nowhere(&self, says: usize, attempt: Attempt) -> Result<(), Broken> {
+        let has = |instance: &Instance| instance.secured.contains(&attempt) && !instance.given_up;
+        match self.instances.iter().position(has) {
+            Some(other) if !self.handed_on.contains(&attempt) => {
+                let what = name(attempt);
+                Err(format!("instance {says} says {what} is lost, which instance {other} has"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A commit has left so many tasks in an instance's inbox.

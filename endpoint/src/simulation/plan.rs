@@ -69,12 +69,13 @@ pub(super) enum Mishap {
 }
 
 /// Of which each run has one.
-const FLEETS: [Fleet; 6] = [
+const FLEETS: [Fleet; 7] = [
     Fleet::Lone,
     Fleet::Lone,
     Fleet::Rivals,
     Fleet::Standbys(2),
     Fleet::Standbys(2),
+    Fleet::Standbys(3),
     Fleet::Standbys(3),
 ];
 

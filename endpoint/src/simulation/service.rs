@@ -7,7 +7,7 @@ use super::plan::Mishap;
 use super::process::ENDPOINT;
 use super::records::{Records, Verdict};
 use super::world::{World, lock};
-use clutch_common::id::{StateId, TaskId};
+use clutch_common::id::{Attempt, StateId, TaskId};
 
 use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
 use clutch_common::link::{Message, Outlet, Settlement, Transport};
@@ -90,11 +90,13 @@ impl Service {
     }
 
     async fn send_again(&self, outlet: &mut dyn Outlet, packed: &Packed) -> Result<(), Fault> {
-        for (task, _) in &packed.tasks {
-            self.world.note(format_args!("service: publishes {} again", name(task.attempt())));
-            self.world.tell(|oracle| oracle.publishes_again(task.attempt()));
-        }
+        packed.tasks.iter().for_each(|(task, _)| self.publishes_again(task.attempt()));
         self.send(outlet, packed).await
+    }
+
+    fn publishes_again(&self, attempt: Attempt) {
+        self.world.note(format_args!("service: publishes {} again", name(attempt)));
+        self.world.tell(|oracle| oracle.publishes_again(attempt));
     }
 
     async fn send(&self, outlet: &mut dyn Outlet, packed: &Packed) -> Result<(), Fault> {
@@ -185,7 +187,7 @@ impl Service {
     }
 
     /// Gives up who is silent, submits again what is nowhere, and asks for what
-    /// may be.
+    /// may be. A client that was in doubt for long may publish what is nowhere, too.
     async fn recover(&self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
         let silent = self.decide(|records| records.give_up(Instant::now()));
         silent.into_iter().for_each(|state| self.gives_up(state));
@@ -194,8 +196,18 @@ impl Service {
             let expected = lock(&self.expected).get(&task.id).copied();
             self.world.note(format_args!("service: submits again, as {}", name(attempt)));
             self.world.tell(|oracle| expected.map(|expected| oracle.publishes(attempt, expected)));
-            let body = wire::encode_tasks(&[&task]);
-            place(outlet, Message { body, ..Message::default() }).await?;
+            let earlier = Task { attempt: attempt.attempt - 1, ..task.clone() };
+            let mut tasks = vec![&task];
+            // One that could not be read the first time could be now.
+            let same = expected == self.world.tell(|oracle| oracle.expects(earlier.attempt()));
+            if same && self.world.plan.once_in(Mishap::Repeated).is_some() && self.world.flip() {
+                self.publishes_again(earlier.attempt());
+                tasks.insert(0, &earlier);
+            }
+            for task in tasks {
+                let body = wire::encode_tasks(&[task]);
+                place(outlet, Message { body, ..Message::default() }).await?;
+            }
         }
         while let Some(roll_call) = self.decide(Records::to_ask) {
             let names: Vec<String> = roll_call.attempts.iter().map(|one| name(*one)).collect();
