@@ -219,7 +219,8 @@ impl Carrier {
                 self.world.travel().await;
                 // The answer goes the way of all that the broker sends.
                 if !self.wire.is_severed() {
-                    let _ = answer.send(());
+                    // Whoever asked may have given up.
+                    answer.send(()).ok();
                 }
                 return;
             }
