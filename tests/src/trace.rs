@@ -1,7 +1,7 @@
 //! The order of effects, proven from a trace of system calls: nothing is
 //! acknowledged that was not on the disk by then.
 //!
-//! [`COMMAND`] runs an endpoint under strace, [`judge`] reads what that wrote.
+//! [`COMMAND`] runs an endpoint under strace, [`judge()`] reads what that wrote.
 //! The judge knows the wire and the state folder from their design records and
 //! has no code in common with what it judges; it sees nothing but the calls.
 
