@@ -51,8 +51,3 @@ fn what_a_lost_file_held_is_told() {
 fn nothing_is_lost_to_a_full_disk_of_the_service() {
     holds("database-full");
 }
-
-#[test]
-fn a_standby_takes_over_from_one_whose_network_is_gone() {
-    holds("standby-network-gone");
-}
