@@ -6,20 +6,19 @@
 //! one, and that tasks don't see what the endpoint's own environment keeps
 //! secret.
 
-use super::capture::Captured;
 use super::family::Family;
 use super::mark::{Mark, Marks};
 use super::memory::{OomKills, OwnPeak};
+use super::refusal::{self, Unstarted};
 use super::sandbox::{self, Run, Sandbox};
 use super::streams::{Streams, TheirEnds};
 use super::tree::{self, Ending};
 use super::verdict::Facts;
 use super::watch::Watch;
-use super::{Ended, Executor, Report, SandboxPolicy, refusal};
+use super::{Ended, Executor, Report, SandboxPolicy};
 use async_trait::async_trait;
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
-use clutch_common::result::Outcome;
 use clutch_common::task::{Process, Task, Work};
 use rustix::io::Errno;
 use rustix::process::{
@@ -41,6 +40,8 @@ use wait4::ResUse;
 
 /// How long the end of a leader may take to be told when its family is gone.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
+/// The pause before the disk is tried again that did not take a sandbox.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// How often orphans that ended during a run are reaped at most.
 const REAP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -145,7 +146,7 @@ impl ProcessExecutor {
     }
 
     /// Starts the process, or says why that is not possible.
-    async fn start(&self, task: &Task, process: &Process) -> Result<Running, String> {
+    async fn start(&self, task: &Task, process: &Process) -> Result<Running, Unstarted> {
         let policy = self.config.sandbox;
         let sandbox = match &process.cwd {
             Some(_) => None,
@@ -163,7 +164,7 @@ impl ProcessExecutor {
         let oom_kills = self.oom_kills.count();
         let start = spawn_blocking(move || {
             let leader = start(command, sandbox.as_ref(), &mark)?;
-            Ok::<_, String>((leader, sandbox, mark))
+            Ok::<_, Unstarted>((leader, sandbox, mark))
         });
         let (leader, sandbox, mark) =
             start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
@@ -290,9 +291,24 @@ impl Executor for ProcessExecutor {
             return Ended::Stopped;
         }
         let Work::Process(process) = &task.work;
-        match self.start(task, process).await {
-            Ok(running) => self.see_through(running, process, task.walltime(), &stop).await,
-            Err(reason) => Ended::Finished(not_run(reason)),
+        let mut told = false;
+        loop {
+            match self.start(task, process).await {
+                Ok(running) => {
+                    return self.see_through(running, process, task.walltime(), &stop).await;
+                }
+                Err(Unstarted::Refused(reason)) => return Ended::Finished(Report::not_run(reason)),
+                Err(Unstarted::Disk(why)) if !told => {
+                    told = true;
+                    tracing::warn!(task = %task.id, why, "a task waits for the disk");
+                }
+                Err(Unstarted::Disk(_)) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ended::Stopped,
+                () = sleep(DISK_PAUSE) => (),
+            }
         }
     }
 }
@@ -437,9 +453,13 @@ async fn reap_orphans(family: &Family) -> Infallible {
 }
 
 /// Makes the sandbox and starts the process in it.
-fn start(mut command: Command, sandbox: Option<&Sandbox>, mark: &Mark) -> Result<Leader, String> {
+fn start(
+    mut command: Command,
+    sandbox: Option<&Sandbox>,
+    mark: &Mark,
+) -> Result<Leader, Unstarted> {
     if let Some(sandbox) = sandbox {
-        sandbox.make().map_err(|error| refusal::no_sandbox(sandbox.path(), &error))?;
+        sandbox.make().map_err(|error| Unstarted::no_sandbox(sandbox.path(), &error))?;
     }
     match mark.put_on(|| command.spawn()) {
         Ok(child) => Ok(Leader { pid: Pid::from_child(&child), reaped: false }),
@@ -448,7 +468,7 @@ fn start(mut command: Command, sandbox: Option<&Sandbox>, mark: &Mark) -> Result
             if let Some(sandbox) = sandbox {
                 sandbox.close(Run::Failed);
             }
-            Err(reason)
+            Err(reason.into())
         }
     }
 }
@@ -472,22 +492,6 @@ fn hides(name: &OsStr) -> bool {
         "WATCHDOG_USEC",
     ];
     name.as_encoded_bytes().starts_with(b"CLUTCH_") || OURS.iter().any(|hidden| name == *hidden)
-}
-
-/// The report on a task whose process could not be started.
-fn not_run(reason: String) -> Report {
-    Report {
-        outcome: Outcome::Failed,
-        exit_code: None,
-        signal: None,
-        reason: Some(reason),
-        stdout: Captured::default(),
-        stderr: Captured::default(),
-        started_at_ms: None,
-        ended_at_ms: now_ms(),
-        cpu_ms: None,
-        peak_memory_bytes: None,
-    }
 }
 
 #[cfg(test)]

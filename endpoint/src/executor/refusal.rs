@@ -1,6 +1,11 @@
-//! Why a process could not be started, and what to do about it, in words.
+//! Why a process could not be started, and what to do about it, in words; and
+//! whether that is the task's fault or the disk's.
 //! Looks at the file system to find out what exactly is missing.
 
+use super::Report;
+use super::capture::Captured;
+use clutch_common::clock::now_ms;
+use clutch_common::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -34,12 +39,52 @@ pub(super) fn no_pipes(error: &io::Error) -> String {
     }
 }
 
-/// In words, why the sandbox could not be made.
-pub(super) fn no_sandbox(path: &Path, error: &io::Error) -> String {
-    format!(
-        "the sandbox folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
-        path.display()
-    )
+/// Why a task has not been started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unstarted {
+    /// It cannot be: that is its outcome.
+    Refused(String),
+    /// The endpoint's own disk takes nothing for now, which is no outcome of a task:
+    /// it waits until there is room, or until the endpoint ends.
+    Disk(String),
+}
+
+impl From<String> for Unstarted {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl Unstarted {
+    /// That the sandbox could not be made.
+    pub(super) fn no_sandbox(path: &Path, error: &io::Error) -> Self {
+        let words = format!(
+            "the sandbox folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
+            path.display()
+        );
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO) => Self::Disk(words),
+            _ => Self::Refused(words),
+        }
+    }
+}
+
+impl Report {
+    /// On a task whose process could not be started.
+    pub(super) fn not_run(reason: String) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            exit_code: None,
+            signal: None,
+            reason: Some(reason),
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            started_at_ms: None,
+            ended_at_ms: now_ms(),
+            cpu_ms: None,
+            peak_memory_bytes: None,
+        }
+    }
 }
 
 fn descriptors() -> String {
@@ -126,6 +171,22 @@ mod tests {
         }
         let no_pipes = no_pipes(&io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
         assert!(no_pipes.contains("ulimit -n"), "{no_pipes}");
+    }
+
+    #[test]
+    fn a_disk_that_takes_no_sandbox_is_no_fault_of_the_task() {
+        for (errno, disk) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::ROFS, true),
+            (Errno::IO, true),
+            (Errno::ACCESS, false),
+            (Errno::NOENT, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let unstarted = Unstarted::no_sandbox(Path::new("/sandbox"), &error);
+            assert_eq!(matches!(unstarted, Unstarted::Disk(_)), disk, "{errno:?}");
+        }
     }
 
     #[test]

@@ -26,6 +26,16 @@ async fn look(shelf: &mut dyn Shelf) -> Option<Held> {
     within(shelf.next()).await.unwrap()
 }
 
+/// The next message, when it has come: a refused one is on its way for a while.
+async fn arrival(shelf: &mut dyn Shelf) -> Held {
+    loop {
+        match look(shelf).await {
+            Some(held) => return held,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 /// The ids of all that a shelf still shows.
 async fn rest(shelf: &mut dyn Shelf) -> Vec<String> {
     let mut ids = Vec::new();
@@ -140,7 +150,7 @@ pub(super) async fn a_dead_letter_says_where_it_died_and_why(site: &impl Site) {
         let tag = take(inlet.as_mut(), 1).await[0].tag;
         inlet.dead_letter(tag).await.unwrap();
         let mut shelf = shelf(connection.as_ref(), "dead").await;
-        let held = look(shelf.as_mut()).await.unwrap();
+        let held = within(arrival(shelf.as_mut())).await;
         assert_eq!(held.message.message_id, Some(round.to_string()));
         died(&held.message, "tasks", REJECTED, before);
         within(shelf.remove(held.tag)).await.unwrap();
