@@ -4,8 +4,10 @@
 mod ending;
 mod starting;
 
+use super::super::capture::Captured;
 use super::*;
 use clutch_common::id::TaskId;
+use clutch_common::result::Outcome;
 use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
