@@ -149,7 +149,9 @@ impl Oracle {
     /// An acknowledgement of a task, or its way to the dead letters, has
     /// reached the broker.
     pub(super) fn settled(&self, by: usize, attempt: Attempt) -> Result<(), Broken> {
-        if self.instances[by].durable.contains(&attempt) {
+        // A later attempt supersedes an earlier one.
+        let known = attempt..=Attempt { attempt: u32::MAX, ..attempt };
+        if self.instances[by].durable.range(known).next().is_some() {
             return Ok(());
         }
         Err(format!("{} was acknowledged and is not on the disk of instance {by}", name(attempt)))
