@@ -38,8 +38,8 @@ pub struct Presence {
     pub endpoint_id: EndpointId,
     /// The disk it keeps its tasks on.
     pub state_id: StateId,
-    /// This session of the daemon's with the broker; part of its connections'
-    /// names there.
+    /// This session of the daemon's with the broker, as [`session_name`] has it;
+    /// part of its connections' names there.
     pub instance: Uuid,
     /// What it is doing.
     pub role: Role,
@@ -50,6 +50,35 @@ pub struct Presence {
     pub standby: bool,
     /// How many tasks it has accepted and results it has not delivered.
     pub pending: u64,
+}
+
+impl Presence {
+    /// Whether this was said before the same state's session of that name began. It
+    /// may be read later: each session has a connection of its own.
+    #[must_use]
+    pub fn is_from_before(&self, session: Uuid) -> bool {
+        in_order(self.instance) < in_order(session)
+    }
+}
+
+/// The bits of a session's name that are its number.
+const SESSION_BITS: u32 = 32;
+/// Those that are the age of its disk.
+const AGE_BITS: u32 = 48;
+
+/// What the `number`th session of an instance is called. `age` is of its disk and
+/// grows from run to run, `chance` tells disks apart. In both, only the lower 48 bits
+/// count.
+#[must_use]
+pub fn session_name(chance: u64, age: u64, number: u32) -> Uuid {
+    let chance = u128::from(chance) << (AGE_BITS + SESSION_BITS);
+    let age = in_order(Uuid::from_u128(u128::from(age) << SESSION_BITS));
+    Uuid::from_u128(chance | age | u128::from(number))
+}
+
+/// What of a name orders the sessions on one disk.
+fn in_order(session: Uuid) -> u128 {
+    session.as_u128() & ((1 << (AGE_BITS + SESSION_BITS)) - 1)
 }
 
 /// Asks an endpoint which of these attempts it does not know. It answers with a
@@ -193,6 +222,25 @@ mod tests {
         assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
         let ToService::Results(results) = decode_to_service(&body) else { panic!("{body:?}") };
         assert_eq!(results.unreadable.len(), 1);
+    }
+
+    #[test]
+    fn sessions_on_a_disk_are_in_order_whatever_chance_has_it() {
+        let ages = [(0, 1), (0, u32::MAX), (1, 0), ((1 << 48) - 1, 0)];
+        let names = ages.map(|(age, number)| session_name(u64::MAX - age, age, number));
+        for (one, instance) in names.into_iter().enumerate() {
+            let presence = Presence {
+                endpoint_id: EndpointId::new(),
+                state_id: StateId::new(),
+                instance,
+                role: Role::Standby,
+                standby: true,
+                pending: 0,
+            };
+            for (other, session) in names.into_iter().enumerate() {
+                assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");
+            }
+        }
     }
 
     #[test]

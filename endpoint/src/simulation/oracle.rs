@@ -76,7 +76,7 @@ pub(super) struct Oracle {
     /// How the runs of a task ended.
     ended: BTreeSet<(Attempt, Outcome)>,
     interruptible: BTreeSet<Attempt>,
-    /// They held a slot when a process died.
+    /// They held a slot when a process ended.
     cut_down: BTreeSet<Attempt>,
     /// Published twice; or delivered to an instance that is not careful, not
     /// acknowledged, and so delivered again.
@@ -288,6 +288,7 @@ impl Oracle {
     /// A task was stopped before its end; it may start again.
     pub(super) fn stopped(&mut self, on: usize, attempt: Attempt) {
         self.instances[on].running.remove(&attempt);
+        self.cut_down.insert(attempt);
         self.may_start_again(on, attempt);
     }
 
