@@ -54,10 +54,13 @@ pub struct Presence {
 
 impl Presence {
     /// Whether this was said before the same state's session of that name began. It
-    /// may be read later: each session has a connection of its own.
+    /// may be read later: each session has a connection of its own. Two runs on a
+    /// disk that neither has changed cannot be told apart.
     #[must_use]
     pub fn is_from_before(&self, session: Uuid) -> bool {
-        in_order(self.instance) < in_order(session)
+        let (this, that) = (self.instance.as_u128(), session.as_u128());
+        let same_run = this >> SESSION_BITS == that >> SESSION_BITS;
+        age(self.instance) < age(session) || same_run && this < that
     }
 }
 
@@ -65,6 +68,7 @@ impl Presence {
 const SESSION_BITS: u32 = 32;
 /// Those that are the age of its disk.
 const AGE_BITS: u32 = 48;
+const AGE_MAX: u64 = (1 << AGE_BITS) - 1;
 
 /// What the `number`th session of an instance is called. `age` is of its disk and
 /// grows from run to run, `chance` tells disks apart. In both, only the lower 48 bits
@@ -72,13 +76,13 @@ const AGE_BITS: u32 = 48;
 #[must_use]
 pub fn session_name(chance: u64, age: u64, number: u32) -> Uuid {
     let chance = u128::from(chance) << (AGE_BITS + SESSION_BITS);
-    let age = in_order(Uuid::from_u128(u128::from(age) << SESSION_BITS));
+    let age = u128::from(age & AGE_MAX) << SESSION_BITS;
     Uuid::from_u128(chance | age | u128::from(number))
 }
 
-/// What of a name orders the sessions on one disk.
-fn in_order(session: Uuid) -> u128 {
-    session.as_u128() & ((1 << (AGE_BITS + SESSION_BITS)) - 1)
+/// The age of a session's disk when its run began.
+fn age(session: Uuid) -> u128 {
+    (session.as_u128() >> SESSION_BITS) & u128::from(AGE_MAX)
 }
 
 /// Asks an endpoint which of these attempts it does not know. It answers with a
@@ -225,9 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn sessions_on_a_disk_are_in_order_whatever_chance_has_it() {
-        let ages = [(0, 1), (0, u32::MAX), (1, 0), ((1 << 48) - 1, 0)];
-        let names = ages.map(|(age, number)| session_name(u64::MAX - age, age, number));
+    fn sessions_of_a_run_are_in_order_and_runs_whose_disk_has_changed() {
+        let order = [(7, 0, 1), (7, 0, u32::MAX), (8, 1, 0), (1, AGE_MAX, 0)];
+        let names = order.map(|(chance, age, number)| session_name(chance, age, number));
         for (one, instance) in names.into_iter().enumerate() {
             let presence = Presence {
                 endpoint_id: EndpointId::new(),
@@ -240,6 +244,8 @@ mod tests {
             for (other, session) in names.into_iter().enumerate() {
                 assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");
             }
+            let other_run = session_name(9, [0, 0, 1, AGE_MAX][one], u32::MAX);
+            assert!(!presence.is_from_before(other_run), "{one}");
         }
     }
 
