@@ -101,6 +101,7 @@ impl Inlet for NetInlet {
         if taken.is_empty() {
             return Err(self.wire.lost().await);
         }
+        self.world.judge(|oracle| oracle.takes(self.life.instance));
         Ok(taken)
     }
 

@@ -83,6 +83,10 @@ pub(super) struct Oracle {
     handed_on: BTreeSet<Attempt>,
     drained_by: BTreeMap<Attempt, BTreeSet<usize>>,
     consuming: BTreeSet<usize>,
+    /// The instances that the service will hear to be active: once, and since they
+    /// consume.
+    introduced: BTreeSet<usize>,
+    known: BTreeSet<usize>,
     instances: Vec<Instance>,
 }
 
@@ -104,6 +108,8 @@ impl Oracle {
             handed_on: BTreeSet::new(),
             drained_by: BTreeMap::new(),
             consuming: BTreeSet::new(),
+            introduced: BTreeSet::new(),
+            known: BTreeSet::new(),
             instances: (0..plan.nodes()).map(|_| Instance::default()).collect(),
         }
     }
@@ -130,11 +136,27 @@ impl Oracle {
 
     /// An instance begins to take from the task queue.
     pub(super) fn consumes(&mut self, instance: usize) -> Result<(), Broken> {
+        self.known.remove(&instance);
         self.consuming.insert(instance);
         if self.consuming.len() == 1 {
             return Ok(());
         }
         Err(format!("the instances {:?} drain the task queue at the same time", self.consuming))
+    }
+
+    /// That an instance is active has reached the results queue.
+    pub(super) fn introduces(&mut self, instance: usize) {
+        self.introduced.insert(instance);
+        self.known.insert(instance);
+    }
+
+    /// An instance reads what was delivered.
+    pub(super) fn takes(&self, instance: usize) -> Result<(), Broken> {
+        let heard = if self.careful { &self.known } else { &self.introduced };
+        if heard.contains(&instance) {
+            return Ok(());
+        }
+        Err(format!("instance {instance} takes tasks, and the service may not know that it does"))
     }
 
     /// An instance no longer takes from the task queue; these deliveries, not
