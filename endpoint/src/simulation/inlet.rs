@@ -218,9 +218,10 @@ impl Carrier {
             }
             Order::Secure(answer) => {
                 self.world.travel().await;
-                // The answer goes the way of all that the broker sends.
+                // The answer goes the way of all that the broker sends; where nobody waits for
+                // it any more, it is lost.
                 if !self.wire.is_severed() {
-                    let _ = answer.send(());
+                    answer.send(()).unwrap_or_default();
                 }
                 return;
             }

@@ -204,7 +204,7 @@ impl Records {
     }
 
     /// What the active state is to be asked, unless another one may have it.
-    pub(super) fn to_ask(&mut self) -> Option<RollCall> {
+    pub(super) fn next_to_ask(&mut self) -> Option<RollCall> {
         let active = self.states.iter().find(|state| state.is_active())?;
         let (active, instance) = (active.id, active.instance);
         if self.states.iter().any(|state| state.id != active && state.counts()) {
@@ -224,7 +224,7 @@ impl Records {
     }
 
     /// A task whose next attempt is to be published; it counts as published.
-    pub(super) fn to_resubmit(&mut self) -> Option<Task> {
+    pub(super) fn next_to_resubmit(&mut self) -> Option<Task> {
         let mut open = self.tasks.values_mut();
         let entry = open.find(|entry| entry.stage == Stage::Resubmitting)?;
         entry.stage = Stage::Submitted;

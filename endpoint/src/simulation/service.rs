@@ -191,7 +191,7 @@ impl Service {
     async fn recover(&self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
         let silent = self.decide(|records| records.give_up(Instant::now()));
         silent.into_iter().for_each(|state| self.gives_up(state));
-        while let Some(task) = self.decide(Records::to_resubmit) {
+        while let Some(task) = self.decide(Records::next_to_resubmit) {
             let attempt = task.attempt();
             let expected = lock(&self.expected).get(&task.id).copied();
             self.world.note(format_args!("service: submits again, as {}", name(attempt)));
@@ -209,7 +209,7 @@ impl Service {
                 place(outlet, Message { body, ..Message::default() }).await?;
             }
         }
-        while let Some(roll_call) = self.decide(Records::to_ask) {
+        while let Some(roll_call) = self.decide(Records::next_to_ask) {
             let names: Vec<String> = roll_call.attempts.iter().map(|one| name(*one)).collect();
             let (instance, names) = (node(roll_call.state_id), names.join(" "));
             self.world.note(format_args!("service: asks instance {instance} for {names}"));

@@ -98,7 +98,7 @@ fn what_was_said_before_a_session_that_was_active_is_not_taken_for_news() {
         (at("w1", 3), Some(2)),
     ] {
         hear(&mut states, &told, 9);
-        assert_eq!(to_ask(&states).map(|state| number(state.id)), asked, "{told:?}");
+        assert_eq!(to_ask(&states).map(|state| state.id.0.as_u128()), asked, "{told:?}");
     }
 }
 
