@@ -11,7 +11,7 @@ mod control;
 pub use control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall, ToEndpoint,
     ToService, decode_to_endpoint, decode_to_service, encode_ping, encode_presence,
-    encode_roll_call, is_ping,
+    encode_roll_call, is_ping, session_name,
 };
 
 use crate::id::{Attempt, EndpointId, TaskId};

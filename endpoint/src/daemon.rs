@@ -14,6 +14,7 @@ use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
 use clutch_common::link::{Destination, InletOptions};
+use clutch_common::wire;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -49,10 +50,11 @@ pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
     let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
+    let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
     let link = Link {
         transport,
         ledger: Arc::clone(&ledger),
-        instance: Instance::new(uuid::Uuid::new_v4(), standby),
+        instance: Instance::new(wire::session_name(chance, ledger.age, 0), standby),
         inlet: InletOptions {
             queue: config.broker.tasks_queue.clone(),
             prefetch: config.inbox.prefetch,

@@ -30,6 +30,7 @@ pub(crate) struct Instance {
     sessions: AtomicU64,
     standby: bool,
     called: AtomicBool,
+    introduced: AtomicBool,
     post: Mutex<Post>,
     due: Notify,
     told: Notify,
@@ -44,6 +45,7 @@ impl Instance {
             sessions: AtomicU64::new(0),
             standby,
             called: AtomicBool::new(false),
+            introduced: AtomicBool::new(false),
             post: Mutex::default(),
             due: Notify::new(),
             told: Notify::new(),
@@ -89,8 +91,14 @@ impl Instance {
         self.post().held = false;
     }
 
+    /// Whether the service has heard once that it is active.
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.introduced.load(Ordering::Relaxed)
+    }
+
     /// What it told of this role has arrived.
     pub(crate) fn arrived(&self, role: Role) {
+        self.introduced.fetch_or(role == Role::Active, Ordering::Relaxed);
         let mut post = self.post();
         post.known |= post.role == Some(role);
         drop(post);
@@ -170,8 +178,11 @@ mod tests {
         instance.take_up(Role::Active);
         instance.arrived(Role::Standby);
         assert!(!is_known(), "that it waits has arrived, not that it is active");
+        assert!(!instance.is_introduced());
         instance.arrived(Role::Active);
-        assert!(is_known());
+        assert!(is_known() && instance.is_introduced());
+        instance.take_up(Role::Active);
+        assert!(!is_known() && instance.is_introduced());
     }
 
     #[test]

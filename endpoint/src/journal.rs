@@ -54,6 +54,8 @@ pub(crate) struct JournalConfig {
 pub(crate) struct Recovered {
     /// The state folder's id, made once.
     pub(crate) state_id: StateId,
+    /// How many commits it has seen: what a run accepts, it has seen in the next.
+    pub(crate) age: u64,
     /// The tasks in the inbox, in the order they were accepted.
     pub(crate) tasks: Vec<Accepted>,
     /// How many results wait in the outbox.
@@ -187,6 +189,7 @@ fn open_with(
     let free = queue.free_names();
     let recovered = Recovered {
         state_id: queue.state_id(),
+        age: queue.commits(),
         tasks,
         outbox: queue.waiting(),
         next_out: free.1,

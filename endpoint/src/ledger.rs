@@ -43,6 +43,8 @@ pub(crate) struct Ledger {
     pub(crate) endpoint_id: EndpointId,
     /// On which disk.
     pub(crate) state_id: StateId,
+    /// How many commits that had seen before.
+    pub(crate) age: u64,
     /// Where it is noted which tasks run.
     pub(crate) running: Arc<Running>,
     deaths: HashMap<Attempt, Deaths>,
@@ -76,13 +78,14 @@ impl Ledger {
     /// A ledger over an open journal, with what an earlier life of the daemon
     /// left in it.
     pub(crate) fn new(journal: Journal, found: Recovered, rules: Rules) -> Self {
-        let Recovered { state_id, tasks, outbox, next_out, deaths, running } = found;
+        let Recovered { state_id, age, tasks, outbox, next_out, deaths, running } = found;
         let ledger = Self {
             journal,
             inbox: Inbox::new(rules.bounds),
             outbox: Arc::new(Outbox::new(next_out)),
             endpoint_id: rules.endpoint_id,
             state_id,
+            age,
             running,
             deaths,
             poison_after: rules.poison_after,

@@ -160,10 +160,12 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until the service is certain to know who takes tasks from now on, where
-    /// others may take them later: it must not believe them that a task is nowhere.
+    /// Waits until the service is certain to know who takes tasks from now on: else it
+    /// would miss nothing if this disk were lost. Where others may take tasks in
+    /// between, it has to know of each session: it must not believe them that a task is
+    /// nowhere.
     async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
-        if !self.instance.is_careful() {
+        if self.instance.is_introduced() && !self.instance.is_careful() {
             return Ok(());
         }
         tokio::select! {

@@ -38,8 +38,8 @@ pub struct Presence {
     pub endpoint_id: EndpointId,
     /// The disk it keeps its tasks on.
     pub state_id: StateId,
-    /// This session of the daemon's with the broker; part of its connections'
-    /// names there.
+    /// This session of the daemon's with the broker, as [`session_name`] has it;
+    /// part of its connections' names there.
     pub instance: Uuid,
     /// What it is doing.
     pub role: Role,
@@ -50,6 +50,39 @@ pub struct Presence {
     pub standby: bool,
     /// How many tasks it has accepted and results it has not delivered.
     pub pending: u64,
+}
+
+impl Presence {
+    /// Whether this was said before the same state's session of that name began. It
+    /// may be read later: each session has a connection of its own. Two runs on a
+    /// disk that neither has changed cannot be told apart.
+    #[must_use]
+    pub fn is_from_before(&self, session: Uuid) -> bool {
+        let (this, that) = (self.instance.as_u128(), session.as_u128());
+        let same_run = this >> SESSION_BITS == that >> SESSION_BITS;
+        age(self.instance) < age(session) || same_run && this < that
+    }
+}
+
+/// The bits of a session's name that are its number.
+const SESSION_BITS: u32 = 32;
+/// Those that are the age of its disk.
+const AGE_BITS: u32 = 48;
+const AGE_MAX: u64 = (1 << AGE_BITS) - 1;
+
+/// What the `number`th session of an instance is called. `age` is of its disk and
+/// grows from run to run, `chance` tells disks apart. In both, only the lower 48 bits
+/// count.
+#[must_use]
+pub fn session_name(chance: u64, age: u64, number: u32) -> Uuid {
+    let chance = u128::from(chance) << (AGE_BITS + SESSION_BITS);
+    let age = u128::from(age & AGE_MAX) << SESSION_BITS;
+    Uuid::from_u128(chance | age | u128::from(number))
+}
+
+/// The age of a session's disk when its run began.
+fn age(session: Uuid) -> u128 {
+    (session.as_u128() >> SESSION_BITS) & u128::from(AGE_MAX)
 }
 
 /// Asks an endpoint which of these attempts it does not know. It answers with a
@@ -193,6 +226,27 @@ mod tests {
         assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
         let ToService::Results(results) = decode_to_service(&body) else { panic!("{body:?}") };
         assert_eq!(results.unreadable.len(), 1);
+    }
+
+    #[test]
+    fn sessions_of_a_run_are_in_order_and_runs_whose_disk_has_changed() {
+        let order = [(7, 0, 1), (7, 0, u32::MAX), (8, 1, 0), (1, AGE_MAX, 0)];
+        let names = order.map(|(chance, age, number)| session_name(chance, age, number));
+        for (one, instance) in names.into_iter().enumerate() {
+            let presence = Presence {
+                endpoint_id: EndpointId::new(),
+                state_id: StateId::new(),
+                instance,
+                role: Role::Standby,
+                standby: true,
+                pending: 0,
+            };
+            for (other, session) in names.into_iter().enumerate() {
+                assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");
+            }
+            let other_run = session_name(9, [0, 0, 1, AGE_MAX][one], u32::MAX);
+            assert!(!presence.is_from_before(other_run), "{one}");
+        }
     }
 
     #[test]

@@ -113,6 +113,12 @@ impl DiskQueue {
         (Seq(self.next.seq), OutSeq(self.next.out))
     }
 
+    /// How many commits there have been.
+    #[must_use]
+    pub(crate) fn commits(&self) -> u64 {
+        self.next.commits
+    }
+
     /// Where it is noted which tasks run.
     #[must_use]
     pub(crate) fn running(&self) -> Arc<Running> {

@@ -44,6 +44,7 @@ pub(super) struct Disk {
     seen: BTreeMap<TaskId, u32>,
     next: (Seq, OutSeq),
     deaths: HashMap<Attempt, Deaths>,
+    commits: u64,
     /// Where it is noted which tasks run: a real file.
     folder: TempDir,
     full_until: Instant,
@@ -60,6 +61,7 @@ impl Disk {
             seen: BTreeMap::new(),
             next: (Seq(0), OutSeq(0)),
             deaths: HashMap::new(),
+            commits: 0,
             folder: tempfile::tempdir().unwrap(),
             full_until: Instant::now(),
         }))
@@ -217,6 +219,7 @@ pub(super) fn open(
     let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
     let recovered = Recovered {
         state_id: found.state_id,
+        age: found.commits,
         tasks,
         outbox: found.outbox.len() as u64,
         next_out: found.next.1,
@@ -316,6 +319,7 @@ impl Writer {
         let changes = submissions.iter().flat_map(|submission| &submission.changes);
         {
             let mut disk = lock(&self.disk);
+            disk.commits += 1;
             for change in changes {
                 self.world.note(format_args!("{}: committed: {}", self.life.name, words(change)));
                 disk.apply(&self.world, change);

@@ -101,6 +101,7 @@ impl Inlet for NetInlet {
         if taken.is_empty() {
             return Err(self.wire.lost().await);
         }
+        self.world.judge(|oracle| oracle.takes(self.life.instance));
         Ok(taken)
     }
 
@@ -217,7 +218,8 @@ impl Carrier {
             }
             Order::Secure(answer) => {
                 self.world.travel().await;
-                // The answer goes the way of all that the broker sends.
+                // The answer goes the way of all that the broker sends; where nobody waits for
+                // it any more, it is lost.
                 if !self.wire.is_severed() {
                     // Whoever asked may have given up.
                     answer.send(()).ok();

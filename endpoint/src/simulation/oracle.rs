@@ -76,13 +76,17 @@ pub(super) struct Oracle {
     /// How the runs of a task ended.
     ended: BTreeSet<(Attempt, Outcome)>,
     interruptible: BTreeSet<Attempt>,
-    /// They held a slot when a process died.
+    /// They held a slot when a process ended.
     cut_down: BTreeSet<Attempt>,
     /// Published twice; or delivered to an instance that is not careful, not
     /// acknowledged, and so delivered again.
     handed_on: BTreeSet<Attempt>,
     drained_by: BTreeMap<Attempt, BTreeSet<usize>>,
     consuming: BTreeSet<usize>,
+    /// The instances that the service will hear to be active: once, and since they
+    /// consume.
+    introduced: BTreeSet<usize>,
+    known: BTreeSet<usize>,
     instances: Vec<Instance>,
 }
 
@@ -104,6 +108,8 @@ impl Oracle {
             handed_on: BTreeSet::new(),
             drained_by: BTreeMap::new(),
             consuming: BTreeSet::new(),
+            introduced: BTreeSet::new(),
+            known: BTreeSet::new(),
             instances: (0..plan.nodes()).map(|_| Instance::default()).collect(),
         }
     }
@@ -130,11 +136,27 @@ impl Oracle {
 
     /// An instance begins to take from the task queue.
     pub(super) fn consumes(&mut self, instance: usize) -> Result<(), Broken> {
+        self.known.remove(&instance);
         self.consuming.insert(instance);
         if self.consuming.len() == 1 {
             return Ok(());
         }
         Err(format!("the instances {:?} drain the task queue at the same time", self.consuming))
+    }
+
+    /// That an instance is active has reached the results queue.
+    pub(super) fn introduces(&mut self, instance: usize) {
+        self.introduced.insert(instance);
+        self.known.insert(instance);
+    }
+
+    /// An instance reads what was delivered.
+    pub(super) fn takes(&self, instance: usize) -> Result<(), Broken> {
+        let heard = if self.careful { &self.known } else { &self.introduced };
+        if heard.contains(&instance) {
+            return Ok(());
+        }
+        Err(format!("instance {instance} takes tasks, and the service may not know that it does"))
     }
 
     /// An instance no longer takes from the task queue; these deliveries, not
@@ -149,7 +171,9 @@ impl Oracle {
     /// An acknowledgement of a task, or its way to the dead letters, has
     /// reached the broker.
     pub(super) fn settled(&self, by: usize, attempt: Attempt) -> Result<(), Broken> {
-        if self.instances[by].durable.contains(&attempt) {
+        // A later attempt supersedes an earlier one.
+        let known = attempt..=Attempt { attempt: u32::MAX, ..attempt };
+        if self.instances[by].durable.range(known).next().is_some() {
             return Ok(());
         }
         Err(format!("{} was acknowledged and is not on the disk of instance {by}", name(attempt)))
@@ -286,6 +310,7 @@ impl Oracle {
     /// A task was stopped before its end; it may start again.
     pub(super) fn stopped(&mut self, on: usize, attempt: Attempt) {
         self.instances[on].running.remove(&attempt);
+        self.cut_down.insert(attempt);
         self.may_start_again(on, attempt);
     }
 

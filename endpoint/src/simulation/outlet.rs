@@ -9,7 +9,7 @@ use super::wire::Wire;
 use super::world::World;
 use async_trait::async_trait;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Terms, Ticket};
-use clutch_common::wire::decode_results;
+use clutch_common::wire::{Role, ToService, decode_to_service};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -203,11 +203,18 @@ impl Carrier {
 
     /// A message enters its queue, if there is one.
     async fn route(&mut self, to: &Destination, message: Message) -> Result<Settlement, Fault> {
-        let results = decode_results(&message.body).results;
+        let (results, is_active) = match decode_to_service(&message.body) {
+            ToService::Results(results) => (results.results, false),
+            ToService::Presence(presence) => (Vec::new(), presence.role == Role::Active),
+            ToService::Ping => (Vec::new(), false),
+        };
         self.inner.publish(to, message).await?;
         let settled = self.inner.settled().await?;
         let settlement = settled.into_iter().next().map(|(_, settlement)| settlement);
         if settlement == Some(Settlement::Confirmed) {
+            if is_active {
+                self.world.tell(|oracle| oracle.introduces(self.life.instance));
+            }
             for result in results {
                 let (wire, attempt) = (&self.wire.name, result.attempt());
                 self.world.note(format_args!("{wire}: arrived: {}", name(attempt)));

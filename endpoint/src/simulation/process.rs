@@ -17,7 +17,7 @@ use crate::shutdown::Shutdown;
 use clutch_common::id::EndpointId;
 
 use clutch_common::link::{Destination, Fault, InletOptions, Terms, Transport};
-use clutch_common::topology;
+use clutch_common::{topology, wire};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -35,8 +35,8 @@ pub(super) struct Life {
     pub(super) name: String,
     /// Whether it is frozen.
     pub(super) gate: Arc<Gate>,
-    /// Its name to others.
-    id: uuid::Uuid,
+    /// What tells its name from others'.
+    chance: u64,
     world: Arc<World>,
     over: CancellationToken,
     wires: Mutex<Vec<Arc<Wire>>>,
@@ -50,7 +50,7 @@ impl Life {
             instance,
             name: format!("{}.{number}", ["A", "B", "C", "D", "E"][instance]),
             gate: Arc::new(Gate::new()),
-            id: uuid::Uuid::from_u64_pair(instance as u64 + 1, number << 32),
+            chance: ((instance as u64) << 32) | number,
             world: Arc::clone(world),
             over: CancellationToken::new(),
             wires: Mutex::default(),
@@ -158,7 +158,10 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
-        instance: Instance::new(life.id, world.plan.is_careful()),
+        instance: Instance::new(
+            wire::session_name(life.chance, ledger.age, 0),
+            world.plan.is_careful(),
+        ),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,
         intake: shutdown.intake.clone(),

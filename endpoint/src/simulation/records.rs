@@ -154,6 +154,9 @@ impl Records {
         let mut replaces = false;
         for state in self.states.iter_mut().filter(|state| state.id == presence.state_id) {
             state.heard = now;
+            if presence.role == Role::Standby && presence.is_from_before(state.instance) {
+                return Vec::new();
+            }
             state.role = presence.role;
             state.given_up = false;
             state.holds = presence.role == Role::Active || presence.pending > 0;

@@ -101,6 +101,11 @@ pub(crate) fn hear(states: &mut Vec<State>, presence: &Presence, now_ms: u64) ->
         });
     }
     let Some(state) = states.get_mut(index) else { return News::default() };
+    // What was said on a connection before may be read late: that it had nothing is
+    // not so any more.
+    if presence.role == Role::Standby && presence.is_from_before(state.instance) {
+        return News::default();
+    }
     if presence.role == Role::Active {
         state.instance = presence.instance;
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use clutch_common::id::EndpointId;
+use clutch_common::wire;
 
 /// The n-th state, with its n-th instance.
 fn id(n: u128) -> StateId {
@@ -79,6 +80,25 @@ fn who_is_active_who_is_given_up_at_once_and_who_can_be_asked() {
         assert_eq!(numbers(news.given_up), given_up, "{told}");
         assert_eq!(to_ask(&states).map(|state| number(state.id)), asked, "{told}");
         assert!(states.iter().filter(|state| state.is_active()).count() <= 1, "{told}");
+    }
+}
+
+#[test]
+fn what_was_said_before_a_session_that_was_active_is_not_taken_for_news() {
+    let at = |kind: &str, session| {
+        let instance = wire::session_name(7, 100, session);
+        Presence { instance, ..presence(kind) }
+    };
+    let (mut states, _) = after("a2");
+    for (told, asked) in [
+        (at("w1", 1), Some(2)),
+        (at("a1", 2), None),
+        (at("a2", 1), None),
+        (at("w1", 1), None),
+        (at("w1", 3), Some(2)),
+    ] {
+        hear(&mut states, &told, 9);
+        assert_eq!(to_ask(&states).map(|state| state.id.0.as_u128()), asked, "{told:?}");
     }
 }
 
