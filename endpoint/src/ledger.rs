@@ -255,7 +255,8 @@ impl Ledger {
     }
 
     /// Results that are not released, from `from` on, in order, as they are on
-    /// disk, some if there are any: at most `max`, at most `max_bytes` unless the first alone is larger.
+    /// disk, some if there are any: at most `max`, at most `max_bytes` unless the
+    /// first alone is larger.
     ///
     /// # Errors
     /// When the disk failed.
@@ -308,7 +309,9 @@ impl Ledger {
         Ok(Box::pin(async move {
             commit.await?;
             let mut releasing = lock(&releasing);
-            releasing.retain(|record| !records.contains(record));
+            for record in &records {
+                releasing.remove(record);
+            }
             Ok(())
         }))
     }

@@ -5,8 +5,8 @@
 //! a task known already, also one finished long ago, is acknowledged and not
 //! run again; a message that cannot be read goes to the dead-letter queue, and
 //! if it names its task, a `rejected` result says why; a roll call gets a result
-//! for each attempt that is not known, if it is meant for this session. While the inbox is full nothing is read.
-//! A careful instance starts a task only when its acknowledgement is secured.
+//! for each attempt that is not known, if it is meant for this session. While the
+//! inbox is full nothing is read. A careful instance starts a task only when its acknowledgement is secured.
 
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
