@@ -6,6 +6,8 @@
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::executor::calls::Calls;
+use crate::executor::crew::Crew;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::instance::Instance;
@@ -120,7 +122,7 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
     Ok(Arc::new(Ledger::new(journal, recovered, rules)))
 }
 
-async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecutor>, Failure> {
+async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<Crew>, Failure> {
     let process_config = ProcessConfig {
         grace: config.engine.grace,
         capture_limit: config.engine.capture_limit,
@@ -129,14 +131,14 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecuto
         endpoint_id: ledger.endpoint_id,
         state_id: ledger.state_id,
     };
-    let executor = ProcessExecutor::new(process_config).map_err(|error| {
+    let processes = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))
     })?;
-    let swept = executor.sweep_stale().await;
+    let swept = processes.sweep_stale().await;
     if swept != Swept::default() {
         tracing::warn!(?swept, "ended what an earlier start had left running");
     }
-    Ok(Arc::new(executor))
+    Ok(Arc::new(Crew::new(processes, Calls::default())))
 }
 
 /// Waits for the parts, and stops them in order.

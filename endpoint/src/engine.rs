@@ -131,6 +131,7 @@ fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
         task_id: held.task.id,
         attempt: held.task.attempt,
         outcome: report.outcome,
+        value: report.value,
         exit_code: report.exit_code,
         signal: report.signal,
         reason: report.reason,

@@ -3,13 +3,16 @@
 //! Only types and one trait. Touches nothing. Promises that a run has no
 //! error of its own: whatever happens to a task is an [`Ended`].
 
+pub(crate) mod calls;
 mod capture;
+pub(crate) mod crew;
 mod family;
 mod mark;
 mod memory;
 mod proc;
 mod refusal;
 mod sandbox;
+mod spawn;
 mod streams;
 mod tree;
 mod verdict;
@@ -21,6 +24,7 @@ pub(crate) use capture::Captured;
 pub(crate) use sandbox::SandboxPolicy;
 
 use async_trait::async_trait;
+use clutch_common::json::Json;
 use clutch_common::result::Outcome;
 use clutch_common::task::Task;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +51,11 @@ pub(crate) enum Ended {
 /// What is known about a task that came to its end.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {
-    /// `Succeeded`, `Failed` or `TimedOut`.
+    /// `Succeeded`, `Failed`, `TimedOut`, or `Rejected` of a call that cannot be
+    /// made here.
     pub(crate) outcome: Outcome,
+    /// What a function returned.
+    pub(crate) value: Option<Json>,
     /// The exit code, where the process exited.
     pub(crate) exit_code: Option<i32>,
     /// The signal that ended the process, where one did.

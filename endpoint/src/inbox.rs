@@ -194,7 +194,10 @@ impl State {
 
 /// What a task takes in memory, roughly: its strings and a fixed part.
 fn weight(task: &Task) -> usize {
-    let Work::Process(process) = &task.work;
+    let process = match &task.work {
+        Work::Process(process) => process,
+        Work::Call(call) => return 512 + call.size(),
+    };
     let argv: usize = process.argv.iter().map(|argument| argument.len() + 32).sum();
     let env: usize = process.env.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
     512 + argv + env + process.stdin.0.len()

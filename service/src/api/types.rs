@@ -4,9 +4,10 @@
 use clutch_common::blob::Blob;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
-use clutch_common::task::{Process, Task, Work};
+use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -126,8 +127,12 @@ pub(crate) struct TaskSpec {
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
-    /// Program and arguments.
+    /// Program and arguments; none where `call` is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) argv: Vec<String>,
+    /// The function to call, instead of a program to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) call: Option<Call>,
     /// Environment variables on top of the endpoint's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) env: BTreeMap<String, String>,
@@ -158,12 +163,15 @@ impl TaskSpec {
     pub(crate) fn task(&self, id: TaskId, created_at_ms: u64) -> Task {
         Task {
             name: self.name.clone(),
-            work: Work::Process(Process {
-                argv: self.argv.clone(),
-                env: self.env.clone(),
-                cwd: self.cwd.clone(),
-                stdin: self.stdin.clone(),
-            }),
+            work: match &self.call {
+                Some(call) => Work::Call(call.clone()),
+                None => Work::Process(Process {
+                    argv: self.argv.clone(),
+                    env: self.env.clone(),
+                    cwd: self.cwd.clone(),
+                    stdin: self.stdin.clone(),
+                }),
+            },
             walltime_ms: self.walltime_ms,
             expires_at_ms: self.expires_in_ms.map(|after| created_at_ms.saturating_add(after)),
             rerun: self.rerun,
@@ -176,6 +184,17 @@ impl TaskSpec {
     /// # Errors
     /// The first rule that is broken, in words.
     pub(crate) fn check(&self) -> Result<(), String> {
+        let of_a_process = [
+            ("argv", !self.argv.is_empty()),
+            ("env", !self.env.is_empty()),
+            ("cwd", self.cwd.is_some()),
+            ("stdin", !self.stdin.is_empty()),
+        ];
+        if self.call.is_some()
+            && let Some((name, _)) = of_a_process.iter().find(|(_, given)| *given)
+        {
+            return Err(format!("a call takes no {name}: that is for a program"));
+        }
         let task = self.task(TaskId::new(), 0);
         task.validate().map_err(|invalid| invalid.to_string())?;
         let size = wire::encode_tasks(&[&task]).len();
@@ -256,7 +275,7 @@ pub(crate) struct TaskPage {
 }
 
 /// A result as it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Recorded {
     /// The result.
     #[serde(flatten)]
@@ -265,6 +284,22 @@ pub(crate) struct Recorded {
     pub(crate) duplicates: u64,
     /// When it arrived first, in milliseconds since the Unix epoch.
     pub(crate) received_at_ms: u64,
+}
+
+impl<'de> Deserialize<'de> for Recorded {
+    /// In two passes: what is read through `flatten` cannot keep a text as it is.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Besides {
+            duplicates: u64,
+            received_at_ms: u64,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let result = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let Besides { duplicates, received_at_ms } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { result, duplicates, received_at_ms })
+    }
 }
 
 /// Everything known about one task.
@@ -421,6 +456,38 @@ mod tests {
             TaskSpec { stdin: vec![b'x'; wire::MAX_BODY].into(), ..spec(r#"{"argv":["a"]}"#) };
         assert!(large.check().unwrap_err().contains("more than the limit"));
         assert!(serde_json::from_str::<TaskSpec>(r#"{"argv":["a"],"wall":1}"#).is_err());
+    }
+
+    #[test]
+    fn a_call_is_a_task_and_takes_nothing_of_a_process() {
+        let spec = |json: &str| serde_json::from_str::<TaskSpec>(json).unwrap();
+        let call = spec(r#"{"call":{"function":"f","args":[1]}}"#);
+        assert_eq!(call.check(), Ok(()));
+        let Work::Call(made) = call.task(TaskId::new(), 0).work else { panic!("not a call") };
+        assert_eq!(made.to_string(), "f(1)");
+        assert!(spec("{}").check().unwrap_err().contains("argv is empty"));
+        assert!(spec(r#"{"call":{"function":"a b"}}"#).check().unwrap_err().contains("'a b'"));
+        for (name, given) in
+            [("argv", r#""argv":["a"]"#), ("cwd", r#""cwd":"/""#), ("stdin", r#""stdin":"x""#)]
+        {
+            let both = spec(&format!(r#"{{"call":{{"function":"f"}},{given}}}"#));
+            assert!(both.check().unwrap_err().contains(&format!("no {name}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_recorded_value_is_read_as_it_was_written() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let json = format!(
+            r#"{{"task_id":"{id}","attempt":1,"outcome":"succeeded","value":[1.50, null],
+                "ended_at_ms":1,"endpoint_id":"{id}","duplicates":2,"received_at_ms":3}}"#
+        );
+        let recorded: Recorded = serde_json::from_str(&json).unwrap();
+        assert_eq!(recorded.result.value.as_ref().unwrap().text(), "[1.50, null]");
+        assert_eq!((recorded.duplicates, recorded.received_at_ms), (2, 3));
+        let again: Recorded =
+            serde_json::from_str(&serde_json::to_string(&recorded).unwrap()).unwrap();
+        assert_eq!(again, recorded);
     }
 
     #[test]
