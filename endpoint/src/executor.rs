@@ -9,14 +9,18 @@ pub(crate) mod crew;
 mod family;
 mod mark;
 mod memory;
+pub(crate) mod pool;
 mod proc;
+mod protocol;
+pub(crate) mod python;
 mod refusal;
 mod sandbox;
-mod spawn;
+pub(crate) mod spawn;
 mod streams;
 mod tree;
 mod verdict;
 mod watch;
+pub(crate) mod worker;
 
 pub(crate) mod process;
 
@@ -36,6 +40,9 @@ pub(crate) trait Executor: Send + Sync {
     /// work is ended early, its processes included. The future is to be
     /// polled to its end: dropping it abandons the work in an undefined state.
     async fn run(&self, task: &Task, stop: CancellationToken) -> Ended;
+
+    /// Ends what is kept from one task to the next. Nothing is run any more.
+    async fn close(&self) {}
 }
 
 /// How a run ended.

@@ -241,10 +241,17 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["argv", "shell", "stdin", "env", "cwd"])]
     pub(crate) call: Option<String>,
     /// An argument of the function, as JSON; may be repeated
-    #[arg(long, value_name = "JSON", requires = "call", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "JSON",
+        requires = "call",
+        conflicts_with = "argv",
+        allow_hyphen_values = true
+    )]
     pub(crate) json_arg: Vec<Json>,
     /// An argument of the function by its name; may be repeated
-    #[arg(long, value_name = "NAME=JSON", requires = "call", value_parser = json_kwarg)]
+    #[arg(long, value_name = "NAME=JSON", requires = "call", conflicts_with = "argv",
+          value_parser = json_kwarg)]
     pub(crate) json_kwarg: Vec<(String, Json)>,
     /// One task per line of FILE (`-`: stdin), an empty one too; `{}` is the line, which is
     /// appended where there is no `{}` (not with --shell). With --call the line is one more

@@ -1,24 +1,95 @@
-//! Runs calls of functions. Those that are built in are answered here and now; a
-//! function that the endpoint does not have is refused in words. Touches nothing.
+//! Runs calls of functions. Those that are built in are answered here and now, those
+//! of the configuration by workers, and one that the endpoint does not have is
+//! refused in words. Touches what its workers do.
 
+use super::pool::{Pool, Terms};
+use super::spawn::Spawner;
 use super::{Captured, Ended, Report};
 use clutch_common::clock::now_ms;
 use clutch_common::json::Json;
 use clutch_common::result::Outcome;
 use clutch_common::task::{BUILT_IN, Call, ECHO, Task};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+/// How often workers that wait are looked after at most.
+const TEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// The functions of an endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Calls {}
+pub(crate) struct Calls {
+    pools: Arc<BTreeMap<String, Pool>>,
+    tending: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Calls {
+    /// The functions that the configuration names. To be called within a tokio
+    /// runtime.
+    pub(crate) fn new(functions: Vec<Terms>, spawner: &Arc<Spawner>) -> Self {
+        let pool =
+            |terms: Terms| (terms.recipe.function.clone(), Pool::new(terms, Arc::clone(spawner)));
+        let pools: Arc<BTreeMap<String, Pool>> =
+            Arc::new(functions.into_iter().map(pool).collect());
+        let tending = (!pools.is_empty()).then(|| tokio::spawn(tend(Arc::clone(&pools))));
+        Self { pools, tending: Mutex::new(tending) }
+    }
+
     /// Runs one call to its end.
-    pub(super) async fn run(&self, _task: &Task, call: &Call, _stop: CancellationToken) -> Ended {
-        Ended::Finished(match call.function.as_str() {
-            ECHO => Report::returned(call.args.clone()),
-            name => Report::rejected(unknown(name, std::iter::empty())),
-        })
+    pub(super) async fn run(&self, task: &Task, call: &Call, stop: CancellationToken) -> Ended {
+        if call.function == ECHO {
+            return Ended::Finished(Report::returned(call.args.clone()));
+        }
+        match self.pools.get(&call.function) {
+            Some(pool) => pool.run(task, call, stop).await,
+            None => {
+                let known = self.pools.keys().map(String::as_str);
+                Ended::Finished(Report::rejected(unknown(&call.function, known)))
+            }
+        }
+    }
+
+    /// How many calls of a function run at once, for each.
+    pub(crate) fn limits(&self) -> BTreeMap<String, usize> {
+        self.pools.iter().map(|(name, pool)| (name.clone(), pool.concurrency())).collect()
+    }
+
+    /// Starts a worker of each function and sees it off; what is wrong with it, and
+    /// what it wrote, by function.
+    pub(crate) async fn try_out(&self) -> Vec<(String, Result<(), (String, Captured)>)> {
+        let tried =
+            self.pools.iter().map(async |(name, pool)| (name.clone(), pool.try_out().await));
+        join_all(tried).await
+    }
+
+    /// Sees all workers off. Nothing is called any more.
+    pub(super) async fn close(&self) {
+        let tending = self.tending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tending) = tending {
+            tending.abort();
+            drop(tending.await);
+        }
+        join_all(self.pools.values().map(Pool::close)).await;
+    }
+}
+
+/// Looks after the workers that wait, whenever a child of this process has ended.
+async fn tend(pools: Arc<BTreeMap<String, Pool>>) {
+    let mut ended = match signal(SignalKind::child()) {
+        Ok(ended) => ended,
+        Err(error) => {
+            tracing::warn!(%error, "workers that die while they wait are noticed at the next call");
+            return;
+        }
+    };
+    while ended.recv().await.is_some() {
+        pools.values().for_each(Pool::tend);
+        sleep(TEND_PAUSE).await;
     }
 }
 

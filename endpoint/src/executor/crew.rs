@@ -29,4 +29,8 @@ impl Executor for Crew {
             Work::Call(call) => self.calls.run(task, call, stop).await,
         }
     }
+
+    async fn close(&self) {
+        self.calls.close().await;
+    }
 }

@@ -106,6 +106,11 @@ impl ProcessExecutor {
         Ok(Self { spawner, oom_kills: OomKills::find(), own_peak: OwnPeak::default(), config })
     }
 
+    /// What its processes are started with.
+    pub(crate) fn spawner(&self) -> Arc<Spawner> {
+        Arc::clone(&self.spawner)
+    }
+
     /// Ends what an earlier endpoint, killed on the same state folder, left
     /// running, and removes the sandboxes it left if the policy is to remove
     /// them. To be called before the first run.

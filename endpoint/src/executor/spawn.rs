@@ -113,6 +113,12 @@ impl Leader {
         self.reap()
     }
 
+    /// Whether it has ended and waits to be reaped.
+    pub(super) fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
+    }
+
     /// Reaps it if it has ended.
     pub(super) fn reap(&mut self) -> Option<ResUse> {
         match wait4::try_wait4_pid(self.pid.as_raw_nonzero().get().unsigned_abs()) {
