@@ -190,6 +190,12 @@ impl Task {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)
     }
 
+    /// Whether the endpoint does it by itself, without any process.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        matches!(&self.work, Work::Call(call) if call.function.starts_with(BUILT_IN))
+    }
+
     /// Checks that the task can be run at all.
     ///
     /// # Errors

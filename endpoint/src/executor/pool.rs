@@ -7,7 +7,6 @@
 //! result of a call is told when nobody is left of a worker that is to go.
 
 use super::capture::Captured;
-use super::memory::OomKills;
 use super::protocol::{self, Answer};
 use super::spawn::Spawner;
 use super::verdict::Facts;
@@ -47,7 +46,6 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Worker>>,
     /// Those that are on their way out; each has its place until it is gone.
     leaving: Mutex<JoinSet<()>>,
-    oom_kills: OomKills,
 }
 
 /// What a worker is asked, and the place of whoever answers.
@@ -67,7 +65,6 @@ impl Pool {
             spawner,
             idle: Mutex::default(),
             leaving: Mutex::default(),
-            oom_kills: OomKills::find(),
         }
     }
 
@@ -143,13 +140,11 @@ impl Pool {
             }
         };
         let late = farewell == Farewell::Stop && noise.is_none();
-        let before = self.oom_kills.count();
         let remains = worker.end(farewell, self.terms.recipe.grace).await;
         let facts = Facts {
             status: remains.usage.map(|usage| usage.status),
             exceeded: asked.walltime.filter(|_| late),
             survivors: remains.ending.survivors.len(),
-            oom_kills: before.filter(|_| farewell == Farewell::Gone),
             ..Facts::default()
         };
         Some(Ended::Finished(self.lost(&facts, remains, noise, report)))
