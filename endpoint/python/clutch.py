@@ -78,6 +78,13 @@ def _wait_for(awaitable):
     return _loop.run_until_complete(wait())
 
 
+def _theirs(frames):
+    """The frames of a traceback from the first on that is not of this module."""
+    while frames and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return frames
+
+
 def _answer(line, encode):
     """The answer to a line, as text. An exception is one; leaving is not."""
     global _current
@@ -86,8 +93,7 @@ def _answer(line, encode):
         value = _call(_current)
     except Exception as error:
         sys.stdout.flush()
-        own_frames = error.__traceback__.tb_next if error.__traceback__ else None
-        traceback.print_exception(type(error), error, own_frames)
+        traceback.print_exception(type(error), error, _theirs(error.__traceback__))
         words = "".join(traceback.format_exception_only(type(error), error)).strip()
         return '{"error":' + encode(words) + "}"
     try:

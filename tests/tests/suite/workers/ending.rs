@@ -76,8 +76,9 @@ fn a_worker_that_never_says_hello_fails_its_task_in_words() {
 #[test]
 fn a_call_that_ran_when_the_daemon_died_runs_again_unless_it_must_not() {
     let test = "a_call_that_ran_when_the_daemon_died_runs_again_unless_it_must_not";
-    let Some(mut place) = place(test, ASK, &["--slots", "3"]) else { return };
-    let idle = place.value("idle", "ask", &[]);
+    let functions = format!("{ASK}{}", ASK.replace("functions.ask", "functions.spare"));
+    let Some(mut place) = place(test, &functions, &["--slots", "3"]) else { return };
+    let idle = place.value("idle", "spare", &[]);
     for (key, terms) in [("again", &[][..]), ("once", &["--no-rerun"])] {
         let submit = ["submit", "lab", "--key", key, "--call", "ask", "--json-arg", "\"sleep\""];
         place.world.service(&[&submit[..], terms].concat()).unwrap().ok().unwrap();
