@@ -3,6 +3,7 @@
 //! refused in words. Touches what its workers do.
 
 use super::pool::{Pool, Terms};
+use super::protocol::MAX_LINE;
 use super::spawn::Spawner;
 use super::{Captured, Ended, Report};
 use clutch_common::clock::now_ms;
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ const TEND_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pools: Arc<BTreeMap<String, Pool>>,
-    tending: Mutex<Option<JoinHandle<()>>>,
+    tending: Mutex<JoinSet<()>>,
 }
 
 impl Calls {
@@ -36,14 +37,17 @@ impl Calls {
             |terms: Terms| (terms.recipe.function.clone(), Pool::new(terms, Arc::clone(spawner)));
         let pools: Arc<BTreeMap<String, Pool>> =
             Arc::new(functions.into_iter().map(pool).collect());
-        let tending = (!pools.is_empty()).then(|| tokio::spawn(tend(Arc::clone(&pools))));
+        let mut tending = JoinSet::new();
+        if !pools.is_empty() {
+            tending.spawn(tend(Arc::clone(&pools)));
+        }
         Self { pools, tending: Mutex::new(tending) }
     }
 
     /// Runs one call to its end.
     pub(super) async fn run(&self, task: &Task, call: &Call, stop: CancellationToken) -> Ended {
         if call.function == ECHO {
-            return Ended::Finished(Report::returned(call.args.clone()));
+            return Ended::Finished(echo(call));
         }
         match self.pools.get(&call.function) {
             Some(pool) => pool.run(task, call, stop).await,
@@ -69,11 +73,9 @@ impl Calls {
 
     /// Sees all workers off. Nothing is called any more.
     pub(super) async fn close(&self) {
-        let tending = self.tending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tending) = tending {
-            tending.abort();
-            drop(tending.await);
-        }
+        let mut tending =
+            std::mem::take(&mut *self.tending.lock().unwrap_or_else(PoisonError::into_inner));
+        tending.shutdown().await;
         join_all(self.pools.values().map(Pool::close)).await;
     }
 }
@@ -91,6 +93,16 @@ async fn tend(pools: Arc<BTreeMap<String, Pool>>) {
         pools.values().for_each(Pool::tend);
         sleep(TEND_PAUSE).await;
     }
+}
+
+/// Answers with what was asked, if that may be as long as an answer.
+fn echo(call: &Call) -> Report {
+    let length = call.args.text().len();
+    if length > MAX_LINE {
+        let reason = format!("its arguments have {length} bytes; a value may have {MAX_LINE}");
+        return Report { reason: Some(reason), ..Report::blank(Outcome::Failed) };
+    }
+    Report::returned(call.args.clone())
 }
 
 /// Why a function is not called, and what to do about it.
@@ -163,6 +175,8 @@ mod tests {
         assert_eq!(report.outcome, Outcome::Succeeded);
         assert_eq!(report.value.unwrap().text(), "[1.0, {\"b\":1, \"a\":null}]");
         assert!(report.started_at_ms.is_some());
+        let report = call(ECHO, &format!("[\"{}\"]", "x".repeat(MAX_LINE))).await;
+        assert_eq!(report.outcome, Outcome::Failed, "its result would not fit a message");
     }
 
     #[tokio::test]
