@@ -1,8 +1,8 @@
 //! The workers of one function: started when they are needed, kept warm, the one
 //! that was used last taken first.
 //!
-//! Touches its workers only. Promises that there are never more of them than the
-//! function may have, those that are on their way out included; that whatever a
+//! Touches its workers only. Promises that no more of them have a call, wait for
+//! one or leave after one than the function may have; that whatever a
 //! worker does is an outcome of the task it has, and of no other; and that the
 //! result of a call is told when nobody is left of a worker that is to go.
 
