@@ -10,6 +10,7 @@ pub mod blob;
 pub mod clock;
 pub mod folder;
 pub mod id;
+pub mod json;
 pub mod link;
 pub mod logging;
 pub mod result;

@@ -2,6 +2,7 @@
 
 use crate::blob::Blob;
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
+use crate::json::{self, Json};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +11,12 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The process exited with code 0.
+    /// The process exited with code 0; the function returned.
     Succeeded,
     /// The process exited with another code, died by a signal, or could not
-    /// be started.
+    /// be started; the function or its worker failed.
     Failed,
-    /// The process was stopped at its walltime.
+    /// The process, or the function's worker, was stopped at its walltime.
     TimedOut,
     /// The task was cancelled.
     Cancelled,
@@ -109,6 +110,9 @@ pub struct TaskResult {
     /// Where it is not known who has the attempt, if anybody: how that came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Loss>,
+    /// What the function returned, `null` too; nothing of a process.
+    #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
+    pub value: Option<Json>,
     /// Standard output; head and tail around a mark where it was too long.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdout: Blob,
@@ -163,6 +167,7 @@ impl TaskResult {
             signal: None,
             reason: Some(reason),
             lost: None,
+            value: None,
             stdout: Blob::default(),
             stdout_omitted: 0,
             stderr: Blob::default(),
@@ -176,6 +181,13 @@ impl TaskResult {
         }
     }
 
+    /// How much it brings, in bytes: what was written, and what was returned.
+    #[must_use]
+    pub fn output(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |value| value.text().len());
+        self.stdout.0.len() + self.stderr.0.len() + value
+    }
+
     /// The attempt this is the result of.
     #[must_use]
     pub fn attempt(&self) -> Attempt {
@@ -186,6 +198,19 @@ impl TaskResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_returned_null_is_a_value_and_none_is_not() {
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        let bare = TaskResult::not_run(attempt, Outcome::Failed, "x".into(), EndpointId::new(), 1);
+        for value in [None, Some("null"), Some("[1.0, 2]")] {
+            let value = value.map(|text| text.parse::<Json>().unwrap());
+            let result = TaskResult { value, ..bare.clone() };
+            let json = serde_json::to_string(&result).unwrap();
+            assert_eq!(json.contains("value"), result.value.is_some());
+            assert_eq!(serde_json::from_str::<TaskResult>(&json).unwrap(), result);
+        }
+    }
 
     #[test]
     fn outcomes_have_one_spelling_everywhere() {

@@ -2,8 +2,10 @@
 
 use crate::blob::Blob;
 use crate::id::{Attempt, TaskId};
+use crate::json::Json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// One task as it travels and as it is kept on disk.
@@ -38,6 +40,8 @@ pub struct Task {
 pub enum Work {
     /// Run an external process.
     Process(Process),
+    /// Call a function that the endpoint has.
+    Call(Call),
 }
 
 /// An external process to run, without a shell.
@@ -54,6 +58,31 @@ pub struct Process {
     /// What the process reads from its standard input.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdin: Blob,
+}
+
+/// A call of a function that the endpoint's configuration names, or that it has
+/// built in.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// The function's name.
+    pub function: String,
+    /// Arguments by position: a JSON array.
+    #[serde(default = "no_args")]
+    pub args: Json,
+    /// Arguments by name: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kwargs: Option<Json>,
+}
+
+/// What the names of built-in functions begin with.
+pub const BUILT_IN: &str = "clutch.";
+/// The built-in function that returns its arguments, without any process.
+pub const ECHO: &str = "clutch.echo";
+/// The longest name of a function, in bytes.
+pub const MAX_FUNCTION: usize = 128;
+
+fn no_args() -> Json {
+    Json::empty_array()
 }
 
 fn first_attempt() -> u32 {
@@ -93,6 +122,27 @@ pub enum Invalid {
         /// The folder.
         cwd: String,
     },
+    /// A call names no function.
+    #[error("the function has no name: name one that the endpoint has")]
+    NoFunction,
+    /// A function's name is too long.
+    #[error("the function's name has {length} bytes, more than {MAX_FUNCTION}")]
+    LongFunction {
+        /// Its length.
+        length: usize,
+    },
+    /// A function's name holds other characters.
+    #[error("'{name}' cannot be the name of a function: use A-Z a-z 0-9 . _ -")]
+    FunctionName {
+        /// The name.
+        name: String,
+    },
+    /// The arguments by position are no array.
+    #[error("the arguments of a call have to be a JSON array")]
+    ArgsNoArray,
+    /// The arguments by name are no object.
+    #[error("the arguments by name of a call have to be a JSON object")]
+    KwargsNoObject,
     /// The walltime is zero.
     #[error("a walltime of 0 leaves no time to run: leave it out or make it longer")]
     ZeroWalltime,
@@ -105,11 +155,17 @@ impl Task {
     /// A task with default terms: first attempt, no walltime, may rerun.
     #[must_use]
     pub fn new(id: TaskId, process: Process) -> Self {
+        Self::of(id, Work::Process(process))
+    }
+
+    /// A task with default terms that does this work.
+    #[must_use]
+    pub fn of(id: TaskId, work: Work) -> Self {
         Self {
             id,
             attempt: 1,
             name: None,
-            work: Work::Process(process),
+            work,
             walltime_ms: None,
             expires_at_ms: None,
             rerun: true,
@@ -134,6 +190,12 @@ impl Task {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)
     }
 
+    /// Whether the endpoint does it by itself, without any process.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        matches!(&self.work, Work::Call(call) if call.function.starts_with(BUILT_IN))
+    }
+
     /// Checks that the task can be run at all.
     ///
     /// # Errors
@@ -145,9 +207,69 @@ impl Task {
         if self.walltime_ms == Some(0) {
             return Err(Invalid::ZeroWalltime);
         }
-        let Work::Process(process) = &self.work;
-        process.validate()
+        match &self.work {
+            Work::Process(process) => process.validate(),
+            Work::Call(call) => call.validate(),
+        }
     }
+}
+
+impl Call {
+    /// A call with arguments by position.
+    #[must_use]
+    pub fn new(function: &str, args: Json) -> Self {
+        Self { function: function.to_owned(), args, kwargs: None }
+    }
+
+    /// How much text there is in it, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let kwargs = self.kwargs.as_ref().map_or(0, |kwargs| kwargs.text().len());
+        self.function.len() + self.args.text().len() + kwargs
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        check_function(&self.function)?;
+        if !self.args.is_array() {
+            return Err(Invalid::ArgsNoArray);
+        }
+        match &self.kwargs {
+            Some(kwargs) if !kwargs.is_object() => Err(Invalid::KwargsNoObject),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    /// As people write calls: `add(1,2)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inside = |json: &Json| json.text().get(1..json.text().len() - 1).map(str::to_owned);
+        let by_name = self.kwargs.as_ref().map(|kwargs| format!("**{kwargs}"));
+        let args: Vec<String> = [inside(&self.args), by_name]
+            .into_iter()
+            .flatten()
+            .filter(|args| !args.is_empty())
+            .collect();
+        write!(f, "{}({})", self.function, args.join(","))
+    }
+}
+
+/// Checks that a function can have this name.
+///
+/// # Errors
+/// The rule that is broken.
+pub fn check_function(name: &str) -> Result<(), Invalid> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.is_empty() {
+        return Err(Invalid::NoFunction);
+    }
+    if name.len() > MAX_FUNCTION {
+        return Err(Invalid::LongFunction { length: name.len() });
+    }
+    if !name.bytes().all(good) {
+        return Err(Invalid::FunctionName { name: name.to_owned() });
+    }
+    Ok(())
 }
 
 impl Process {
@@ -210,6 +332,43 @@ mod tests {
         );
         assert_eq!(task(|t, _| t.walltime_ms = Some(0)).validate(), Err(Invalid::ZeroWalltime));
         assert_eq!(task(|t, _| t.attempt = 0).validate(), Err(Invalid::ZeroAttempt));
+    }
+
+    #[test]
+    fn every_rule_of_a_call_has_its_own_words() {
+        let json = |text: &str| text.parse::<Json>().unwrap();
+        let call = |function: &str, args: &str, kwargs: Option<&str>| {
+            let call = Call { kwargs: kwargs.map(json), ..Call::new(function, json(args)) };
+            Task::of(TaskId::new(), Work::Call(call)).validate()
+        };
+        assert_eq!(call("a.b_C-9", "[1]", Some("{}")), Ok(()));
+        assert_eq!(call("", "[]", None), Err(Invalid::NoFunction));
+        assert_eq!(call(&"a".repeat(129), "[]", None), Err(Invalid::LongFunction { length: 129 }));
+        for name in ["a b", "a/b", "é", "a\n"] {
+            assert_eq!(call(name, "[]", None), Err(Invalid::FunctionName { name: name.into() }));
+        }
+        assert_eq!(call("a", "{}", None), Err(Invalid::ArgsNoArray));
+        assert_eq!(call("a", "[]", Some("[]")), Err(Invalid::KwargsNoObject));
+    }
+
+    #[test]
+    fn a_call_travels_as_it_was_written_and_its_arguments_may_be_left_out() {
+        let id = r#""id":"01890a5d-ac96-774b-bcce-b302099a8057""#;
+        let json = format!(r#"{{{id},"work":{{"call":{{"function":"f","args":[1.0, "é"]}}}}}}"#);
+        let task: Task = serde_json::from_str(&json).unwrap();
+        let Work::Call(call) = &task.work else { panic!("not a call") };
+        assert_eq!(
+            (call.args.text(), call.to_string().as_str()),
+            ("[1.0, \"é\"]", "f(1.0, \"é\")")
+        );
+        assert!(serde_json::to_string(&task).unwrap().contains(r#""args":[1.0, "é"]"#));
+        let bare = format!(r#"{{{id},"work":{{"call":{{"function":"f","kwargs":{{"a":1}}}}}}}}"#);
+        let task: Task = serde_json::from_str(&bare).unwrap();
+        let Work::Call(call) = &task.work else { panic!("not a call") };
+        assert_eq!((call.args.text(), call.to_string().as_str()), ("[]", r#"f(**{"a":1})"#));
+        let unknown = format!(r#"{{{id},"work":{{"dance":{{}}}}}}"#);
+        let error = serde_json::from_str::<Task>(&unknown).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `dance`"), "{error}");
     }
 
     #[test]

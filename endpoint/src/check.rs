@@ -1,13 +1,17 @@
 //! Looks whether the endpoint can work here: its configuration, its state
-//! folder, its broker. Takes neither task nor lease, and leaves a daemon that is
+//! folder, the workers of its functions, its broker. Takes neither task nor lease, and leaves a daemon that is
 //! running alone.
 
 use crate::cli::PlaceArgs;
 use crate::clutch;
-use crate::config::{Config, Overrides, exposure};
+use crate::config::{Config, Overrides, exposure, functions};
 use crate::daemon::SEEN;
 use crate::disk_queue::{self, FolderError, Found, OpenError, Options};
+use crate::executor::Captured;
+use crate::executor::calls::Calls;
+use crate::executor::spawn::Spawner;
 use crate::exit::{Exit, Failure};
+use clutch_common::id::StateId;
 use clutch_common::link::{self, Check, Report, Transport, Verdict};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -53,8 +57,12 @@ pub(crate) async fn run(place: &PlaceArgs) -> Checked {
     }];
     let (state, state_exit) = state(&config, path).await;
     checks.push(state);
+    let workers = workers(&config).await;
+    let unfit = workers.iter().any(|check| check.verdict == Verdict::Failed);
+    checks.extend(workers);
     let broker = link::check(transport.as_ref(), clutch::advice).await;
-    let exit = state_exit.or_else(|| broker_exit(&broker));
+    let exit =
+        state_exit.or_else(|| unfit.then_some(Exit::Config)).or_else(|| broker_exit(&broker));
     checks.extend(broker);
     Checked::new(checks, exit)
 }
@@ -99,6 +107,43 @@ fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) 
     }
 }
 
+/// Starts a worker of each function, apart from those of a daemon that is running.
+async fn workers(config: &Config) -> Vec<Check> {
+    if config.functions.is_empty() {
+        return Vec::new();
+    }
+    let what = "workers can be started";
+    let base = std::env::temp_dir().join(format!("clutch-check-{}", StateId::new()));
+    let prepared = functions::prepare(&config.functions, &config.setting(&base));
+    let spawner = Spawner::new(config.endpoint.id, StateId::new());
+    let checks = match (prepared, spawner) {
+        (Ok(terms), Ok(spawner)) => {
+            let calls = Calls::new(terms, &Arc::new(spawner));
+            let tried = calls.try_out().await;
+            tried.into_iter().map(|(name, tried)| worker(&name, tried)).collect()
+        }
+        (Err(reason), _) => vec![Check::failed(what, &reason)],
+        (_, Err(error)) => vec![Check::failed(what, &error)],
+    };
+    drop(std::fs::remove_dir_all(base));
+    checks
+}
+
+/// What came of starting a worker; the last line that it wrote may say why.
+fn worker(name: &str, tried: Result<(), (String, Captured)>) -> Check {
+    let what = format!("a worker of the function '{name}' starts");
+    match tried {
+        Ok(()) => Check::passed(&what),
+        Err((why, stderr)) => {
+            let text = String::from_utf8_lossy(&stderr.bytes);
+            match text.lines().rfind(|line| !line.trim().is_empty()) {
+                Some(last) => Check::failed(&what, &format!("{why}. It wrote: {last}")),
+                None => Check::failed(&what, &why),
+            }
+        }
+    }
+}
+
 fn broker_exit(checks: &[Check]) -> Option<Exit> {
     let failed = checks.iter().find(|check| check.verdict == Verdict::Failed);
     failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit))
@@ -120,6 +165,17 @@ mod tests {
         assert_eq!((check.verdict, exit), (Verdict::Failed, Some(Exit::State)));
         let (check, _) = judge("a", Ok(Found::Pending { tasks: 2, results: 3 }));
         assert!(check.to_string().contains("2 tasks and 3 results"), "{check}");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_start_is_told_with_its_last_words() {
+        assert_eq!(worker("add", Ok(())).verdict, Verdict::Passed);
+        let bytes = b"Traceback\nImportError: no numpy\n\n".to_vec();
+        let tried = Err(("it is of no use".to_owned(), Captured { bytes, omitted: 0 }));
+        let check = worker("add", tried);
+        assert_eq!(check.verdict, Verdict::Failed);
+        let words = check.to_string();
+        assert!(words.contains("'add'") && words.contains("ImportError: no numpy"), "{words}");
     }
 
     #[test]

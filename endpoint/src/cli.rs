@@ -32,11 +32,11 @@ pub(crate) enum Command {
         #[arg(long)]
         standby: bool,
     },
-    /// Tries the configuration, the state folder and the broker, and tells what
-    /// is wrong.
+    /// Tries the configuration, the state folder, a worker of each function and the
+    /// broker, and tells what is wrong.
     ///
     /// Takes no task and no lease: a daemon that is running goes on. Exits with
-    /// 0 if `run` could work, else as `run` would.
+    /// 0 if `run` could work and the workers start, else as `run` would.
     Check {
         #[command(flatten)]
         place: PlaceArgs,

@@ -2,13 +2,17 @@
 //! `clutch-service provision`, and the few settings that are the endpoint's
 //! own. Reads one file and the environment; decides nothing else.
 
+pub(crate) mod functions;
+
 use crate::executor::SandboxPolicy;
 use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
 use clutch_common::id::EndpointId;
 use clutch_common::link::{self, Terms, Transport};
 use clutch_common::topology;
+use functions::{Function, Setting};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +42,9 @@ pub(crate) struct Config {
     /// How the daemon stops.
     #[serde(default)]
     pub(crate) shutdown: Shutdown,
+    /// The functions that tasks can call.
+    #[serde(default)]
+    pub(crate) functions: BTreeMap<String, Function>,
 }
 
 /// `[endpoint]`
@@ -221,6 +228,7 @@ impl Config {
                 self.engine.capture_limit
             ));
         }
+        self.functions.iter().try_for_each(|(name, function)| function.check(name))?;
         let id = self.endpoint.id;
         let names = [
             ("tasks_queue", &self.broker.tasks_queue, topology::tasks_queue(id)),
@@ -256,6 +264,17 @@ impl Config {
         self.engine.slots.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         })
+    }
+
+    /// What functions take from the rest, with their folders in `base`.
+    pub(crate) fn setting(&self, base: &Path) -> Setting {
+        Setting {
+            slots: self.slots(),
+            grace: self.engine.grace,
+            capture_limit: self.engine.capture_limit,
+            folders: base.join("workers"),
+            python: base.join("python"),
+        }
     }
 
     /// The state folder: as configured, else below `$XDG_STATE_HOME`, else
@@ -337,6 +356,7 @@ lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
         assert!(error("[engine]\ngrace = \"5 parsecs\"").contains("5 parsecs"));
         assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
         assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
+        assert!(error("[functions.add]\ncommand = []").contains("functions.add.command"));
     }
 
     #[test]

@@ -4,8 +4,11 @@
 //! Stopping goes intake, engine, outbox, link. A part that ends early stops
 //! the daemon with a code that makes a supervisor restart it.
 
-use crate::config::Config;
+use crate::config::{Config, functions};
 use crate::engine::Engine;
+use crate::executor::Executor;
+use crate::executor::calls::Calls;
+use crate::executor::crew::Crew;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::instance::Instance;
@@ -49,6 +52,7 @@ pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
     let executor = executor(&config, &ledger).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
+    let crew: Arc<dyn Executor> = Arc::clone(&executor);
     let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
     let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
     let link = Link {
@@ -79,6 +83,7 @@ pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
 
     let outcome = supervise(&mut parts, shutdown, signals).await;
     parts.shutdown().await;
+    crew.close().await;
     if let Err(error) = ledger.hand_back().await {
         tracing::error!(%error, "what was not certainly ours stays in the inbox");
     }
@@ -120,7 +125,7 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
     Ok(Arc::new(Ledger::new(journal, recovered, rules)))
 }
 
-async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecutor>, Failure> {
+async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>, Failure> {
     let process_config = ProcessConfig {
         grace: config.engine.grace,
         capture_limit: config.engine.capture_limit,
@@ -129,14 +134,23 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<ProcessExecuto
         endpoint_id: ledger.endpoint_id,
         state_id: ledger.state_id,
     };
-    let executor = ProcessExecutor::new(process_config).map_err(|error| {
+    let processes = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))
     })?;
-    let swept = executor.sweep_stale().await;
+    let swept = processes.sweep_stale().await;
     if swept != Swept::default() {
         tracing::warn!(?swept, "ended what an earlier start had left running");
     }
-    Ok(Arc::new(executor))
+    let setting = config.setting(&config.state_path()?);
+    let (named, prepared) = (config.functions.clone(), setting.clone());
+    let prepare = move || functions::prepare(&named, &prepared);
+    let functions = tokio::task::spawn_blocking(prepare).await;
+    let functions = functions
+        .map_err(|error| Failure::new(Exit::Internal, format!("preparing workers: {error}")))?
+        .map_err(|reason| Failure::new(Exit::State, reason))?;
+    let calls = Calls::new(functions, &processes.spawner());
+    ledger.inbox.limit(calls.limits(), setting.slots);
+    Ok(Arc::new(Crew::new(processes, calls)))
 }
 
 /// Waits for the parts, and stops them in order.

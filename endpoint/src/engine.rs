@@ -107,7 +107,8 @@ async fn run_one(
         if !held.task.rerun {
             ledger.journal.start(held.seq).await?.await?;
         }
-        noted = Some(ledger.running.note(attempt));
+        // What is built in takes nobody down.
+        noted = (!held.task.is_built_in()).then(|| ledger.running.note(attempt));
         failpoint::reach(Step::Start);
         match executor.run(&held.task, kill).await {
             Ended::Finished(report) => {
@@ -131,6 +132,7 @@ fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
         task_id: held.task.id,
         attempt: held.task.attempt,
         outcome: report.outcome,
+        value: report.value,
         exit_code: report.exit_code,
         signal: report.signal,
         reason: report.reason,

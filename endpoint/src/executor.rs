@@ -3,17 +3,24 @@
 //! Only types and one trait. Touches nothing. Promises that a run has no
 //! error of its own: whatever happens to a task is an [`Ended`].
 
+pub(crate) mod calls;
 mod capture;
+pub(crate) mod crew;
 mod family;
 mod mark;
 mod memory;
+pub(crate) mod pool;
 mod proc;
+mod protocol;
+pub(crate) mod python;
 mod refusal;
 mod sandbox;
+pub(crate) mod spawn;
 mod streams;
 mod tree;
 mod verdict;
 mod watch;
+pub(crate) mod worker;
 
 pub(crate) mod process;
 
@@ -21,6 +28,7 @@ pub(crate) use capture::Captured;
 pub(crate) use sandbox::SandboxPolicy;
 
 use async_trait::async_trait;
+use clutch_common::json::Json;
 use clutch_common::result::Outcome;
 use clutch_common::task::Task;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +40,9 @@ pub(crate) trait Executor: Send + Sync {
     /// work is ended early, its processes included. The future is to be
     /// polled to its end: dropping it abandons the work in an undefined state.
     async fn run(&self, task: &Task, stop: CancellationToken) -> Ended;
+
+    /// Ends what is kept from one task to the next. Nothing is run any more.
+    async fn close(&self) {}
 }
 
 /// How a run ended.
@@ -47,8 +58,11 @@ pub(crate) enum Ended {
 /// What is known about a task that came to its end.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {
-    /// `Succeeded`, `Failed` or `TimedOut`.
+    /// `Succeeded`, `Failed`, `TimedOut`, or `Rejected` of a call that cannot be
+    /// made here.
     pub(crate) outcome: Outcome,
+    /// What a function returned.
+    pub(crate) value: Option<Json>,
     /// The exit code, where the process exited.
     pub(crate) exit_code: Option<i32>,
     /// The signal that ended the process, where one did.

@@ -6,12 +6,13 @@
 //! broker stops delivering.
 //!
 //! Tasks leave in the order they came, but for those that have to wait for
-//! another under suspicion (see `poison`): these are overtaken.
+//! another under suspicion (see `poison`), and for calls of a function whose
+//! workers are all busy: these are overtaken.
 
 use crate::journal::{Deaths, Seq};
 use crate::poison::Standing;
 use clutch_common::task::{Task, Work};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -47,8 +48,18 @@ struct State {
     suspected: VecDeque<Held>,
     /// How many run as suspects, and how many take their last chance.
     running: [usize; 2],
+    /// The functions of which fewer calls may run than tasks.
+    limited: BTreeMap<String, Limited>,
     tasks: usize,
     bytes: usize,
+}
+
+/// The calls of a function.
+struct Limited {
+    max: usize,
+    running: usize,
+    /// Those that waited at the front when no more might run.
+    parked: VecDeque<Held>,
 }
 
 impl State {
@@ -77,6 +88,16 @@ impl Inbox {
     /// An empty inbox.
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self { bounds, state: Mutex::default(), filled: Notify::new(), freed: Notify::new() }
+    }
+
+    /// Has no more calls of these functions run than they allow, where `slots`
+    /// tasks run at once. To be told before the first task is taken.
+    pub(crate) fn limit(&self, functions: BTreeMap<String, usize>, slots: usize) {
+        let limited = functions
+            .into_iter()
+            .filter(|(_, max)| *max < slots)
+            .map(|(name, max)| (name, Limited { max, running: 0, parked: VecDeque::new() }));
+        self.lock().limited = limited.collect();
     }
 
     /// Adds tasks; also over the bound: a message is taken whole.
@@ -118,8 +139,15 @@ impl Inbox {
         if let Some(count) = state.count(held.standing) {
             *count = count.saturating_sub(1);
         }
+        let parked = state.limited(&held.task).is_some_and(|function| {
+            function.running = function.running.saturating_sub(1);
+            !function.parked.is_empty()
+        });
         drop(state);
         self.freed.notify_one();
+        if parked {
+            self.filled.notify_one();
+        }
     }
 
     /// Waits until a task may have been put since the last look.
@@ -155,7 +183,8 @@ impl Inbox {
     /// How many tasks wait for a slot.
     pub(crate) fn waiting(&self) -> usize {
         let state = self.lock();
-        state.waiting.len() + state.suspected.len()
+        let parked: usize = state.limited.values().map(|function| function.parked.len()).sum();
+        state.waiting.len() + state.suspected.len() + parked
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -165,20 +194,52 @@ impl Inbox {
 
 impl State {
     fn take(&mut self) -> Option<Held> {
+        self.park();
         let [suspects, last_chances] = self.running;
-        let may_start = |held: &&Held| held.standing.may_start(suspects, last_chances);
-        let suspected = self.suspected.front().filter(may_start).map(|held| held.seq);
-        let waiting = self.waiting.front().map(|held| held.seq);
-        let first = match (waiting, suspected) {
-            (Some(waiting), Some(suspected)) if waiting < suspected => &mut self.waiting,
-            (_, Some(_)) => &mut self.suspected,
-            (_, None) => &mut self.waiting,
+        let may_start =
+            |held: &&Held| held.standing.may_start(suspects, last_chances) && !self.is_busy(held);
+        let seq = |held: &Held| held.seq;
+        let suspected = self.suspected.front().filter(may_start).map(seq);
+        let waiting = self.waiting.front().map(seq);
+        let parked = |function: &Limited| {
+            if function.is_busy() { None } else { function.parked.front().map(seq) }
         };
-        let held = first.pop_front()?;
+        let first = self.limited.values().filter_map(parked).chain(waiting).chain(suspected).min();
+        let queue = if first == waiting {
+            &mut self.waiting
+        } else if first == suspected {
+            &mut self.suspected
+        } else {
+            let mut functions = self.limited.values_mut();
+            &mut functions.find(|function| parked(function) == first)?.parked
+        };
+        let held = queue.pop_front()?;
         if let Some(count) = self.count(held.standing) {
             *count += 1;
         }
+        if let Some(function) = self.limited(&held.task) {
+            function.running += 1;
+        }
         Some(held)
+    }
+
+    /// Has the calls at the front step aside whose functions are busy.
+    fn park(&mut self) {
+        while let Some(held) = self.waiting.pop_front_if(|held| {
+            self.limited.get(function(&held.task)).is_some_and(Limited::is_busy)
+        }) {
+            if let Some(function) = self.limited(&held.task) {
+                function.parked.push_back(held);
+            }
+        }
+    }
+
+    fn is_busy(&self, held: &Held) -> bool {
+        self.limited.get(function(&held.task)).is_some_and(Limited::is_busy)
+    }
+
+    fn limited(&mut self, task: &Task) -> Option<&mut Limited> {
+        self.limited.get_mut(function(task))
     }
 
     /// The count of what runs with this standing, where it is counted.
@@ -192,9 +253,26 @@ impl State {
     }
 }
 
+impl Limited {
+    fn is_busy(&self) -> bool {
+        self.running >= self.max
+    }
+}
+
+/// The function that a task calls; of a process, the name that no function has.
+fn function(task: &Task) -> &str {
+    match &task.work {
+        Work::Call(call) => &call.function,
+        Work::Process(_) => "",
+    }
+}
+
 /// What a task takes in memory, roughly: its strings and a fixed part.
 fn weight(task: &Task) -> usize {
-    let Work::Process(process) = &task.work;
+    let process = match &task.work {
+        Work::Process(process) => process,
+        Work::Call(call) => return 512 + call.size(),
+    };
     let argv: usize = process.argv.iter().map(|argument| argument.len() + 32).sum();
     let env: usize = process.env.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
     512 + argv + env + process.stdin.0.len()
@@ -204,7 +282,7 @@ fn weight(task: &Task) -> usize {
 mod tests {
     use super::*;
     use clutch_common::id::TaskId;
-    use clutch_common::task::Process;
+    use clutch_common::task::{Call, Process};
 
     fn held(seq: u64, stdin: usize) -> Held {
         let process = Process {
@@ -259,6 +337,37 @@ mod tests {
         assert_eq!(taken(&inbox), [8]);
         inbox.free(&with(4, Standing::LastChance));
         assert_eq!(taken(&inbox), [5]);
+    }
+
+    #[test]
+    fn calls_of_a_busy_function_are_overtaken_and_keep_their_order() {
+        let inbox = inbox(20, 1 << 20);
+        inbox.limit([("one".into(), 1), ("two".into(), 2), ("many".into(), 4)].into(), 4);
+        let call = |seq, function: &str| {
+            let call = Call::new(function, "[]".parse().unwrap());
+            let task = Arc::new(Task::of(TaskId::new(), Work::Call(call)));
+            Held { task, ..held(seq, 0) }
+        };
+        let one: Vec<Held> = [1, 2, 3, 10].map(|seq| call(seq, "one")).into();
+        inbox.put(one.clone());
+        inbox.put([held(4, 0), call(5, "two"), call(6, "many"), call(7, "two"), call(8, "two")]);
+        inbox.put([held(9, 0)]);
+        assert_eq!(taken(&inbox), [1, 4, 5, 6, 7, 9]);
+        assert_eq!(inbox.waiting(), 4);
+        inbox.free(&one[0]);
+        inbox.put([held(11, 0)]);
+        assert_eq!(taken(&inbox), [2, 11]);
+        inbox.free(&call(5, "two"));
+        inbox.free(&one[1]);
+        assert_eq!(taken(&inbox), [3, 8]);
+        let suspect = Held { standing: Standing::Suspect, ..call(12, "one") };
+        inbox.put([suspect, call(13, "one")]);
+        assert!(taken(&inbox).is_empty());
+        inbox.free(&one[2]);
+        assert_eq!(taken(&inbox), [10]);
+        inbox.free(&one[3]);
+        assert_eq!(taken(&inbox), [12]);
+        assert_eq!(inbox.waiting(), 1);
     }
 
     #[test]

@@ -414,7 +414,10 @@ impl Journal {
 
 /// About how many bytes a task takes on disk.
 fn task_bytes(task: &Task) -> usize {
-    let Work::Process(process) = &task.work;
+    let process = match &task.work {
+        Work::Process(process) => process,
+        Work::Call(call) => return 256 + call.size(),
+    };
     let env = process.env.iter().map(|(name, value)| name.len() + value.len() + 6);
     let argv = process.argv.iter().map(|argument| argument.len() + 3);
     256 + argv.chain(env).sum::<usize>() + process.stdin.0.len() * 4 / 3

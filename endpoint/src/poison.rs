@@ -64,8 +64,10 @@ pub(crate) fn reason(task: &Task, deaths: Deaths) -> String {
 }
 
 fn command(task: &Task) -> String {
-    let Work::Process(process) = &task.work;
-    let line = process.argv.join(" ");
+    let line = match &task.work {
+        Work::Process(process) => process.argv.join(" "),
+        Work::Call(call) => call.to_string(),
+    };
     match line.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

@@ -3,6 +3,7 @@
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::json::Json;
 use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -235,12 +236,30 @@ pub(crate) struct ProvisionArgs {
 pub(crate) struct SubmitArgs {
     /// The endpoint's name or id
     pub(crate) endpoint: String,
+    /// Call a function of the endpoint instead of running a program: one that its endpoint.toml
+    /// names, or clutch.echo, which returns its arguments
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["argv", "shell", "stdin", "env", "cwd"])]
+    pub(crate) call: Option<String>,
+    /// An argument of the function, as JSON; may be repeated
+    #[arg(
+        long,
+        value_name = "JSON",
+        requires = "call",
+        conflicts_with = "argv",
+        allow_hyphen_values = true
+    )]
+    pub(crate) json_arg: Vec<Json>,
+    /// An argument of the function by its name; may be repeated
+    #[arg(long, value_name = "NAME=JSON", requires = "call", conflicts_with = "argv",
+          value_parser = json_kwarg)]
+    pub(crate) json_kwarg: Vec<(String, Json)>,
     /// One task per line of FILE (`-`: stdin), an empty one too; `{}` is the line, which is
-    /// appended where there is no `{}` (not with --shell)
+    /// appended where there is no `{}` (not with --shell). With --call the line is one more
+    /// argument, a string, after the others
     #[arg(long, value_name = "FILE", conflicts_with = "array")]
     pub(crate) each_line: Option<PathBuf>,
     /// One task per number of a range such as 1-100; `{}` is the number, which is appended
-    /// where there is no `{}` (not with --shell)
+    /// where there is no `{}` (not with --shell). With --call the number is one more argument
     #[arg(long, value_name = "RANGE")]
     pub(crate) array: Option<String>,
     /// What every task reads from its standard input (`-`: this command's own)
@@ -276,7 +295,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "ARGV")]
+    #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
     pub(crate) argv: Vec<String>,
 }
 
@@ -352,6 +371,11 @@ fn lost_after(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+fn json_kwarg(text: &str) -> Result<(String, Json), String> {
+    let (name, value) = key_value(text)?;
+    Ok((name, value.parse()?))
+}
+
 fn task_id(text: &str) -> Result<TaskId, String> {
     text.parse().map_err(|_| format!("'{text}' is not a task id"))
 }
@@ -411,6 +435,18 @@ mod tests {
     }
 
     #[test]
+    fn arguments_of_a_call_are_json_and_keep_their_order() {
+        let line = ["c", "submit", "e", "--call", "f", "--json-arg", "-1", "--json-arg", "{}"];
+        let line = [&line[..], &["--json-kwarg", "a=[1, 2]"]].concat();
+        let Command::Submit(args) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("not a submit")
+        };
+        let texts: Vec<&str> = args.json_arg.iter().map(Json::text).collect();
+        assert_eq!(texts, ["-1", "{}"]);
+        assert_eq!(args.json_kwarg[0].1.text(), "[1, 2]");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for line in [
             &["c", "submit", "e"][..],
@@ -418,6 +454,11 @@ mod tests {
             &["c", "submit", "e", "--env", "novalue", "--", "true"],
             &["c", "submit", "e", "--each-line", "f", "--array", "1-2", "--", "true"],
             &["c", "submit", "e", "--name", "", "--", "true"],
+            &["c", "submit", "e", "--call", "f", "--", "true"],
+            &["c", "submit", "e", "--call", "f", "--cwd", "/"],
+            &["c", "submit", "e", "--call", "f", "--json-arg", "[1"],
+            &["c", "submit", "e", "--call", "f", "--json-kwarg", "a=[1"],
+            &["c", "submit", "e", "--json-arg", "1", "--", "true"],
             &["c", "show", "7"],
             &["c", "wait"],
             &["c", "results", "--stdout-only", "--json", "--key", "k"],

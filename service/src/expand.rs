@@ -1,6 +1,9 @@
-//! Turns one command line and a list of items (lines, numbers) into the command
-//! lines of the tasks. Pure.
+//! Turns one command line, or one call, and a list of items (lines, numbers) into
+//! the command lines, or the calls, of the tasks. Pure.
 
+use clutch_common::json::Json;
+use clutch_common::task::Call;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// The place in an argument that an item is put at.
@@ -13,6 +16,41 @@ const ARGUMENT: &str = "\"$1\"";
 pub(crate) struct Template {
     argv: Vec<String>,
     shell: bool,
+}
+
+/// How to make a call for an item.
+#[derive(Clone, Debug)]
+pub(crate) struct CallTemplate {
+    function: String,
+    args: Vec<Json>,
+    kwargs: Option<Json>,
+}
+
+/// How to make the work of a task for an item.
+#[derive(Clone, Debug)]
+pub(crate) enum Pattern {
+    /// Run a program.
+    Program(Template),
+    /// Call a function.
+    Function(CallTemplate),
+}
+
+/// The work of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Made {
+    /// A command line.
+    Argv(Vec<String>),
+    /// A call.
+    Call(Call),
+}
+
+/// What one task has of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Item<'a> {
+    /// A line.
+    Line(&'a str),
+    /// A number.
+    Number(u64),
 }
 
 /// What the tasks differ by.
@@ -58,6 +96,51 @@ impl Template {
     }
 }
 
+impl CallTemplate {
+    /// A call of `function` with arguments by position and by name.
+    ///
+    /// # Errors
+    /// A name that is given twice.
+    pub(crate) fn new(
+        function: String,
+        args: Vec<Json>,
+        by_name: &[(String, Json)],
+    ) -> Result<Self, String> {
+        let mut kwargs = BTreeMap::new();
+        for (name, value) in by_name {
+            if kwargs.insert(name, value).is_some() {
+                return Err(format!("the argument '{name}' is given twice"));
+            }
+        }
+        let kwargs = if kwargs.is_empty() { None } else { Some(Json::of(&kwargs)?) };
+        Ok(Self { function, args, kwargs })
+    }
+
+    /// The call for an item, which is one more argument after the others.
+    fn made(&self, item: Option<Item<'_>>) -> Call {
+        let own = item.and_then(|item| match item {
+            Item::Line(line) => Json::of(line).ok(),
+            Item::Number(number) => Json::of(&number).ok(),
+        });
+        let args =
+            Json::array(self.args.iter().chain(&own)).unwrap_or_else(|_| Json::empty_array());
+        Call { kwargs: self.kwargs.clone(), ..Call::new(&self.function, args) }
+    }
+}
+
+impl Pattern {
+    fn made(&self, item: Option<Item<'_>>) -> Made {
+        match (self, item) {
+            (Self::Function(call), item) => Made::Call(call.made(item)),
+            (Self::Program(template), None) => Made::Argv(template.plain()),
+            (Self::Program(template), Some(Item::Line(line))) => Made::Argv(template.with(line)),
+            (Self::Program(template), Some(Item::Number(number))) => {
+                Made::Argv(template.with(&number.to_string()))
+            }
+        }
+    }
+}
+
 impl Items {
     /// Reads a file with one item per line. Every line is an item, an empty one
     /// too; the end of the last line may lack its newline.
@@ -93,16 +176,18 @@ impl Items {
         Ok(Self::Numbers(first..=last))
     }
 
-    /// The command lines, in order.
+    /// The command lines or calls, in order.
     pub(crate) fn expand<'a>(
         &'a self,
-        template: &'a Template,
-    ) -> Box<dyn Iterator<Item = Vec<String>> + 'a> {
+        pattern: &'a Pattern,
+    ) -> Box<dyn Iterator<Item = Made> + 'a> {
         match self {
-            Self::One => Box::new(std::iter::once_with(|| template.plain())),
-            Self::Lines(text) => Box::new(lines(text).map(|line| template.with(line))),
+            Self::One => Box::new(std::iter::once_with(|| pattern.made(None))),
+            Self::Lines(text) => {
+                Box::new(lines(text).map(|line| pattern.made(Some(Item::Line(line)))))
+            }
             Self::Numbers(range) => {
-                Box::new(range.clone().map(|number| template.with(&number.to_string())))
+                Box::new(range.clone().map(|number| pattern.made(Some(Item::Number(number)))))
             }
         }
     }
@@ -134,7 +219,40 @@ mod tests {
 
     fn all(items: &Items, argv: &[&str], shell: bool) -> Vec<String> {
         let argv = argv.iter().map(|&word| word.to_owned()).collect();
-        items.expand(&Template::new(argv, shell)).map(|argv| argv.join("|")).collect()
+        let pattern = Pattern::Program(Template::new(argv, shell));
+        let joined = |made| match made {
+            Made::Argv(argv) => argv.join("|"),
+            Made::Call(call) => panic!("a call: {call}"),
+        };
+        items.expand(&pattern).map(joined).collect()
+    }
+
+    #[test]
+    fn an_item_is_one_more_argument_of_a_call() {
+        let json = |text: &str| text.parse::<Json>().unwrap();
+        let by_name = [("b".to_owned(), json("[2]")), ("a".to_owned(), json("1"))];
+        let template =
+            CallTemplate::new("f".into(), vec![json("{}"), json("1.0")], &by_name).unwrap();
+        let pattern = Pattern::Function(template);
+        let calls = |items: &Items| -> Vec<String> {
+            let shown = |made| match made {
+                Made::Call(call) => call.to_string(),
+                Made::Argv(argv) => panic!("a command: {argv:?}"),
+            };
+            items.expand(&pattern).map(shown).collect()
+        };
+        let named = r#"**{"a":1,"b":[2]})"#;
+        assert_eq!(calls(&Items::One), [format!("f({{}},1.0,{named}")]);
+        assert_eq!(
+            calls(&of("say \"hi\"\n{}\n")),
+            [
+                format!(r#"f({{}},1.0,"say \"hi\"",{named}"#),
+                format!(r#"f({{}},1.0,"{{}}",{named}"#)
+            ]
+        );
+        assert_eq!(calls(&Items::range("7").unwrap()), [format!("f({{}},1.0,7,{named}")]);
+        let twice = [("a".to_owned(), json("1")), ("a".to_owned(), json("2"))];
+        assert!(CallTemplate::new("f".into(), vec![], &twice).unwrap_err().contains("'a'"));
     }
 
     fn of(text: &str) -> Items {

@@ -24,7 +24,7 @@ const HOMES: [(&str, &[&str]); 6] = [
 /// Starts processes: the endpoint, which runs tasks, and the service's
 /// demonstration, which plays both daemons and kills one of them.
 const PROCESS_HOMES: [&str; 2] =
-    ["endpoint/src/executor/process.rs", "service/src/demo/processes.rs"];
+    ["endpoint/src/executor/spawn.rs", "service/src/demo/processes.rs"];
 /// May speak of them.
 const PROCESS_WORLD: &str = "endpoint/src/executor";
 const SQL_HOME: &str = "service/src/store";

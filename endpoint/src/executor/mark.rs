@@ -27,6 +27,11 @@ pub(super) const ENDPOINT_ID: &str = "CLUTCH_ENDPOINT_ID";
 /// Which state folder that endpoint works on.
 pub(super) const STATE_ID: &str = "CLUTCH_STATE_ID";
 
+/// Which function a worker is for.
+const FUNCTION: &str = "CLUTCH_FUNCTION";
+/// Which of the endpoint's workers it is.
+const WORKER: &str = "CLUTCH_WORKER";
+
 /// The smallest number, in microseconds: 146,000 years.
 const FIRST_NUMBER: u64 = 1 << 62;
 
@@ -74,11 +79,27 @@ impl Marks {
 
     /// The marks of a new run.
     pub(super) fn for_run(&self, attempt: Attempt) -> Mark {
-        let number = self.base() + u64::from(self.next.fetch_add(1, Ordering::Relaxed));
+        self.mark(self.next.fetch_add(1, Ordering::Relaxed), &self.environment(attempt))
+    }
+
+    /// The environment variables that a new worker starts with, and its marks.
+    pub(super) fn for_worker(&self, function: &str) -> ([(&'static str, String); 4], Mark) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let environment = [
+            (FUNCTION, function.to_owned()),
+            (WORKER, number.to_string()),
+            (ENDPOINT_ID, self.endpoint_id.to_string()),
+            (STATE_ID, self.state_id.to_string()),
+        ];
+        let mark = self.mark(number, &environment);
+        (environment, mark)
+    }
+
+    fn mark(&self, number: u32, environment: &[(&'static str, String)]) -> Mark {
+        let number = self.base() + u64::from(number);
         Mark {
-            environment: self
-                .environment(attempt)
-                .into_iter()
+            environment: environment
+                .iter()
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect(),
             numbers: self.numbered.then_some(number..=number),

@@ -120,7 +120,17 @@ fn children(path: &str) -> io::Result<Vec<Pid>> {
 /// The most resident memory this process ever had, in bytes.
 pub(super) fn own_peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    memory(&status, "VmHWM:")
+}
+
+/// The resident memory of `pid`, in bytes; `None` if it is gone.
+pub(super) fn resident_memory(pid: Pid) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    memory(&status, "VmRSS:")
+}
+
+fn memory(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -181,5 +191,6 @@ mod tests {
         assert_eq!(stat(own).unwrap().pid, own);
         assert!(processes().unwrap().iter().any(|stat| stat.pid == own));
         assert!(own_peak_memory().unwrap() > 0);
+        assert!(resident_memory(own).unwrap() > 0);
     }
 }

@@ -1,36 +1,30 @@
-//! Runs tasks as external processes; the only file that starts any.
+//! Runs tasks as external processes.
 //!
 //! Touches: processes, pipes, and folders below the sandbox root. Promises
 //! that a run is over only when no process of it is left (or that it says
 //! which could not be ended), that no shell is involved unless a task names
-//! one, and that tasks don't see what the endpoint's own environment keeps
-//! secret.
+//! one.
 
 use super::family::Family;
-use super::mark::{Mark, Marks};
+use super::mark::Mark;
 use super::memory::{OomKills, OwnPeak};
 use super::refusal::{self, Unstarted};
 use super::sandbox::{self, Run, Sandbox};
-use super::streams::{Streams, TheirEnds};
+use super::spawn::{self, Leader, Spawner, SystemError};
+use super::streams::Streams;
 use super::tree::{self, Ending};
 use super::verdict::Facts;
 use super::watch::Watch;
-use super::{Ended, Executor, Report, SandboxPolicy};
-use async_trait::async_trait;
+use super::{Ended, Report, SandboxPolicy};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
-use clutch_common::task::{Process, Task, Work};
-use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_child_subreaper, waitid,
-};
+use clutch_common::task::{Process, Task};
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
 use std::future::pending;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -73,14 +67,9 @@ pub(crate) enum SetupError {
         /// What the file system says.
         source: io::Error,
     },
-    /// The system refuses what keeping hold of processes needs.
-    #[error("the system does not let this endpoint keep hold of its tasks' processes ({what})")]
-    System {
-        /// What was refused.
-        what: &'static str,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// The system refuses what is needed.
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// What a sweep found.
@@ -98,46 +87,35 @@ pub(crate) struct Swept {
 #[derive(Debug)]
 pub(crate) struct ProcessExecutor {
     config: ProcessConfig,
-    marks: Marks,
-    /// Variables of the endpoint's environment that tasks must not see.
-    hidden: Vec<OsString>,
+    spawner: Arc<Spawner>,
     oom_kills: OomKills,
     own_peak: OwnPeak,
 }
 
 impl ProcessExecutor {
-    /// Makes this process the one that inherits its tasks' orphans (for the
-    /// rest of its life), and makes the sandbox root. To be called within a
-    /// tokio runtime.
+    /// Makes the sandbox root. To be called within a tokio runtime.
     ///
     /// # Errors
     /// What cannot be done.
     pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
-        let system = |what| move |source| SetupError::System { what, source };
-        set_child_subreaper(super::proc::own_pid())
-            .map_err(|error| system("PR_SET_CHILD_SUBREAPER")(error.into()))?;
-        // Also undoes an inherited "ignore", which would discard exit codes.
-        drop(signal(SignalKind::child()).map_err(system("a handler for SIGCHLD"))?);
+        let spawner = Arc::new(Spawner::new(config.endpoint_id, config.state_id)?);
         sandbox::make_root(&config.sandbox_root).map_err(|source| SetupError::SandboxRoot {
             path: config.sandbox_root.clone(),
             source,
         })?;
-        #[allow(clippy::cast_possible_truncation, reason = "only the changing part matters")]
-        let seed = now_ms() as u32;
-        Ok(Self {
-            marks: Marks::new(config.endpoint_id, config.state_id, seed),
-            hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
-            oom_kills: OomKills::find(),
-            own_peak: OwnPeak::default(),
-            config,
-        })
+        Ok(Self { spawner, oom_kills: OomKills::find(), own_peak: OwnPeak::default(), config })
+    }
+
+    /// What its processes are started with.
+    pub(crate) fn spawner(&self) -> Arc<Spawner> {
+        Arc::clone(&self.spawner)
     }
 
     /// Ends what an earlier endpoint, killed on the same state folder, left
     /// running, and removes the sandboxes it left if the policy is to remove
     /// them. To be called before the first run.
     pub(crate) async fn sweep_stale(&self) -> Swept {
-        let family = Family::marked(self.marks.for_state());
+        let family = Family::marked(self.spawner.marks.for_state());
         let ending = tree::end(&family, self.config.grace).await;
         let (root, policy) = (self.config.sandbox_root.clone(), self.config.sandbox);
         let sandboxes = spawn_blocking(move || sandbox::sweep(&root, policy)).await;
@@ -154,13 +132,19 @@ impl ProcessExecutor {
         };
         let (streams, theirs) = Streams::open(!process.stdin.is_empty(), self.config.capture_limit)
             .map_err(|error| refusal::no_pipes(&error))?;
-        let mut command = self.command(task, process, theirs)?;
+        let marks = &self.spawner.marks;
+        let mut command = self.spawner.command(
+            &process.argv,
+            &process.env,
+            marks.environment(task.attempt()),
+            theirs,
+        )?;
         if let Some(folder) =
             sandbox.as_ref().map(Sandbox::path).or(process.cwd.as_ref().map(AsRef::as_ref))
         {
             command.current_dir(folder);
         }
-        let mark = self.marks.for_run(task.attempt());
+        let mark = marks.for_run(task.attempt());
         let oom_kills = self.oom_kills.count();
         let start = spawn_blocking(move || {
             let leader = start(command, sandbox.as_ref(), &mark)?;
@@ -172,27 +156,6 @@ impl ProcessExecutor {
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let family = Family::of(leader.pid, mark);
         Ok(Running { leader, family, watch, sandbox, streams, oom_kills, started_at_ms: now_ms() })
-    }
-
-    fn command(
-        &self,
-        task: &Task,
-        process: &Process,
-        theirs: TheirEnds,
-    ) -> Result<Command, String> {
-        let Some((program, arguments)) = process.argv.split_first() else {
-            return Err("argv is empty: name a program to run".into());
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(theirs.stdin).stdout(theirs.stdout).stderr(theirs.stderr);
-        // A group of its own. Nothing may be added that needs code to run in
-        // the new process: that would double the cost of a start.
-        command.process_group(0);
-        for name in &self.hidden {
-            command.env_remove(name);
-        }
-        command.envs(&process.env).envs(self.marks.environment(task.attempt()));
-        Ok(command)
     }
 
     /// Sees a running process through to the end of its whole family.
@@ -237,6 +200,7 @@ impl ProcessExecutor {
         let cpu = |usage: ResUse| usage.rusage.utime.saturating_add(usage.rusage.stime);
         Ended::Finished(Report {
             outcome: verdict.outcome,
+            value: None,
             exit_code: verdict.exit_code,
             signal: verdict.signal,
             reason: verdict.reason,
@@ -284,13 +248,17 @@ impl ProcessExecutor {
     }
 }
 
-#[async_trait]
-impl Executor for ProcessExecutor {
-    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+impl ProcessExecutor {
+    /// Runs one process to its end.
+    pub(super) async fn run(
+        &self,
+        task: &Task,
+        process: &Process,
+        stop: CancellationToken,
+    ) -> Ended {
         if stop.is_cancelled() {
             return Ended::Stopped;
         }
-        let Work::Process(process) = &task.work;
         let mut told = false;
         loop {
             match self.start(task, process).await {
@@ -339,48 +307,6 @@ struct Over {
     cause: Cause,
     ending: Ending,
     usage: Option<ResUse>,
-}
-
-/// The first process of a run, until it is reaped. If it is dropped before,
-/// its group is killed: a run that is abandoned does not run on.
-#[derive(Debug)]
-struct Leader {
-    pid: Pid,
-    reaped: bool,
-}
-
-impl Leader {
-    /// Reaps a process that has ended. Whoever traces it, such as strace, is told
-    /// first; it is ours when that one has let it go.
-    fn reap_ended(&mut self) -> Option<ResUse> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(Errno::INTR) = waitid(WaitId::Pid(self.pid), options) {}
-        self.reap()
-    }
-
-    fn reap(&mut self) -> Option<ResUse> {
-        match wait4::try_wait4_pid(self.pid.as_raw_nonzero().get().unsigned_abs()) {
-            Ok(usage) => {
-                self.reaped = usage.is_some();
-                usage
-            }
-            Err(error) => {
-                tracing::error!(pid = %self.pid, %error, "how a process ended could not be learned");
-                self.reaped = true;
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Leader {
-    fn drop(&mut self) {
-        if !self.reaped
-            && let Err(error) = kill_process_group(self.pid, Signal::KILL)
-        {
-            tracing::warn!(pid = %self.pid, %error, "an abandoned process could not be killed");
-        }
-    }
 }
 
 /// What is done when a run is over.
@@ -461,8 +387,8 @@ fn start(
     if let Some(sandbox) = sandbox {
         sandbox.make().map_err(|error| Unstarted::no_sandbox(sandbox.path(), &error))?;
     }
-    match mark.put_on(|| command.spawn()) {
-        Ok(child) => Ok(Leader { pid: Pid::from_child(&child), reaped: false }),
+    match spawn::start(&mut command, mark) {
+        Ok(leader) => Ok(leader),
         Err(error) => {
             let reason = refusal::not_started(&command, &error);
             if let Some(sandbox) = sandbox {
@@ -471,27 +397,6 @@ fn start(
             Err(reason.into())
         }
     }
-}
-
-/// Whether a variable of the endpoint's environment is none of a task's
-/// business: its own settings, the broker's password among them, what a
-/// service manager tells it alone, and where it was started.
-fn hides(name: &OsStr) -> bool {
-    const OURS: [&str; 12] = [
-        "CREDENTIALS_DIRECTORY",
-        "JOURNAL_STREAM",
-        "LISTEN_FDNAMES",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "MANAGERPID",
-        "NOTIFY_SOCKET",
-        "OLDPWD",
-        "PWD",
-        "SYSTEMD_EXEC_PID",
-        "WATCHDOG_PID",
-        "WATCHDOG_USEC",
-    ];
-    name.as_encoded_bytes().starts_with(b"CLUTCH_") || OURS.iter().any(|hidden| name == *hidden)
 }
 
 #[cfg(test)]

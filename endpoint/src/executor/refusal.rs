@@ -3,8 +3,6 @@
 //! Looks at the file system to find out what exactly is missing.
 
 use super::Report;
-use super::capture::Captured;
-use clutch_common::clock::now_ms;
 use clutch_common::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -72,18 +70,7 @@ impl Unstarted {
 impl Report {
     /// On a task whose process could not be started.
     pub(super) fn not_run(reason: String) -> Self {
-        Self {
-            outcome: Outcome::Failed,
-            exit_code: None,
-            signal: None,
-            reason: Some(reason),
-            stdout: Captured::default(),
-            stderr: Captured::default(),
-            started_at_ms: None,
-            ended_at_ms: now_ms(),
-            cpu_ms: None,
-            peak_memory_bytes: None,
-        }
+        Self { reason: Some(reason), ..Self::blank(Outcome::Failed) }
     }
 }
 

@@ -31,10 +31,12 @@ pub(super) struct TheirEnds {
     pub(super) stderr: Stdio,
 }
 
+/// An output, and what is kept of it.
 #[derive(Debug)]
-struct Output {
+pub(super) struct Output {
     pipe: Receiver,
     capture: Capture,
+    limit: usize,
 }
 
 impl Streams {
@@ -80,13 +82,29 @@ impl Streams {
 }
 
 impl Output {
-    fn open(limit: usize) -> io::Result<(Self, Stdio)> {
+    /// Opens the pipe of an output of which up to `limit` bytes are kept.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(super) fn open(limit: usize) -> io::Result<(Self, Stdio)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         let pipe = Receiver::from_owned_fd(ours)?;
-        Ok((Self { pipe, capture: Capture::new(limit) }, Stdio::from(theirs)))
+        Ok((Self { pipe, capture: Capture::new(limit), limit }, Stdio::from(theirs)))
     }
 
-    async fn take_all(&mut self) {
+    /// The pipe, to be asked whether there is something in it.
+    pub(super) fn pipe(&self) -> &Receiver {
+        &self.pipe
+    }
+
+    /// Takes what is in the pipe, and returns what was kept since the last time.
+    pub(super) fn cut(&mut self) -> Captured {
+        self.drain();
+        std::mem::replace(&mut self.capture, Capture::new(self.limit)).finish()
+    }
+
+    /// Takes the output until it is closed.
+    pub(super) async fn take_all(&mut self) {
         while self.pipe.readable().await.is_ok() {
             match self.take() {
                 Ok(0) => return,
@@ -100,7 +118,11 @@ impl Output {
         }
     }
 
-    fn take(&mut self) -> io::Result<usize> {
+    /// Takes a piece, as far as the runtime knows of one; none is the end.
+    ///
+    /// # Errors
+    /// What the system says, `WouldBlock` among it.
+    pub(super) fn take(&mut self) -> io::Result<usize> {
         let mut chunk = [0; CHUNK];
         let count = self.pipe.try_read(&mut chunk)?;
         self.capture.push(&chunk[..count]);

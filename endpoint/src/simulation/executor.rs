@@ -66,6 +66,7 @@ impl Executor for Sleeper {
         let size = self.world.within(0..4_000) as usize;
         Ended::Finished(Report {
             outcome,
+            value: None,
             exit_code: Some(i32::from(failed)),
             signal: None,
             reason: None,

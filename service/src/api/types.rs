@@ -1,12 +1,15 @@
 //! What travels between the API and its clients, as `design/0006-api.md`
 //! describes it. Pure.
 
-use clutch_common::blob::Blob;
+mod spec;
+
+pub(crate) use spec::TaskSpec;
+
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
-use clutch_common::task::{Process, Task, Work};
-use clutch_common::wire;
+use clutch_common::task::Task;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -118,77 +121,6 @@ impl<'de> Deserialize<'de> for TaskState {
     }
 }
 
-/// A task as it is asked for: no id yet, and an expiry that counts from the
-/// moment the service first records it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TaskSpec {
-    /// A name for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
-    /// Program and arguments.
-    pub(crate) argv: Vec<String>,
-    /// Environment variables on top of the endpoint's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) env: BTreeMap<String, String>,
-    /// An absolute folder to run in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) cwd: Option<String>,
-    /// Standard input.
-    #[serde(default, skip_serializing_if = "Blob::is_empty")]
-    pub(crate) stdin: Blob,
-    /// How long it may run, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) walltime_ms: Option<u64>,
-    /// When it is no longer worth starting, in milliseconds from its recording.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_in_ms: Option<u64>,
-    /// Whether it may run again after a crash of the endpoint.
-    #[serde(default = "may_rerun")]
-    pub(crate) rerun: bool,
-}
-
-fn may_rerun() -> bool {
-    true
-}
-
-impl TaskSpec {
-    /// The task, recorded under `id` at `created_at_ms`.
-    #[must_use]
-    pub(crate) fn task(&self, id: TaskId, created_at_ms: u64) -> Task {
-        Task {
-            name: self.name.clone(),
-            work: Work::Process(Process {
-                argv: self.argv.clone(),
-                env: self.env.clone(),
-                cwd: self.cwd.clone(),
-                stdin: self.stdin.clone(),
-            }),
-            walltime_ms: self.walltime_ms,
-            expires_at_ms: self.expires_in_ms.map(|after| created_at_ms.saturating_add(after)),
-            rerun: self.rerun,
-            ..Task::new(id, Process::default())
-        }
-    }
-
-    /// Checks that the task could be run and fits a message.
-    ///
-    /// # Errors
-    /// The first rule that is broken, in words.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let task = self.task(TaskId::new(), 0);
-        task.validate().map_err(|invalid| invalid.to_string())?;
-        let size = wire::encode_tasks(&[&task]).len();
-        if size > wire::MAX_BODY {
-            return Err(format!(
-                "the task takes {size} bytes, more than the limit of {}: pass large data by file",
-                wire::MAX_BODY
-            ));
-        }
-        Ok(())
-    }
-}
-
 /// A part of a submission, or all of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,7 +188,7 @@ pub(crate) struct TaskPage {
 }
 
 /// A result as it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Recorded {
     /// The result.
     #[serde(flatten)]
@@ -265,6 +197,22 @@ pub(crate) struct Recorded {
     pub(crate) duplicates: u64,
     /// When it arrived first, in milliseconds since the Unix epoch.
     pub(crate) received_at_ms: u64,
+}
+
+impl<'de> Deserialize<'de> for Recorded {
+    /// In two passes: what is read through `flatten` cannot keep a text as it is.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Besides {
+            duplicates: u64,
+            received_at_ms: u64,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let result = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let Besides { duplicates, received_at_ms } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { result, duplicates, received_at_ms })
+    }
 }
 
 /// Everything known about one task.
@@ -412,15 +360,18 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_cannot_run_or_fit_is_refused_in_words() {
-        let spec = |json: &str| serde_json::from_str::<TaskSpec>(json).unwrap();
-        assert_eq!(spec(r#"{"argv":["true"]}"#).check(), Ok(()));
-        assert!(spec(r#"{"argv":[]}"#).check().unwrap_err().contains("argv is empty"));
-        assert!(spec(r#"{"argv":["a\u0000"]}"#).check().unwrap_err().contains("NUL"));
-        let large =
-            TaskSpec { stdin: vec![b'x'; wire::MAX_BODY].into(), ..spec(r#"{"argv":["a"]}"#) };
-        assert!(large.check().unwrap_err().contains("more than the limit"));
-        assert!(serde_json::from_str::<TaskSpec>(r#"{"argv":["a"],"wall":1}"#).is_err());
+    fn a_recorded_value_is_read_as_it_was_written() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let json = format!(
+            r#"{{"task_id":"{id}","attempt":1,"outcome":"succeeded","value":[1.50, null],
+                "ended_at_ms":1,"endpoint_id":"{id}","duplicates":2,"received_at_ms":3}}"#
+        );
+        let recorded: Recorded = serde_json::from_str(&json).unwrap();
+        assert_eq!(recorded.result.value.as_ref().unwrap().text(), "[1.50, null]");
+        assert_eq!((recorded.duplicates, recorded.received_at_ms), (2, 3));
+        let again: Recorded =
+            serde_json::from_str(&serde_json::to_string(&recorded).unwrap()).unwrap();
+        assert_eq!(again, recorded);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Prints results, in the order of submission, a page at a time.
 
-use super::show::stream;
+use super::show::{stream, value};
 use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome, TaskState};
 use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
@@ -103,6 +103,7 @@ fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> 
     }
     output::line(head.trim_end())?;
     let Some(result) = result else { return Ok(()) };
+    value(result)?;
     stream("stdout", &result.stdout.0, result.stdout_omitted)?;
     stream("stderr", &result.stderr.0, result.stderr_omitted)
 }

@@ -5,6 +5,7 @@ use crate::api::types::{Recorded, TaskDetail, TaskState};
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
+use clutch_common::result::TaskResult;
 use clutch_common::task::Work;
 
 /// Prints a task, its terms and the results of its attempts.
@@ -49,10 +50,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     lines.push(("recorded", moment(summary.created_at_ms)));
     lines.extend(summary.submitted_at_ms.map(|at| ("submitted", moment(at))));
     if let Some(task) = &detail.task {
-        let Work::Process(process) = &task.work;
-        lines.push(("argv", format!("{:?}", process.argv)));
-        lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
-        lines.extend(process.cwd.clone().map(|cwd| ("cwd", cwd)));
+        lines.extend(work(&task.work));
         lines.extend(
             task.walltime().map(|time| ("walltime", humantime::format_duration(time).to_string())),
         );
@@ -60,6 +58,17 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
         lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
         lines.extend((task.attempt > 1).then(|| ("attempt", task.attempt.to_string())));
     }
+    lines
+}
+
+fn work(work: &Work) -> Vec<(&'static str, String)> {
+    let process = match work {
+        Work::Process(process) => process,
+        Work::Call(call) => return vec![("call", output::one_line(&call.to_string()))],
+    };
+    let mut lines = vec![("argv", format!("{:?}", process.argv))];
+    lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
+    lines.extend(process.cwd.clone().map(|cwd| ("cwd", cwd)));
     lines
 }
 
@@ -87,8 +96,14 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     if let Some(reason) = &result.reason {
         output::line(reason)?;
     }
+    value(result)?;
     stream("stdout", &result.stdout.0, result.stdout_omitted)?;
     stream("stderr", &result.stderr.0, result.stderr_omitted)
+}
+
+/// Prints what a function returned, under a heading; nothing for nothing.
+pub(super) fn value(result: &TaskResult) -> std::io::Result<()> {
+    result.value.as_ref().map_or(Ok(()), |value| stream("value", value.text().as_bytes(), 0))
 }
 
 /// Prints what a process wrote, under a heading; nothing for nothing.

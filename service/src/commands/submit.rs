@@ -8,12 +8,13 @@ use crate::api::types::{
 };
 use crate::cli::SubmitArgs;
 use crate::client::Client;
-use crate::expand::{Items, Template};
+use crate::expand::{CallTemplate, Items, Made, Pattern, Template};
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
 use crate::output;
 use anyhow::Context as _;
 use clutch_common::blob::Blob;
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::json::Json;
 use clutch_common::result::{Outcome, TaskResult};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -38,6 +39,9 @@ struct Report<'a> {
     /// The exit code of the one task's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
+    /// What the one task's function returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a Json>,
 }
 
 /// What was submitted.
@@ -57,9 +61,9 @@ pub(crate) struct Submitted {
 /// error then holds the key to submit again with.
 pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyhow::Result<u8> {
     let items = items(args)?;
-    let template = Template::new(args.argv.clone(), args.shell);
+    let pattern = pattern(args)?;
     let base = spec(args)?;
-    let specs = || items.expand(&template).map(|argv| TaskSpec { argv, ..base.clone() });
+    let specs = || items.expand(&pattern).map(|made| with(&base, made));
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let mut submitted = Submitted::default();
@@ -86,6 +90,7 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
             progress: None,
             outcome: None,
             exit_code: None,
+            value: None,
         })?;
     } else if let [id] = submitted.ids.as_slice() {
         output::line(&format!("submitted {id} under the key {key}"))?;
@@ -107,6 +112,24 @@ fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
     Items::lines(bytes).map_err(|reason| usage(format!("--each-line: {reason}")))
 }
 
+/// What the tasks' work is made after.
+fn pattern(args: &SubmitArgs) -> anyhow::Result<Pattern> {
+    let Some(function) = &args.call else {
+        return Ok(Pattern::Program(Template::new(args.argv.clone(), args.shell)));
+    };
+    CallTemplate::new(function.clone(), args.json_arg.clone(), &args.json_kwarg)
+        .map(Pattern::Function)
+        .map_err(|reason| usage(format!("--json-kwarg: {reason}")))
+}
+
+/// A task with this work.
+fn with(base: &TaskSpec, made: Made) -> TaskSpec {
+    match made {
+        Made::Argv(argv) => TaskSpec { argv, ..base.clone() },
+        Made::Call(call) => TaskSpec { call: Some(call), ..base.clone() },
+    }
+}
+
 /// What the tasks have in common.
 fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -114,6 +137,7 @@ fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
     Ok(TaskSpec {
         name: args.name.clone(),
         argv: Vec::new(),
+        call: None,
         env: args.env.iter().cloned().collect(),
         cwd: args.cwd.clone(),
         stdin: Blob(stdin.unwrap_or_default()),
@@ -237,6 +261,7 @@ async fn wait(
             progress: Some(&progress),
             outcome: one.as_ref().map(|result| result.outcome),
             exit_code: one.as_ref().and_then(|result| result.exit_code),
+            value: one.as_ref().and_then(|result| result.value.as_ref()),
         })?;
         return Ok(code);
     }
@@ -255,9 +280,13 @@ async fn outcome(client: &Client, id: TaskId) -> anyhow::Result<TaskResult> {
     Ok(task.result.context("the service's answer has no result")?.result)
 }
 
-/// Makes this command look like the task's process by its output.
+/// Makes this command look like the task's process by its output. What a function
+/// returned is one line.
 fn mirror(result: &TaskResult) -> std::io::Result<()> {
     output::raw(&result.stdout.0)?;
+    if let Some(value) = &result.value {
+        output::line(value.text())?;
+    }
     output::raw_to_stderr(&result.stderr.0);
     if mirrored(result) != 0 && result.exit_code.is_none() {
         let how = how(result).map(|how| format!(" ({how})")).unwrap_or_default();
@@ -297,11 +326,9 @@ mod tests {
     #[test]
     fn a_bad_task_is_named_before_anything_is_sent() {
         let items = Items::lines(b"a\n\nb\0\n".to_vec()).unwrap();
-        let template = Template::new(vec!["echo".into()], false);
-        let specs = items.expand(&template).map(|argv| {
-            let json = serde_json::json!({ "argv": argv });
-            serde_json::from_value(json).unwrap()
-        });
+        let pattern = Pattern::Program(Template::new(vec!["echo".into()], false));
+        let base: TaskSpec = serde_json::from_str("{}").unwrap();
+        let specs = items.expand(&pattern).map(|made| with(&base, made));
         let words = check(&items, specs).unwrap_err().to_string();
         assert!(words.contains("line 3: argv[1] contains a NUL byte"), "{words}");
         let none = check(&items, std::iter::empty()).unwrap_err().to_string();

@@ -294,6 +294,7 @@ fn spec(argv: Vec<String>) -> TaskSpec {
     TaskSpec {
         name: None,
         argv,
+        call: None,
         env: BTreeMap::new(),
         cwd: None,
         stdin: Blob::default(),

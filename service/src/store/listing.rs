@@ -207,9 +207,7 @@ impl Store {
                 None => None,
             };
             let following = summary.index.map(|index| index + 1);
-            bytes += result
-                .as_ref()
-                .map_or(0, |one| one.result.stdout.0.len() + one.result.stderr.0.len());
+            bytes += result.as_ref().map_or(0, |one| one.result.output());
             page.results.push(TaskOutcome { summary, result });
             if page.results.len() as u64 == limit || bytes >= PAGE_BYTES {
                 page.next = following;

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
 
-/// How many rows one statement inserts: 17 values each.
+/// How many rows one statement inserts: 18 values each.
 const ROWS_PER_INSERT: usize = 50;
 
 /// What became of a batch of results.
@@ -230,7 +230,7 @@ async fn insert_results(
     query(
         "INSERT INTO results (task, attempt, outcome, exit_code, signal, reason, stdout_omitted, \
          stderr_omitted, started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint_id, \
-         state_id, received_at_ms, stdout, stderr) ",
+         state_id, received_at_ms, stdout, stderr, value) ",
     )
     .push_values(rows, |mut values, (seq, result)| {
         values
@@ -250,7 +250,8 @@ async fn insert_results(
             .push_bind(result.state_id.map(|id| id.to_string()))
             .push_bind(signed(now_ms))
             .push_bind(result.stdout.0.clone())
-            .push_bind(result.stderr.0.clone());
+            .push_bind(result.stderr.0.clone())
+            .push_bind(result.value.as_ref().map(|value| value.text().to_owned()));
     })
     .build()
     .execute(db)

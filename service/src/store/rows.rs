@@ -25,7 +25,7 @@ pub(super) const RESULT_COLUMNS: &str = "r.attempt AS r_attempt, r.outcome AS r_
      r.started_at_ms AS r_started_at_ms, r.ended_at_ms AS r_ended_at_ms, r.cpu_ms AS r_cpu_ms, \
      r.peak_memory_bytes AS r_peak_memory_bytes, r.endpoint_id AS r_endpoint_id, \
      r.state_id AS r_state_id, r.received_at_ms AS r_received_at_ms, \
-     r.duplicates AS r_duplicates, r.stdout AS r_stdout, r.stderr AS r_stderr";
+     r.duplicates AS r_duplicates, r.stdout AS r_stdout, r.stderr AS r_stderr, r.value AS r_value";
 
 #[derive(FromRow)]
 pub(super) struct SummaryRow {
@@ -82,6 +82,7 @@ pub(super) struct ResultRow {
     r_duplicates: i64,
     r_stdout: Vec<u8>,
     r_stderr: Vec<u8>,
+    r_value: Option<String>,
 }
 
 impl ResultRow {
@@ -95,6 +96,7 @@ impl ResultRow {
                 signal: self.r_signal,
                 reason: self.r_reason,
                 lost: None,
+                value: self.r_value.as_deref().map(parsed).transpose()?,
                 stdout: Blob(self.r_stdout),
                 stdout_omitted: unsigned(self.r_stdout_omitted),
                 stderr: Blob(self.r_stderr),

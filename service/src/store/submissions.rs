@@ -5,7 +5,7 @@ use super::rows::parsed;
 use super::{Error, Result, Store, doubts, failed, json_list, query, signed, unsigned};
 use crate::api::types::{TaskSpec, TaskState};
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::task::Task;
+use clutch_common::task::{Task, Work};
 use sqlx::sqlite::SqliteConnection;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -288,7 +288,10 @@ fn encoded(task: &Task) -> Result<String> {
 
 /// The beginning of the command line, for people.
 fn command(task: &Task) -> String {
-    let clutch_common::task::Work::Process(process) = &task.work;
+    let process = match &task.work {
+        Work::Process(process) => process,
+        Work::Call(call) => return beginning(&call.to_string()),
+    };
     let words = process.argv.iter().map(String::as_str);
     let mut shown = String::new();
     for word in words {
@@ -302,6 +305,14 @@ fn command(task: &Task) -> String {
         }
     }
     shown
+}
+
+/// As much of a text as is shown.
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(COMMAND_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// A word as a shell would need it.

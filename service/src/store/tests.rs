@@ -190,6 +190,7 @@ async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
     let result = TaskResult {
         exit_code: Some(-3),
         signal: Some(9),
+        value: Some("[1.50, null]".parse().unwrap()),
         stdout: vec![0, 255].into(),
         stdout_omitted: u64::MAX,
         started_at_ms: Some(1),

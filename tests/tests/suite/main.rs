@@ -28,6 +28,7 @@ mod poison;
 mod provision;
 mod stranger;
 mod terms;
+mod workers;
 
 use clutch_tests::process::Daemon;
 use clutch_tests::world::{Endpoint, World};

@@ -8,6 +8,9 @@ use super::super::capture::Captured;
 use super::*;
 use clutch_common::id::TaskId;
 use clutch_common::result::Outcome;
+use clutch_common::task::Work;
+use rustix::process::Pid;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -48,10 +51,15 @@ impl Rig {
     }
 
     async fn run(&self, task: &Task) -> Report {
-        match self.executor.run(task, CancellationToken::new()).await {
+        match self.ended(task, CancellationToken::new()).await {
             Ended::Finished(report) => report,
             Ended::Stopped => panic!("stopped, though nobody asked for it"),
         }
+    }
+
+    async fn ended(&self, task: &Task, stop: CancellationToken) -> Ended {
+        let Work::Process(process) = &task.work else { panic!("not a process") };
+        self.executor.run(task, process, stop).await
     }
 
     async fn sh(&self, script: &str) -> Report {
@@ -74,7 +82,7 @@ fn within(walltime: Duration, mut task: Task) -> Task {
 }
 
 fn process(task: &mut Task) -> &mut Process {
-    let Work::Process(process) = &mut task.work;
+    let Work::Process(process) = &mut task.work else { panic!("not a process") };
     process
 }
 

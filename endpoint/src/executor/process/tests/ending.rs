@@ -161,7 +161,7 @@ async fn stop_ends_the_tree_and_says_so() {
         started(&note, 2).await;
         stop.cancel();
     };
-    let (ended, ()) = tokio::join!(rig.executor.run(&task, stop.clone()), asked);
+    let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), asked);
     assert_eq!(ended, Ended::Stopped);
     assert_gone(&note, 2);
     let sandboxes = std::fs::read_dir(&rig.executor.config.sandbox_root).unwrap().count();
@@ -174,7 +174,7 @@ async fn a_stop_before_the_start_starts_nothing() {
     let note = rig.note("ran");
     let stop = CancellationToken::new();
     stop.cancel();
-    let ended = rig.executor.run(&sh(&format!("touch {note}")), stop).await;
+    let ended = rig.ended(&sh(&format!("touch {note}")), stop).await;
     assert_eq!(ended, Ended::Stopped);
     assert!(!Path::new(&note).exists());
 }
@@ -212,7 +212,7 @@ async fn orphans_that_end_during_a_long_run_do_not_stay_as_zombies() {
         }
         stop.cancel();
     };
-    let (ended, ()) = tokio::join!(rig.executor.run(&task, stop.clone()), look);
+    let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), look);
     assert_eq!(ended, Ended::Stopped);
 }
 
@@ -252,7 +252,7 @@ async fn a_sweep_ends_what_a_killed_endpoint_left_and_nobody_else() {
         let _turn = Turn::take();
         Command::new("setsid")
             .args(["sh", "-c", &script])
-            .envs(rig.executor.marks.environment(sh("").attempt()))
+            .envs(rig.executor.spawner.marks.environment(sh("").attempt()))
             .spawn()
             .unwrap()
     };

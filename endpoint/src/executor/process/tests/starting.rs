@@ -98,10 +98,10 @@ async fn tasks_see_who_they_are_and_their_own_variables_but_no_secrets() {
         ("HOME", false),
         ("PATH", false),
     ] {
-        assert_eq!(hides(OsStr::new(name)), hidden, "{name}");
+        assert_eq!(spawn::hides(OsStr::new(name)), hidden, "{name}");
     }
     // One that is there however the tests are started.
-    let plain = |name: &String| name.len() > 3 && name != "PATH" && !hides(OsStr::new(name));
+    let plain = |name: &String| name.len() > 3 && name != "PATH" && !spawn::hides(OsStr::new(name));
     let secret = std::env::vars().map(|(name, _)| name).find(plain);
     let secret = secret.expect("needs a variable that is set");
     let mut task = task(&["env"]);
@@ -112,7 +112,7 @@ async fn tasks_see_who_they_are_and_their_own_variables_but_no_secrets() {
     let seen = rig.run(&task).await;
     let sets = |line: &str| line.strip_prefix(&secret).is_some_and(|rest| rest.starts_with('='));
     assert!(text(&seen.stdout).lines().any(sets), "{secret} was not seen");
-    rig.executor.hidden = vec![secret.clone().into()];
+    Arc::get_mut(&mut rig.executor.spawner).unwrap().hidden = vec![secret.clone().into()];
     let seen = rig.run(&task).await;
     let seen: Vec<&str> = text(&seen.stdout).lines().collect();
     assert!(!seen.iter().any(|line| sets(line)), "a hidden variable was seen");

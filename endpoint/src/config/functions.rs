@@ -1,0 +1,189 @@
+//! `[functions.NAME]`: the functions that an endpoint has, and what is asked of
+//! their workers. Pure, but for the making of the folders they run in.
+
+use super::duration;
+use crate::executor::pool::Terms;
+use crate::executor::python;
+use crate::executor::worker::Recipe;
+use clutch_common::task::{BUILT_IN, check_function};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `[functions.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Function {
+    /// The worker's program and its arguments.
+    pub(crate) command: Vec<String>,
+    /// Variables set over the endpoint's own.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
+    /// The folder to run in; one in the state folder if absent.
+    pub(crate) cwd: Option<PathBuf>,
+    /// How many workers at most; as many as there are slots if absent.
+    pub(crate) concurrency: Option<usize>,
+    /// After how many calls a worker is replaced; never if absent.
+    pub(crate) recycle_after: Option<u64>,
+    /// Above how many bytes of resident memory a worker is replaced after a call;
+    /// never if absent.
+    pub(crate) memory_limit: Option<u64>,
+    /// How long a worker may take to say hello.
+    #[serde(default = "startup_timeout", deserialize_with = "duration")]
+    pub(crate) startup_timeout: Duration,
+}
+
+fn startup_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// What functions take from the rest of the endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// How many tasks run at once.
+    pub(crate) slots: usize,
+    /// From TERM to KILL.
+    pub(crate) grace: Duration,
+    /// Bytes kept of what is written during a call.
+    pub(crate) capture_limit: usize,
+    /// The folder that workers have theirs in.
+    pub(crate) folders: PathBuf,
+    /// The folder that the Python module is in.
+    pub(crate) python: PathBuf,
+}
+
+impl Function {
+    /// Checks what can be checked without trying.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(super) fn check(&self, name: &str) -> Result<(), String> {
+        let key = |what: &str| format!("functions.{name}.{what}");
+        check_function(name).map_err(|invalid| format!("functions.{name}: {invalid}"))?;
+        if name.starts_with(BUILT_IN) {
+            return Err(format!(
+                "functions.{name}: names that begin with '{BUILT_IN}' are those of built-in \
+                 functions: choose another"
+            ));
+        }
+        if self.command.first().is_none_or(String::is_empty) {
+            return Err(format!(
+                "{} is empty: name a program, such as [\"python3\", \"/path/to/worker.py\"]",
+                key("command")
+            ));
+        }
+        if self.cwd.as_ref().is_some_and(|cwd| !cwd.is_absolute()) {
+            return Err(format!("{} is not an absolute path", key("cwd")));
+        }
+        let positive = [
+            ("concurrency", self.concurrency.map(|value| value as u64)),
+            ("recycle_after", self.recycle_after),
+            ("memory_limit", self.memory_limit),
+            ("startup_timeout", Some(u64::try_from(self.startup_timeout.as_millis()).unwrap_or(1))),
+        ];
+        match positive.iter().find(|(_, value)| *value == Some(0)) {
+            Some((what, _)) => Err(format!("{} is 0: leave it out or make it more", key(what))),
+            None => Ok(()),
+        }
+    }
+
+    /// What its workers are made by.
+    pub(crate) fn terms(&self, name: &str, setting: &Setting) -> Terms {
+        let mut env = self.env.clone();
+        let (variable, value) =
+            python::variable(&setting.python, self.env.get("PYTHONPATH").map(String::as_str));
+        env.insert(variable, value);
+        Terms {
+            recipe: Recipe {
+                function: name.to_owned(),
+                command: self.command.clone(),
+                env,
+                cwd: self.cwd.clone().unwrap_or_else(|| setting.folders.join(name)),
+                startup_timeout: self.startup_timeout,
+                grace: setting.grace,
+                capture_limit: setting.capture_limit,
+            },
+            concurrency: self.concurrency.unwrap_or(setting.slots),
+            recycle_after: self.recycle_after,
+            memory_limit: self.memory_limit,
+        }
+    }
+}
+
+/// Makes what workers of these functions need to be there: the folders they run in,
+/// and the Python module.
+///
+/// # Errors
+/// What could not be made, in words.
+pub(crate) fn prepare(
+    functions: &BTreeMap<String, Function>,
+    setting: &Setting,
+) -> Result<Vec<Terms>, String> {
+    if functions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |path: &Path, error: std::io::Error| {
+        format!("making {}, for workers: {error}", path.display())
+    };
+    python::install(&setting.python).map_err(|error| failed(&setting.python, error))?;
+    let own = functions.iter().filter(|(_, function)| function.cwd.is_none());
+    for folder in own.map(|(name, _)| setting.folders.join(name)) {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| failed(&folder, error))?;
+    }
+    Ok(functions.iter().map(|(name, function)| function.terms(name, setting)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(text: &str) -> Result<Function, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    const COMMAND: &str = "command = [\"python3\", \"/w.py\"]\n";
+
+    #[test]
+    fn a_command_is_enough() {
+        let function = function(COMMAND).unwrap();
+        function.check("add").unwrap();
+        let setting = Setting {
+            slots: 3,
+            grace: Duration::from_secs(5),
+            capture_limit: 7,
+            folders: "/s/workers".into(),
+            python: "/s/python".into(),
+        };
+        let terms = function.terms("add", &setting);
+        assert_eq!((terms.concurrency, terms.recycle_after, terms.memory_limit), (3, None, None));
+        assert_eq!(terms.recipe.cwd, Path::new("/s/workers/add"));
+        assert_eq!(terms.recipe.startup_timeout, Duration::from_secs(30));
+        assert!(terms.recipe.env["PYTHONPATH"].starts_with("/s/python"));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let error = |name: &str, extra: &str| {
+            let text = if extra.starts_with("command") {
+                extra.into()
+            } else {
+                format!("{COMMAND}{extra}")
+            };
+            function(&text).and_then(|function| function.check(name)).unwrap_err()
+        };
+        assert!(error("add", "command = []").contains("functions.add.command"));
+        assert!(error("add", "comand = 1").contains("comand"));
+        assert!(error("a b", "").contains("'a b'"));
+        assert!(error("clutch.echo", "").contains("built-in"));
+        assert!(error("add", "cwd = \"here\"").contains("functions.add.cwd"));
+        assert!(error("add", "concurrency = 0").contains("functions.add.concurrency"));
+        assert!(error("add", "recycle_after = 0").contains("functions.add.recycle_after"));
+        assert!(error("add", "memory_limit = 0").contains("functions.add.memory_limit"));
+        assert!(error("add", "startup_timeout = \"0s\"").contains("functions.add.startup_timeout"));
+        assert!(error("add", "startup_timeout = \"soon\"").contains("soon"));
+    }
+}

@@ -1,0 +1,197 @@
+//! What a worker and the daemon say to each other, line by line, as
+//! `design/0009-workers.md` has it. Pure.
+
+use clutch_common::id::Attempt;
+use clutch_common::json::Json;
+use clutch_common::task::Call;
+use serde::{Deserialize, Deserializer};
+
+/// The version of the protocol that this build speaks.
+const VERSION: u64 = 1;
+/// The longest line of a worker, in bytes, without its end.
+pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
+/// How much of an error a result tells, in characters.
+const ERROR_SHOWN: usize = 4096;
+/// How much of a line that nobody understands is shown, in characters.
+const NOISE_SHOWN: usize = 80;
+
+/// What a function came to.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Answer {
+    /// It returned.
+    Value(Json),
+    /// It failed.
+    Error(String),
+}
+
+/// The line that asks for a call.
+pub(super) fn request(attempt: Attempt, call: &Call) -> Vec<u8> {
+    let mut line = Vec::with_capacity(call.size() + 128);
+    line.extend_from_slice(
+        format!(
+            r#"{{"task":"{}","attempt":{},"function":"{}","args":"#,
+            attempt.task_id, attempt.attempt, call.function
+        )
+        .as_bytes(),
+    );
+    push(&mut line, &call.args);
+    if let Some(kwargs) = &call.kwargs {
+        line.extend_from_slice(br#","kwargs":"#);
+        push(&mut line, kwargs);
+    }
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// Appends JSON on one line: its line ends are all between its parts, where a
+/// space is as good.
+fn push(line: &mut Vec<u8>, json: &Json) {
+    let from = line.len();
+    line.extend_from_slice(json.text().as_bytes());
+    for byte in &mut line[from..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+/// Reads a worker's first line.
+///
+/// # Errors
+/// Why it is no hello, in words.
+pub(super) fn hello(line: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Hello {
+        clutch: u64,
+    }
+    match serde_json::from_slice::<Hello>(line) {
+        Ok(Hello { clutch: VERSION }) => Ok(()),
+        Ok(Hello { clutch }) => {
+            Err(format!("it speaks version {clutch} of the protocol, this endpoint {VERSION}"))
+        }
+        Err(_) => {
+            Err(format!("its first line is {} instead of {{\"clutch\": {VERSION}}}", quoted(line)))
+        }
+    }
+}
+
+/// Reads a worker's answer to a call.
+///
+/// # Errors
+/// Why it is none, in words.
+pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default, deserialize_with = "present")]
+        value: Option<Json>,
+        #[serde(default)]
+        error: Option<String>,
+    }
+    match serde_json::from_slice::<Said>(line) {
+        Ok(Said { value: Some(value), error: None }) => Ok(Answer::Value(value)),
+        Ok(Said { value: None, error: Some(error) }) => Ok(Answer::Error(shown(&error))),
+        Ok(_) => Err(format!("its answer {} has not one of value and error", quoted(line))),
+        Err(error) => Err(format!("its answer {} cannot be read: {error}", quoted(line))),
+    }
+}
+
+/// A field that is there if it is `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+fn shown(error: &str) -> String {
+    match error.char_indices().nth(ERROR_SHOWN) {
+        Some((end, _)) => format!("{}…", &error[..end]),
+        None => error.to_owned(),
+    }
+}
+
+/// The beginning of what somebody said.
+pub(super) fn quoted(line: &[u8]) -> String {
+    let beginning = &line[..line.len().min(4 * NOISE_SHOWN)];
+    let text = String::from_utf8_lossy(beginning);
+    let kept: String = text.chars().take(NOISE_SHOWN).collect();
+    let more = if kept.len() < line.len() { "…" } else { "" };
+    format!("'{}{more}'", kept.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::id::TaskId;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    fn line(call: &Call) -> String {
+        let task_id: TaskId = ID.parse().unwrap();
+        String::from_utf8(request(Attempt { task_id, attempt: 2 }, call)).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_one_line_whatever_its_arguments_look_like() {
+        let args = "[1.0,\n {\"a\":\r\n\"x\\ny\"}]".parse().unwrap();
+        let mut call = Call::new("add", args);
+        let head = format!(r#"{{"task":"{ID}","attempt":2,"function":"add","args":"#);
+        assert_eq!(line(&call), format!("{head}[1.0,  {{\"a\":  \"x\\ny\"}}]}}\n"));
+        call.kwargs = Some("{\"b\":\n1}".parse().unwrap());
+        let asked = line(&call);
+        assert!(asked.ends_with(",\"kwargs\":{\"b\": 1}}\n"), "{asked}");
+        assert_eq!(asked.matches('\n').count(), 1);
+        assert!(serde_json::from_str::<serde_json::Value>(&asked).is_ok());
+    }
+
+    #[test]
+    fn only_a_hello_is_a_hello() {
+        assert_eq!(hello(br#"{"clutch": 1}"#), Ok(()));
+        assert_eq!(hello(br#" {"clutch":1,"language":"sh"}"#), Ok(()));
+        let table: [(&[u8], &str); 4] = [
+            (br#"{"clutch": 2}"#, "version 2"),
+            (b"hello", "'hello' instead of"),
+            (b"", "'' instead of"),
+            (br#"{"value":1}"#, "instead of"),
+        ];
+        for (said, words) in table {
+            let why = hello(said).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_value_or_an_error_and_nothing_else() {
+        let value = |text: &str| Ok(Answer::Value(text.parse().unwrap()));
+        assert_eq!(answer(br#"{"value": [1.50, "x"]}"#), value("[1.50, \"x\"]"));
+        assert_eq!(answer(br#"{"value":null}"#), value("null"));
+        assert_eq!(
+            answer(br#"{"error":"ValueError: no"}"#),
+            Ok(Answer::Error("ValueError: no".into()))
+        );
+        assert_eq!(answer(br#"{"value":1,"error":null,"x":2}"#), value("1"));
+        let table: [(&[u8], &str); 7] = [
+            (b"{}", "not one of"),
+            (br#"{"error":null}"#, "not one of"),
+            (br#"{"value":1,"error":"x"}"#, "not one of"),
+            (br#"{"error":7}"#, "cannot be read"),
+            (b"Traceback (most recent call last)", "'Traceback"),
+            (br#"{"value":NaN}"#, "cannot be read"),
+            (b"{\"value\":\"\xff\"}", "cannot be read"),
+        ];
+        for (said, words) in table {
+            let why = answer(said).unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+        let Ok(Answer::Error(long)) =
+            answer(format!(r#"{{"error":"{}"}}"#, "é".repeat(9000)).as_bytes())
+        else {
+            panic!("no error")
+        };
+        assert_eq!(long.chars().count(), ERROR_SHOWN + 1);
+    }
+
+    #[test]
+    fn noise_is_shown_as_far_as_a_person_wants_to_read_it() {
+        assert_eq!(quoted(b"a\tb"), "'a\\tb'");
+        assert!(quoted(&[b'x'; 1000]).len() < 100);
+        assert!(quoted(b"\xff\x00").starts_with("'\u{fffd}"));
+    }
+}
