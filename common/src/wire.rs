@@ -19,6 +19,7 @@ use crate::result::TaskResult;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// The version of the envelope this build speaks.
 pub const VERSION: u32 = 1;
@@ -93,6 +94,19 @@ struct ResultsIn<'a> {
     results: Vec<&'a RawValue>,
 }
 
+/// Encodes one task as it stands in an envelope. What [`pack_tasks`] takes.
+#[must_use]
+pub fn encode_task(task: &Task) -> Vec<u8> {
+    encode(task)
+}
+
+/// Packs tasks, each encoded by [`encode_task`], into one body.
+#[must_use]
+pub fn pack_tasks<T: AsRef<[u8]>>(tasks: &[T]) -> Vec<u8> {
+    let head = format!(r#"{{"version":{VERSION},"type":"{TASKS_TYPE}","tasks":["#);
+    packed(&head, tasks)
+}
+
 /// Encodes tasks into one body.
 #[must_use]
 pub fn encode_tasks(tasks: &[&Task]) -> Vec<u8> {
@@ -108,19 +122,22 @@ pub fn encode_result(result: &TaskResult) -> Vec<u8> {
 /// Packs results, each encoded by [`encode_result`], into one body.
 #[must_use]
 pub fn pack_results<R: AsRef<[u8]>>(endpoint: EndpointId, results: &[R]) -> Vec<u8> {
-    let size: usize = results.iter().map(|result| result.as_ref().len() + 1).sum();
-    let mut body = Vec::with_capacity(size + 128);
-    body.extend_from_slice(
-        format!(
-            r#"{{"version":{VERSION},"type":"{RESULTS_TYPE}","endpoint":"{endpoint}","results":["#
-        )
-        .as_bytes(),
+    let head = format!(
+        r#"{{"version":{VERSION},"type":"{RESULTS_TYPE}","endpoint":"{endpoint}","results":["#
     );
-    for (index, result) in results.iter().enumerate() {
+    packed(&head, results)
+}
+
+/// An envelope, from its head to its end.
+fn packed<P: AsRef<[u8]>>(head: &str, parts: &[P]) -> Vec<u8> {
+    let size: usize = parts.iter().map(|part| part.as_ref().len() + 1).sum();
+    let mut body = Vec::with_capacity(head.len() + size + 2);
+    body.extend_from_slice(head.as_bytes());
+    for (index, part) in parts.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(result.as_ref());
+        body.extend_from_slice(part.as_ref());
     }
     body.extend_from_slice(b"]}");
     body
@@ -134,12 +151,43 @@ pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
+/// The parts of an envelope, if all of it can be read, as nearly always.
+#[derive(Deserialize)]
+struct Sound<'a, T> {
+    version: u32,
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(alias = "results", alias = "tasks")]
+    parts: Vec<T>,
+}
+
+/// What an envelope carries, read in one pass. `None` if it is another envelope or
+/// anything in it is odd: then it is to be read with care.
+fn sound<'a, T: Deserialize<'a>>(body: &'a [u8], kind: &str) -> Option<Vec<T>> {
+    if body.len() > MAX_BODY {
+        return None;
+    }
+    let sound: Sound<'_, T> = serde_json::from_slice(body).ok()?;
+    let expected = sound.version == VERSION && sound.kind == kind && !sound.parts.is_empty();
+    expected.then_some(sound.parts)
+}
+
+/// The tasks of a body of which all can be read.
+fn sound_tasks(body: &[u8]) -> Option<Tasks> {
+    Some(Tasks { tasks: sound(body, TASKS_TYPE)?, unreadable: Vec::new() })
+}
+
+/// The results of a body of which all can be read.
+fn sound_results(body: &[u8]) -> Option<Results> {
+    Some(Results { results: sound(body, RESULTS_TYPE)?, unreadable: Vec::new() })
+}
+
 /// Decodes the body of a message that carries tasks. `correlation_id` is the
 /// message's property of that name: where the body cannot be read at all, it
 /// may still name the task.
 #[must_use]
 pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
-    tasks(head(body), body, correlation_id)
+    sound_tasks(body).unwrap_or_else(|| tasks(head(body), body, correlation_id))
 }
 
 /// The tasks of a body whose head is read, or why it cannot be.
@@ -182,7 +230,7 @@ fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) 
 /// Decodes the body of a message that carries results.
 #[must_use]
 pub fn decode_results(body: &[u8]) -> Results {
-    results(head(body), body)
+    sound_results(body).unwrap_or_else(|| results(head(body), body))
 }
 
 /// The results of a body whose head is read, or why it cannot be.

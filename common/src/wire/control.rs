@@ -5,7 +5,9 @@
 //! the task queue, behind every task that was published before it; and a ping,
 //! through the lease, to whoever holds it.
 
-use super::{Head, Results, Tasks, VERSION, encode, expect, head, results, tasks};
+use super::{
+    Head, Results, Tasks, VERSION, encode, expect, head, results, sound_results, sound_tasks, tasks,
+};
 use crate::id::{Attempt, EndpointId, StateId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -157,6 +159,9 @@ pub fn is_ping(body: &[u8]) -> bool {
 /// [`decode_tasks`](super::decode_tasks) does where it is not a roll call.
 #[must_use]
 pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoint {
+    if let Some(tasks) = sound_tasks(body) {
+        return ToEndpoint::Tasks(tasks);
+    }
     let head = head(body);
     let head = if is_a(&head, ROLL_CALL_TYPE) {
         match content(body) {
@@ -173,6 +178,9 @@ pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoi
 /// [`decode_results`](super::decode_results) does where it is nothing else.
 #[must_use]
 pub fn decode_to_service(body: &[u8]) -> ToService {
+    if let Some(results) = sound_results(body) {
+        return ToService::Results(results);
+    }
     let head = head(body);
     if is_a(&head, PING_TYPE) {
         return ToService::Ping;
