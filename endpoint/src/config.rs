@@ -118,7 +118,7 @@ pub(crate) struct Inbox {
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { max_tasks: 1000, max_bytes: 16 * 1024 * 1024, prefetch: 32 }
+        Self { max_tasks: 1000, max_bytes: 16 * 1024 * 1024, prefetch: 64 }
     }
 }
 

@@ -3,9 +3,13 @@
 //!
 //! Promises: a record leaves the outbox only after a confirm that cannot be
 //! another message's; results go out in the order tasks finished; what was in
-//! flight when a link broke is sent again on the next one. Several results
-//! share a message when several wait. What the instance has to tell of itself
-//! goes ahead of them, and is not sent twice.
+//! flight when a link broke is sent again on the next one. What the instance has
+//! to tell of itself goes ahead of them, and is not sent twice.
+//!
+//! Several results share a message when several wait. A result that comes alone
+//! leaves at once. Where they come in numbers, which shows by the last message, one
+//! that is not full waits a few milliseconds after it, and gathers what comes
+//! meanwhile. Releases gather in the same way: nobody waits for them.
 
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
@@ -20,6 +24,8 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,6 +37,14 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 const PACK: usize = 100;
 /// Most bytes of results in one message, unless one result alone is larger.
 const PACK_BYTES: usize = 128 * 1024;
+
+/// How long after a message with several results one that is not full is sent.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long confirmed results wait to be released together, and how many do at
+/// most. If the daemon is killed meanwhile, they are sent twice.
+const RELEASE_AFTER: Duration = Duration::from_millis(20);
+/// See [`RELEASE_AFTER`].
+const RELEASE: usize = 512;
 
 type Records = Vec<(OutSeq, Arc<Finished>)>;
 
@@ -46,6 +60,11 @@ pub(crate) struct Publisher<'a> {
     open: HashMap<Ticket, Records>,
     open_bytes: usize,
     again: Vec<Records>,
+    /// Until when a message that is not full waits, if results come in numbers.
+    lingering: Option<Instant>,
+    /// What is confirmed and not released, and until when that may wait.
+    confirmed: Vec<OutSeq>,
+    release_at: Option<Instant>,
     releases: FuturesUnordered<Stored>,
 }
 
@@ -67,6 +86,9 @@ impl<'a> Publisher<'a> {
             open: HashMap::new(),
             open_bytes: 0,
             again: Vec::new(),
+            lingering: None,
+            confirmed: Vec::new(),
+            release_at: None,
             releases: FuturesUnordered::new(),
         }
     }
@@ -76,29 +98,44 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// The fault that ended the link, or the disk's failure.
     pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), Halt> {
+        let ended = self.work(drain).await;
+        self.release().await?;
+        ended
+    }
+
+    async fn work(&mut self, drain: &CancellationToken) -> Result<(), Halt> {
         loop {
             if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
                 self.tell().await?;
+            }
+            let draining = drain.is_cancelled();
+            if draining {
+                self.lingering = None;
+            }
+            let due = self.release_at.is_some_and(|at| at <= Instant::now());
+            if due || draining || self.confirmed.len() >= RELEASE {
+                self.release().await?;
             }
             let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
             if room && let Some(records) = self.take().await? {
                 self.send(records).await?;
                 continue;
             }
-            let draining = drain.is_cancelled();
             if draining && room && self.open.is_empty() && self.releases.is_empty() {
                 return Ok(());
             }
+            let wake = self.release_at.into_iter().chain(self.lingering).min();
             // In this order, so that the same events give the same run. What
             // ends by itself comes first: releases are made only by what was
             // settled, and the rest only wakes.
             tokio::select! {
                 biased;
                 Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
-                settled = self.outlet.settled() => self.settle(settled?).await?,
+                settled = self.outlet.settled() => self.settle(settled?)?,
                 () = self.ledger.outbox.filled(), if room => (),
                 () = self.instance.due(), if self.telling.is_none() => self.tell().await?,
                 () = drain.cancelled(), if !draining => (),
+                () = until(wake), if wake.is_some() => (),
             }
         }
     }
@@ -110,7 +147,12 @@ impl<'a> Publisher<'a> {
         }
         loop {
             let records = match self.ledger.outbox.from(self.next, PACK, PACK_BYTES) {
-                Next::None => return Ok(None),
+                Next::None => {
+                    // Whoever comes then is not kept waiting by what is long gone.
+                    self.lingering = self.lingering.filter(|until| Instant::now() < *until);
+                    return Ok(None);
+                }
+                Next::Fresh(records) if self.lingers(&records) => return Ok(None),
                 Next::Fresh(records) => records,
                 Next::Disk(limit) => {
                     let page = self.ledger.backlog(self.next, PACK, PACK_BYTES).await?;
@@ -122,9 +164,27 @@ impl<'a> Publisher<'a> {
             };
             if let Some((last, _)) = records.last() {
                 self.next = OutSeq(last.0 + 1);
+                self.lingering = (records.len() > 1).then(|| Instant::now() + LINGER);
                 return Ok(Some(records));
             }
         }
+    }
+
+    /// Whether a message of these is to wait for more.
+    fn lingers(&self, records: &Records) -> bool {
+        let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
+        !full && self.lingering.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Releases what is confirmed.
+    async fn release(&mut self) -> Result<(), Halt> {
+        self.release_at = None;
+        if !self.confirmed.is_empty() {
+            failpoint::reach(Step::Release);
+            let released = self.ledger.release(std::mem::take(&mut self.confirmed)).await?;
+            self.releases.push(released);
+        }
+        Ok(())
     }
 
     async fn tell(&mut self) -> Result<(), Fault> {
@@ -180,8 +240,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    async fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
-        let mut confirmed = Vec::new();
+    fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
         for (ticket, settlement) in settled {
             if let Some((_, role)) = self.telling.take_if(|(telling, _)| *telling == ticket) {
                 self.told(role, settlement)?;
@@ -190,18 +249,24 @@ impl<'a> Publisher<'a> {
             let Some(records) = self.open.remove(&ticket) else { continue };
             self.open_bytes -= size(&records);
             match settlement {
-                Settlement::Confirmed => confirmed.extend(records.iter().map(|(seq, _)| *seq)),
+                Settlement::Confirmed => {
+                    self.confirmed.extend(records.iter().map(|(seq, _)| *seq));
+                    self.release_at.get_or_insert_with(|| Instant::now() + RELEASE_AFTER);
+                }
                 Settlement::Doubt => self.again.push(records),
                 Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
                 Settlement::Refused => return Err(full().into()),
             }
         }
-        if !confirmed.is_empty() {
-            failpoint::reach(Step::Release);
-            let released = self.ledger.release(confirmed).await?;
-            self.releases.push(released);
-        }
         Ok(())
+    }
+}
+
+/// Resolves at an instant; never if there is none.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
