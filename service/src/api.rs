@@ -4,6 +4,7 @@
 //! and waits for the collector's commits. It never touches the broker itself.
 
 mod error;
+mod marks;
 mod query;
 mod submit;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub(crate) struct Api {
     stop: CancellationToken,
     submissions: Arc<Semaphore>,
     placing: TaskTracker,
+    marks: marks::Marks,
 }
 
 impl Api {
@@ -54,7 +56,8 @@ impl Api {
         stop: CancellationToken,
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
-        Self { store, link, commits, news, stop, submissions, placing: TaskTracker::new() }
+        let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
+        Self { store, link, commits, news, stop, submissions, placing, marks }
     }
 
     /// The submissions under way. They outlive the requests that brought them,

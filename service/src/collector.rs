@@ -1,9 +1,11 @@
 //! Takes results, and what instances say of themselves, from the broker, records
-//! them, and only then acknowledges them. Results that come twice are counted;
-//! messages that cannot be read go to the dead-letter queue.
+//! them, and acknowledges them once that is on disk. Whoever waits for a result is
+//! told as soon as it is recorded: what a power cut undoes then, the broker still
+//! has. Results that come twice are counted; messages that cannot be read go to
+//! the dead-letter queue.
 
 use crate::failover::Ear;
-use crate::store::{Store, Tally};
+use crate::store::{Error, Store, Tally};
 use backoff::backoff::Backoff as _;
 use clutch_common::clock::now_ms;
 use clutch_common::id::StateId;
@@ -66,6 +68,9 @@ pub(crate) async fn collect(
         }
         if !group.marks.is_empty() {
             ear.read(&group.marks);
+        }
+        if until_done(stop, || store.durable()).await.is_none() {
+            return Ok(());
         }
         for (tag, reasons) in &group.unreadable {
             let reason = reasons.join("; ");
@@ -143,6 +148,17 @@ async fn record_part(
     store: &Store,
     stop: &CancellationToken,
 ) -> Option<Tally> {
+    let tally = until_done(stop, || store.record(results, presences, now_ms())).await?;
+    tracing::debug!(?tally, "recorded results");
+    Some(tally)
+}
+
+/// Tries what writes to the database for as long as it takes; nothing if told to
+/// stop before that is done.
+async fn until_done<T, W: Future<Output = Result<T, Error>>>(
+    stop: &CancellationToken,
+    write: impl Fn() -> W,
+) -> Option<T> {
     let mut pause = backoff::ExponentialBackoffBuilder::new()
         .with_initial_interval(Duration::from_millis(100))
         .with_max_interval(LONGEST_PAUSE)
@@ -150,13 +166,12 @@ async fn record_part(
         .build();
     let mut failing = false;
     loop {
-        match store.record(results, presences, now_ms()).await {
-            Ok(tally) => {
+        match write().await {
+            Ok(done) => {
                 if failing {
                     tracing::info!("results are recorded again");
                 }
-                tracing::debug!(?tally, "recorded results");
-                return Some(tally);
+                return Some(done);
             }
             Err(error) if !failing => {
                 failing = true;

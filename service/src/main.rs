@@ -39,6 +39,11 @@ use std::process::ExitCode;
 /// How many threads `serve` computes on.
 const SERVE_THREADS: usize = 2;
 
+/// Most of what the service allocates is small and short-lived, and given back on
+/// another thread than it was taken on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -1,8 +1,9 @@
 //! Packs tasks into messages. Pure, but for the messages' ids.
 
+use clutch_common::id::TaskId;
 use clutch_common::link::Message;
-use clutch_common::task::Task;
 use clutch_common::wire;
+use std::ops::Range;
 use uuid::Uuid;
 
 /// The most tasks in one message: an endpoint's prefetch counts messages, and
@@ -17,58 +18,67 @@ pub(crate) struct Packed {
     /// The message.
     pub(crate) message: Message,
     /// The tasks.
-    pub(crate) tasks: std::ops::Range<usize>,
+    pub(crate) tasks: Range<usize>,
 }
 
-/// Packs tasks in order. `sizes` holds the encoded size of each, in bytes.
+/// A task to pack: its id, and it as it travels.
+pub(crate) type Part<'a> = (TaskId, &'a str);
+
+/// Packs tasks in order.
 #[must_use]
-pub(crate) fn pack(tasks: &[(&Task, usize)], now_ms: u64) -> Vec<Packed> {
+pub(crate) fn pack(tasks: &[Part<'_>], now_ms: u64) -> Vec<Packed> {
     let mut packed = Vec::new();
     let mut first = 0;
     let mut bytes = 0;
-    for (index, (_, size)) in tasks.iter().enumerate() {
-        let full = index - first == MAX_TASKS || bytes + size > MAX_BYTES;
+    for (index, (_, body)) in tasks.iter().enumerate() {
+        let full = index - first == MAX_TASKS || bytes + body.len() > MAX_BYTES;
         if index > first && full {
-            packed.push(message(tasks, first..index, now_ms));
+            packed.extend(message(tasks, first..index, now_ms));
             first = index;
             bytes = 0;
         }
-        bytes += size;
+        bytes += body.len();
     }
-    if first < tasks.len() {
-        packed.push(message(tasks, first..tasks.len(), now_ms));
-    }
+    packed.extend(message(tasks, first..tasks.len(), now_ms));
     packed
 }
 
-fn message(tasks: &[(&Task, usize)], range: std::ops::Range<usize>, now_ms: u64) -> Packed {
-    let chosen: Vec<&Task> =
-        tasks.iter().skip(range.start).take(range.len()).map(|(task, _)| *task).collect();
-    let only = if let [task] = chosen.as_slice() { Some(task.id.to_string()) } else { None };
-    Packed {
-        message: Message {
-            message_id: Some(Uuid::now_v7().to_string()),
-            correlation_id: only,
-            kind: Some(wire::TASKS_TYPE.to_owned()),
-            timestamp_ms: Some(now_ms),
-            body: wire::encode_tasks(&chosen),
-            ..Message::default()
-        },
-        tasks: range,
-    }
+fn message(tasks: &[Part<'_>], range: Range<usize>, now_ms: u64) -> Option<Packed> {
+    let chosen = tasks.get(range.clone()).filter(|chosen| !chosen.is_empty())?;
+    let only = if let [(id, _)] = chosen { Some(id.to_string()) } else { None };
+    let bodies: Vec<&str> = chosen.iter().map(|(_, body)| *body).collect();
+    let message = Message {
+        message_id: Some(Uuid::now_v7().to_string()),
+        correlation_id: only,
+        kind: Some(wire::TASKS_TYPE.to_owned()),
+        timestamp_ms: Some(now_ms),
+        body: wire::pack_tasks(&bodies),
+        ..Message::default()
+    };
+    Some(Packed { message, tasks: range })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clutch_common::id::TaskId;
-    use clutch_common::task::Process;
+    use clutch_common::task::{Process, Task};
 
+    /// What a task takes besides its argument, in bytes, at most.
+    const OVERHEAD: usize = 100;
+
+    /// Packs tasks that take so many bytes each, or a few more.
     fn packed(sizes: &[usize]) -> Vec<Packed> {
-        let tasks: Vec<Task> =
-            sizes.iter().map(|_| Task::new(TaskId::new(), Process::default())).collect();
-        let sized: Vec<(&Task, usize)> = tasks.iter().zip(sizes.iter().copied()).collect();
-        let packed = pack(&sized, 7);
+        let task = |size: &usize| {
+            let argv = vec!["x".repeat(size.saturating_sub(OVERHEAD))];
+            Task::new(TaskId::new(), Process { argv, ..Process::default() })
+        };
+        let tasks: Vec<Task> = sizes.iter().map(task).collect();
+        let bodies: Vec<String> =
+            tasks.iter().map(|task| String::from_utf8(wire::encode_task(task)).unwrap()).collect();
+        let parts: Vec<Part> =
+            tasks.iter().zip(&bodies).map(|(task, body)| (task.id, body.as_str())).collect();
+        let packed = pack(&parts, 7);
         for one in &packed {
             let decoded = wire::decode_tasks(&one.message.body, None);
             assert_eq!(decoded.tasks, tasks[one.tasks.clone()]);

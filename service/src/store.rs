@@ -2,7 +2,9 @@
 //! results, in SQLite.
 //! Only this file, its submodules and `migrations/` know SQL.
 //!
-//! What a method has returned from is on disk (WAL, `synchronous = FULL`).
+//! What a method has returned from is on disk, unless it says that it is only
+//! recorded: then it is after [`Store::durable`]. A commit writes to the log and
+//! does not wait for the disk; one sync makes all commits before it durable.
 //! There is one writer per process; several processes share the file, and wait
 //! for each other.
 
@@ -10,10 +12,13 @@ mod doubts;
 mod endpoints;
 mod listing;
 mod losses;
+mod moves;
+mod names;
 mod results;
 mod rows;
 mod states;
 mod submissions;
+mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,6 +28,9 @@ pub(crate) use listing::Filter;
 pub(crate) use results::Tally;
 pub(crate) use states::Standing;
 pub(crate) use submissions::{Begun, Chunk};
+
+use names::Names;
+use sync::Log;
 
 use crate::paths::StateFolder;
 use sqlx::sqlite::{
@@ -34,6 +42,9 @@ use std::time::Duration;
 
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many pages the log grows by before they are moved into the database: the
+/// more, the fewer of them are moved twice.
+const CHECKPOINT_PAGES: &str = "4000";
 /// How many queries may run beside the writer.
 const READERS: u32 = 3;
 
@@ -42,6 +53,8 @@ const READERS: u32 = 3;
 pub(crate) struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
+    names: Names,
+    log: Log,
 }
 
 /// Why the records could not be read or written.
@@ -80,7 +93,8 @@ impl Store {
             .filename(folder.database())
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(SqliteSynchronous::Normal)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -93,7 +107,8 @@ impl Store {
             .max_connections(READERS)
             .connect_lazy_with(options.pragma("query_only", "on"));
         drop(lock);
-        Ok(Self { writer, reader })
+        let (names, log) = (Names::default(), Log::of(&folder.database()));
+        Ok(Self { writer, reader, names, log })
     }
 
     /// Closes the database in order.
@@ -102,9 +117,36 @@ impl Store {
         self.writer.close().await;
     }
 
+    /// Waits until everything recorded before is on disk.
+    ///
+    /// # Errors
+    /// When the disk fails; then it is not known what is on it.
+    pub(crate) async fn durable(&self) -> Result<()> {
+        self.log.sync().await.map_err(|source| Error::Database {
+            doing: "writing its log to the disk",
+            source: sqlx::Error::Io(source),
+        })
+    }
+
     /// A transaction that writes: it has the write lock from its start.
     async fn begin(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))
+        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))?;
+        self.names.begin();
+        Ok(begun)
+    }
+
+    /// Commits to the log, where readers see it.
+    async fn record_only(&self, tx: Transaction<'_, Sqlite>, doing: &'static str) -> Result<()> {
+        tx.commit().await.map_err(failed(doing))?;
+        self.names.commit();
+        self.log.written();
+        Ok(())
+    }
+
+    /// Commits to the disk.
+    async fn commit(&self, tx: Transaction<'_, Sqlite>, doing: &'static str) -> Result<()> {
+        self.record_only(tx, doing).await?;
+        self.durable().await
     }
 }
 
@@ -119,6 +161,14 @@ async fn is_sound(connection: &mut SqliteConnection) -> std::result::Result<bool
 
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Database { doing, source }
+}
+
+/// The last row that `tasks` has.
+async fn last_row(db: &mut SqliteConnection, doing: &'static str) -> Result<i64> {
+    sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
+        .fetch_one(db)
+        .await
+        .map_err(failed(doing))
 }
 
 /// A query built of constant text: values go in with `push_bind` only.

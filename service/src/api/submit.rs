@@ -1,22 +1,23 @@
 //! Takes submissions: checks, records, publishes, and answers once the broker
-//! has confirmed. What was recorded is published, and the broker's word on it
+//! has confirmed, or, if outcomes are waited for, once these are recorded: that the
+//! broker had the tasks is plain then. What was recorded is published, and the broker's word on it
 //! recorded, whether or not whoever asked is still there.
 
 use super::error::{ApiError, Json, body};
 use super::query::known_endpoint;
 use super::types::{
-    MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
-    TaskState,
+    MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, SubmitAnswer,
+    SubmitRequest, TaskState,
 };
+use super::wait::{self, Target};
 use super::{Api, MAX_REQUEST};
-use crate::pack::{self, Packed};
+use crate::pack::{self, Packed, Part};
 use crate::session::Link;
 use crate::store::{Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
 use clutch_common::clock::now_ms;
 use clutch_common::link::Destination;
-use clutch_common::task::Task;
 use clutch_common::topology;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,13 +38,42 @@ pub(super) async fn submit(
     check(&request)?;
     let endpoint = known_endpoint(&api, &request.endpoint).await?;
     let jobs = jobs(&api)?;
+    let (wait_ms, whole) = (request.wait_ms, request.tasks.len() as u64 == request.total);
+    let (tell, told) = oneshot::channel();
     // This future is dropped when the connection is; the task goes on.
-    let placing = api.placing.clone().spawn(async move {
-        let _permit = permit;
-        place(&api, &jobs, &endpoint, &request).await
+    let mut placing = api.placing.clone().spawn({
+        let api = api.clone();
+        async move {
+            let _permit = permit;
+            place(&api, &jobs, &endpoint, &request, tell).await
+        }
     });
-    let placed = placing.await;
-    placed.map_err(|error| ApiError::internal(format!("the submission was cut off: {error}")))?
+    let cut_off = |error| ApiError::internal(format!("the submission was cut off: {error}"));
+    let Some(begun) = (if wait_ms > 0 { told.await.ok() } else { None }) else {
+        return placing.await.map_err(cut_off)?.map(Json);
+    };
+    let target = match begun.submission {
+        Some(submission) if whole => Target::Submission(submission),
+        _ => Target::Tasks(begun.answer.ids.clone()),
+    };
+    // Tasks that are not confirmed are waited for as well.
+    let holding = wait::hold(&api, &target, wait_ms, Progress::complete);
+    tokio::pin!(holding);
+    let progress = tokio::select! {
+        biased;
+        progress = &mut holding => progress?,
+        placed = &mut placing => {
+            placed.map_err(cut_off)??;
+            holding.await?
+        }
+    };
+    Ok(Json(SubmitAnswer { progress: Some(progress), ..begun.answer }))
+}
+
+/// What is known of a submission once it is recorded.
+struct Recorded {
+    submission: Option<i64>,
+    answer: SubmitAnswer,
 }
 
 async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
@@ -65,7 +95,8 @@ async fn place(
     jobs: &mpsc::Sender<Job>,
     endpoint: &Endpoint,
     request: &SubmitRequest,
-) -> Result<Json<SubmitAnswer>, ApiError> {
+    tell: oneshot::Sender<Recorded>,
+) -> Result<SubmitAnswer, ApiError> {
     let chunk = Chunk {
         endpoint: endpoint.id,
         key: &request.key,
@@ -75,9 +106,21 @@ async fn place(
         now_ms: now_ms(),
     };
     let begun = api.store.begin_submission(&chunk).await?;
-    let published = publish(api, jobs, endpoint, &begun).await?;
-    let ids = begun.iter().map(|one| one.task.id).collect();
-    Ok(Json(SubmitAnswer { endpoint: endpoint.id, ids, published }))
+    let open = begun.iter().filter(|one| one.state == TaskState::Submitting).count();
+    let answer = SubmitAnswer {
+        endpoint: endpoint.id,
+        ids: begun.iter().map(|one| one.task.id).collect(),
+        published: open as u64,
+        progress: None,
+    };
+    if request.wait_ms > 0 {
+        let submission = api.store.submission(&request.key).await?;
+        let recorded = Recorded { submission, answer: answer.clone() };
+        // Whoever asked may have gone.
+        drop(tell.send(recorded));
+    }
+    let published = publish(api, jobs, endpoint, &begun, request.wait_ms > 0).await?;
+    Ok(SubmitAnswer { published, ..answer })
 }
 
 /// The rules for a submission that need no records.
@@ -123,17 +166,18 @@ fn jobs(api: &Api) -> Result<mpsc::Sender<Job>, ApiError> {
     }
 }
 
-/// Publishes what is still `submitting` and records what the broker said;
-/// returns how many tasks it confirmed.
+/// Publishes what is still `submitting` and records what the broker said, or has
+/// it recorded soon; returns how many tasks it confirmed.
 async fn publish(
     api: &Api,
     jobs: &mpsc::Sender<Job>,
     endpoint: &Endpoint,
     begun: &[Begun],
+    soon: bool,
 ) -> Result<u64, ApiError> {
     let open: Vec<&Begun> = begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
-    let sized: Vec<(&Task, usize)> = open.iter().map(|one| (&one.task, one.size)).collect();
-    let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&sized, now_ms())
+    let parts: Vec<Part> = open.iter().map(|one| (one.task.id, one.body.as_str())).collect();
+    let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&parts, now_ms())
         .into_iter()
         .map(|Packed { message, tasks }| (message, tasks))
         .unzip();
@@ -157,7 +201,9 @@ async fn publish(
             Err(why) => failed.extend(tasks.map(|one| (one, why.clone()))),
         }
     }
-    if api.store.mark_submitted(&confirmed, now_ms()).await? {
+    if soon {
+        api.marks.add(api, confirmed.iter().copied());
+    } else if api.store.mark_submitted(&confirmed, now_ms()).await? {
         api.news.send_modify(|count| *count += 1);
     }
     for state in [TaskState::Returned, TaskState::Refused] {

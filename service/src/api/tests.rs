@@ -73,7 +73,7 @@ async fn service(engaged: bool) -> Service {
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
     let total = tasks.len() as u64;
-    SubmitRequest { endpoint: "lab".into(), key: key.into(), total, first: 0, tasks }
+    SubmitRequest { endpoint: "lab".into(), key: key.into(), total, first: 0, tasks, wait_ms: 0 }
 }
 
 impl Service {

@@ -136,6 +136,15 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     pub(crate) first: u64,
     /// The tasks.
     pub(crate) tasks: Vec<T>,
+    /// How long to wait for their outcomes, in milliseconds. Once all are recorded
+    /// the answer comes, whether or not the broker's word is there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) wait_ms: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// The tasks that the broker now has.
@@ -147,6 +156,10 @@ pub(crate) struct SubmitAnswer {
     pub(crate) ids: Vec<TaskId>,
     /// How many of them this request published; the others had been before.
     pub(crate) published: u64,
+    /// How far they are, if that was waited for: of the whole submission, if it
+    /// came in this request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<Progress>,
 }
 
 /// A task in a listing.

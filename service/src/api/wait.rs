@@ -14,7 +14,7 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// What to wait for, looked up.
-enum Target {
+pub(super) enum Target {
     Submission(i64),
     Tasks(Vec<TaskId>),
 }
@@ -22,22 +22,37 @@ enum Target {
 pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Progress>, ApiError> {
     let request: WaitRequest = body(&bytes)?;
     let target = target(&api, &request).await?;
-    let timeout = tokio::time::sleep(Duration::from_millis(request.timeout_ms).min(LONGEST));
-    tokio::pin!(timeout);
-    let mut commits = api.commits.clone();
-    loop {
-        commits.mark_unchanged();
-        let progress = progress(&api, &target).await?;
+    let seen = request.seen;
+    hold(&api, &target, request.timeout_ms, |progress| {
         let ended = match target {
             Target::Submission(_) => progress.settled(),
             Target::Tasks(_) => progress.complete(),
         };
-        if ended || request.seen.is_some_and(|seen| seen != progress.done) {
-            return Ok(Json(progress));
+        ended || seen.is_some_and(|seen| seen != progress.done)
+    })
+    .await
+    .map(Json)
+}
+
+/// Waits until the progress is what is waited for, or the time is over.
+pub(super) async fn hold(
+    api: &Api,
+    target: &Target,
+    timeout_ms: u64,
+    enough: impl Fn(&Progress) -> bool,
+) -> Result<Progress, ApiError> {
+    let timeout = tokio::time::sleep(Duration::from_millis(timeout_ms).min(LONGEST));
+    tokio::pin!(timeout);
+    let mut commits = api.commits.clone();
+    loop {
+        commits.mark_unchanged();
+        let progress = progress(api, target).await?;
+        if enough(&progress) {
+            return Ok(progress);
         }
         tokio::select! {
             biased;
-            () = &mut timeout => return Ok(Json(progress)),
+            () = &mut timeout => return Ok(progress),
             () = api.stop.cancelled() => {
                 return Err(ApiError::unavailable("stopping", "the service is stopping"));
             }

@@ -1,7 +1,7 @@
 //! Submits tasks, in chunks, and waits for them if asked to.
 
 use super::results::how;
-use super::wait::{exit_code, summary, until_done};
+use super::wait::{HELD, exit_code, summary, until_done};
 use crate::api::types::{
     MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, ResultPage, SubmitAnswer,
     SubmitRequest, TaskSpec, WaitRequest,
@@ -16,6 +16,7 @@ use clutch_common::blob::Blob;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::json::Json;
 use clutch_common::result::{Outcome, TaskResult};
+use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::io::Read as _;
@@ -51,6 +52,18 @@ pub(crate) struct Submitted {
     pub(crate) endpoint: Option<EndpointId>,
     /// The tasks' ids, in the order they were given.
     pub(crate) ids: Vec<TaskId>,
+    /// How long to wait for the outcome of a task that is submitted alone.
+    wait: Duration,
+    /// How far it is, if that was waited for.
+    progress: Option<Progress>,
+}
+
+impl Submitted {
+    fn take(&mut self, answer: SubmitAnswer) {
+        self.endpoint = Some(answer.endpoint);
+        self.progress = answer.progress;
+        self.ids.extend(answer.ids);
+    }
 }
 
 /// Submits, prints what was submitted and, with `--wait`, how it ended. Returns
@@ -66,7 +79,8 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
     let specs = || items.expand(&pattern).map(|made| with(&base, made));
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let mut submitted = Submitted::default();
+    let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
+    let mut submitted = Submitted { wait: wait_for, ..Submitted::default() };
     let sent = send(client, &args.endpoint, &key, total, specs(), &mut submitted).await;
     sent.map_err(|error| {
         if submitted.ids.is_empty() && !is_in_doubt(&error) {
@@ -82,7 +96,7 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
         return wait(client, args, &key, &submitted, json).await;
     }
     if json {
-        let Submitted { endpoint, ids } = &submitted;
+        let Submitted { endpoint, ids, .. } = &submitted;
         output::json(&Report {
             endpoint: *endpoint,
             key: &key,
@@ -181,7 +195,8 @@ fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result
     Ok(total)
 }
 
-/// Submits tasks in chunks; `submitted` says how far it came.
+/// Submits tasks in chunks; `submitted` says how far it came. The next chunk is on
+/// its way while the one before is answered, once the first was taken.
 ///
 /// # Errors
 /// When the service cannot be asked, or does not take a chunk.
@@ -193,37 +208,38 @@ pub(crate) async fn send(
     specs: impl Iterator<Item = TaskSpec>,
     submitted: &mut Submitted,
 ) -> anyhow::Result<()> {
-    let mut chunk: Vec<Box<RawValue>> = Vec::new();
-    let mut bytes = 0;
+    let wait_ms = u64::try_from(submitted.wait.as_millis()).unwrap_or(u64::MAX);
+    let request = |first, tasks| {
+        let (endpoint, key) = (endpoint.to_owned(), key.to_owned());
+        let request = SubmitRequest { endpoint, key, total, first, tasks, wait_ms };
+        async move { client.post::<SubmitAnswer>("/v1/tasks", &request).await }
+    };
+    let mut open = FuturesOrdered::new();
+    let (mut chunk, mut bytes, mut first): (Vec<Box<RawValue>>, _, _) = (Vec::new(), 0, 0);
     for spec in specs {
         let task = to_raw_value(&spec)?;
         let size = task.get().len();
         let full = chunk.len() == MAX_TASKS_PER_REQUEST || bytes + size > CHUNK_BYTES;
         if full && !chunk.is_empty() {
             let tasks = std::mem::take(&mut chunk);
-            send_chunk(client, endpoint, key, total, tasks, submitted).await?;
+            let ahead = if first == 0 { 0 } else { 1 };
+            let count = tasks.len() as u64;
+            open.push_back(request(first, tasks));
+            first += count;
+            while open.len() > ahead
+                && let Some(answer) = open.next().await
+            {
+                submitted.take(answer?);
+            }
             bytes = 0;
         }
         bytes += size;
         chunk.push(task);
     }
-    send_chunk(client, endpoint, key, total, chunk, submitted).await
-}
-
-async fn send_chunk(
-    client: &Client,
-    endpoint: &str,
-    key: &str,
-    total: u64,
-    tasks: Vec<Box<RawValue>>,
-    submitted: &mut Submitted,
-) -> anyhow::Result<()> {
-    let first = submitted.ids.len() as u64;
-    let (endpoint, key) = (endpoint.to_owned(), key.to_owned());
-    let request = SubmitRequest { endpoint, key, total, first, tasks };
-    let answer: SubmitAnswer = client.post("/v1/tasks", &request).await?;
-    submitted.endpoint = Some(answer.endpoint);
-    submitted.ids.extend(answer.ids);
+    open.push_back(request(first, chunk));
+    while let Some(answer) = open.next().await {
+        submitted.take(answer?);
+    }
     Ok(())
 }
 
@@ -234,15 +250,14 @@ async fn wait(
     submitted: &Submitted,
     json: bool,
 ) -> anyhow::Result<u8> {
-    let Submitted { endpoint, ids } = submitted;
+    let Submitted { endpoint, ids, .. } = submitted;
     if !json && ids.len() > 1 {
         output::note(&format!("submitted {} tasks under the key {key}", ids.len()));
     }
-    let request = WaitRequest { key: Some(key.to_owned()), ..WaitRequest::default() };
-    let progress = until_done(client, request, None, !json).await.map_err(|error| {
-        let message = format!("{error:#}\nThe tasks are submitted, under the key {key}");
-        anyhow::Error::from(Failure::new(code_of(&error), message))
-    })?;
+    let progress = match submitted.progress.clone().filter(Progress::complete) {
+        Some(progress) => progress,
+        None => rest(client, key, !json).await?,
+    };
     let one = match ids.as_slice() {
         [id] if args.each_line.is_none() && args.array.is_none() => {
             Some(outcome(client, *id).await?)
@@ -271,6 +286,15 @@ async fn wait(
     }
     output::line(&format!("{} (key {key})", summary(&progress)))?;
     Ok(code)
+}
+
+/// Waits for what is not done, with a bar on a terminal if `bar`.
+async fn rest(client: &Client, key: &str, bar: bool) -> anyhow::Result<Progress> {
+    let request = WaitRequest { key: Some(key.to_owned()), ..WaitRequest::default() };
+    until_done(client, request, None, bar).await.map_err(|error| {
+        let message = format!("{error:#}\nThe tasks are submitted, under the key {key}");
+        anyhow::Error::from(Failure::new(code_of(&error), message))
+    })
 }
 
 /// The recorded result of a task that is done.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long one request is held.
-const HELD: Duration = Duration::from_secs(300);
+pub(super) const HELD: Duration = Duration::from_secs(300);
 /// A submission whose missing tasks do not become fewer within this time is
 /// taken to be cut off.
 const GROWS_WITHIN: Duration = Duration::from_secs(2);

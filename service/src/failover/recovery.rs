@@ -4,13 +4,12 @@
 
 use super::rules::State;
 use super::{place, place_one, rules, to_queue};
-use crate::pack::{self, Packed};
+use crate::pack::{self, Packed, Part};
 use crate::store::{Error, Resubmission, Store};
 use crate::submitter::{Job, Unplaced};
 use clutch_common::clock::now_ms;
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Fault, Message};
-use clutch_common::task::Task;
 use clutch_common::{topology, wire};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -176,8 +175,8 @@ impl Recovery<'_> {
         endpoint: EndpointId,
         tasks: &[Resubmission],
     ) -> Result<Option<Unplaced>, Error> {
-        let sized: Vec<(&Task, usize)> = tasks.iter().map(|one| (&one.task, one.size)).collect();
-        let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&sized, now_ms())
+        let parts: Vec<Part> = tasks.iter().map(|one| (one.task.id, one.body.as_str())).collect();
+        let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&parts, now_ms())
             .into_iter()
             .map(|Packed { message, tasks }| (message, tasks))
             .unzip();

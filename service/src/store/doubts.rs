@@ -1,8 +1,11 @@
 //! Attempts of which it is not known who has them: listed, asked for, and ended
 //! by a result, by another attempt, or as `interrupted`.
 
-use super::rows::parsed;
+use super::moves::shift;
+use super::rows::{parsed, task_id};
+use super::submissions::encoded;
 use super::{Error, Result, Store, failed, json_list, signed};
+use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
 use futures_util::TryStreamExt as _;
@@ -31,8 +34,8 @@ pub(crate) struct Resubmission {
     pub(crate) endpoint: EndpointId,
     /// The task, with the number of the attempt.
     pub(crate) task: Task,
-    /// Its size as it travels, in bytes.
-    pub(crate) size: usize,
+    /// It, as it travels.
+    pub(crate) body: String,
 }
 
 impl Store {
@@ -56,7 +59,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn to_ask(&self, endpoint: EndpointId, limit: usize) -> Result<Vec<Doubt>> {
-        let rows: Vec<(i64, String, u32)> = sqlx::query_as(
+        let rows: Vec<(i64, Vec<u8>, u32)> = sqlx::query_as(
             "SELECT d.task, t.id, d.attempt FROM doubts d JOIN tasks t ON t.seq = d.task \
              WHERE d.endpoint_id = ? AND d.asked IS NULL AND t.state = 'submitted' LIMIT ?",
         )
@@ -65,8 +68,8 @@ impl Store {
         .fetch_all(&self.reader)
         .await
         .map_err(failed("looking for doubts"))?;
-        let doubt = |(task, id, attempt): (i64, String, u32)| {
-            Ok(Doubt { task, attempt: Attempt { task_id: parsed(&id)?, attempt } })
+        let doubt = |(task, id, attempt): (i64, Vec<u8>, u32)| {
+            Ok(Doubt { task, attempt: Attempt { task_id: task_id(&id)?, attempt } })
         };
         rows.into_iter().map(doubt).collect()
     }
@@ -88,7 +91,7 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        self.commit(tx, DOING).await
     }
 
     /// Every doubt is to be asked for again, whoever was asked before.
@@ -102,7 +105,7 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        self.commit(tx, DOING).await
     }
 
     /// New attempts that are to be published, of endpoints not named: some, as
@@ -113,9 +116,11 @@ impl Store {
     pub(crate) async fn to_resubmit(&self, not_for: &[EndpointId]) -> Result<Vec<Resubmission>> {
         const DOING: &str = "looking for tasks to submit again";
         let mut rows = sqlx::query_as::<_, (i64, String, u32, String)>(
-            "SELECT t.seq, t.endpoint_id, t.current_attempt, p.body FROM tasks t \
-             JOIN payloads p ON p.task = t.seq WHERE t.state = 'resubmitting' \
-             AND t.endpoint_id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?",
+            "SELECT t.seq, n.id, t.current_attempt, p.body FROM tasks t \
+             JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
+             WHERE t.state = 'resubmitting' \
+             AND t.state NOT IN ('submitting', 'submitted', 'succeeded') \
+             AND n.id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?",
         )
         .bind(json_list(not_for)?)
         .bind(RESUBMITTED_AT_ONCE)
@@ -125,10 +130,10 @@ impl Store {
         while let Some((seq, endpoint, attempt, body)) =
             rows.try_next().await.map_err(failed(DOING))?
         {
-            let size = body.len();
             let task = task(seq, &body, attempt)?;
-            found.push(Resubmission { seq, endpoint: parsed(&endpoint)?, task, size });
-            bytes += size;
+            let body = encoded(&task)?;
+            bytes += body.len();
+            found.push(Resubmission { seq, endpoint: parsed(&endpoint)?, task, body });
             if bytes >= RESUBMITTED_BYTES {
                 break;
             }
@@ -143,16 +148,16 @@ impl Store {
     pub(crate) async fn resubmitted(&self, done: &[(i64, u32)]) -> Result<()> {
         const DOING: &str = "recording that the broker has the new attempts";
         let mut tx = self.begin(DOING).await?;
-        sqlx::query(
-            "UPDATE tasks SET state = 'submitted' FROM json_each(?) AS told \
-             WHERE seq = told.value ->> 0 AND current_attempt = told.value ->> 1 \
-             AND state = 'resubmitting'",
+        let rows: Vec<i64> = sqlx::query_scalar(
+            "SELECT seq FROM tasks JOIN json_each(?) AS told ON seq = told.value ->> 0 \
+             AND current_attempt = told.value ->> 1",
         )
         .bind(json_list(done)?)
-        .execute(&mut *tx)
+        .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        shift(&mut tx, &rows, &[TaskState::Resubmitting], TaskState::Submitted, DOING).await?;
+        self.commit(tx, DOING).await
     }
 }
 
@@ -168,8 +173,8 @@ pub(super) fn task(seq: i64, body: &str, attempt: u32) -> Result<Task> {
 pub(super) async fn doubt_all(db: &mut SqliteConnection, endpoint: EndpointId) -> Result<u64> {
     let doubted = sqlx::query(
         "INSERT INTO doubts (task, endpoint_id, attempt) \
-         SELECT seq, endpoint_id, current_attempt FROM tasks \
-         WHERE endpoint_id = ? AND state IN ('submitting', 'submitted', 'resubmitting') \
+         SELECT t.seq, n.id, t.current_attempt FROM tasks t JOIN names n ON n.n = t.endpoint \
+         WHERE n.id = ? AND t.state IN ('submitting', 'submitted', 'resubmitting') \
          ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL",
     )
     .bind(endpoint.to_string())
@@ -204,11 +209,15 @@ pub(super) async fn end(
     db: &mut SqliteConnection,
     tasks: impl IntoIterator<Item = &i64>,
 ) -> Result<()> {
+    const DOING: &str = "ending doubts";
+    if none(db, DOING).await? {
+        return Ok(());
+    }
     sqlx::query("DELETE FROM doubts WHERE task IN (SELECT value FROM json_each(?))")
         .bind(json_list(tasks)?)
         .execute(db)
         .await
-        .map_err(failed("ending doubts"))?;
+        .map_err(failed(DOING))?;
     Ok(())
 }
 
@@ -222,8 +231,19 @@ pub(super) async fn ask_again(db: &mut SqliteConnection, endpoint: EndpointId) -
     Ok(())
 }
 
+/// Whether nothing is in doubt, as nearly always.
+async fn none(db: &mut SqliteConnection, doing: &'static str) -> Result<bool> {
+    sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM doubts)")
+        .fetch_one(db)
+        .await
+        .map_err(failed(doing))
+}
+
 /// Whether one of these tasks is in doubt.
 pub(super) async fn any(db: &mut SqliteConnection, tasks: &[i64]) -> Result<bool> {
+    if none(db, "looking for doubts").await? {
+        return Ok(false);
+    }
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM doubts WHERE task IN (SELECT value FROM json_each(?)))",
     )

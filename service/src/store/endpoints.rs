@@ -83,7 +83,7 @@ impl Store {
                 .await
                 .map_err(failed(DOING))?;
         }
-        tx.commit().await.map_err(failed(DOING))?;
+        self.commit(tx, DOING).await?;
         Ok((endpoint, new))
     }
 
@@ -105,7 +105,7 @@ impl Store {
             .rows_affected();
         insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
         let in_doubt = first == 0 && doubts::doubt_all(&mut tx, id).await? > 0;
-        tx.commit().await.map_err(failed(DOING))?;
+        self.commit(tx, DOING).await?;
         Ok(in_doubt)
     }
 
@@ -117,7 +117,7 @@ impl Store {
         const DOING: &str = "recording the kind of the queues";
         let mut tx = self.begin(DOING).await?;
         insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        self.commit(tx, DOING).await
     }
 
     /// The kind of the queues that all endpoints share, once they are

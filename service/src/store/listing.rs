@@ -1,14 +1,20 @@
 //! Reads tasks and results: listings by keyset, progress, one task in full.
 
-use super::rows::{RESULT_COLUMNS, ResultRow, SUMMARY_COLUMNS, SUMMARY_TABLES, SummaryRow, parsed};
-use super::{Result, Store, assembled, failed, json_list, query, signed, unsigned};
+use super::rows::{
+    self, RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SUMMARY_TABLES, SummaryRow,
+    parsed,
+};
+use super::{Result, Store, assembled, failed, query, signed, unsigned};
 use crate::api::types::{
     Progress, Recorded, ResultPage, TaskDetail, TaskOutcome, TaskPage, TaskState,
 };
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::result::Outcome;
 use futures_util::TryStreamExt as _;
 use sqlx::{FromRow as _, Row as _};
 
+/// As the index `tasks_rare` has it.
+const RARE: &str = " AND t.state NOT IN ('submitting', 'submitted', 'succeeded')";
 /// A page of results stops growing at this many bytes of output.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -27,6 +33,17 @@ pub(crate) struct Filter {
     pub(crate) limit: u64,
 }
 
+/// A condition that all tasks in a state meet, in the words of the index that holds
+/// them, so that it is used.
+pub(super) fn index_of(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Submitting | TaskState::Submitted | TaskState::Done(Outcome::Succeeded) => "",
+        TaskState::Returned | TaskState::Refused | TaskState::Resubmitting | TaskState::Done(_) => {
+            RARE
+        }
+    }
+}
+
 impl Store {
     /// Lists tasks, newest first; those of one submission by falling index.
     ///
@@ -37,8 +54,8 @@ impl Store {
         // A submission belongs to one endpoint, so that its own index serves
         // best; the `+` keeps the planner from another.
         let (order, endpoint) = match filter.submission {
-            Some(_) => ("t.idx", " AND +t.endpoint_id = "),
-            None => ("t.seq", " AND t.endpoint_id = "),
+            Some(_) => ("t.idx", " AND +t.endpoint = "),
+            None => ("t.seq", " AND t.endpoint = "),
         };
         let mut sql = query("SELECT ");
         sql.push(SUMMARY_COLUMNS).push(SUMMARY_TABLES).push("WHERE TRUE");
@@ -46,10 +63,11 @@ impl Store {
             sql.push(" AND t.submission = ").push_bind(submission);
         }
         if let Some(id) = filter.endpoint {
-            sql.push(endpoint).push_bind(id.to_string());
+            sql.push(endpoint).push("(SELECT n FROM names WHERE id = ").push_bind(id.to_string());
+            sql.push(")");
         }
         if let Some(state) = filter.state {
-            sql.push(" AND t.state = ").push_bind(state.as_str());
+            sql.push(" AND t.state = ").push_bind(state.as_str()).push(index_of(state));
         }
         if let Some(before) = filter.before {
             sql.push(" AND ").push(order).push(" < ").push_bind(signed(before));
@@ -105,10 +123,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn tasks_progress(&self, tasks: &[TaskId]) -> Result<(Progress, Vec<TaskId>)> {
-        let rows: Vec<(String, String)> = sqlx::query_as(
-            "SELECT id, state FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
+            "SELECT id, state FROM tasks WHERE id IN (SELECT unhex(value) FROM json_each(?))",
         )
-        .bind(json_list(tasks)?)
+        .bind(rows::id_list(tasks.iter().copied())?)
         .fetch_all(&self.reader)
         .await
         .map_err(failed("looking up tasks"))?;
@@ -116,7 +134,7 @@ impl Store {
         let total = unknown.len() as u64;
         let mut states: Vec<(TaskState, u64)> = Vec::with_capacity(rows.len());
         for (id, state) in rows {
-            unknown.remove(&parsed(&id)?);
+            unknown.remove(&rows::task_id(&id)?);
             states.push((parsed(&state)?, 1));
         }
         Ok((Progress::of(total, states), unknown.into_iter().collect()))
@@ -134,7 +152,7 @@ impl Store {
             SUMMARY_TABLES,
             "WHERE t.id = ?",
         ]))
-        .bind(id.to_string())
+        .bind(id.0.as_bytes().as_slice())
         .fetch_optional(&self.reader)
         .await
         .map_err(failed(DOING))?;
@@ -153,7 +171,9 @@ impl Store {
         let results: Vec<ResultRow> = sqlx::query_as(assembled(&[
             "SELECT ",
             RESULT_COLUMNS,
-            " FROM results r WHERE r.task = ? ORDER BY r.attempt",
+            " FROM results r ",
+            RESULT_TABLES,
+            "WHERE r.n BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295 ORDER BY r.n",
         ]))
         .bind(seq)
         .fetch_all(&self.reader)
@@ -187,7 +207,7 @@ impl Store {
             ", ",
             RESULT_COLUMNS,
             SUMMARY_TABLES,
-            "LEFT JOIN results r ON r.task = t.seq AND r.attempt = t.attempt ",
+            RESULT_TABLES,
             "WHERE t.submission = ? AND t.idx >= ? ORDER BY t.idx LIMIT ?",
         ]))
         .bind(submission)

@@ -2,8 +2,9 @@
 //! the next attempt, or recorded as interrupted. Never a result by itself, so
 //! that a late one of the attempt finds its place free.
 
-use super::rows::parsed;
-use super::{Result, doubts, failed, json_list};
+use super::moves::shift;
+use super::rows::{self, parsed};
+use super::{Result, doubts, failed};
 use crate::api::types::TaskState;
 use clutch_common::id::TaskId;
 use clutch_common::result::{Loss, Outcome, TaskResult};
@@ -41,7 +42,7 @@ enum Verdict {
 #[derive(sqlx::FromRow)]
 struct Known {
     seq: i64,
-    id: String,
+    id: Vec<u8>,
     endpoint_id: String,
     state: String,
     current_attempt: u32,
@@ -105,29 +106,28 @@ pub(super) async fn record(
 
 async fn known(db: &mut SqliteConnection, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
     let rows: Vec<Known> = sqlx::query_as(
-        "SELECT t.seq, t.id, t.endpoint_id, t.state, t.current_attempt, \
+        "SELECT t.seq, t.id, n.id AS endpoint_id, t.state, t.current_attempt, \
          coalesce(p.body ->> 'rerun', 1) AS rerun \
-         FROM tasks t JOIN payloads p ON p.task = t.seq \
-         WHERE t.id IN (SELECT value FROM json_each(?))",
+         FROM tasks t JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
+         WHERE t.id IN (SELECT unhex(value) FROM json_each(?))",
     )
-    .bind(json_list(lost.iter().map(|result| result.task_id))?)
+    .bind(rows::id_list(lost.iter().map(|result| result.task_id))?)
     .fetch_all(db)
     .await
     .map_err(failed("looking up lost tasks"))?;
-    rows.into_iter().map(|row| Ok((parsed(&row.id)?, row))).collect()
+    rows.into_iter().map(|row| Ok((rows::task_id(&row.id)?, row))).collect()
 }
 
 /// Makes the next attempt the current one, and has it published. One whose
 /// publishing was never confirmed waits for whoever submitted it, as before.
 async fn resubmit(db: &mut SqliteConnection, task: i64) -> Result<()> {
-    sqlx::query(
-        "UPDATE tasks SET current_attempt = current_attempt + 1, \
-         state = CASE state WHEN 'submitted' THEN 'resubmitting' ELSE state END WHERE seq = ?",
-    )
-    .bind(task)
-    .execute(&mut *db)
-    .await
-    .map_err(failed("recording a new attempt"))?;
+    const DOING: &str = "recording a new attempt";
+    sqlx::query("UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?")
+        .bind(task)
+        .execute(&mut *db)
+        .await
+        .map_err(failed(DOING))?;
+    shift(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting, DOING).await?;
     doubts::end(db, [&task]).await
 }
 

@@ -2,13 +2,13 @@
 //! endpoints say of themselves is recorded along with them.
 
 use super::losses::{self, Losses};
-use super::rows::parsed;
+use super::moves::Moves;
+use super::rows::{self, parsed};
 use super::{Result, Store, doubts, failed, json_list, query, signed, states};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::result::TaskResult;
 use clutch_common::wire::Presence;
-use serde_json::json;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
 
@@ -48,6 +48,8 @@ impl Tally {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     seq: i64,
+    submission: Option<i64>,
+    state: TaskState,
     /// The attempt whose result is the recorded one.
     recorded: Option<u32>,
     /// The attempt that is under way: an earlier one's result is not the task's
@@ -65,11 +67,13 @@ struct Changes<'a> {
     duplicates: BTreeMap<(i64, u32), i64>,
     /// The result to record, by row of the task.
     states: BTreeMap<i64, &'a TaskResult>,
+    moves: Moves,
 }
 
 impl Store {
-    /// Records results and then presences, all or none. The first result of an
-    /// attempt is kept; a later attempt's is recorded over an earlier one's,
+    /// Records results and then presences, all or none; until they are
+    /// [durable](Store::durable), a power cut may undo that. The first result of
+    /// an attempt is kept; a later attempt's is recorded over an earlier one's,
     /// never the other way round.
     ///
     /// # Errors
@@ -85,36 +89,57 @@ impl Store {
         let mut tally = Tally::default();
         let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
             results.iter().partition(|result| result.lost.is_none());
-        tally.add(&conclude(&mut tx, &ends, now_ms).await?);
+        tally.add(&self.conclude(&mut tx, &ends, now_ms).await?);
         let (losses, interrupted) = losses::record(&mut tx, &lost).await?;
         tally.losses = losses;
         let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
-        tally.add(&conclude(&mut tx, &interrupted, now_ms).await?);
+        tally.add(&self.conclude(&mut tx, &interrupted, now_ms).await?);
         for presence in presences {
             tally.states_changed |= states::hear(&mut tx, presence, now_ms).await?;
         }
-        tx.commit().await.map_err(failed(DOING))?;
+        self.record_only(tx, DOING).await?;
         Ok(tally)
+    }
+
+    /// Records results that are the end of their attempts.
+    async fn conclude<'a>(
+        &self,
+        db: &mut SqliteConnection,
+        results: &[&'a TaskResult],
+        now_ms: u64,
+    ) -> Result<Changes<'a>> {
+        if results.is_empty() {
+            return Ok(Changes::default());
+        }
+        let mut known = known(db, results).await?;
+        let last = super::last_row(db, "recording results").await?;
+        let mut changes = decide(results, &mut known, last);
+        let mut rows = Vec::with_capacity(changes.results.len());
+        for (seq, result) in &changes.results {
+            let endpoint = self.names.number(db, result.endpoint_id).await?;
+            let state = match result.state_id {
+                Some(state) => Some(self.names.number(db, state).await?),
+                None => None,
+            };
+            rows.push(Row { task: *seq, endpoint, state, result });
+        }
+        for (seq, result) in &changes.strangers {
+            let endpoint = self.names.number(db, result.endpoint_id).await?;
+            let state = TaskState::Done(result.outcome);
+            insert_stranger(db, *seq, endpoint, result.task_id, state, now_ms).await?;
+        }
+        write(db, &changes, &rows, now_ms).await?;
+        std::mem::take(&mut changes.moves).write(db).await?;
+        Ok(changes)
     }
 }
 
-/// Records results that are the end of their attempts.
-async fn conclude<'a>(
-    db: &mut SqliteConnection,
-    results: &[&'a TaskResult],
-    now_ms: u64,
-) -> Result<Changes<'a>> {
-    if results.is_empty() {
-        return Ok(Changes::default());
-    }
-    let mut known = known(db, results).await?;
-    let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
-        .fetch_one(&mut *db)
-        .await
-        .map_err(failed("recording results"))?;
-    let changes = decide(results, &mut known, last);
-    write(db, &changes, now_ms).await?;
-    Ok(changes)
+/// A result, and where it goes.
+struct Row<'a> {
+    task: i64,
+    endpoint: i64,
+    state: Option<i64>,
+    result: &'a TaskResult,
 }
 
 /// Goes through a batch in order. `last` is the last row that `tasks` has.
@@ -129,7 +154,9 @@ fn decide<'a>(
         let task = known.entry(task_id).or_insert_with(|| {
             last += 1;
             changes.strangers.push((last, result));
-            Known { seq: last, recorded: None, current: 1, attempts: Vec::new() }
+            let state = TaskState::Done(result.outcome);
+            let (submission, attempts) = (None, Vec::new());
+            Known { seq: last, submission, state, recorded: None, current: 1, attempts }
         });
         if task.attempts.contains(&attempt) {
             *changes.duplicates.entry((task.seq, attempt)).or_default() += 1;
@@ -139,7 +166,9 @@ fn decide<'a>(
         changes.results.push((task.seq, result));
         let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
         if newest && attempt >= task.current {
-            task.recorded = Some(attempt);
+            let state = TaskState::Done(result.outcome);
+            changes.moves.gone(task.submission, task.state, state, 1);
+            (task.recorded, task.state) = (Some(attempt), state);
             changes.states.insert(task.seq, result);
         }
     }
@@ -150,108 +179,117 @@ async fn known(
     db: &mut SqliteConnection,
     results: &[&TaskResult],
 ) -> Result<BTreeMap<TaskId, Known>> {
-    let ids = json_list(results.iter().map(|result| result.task_id))?;
-    type Row = (String, i64, Option<u32>, u32, Option<u32>);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT t.id, t.seq, t.attempt, t.current_attempt, r.attempt FROM tasks t LEFT JOIN results r ON r.task = \
-         t.seq WHERE t.id IN (SELECT value FROM json_each(?))",
+    let ids = rows::id_list(results.iter().map(|result| result.task_id))?;
+    type Found = (Vec<u8>, i64, Option<i64>, String, Option<u32>, u32, Option<i64>);
+    let found: Vec<Found> = sqlx::query_as(
+        "SELECT t.id, t.seq, t.submission, t.state, t.attempt, t.current_attempt, r.n \
+         FROM tasks t LEFT JOIN results r \
+         ON r.n BETWEEN t.seq << 32 AND (t.seq << 32) + 4294967295 \
+         WHERE t.id IN (SELECT unhex(value) FROM json_each(?))",
     )
     .bind(ids)
     .fetch_all(&mut *db)
     .await
     .map_err(failed("looking up the tasks of results"))?;
     let mut known: BTreeMap<TaskId, Known> = BTreeMap::new();
-    for (id, seq, recorded, current, attempt) in rows {
-        let fresh = Known { seq, recorded, current, attempts: vec![] };
-        let task = known.entry(parsed(&id)?).or_insert(fresh);
-        task.attempts.extend(attempt);
+    for (id, seq, submission, state, recorded, current, row) in found {
+        let state = parsed(&state)?;
+        let fresh = Known { seq, submission, state, recorded, current, attempts: vec![] };
+        let task = known.entry(rows::task_id(&id)?).or_insert(fresh);
+        task.attempts.extend(row.map(rows::attempt));
     }
     Ok(known)
 }
 
-async fn write(db: &mut SqliteConnection, changes: &Changes<'_>, now_ms: u64) -> Result<()> {
+async fn write(
+    db: &mut SqliteConnection,
+    changes: &Changes<'_>,
+    rows: &[Row<'_>],
+    now_ms: u64,
+) -> Result<()> {
     const DOING: &str = "writing results";
-    for rows in changes.strangers.chunks(ROWS_PER_INSERT) {
-        insert_strangers(db, rows, now_ms).await.map_err(failed(DOING))?;
-    }
-    for rows in changes.results.chunks(ROWS_PER_INSERT) {
+    for rows in rows.chunks(ROWS_PER_INSERT) {
         insert_results(db, rows, now_ms).await.map_err(failed(DOING))?;
     }
     for ((task, attempt), count) in &changes.duplicates {
+        sqlx::query("UPDATE results SET duplicates = duplicates + ? WHERE n = ?")
+            .bind(count)
+            .bind(rows::result_row(*task, *attempt))
+            .execute(&mut *db)
+            .await
+            .map_err(failed(DOING))?;
+    }
+    let mut alike: BTreeMap<(TaskState, u32), Vec<i64>> = BTreeMap::new();
+    for (seq, result) in &changes.states {
+        let state = TaskState::Done(result.outcome);
+        alike.entry((state, result.attempt)).or_default().push(*seq);
+    }
+    for ((state, attempt), tasks) in alike {
         sqlx::query(
-            "UPDATE results SET duplicates = duplicates + ? WHERE task = ? AND attempt = ?",
+            "UPDATE tasks SET state = ?, attempt = ? \
+             WHERE seq IN (SELECT value FROM json_each(?))",
         )
-        .bind(count)
-        .bind(task)
+        .bind(state.as_str())
         .bind(attempt)
+        .bind(json_list(tasks)?)
         .execute(&mut *db)
         .await
         .map_err(failed(DOING))?;
     }
-    let states = json_list(changes.states.iter().map(|(seq, result)| {
-        json!([seq, result.outcome.as_str(), result.attempt, signed(result.ended_at_ms)])
-    }))?;
-    sqlx::query(
-        "UPDATE tasks SET state = new.value ->> 1, attempt = new.value ->> 2, \
-         ended_at_ms = new.value ->> 3 FROM json_each(?) AS new WHERE seq = new.value ->> 0",
-    )
-    .bind(states)
-    .execute(&mut *db)
-    .await
-    .map_err(failed(DOING))?;
     doubts::end(db, changes.states.keys()).await
 }
 
-async fn insert_strangers(
+async fn insert_stranger(
     db: &mut SqliteConnection,
-    rows: &[(i64, &TaskResult)],
+    seq: i64,
+    endpoint: i64,
+    id: TaskId,
+    state: TaskState,
     now_ms: u64,
-) -> std::result::Result<(), sqlx::Error> {
-    query("INSERT INTO tasks (seq, id, endpoint_id, state, created_at_ms) ")
-        .push_values(rows, |mut values, (seq, result)| {
-            values
-                .push_bind(*seq)
-                .push_bind(result.task_id.to_string())
-                .push_bind(result.endpoint_id.to_string())
-                .push_bind(TaskState::Done(result.outcome).as_str())
-                .push_bind(signed(now_ms));
-        })
-        .build()
-        .execute(db)
-        .await?;
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO tasks (seq, id, endpoint, state, created_at_ms) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(seq)
+    .bind(id.0.as_bytes().as_slice())
+    .bind(endpoint)
+    .bind(state.as_str())
+    .bind(signed(now_ms))
+    .execute(db)
+    .await
+    .map_err(failed("recording a task that somebody else submitted"))?;
     Ok(())
 }
 
 async fn insert_results(
     db: &mut SqliteConnection,
-    rows: &[(i64, &TaskResult)],
+    rows: &[Row<'_>],
     now_ms: u64,
 ) -> std::result::Result<(), sqlx::Error> {
     query(
-        "INSERT INTO results (task, attempt, outcome, exit_code, signal, reason, stdout_omitted, \
-         stderr_omitted, started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint_id, \
-         state_id, received_at_ms, stdout, stderr, value) ",
+        "INSERT INTO results (n, outcome, exit_code, signal, reason, stdout_omitted, \
+         stderr_omitted, started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint, state, \
+         received_at_ms, stdout, stderr, value) ",
     )
-    .push_values(rows, |mut values, (seq, result)| {
+    .push_values(rows, |mut values, Row { task, endpoint, state, result }| {
         values
-            .push_bind(*seq)
-            .push_bind(result.attempt)
+            .push_bind(rows::result_row(*task, result.attempt))
             .push_bind(result.outcome.as_str())
             .push_bind(result.exit_code)
             .push_bind(result.signal)
-            .push_bind(result.reason.clone())
+            .push_bind(result.reason.as_deref())
             .push_bind(signed(result.stdout_omitted))
             .push_bind(signed(result.stderr_omitted))
             .push_bind(result.started_at_ms.map(signed))
             .push_bind(signed(result.ended_at_ms))
             .push_bind(result.cpu_ms.map(signed))
             .push_bind(result.peak_memory_bytes.map(signed))
-            .push_bind(result.endpoint_id.to_string())
-            .push_bind(result.state_id.map(|id| id.to_string()))
+            .push_bind(*endpoint)
+            .push_bind(*state)
             .push_bind(signed(now_ms))
-            .push_bind(result.stdout.0.clone())
-            .push_bind(result.stderr.0.clone())
-            .push_bind(result.value.as_ref().map(|value| value.text().to_owned()));
+            .push_bind(result.stdout.0.as_slice())
+            .push_bind(result.stderr.0.as_slice())
+            .push_bind(result.value.as_ref().map(|value| value.text()));
     })
     .build()
     .execute(db)

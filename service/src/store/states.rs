@@ -113,7 +113,7 @@ impl Store {
         if given_up > 0 {
             in_doubt = Some(doubts::doubt_all(&mut tx, endpoint).await?);
         }
-        tx.commit().await.map_err(failed(DOING))?;
+        self.commit(tx, DOING).await?;
         Ok(in_doubt)
     }
 }

@@ -1,6 +1,7 @@
 //! Submissions: tasks recorded before they are published, known by key and
 //! index, so that submitting again continues instead of repeating.
 
+use super::moves::{Moves, shift};
 use super::rows::parsed;
 use super::{Error, Result, Store, doubts, failed, json_list, query, signed, unsigned};
 use crate::api::types::{TaskSpec, TaskState};
@@ -40,8 +41,8 @@ pub(crate) struct Begun {
     pub(crate) seq: i64,
     /// The task.
     pub(crate) task: Task,
-    /// Its size as it travels, in bytes.
-    pub(crate) size: usize,
+    /// It, as it travels.
+    pub(crate) body: String,
     /// Where it is; to be published if `submitting`.
     pub(crate) state: TaskState,
 }
@@ -56,10 +57,10 @@ struct Known {
     body: String,
 }
 
-struct Fresh {
+/// A task that is new, by its place in the chunk.
+struct Fresh<'a> {
     index: u64,
-    begun: Begun,
-    body: String,
+    begun: &'a Begun,
 }
 
 impl Store {
@@ -73,31 +74,35 @@ impl Store {
     pub(crate) async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
         const DOING: &str = "recording the tasks";
         let mut tx = self.begin(DOING).await?;
-        let submission = submission(&mut tx, chunk).await?;
-        let mut known = known(&mut tx, submission, chunk).await?;
-        let mut seq: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(failed(DOING))?;
+        let (submission, new) = submission(&mut tx, chunk).await?;
+        let mut known =
+            if new { BTreeMap::new() } else { known(&mut tx, submission, chunk).await? };
         reopen(&mut tx, &mut known).await?;
+        let mut last = super::last_row(&mut tx, DOING).await?;
         let mut begun = Vec::with_capacity(chunk.specs.len());
-        let mut fresh = Vec::new();
         for (index, spec) in (chunk.first..).zip(chunk.specs) {
             if let Some(row) = known.get(&index) {
                 begun.push(again(row, spec, chunk.key)?);
                 continue;
             }
-            seq += 1;
+            last += 1;
             let task = spec.task(TaskId::new(), chunk.now_ms);
             let body = encoded(&task)?;
-            let one = Begun { seq, task, size: body.len(), state: TaskState::Submitting };
-            begun.push(one.clone());
-            fresh.push(Fresh { index, begun: one, body });
+            begun.push(Begun { seq: last, task, body, state: TaskState::Submitting });
         }
+        let fresh: Vec<Fresh> = (chunk.first..)
+            .zip(&begun)
+            .filter(|(index, _)| !known.contains_key(index))
+            .map(|(index, begun)| Fresh { index, begun })
+            .collect();
+        let endpoint = self.names.number(&mut tx, chunk.endpoint).await?;
         for rows in fresh.chunks(ROWS_PER_INSERT) {
-            insert(&mut tx, submission, chunk, rows).await.map_err(failed(DOING))?;
+            insert(&mut tx, submission, endpoint, chunk, rows).await.map_err(failed(DOING))?;
         }
-        tx.commit().await.map_err(failed(DOING))?;
+        let mut moves = Moves::default();
+        moves.come(submission, TaskState::Submitting, signed(fresh.len() as u64));
+        moves.write(&mut tx).await?;
+        self.commit(tx, DOING).await?;
         Ok(begun)
     }
 
@@ -112,11 +117,10 @@ impl Store {
             return Ok(false);
         }
         let mut tx = self.begin(DOING).await?;
+        shift(&mut tx, tasks, &TaskState::UNSUBMITTED, TaskState::Submitted, DOING).await?;
         sqlx::query(
-            "UPDATE tasks SET submitted_at_ms = coalesce(submitted_at_ms, ?1), \
-             state = CASE WHEN state IN ('submitting', 'returned', 'refused') \
-             THEN 'submitted' ELSE state END \
-             WHERE seq IN (SELECT value FROM json_each(?2))",
+            "UPDATE tasks SET submitted_at_ms = ?1 WHERE submitted_at_ms IS NULL \
+             AND seq IN (SELECT value FROM json_each(?2))",
         )
         .bind(signed(now_ms))
         .bind(json_list(tasks)?)
@@ -124,7 +128,7 @@ impl Store {
         .await
         .map_err(failed(DOING))?;
         let in_doubt = doubts::any(&mut tx, tasks).await?;
-        tx.commit().await.map_err(failed(DOING))?;
+        self.commit(tx, DOING).await?;
         Ok(in_doubt)
     }
 
@@ -139,16 +143,8 @@ impl Store {
             return Ok(());
         }
         let mut tx = self.begin(DOING).await?;
-        sqlx::query(
-            "UPDATE tasks SET state = ?1 \
-             WHERE state = 'submitting' AND seq IN (SELECT value FROM json_each(?2))",
-        )
-        .bind(state.as_str())
-        .bind(json_list(tasks)?)
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DOING))?;
-        tx.commit().await.map_err(failed(DOING))
+        shift(&mut tx, tasks, &[TaskState::Submitting], state, DOING).await?;
+        self.commit(tx, DOING).await
     }
 }
 
@@ -162,21 +158,13 @@ async fn reopen(db: &mut SqliteConnection, known: &mut BTreeMap<u64, Known>) -> 
             seqs.push(row.seq);
         }
     }
-    if seqs.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE tasks SET state = 'submitting' WHERE seq IN (SELECT value FROM json_each(?))",
-    )
-    .bind(json_list(&seqs)?)
-    .execute(db)
-    .await
-    .map_err(failed("recording that tasks are submitted again"))?;
-    Ok(())
+    let from = [TaskState::Returned, TaskState::Refused];
+    let doing = "recording that tasks are submitted again";
+    shift(db, &seqs, &from, TaskState::Submitting, doing).await
 }
 
-/// The submission's row, made if it is new.
-async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<i64> {
+/// The submission's row, made if it is new; tells whether it is.
+async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<(i64, bool)> {
     const DOING: &str = "recording the submission";
     let known: Option<(i64, String, i64)> =
         sqlx::query_as("SELECT id, endpoint_id, total FROM submissions WHERE key = ?")
@@ -185,7 +173,7 @@ async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<i64>
             .await
             .map_err(failed(DOING))?;
     let Some((id, endpoint, total)) = known else {
-        return sqlx::query_scalar(
+        let id = sqlx::query_scalar(
             "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
              VALUES (?, ?, ?, ?) RETURNING id",
         )
@@ -195,7 +183,8 @@ async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<i64>
         .bind(signed(chunk.now_ms))
         .fetch_one(&mut *db)
         .await
-        .map_err(failed(DOING));
+        .map_err(failed(DOING))?;
+        return Ok((id, true));
     };
     let differs = |what: String| {
         Err(Error::Conflict(format!(
@@ -209,7 +198,7 @@ async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<i64>
     if unsigned(total) != chunk.total {
         return differs(format!("it has {total} tasks, this one has {}", chunk.total));
     }
-    Ok(id)
+    Ok((id, false))
 }
 
 /// The tasks of the chunk that are recorded already, by index.
@@ -243,28 +232,30 @@ fn again(row: &Known, spec: &TaskSpec, key: &str) -> Result<Begun> {
     }
     let state = parsed(&row.state)?;
     let task = Task { attempt: row.current_attempt, ..first };
-    Ok(Begun { seq: row.seq, task, size: row.body.len(), state })
+    let body = if task.attempt == 1 { row.body.clone() } else { encoded(&task)? };
+    Ok(Begun { seq: row.seq, task, body, state })
 }
 
 async fn insert(
     db: &mut SqliteConnection,
     submission: i64,
+    endpoint: i64,
     chunk: &Chunk<'_>,
-    rows: &[Fresh],
+    rows: &[Fresh<'_>],
 ) -> std::result::Result<(), sqlx::Error> {
     query(
-        "INSERT INTO tasks (seq, id, endpoint_id, submission, idx, name, command, state, \
+        "INSERT INTO tasks (seq, id, endpoint, submission, idx, name, command, state, \
          created_at_ms) ",
     )
-    .push_values(rows, |mut values, row| {
-        let task = &row.begun.task;
+    .push_values(rows, |mut values, Fresh { index, begun }| {
+        let task = &begun.task;
         values
-            .push_bind(row.begun.seq)
-            .push_bind(task.id.to_string())
-            .push_bind(chunk.endpoint.to_string())
+            .push_bind(begun.seq)
+            .push_bind(task.id.0.as_bytes().as_slice())
+            .push_bind(endpoint)
             .push_bind(submission)
-            .push_bind(signed(row.index))
-            .push_bind(task.name.clone())
+            .push_bind(signed(*index))
+            .push_bind(task.name.as_deref())
             .push_bind(command(task))
             .push_bind(TaskState::Submitting.as_str())
             .push_bind(signed(chunk.now_ms));
@@ -274,7 +265,7 @@ async fn insert(
     .await?;
     query("INSERT INTO payloads (task, body) ")
         .push_values(rows, |mut values, row| {
-            values.push_bind(row.begun.seq).push_bind(row.body.clone());
+            values.push_bind(row.begun.seq).push_bind(row.begun.body.as_str());
         })
         .build()
         .execute(&mut *db)
@@ -282,7 +273,8 @@ async fn insert(
     Ok(())
 }
 
-fn encoded(task: &Task) -> Result<String> {
+/// A task as it travels.
+pub(super) fn encoded(task: &Task) -> Result<String> {
     serde_json::to_string(task).map_err(|error| Error::Unreadable(error.to_string()))
 }
 

@@ -1,5 +1,6 @@
 //! The records, on databases of their own.
 
+use super::listing::index_of;
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
 use crate::fake::result_of;
@@ -36,7 +37,7 @@ pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>)
     (summary.state, summary.attempt)
 }
 
-/// The counts kept by triggers, beside a count of the rows themselves.
+/// The counts that are kept, beside a count of the rows themselves.
 pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
     let kept = store.submission_progress(submission).await.unwrap().states;
     let rows: Vec<(String, i64)> =
@@ -314,14 +315,14 @@ async fn many_may_open_a_fresh_folder_at_once() {
 }
 
 #[tokio::test]
-async fn every_listing_is_served_by_an_index() {
+async fn every_listing_but_that_of_a_common_state_is_served_by_an_index() {
     let (_temp, store) = store().await;
     for (condition, order) in [
-        ("t.endpoint_id = 'e'", "t.seq"),
-        ("t.state = 's'", "t.seq"),
-        ("t.endpoint_id = 'e' AND t.state = 's'", "t.seq"),
-        ("t.submission = 1", "t.idx"),
-        ("t.submission = 1 AND t.state = 's'", "t.idx"),
+        ("t.endpoint = 1".to_owned(), "t.seq"),
+        (format!("t.state = 's'{}", index_of(TaskState::Refused)), "t.seq"),
+        ("t.endpoint = 1 AND t.state = 's'".to_owned(), "t.seq"),
+        ("t.submission = 1".to_owned(), "t.idx"),
+        ("t.submission = 1 AND t.state = 's'".to_owned(), "t.idx"),
     ] {
         let sql = format!(
             "EXPLAIN QUERY PLAN SELECT t.id FROM tasks t WHERE {condition} ORDER BY {order} DESC"
