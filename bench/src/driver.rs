@@ -5,7 +5,7 @@ use crate::site::{GROUP, Site, WINDOW, no_op};
 use anyhow::{Context as _, Result, bail, ensure};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{Connection, Delivery, Inlet, Outlet, Settlement, Tag, Ticket};
-use clutch_common::wire;
+use clutch_common::wire::{self, ToService};
 use futures_util::future::try_join_all;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -120,7 +120,10 @@ fn take(
     times: &mut Vec<Duration>,
 ) -> Result<()> {
     for delivery in deliveries {
-        let decoded = wire::decode_results(&delivery.message.body);
+        // A daemon also tells that it is there.
+        let ToService::Results(decoded) = wire::decode_to_service(&delivery.message.body) else {
+            continue;
+        };
         ensure!(decoded.unreadable.is_empty(), "unreadable: {:?}", decoded.unreadable);
         for result in decoded.results.iter().filter(|result| result.endpoint_id == endpoint) {
             let since = under_way.remove(&result.task_id);

@@ -4,13 +4,14 @@
 //! It keeps nothing on a disk of its own, so it acknowledges a group of tasks
 //! once the broker has confirmed all their results.
 
+use crate::input;
 use crate::site::{GROUP, Site, done};
 use anyhow::{Context as _, Result, bail, ensure};
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Delivery, Outlet, Settlement, Tag, Ticket};
 use clutch_common::wire;
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -110,13 +111,7 @@ fn wait_until_ready(output: ChildStdout) -> Result<()> {
 /// When the link fails.
 pub(crate) async fn process(url: &str, endpoint: EndpointId) -> Result<()> {
     let site = Site::new(url, endpoint)?;
-    let (stop, stopped) = oneshot::channel();
-    std::thread::spawn(move || {
-        // Whatever ends the input ends this party.
-        drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        stop.send(()).ok();
-    });
-    serve(&site, || println!("{READY}"), async { drop(stopped.await) }).await
+    serve(&site, || println!("{READY}"), input::ended()).await
 }
 
 async fn serve(site: &Site, ready: impl FnOnce(), stop: impl Future<Output = ()>) -> Result<()> {

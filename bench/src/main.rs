@@ -3,9 +3,15 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod api;
+mod bare;
 mod disk;
 mod driver;
 mod echo;
+mod input;
+mod page;
+mod pair;
+mod peers;
 mod report;
 mod rows;
 mod site;
@@ -14,6 +20,8 @@ mod stats;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum as _};
 use clutch_common::id::EndpointId;
+use clutch_tests::broker::{Broker, Management};
+use peers::Peers;
 use report::Row;
 use rows::{Bench, Name, Scale};
 use std::path::PathBuf;
@@ -44,14 +52,17 @@ struct Options {
     /// Little of everything, to see that it works: the bars do not count
     #[arg(long)]
     quick: bool,
+    /// Measures Celery and HyperQueue as well, where they do the same work; they
+    /// are installed from PyPI beside this program
+    #[arg(long)]
+    peers: bool,
+    /// Writes what was measured into BENCHMARKS.md
+    #[arg(long, conflicts_with = "quick")]
+    record: bool,
     /// Where to make spool folders, on the disk to be measured [default: where
     /// this program is]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// A RabbitMQ to compare with; queues of this run stay there, so give it a
-    /// virtual host of its own
-    #[arg(long, value_name = "URL")]
-    broker: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -64,6 +75,16 @@ enum Chore {
         /// The endpoint
         endpoint: EndpointId,
     },
+    /// Answers messages until its input ends
+    #[command(name = bare::CHORE, hide = true)]
+    BareEcho {
+        /// The broker
+        url: String,
+        /// Where tasks come from
+        tasks: String,
+        /// Where results go
+        results: String,
+    },
 }
 
 #[tokio::main]
@@ -71,6 +92,9 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.chore {
         Some(Chore::Echo { url, endpoint }) => echo::process(url, *endpoint).await.map(|()| true),
+        Some(Chore::BareEcho { url, tasks, results }) => {
+            bare::process(url, tasks, results).await.map(|()| true)
+        }
         None => measure(&cli.options).await,
     };
     match done {
@@ -86,7 +110,8 @@ async fn main() -> ExitCode {
 /// Measures, prints, and says whether every bar is met.
 async fn measure(options: &Options) -> Result<bool> {
     let scale = if options.quick { Scale::QUICK } else { Scale::FULL };
-    let bench = Bench { folder: folder(options)?, broker: options.broker.clone(), scale };
+    let peers = options.peers.then(Peers::install).transpose()?;
+    let bench = Bench { folder: folder(options)?, scale, peers };
     let mut measured: Vec<Row> = Vec::new();
     for name in chosen(options) {
         let mut row = bench.measure(name).await?;
@@ -98,19 +123,40 @@ async fn measure(options: &Options) -> Result<bool> {
         }
         measured.push(row);
     }
+    if options.record {
+        record(&measured, options.peers)?;
+    }
     if options.json {
         println!("{}", serde_json::json!({ "quick": options.quick, "rows": measured }));
     }
     Ok(measured.iter().all(Row::good))
 }
 
-/// What was asked for, else all that there is a broker for.
-fn chosen(options: &Options) -> Vec<Name> {
-    if !options.rows.is_empty() {
-        return options.rows.clone();
+/// Writes the page, with all that was measured now and nothing else.
+fn record(measured: &[Row], with_peers: bool) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let system = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let overview =
+        Management::new(Broker::shared()?.address())?.call("GET", &["overview"], None)?;
+    let mut machine = vec![
+        format!("{cores} cores, {}", system.unwrap_or("Linux").trim_matches('"')),
+        format!("Clutch {}", env!("CARGO_PKG_VERSION")),
+        format!("RabbitMQ {}", overview["rabbitmq_version"].as_str().unwrap_or("of some version")),
+    ];
+    if with_peers {
+        machine.extend(peers::PACKAGES.map(|package| package.replace("==", " ")));
     }
-    let possible = |name: &Name| *name != Name::AmqpThroughput || options.broker.is_some();
-    Name::value_variants().iter().copied().filter(possible).collect()
+    let date = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let date = date.get(..10).unwrap_or_default();
+    let page = page::page(&page::About { date, machine: &machine }, measured);
+    let path = clutch_tests::workspace().join("BENCHMARKS.md");
+    std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
+}
+
+/// What was asked for, else all there is.
+fn chosen(options: &Options) -> Vec<Name> {
+    if options.rows.is_empty() { Name::value_variants().to_vec() } else { options.rows.clone() }
 }
 
 fn folder(options: &Options) -> Result<PathBuf> {
@@ -136,9 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn all_is_measured_that_can_be_unless_rows_are_named() {
-        assert!(!chosen(&options(&[])).contains(&Name::AmqpThroughput));
-        assert_eq!(chosen(&options(&["--broker", "amqp://b"])).len(), Name::value_variants().len());
+    fn all_is_measured_unless_rows_are_named() {
+        assert_eq!(chosen(&options(&[])).len(), Name::value_variants().len());
         assert_eq!(chosen(&options(&["folder-latency"])), [Name::FolderLatency]);
     }
 }

@@ -50,6 +50,28 @@ pub(crate) struct Bar {
     met: bool,
 }
 
+impl Bar {
+    /// Whether it is the bar of a figure.
+    pub(crate) fn is_of(&self, figure: &Figure) -> bool {
+        self.what == figure.what && self.unit == figure.unit
+    }
+
+    /// What it asks for, and whether it got that.
+    pub(crate) fn words(&self) -> String {
+        let verdict = if self.met { "met" } else { "missed" };
+        format!("{} {} {verdict}", self.side.sign(), short(self.limit))
+    }
+}
+
+impl Side {
+    fn sign(self) -> &'static str {
+        match self {
+            Self::AtLeast => "≥",
+            Self::AtMost => "≤",
+        }
+    }
+}
+
 impl Row {
     /// A row without figures.
     pub(crate) fn new(name: &str, about: String) -> Self {
@@ -95,10 +117,7 @@ impl fmt::Display for Row {
             writeln!(f, "  {what:<46}{min:>10}{median:>10}{max:>10}  of {}", spread.of)?;
         }
         for bar in &self.bars {
-            let sign = match bar.side {
-                Side::AtLeast => "≥",
-                Side::AtMost => "≤",
-            };
+            let sign = bar.side.sign();
             let (verdict, limit) = (if bar.met { "met" } else { "MISSED" }, short(bar.limit));
             writeln!(f, "  bar {verdict}: {} {sign} {limit} {}", bar.what, bar.unit)?;
         }
@@ -107,7 +126,7 @@ impl fmt::Display for Row {
 }
 
 /// A number with three digits that count, or all before the point.
-fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     let places = match number.abs() {
         100.0.. => 0,
         10.0.. => 1,

@@ -1,13 +1,21 @@
 //! The rows, and what they share: where they work and how much they do.
 
+mod answers;
 mod backlog;
+mod calls;
 mod journal;
 mod latency;
+mod memory;
+mod processes;
+mod round_trips;
+mod submissions;
 mod throughput;
 
 use crate::disk;
+use crate::peers::Peers;
 use crate::report::Row;
 use anyhow::{Context as _, Result};
+use clutch_tests::broker::{Address, Broker};
 use std::path::PathBuf;
 
 /// A row's name on the command line.
@@ -23,8 +31,20 @@ pub(crate) enum Name {
     FolderBacklog,
     /// Round trips per second within this process, for comparison
     MemoryThroughput,
-    /// Round trips per second over the broker that --broker names, for comparison
+    /// Round trips per second over the broker, for comparison
     AmqpThroughput,
+    /// No-op round trips per second, one message a task, beside a bare loop
+    RoundTrips,
+    /// No-op tasks per second, from submit to recorded
+    Submissions,
+    /// One no-op task at a time, from submit to recorded, beside a bare loop
+    Latency,
+    /// Processes per second, beside the bare system call and xargs
+    Processes,
+    /// Calls of a Python function in warm workers
+    Calls,
+    /// What the daemons keep in memory
+    Memory,
 }
 
 /// How much is done.
@@ -36,6 +56,18 @@ pub(crate) struct Scale {
     pub(crate) round_trips: usize,
     /// Round trips of one measurement of latency.
     pub(crate) sequential: usize,
+    /// Tasks of one submission.
+    pub(crate) submitted: usize,
+    /// Processes of one measurement.
+    pub(crate) processes: usize,
+    /// Calls of one measurement.
+    pub(crate) calls: usize,
+    /// Tasks of one measurement of Celery.
+    pub(crate) celery: usize,
+    /// Middling tasks in a queue.
+    pub(crate) middling: usize,
+    /// Finished tasks in a database.
+    pub(crate) finished: usize,
     /// Durable files of one measurement of the disk.
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
@@ -52,6 +84,12 @@ impl Scale {
         repetitions: 5,
         round_trips: 10_000,
         sequential: 500,
+        submitted: 100_000,
+        processes: 3000,
+        calls: 30_000,
+        celery: 3000,
+        middling: 60_000,
+        finished: 1_000_000,
         probes: 300,
         backlog: 100_000,
         small: 1000,
@@ -62,6 +100,12 @@ impl Scale {
         repetitions: 1,
         round_trips: 500,
         sequential: 50,
+        submitted: 2000,
+        processes: 100,
+        calls: 500,
+        celery: 200,
+        middling: 500,
+        finished: 2000,
         probes: 20,
         backlog: 600,
         small: 200,
@@ -73,10 +117,10 @@ impl Scale {
 pub(crate) struct Bench {
     /// The folder that spool folders are made in.
     pub(crate) folder: PathBuf,
-    /// The broker to compare with.
-    pub(crate) broker: Option<String>,
     /// How much.
     pub(crate) scale: Scale,
+    /// What else is measured, if it is asked for.
+    pub(crate) peers: Option<Peers>,
 }
 
 impl Bench {
@@ -92,7 +136,26 @@ impl Bench {
             Name::FolderBacklog => backlog::folder(self).await,
             Name::MemoryThroughput => throughput::memory(self).await,
             Name::AmqpThroughput => throughput::amqp(self).await,
+            Name::RoundTrips => round_trips::measure(self).await,
+            Name::Submissions => submissions::measure(self),
+            Name::Latency => answers::measure(self).await,
+            Name::Processes => processes::measure(self),
+            Name::Calls => calls::measure(self),
+            Name::Memory => memory::measure(self).await,
         }
+    }
+
+    /// The broker of this run, started when it is first asked for.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    fn broker(&self) -> Result<&'static Address> {
+        Broker::shared().map(Broker::address)
+    }
+
+    /// The file system that programs of this run keep their folders on.
+    fn file_system(&self) -> Result<String> {
+        disk::file_system(&std::env::temp_dir())
     }
 
     /// What all that is measured in the folder says about it.

@@ -4,11 +4,12 @@
 use anyhow::{Context as _, Result};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::json::Json;
 use clutch_common::link::{
     Connection, Destination, Inlet, InletOptions, Message, Terms, Transport,
 };
 use clutch_common::result::{Outcome, TaskResult};
-use clutch_common::task::{Process, Task};
+use clutch_common::task::{Call, Task, Work};
 use clutch_common::topology::{self, QueueKind};
 use clutch_common::{link, wire};
 use std::path::Path;
@@ -120,7 +121,7 @@ pub(crate) fn folder_url(folder: &Path, options: &str) -> Result<String> {
 /// A message with one task that does nothing.
 pub(crate) fn no_op() -> (TaskId, Message) {
     let id = TaskId::new();
-    let task = Task::new(id, Process { argv: vec!["true".to_owned()], ..Process::default() });
+    let task = Task::of(id, Work::Call(Call::new("clutch.echo", Json::empty_array())));
     let message = Message {
         message_id: Some(Uuid::now_v7().to_string()),
         correlation_id: Some(id.to_string()),

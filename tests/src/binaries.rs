@@ -22,7 +22,7 @@ pub const MORTAL_ENDPOINT: &str = "failpoints/clutch-endpoint";
 const OURS: [&str; 4] = ["--package", ENDPOINT, "--package", SERVICE];
 
 /// The benchmarks.
-const BENCH: &str = "clutch-bench";
+pub const BENCH: &str = "clutch-bench";
 
 /// The folder that both binaries are in. Without [`BIN_DIR`], they are built
 /// once, in the profile that the calling program was built in.
@@ -102,16 +102,16 @@ fn build_failure_points(what: &[&str], release: bool) -> Result<()> {
 /// When cargo fails.
 pub fn build_bins() -> Result<PathBuf> {
     build_failure_points(&["--workspace", "--bins"], true)?;
-    cargo_build(&["--workspace", "--bins"], true)
+    build_ordinary()
 }
 
-/// Builds the benchmarks, optimised, with the features that all else has, and
-/// returns the program.
+/// Builds all programs, optimised, but for the one with failure points, and
+/// returns the folder they are in.
 ///
 /// # Errors
 /// When cargo fails.
-pub fn build_bench() -> Result<PathBuf> {
-    Ok(cargo_build(&["--workspace", "--bin", BENCH], true)?.join(BENCH))
+pub fn build_ordinary() -> Result<PathBuf> {
+    cargo_build(&["--workspace", "--bins"], true)
 }
 
 /// Builds the endpoint's unit tests from the workspace in `source`, optimised,

@@ -141,6 +141,20 @@ impl Daemon {
         self.status_bytes("VmRSS:")
     }
 
+    /// CPU time so far, in user and kernel mode.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .context("the daemon is gone")?;
+        // The name before it may hold anything, a parenthesis as well.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: Vec<u64> =
+            fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+        Ok(Duration::from_secs(ticks.iter().sum()) / rustix::param::clock_ticks_per_second() as u32)
+    }
+
     fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .context("the daemon is gone")?;

@@ -14,12 +14,12 @@ const PRODUCT: [&str; 3] = ["common/", "endpoint/", "service/"];
 /// file name or a module folder may go on: `a/b` stands for `a/b.rs`, `a/b/…`
 /// and `a/b_….rs`.
 const HOMES: [(&str, &[&str]); 6] = [
-    ("lapin", &["common/src/link/amqp"]),
+    ("lapin", &["common/src/link/amqp", "bench/src/bare"]),
     ("sled", &["endpoint/src/disk_queue"]),
     ("sqlx", &["service/src/store"]),
     ("axum", &["service/src/api", "service/src/serve"]),
-    ("hyper", &["service/src/client", "service/src/management"]),
-    ("hyper_util", &["service/src/client", "service/src/management"]),
+    ("hyper", &["service/src/client", "service/src/management", "bench/src/api"]),
+    ("hyper_util", &["service/src/client", "service/src/management", "bench/src/api"]),
 ];
 /// Starts processes: the endpoint, which runs tasks, and the service's
 /// demonstration, which plays both daemons and kills one of them.

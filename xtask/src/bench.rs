@@ -16,8 +16,10 @@ pub(crate) struct Options {
 
 /// Succeeds if every bar is met.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let program = binaries::build_bench()?;
-    let status = Command::new(&program).args(&options.arguments).status();
+    let folder = binaries::build_ordinary()?;
+    let program = folder.join(binaries::BENCH);
+    let mut bench = Command::new(&program);
+    let status = bench.args(&options.arguments).env(binaries::BIN_DIR, &folder).status();
     let status = status.with_context(|| format!("running {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -48,6 +48,7 @@ pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-fn ms(times: &[Duration]) -> Vec<f64> {
+/// Durations in milliseconds.
+pub(super) fn ms(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1000.0).collect()
 }

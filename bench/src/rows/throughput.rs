@@ -70,7 +70,7 @@ pub(super) async fn memory(bench: &Bench) -> Result<Row> {
 /// # Errors
 /// When there is no broker, or it cannot be used.
 pub(super) async fn amqp(bench: &Bench) -> Result<Row> {
-    let broker = bench.broker.as_deref().context("amqp-throughput needs --broker URL")?;
+    let vhost = bench.broker()?.vhost()?;
     let about = format!(
         "{} no-op round trips, up to {WINDOW} under way, persistent and confirmed",
         bench.scale.round_trips
@@ -79,7 +79,7 @@ pub(super) async fn amqp(bench: &Bench) -> Result<Row> {
     let (mut apart, mut together) = (Vec::new(), Vec::new());
     for _ in 0..bench.scale.repetitions {
         for (place, measured) in [(Place::Process, &mut apart), (Place::Here, &mut together)] {
-            let site = Site::prepare(broker).await?;
+            let site = Site::prepare(&vhost.url()).await?;
             measured.push(on(bench, &site, place).await?);
         }
     }

@@ -1,0 +1,124 @@
+//! Tasks that are processes, `/bin/true` with both outputs captured, beside what
+//! starts as many without us: the bare system call with pipes, and `xargs`.
+
+use super::Bench;
+use super::submissions::PATIENCE;
+use crate::pair::{NAME, Pair};
+use crate::report::{Row, Side};
+use anyhow::{Context as _, Result, ensure};
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// What has to be reached, of `xargs -P2`, of the bare start, and of HyperQueue.
+const BARS: (f64, f64, f64) = (1.3, 0.9, 1.5);
+/// How many start processes without us at the same time: one for each core.
+const STARTERS: usize = 2;
+/// How many tasks the daemon runs at once. One that has ended keeps its slot
+/// until its result is on disk, so two for each core keep both busy.
+const SLOTS: usize = 4;
+
+/// The row `processes`.
+///
+/// # Errors
+/// When a program cannot be used.
+pub(super) fn measure(bench: &Bench) -> Result<Row> {
+    let count = bench.scale.processes;
+    let about = format!(
+        "{count} times /bin/true, output captured: ours with {SLOTS} slots, from \
+         `clutch-service submit` until all are recorded; the others {STARTERS} at a time"
+    );
+    let mut row = Row::new("processes", about);
+    let mut pair = Pair::provision(bench.broker()?, "")?;
+    pair.serve()?;
+    pair.run(SLOTS)?;
+    let mut series: [Vec<f64>; 7] = Default::default();
+    let (mut peer, mut to_peer) = (Vec::new(), Vec::new());
+    for repetition in 0..bench.scale.repetitions {
+        let spawned = per_second(count, || spawn(count))?;
+        let before = pair.cpu_time()?;
+        let ours = per_second(count, || tasks(&pair, repetition, count))?;
+        let after = pair.cpu_time()?;
+        let [service, endpoint] =
+            [0, 1].map(|who| (after[who] - before[who]).as_secs_f64() * 1e6 / count as f64);
+        let xargs = per_second(count, || xargs(count))?;
+        let figures = [ours, spawned, xargs, service, endpoint, ours / xargs, ours / spawned];
+        for (figure, series) in figures.into_iter().zip(&mut series) {
+            series.push(figure);
+        }
+        if let Some(peers) = &bench.peers {
+            let measured: HyperQueue =
+                peers.run("hyperqueue_peer.py", &[&bench.scale.processes.to_string()])?;
+            peer.push(measured.per_second);
+            to_peer.push(ours / measured.per_second);
+        }
+    }
+    pair.stop()?;
+    let [ours, spawned, xargs, service, endpoint, to_xargs, to_spawned] = series;
+    row.add("clutch", "tasks/s", &ours);
+    row.add("posix_spawn with pipes, 2 threads", "processes/s", &spawned);
+    row.add("xargs -P2", "processes/s", &xargs);
+    row.add("clutch-service serve, CPU time", "µs/task", &service);
+    row.add("clutch-endpoint run, CPU time", "µs/task", &endpoint);
+    row.hold("clutch to xargs -P2", "ratio", &to_xargs, (Side::AtLeast, BARS.0));
+    row.hold("clutch to posix_spawn", "ratio", &to_spawned, (Side::AtLeast, BARS.1));
+    if bench.peers.is_some() {
+        row.add("HyperQueue by its Python API, no journal", "tasks/s", &peer);
+        row.hold("clutch to HyperQueue", "ratio", &to_peer, (Side::AtLeast, BARS.2));
+    }
+    Ok(row)
+}
+
+/// What the script of that name prints.
+#[derive(serde::Deserialize)]
+struct HyperQueue {
+    per_second: f64,
+}
+
+fn per_second(count: usize, run: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let started = Instant::now();
+    run()?;
+    Ok(count as f64 / started.elapsed().as_secs_f64())
+}
+
+fn tasks(pair: &Pair, repetition: usize, count: usize) -> Result<()> {
+    let (key, array) = (format!("p{repetition}"), format!("1-{count}"));
+    let submit = ["submit", NAME, "--key", &key, "--wait", "--array", &array];
+    pair.command(&[&submit[..], &["--", "/bin/true"]].concat(), PATIENCE).map(drop)
+}
+
+/// Starts processes with pipes for both outputs, and reads them to their end.
+/// In a group of its own: that keeps the library on `posix_spawn`.
+fn spawn(count: usize) -> Result<()> {
+    let some = move || -> Result<()> {
+        for _ in 0..count / STARTERS {
+            let mut child = Command::new("/bin/true")
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            let mut bytes = Vec::new();
+            child.stdout.take().context("no output")?.read_to_end(&mut bytes)?;
+            child.stderr.take().context("no errors")?.read_to_end(&mut bytes)?;
+            ensure!(child.wait()?.success(), "/bin/true failed");
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(some)).collect();
+        starters.into_iter().try_for_each(|starter| {
+            starter.join().map_err(|_| anyhow::anyhow!("a starter panicked"))?
+        })
+    })
+}
+
+/// `xargs` does not capture; it is the quickest way to start processes that
+/// people have at hand.
+fn xargs(count: usize) -> Result<()> {
+    let line = format!("seq {count} | xargs -P{STARTERS} -I{{}} /bin/true");
+    let status = Command::new("sh").args(["-c", &line]).status().context("starting sh")?;
+    ensure!(status.success(), "xargs: {status}");
+    Ok(())
+}
