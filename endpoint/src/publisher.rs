@@ -108,11 +108,9 @@ impl<'a> Publisher<'a> {
             if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
                 self.tell().await?;
             }
-            let draining = drain.is_cancelled();
-            if draining {
-                self.lingering = None;
-            }
-            let due = self.release_at.is_some_and(|at| at <= Instant::now());
+            let (draining, now) = (drain.is_cancelled(), Instant::now());
+            self.lingering = self.lingering.filter(|until| !draining && now < *until);
+            let due = self.release_at.is_some_and(|at| at <= now);
             if due || draining || self.confirmed.len() >= RELEASE {
                 self.release().await?;
             }
@@ -147,11 +145,7 @@ impl<'a> Publisher<'a> {
         }
         loop {
             let records = match self.ledger.outbox.from(self.next, PACK, PACK_BYTES) {
-                Next::None => {
-                    // Whoever comes then is not kept waiting by what is long gone.
-                    self.lingering = self.lingering.filter(|until| Instant::now() < *until);
-                    return Ok(None);
-                }
+                Next::None => return Ok(None),
                 Next::Fresh(records) if self.lingers(&records) => return Ok(None),
                 Next::Fresh(records) => records,
                 Next::Disk(limit) => {
@@ -173,7 +167,7 @@ impl<'a> Publisher<'a> {
     /// Whether a message of these is to wait for more.
     fn lingers(&self, records: &Records) -> bool {
         let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
-        !full && self.lingering.is_some_and(|until| Instant::now() < until)
+        !full && self.lingering.is_some()
     }
 
     /// Releases what is confirmed.

@@ -2,8 +2,8 @@
 //! all are recorded: the function does nothing.
 
 use super::Bench;
-use super::submissions::PATIENCE;
-use crate::pair::{NAME, Pair};
+use super::submissions::submit_alike;
+use crate::pair::Pair;
 use crate::peers::Peers;
 use crate::report::{Row, Side};
 use anyhow::Result;
@@ -44,10 +44,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let (mut speed, mut celery, mut alone, mut ratio) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for repetition in 0..bench.scale.repetitions {
-        let (key, array) = (format!("c{repetition}"), format!("1-{count}"));
-        let submit = ["submit", NAME, "--key", &key, "--wait", "--array", &array];
         let started = Instant::now();
-        pair.command(&[&submit[..], &["--call", "nothing"]].concat(), PATIENCE)?;
+        submit_alike(&pair, &format!("c{repetition}"), count, &["--call", "nothing"])?;
         let ours = count as f64 / started.elapsed().as_secs_f64();
         speed.push(ours);
         if let Some(peers) = &bench.peers {

@@ -2,8 +2,8 @@
 //! starts as many without us: the bare system call with pipes, and `xargs`.
 
 use super::Bench;
-use super::submissions::PATIENCE;
-use crate::pair::{NAME, Pair};
+use super::submissions::submit_alike;
+use crate::pair::Pair;
 use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
 use std::io::Read as _;
@@ -38,7 +38,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     for repetition in 0..bench.scale.repetitions {
         let spawned = per_second(count, || spawn(count))?;
         let before = pair.cpu_time()?;
-        let ours = per_second(count, || tasks(&pair, repetition, count))?;
+        let key = format!("p{repetition}");
+        let ours = per_second(count, || submit_alike(&pair, &key, count, &["--", "/bin/true"]))?;
         let after = pair.cpu_time()?;
         let [service, endpoint] =
             [0, 1].map(|who| (after[who] - before[who]).as_secs_f64() * 1e6 / count as f64);
@@ -80,12 +81,6 @@ fn per_second(count: usize, run: impl FnOnce() -> Result<()>) -> Result<f64> {
     let started = Instant::now();
     run()?;
     Ok(count as f64 / started.elapsed().as_secs_f64())
-}
-
-fn tasks(pair: &Pair, repetition: usize, count: usize) -> Result<()> {
-    let (key, array) = (format!("p{repetition}"), format!("1-{count}"));
-    let submit = ["submit", NAME, "--key", &key, "--wait", "--array", &array];
-    pair.command(&[&submit[..], &["--", "/bin/true"]].concat(), PATIENCE).map(drop)
 }
 
 /// Starts processes with pipes for both outputs, and reads them to their end.

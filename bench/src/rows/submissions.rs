@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// What has to be reached, in tasks per second.
 const BAR: f64 = 25_000.0;
 /// Longer than a measurement takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The row `submissions`.
 ///
@@ -46,6 +46,16 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     row.add("clutch-service serve, CPU time", "µs/task", &service);
     row.add("clutch-endpoint run, CPU time", "µs/task", &endpoint);
     Ok(row)
+}
+
+/// Submits so many tasks of the same work under a key, and waits for their outcomes.
+///
+/// # Errors
+/// When the command fails, or not all succeed.
+pub(super) fn submit_alike(pair: &Pair, key: &str, count: usize, work: &[&str]) -> Result<()> {
+    let array = format!("1-{count}");
+    let submit = ["submit", NAME, "--key", key, "--wait", "--array", &array];
+    pair.command(&[&submit[..], work].concat(), PATIENCE).map(drop)
 }
 
 /// Submits no-op tasks under a key, and waits for their outcomes if asked to.

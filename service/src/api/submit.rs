@@ -1,10 +1,10 @@
 //! Takes submissions: checks, records, publishes, and answers once the broker
 //! has confirmed, or, if outcomes are waited for, once these are recorded: that the
-//! broker had the tasks is plain then. What was recorded is published, and the broker's word on it
-//! recorded, whether or not whoever asked is still there.
+//! broker had the tasks is plain then. What was recorded is published, and the
+//! broker's word on it recorded, whether or not whoever asked is still there.
 
 use super::error::{ApiError, Json, body};
-use super::query::known_endpoint;
+use super::query::{known_endpoint, known_submission};
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, SubmitAnswer,
     SubmitRequest, TaskState,
@@ -38,7 +38,9 @@ pub(super) async fn submit(
     check(&request)?;
     let endpoint = known_endpoint(&api, &request.endpoint).await?;
     let jobs = jobs(&api)?;
-    let (wait_ms, whole) = (request.wait_ms, request.tasks.len() as u64 == request.total);
+    let wait_ms = request.wait_ms;
+    let several = request.total > 1 && request.tasks.len() as u64 == request.total;
+    let whole = several.then(|| request.key.clone());
     let (tell, told) = oneshot::channel();
     // This future is dropped when the connection is; the task goes on.
     let mut placing = api.placing.clone().spawn({
@@ -52,9 +54,10 @@ pub(super) async fn submit(
     let Some(begun) = (if wait_ms > 0 { told.await.ok() } else { None }) else {
         return placing.await.map_err(cut_off)?.map(Json);
     };
-    let target = match begun.submission {
-        Some(submission) if whole => Target::Submission(submission),
-        _ => Target::Tasks(begun.answer.ids.clone()),
+    // How far a whole submission is costs the same however many tasks it has.
+    let target = match whole {
+        Some(key) => Target::Submission(known_submission(&api, &key).await?),
+        None => Target::Tasks(begun.ids.clone()),
     };
     // Tasks that are not confirmed are waited for as well.
     let holding = wait::hold(&api, &target, wait_ms, Progress::complete);
@@ -67,13 +70,7 @@ pub(super) async fn submit(
             holding.await?
         }
     };
-    Ok(Json(SubmitAnswer { progress: Some(progress), ..begun.answer }))
-}
-
-/// What is known of a submission once it is recorded.
-struct Recorded {
-    submission: Option<i64>,
-    answer: SubmitAnswer,
+    Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
 }
 
 async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
@@ -89,13 +86,14 @@ async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
     body(&bytes)
 }
 
-/// Records, publishes, and records what became of it.
+/// Records, tells what was recorded to whoever waits for outcomes, publishes, and
+/// records what became of it.
 async fn place(
     api: &Api,
     jobs: &mpsc::Sender<Job>,
     endpoint: &Endpoint,
     request: &SubmitRequest,
-    tell: oneshot::Sender<Recorded>,
+    tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
     let chunk = Chunk {
         endpoint: endpoint.id,
@@ -114,10 +112,8 @@ async fn place(
         progress: None,
     };
     if request.wait_ms > 0 {
-        let submission = api.store.submission(&request.key).await?;
-        let recorded = Recorded { submission, answer: answer.clone() };
         // Whoever asked may have gone.
-        drop(tell.send(recorded));
+        drop(tell.send(answer.clone()));
     }
     let published = publish(api, jobs, endpoint, &begun, request.wait_ms > 0).await?;
     Ok(SubmitAnswer { published, ..answer })

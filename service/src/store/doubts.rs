@@ -1,10 +1,11 @@
 //! Attempts of which it is not known who has them: listed, asked for, and ended
 //! by a result, by another attempt, or as `interrupted`.
 
+use super::listing::RARE;
 use super::moves::shift;
 use super::rows::{parsed, task_id};
 use super::submissions::encoded;
-use super::{Error, Result, Store, failed, json_list, signed};
+use super::{Error, Result, Store, assembled, failed, json_list, signed};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
@@ -115,13 +116,13 @@ impl Store {
     /// When the database fails.
     pub(crate) async fn to_resubmit(&self, not_for: &[EndpointId]) -> Result<Vec<Resubmission>> {
         const DOING: &str = "looking for tasks to submit again";
-        let mut rows = sqlx::query_as::<_, (i64, String, u32, String)>(
+        let mut rows = sqlx::query_as::<_, (i64, String, u32, String)>(assembled(&[
             "SELECT t.seq, n.id, t.current_attempt, p.body FROM tasks t \
              JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
-             WHERE t.state = 'resubmitting' \
-             AND t.state NOT IN ('submitting', 'submitted', 'succeeded') \
-             AND n.id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?",
-        )
+             WHERE t.state = 'resubmitting'",
+            RARE,
+            " AND n.id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?",
+        ]))
         .bind(json_list(not_for)?)
         .bind(RESUBMITTED_AT_ONCE)
         .fetch(&self.reader);

@@ -14,7 +14,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::{FromRow as _, Row as _};
 
 /// As the index `tasks_rare` has it.
-const RARE: &str = " AND t.state NOT IN ('submitting', 'submitted', 'succeeded')";
+pub(super) const RARE: &str = " AND t.state NOT IN ('submitting', 'submitted', 'succeeded')";
 /// A page of results stops growing at this many bytes of output.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 

@@ -1,5 +1,5 @@
 //! Tasks go from state to state, and how many of a submission are in each is
-//! counted in the same transaction. Nothing else changes a task's state.
+//! counted in the same transaction, by whoever changes their state.
 
 use super::rows::parsed;
 use super::{Result, failed, json_list, query};

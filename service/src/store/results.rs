@@ -12,7 +12,7 @@ use clutch_common::wire::Presence;
 use sqlx::sqlite::SqliteConnection;
 use std::collections::BTreeMap;
 
-/// How many rows one statement inserts: 18 values each.
+/// How many rows one statement inserts: 17 values each.
 const ROWS_PER_INSERT: usize = 50;
 
 /// What became of a batch of results.

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// How many rows one statement inserts: 12 values each, far below SQLite's
+/// How many rows one statement inserts: 9 values each, far below SQLite's
 /// bound on parameters.
 const ROWS_PER_INSERT: usize = 100;
 /// How much of a command line a listing shows, in characters.
