@@ -32,6 +32,9 @@ pub const CONTENT_TYPE: &str = "application/json";
 /// The largest body either side sends or takes, in bytes: `RabbitMQ` 4's
 /// default limit on a message.
 pub const MAX_BODY: usize = 16 * 1024 * 1024;
+/// The most bytes of one encoded result: a body with it alone is within
+/// [`MAX_BODY`].
+pub const MAX_RESULT: usize = MAX_BODY - 1024;
 
 /// Why a body, or one task in it, could not be read.
 #[derive(Clone, PartialEq, Eq, Debug)]

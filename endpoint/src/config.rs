@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most that `capture_limit` may be, in bytes: two streams of this size
-/// still fit a message whatever bytes they hold.
-const MAX_CAPTURE: usize = 1024 * 1024;
+/// The most that `capture_limit` may be, in bytes: so much text fits a message.
+/// What does not, as its bytes take more, is cut.
+const MAX_CAPTURE: usize = 15 * 1024 * 1024;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]

@@ -127,7 +127,8 @@ async fn run_one(
     stored.await
 }
 
-fn result(ledger: &Ledger, held: &Held, report: Report) -> TaskResult {
+fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
+    report.fit();
     TaskResult {
         task_id: held.task.id,
         attempt: held.task.attempt,

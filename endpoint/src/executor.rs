@@ -7,6 +7,7 @@ pub(crate) mod calls;
 mod capture;
 pub(crate) mod crew;
 mod family;
+mod fit;
 mod mark;
 mod memory;
 pub(crate) mod pool;

@@ -13,6 +13,27 @@ pub(crate) struct Captured {
     pub(crate) omitted: u64,
 }
 
+impl Captured {
+    /// Keeps no more than `limit` bytes of it, mark not counted: the first half of
+    /// the limit as head, the rest as tail.
+    pub(super) fn cut_to(&mut self, limit: usize) {
+        // Where there is a mark, it lies in the middle.
+        let marked = if self.omitted > 0 { mark(self.omitted).len() } else { 0 };
+        let kept = self.bytes.len() - marked;
+        if kept <= limit {
+            return;
+        }
+        self.omitted += (kept - limit) as u64;
+        let (head, tail) = (limit / 2, self.bytes.len() - (limit - limit / 2));
+        self.bytes.splice(head..tail, mark(self.omitted).into_bytes());
+    }
+}
+
+/// What stands for bytes that were left out.
+fn mark(omitted: u64) -> String {
+    format!("\n[... {omitted} bytes omitted ...]\n")
+}
+
 /// Takes an output piece by piece.
 #[derive(Debug)]
 pub(super) struct Capture {
@@ -68,7 +89,7 @@ impl Capture {
         let omitted = self.total - kept as u64;
         let mut bytes = self.head;
         if omitted > 0 {
-            bytes.extend_from_slice(format!("\n[... {omitted} bytes omitted ...]\n").as_bytes());
+            bytes.extend_from_slice(mark(omitted).as_bytes());
         }
         self.tail.rotate_left(self.oldest);
         bytes.append(&mut self.tail);
@@ -126,6 +147,17 @@ mod tests {
                 expected.extend(&all[limit / 2 + omitted..]);
                 prop_assert_eq!(kept, Captured { bytes: expected, omitted: omitted as u64 });
             }
+        }
+
+        #[test]
+        fn cut_again_it_is_as_if_it_had_been_cut_so_at_once(
+            limit in 0usize..40,
+            less in 0usize..40,
+            all in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let mut kept = capture(limit, std::slice::from_ref(&all));
+            kept.cut_to(less);
+            prop_assert_eq!(kept, capture(less.min(limit), &[all]));
         }
     }
 }
