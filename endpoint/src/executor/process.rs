@@ -11,17 +11,18 @@ use super::memory::{OomKills, OwnPeak};
 use super::refusal::{self, Unstarted};
 use super::sandbox::{self, Run, Sandbox};
 use super::spawn::{self, Leader, Spawner, SystemError};
-use super::streams::Streams;
+use super::streams::{Pipes, Streams};
 use super::tree::{self, Ending};
 use super::verdict::Facts;
-use super::watch::Watch;
-use super::{Ended, Report, SandboxPolicy};
+use super::watch::{self, Watch};
+use super::{Captured, Ended, Report, SandboxPolicy};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::{Process, Task};
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use wait4::ResUse;
 
+/// How long the thread that has started a process waits for its end. Waking others
+/// costs more than most short processes do.
+const BRIEF: Duration = Duration::from_millis(20);
 /// How long the end of a leader may take to be told when its family is gone.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
 /// The pause before the disk is tried again that did not take a sandbox.
@@ -124,13 +128,13 @@ impl ProcessExecutor {
     }
 
     /// Starts the process, or says why that is not possible.
-    async fn start(&self, task: &Task, process: &Process) -> Result<Running, Unstarted> {
+    async fn start(&self, task: &Task, process: &Process) -> Result<(Terms, Started), Unstarted> {
         let policy = self.config.sandbox;
         let sandbox = match &process.cwd {
             Some(_) => None,
             None => Some(Sandbox::new(&self.config.sandbox_root, task.attempt(), policy)),
         };
-        let (streams, theirs) = Streams::open(!process.stdin.is_empty(), self.config.capture_limit)
+        let (pipes, theirs) = Pipes::open(!process.stdin.is_empty(), self.config.capture_limit)
             .map_err(|error| refusal::no_pipes(&error))?;
         let marks = &self.spawner.marks;
         let mut command = self.spawner.command(
@@ -145,17 +149,12 @@ impl ProcessExecutor {
             command.current_dir(folder);
         }
         let mark = marks.for_run(task.attempt());
-        let oom_kills = self.oom_kills.count();
-        let start = spawn_blocking(move || {
-            let leader = start(command, sandbox.as_ref(), &mark)?;
-            Ok::<_, Unstarted>((leader, sandbox, mark))
-        });
-        let (leader, sandbox, mark) =
-            start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
-        let watch = Watch::over(leader.pid)
-            .map_err(|error| format!("the process could not be watched: {error}"))?;
-        let family = Family::of(leader.pid, mark);
-        Ok(Running { leader, family, watch, sandbox, streams, oom_kills, started_at_ms: now_ms() })
+        let walltime = task.walltime();
+        let terms = Terms { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };
+        let patience = walltime.unwrap_or(BRIEF).min(BRIEF);
+        let start = spawn_blocking(move || start(command, sandbox, mark, pipes, patience));
+        let started = start.await.map_err(|error| format!("the endpoint is going down: {error}"));
+        Ok((terms, started??))
     }
 
     /// Sees a running process through to the end of its whole family.
@@ -165,14 +164,14 @@ impl ProcessExecutor {
         process: &Process,
         walltime: Option<Duration>,
         stop: &CancellationToken,
-    ) -> Ended {
-        let Running { leader, family, watch, sandbox, mut streams, oom_kills, started_at_ms } =
-            running;
-        let over = {
+    ) -> Over {
+        let Running { close, watch, mut streams } = running;
+        let (cause, ending, usage) = {
             let carry = streams.carry(&process.stdin.0);
             let until_over = async {
-                let cause = cause(&family, &watch, walltime, stop).await;
-                self.end(cause, leader, family, &watch, sandbox).await
+                let cause = cause(&close.family, &watch, walltime, stop).await;
+                let (ending, usage) = self.end(cause, close, &watch).await;
+                (cause, ending, usage)
             };
             tokio::pin!(carry, until_over);
             tokio::select! {
@@ -180,10 +179,11 @@ impl ProcessExecutor {
                 () = &mut carry => until_over.await,
             }
         };
-        if over.cause == Cause::Stop {
-            return Ended::Stopped;
-        }
-        let exceeded = walltime.filter(|_| over.cause == Cause::Walltime);
+        Over { cause, ending, usage, output: streams.finish() }
+    }
+
+    fn report(&self, over: Over, terms: &Terms) -> Report {
+        let exceeded = terms.walltime.filter(|_| over.cause == Cause::Walltime);
         let new_kills = |before: u64| Some(self.oom_kills.count()?.saturating_sub(before));
         let verdict = Facts {
             status: over.usage.map(|usage| usage.status),
@@ -192,13 +192,13 @@ impl ProcessExecutor {
             survivors: over.ending.survivors.len(),
             oom_kills: match over.usage {
                 Some(usage) if usage.status.success() => None,
-                _ => oom_kills.and_then(new_kills),
+                _ => terms.oom_kills.and_then(new_kills),
             },
         }
         .verdict();
-        let (stdout, stderr) = streams.finish();
+        let (stdout, stderr) = over.output;
         let cpu = |usage: ResUse| usage.rusage.utime.saturating_add(usage.rusage.stime);
-        Ended::Finished(Report {
+        Report {
             outcome: verdict.outcome,
             value: None,
             exit_code: verdict.exit_code,
@@ -206,33 +206,25 @@ impl ProcessExecutor {
             reason: verdict.reason,
             stdout,
             stderr,
-            started_at_ms: Some(started_at_ms),
+            started_at_ms: Some(terms.started_at_ms),
             ended_at_ms: now_ms(),
             cpu_ms: over.usage.and_then(|usage| u64::try_from(cpu(usage).as_millis()).ok()),
             peak_memory_bytes: over.usage.and_then(|usage| self.own_peak.tell(usage.rusage.maxrss)),
-        })
+        }
     }
 
     /// Ends whatever there is left to end, then reaps the leader.
-    async fn end(
-        &self,
-        cause: Cause,
-        leader: Leader,
-        family: Family,
-        watch: &Watch,
-        sandbox: Option<Sandbox>,
-    ) -> Over {
-        let mut close = Close { cause, leader, family, sandbox };
-        let mut ending = Ending::default();
+    async fn end(&self, cause: Cause, mut close: Close, watch: &Watch) -> (Ending, Option<ResUse>) {
+        close.cause = cause;
         if cause == Cause::End {
             let closed = spawn_blocking(move || close.if_nobody_is_left()).await;
             match closed {
-                Ok(Ok(usage)) => return Over { cause, ending, usage },
+                Ok(Ok(usage)) => return (Ending::default(), usage),
                 Ok(Err(not_yet)) => close = not_yet,
-                Err(_) => return Over { cause, ending, usage: None }, // going down
+                Err(_) => return (Ending::default(), None), // going down
             }
         }
-        ending = tree::end(&close.family, self.config.grace).await;
+        let ending = tree::end(&close.family, self.config.grace).await;
         if !ending.survivors.is_empty() {
             tracing::error!(
                 leader = %close.leader.pid, survivors = ?ending.survivors,
@@ -244,7 +236,7 @@ impl ProcessExecutor {
         tracing::trace!(told = told.is_ok(), "the family is gone");
         let reap = if told.is_ok() { Leader::reap_ended } else { Leader::reap };
         let usage = spawn_blocking(move || close.now(reap)).await.unwrap_or(None);
-        Over { cause, ending, usage }
+        (ending, usage)
     }
 }
 
@@ -262,8 +254,20 @@ impl ProcessExecutor {
         let mut told = false;
         loop {
             match self.start(task, process).await {
-                Ok(running) => {
-                    return self.see_through(running, process, task.walltime(), &stop).await;
+                Ok((terms, started)) => {
+                    let over = match started {
+                        Started::Over(over) => over,
+                        Started::Running(launched) => match launched.watched() {
+                            Ok(running) => {
+                                self.see_through(running, process, terms.walltime, &stop).await
+                            }
+                            Err(reason) => return Ended::Finished(Report::not_run(reason)),
+                        },
+                    };
+                    return match over.cause {
+                        Cause::Stop => Ended::Stopped,
+                        Cause::End | Cause::Walltime => Ended::Finished(self.report(over, &terms)),
+                    };
                 }
                 Err(Unstarted::Refused(reason)) => return Ended::Finished(Report::not_run(reason)),
                 Err(Unstarted::Disk(why)) if !told => {
@@ -281,16 +285,43 @@ impl ProcessExecutor {
     }
 }
 
-/// A process that runs, with all that is held for it.
-#[derive(Debug)]
-struct Running {
-    leader: Leader,
-    family: Family,
-    watch: Watch,
-    sandbox: Option<Sandbox>,
-    streams: Streams,
+/// What a run is reported with.
+struct Terms {
+    walltime: Option<Duration>,
     oom_kills: Option<u64>,
     started_at_ms: u64,
+}
+
+/// A process that was started.
+enum Started {
+    /// And has ended.
+    Over(Over),
+    /// And runs.
+    Running(Launched),
+}
+
+/// A process that runs, with all that is held for it.
+struct Launched {
+    close: Close,
+    pipes: Pipes,
+    handle: Option<OwnedFd>,
+}
+
+/// A process that runs and is watched.
+struct Running {
+    close: Close,
+    watch: Watch,
+    streams: Streams,
+}
+
+impl Launched {
+    /// Has the runtime watch it. If that is not possible, it is killed.
+    fn watched(self) -> Result<Running, String> {
+        let watch = Watch::with(self.handle, self.close.leader.pid)
+            .map_err(|error| format!("the process could not be watched: {error}"))?;
+        let streams = self.pipes.watched().map_err(|error| refusal::no_pipes(&error))?;
+        Ok(Running { close: self.close, watch, streams })
+    }
 }
 
 /// Why a run is to end.
@@ -307,6 +338,8 @@ struct Over {
     cause: Cause,
     ending: Ending,
     usage: Option<ResUse>,
+    /// Standard output and standard error.
+    output: (Captured, Captured),
 }
 
 /// What is done when a run is over.
@@ -378,25 +411,42 @@ async fn reap_orphans(family: &Family) -> Infallible {
     }
 }
 
-/// Makes the sandbox and starts the process in it.
+/// Makes the sandbox, starts the process in it, and stays with it for a moment.
 fn start(
     mut command: Command,
-    sandbox: Option<&Sandbox>,
-    mark: &Mark,
-) -> Result<Leader, Unstarted> {
-    if let Some(sandbox) = sandbox {
+    sandbox: Option<Sandbox>,
+    mark: Mark,
+    mut pipes: Pipes,
+    patience: Duration,
+) -> Result<Started, Unstarted> {
+    if let Some(sandbox) = &sandbox {
         sandbox.make().map_err(|error| Unstarted::no_sandbox(sandbox.path(), &error))?;
     }
-    match spawn::start(&mut command, mark) {
-        Ok(leader) => Ok(leader),
+    let leader = match spawn::start(&mut command, &mark) {
+        Ok(leader) => leader,
         Err(error) => {
             let reason = refusal::not_started(&command, &error);
             if let Some(sandbox) = sandbox {
                 sandbox.close(Run::Failed);
             }
-            Err(reason.into())
+            return Err(reason.into());
         }
+    };
+    // It holds their ends of the pipes.
+    drop(command);
+    let family = Family::of(leader.pid, mark);
+    let handle = watch::handle(leader.pid).ok();
+    let mut close = Close { cause: Cause::End, leader, family, sandbox };
+    if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, patience)) {
+        close = match close.if_nobody_is_left() {
+            Ok(usage) => {
+                let (cause, ending) = (Cause::End, Ending::default());
+                return Ok(Started::Over(Over { cause, ending, usage, output: pipes.finish() }));
+            }
+            Err(not_yet) => not_yet,
+        };
     }
+    Ok(Started::Running(Launched { close, pipes, handle }))
 }
 
 #[cfg(test)]

@@ -5,15 +5,34 @@
 //! an output open when the process is over holds up nothing.
 
 use super::capture::{Capture, Captured};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 32 * 1024;
+
+/// This side's ends of the pipes, not known to the runtime yet.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    stdin: Option<OwnedFd>,
+    stdout: Pipe,
+    stderr: Pipe,
+}
+
+/// An output, and what is kept of it.
+#[derive(Debug)]
+struct Pipe {
+    end: OwnedFd,
+    capture: Capture,
+    limit: usize,
+}
 
 /// This side's ends of the pipes.
 #[derive(Debug)]
@@ -31,7 +50,7 @@ pub(super) struct TheirEnds {
     pub(super) stderr: Stdio,
 }
 
-/// An output, and what is kept of it.
+/// An output that the runtime watches, and what is kept of it.
 #[derive(Debug)]
 pub(super) struct Output {
     pipe: Receiver,
@@ -39,7 +58,7 @@ pub(super) struct Output {
     limit: usize,
 }
 
-impl Streams {
+impl Pipes {
     /// Opens the pipes; standard input is empty unless `with_input`. Up to
     /// `limit` bytes of each output are kept.
     ///
@@ -48,16 +67,99 @@ impl Streams {
     pub(super) fn open(with_input: bool, limit: usize) -> io::Result<(Self, TheirEnds)> {
         let (stdin, their_stdin) = if with_input {
             let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            (Some(Sender::from_owned_fd(ours)?), Stdio::from(theirs))
+            (Some(ours), Stdio::from(theirs))
         } else {
             (None, Stdio::null())
         };
-        let (stdout, their_stdout) = Output::open(limit)?;
-        let (stderr, their_stderr) = Output::open(limit)?;
+        let (stdout, their_stdout) = Pipe::open(limit)?;
+        let (stderr, their_stderr) = Pipe::open(limit)?;
         let theirs = TheirEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         Ok((Self { stdin, stdout, stderr }, theirs))
     }
 
+    /// Takes the outputs until the process ends whose handle is `process`; tells
+    /// whether it did within `limit`. Blocks. Not for a process with input.
+    pub(super) fn carry_briefly(&mut self, process: &OwnedFd, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut open = [true, true];
+        while self.stdin.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(left) = Timespec::try_from(left) else { return false };
+            let mut waiting = vec![PollFd::new(process, PollFlags::IN)];
+            let outputs = [&self.stdout, &self.stderr];
+            waiting.extend(
+                outputs
+                    .iter()
+                    .zip(open)
+                    .filter(|(_, open)| *open)
+                    .map(|(output, _)| PollFd::new(&output.end, PollFlags::IN)),
+            );
+            match poll(&mut waiting, Some(&left)) {
+                Ok(0) => return false,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+            let ready: Vec<bool> =
+                waiting.iter().map(|waiting| !waiting.revents().is_empty()).collect();
+            if ready.first() == Some(&true) {
+                return true;
+            }
+            let mut ready = ready.into_iter().skip(1);
+            for (output, open) in [&mut self.stdout, &mut self.stderr].into_iter().zip(&mut open) {
+                if *open && ready.next() == Some(true) {
+                    *open = output.take();
+                }
+            }
+        }
+        false
+    }
+
+    /// Has the runtime watch them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn watched(self) -> io::Result<Streams> {
+        let stdin = self.stdin.map(Sender::from_owned_fd).transpose()?;
+        Ok(Streams { stdin, stdout: self.stdout.watched()?, stderr: self.stderr.watched()? })
+    }
+
+    /// Takes what is still in the pipes when their writers are gone, and
+    /// returns standard output and standard error.
+    pub(super) fn finish(self) -> (Captured, Captured) {
+        let finish = |mut output: Pipe| {
+            drain(&output.end, &mut output.capture);
+            output.capture.finish()
+        };
+        (finish(self.stdout), finish(self.stderr))
+    }
+}
+
+impl Pipe {
+    fn open(limit: usize) -> io::Result<(Self, Stdio)> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok((Self { end: ours, capture: Capture::new(limit), limit }, Stdio::from(theirs)))
+    }
+
+    /// Takes a piece; tells whether there may be more.
+    fn take(&mut self) -> bool {
+        let mut chunk = [0; CHUNK];
+        match rustix::io::read(&self.end, &mut chunk) {
+            Ok(count) => {
+                self.capture.push(&chunk[..count]);
+                count > 0
+            }
+            Err(error) => matches!(error, Errno::INTR | Errno::AGAIN),
+        }
+    }
+
+    fn watched(self) -> io::Result<Output> {
+        let Self { end, capture, limit } = self;
+        Ok(Output { pipe: Receiver::from_owned_fd(end)?, capture, limit })
+    }
+}
+
+impl Streams {
     /// Writes all of `input` and closes it, and takes the outputs until they
     /// are closed. It may be dropped at any time: what was taken is kept.
     pub(super) async fn carry(&mut self, input: &[u8]) {
@@ -87,9 +189,8 @@ impl Output {
     /// # Errors
     /// There are no descriptors left.
     pub(super) fn open(limit: usize) -> io::Result<(Self, Stdio)> {
-        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        let pipe = Receiver::from_owned_fd(ours)?;
-        Ok((Self { pipe, capture: Capture::new(limit), limit }, Stdio::from(theirs)))
+        let (pipe, theirs) = Pipe::open(limit)?;
+        Ok((pipe.watched()?, theirs))
     }
 
     /// The pipe, to be asked whether there is something in it.
@@ -130,21 +231,26 @@ impl Output {
     }
 
     /// Asks the pipe itself, as the runtime may not know yet what is in it.
-    /// No more than a full pipe is taken, even if somebody is still writing.
     fn drain(&mut self) {
-        let mut chunk = [0; CHUNK];
-        let mut left = fcntl_getpipe_size(&self.pipe).unwrap_or(CHUNK);
-        while left > 0 {
-            let want = left.min(CHUNK);
-            match rustix::io::read(&self.pipe, &mut chunk[..want]) {
-                Ok(0) => return,
-                Ok(count) => {
-                    self.capture.push(&chunk[..count]);
-                    left -= count;
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => return, // empty, though somebody has it open
+        drain(&self.pipe, &mut self.capture);
+    }
+}
+
+/// Takes what is in a pipe: no more than a full one, even if somebody is still
+/// writing.
+fn drain(pipe: impl AsFd, capture: &mut Capture) {
+    let mut chunk = [0; CHUNK];
+    let mut left = fcntl_getpipe_size(&pipe).unwrap_or(CHUNK);
+    while left > 0 {
+        let want = left.min(CHUNK);
+        match rustix::io::read(&pipe, &mut chunk[..want]) {
+            Ok(0) => return,
+            Ok(count) => {
+                capture.push(&chunk[..count]);
+                left -= count;
             }
+            Err(Errno::INTR) => {}
+            Err(_) => return, // empty, though somebody has it open
         }
     }
 }

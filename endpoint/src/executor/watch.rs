@@ -11,6 +11,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+/// A handle of `child` that is ready once it has ended.
+///
+/// # Errors
+/// An old kernel, or no descriptor left.
+pub(super) fn handle(child: Pid) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(child, PidfdFlags::empty())?)
+}
+
 /// Knows when a child has ended.
 #[derive(Debug)]
 pub(super) enum Watch {
@@ -26,15 +34,23 @@ impl Watch {
     /// # Errors
     /// There is neither a descriptor nor a thread to be had.
     pub(super) fn over(child: Pid) -> io::Result<Self> {
-        Self::by_pidfd(child).or_else(|_| Self::by_thread(child))
+        Self::with(handle(child).ok(), child)
+    }
+
+    /// Watches `child` by its handle, if there is one.
+    ///
+    /// # Errors
+    /// There is neither a descriptor nor a thread to be had.
+    pub(super) fn with(handle: Option<OwnedFd>, child: Pid) -> io::Result<Self> {
+        let by_pidfd = handle.and_then(|handle| Self::by_pidfd(handle).ok());
+        by_pidfd.map_or_else(|| Self::by_thread(child), Ok)
     }
 
     #[allow(
         deprecated,
         reason = "its successor is unsafe; what that guards against, a descriptor closed or replaced meanwhile, an OwnedFd never does"
     )]
-    fn by_pidfd(child: Pid) -> io::Result<Self> {
-        let pidfd = pidfd_open(child, PidfdFlags::empty())?;
+    fn by_pidfd(pidfd: OwnedFd) -> io::Result<Self> {
         Ok(Self::Pidfd(AsyncFd::with_interest(pidfd, Interest::READABLE)?))
     }
 
@@ -86,7 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pidfd_tells_the_end_and_leaves_the_reaping() {
-        tells_the_end(Watch::by_pidfd).await;
+        tells_the_end(|child| Watch::by_pidfd(handle(child)?)).await;
     }
 
     #[tokio::test]
