@@ -13,7 +13,7 @@ use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use clutch_common::result::TaskResult;
 use clutch_common::topology;
 use clutch_common::wire::{self, Presence, ToService};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 const PREFETCH: u16 = 32;
 /// How many messages are recorded in one transaction.
 const GROUP: usize = 32;
+/// How many bytes of them are read, and recorded, before the next are, one message
+/// more or less: read, they take as much again.
+const PART_BYTES: usize = 4 * 1024 * 1024;
 /// How many results are recorded in one transaction.
 const RESULTS_PER_TRANSACTION: usize = 2000;
 /// The longest pause before the database is tried again.
@@ -57,30 +60,39 @@ pub(crate) async fn collect(
             () = stop.cancelled() => return Ok(()),
             deliveries = inlet.receive(GROUP) => deliveries?,
         };
-        let group = Group::read(deliveries);
-        let Some(news) = record(&group, store, stop).await else { return Ok(()) };
-        if !group.results.is_empty() {
-            commits.send_modify(|count| *count += 1);
-        }
-        ear.hear(&group.states(), Instant::now());
-        if news {
-            ear.tell();
-        }
-        if !group.marks.is_empty() {
-            ear.read(&group.marks);
-        }
-        if until_done(stop, || store.durable()).await.is_none() {
-            return Ok(());
-        }
-        for (tag, reasons) in &group.unreadable {
-            let reason = reasons.join("; ");
-            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
-            inlet.dead_letter(*tag).await?;
-        }
-        if let Some(tag) = group.last {
-            inlet.acknowledge(tag).await?;
+        let mut deliveries = VecDeque::from(deliveries);
+        while !deliveries.is_empty() {
+            let group = Group::read(part(&mut deliveries));
+            let Some(news) = record(&group, store, stop).await else { return Ok(()) };
+            if !group.results.is_empty() {
+                commits.send_modify(|count| *count += 1);
+            }
+            ear.hear(&group.states(), Instant::now());
+            if news {
+                ear.tell();
+            }
+            if !group.marks.is_empty() {
+                ear.read(&group.marks);
+            }
+            if until_done(stop, || store.durable()).await.is_none() {
+                return Ok(());
+            }
+            group.settle(inlet.as_mut()).await?;
         }
     }
+}
+
+/// The first of the deliveries, as many as are read at once.
+fn part(deliveries: &mut VecDeque<Delivery>) -> Vec<Delivery> {
+    let mut bytes = 0;
+    let mut part = Vec::new();
+    while bytes < PART_BYTES
+        && let Some(delivery) = deliveries.pop_front()
+    {
+        bytes += delivery.message.body.len();
+        part.push(delivery);
+    }
+    part
 }
 
 /// Deliveries, read.
@@ -97,6 +109,19 @@ struct Group {
 }
 
 impl Group {
+    /// Sets aside what could not be read, and acknowledges the rest.
+    async fn settle(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+        for (tag, reasons) in &self.unreadable {
+            let reason = reasons.join("; ");
+            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
+            inlet.dead_letter(*tag).await?;
+        }
+        if let Some(tag) = self.last {
+            inlet.acknowledge(tag).await?;
+        }
+        Ok(())
+    }
+
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
         for delivery in deliveries {

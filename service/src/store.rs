@@ -98,6 +98,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
+            .test_before_acquire(false)
             .after_release(|connection, _| Box::pin(is_sound(connection)))
             .connect_with(options.clone())
             .await
@@ -105,6 +106,7 @@ impl Store {
         sqlx::migrate!().run(&writer).await.map_err(Error::Migration)?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .test_before_acquire(false)
             .connect_lazy_with(options.pragma("query_only", "on"));
         drop(lock);
         let (names, log) = (Names::default(), Log::of(&folder.database()));

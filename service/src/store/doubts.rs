@@ -5,13 +5,14 @@ use super::listing::RARE;
 use super::moves::shift;
 use super::rows::{parsed, task_id};
 use super::submissions::encoded;
-use super::{Error, Result, Store, assembled, failed, json_list, signed};
+use super::{Error, Result, Store, assembled, failed, json_list, query, signed};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
 use futures_util::TryStreamExt as _;
 use serde_json::json;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::QueryBuilder;
+use sqlx::sqlite::{Sqlite, SqliteConnection};
 
 /// How many new attempts are read at once, and how many bytes of them.
 const RESUBMITTED_AT_ONCE: i64 = 1000;
@@ -205,20 +206,22 @@ pub(super) async fn doubt(
     Ok(())
 }
 
-/// There is no doubt about these tasks any more.
-pub(super) async fn end(
-    db: &mut SqliteConnection,
-    tasks: impl IntoIterator<Item = &i64>,
+/// There is no doubt about a task any more.
+pub(super) async fn end(db: &mut SqliteConnection, task: i64) -> Result<()> {
+    let mut sql = query("");
+    push_end(&mut sql, [&task])?;
+    sql.build().execute(db).await.map_err(failed("ending doubts"))?;
+    Ok(())
+}
+
+/// Adds the statement that ends all doubt about these tasks.
+pub(super) fn push_end<'a>(
+    sql: &mut QueryBuilder<Sqlite>,
+    tasks: impl IntoIterator<Item = &'a i64>,
 ) -> Result<()> {
-    const DOING: &str = "ending doubts";
-    if none(db, DOING).await? {
-        return Ok(());
-    }
-    sqlx::query("DELETE FROM doubts WHERE task IN (SELECT value FROM json_each(?))")
-        .bind(json_list(tasks)?)
-        .execute(db)
-        .await
-        .map_err(failed(DOING))?;
+    // Nearly always there are none.
+    sql.push("DELETE FROM doubts WHERE EXISTS (SELECT 1 FROM doubts) AND task IN ");
+    sql.push("(SELECT value FROM json_each(").push_bind(json_list(tasks)?).push("));");
     Ok(())
 }
 

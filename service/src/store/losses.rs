@@ -128,7 +128,7 @@ async fn resubmit(db: &mut SqliteConnection, task: i64) -> Result<()> {
         .await
         .map_err(failed(DOING))?;
     shift(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting, DOING).await?;
-    doubts::end(db, [&task]).await
+    doubts::end(db, task).await
 }
 
 #[cfg(test)]

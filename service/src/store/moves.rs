@@ -4,7 +4,8 @@
 use super::rows::parsed;
 use super::{Result, failed, json_list, query};
 use crate::api::types::TaskState;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::QueryBuilder;
+use sqlx::sqlite::{Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
 
 /// How many tasks of each submission have come to a state, or left it.
@@ -33,17 +34,25 @@ impl Moves {
 
     /// Counts them.
     pub(super) async fn write(self, db: &mut SqliteConnection) -> Result<()> {
+        let mut sql = query("");
+        if self.push(&mut sql) {
+            sql.build().execute(db).await.map_err(failed("counting a submission's tasks"))?;
+        }
+        Ok(())
+    }
+
+    /// Adds the statement that counts them; tells whether there is anything to count.
+    pub(super) fn push(self, sql: &mut QueryBuilder<Sqlite>) -> bool {
         let moved: Vec<_> = self.0.into_iter().filter(|(_, tasks)| *tasks != 0).collect();
         if moved.is_empty() {
-            return Ok(());
+            return false;
         }
-        let mut sql = query("INSERT INTO counts (submission, state, tasks) ");
+        sql.push("INSERT INTO counts (submission, state, tasks) ");
         sql.push_values(moved, |mut values, ((submission, state), tasks)| {
             values.push_bind(submission).push_bind(state.as_str()).push_bind(tasks);
         });
-        sql.push(" ON CONFLICT (submission, state) DO UPDATE SET tasks = tasks + excluded.tasks");
-        sql.build().execute(db).await.map_err(failed("counting a submission's tasks"))?;
-        Ok(())
+        sql.push(" ON CONFLICT (submission, state) DO UPDATE SET tasks = tasks + excluded.tasks;");
+        true
     }
 }
 

@@ -112,7 +112,8 @@ impl Store {
             return Ok(Changes::default());
         }
         let mut known = known(db, results).await?;
-        let last = super::last_row(db, "recording results").await?;
+        let all_known = results.iter().all(|result| known.contains_key(&result.task_id));
+        let last = if all_known { 0 } else { super::last_row(db, "recording results").await? };
         let mut changes = decide(results, &mut known, last);
         let mut rows = Vec::with_capacity(changes.results.len());
         for (seq, result) in &changes.results {
@@ -129,7 +130,7 @@ impl Store {
             insert_stranger(db, *seq, endpoint, result.task_id, state, now_ms).await?;
         }
         write(db, &changes, &rows, now_ms).await?;
-        std::mem::take(&mut changes.moves).write(db).await?;
+        settle(db, &mut changes).await?;
         Ok(changes)
     }
 }
@@ -142,7 +143,8 @@ struct Row<'a> {
     result: &'a TaskResult,
 }
 
-/// Goes through a batch in order. `last` is the last row that `tasks` has.
+/// Goes through a batch in order. `last` is the last row that `tasks` has, needed
+/// where a task is not known.
 fn decide<'a>(
     results: &[&'a TaskResult],
     known: &mut BTreeMap<TaskId, Known>,
@@ -219,24 +221,31 @@ async fn write(
             .await
             .map_err(failed(DOING))?;
     }
+    Ok(())
+}
+
+/// Has the tasks at their ends, counts them, and ends all doubt about them: several
+/// statements that go to the database as one, as each takes two turns of threads.
+async fn settle(db: &mut SqliteConnection, changes: &mut Changes<'_>) -> Result<()> {
+    if changes.states.is_empty() {
+        return Ok(());
+    }
     let mut alike: BTreeMap<(TaskState, u32), Vec<i64>> = BTreeMap::new();
     for (seq, result) in &changes.states {
         let state = TaskState::Done(result.outcome);
         alike.entry((state, result.attempt)).or_default().push(*seq);
     }
+    let mut sql = query("");
     for ((state, attempt), tasks) in alike {
-        sqlx::query(
-            "UPDATE tasks SET state = ?, attempt = ? \
-             WHERE seq IN (SELECT value FROM json_each(?))",
-        )
-        .bind(state.as_str())
-        .bind(attempt)
-        .bind(json_list(tasks)?)
-        .execute(&mut *db)
-        .await
-        .map_err(failed(DOING))?;
+        sql.push("UPDATE tasks SET state = ").push_bind(state.as_str());
+        sql.push(", attempt = ").push_bind(attempt);
+        sql.push(" WHERE seq IN (SELECT value FROM json_each(");
+        sql.push_bind(json_list(tasks)?).push("));");
     }
-    doubts::end(db, changes.states.keys()).await
+    std::mem::take(&mut changes.moves).push(&mut sql);
+    doubts::push_end(&mut sql, changes.states.keys())?;
+    sql.build().execute(db).await.map_err(failed("recording the ends of tasks"))?;
+    Ok(())
 }
 
 async fn insert_stranger(

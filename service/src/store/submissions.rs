@@ -57,6 +57,16 @@ struct Known {
     body: String,
 }
 
+/// Where a chunk goes.
+struct Place {
+    /// The submission's row.
+    submission: i64,
+    /// Whether it has just been made.
+    new: bool,
+    /// The last row that `tasks` has.
+    last: i64,
+}
+
 /// A task that is new, by its place in the chunk.
 struct Fresh<'a> {
     index: u64,
@@ -74,11 +84,10 @@ impl Store {
     pub(crate) async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
         const DOING: &str = "recording the tasks";
         let mut tx = self.begin(DOING).await?;
-        let (submission, new) = submission(&mut tx, chunk).await?;
+        let Place { submission, new, mut last } = place(&mut tx, chunk).await?;
         let mut known =
             if new { BTreeMap::new() } else { known(&mut tx, submission, chunk).await? };
         reopen(&mut tx, &mut known).await?;
-        let mut last = super::last_row(&mut tx, DOING).await?;
         let mut begun = Vec::with_capacity(chunk.specs.len());
         for (index, spec) in (chunk.first..).zip(chunk.specs) {
             if let Some(row) = known.get(&index) {
@@ -163,17 +172,20 @@ async fn reopen(db: &mut SqliteConnection, known: &mut BTreeMap<u64, Known>) -> 
     shift(db, &seqs, &from, TaskState::Submitting, doing).await
 }
 
-/// The submission's row, made if it is new; tells whether it is.
-async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<(i64, bool)> {
+/// Where the chunk goes; its submission is made if it is new.
+async fn place(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<Place> {
     const DOING: &str = "recording the submission";
-    let known: Option<(i64, String, i64)> =
-        sqlx::query_as("SELECT id, endpoint_id, total FROM submissions WHERE key = ?")
-            .bind(chunk.key)
-            .fetch_optional(&mut *db)
-            .await
-            .map_err(failed(DOING))?;
-    let Some((id, endpoint, total)) = known else {
-        let id = sqlx::query_scalar(
+    type Found = (i64, Option<i64>, Option<String>, Option<i64>);
+    let (last, id, endpoint, total): Found = sqlx::query_as(
+        "SELECT (SELECT coalesce(max(seq), 0) FROM tasks), id, endpoint_id, total \
+         FROM (SELECT 1) LEFT JOIN submissions ON key = ?",
+    )
+    .bind(chunk.key)
+    .fetch_one(&mut *db)
+    .await
+    .map_err(failed(DOING))?;
+    let (Some(submission), Some(endpoint), Some(total)) = (id, endpoint, total) else {
+        let submission = sqlx::query_scalar(
             "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
              VALUES (?, ?, ?, ?) RETURNING id",
         )
@@ -184,7 +196,7 @@ async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<(i64
         .fetch_one(&mut *db)
         .await
         .map_err(failed(DOING))?;
-        return Ok((id, true));
+        return Ok(Place { submission, new: true, last });
     };
     let differs = |what: String| {
         Err(Error::Conflict(format!(
@@ -198,7 +210,7 @@ async fn submission(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<(i64
     if unsigned(total) != chunk.total {
         return differs(format!("it has {total} tasks, this one has {}", chunk.total));
     }
-    Ok((id, false))
+    Ok(Place { submission, new: false, last })
 }
 
 /// The tasks of the chunk that are recorded already, by index.
@@ -243,11 +255,11 @@ async fn insert(
     chunk: &Chunk<'_>,
     rows: &[Fresh<'_>],
 ) -> std::result::Result<(), sqlx::Error> {
-    query(
+    let mut sql = query(
         "INSERT INTO tasks (seq, id, endpoint, submission, idx, name, command, state, \
          created_at_ms) ",
-    )
-    .push_values(rows, |mut values, Fresh { index, begun }| {
+    );
+    sql.push_values(rows, |mut values, Fresh { index, begun }| {
         let task = &begun.task;
         values
             .push_bind(begun.seq)
@@ -259,17 +271,12 @@ async fn insert(
             .push_bind(command(task))
             .push_bind(TaskState::Submitting.as_str())
             .push_bind(signed(chunk.now_ms));
-    })
-    .build()
-    .execute(&mut *db)
-    .await?;
-    query("INSERT INTO payloads (task, body) ")
-        .push_values(rows, |mut values, row| {
-            values.push_bind(row.begun.seq).push_bind(row.begun.body.as_str());
-        })
-        .build()
-        .execute(&mut *db)
-        .await?;
+    });
+    sql.push("; INSERT INTO payloads (task, body) ");
+    sql.push_values(rows, |mut values, row| {
+        values.push_bind(row.begun.seq).push_bind(row.begun.body.as_str());
+    });
+    sql.build().execute(db).await?;
     Ok(())
 }
 
