@@ -65,6 +65,24 @@ pub(crate) fn commits(folder: &Path, count: usize) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
+/// Appends to a file and syncs its data, so often. Returns how long each took.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub(crate) fn syncs(folder: &Path, count: usize) -> Result<Vec<Duration>> {
+    let probes = tempfile::tempdir_in(folder)
+        .with_context(|| format!("making a folder in {}", folder.display()))?;
+    let mut file = File::create(probes.path().join("log"))?;
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let started = Instant::now();
+        file.write_all(&[b'x'; SIZE])?;
+        file.sync_data()?;
+        times.push(started.elapsed());
+    }
+    Ok(times)
+}
+
 /// Durable files per second, with so many threads that make them at once.
 ///
 /// # Errors
@@ -99,6 +117,7 @@ mod tests {
     fn a_probe_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(commits(folder.path(), 3).unwrap().len(), 3);
+        assert_eq!(syncs(folder.path(), 3).unwrap().len(), 3);
         assert!(commits_per_second(folder.path(), 2, 3).unwrap() > 0.0);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(!file_system(folder.path()).unwrap().is_empty());

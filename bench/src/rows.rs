@@ -6,6 +6,7 @@ mod calls;
 mod journal;
 mod latency;
 mod memory;
+mod payloads;
 mod processes;
 mod round_trips;
 mod submissions;
@@ -45,6 +46,8 @@ pub(crate) enum Name {
     Calls,
     /// What the daemons keep in memory
     Memory,
+    /// Outputs of 1 MiB and of 15 MiB
+    Payloads,
 }
 
 /// How much is done.
@@ -68,6 +71,8 @@ pub(crate) struct Scale {
     pub(crate) middling: usize,
     /// Finished tasks in a database.
     pub(crate) finished: usize,
+    /// Large outputs.
+    pub(crate) payloads: usize,
     /// Durable files of one measurement of the disk.
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
@@ -90,6 +95,7 @@ impl Scale {
         celery: 3000,
         middling: 60_000,
         finished: 1_000_000,
+        payloads: 1000,
         probes: 300,
         backlog: 100_000,
         small: 1000,
@@ -106,6 +112,7 @@ impl Scale {
         celery: 200,
         middling: 500,
         finished: 2000,
+        payloads: 10,
         probes: 20,
         backlog: 600,
         small: 200,
@@ -142,6 +149,7 @@ impl Bench {
             Name::Processes => processes::measure(self),
             Name::Calls => calls::measure(self),
             Name::Memory => memory::measure(self).await,
+            Name::Payloads => payloads::measure(self).await,
         }
     }
 

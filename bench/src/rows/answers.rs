@@ -5,6 +5,7 @@
 use super::Bench;
 use super::latency::ms;
 use crate::bare::Bare;
+use crate::disk;
 use crate::pair::{NAME, Pair};
 use crate::report::{Row, Side};
 use crate::stats::quantile;
@@ -33,25 +34,28 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let mut pair = Pair::provision(bench.broker()?, "")?;
     pair.serve()?;
     pair.run(2)?;
-    let mut series: [Vec<f64>; 7] = Default::default();
+    let mut series: [Vec<f64>; 8] = Default::default();
     for repetition in 0..bench.scale.repetitions {
         let bare = ms(&without_us(bench, count).await?);
         let ours = ms(&through_the_api(&pair, repetition, count).await?);
         let typed = ms(&by_command(&pair, bench.scale.sequential.min(COMMANDS))?);
         let [p50, p99] = [0.5, 0.99].map(|share| quantile(&ours, share));
         let [bare50, bare99] = [0.5, 0.99].map(|share| quantile(&bare, share));
-        let figures = [p50, p99, bare50, bare99, p50 / bare50, p99 / bare99, quantile(&typed, 0.5)];
+        let sync = quantile(&ms(&disk::syncs(&std::env::temp_dir(), bench.scale.probes)?), 0.5);
+        let (typed, ratios) = (quantile(&typed, 0.5), [p50 / bare50, p99 / bare99]);
+        let figures = [p50, p99, bare50, bare99, ratios[0], ratios[1], typed, sync];
         for (figure, series) in figures.into_iter().zip(&mut series) {
             series.push(figure);
         }
     }
     pair.stop()?;
-    let [p50, p99, bare50, bare99, ratio50, ratio99, typed] = series;
+    let [p50, p99, bare50, bare99, ratio50, ratio99, typed, sync] = series;
     row.add("through the API, p50", "ms", &p50);
     row.add("through the API, p99", "ms", &p99);
     row.add("`clutch-service submit --wait`, p50", "ms", &typed);
     row.add("the broker, a bare loop over lapin, p50", "ms", &bare50);
     row.add("the broker, a bare loop over lapin, p99", "ms", &bare99);
+    row.add("the disk, a bare fdatasync, p50", "ms", &sync);
     row.hold("API to the bare loop, p50", "ratio", &ratio50, (Side::AtMost, BARS.0));
     row.hold("API to the bare loop, p99", "ratio", &ratio99, (Side::AtMost, BARS.1));
     Ok(row)

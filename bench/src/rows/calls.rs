@@ -5,6 +5,7 @@ use super::Bench;
 use super::submissions::submit_alike;
 use crate::pair::Pair;
 use crate::peers::Peers;
+use crate::pipe;
 use crate::report::{Row, Side};
 use anyhow::Result;
 use std::time::Instant;
@@ -41,13 +42,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     ))?;
     pair.serve()?;
     pair.run(SLOTS)?;
-    let (mut speed, mut celery, mut alone, mut ratio) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut speed, mut pipe) = (Vec::new(), Vec::new());
+    let (mut celery, mut alone, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 0..bench.scale.repetitions {
         let started = Instant::now();
         submit_alike(&pair, &format!("c{repetition}"), count, &["--call", "nothing"])?;
         let ours = count as f64 / started.elapsed().as_secs_f64();
         speed.push(ours);
+        pipe.push(pipe::round_trips(WORKERS, count / WORKERS)?);
         if let Some(peers) = &bench.peers {
             let measured = with_celery(bench, peers)?;
             ratio.push(ours / measured.per_second);
@@ -57,6 +59,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     }
     pair.stop()?;
     row.hold("clutch", "calls/s", &speed, (Side::AtLeast, BARS.0));
+    row.add("a line to a bare Python loop and back, 2 processes", "round trips/s", &pipe);
     if bench.peers.is_some() {
         row.add("Celery, 2 processes, rpc results, acks late", "calls/s", &celery);
         row.add("Celery, one at a time, p50", "ms", &alone);

@@ -1,0 +1,86 @@
+//! Large outputs, from the process that writes them to the service's database:
+//! what they cost, and what the daemons keep in memory for few and for many.
+
+use super::Bench;
+use super::submissions::submit_alike;
+use crate::pair::Pair;
+use crate::report::{Row, Side};
+use anyhow::{Context as _, Result, ensure};
+use std::time::Instant;
+
+/// How much memory many large results may take, of what few of them do.
+const BAR: f64 = 1.1;
+/// As much as an output may have.
+const SETTINGS: &str = "[engine]\ncapture_limit = 15728640\n";
+/// How many tasks run at once.
+const SLOTS: usize = 2;
+/// The size of an output, and how many times fewer of them there are.
+const SIZES: [(usize, usize); 2] = [(1, 1), (15, 20)];
+/// Few are so many times fewer than many.
+const FEW: usize = 5;
+
+/// The row `payloads`.
+///
+/// # Errors
+/// When the broker or a program cannot be used, or an output is not whole.
+pub(super) async fn measure(bench: &Bench) -> Result<Row> {
+    let about = format!(
+        "outputs of text, from `clutch-service submit` until they are recorded, {SLOTS} at a time; \
+         resident memory at its peak; all folders are on {}",
+        bench.file_system()?
+    );
+    let mut row = Row::new("payloads", about);
+    for (mebibytes, fewer) in SIZES {
+        let many = (bench.scale.payloads / fewer).max(FEW);
+        let few = many / FEW;
+        let mut pair = Pair::provision(bench.broker()?, SETTINGS)?;
+        pair.serve()?;
+        pair.run(SLOTS)?;
+        outputs(&pair, mebibytes, few).await?;
+        let with_few = peaks(&pair)?;
+        let started = Instant::now();
+        outputs(&pair, mebibytes, many).await?;
+        let speed = (mebibytes * many) as f64 / started.elapsed().as_secs_f64();
+        let with_many = peaks(&pair)?;
+        pair.stop()?;
+        let what = |what: &str| format!("{mebibytes} MiB each: {what}");
+        row.add(&what(&format!("{many} of them")), "MiB/s", &[speed]);
+        for (name, few_mb, many_mb) in [
+            ("clutch-endpoint", with_few[0], with_many[0]),
+            ("clutch-service", with_few[1], with_many[1]),
+        ] {
+            row.add(&what(&format!("{name}, after {few} of them")), "MB", &[few_mb]);
+            row.add(&what(&format!("{name}, after {many} more")), "MB", &[many_mb]);
+        }
+        row.hold(
+            &what("clutch-endpoint, many to few"),
+            "ratio",
+            &[with_many[0] / with_few[0]],
+            (Side::AtMost, BAR),
+        );
+    }
+    Ok(row)
+}
+
+/// Has so many outputs written, and sees that the first and the last are whole.
+async fn outputs(pair: &Pair, mebibytes: usize, count: usize) -> Result<()> {
+    let (key, size) = (format!("{mebibytes}x{count}"), mebibytes << 20);
+    let script = format!("yes 0123456789abcdef0123456789abcdef0123456789abcdef | head -c {size}");
+    submit_alike(pair, &key, count, &["--", "sh", "-c", &script])?;
+    let mut api = pair.api().await?;
+    for index in [0, count - 1] {
+        let page = api.get(&format!("/v1/results?key={key}&from={index}&limit=1")).await?;
+        let result = &page["results"][0]["result"];
+        let recorded = result["stdout"].as_str().context("there is no output")?.len();
+        ensure!(recorded == size, "task {index}: {recorded} bytes of {size} are recorded");
+        ensure!(result["stdout_omitted"].is_null(), "task {index}: something was left out");
+    }
+    Ok(())
+}
+
+/// What the endpoint and the service have kept at most, in megabytes.
+fn peaks(pair: &Pair) -> Result<[f64; 2]> {
+    let endpoint = pair.daemon.as_ref().context("no endpoint runs")?.peak_memory()?;
+    let service = pair.service.as_ref().context("no service runs")?.peak_memory()?;
+    Ok([endpoint, service].map(|bytes| bytes as f64 / 1e6))
+}
