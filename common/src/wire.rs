@@ -116,10 +116,16 @@ pub fn encode_tasks(tasks: &[&Task]) -> Vec<u8> {
     encode(&TasksOut { version: VERSION, kind: TASKS_TYPE, tasks })
 }
 
+/// What a result takes besides what it brings, in bytes, roughly.
+const FIXED_RESULT: usize = 384;
+
 /// Encodes one result as it stands in an envelope. What [`pack_results`] takes.
 #[must_use]
 pub fn encode_result(result: &TaskResult) -> Vec<u8> {
-    encode(result)
+    // As large as most get: they may be kept for long, a thousand of them.
+    let mut encoded = Vec::with_capacity(FIXED_RESULT + result.output());
+    write(&mut encoded, result);
+    encoded
 }
 
 /// Packs results, each encoded by [`encode_result`], into one body.
@@ -285,7 +291,13 @@ fn expect(head: &Head, expected: &str) -> Result<(), String> {
 
 #[allow(clippy::expect_used, reason = "our own types: string keys, no failing serializer")]
 fn encode(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("wire types always encode")
+    let mut encoded = Vec::with_capacity(128);
+    write(&mut encoded, value);
+    encoded
+}
+
+fn write(to: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(to, value).expect("wire types always encode");
 }
 
 #[cfg(test)]

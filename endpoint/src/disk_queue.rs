@@ -19,6 +19,7 @@ mod damage;
 mod deaths;
 mod files;
 mod folder;
+mod gathering;
 mod mark;
 mod open;
 mod queue;

@@ -8,7 +8,7 @@ use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Instant;
 
-/// How much memory many large results may take, of what few of them do.
+/// How much memory the second half of the results may take, of what the first did.
 const BAR: f64 = 1.1;
 /// As much as an output may have.
 const SETTINGS: &str = "[engine]\ncapture_limit = 15728640\n";
@@ -16,8 +16,8 @@ const SETTINGS: &str = "[engine]\ncapture_limit = 15728640\n";
 const SLOTS: usize = 2;
 /// The size of an output, and how many times fewer of them there are.
 const SIZES: [(usize, usize); 2] = [(1, 1), (15, 20)];
-/// Few are so many times fewer than many.
-const FEW: usize = 5;
+/// The least of them.
+const LEAST: usize = 5;
 
 /// The row `payloads`.
 ///
@@ -31,31 +31,29 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     );
     let mut row = Row::new("payloads", about);
     for (mebibytes, fewer) in SIZES {
-        let many = (bench.scale.payloads / fewer).max(FEW);
-        let few = many / FEW;
+        let count = (bench.scale.payloads / fewer).max(LEAST);
         let mut pair = Pair::provision(bench.broker()?, SETTINGS)?;
         pair.serve()?;
         pair.run(SLOTS)?;
-        outputs(&pair, mebibytes, few).await?;
-        let with_few = peaks(&pair)?;
         let started = Instant::now();
-        outputs(&pair, mebibytes, many).await?;
-        let speed = (mebibytes * many) as f64 / started.elapsed().as_secs_f64();
-        let with_many = peaks(&pair)?;
+        outputs(&pair, "a", mebibytes, count).await?;
+        let speed = (mebibytes * count) as f64 / started.elapsed().as_secs_f64();
+        let first = peaks(&pair)?;
+        outputs(&pair, "b", mebibytes, count).await?;
+        let second = peaks(&pair)?;
         pair.stop()?;
         let what = |what: &str| format!("{mebibytes} MiB each: {what}");
-        row.add(&what(&format!("{many} of them")), "MiB/s", &[speed]);
-        for (name, few_mb, many_mb) in [
-            ("clutch-endpoint", with_few[0], with_many[0]),
-            ("clutch-service", with_few[1], with_many[1]),
-        ] {
-            row.add(&what(&format!("{name}, after {few} of them")), "MB", &[few_mb]);
-            row.add(&what(&format!("{name}, after {many} more")), "MB", &[many_mb]);
+        row.add(&what(&format!("{count} of them")), "MiB/s", &[speed]);
+        for (name, first, second) in
+            [("clutch-endpoint", first[0], second[0]), ("clutch-service", first[1], second[1])]
+        {
+            row.add(&what(&format!("{name}, after {count}")), "MB", &[first]);
+            row.add(&what(&format!("{name}, after {count} more")), "MB", &[second]);
         }
         row.hold(
-            &what("clutch-endpoint, many to few"),
+            &what("clutch-endpoint, all to half"),
             "ratio",
-            &[with_many[0] / with_few[0]],
+            &[second[0] / first[0]],
             (Side::AtMost, BAR),
         );
     }
@@ -63,10 +61,10 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
 }
 
 /// Has so many outputs written, and sees that the first and the last are whole.
-async fn outputs(pair: &Pair, mebibytes: usize, count: usize) -> Result<()> {
-    let (key, size) = (format!("{mebibytes}x{count}"), mebibytes << 20);
+async fn outputs(pair: &Pair, key: &str, mebibytes: usize, count: usize) -> Result<()> {
+    let size = mebibytes << 20;
     let script = format!("yes 0123456789abcdef0123456789abcdef0123456789abcdef | head -c {size}");
-    submit_alike(pair, &key, count, &["--", "sh", "-c", &script])?;
+    submit_alike(pair, key, count, &["--", "sh", "-c", &script])?;
     let mut api = pair.api().await?;
     for index in [0, count - 1] {
         let page = api.get(&format!("/v1/results?key={key}&from={index}&limit=1")).await?;

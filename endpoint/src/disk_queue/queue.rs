@@ -5,6 +5,7 @@ use super::damage::Damaged;
 use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
+use super::gathering;
 use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
 use super::running::Running;
@@ -88,6 +89,8 @@ const RECENT_MAX: usize = 48;
 pub(super) struct Group {
     pub(super) writes: Writes,
     writing: Option<Writing>,
+    /// The largest result that lies in its record, in bytes.
+    inline_max: usize,
     /// The spool files of the records that go, one for each.
     pub(super) released: Vec<u64>,
     pub(super) finished: Vec<Attempt>,
@@ -173,6 +176,7 @@ impl DiskQueue {
             }
         }
         let mut group = self.group();
+        group.inline_max = gathering::inline_max(self.next.waiting, changes, &releasing);
         for change in changes {
             match change {
                 Change::Accept { seq, task, secured } => {
@@ -215,6 +219,7 @@ impl DiskQueue {
         Group {
             writes: Writes::default(),
             writing: None,
+            inline_max: record::INLINE_MAX,
             released: Vec::new(),
             finished: Vec::new(),
             next: self.next,
@@ -252,7 +257,8 @@ impl DiskQueue {
     ) -> Result<(), Error> {
         let bytes = serde_json::to_vec(task)
             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-        let key = key(Space::Inbox, seq.0, task.attempt(), &bytes);
+        let form = form(&bytes, record::INLINE_MAX);
+        let key = Key { space: Space::Inbox, seq: seq.0, attempt: task.attempt(), form };
         let file = self.put(group, &key, &bytes)?;
         if !secured {
             group.writes.put(&record::numbered(Space::Unsecured, seq.0), &[]);
@@ -293,7 +299,8 @@ impl DiskQueue {
         out: OutSeq,
         result: &Finished,
     ) -> Result<(), Error> {
-        let key = key(Space::Outbox, out.0, result.attempt, &result.bytes);
+        let form = form(&result.bytes, group.inline_max);
+        let key = Key { space: Space::Outbox, seq: out.0, attempt: result.attempt, form };
         group.next.waiting += 1;
         self.put(group, &key, &result.bytes)?;
         Ok(())
@@ -450,9 +457,8 @@ impl DiskQueue {
     }
 }
 
-fn key(space: Space, seq: u64, attempt: Attempt, payload: &[u8]) -> Key {
-    let form = if payload.len() <= record::INLINE_MAX { Form::Inline } else { Form::Spooled };
-    Key { space, seq, attempt, form }
+fn form(payload: &[u8], inline_max: usize) -> Form {
+    if payload.len() <= inline_max { Form::Inline } else { Form::Spooled }
 }
 
 impl Lately {

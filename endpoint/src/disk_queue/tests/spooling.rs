@@ -1,6 +1,7 @@
 //! Spool files as the queue shares, counts and removes them.
 
 use super::*;
+use crate::disk_queue::gathering::GATHERED;
 use crate::disk_queue::queue::RUN;
 
 #[test]
@@ -101,6 +102,33 @@ fn churn_leaves_no_waste_and_no_unsynced_files_of_the_store() {
         let passed = (groups * live * len * 3 / 2) as u64;
         assert!(passed > 2 * bound, "the test must be able to fail");
     }
+}
+
+#[test]
+fn where_results_gather_they_lie_in_files_that_go_with_them() {
+    const GROUP: u64 = 500;
+    let (folder, many) = (folder(), GATHERED + 4 * GROUP);
+    let (mut queue, _) = open(&folder);
+    let results: Vec<Change> = (0..many)
+        .map(|out| finish(None, out, Attempt { task_id: TaskId::new(), attempt: 1 }, 100))
+        .collect();
+    for group in results.chunks(GROUP as usize) {
+        queue.apply(group).unwrap();
+    }
+    assert_eq!((needed(&queue).len(), queue.waiting()), (4, many));
+    drop(queue);
+    queue = open(&folder).0;
+    assert_eq!(needed(&queue).len(), 4, "counted anew");
+    let last = queue.outbox(OutSeq(many - 3), 10, usize::MAX).unwrap();
+    assert_eq!(last.len(), 3);
+    assert!(last.iter().all(|record| record.bytes == vec![b'r'; 100]));
+    for first in (0..many).step_by(GROUP as usize) {
+        let released: Vec<Change> =
+            (first..first + GROUP).map(|out| Change::Release { out: OutSeq(out) }).collect();
+        queue.apply(&released).unwrap();
+    }
+    assert_eq!((queue.waiting(), needed(&queue)), (0, vec![]));
+    assert!(names(&folder).len() <= seen_runs(&queue), "only what is remembered is left");
 }
 
 fn seen_runs(queue: &DiskQueue) -> usize {
