@@ -12,6 +12,7 @@ mod input;
 mod page;
 mod pair;
 mod peers;
+mod proc;
 mod report;
 mod rows;
 mod site;

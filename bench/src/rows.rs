@@ -3,6 +3,8 @@
 mod answers;
 mod backlog;
 mod calls;
+mod endpoints;
+mod idle;
 mod journal;
 mod latency;
 mod memory;
@@ -17,6 +19,7 @@ use crate::report::Row;
 use anyhow::{Context as _, Result};
 use clutch_tests::broker::{Address, Broker};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A row's name on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -45,6 +48,10 @@ pub(crate) enum Name {
     Calls,
     /// What the daemons keep in memory
     Memory,
+    /// How often idle daemons wake, beside bare connections
+    Idle,
+    /// What 1,000 idle endpoints cost the service, and keep in memory
+    Endpoints,
 }
 
 /// How much is done.
@@ -68,6 +75,14 @@ pub(crate) struct Scale {
     pub(crate) middling: usize,
     /// Finished tasks in a database.
     pub(crate) finished: usize,
+    /// How long daemons are left alone before they count as idle.
+    pub(crate) settling: Duration,
+    /// How long a pair of them is watched then.
+    pub(crate) idle: Duration,
+    /// How long very many endpoints are.
+    pub(crate) window: Duration,
+    /// How many these are.
+    pub(crate) endpoints: usize,
     /// Durable files of one measurement of the disk.
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
@@ -90,6 +105,10 @@ impl Scale {
         celery: 3000,
         middling: 60_000,
         finished: 1_000_000,
+        settling: Duration::from_secs(15),
+        idle: Duration::from_secs(30),
+        window: Duration::from_secs(60),
+        endpoints: 1000,
         probes: 300,
         backlog: 100_000,
         small: 1000,
@@ -106,6 +125,10 @@ impl Scale {
         celery: 200,
         middling: 500,
         finished: 2000,
+        settling: Duration::from_millis(100),
+        idle: Duration::from_secs(6),
+        window: Duration::from_secs(6),
+        endpoints: 5,
         probes: 20,
         backlog: 600,
         small: 200,
@@ -142,6 +165,8 @@ impl Bench {
             Name::Processes => processes::measure(self),
             Name::Calls => calls::measure(self),
             Name::Memory => memory::measure(self).await,
+            Name::Idle => idle::measure(self).await,
+            Name::Endpoints => endpoints::measure(self).await,
         }
     }
 

@@ -61,5 +61,7 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "processes",
         "calls",
         "memory",
+        "idle",
+        "endpoints",
     ]);
 }
