@@ -8,6 +8,7 @@ mod idle;
 mod journal;
 mod latency;
 mod memory;
+mod outage;
 mod processes;
 mod round_trips;
 mod submissions;
@@ -52,6 +53,8 @@ pub(crate) enum Name {
     Idle,
     /// What 1,000 idle endpoints cost the service, and keep in memory
     Endpoints,
+    /// Results that gather while the broker takes none, and leave when it is back
+    Outage,
 }
 
 /// How much is done.
@@ -73,6 +76,8 @@ pub(crate) struct Scale {
     pub(crate) celery: usize,
     /// Middling tasks in a queue.
     pub(crate) middling: usize,
+    /// Results that gather at an endpoint.
+    pub(crate) gathered: usize,
     /// Finished tasks in a database.
     pub(crate) finished: usize,
     /// How long daemons are left alone before they count as idle.
@@ -104,6 +109,7 @@ impl Scale {
         calls: 30_000,
         celery: 3000,
         middling: 60_000,
+        gathered: 1_000_000,
         finished: 1_000_000,
         settling: Duration::from_secs(15),
         idle: Duration::from_secs(30),
@@ -124,6 +130,7 @@ impl Scale {
         calls: 500,
         celery: 200,
         middling: 500,
+        gathered: 2000,
         finished: 2000,
         settling: Duration::from_millis(100),
         idle: Duration::from_secs(6),
@@ -167,6 +174,7 @@ impl Bench {
             Name::Memory => memory::measure(self).await,
             Name::Idle => idle::measure(self).await,
             Name::Endpoints => endpoints::measure(self).await,
+            Name::Outage => outage::measure(self),
         }
     }
 

@@ -63,5 +63,6 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "memory",
         "idle",
         "endpoints",
+        "outage",
     ]);
 }

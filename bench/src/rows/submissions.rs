@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 /// What has to be reached, in tasks per second.
 const BAR: f64 = 25_000.0;
+/// How many tasks one submission has at most.
+pub(super) const AT_ONCE: usize = 100_000;
 /// Longer than a measurement takes.
-const PATIENCE: Duration = Duration::from_secs(1800);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The row `submissions`.
 ///
