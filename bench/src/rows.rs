@@ -3,6 +3,7 @@
 mod answers;
 mod backlog;
 mod calls;
+mod depth;
 mod endpoints;
 mod idle;
 mod journal;
@@ -55,6 +56,8 @@ pub(crate) enum Name {
     Endpoints,
     /// Results that gather while the broker takes none, and leave when it is back
     Outage,
+    /// The cost per task of 1,000,000 that wait at the broker, beside that of 1,000
+    QueueDepth,
 }
 
 /// How much is done.
@@ -92,6 +95,9 @@ pub(crate) struct Scale {
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
     pub(crate) backlog: usize,
+    /// Tasks of a very deep queue at the broker, and how often it is measured.
+    pub(crate) deep: usize,
+    pub(crate) deep_rounds: usize,
     /// Tasks of a small backlog.
     pub(crate) small: usize,
     /// Most small backlogs that are measured before and after each large one.
@@ -117,6 +123,8 @@ impl Scale {
         endpoints: 1000,
         probes: 300,
         backlog: 100_000,
+        deep: 1_000_000,
+        deep_rounds: 2,
         small: 1000,
         small_rounds: 25,
     };
@@ -138,6 +146,8 @@ impl Scale {
         endpoints: 5,
         probes: 20,
         backlog: 600,
+        deep: 600,
+        deep_rounds: 1,
         small: 200,
         small_rounds: 1,
     };
@@ -175,6 +185,7 @@ impl Bench {
             Name::Idle => idle::measure(self).await,
             Name::Endpoints => endpoints::measure(self).await,
             Name::Outage => outage::measure(self),
+            Name::QueueDepth => depth::measure(self),
         }
     }
 

@@ -64,5 +64,6 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "idle",
         "endpoints",
         "outage",
+        "queue-depth",
     ]);
 }

@@ -80,3 +80,11 @@ pub(super) fn submit(pair: &Pair, key: &str, count: usize, wait: bool) -> Result
     pair.command(&arguments, PATIENCE)?;
     Ok(())
 }
+
+/// Waits for the outcomes of what was submitted under a key.
+///
+/// # Errors
+/// When not all succeed.
+pub(super) fn wait(pair: &Pair, key: &str) -> Result<()> {
+    pair.command(&["wait", "--key", key], PATIENCE).map(drop)
+}
