@@ -75,8 +75,8 @@ pub(crate) struct Scale {
     pub(crate) processes: usize,
     /// Calls of one measurement.
     pub(crate) calls: usize,
-    /// Tasks of one measurement of Celery.
-    pub(crate) celery: usize,
+    /// Tasks of one measurement of a peer that is given messages.
+    pub(crate) peer: usize,
     /// Middling tasks in a queue.
     pub(crate) middling: usize,
     /// Results that gather at an endpoint.
@@ -113,7 +113,7 @@ impl Scale {
         submitted: 100_000,
         processes: 3000,
         calls: 30_000,
-        celery: 3000,
+        peer: 3000,
         middling: 60_000,
         gathered: 1_000_000,
         finished: 1_000_000,
@@ -136,7 +136,7 @@ impl Scale {
         submitted: 2000,
         processes: 100,
         calls: 500,
-        celery: 200,
+        peer: 200,
         middling: 500,
         gathered: 2000,
         finished: 2000,

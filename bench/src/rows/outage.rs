@@ -14,7 +14,11 @@ use crate::disk::used;
 use crate::pair::{NAME, Pair};
 use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
-use clutch_common::topology;
+use clutch_common::clock::now_ms;
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
+use clutch_common::json::Json;
+use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::{topology, wire};
 use clutch_tests::api::progress;
 use clutch_tests::broker::{Options, Private};
 use clutch_tests::poll;
@@ -51,9 +55,9 @@ struct Watch {
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.gathered;
     let about = format!(
-        "{count} results of {SIZE} bytes gather while the broker takes none; it is killed, and \
-         started again; live data is the value of every result and nothing else; all folders are \
-         on {}",
+        "{count} results with {SIZE} bytes of value each gather while the broker takes none; it is \
+         killed, and started again; live data is the results as they are published; all folders \
+         are on {}",
         bench.file_system()?
     );
     let mut row = Row::new("outage", about);
@@ -62,43 +66,50 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let keys = watch.queue(count)?;
     broker.control(&["set_disk_free_limit", "100000GB"])?;
     let (gathering, early) = watch.gather(&keys)?;
-    let gathered = (count - early) as f64;
-    let peak = watch.disk;
-    let at_rest = used(&watch.state)?;
-    let memory = watch.daemon()?.peak_memory()?;
+    let (full, memory) = (used(&watch.state)?, watch.daemon()?.peak_memory()?);
     broker.kill()?;
     broker.run()?;
     let draining = watch.drain(&keys, count)?;
-    let after = used(&watch.state)?;
     let peak_memory = watch.daemon()?.peak_memory()?;
     let left = watch.stop()?;
-    let live = gathered * SIZE as f64;
+
+    let gathered = (count - early) as f64;
+    let live = gathered * published()? as f64;
+    let rate = |took: Duration| gathered / took.as_secs_f64();
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    let (disk, drained) = (watch.disk as f64 / live, rate(draining));
     row.add("results that gathered", "results", &[gathered]);
-    row.add("gathering", "results/s", &[gathered / gathering.as_secs_f64()]);
-    let drained = gathered / draining.as_secs_f64();
-    row.hold(
-        "recorded, from when the broker is up",
-        "results/s",
-        &[drained],
-        (Side::AtLeast, BARS.1),
-    );
-    row.add("daemon, at its peak while they gathered", "MB", &[memory as f64 / 1e6]);
-    row.hold("daemon, at its peak", "MB", &[peak_memory as f64 / 1e6], (Side::AtMost, BARS.0));
-    row.add("state folder, when all were there", "MB", &[at_rest as f64 / 1e6]);
-    row.hold(
-        "state folder at its peak to live data",
-        "ratio",
-        &[peak.max(watch.disk) as f64 / live],
-        (Side::AtMost, BARS.2),
-    );
-    row.add("state folder, when all are recorded", "MB", &[after as f64 / 1e6]);
-    row.hold(
-        "what is left of it, after a stop",
-        "ratio",
-        &[left as f64 / peak as f64],
-        (Side::AtMost, LEFT),
-    );
+    row.add("gathering", "results/s", &[rate(gathering)]);
+    let what = "recorded, from when the broker is up";
+    row.hold(what, "results/s", &[drained], (Side::AtLeast, BARS.1));
+    row.add("daemon, at its peak while they gathered", "MB", &[mb(memory)]);
+    row.hold("daemon, at its peak", "MB", &[mb(peak_memory)], (Side::AtMost, BARS.0));
+    row.add("live data", "MB", &[live / 1e6]);
+    row.add("state folder, when all were there", "MB", &[mb(full)]);
+    row.hold("state folder at its peak to live data", "ratio", &[disk], (Side::AtMost, BARS.2));
+    row.add("state folder, when all are recorded", "MB", &[mb(left)]);
+    let share = left as f64 / watch.disk as f64;
+    row.hold("what is left of it", "ratio", &[share], (Side::AtMost, LEFT));
     Ok(row)
+}
+
+/// How many bytes one of these results is on its way to the service.
+fn published() -> Result<usize> {
+    let (attempt, now) = (Attempt { task_id: TaskId::new(), attempt: 1 }, now_ms());
+    let value = Json::of(&(value(), 1)).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let result = TaskResult {
+        value: Some(value),
+        reason: None,
+        started_at_ms: Some(now),
+        state_id: Some(StateId::new()),
+        ..TaskResult::not_run(attempt, Outcome::Succeeded, String::new(), EndpointId::new(), now)
+    };
+    Ok(wire::encode_result(&result).len())
+}
+
+/// What every task is given and returns.
+fn value() -> String {
+    "x".repeat(SIZE - 2)
 }
 
 impl Watch {
@@ -122,7 +133,7 @@ impl Watch {
 
     /// Queues the tasks at the broker, and says under which keys.
     fn queue(&self, count: usize) -> Result<Vec<String>> {
-        let value = format!("\"{}\"", "x".repeat(SIZE - 2));
+        let value = format!("\"{}\"", value());
         let mut keys = Vec::new();
         for first in (0..count).step_by(AT_ONCE) {
             let some = AT_ONCE.min(count - first);
