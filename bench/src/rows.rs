@@ -145,10 +145,10 @@ impl Scale {
         window: Duration::from_secs(6),
         endpoints: 5,
         probes: 20,
-        backlog: 600,
-        deep: 600,
+        backlog: 1500,
+        deep: 1500,
         deep_rounds: 1,
-        small: 200,
+        small: 500,
         small_rounds: 1,
     };
 }

@@ -5,7 +5,7 @@
 use super::Bench;
 use super::latency::ms;
 use crate::api::Api;
-use crate::proc::{Threads, own_memory};
+use crate::proc::{Activity, Threads, own_memory};
 use crate::report::{Row, Side};
 use crate::stats::{mean, quantile};
 use anyhow::{Result, ensure};
@@ -46,7 +46,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let service = world.serve()?;
     let fleet = Fleet::start(&world, count)?;
     tokio::time::sleep(bench.scale.settling).await;
-    let shares = idle(&service, &fleet, window).await?;
+    let idle = idle(&service, &fleet, window).await?;
     let answers = ask(&world, &fleet).await?;
     let mut pss = Vec::with_capacity(count);
     let mut rss = Vec::with_capacity(count);
@@ -54,11 +54,11 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
         pss.push(own_memory(daemon.pid())? as f64 / 1e6);
         rss.push(daemon.memory()? as f64 / 1e6);
     }
-    let [of_service, of_each, wakes] = shares;
-    row.hold("service, CPU", "% of a core", &[of_service], (Side::AtMost, BAR));
-    row.add("service, wake-ups", "wake-ups/s", &[wakes]);
+    row.hold("service, CPU", "% of a core", &[idle.service], (Side::AtMost, BAR));
+    row.add("service, wake-ups", "wake-ups/s", &[idle.service_wakes]);
     row.add("service, resident memory", "MB", &[service.memory()? as f64 / 1e6]);
-    row.add("endpoint, CPU, mean", "% of a core", &[of_each]);
+    row.add("endpoint, CPU, mean", "% of a core", &[idle.endpoint]);
+    row.add("endpoint, wake-ups, mean", "wake-ups/s", &[idle.endpoint_wakes]);
     row.add("endpoint, memory, shared pages by share", "MB", &pss);
     row.add("endpoint, resident memory", "MB", &rss);
     row.add("endpoints together, shared pages once", "MB", &[mean(&pss) * count as f64]);
@@ -97,19 +97,38 @@ impl Fleet {
     }
 }
 
-/// The share of a core that the service uses, the mean share of an endpoint, and
-/// how often the service wakes in a second.
-async fn idle(service: &Daemon, fleet: &Fleet, window: Duration) -> Result<[f64; 3]> {
-    let of_all = || fleet.daemons.iter().map(Daemon::cpu_time).sum::<Result<Duration>>();
-    let (before, all_before) = (Threads::of(service.pid())?, of_all()?);
+/// What service and endpoints did while nothing happened.
+struct Idle {
+    /// Shares of a core, in percent.
+    service: f64,
+    endpoint: f64,
+    /// Wake-ups in a second.
+    service_wakes: f64,
+    endpoint_wakes: f64,
+}
+
+async fn idle(service: &Daemon, fleet: &Fleet, window: Duration) -> Result<Idle> {
+    let all = || -> Result<Vec<Threads>> {
+        fleet.daemons.iter().map(|daemon| Threads::of(daemon.pid())).collect()
+    };
+    let (before, all_before) = (Threads::of(service.pid())?, all()?);
     let started = Instant::now();
     tokio::time::sleep(window).await;
     let seconds = started.elapsed().as_secs_f64();
-    let activity = Threads::of(service.pid())?.since(&before, "");
-    let together = of_all()?.saturating_sub(all_before);
-    let percent = |ran: Duration| ran.as_secs_f64() / seconds * 100.0;
-    let each = percent(together) / fleet.daemons.len().max(1) as f64;
-    Ok([percent(activity.ran), each, activity.wakes as f64 / seconds])
+    let of_service = Threads::of(service.pid())?.since(&before, "");
+    let all = all()?;
+    let of_each: Vec<Activity> =
+        all.iter().zip(&all_before).map(|(after, before)| after.since(before, "")).collect();
+    let percent = |activity: &Activity| activity.ran.as_secs_f64() / seconds * 100.0;
+    let wakes = |activity: &Activity| activity.wakes as f64 / seconds;
+    let of_endpoints =
+        |part: &dyn Fn(&Activity) -> f64| mean(&of_each.iter().map(part).collect::<Vec<_>>());
+    Ok(Idle {
+        service: percent(&of_service),
+        endpoint: of_endpoints(&percent),
+        service_wakes: wakes(&of_service),
+        endpoint_wakes: of_endpoints(&wakes),
+    })
 }
 
 /// Gives a task to some of them, one after the other, and says how long each took.
