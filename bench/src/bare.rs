@@ -110,6 +110,11 @@ impl Bare {
         Ok(times)
     }
 
+    /// The process of the far party, which has two connections.
+    pub(crate) fn far_pid(&self) -> u32 {
+        self.echo.pid()
+    }
+
     /// Ends the far party, and the connection.
     ///
     /// # Errors

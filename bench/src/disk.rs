@@ -4,12 +4,15 @@
 use anyhow::{Context as _, Result};
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The size of a probe's file, in bytes: about a no-op task as it lies in a
 /// folder.
 const SIZE: usize = 1024;
+/// What the system counts a file's blocks in, in bytes.
+const BLOCK: u64 = 512;
 
 /// The name of the file system that a folder is on.
 ///
@@ -39,6 +42,25 @@ fn name_of(magic: u32) -> String {
         _ => return format!("file system {magic:#x}"),
     };
     name.to_owned()
+}
+
+/// What a folder and all that is in it take of the disk, in bytes. What goes while
+/// it is looked at does not count.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn used(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let listing = fs::read_dir(folder);
+    for entry in listing.with_context(|| format!("listing {}", folder.display()))? {
+        let entry = entry?;
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += metadata.blocks() * BLOCK;
+        if metadata.is_dir() {
+            bytes += used(&entry.path())?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Makes `count` durable files, one after the other, the way a group of messages
@@ -111,6 +133,18 @@ mod tests {
         assert_eq!(name_of(0xEF53), "ext4");
         assert!(name_of(0x0102_1994).contains("nothing here is durable"));
         assert_eq!(name_of(0x1234), "file system 0x1234");
+    }
+
+    #[test]
+    fn a_folder_takes_what_its_files_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        let before = used(folder.path()).unwrap();
+        fs::write(inner.join("file"), vec![7; 64 * 1024]).unwrap();
+        File::open(inner.join("file")).unwrap().sync_all().unwrap();
+        assert!(used(folder.path()).unwrap() >= before + 64 * 1024);
+        assert!(used(&folder.path().join("nowhere")).is_err());
     }
 
     #[test]

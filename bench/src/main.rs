@@ -13,6 +13,7 @@ mod page;
 mod pair;
 mod peers;
 mod pipe;
+mod proc;
 mod report;
 mod rows;
 mod site;
@@ -53,8 +54,9 @@ struct Options {
     /// Little of everything, to see that it works: the bars do not count
     #[arg(long)]
     quick: bool,
-    /// Measures Celery and HyperQueue as well, where they do the same work; they
-    /// are installed from PyPI beside this program
+    /// Measures Celery, HyperQueue and Globus Compute as well, where they do the
+    /// same work; they are installed from PyPI beside this program. HyperQueue's
+    /// command line is used if `hq` is in PATH
     #[arg(long)]
     peers: bool,
     /// Writes what was measured into BENCHMARKS.md
@@ -146,7 +148,7 @@ fn record(measured: &[Row], with_peers: bool) -> Result<()> {
         format!("RabbitMQ {}", overview["rabbitmq_version"].as_str().unwrap_or("of some version")),
     ];
     if with_peers {
-        machine.extend(peers::PACKAGES.map(|package| package.replace("==", " ")));
+        machine.extend(peers::versions());
     }
     let date = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     let date = date.get(..10).unwrap_or_default();

@@ -38,7 +38,7 @@ to disk at both ends, messages persistent and confirmed, programs as people run 
 ```sh
 cargo xtask bench                  # every row (--help lists them)
 cargo xtask bench latency          # one
-cargo xtask bench --peers --record # Celery and HyperQueue as well; writes this page
+cargo xtask bench --peers --record # with what people use instead; writes this page
 ```
 
 It brings its broker along. A bar is a ratio or a figure that we want to keep;

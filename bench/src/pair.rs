@@ -79,6 +79,11 @@ impl Pair {
         self.endpoint.id.parse().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
+    /// Where the endpoint's daemon keeps its state.
+    pub(crate) fn state_folder(&self) -> PathBuf {
+        self.world.folder().join("state/clutch/endpoints").join(&self.endpoint.id)
+    }
+
     /// The service's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.world.folder().join("service/clutch.sock")

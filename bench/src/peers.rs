@@ -1,20 +1,47 @@
-//! What people use instead, installed from PyPI into a folder of this run's build
-//! and run on the same machine and the same broker.
+//! What people use instead, installed from PyPI into folders of this run's build
+//! and run on the same machine and the same broker. `hq`, HyperQueue's command
+//! line, is not on PyPI: it is used where it is installed.
 //!
-//! Touches: the network once, a Python environment, and processes.
+//! Touches: the network once, Python environments, and processes.
 
 use anyhow::{Context as _, Result, ensure};
+use clutch_tests::machine;
 use serde::de::DeserializeOwned;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What is installed; the figures are of these versions.
-pub(crate) const PACKAGES: [&str; 2] = ["celery==5.7.0", "hyperqueue==0.27.0"];
-/// The scripts that drive them, by name.
-const SCRIPTS: [(&str, &str); 2] = [
-    ("celery_peer.py", include_str!("../peers/celery_peer.py")),
-    ("hyperqueue_peer.py", include_str!("../peers/hyperqueue_peer.py")),
-];
+/// A peer, and the script that drives it.
+pub(crate) struct Peer {
+    /// What is installed; the figures are of this version.
+    package: &'static str,
+    /// Its environment: what it depends on may not suit the others.
+    environment: &'static str,
+    script: &'static str,
+    text: &'static str,
+}
+
+/// Celery.
+pub(crate) const CELERY: Peer = Peer {
+    package: "celery==5.7.0",
+    environment: "celery",
+    script: "celery_peer.py",
+    text: include_str!("../peers/celery_peer.py"),
+};
+/// HyperQueue by its Python API and, if that is installed, by its command line.
+pub(crate) const HYPERQUEUE: Peer = Peer {
+    package: "hyperqueue==0.27.0",
+    environment: "hyperqueue",
+    script: "hyperqueue_peer.py",
+    text: include_str!("../peers/hyperqueue_peer.py"),
+};
+/// The endpoint of Globus Compute.
+pub(crate) const GLOBUS_COMPUTE: Peer = Peer {
+    package: "globus-compute-endpoint==4.19.0",
+    environment: "globus-compute",
+    script: "globus_compute_peer.py",
+    text: include_str!("../peers/globus_compute_peer.py"),
+};
+const ALL: [&Peer; 3] = [&CELERY, &HYPERQUEUE, &GLOBUS_COMPUTE];
 
 /// The peers, installed.
 pub(crate) struct Peers {
@@ -29,28 +56,22 @@ impl Peers {
     pub(crate) fn install() -> Result<Self> {
         let here = std::env::current_exe()?;
         let folder = here.parent().context("this program is nowhere")?.join("peers");
-        let peers = Self { folder };
-        std::fs::create_dir_all(&peers.folder)?;
-        for (name, text) in SCRIPTS {
-            std::fs::write(peers.folder.join(name), text)?;
+        for peer in ALL {
+            peer.install(&folder.join(peer.environment))?;
         }
-        if !peers.python().is_file() {
-            succeed(Command::new("python3").args(["-m", "venv"]).arg(&peers.folder))?;
-        }
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        succeed(Command::new(peers.python()).args(install).args(PACKAGES))?;
-        Ok(peers)
+        Ok(Self { folder })
     }
 
-    /// Runs a script, and reads the last line it prints.
+    /// Runs a peer's script, and reads the last line it prints.
     ///
     /// # Errors
     /// When it fails.
-    pub(crate) fn run<T: DeserializeOwned>(&self, script: &str, arguments: &[&str]) -> Result<T> {
-        let output = Command::new(self.python())
+    pub(crate) fn run<T: DeserializeOwned>(&self, peer: &Peer, arguments: &[&str]) -> Result<T> {
+        let (script, folder) = (peer.script, self.folder.join(peer.environment));
+        let output = Command::new(python(&folder))
             .arg(script)
             .args(arguments)
-            .current_dir(&self.folder)
+            .current_dir(&folder)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .output()
@@ -61,10 +82,36 @@ impl Peers {
         let last = text.lines().last().with_context(|| format!("{script} printed nothing"))?;
         serde_json::from_str(last).with_context(|| format!("{script} printed: {last}"))
     }
+}
 
-    fn python(&self) -> PathBuf {
-        self.folder.join("bin/python")
+impl Peer {
+    fn install(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(self.script), self.text)?;
+        let python = python(folder);
+        if !python.is_file() {
+            succeed(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        }
+        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        succeed(Command::new(python).args(install).arg(self.package))
     }
+}
+
+/// The names and versions of all.
+pub(crate) fn versions() -> Vec<String> {
+    let mut versions = ALL.map(|peer| peer.package.replace("==", " ")).to_vec();
+    let told = hq().and_then(|hq| Command::new(hq).arg("--version").output().ok());
+    versions.extend(told.map(|told| String::from_utf8_lossy(&told.stdout).trim().to_owned()));
+    versions
+}
+
+/// HyperQueue's command line, if it is installed.
+pub(crate) fn hq() -> Option<PathBuf> {
+    machine::find("hq")
+}
+
+fn python(folder: &Path) -> PathBuf {
+    folder.join("bin/python")
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -3,9 +3,13 @@
 mod answers;
 mod backlog;
 mod calls;
+mod depth;
+mod endpoints;
+mod idle;
 mod journal;
 mod latency;
 mod memory;
+mod outage;
 mod payloads;
 mod processes;
 mod round_trips;
@@ -18,6 +22,7 @@ use crate::report::Row;
 use anyhow::{Context as _, Result};
 use clutch_tests::broker::{Address, Broker};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A row's name on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -48,6 +53,14 @@ pub(crate) enum Name {
     Memory,
     /// Outputs of 1 MiB and of 15 MiB
     Payloads,
+    /// How often idle daemons wake, beside bare connections
+    Idle,
+    /// What 1,000 idle endpoints cost the service, and keep in memory
+    Endpoints,
+    /// Results that gather while the broker takes none, and leave when it is back
+    Outage,
+    /// The cost per task of 1,000,000 that wait at the broker, beside that of 1,000
+    QueueDepth,
 }
 
 /// How much is done.
@@ -65,18 +78,31 @@ pub(crate) struct Scale {
     pub(crate) processes: usize,
     /// Calls of one measurement.
     pub(crate) calls: usize,
-    /// Tasks of one measurement of Celery.
-    pub(crate) celery: usize,
+    /// Tasks of one measurement of a peer that is given messages.
+    pub(crate) peer: usize,
     /// Middling tasks in a queue.
     pub(crate) middling: usize,
+    /// Results that gather at an endpoint.
+    pub(crate) gathered: usize,
     /// Finished tasks in a database.
     pub(crate) finished: usize,
     /// Large outputs.
     pub(crate) payloads: usize,
+    /// How long daemons are left alone before they count as idle.
+    pub(crate) settling: Duration,
+    /// How long a pair of them is watched then.
+    pub(crate) idle: Duration,
+    /// How long very many endpoints are.
+    pub(crate) window: Duration,
+    /// How many these are.
+    pub(crate) endpoints: usize,
     /// Durable files of one measurement of the disk.
     pub(crate) probes: usize,
     /// Tasks of a large backlog.
     pub(crate) backlog: usize,
+    /// Tasks of a very deep queue at the broker, and how often it is measured.
+    pub(crate) deep: usize,
+    pub(crate) deep_rounds: usize,
     /// Tasks of a small backlog.
     pub(crate) small: usize,
     /// Most small backlogs that are measured before and after each large one.
@@ -92,12 +118,19 @@ impl Scale {
         submitted: 100_000,
         processes: 3000,
         calls: 30_000,
-        celery: 3000,
+        peer: 3000,
         middling: 60_000,
+        gathered: 1_000_000,
         finished: 1_000_000,
         payloads: 1000,
+        settling: Duration::from_secs(15),
+        idle: Duration::from_secs(30),
+        window: Duration::from_secs(60),
+        endpoints: 1000,
         probes: 300,
         backlog: 100_000,
+        deep: 1_000_000,
+        deep_rounds: 2,
         small: 1000,
         small_rounds: 25,
     };
@@ -109,13 +142,20 @@ impl Scale {
         submitted: 2000,
         processes: 100,
         calls: 500,
-        celery: 200,
+        peer: 200,
         middling: 500,
+        gathered: 2000,
         finished: 2000,
         payloads: 10,
+        settling: Duration::from_millis(100),
+        idle: Duration::from_secs(6),
+        window: Duration::from_secs(6),
+        endpoints: 5,
         probes: 20,
-        backlog: 600,
-        small: 200,
+        backlog: 1500,
+        deep: 1500,
+        deep_rounds: 1,
+        small: 500,
         small_rounds: 1,
     };
 }
@@ -150,6 +190,10 @@ impl Bench {
             Name::Calls => calls::measure(self),
             Name::Memory => memory::measure(self).await,
             Name::Payloads => payloads::measure(self).await,
+            Name::Idle => idle::measure(self).await,
+            Name::Endpoints => endpoints::measure(self).await,
+            Name::Outage => outage::measure(self),
+            Name::QueueDepth => depth::measure(self),
         }
     }
 

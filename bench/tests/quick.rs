@@ -62,5 +62,9 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "calls",
         "memory",
         "payloads",
+        "idle",
+        "endpoints",
+        "outage",
+        "queue-depth",
     ]);
 }

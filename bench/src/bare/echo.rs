@@ -39,6 +39,11 @@ impl Echo {
         Ok(Self(child))
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Lets it settle what it has, and waits for its end.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 use super::Bench;
 use super::submissions::submit_alike;
 use crate::pair::Pair;
-use crate::peers::Peers;
+use crate::peers::{CELERY, GLOBUS_COMPUTE, Peers};
 use crate::pipe;
 use crate::report::{Row, Side};
 use anyhow::Result;
@@ -16,6 +16,14 @@ const BARS: (f64, f64) = (5000.0, 10.0);
 const SLOTS: usize = 128;
 /// How many workers there are: one for each core.
 const WORKERS: usize = 2;
+/// Globus Compute's engines with as many workers, and what each promises.
+const ENGINES: [(&str, &str); 3] = [
+    ("GlobusComputeEngine", "its default engine, tasks and results in memory"),
+    ("ProcessPoolEngine", "process pool, tasks and results in memory"),
+    ("ThreadPoolEngine", "threads of one process, tasks and results in memory"),
+];
+/// How many calls it is given one at a time: it looks for them twice a second.
+const ALONE: usize = 20;
 /// The worker, in full.
 const WORKER: &str =
     "from clutch import function, serve\n\n@function\ndef nothing(n):\n    return n\n\nserve()\n";
@@ -42,8 +50,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     ))?;
     pair.serve()?;
     pair.run(SLOTS)?;
-    let (mut speed, mut pipe) = (Vec::new(), Vec::new());
-    let (mut celery, mut alone, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut speed, mut pipe, mut others) = (Vec::new(), Vec::new(), Others::default());
     for repetition in 0..bench.scale.repetitions {
         let started = Instant::now();
         submit_alike(&pair, &format!("c{repetition}"), count, &["--call", "nothing"])?;
@@ -51,32 +58,79 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
         speed.push(ours);
         pipe.push(pipe::round_trips(WORKERS, count / WORKERS)?);
         if let Some(peers) = &bench.peers {
-            let measured = with_celery(bench, peers)?;
-            ratio.push(ours / measured.per_second);
-            celery.push(measured.per_second);
-            alone.push(measured.p50_ms);
+            others.measure(bench, peers, ours)?;
         }
     }
     pair.stop()?;
     row.hold("clutch", "calls/s", &speed, (Side::AtLeast, BARS.0));
     row.add("a line to a bare Python loop and back, 2 processes", "round trips/s", &pipe);
     if bench.peers.is_some() {
-        row.add("Celery, 2 processes, rpc results, acks late", "calls/s", &celery);
-        row.add("Celery, one at a time, p50", "ms", &alone);
-        row.hold("clutch to Celery", "ratio", &ratio, (Side::AtLeast, BARS.1));
+        others.report(&mut row);
     }
     Ok(row)
 }
 
-/// What the script of that name prints.
+/// What a script prints.
 #[derive(serde::Deserialize)]
-struct Celery {
+struct Measured {
     per_second: f64,
     p50_ms: f64,
 }
 
-fn with_celery(bench: &Bench, peers: &Peers) -> Result<Celery> {
-    let vhost = bench.broker()?.vhost()?;
-    let (count, alone) = (bench.scale.celery.to_string(), bench.scale.sequential.to_string());
-    peers.run("celery_peer.py", &[&vhost.url(), &count, &alone])
+/// What peers reach.
+#[derive(Default)]
+struct Others {
+    celery: Series,
+    /// By engine, as in [`ENGINES`].
+    globus: [Series; ENGINES.len()],
+    to_celery: Vec<f64>,
+    /// To the quickest engine.
+    to_globus: Vec<f64>,
+}
+
+#[derive(Default)]
+struct Series {
+    per_second: Vec<f64>,
+    p50_ms: Vec<f64>,
+}
+
+impl Others {
+    fn measure(&mut self, bench: &Bench, peers: &Peers, ours: f64) -> Result<()> {
+        let scale = &bench.scale;
+        let vhost = bench.broker()?.vhost()?;
+        let (url, count, alone) = (vhost.url(), scale.peer.to_string(), scale.sequential);
+        let celery: Measured = peers.run(&CELERY, &[&url, &count, &alone.to_string()])?;
+        self.to_celery.push(ours / celery.per_second);
+        self.celery.push(&celery);
+        let mut best = f64::MIN;
+        for ((engine, _), series) in ENGINES.iter().zip(&mut self.globus) {
+            let alone = alone.min(ALONE).to_string();
+            let measured: Measured = peers.run(&GLOBUS_COMPUTE, &[&url, engine, &count, &alone])?;
+            best = best.max(measured.per_second);
+            series.push(&measured);
+        }
+        self.to_globus.push(ours / best);
+        Ok(())
+    }
+
+    fn report(&self, row: &mut Row) {
+        let celery = "Celery, 2 processes, rpc results, acks late, durable messages";
+        row.add(celery, "calls/s", &self.celery.per_second);
+        row.add("Celery, one at a time, p50", "ms", &self.celery.p50_ms);
+        for ((_, what), series) in ENGINES.iter().zip(&self.globus) {
+            row.add(&format!("Globus Compute, {what}"), "calls/s", &series.per_second);
+        }
+        if let Some(series) = self.globus.first() {
+            row.add("Globus Compute, one at a time, p50", "ms", &series.p50_ms);
+        }
+        row.hold("clutch to Celery", "ratio", &self.to_celery, (Side::AtLeast, BARS.1));
+        row.add("clutch to Globus Compute, quickest engine", "ratio", &self.to_globus);
+    }
+}
+
+impl Series {
+    fn push(&mut self, measured: &Measured) {
+        self.per_second.push(measured.per_second);
+        self.p50_ms.push(measured.p50_ms);
+    }
 }

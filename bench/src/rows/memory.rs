@@ -5,7 +5,7 @@
 use super::Bench;
 use super::latency::ms;
 use super::round_trips::SLOTS;
-use super::submissions::submit;
+use super::submissions::{AT_ONCE, submit};
 use crate::pair::Pair;
 use crate::report::{Row, Side};
 use crate::stats::quantile;
@@ -24,8 +24,6 @@ const PAGE: f64 = 50.0;
 const MIDDLING: usize = 10_000;
 /// How often the first page is asked for.
 const ASKED: usize = 50;
-/// How many tasks one submission has at most; the next waits for it.
-const AT_ONCE: usize = 100_000;
 
 /// The row `memory`.
 ///

@@ -4,6 +4,7 @@
 use super::Bench;
 use super::submissions::submit_alike;
 use crate::pair::Pair;
+use crate::peers::{self, HYPERQUEUE, Peers};
 use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
 use std::io::Read as _;
@@ -34,7 +35,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     pair.serve()?;
     pair.run(SLOTS)?;
     let mut series: [Vec<f64>; 7] = Default::default();
-    let (mut peer, mut to_peer) = (Vec::new(), Vec::new());
+    let mut others = Others::default();
     for repetition in 0..bench.scale.repetitions {
         let spawned = per_second(count, || spawn(count))?;
         let before = pair.cpu_time()?;
@@ -49,10 +50,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
             series.push(figure);
         }
         if let Some(peers) = &bench.peers {
-            let measured: HyperQueue =
-                peers.run("hyperqueue_peer.py", &[&bench.scale.processes.to_string()])?;
-            peer.push(measured.per_second);
-            to_peer.push(ours / measured.per_second);
+            others.measure(peers, count, ours)?;
         }
     }
     pair.stop()?;
@@ -65,16 +63,49 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     row.hold("clutch to xargs -P2", "ratio", &to_xargs, (Side::AtLeast, BARS.0));
     row.hold("clutch to posix_spawn", "ratio", &to_spawned, (Side::AtLeast, BARS.1));
     if bench.peers.is_some() {
-        row.add("HyperQueue by its Python API, no journal", "tasks/s", &peer);
-        row.hold("clutch to HyperQueue", "ratio", &to_peer, (Side::AtLeast, BARS.2));
+        others.report(&mut row);
     }
     Ok(row)
 }
 
-/// What the script of that name prints.
+/// What HyperQueue reaches.
+#[derive(Default)]
+struct Others {
+    python: Vec<f64>,
+    /// Where it is installed.
+    command_line: Vec<f64>,
+    /// Ours to the quicker of both.
+    ratio: Vec<f64>,
+}
+
+/// What its script prints.
 #[derive(serde::Deserialize)]
 struct HyperQueue {
-    per_second: f64,
+    python: f64,
+    command_line: Option<f64>,
+}
+
+impl Others {
+    fn measure(&mut self, peers: &Peers, count: usize, ours: f64) -> Result<()> {
+        let mut arguments = vec![count.to_string()];
+        arguments.extend(peers::hq().map(|path| path.display().to_string()));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let measured: HyperQueue = peers.run(&HYPERQUEUE, &arguments)?;
+        self.python.push(measured.python);
+        self.command_line.extend(measured.command_line);
+        let best = measured.command_line.unwrap_or(measured.python).max(measured.python);
+        self.ratio.push(ours / best);
+        Ok(())
+    }
+
+    fn report(&self, row: &mut Row) {
+        row.add("HyperQueue by its Python API, no journal", "tasks/s", &self.python);
+        if !self.command_line.is_empty() {
+            row.add("HyperQueue, `hq submit --array`, no journal", "tasks/s", &self.command_line);
+        }
+        let what = "clutch to HyperQueue, the quicker way";
+        row.hold(what, "ratio", &self.ratio, (Side::AtLeast, BARS.2));
+    }
 }
 
 fn per_second(count: usize, run: impl FnOnce() -> Result<()>) -> Result<f64> {

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 /// What has to be reached, in tasks per second.
 const BAR: f64 = 25_000.0;
+/// How many tasks one submission has at most.
+pub(super) const AT_ONCE: usize = 100_000;
 /// Longer than a measurement takes.
-const PATIENCE: Duration = Duration::from_secs(1800);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The row `submissions`.
 ///
@@ -77,4 +79,12 @@ pub(super) fn submit(pair: &Pair, key: &str, count: usize, wait: bool) -> Result
     arguments.extend(["--call", "clutch.echo", "--json-arg", "{}"]);
     pair.command(&arguments, PATIENCE)?;
     Ok(())
+}
+
+/// Waits for the outcomes of what was submitted under a key.
+///
+/// # Errors
+/// When not all succeed.
+pub(super) fn wait(pair: &Pair, key: &str) -> Result<()> {
+    pair.command(&["wait", "--key", key], PATIENCE).map(drop)
 }
