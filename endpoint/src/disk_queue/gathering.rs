@@ -1,9 +1,9 @@
-//! Whether the results of a group lie in their records or in a file. Pure.
+//! Whether the payloads of a group lie in their records or in a file. Pure.
 //!
 //! In their records small ones cost least. But the store gives disk back to itself
-//! only, and keeps more than twice what it holds while that grows. So where results
-//! gather, as they do when nobody takes them, even small ones go into files, which
-//! are gone when their results are.
+//! only, and keeps many times what it holds while that grows. So where results
+//! gather, as they do when nobody takes them, even small payloads go into files,
+//! which are gone when their records are.
 
 use super::record::INLINE_MAX;
 use super::{Change, OutSeq};
@@ -14,8 +14,8 @@ pub(super) const GATHERED: u64 = 10_000;
 /// From so many bytes of results on, a group's file is worth its syncs.
 const WORTH_A_FILE: usize = 32 * 1024;
 
-/// The largest result of a group that lies in its record, in bytes, where so many
-/// wait; those being released are not written.
+/// The largest payload of a group that lies in its record, in bytes, where so many
+/// results wait; those being released are not written.
 pub(super) fn inline_max(waiting: u64, changes: &[Change], releasing: &BTreeSet<OutSeq>) -> usize {
     if waiting < GATHERED {
         return INLINE_MAX;

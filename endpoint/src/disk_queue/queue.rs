@@ -88,8 +88,9 @@ const RECENT_MAX: usize = 48;
 /// What one group comes to, before it is committed.
 pub(super) struct Group {
     pub(super) writes: Writes,
-    writing: Option<Writing>,
-    /// The largest result that lies in its record, in bytes.
+    /// The group's files: of tasks and of results, which stay for longer.
+    writing: [Option<Writing>; 2],
+    /// The largest payload that lies in its record, in bytes.
     inline_max: usize,
     /// The spool files of the records that go, one for each.
     pub(super) released: Vec<u64>,
@@ -218,7 +219,7 @@ impl DiskQueue {
     pub(super) fn group(&self) -> Group {
         Group {
             writes: Writes::default(),
-            writing: None,
+            writing: [None, None],
             inline_max: record::INLINE_MAX,
             released: Vec::new(),
             finished: Vec::new(),
@@ -233,17 +234,19 @@ impl DiskQueue {
             group.writes.put(&key.encode(), payload);
             return Ok(None);
         }
-        let place = self.spool_away(group, payload).map_err(|error| self.failed_to_spool(error))?;
+        let writing = &mut group.writing[usize::from(key.space == Space::Outbox)];
+        let place =
+            self.spool_away(writing, payload).map_err(|error| self.failed_to_spool(error))?;
         group.writes.put(&key.encode(), &record::encode_place(place));
         Ok(Some(place.file))
     }
 
-    fn spool_away(&mut self, group: &mut Group, payload: &[u8]) -> io::Result<Place> {
-        let writing = match &mut group.writing {
+    fn spool_away(&mut self, writing: &mut Option<Writing>, bytes: &[u8]) -> io::Result<Place> {
+        let writing = match writing {
             Some(writing) => writing,
             none => none.insert(self.spool.begin(self.files.next_number())?),
         };
-        let place = writing.put(payload)?;
+        let place = writing.put(bytes)?;
         self.files.refer(place.file);
         Ok(place)
     }
@@ -257,7 +260,7 @@ impl DiskQueue {
     ) -> Result<(), Error> {
         let bytes = serde_json::to_vec(task)
             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-        let form = form(&bytes, record::INLINE_MAX);
+        let form = form(&bytes, group.inline_max);
         let key = Key { space: Space::Inbox, seq: seq.0, attempt: task.attempt(), form };
         let file = self.put(group, &key, &bytes)?;
         if !secured {
@@ -362,9 +365,10 @@ impl DiskQueue {
 
     /// Writes `runs`, a file each, and makes the files of the group durable.
     fn finish_files(&mut self, group: &mut Group, runs: &[(u64, Vec<Attempt>)]) -> io::Result<()> {
-        let any = group.writing.is_some() || !runs.is_empty();
-        if let Some(writing) = group.writing.take() {
+        let mut any = !runs.is_empty();
+        for writing in group.writing.iter_mut().filter_map(Option::take) {
             writing.finish()?;
+            any = true;
         }
         for (number, attempts) in runs {
             let mut writing = self.spool.begin(self.files.next_number())?;
