@@ -1,43 +1,7 @@
-//! The Clutch service: provisions endpoints, collects results, keeps records,
-//! answers the API, and is its own client.
-//!
-//! `endpoint ↔ broker ↔ session (collector, submitter) → store ← api ← client ←
-//! commands`. Only `store` knows SQL, only `api` and `client` know HTTP.
+//! The program `clutch-service`: the library of that name, started, with an
+//! allocator of its own.
 
-mod api;
-mod cli;
-mod client;
-mod collector;
-mod commands;
-mod config;
-mod dead_letters;
-mod demo;
-mod doctor;
-mod endpoint_file;
-mod expand;
-mod failover;
-mod failure;
-#[cfg(test)]
-mod fake;
-mod management;
-mod output;
-mod pack;
-mod paths;
-mod provision;
-mod serve;
-mod session;
-mod store;
-mod submitter;
-
-use clap::Parser as _;
-use clap::error::ErrorKind;
-use cli::{Cli, Command, GlobalArgs};
-use client::Client;
-use config::Settings;
 use std::process::ExitCode;
-
-/// How many threads `serve` computes on.
-const SERVE_THREADS: usize = 2;
 
 /// Most of what the service allocates is small and short-lived, and given back on
 /// another thread than it was taken on.
@@ -45,59 +9,5 @@ const SERVE_THREADS: usize = 2;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return explain(&error),
-    };
-    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
-    clutch_common::logging::init(level);
-    match run(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::note(&format!("clutch-service: {error:#}"));
-            ExitCode::from(failure::exit_code(&error))
-        }
-    }
-}
-
-/// Help and version succeed; what cannot be parsed is wrong usage.
-fn explain(error: &clap::Error) -> ExitCode {
-    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if error.print().is_err() || asked_for {
-        return ExitCode::SUCCESS;
-    }
-    ExitCode::from(failure::USAGE)
-}
-
-fn run(cli: &Cli) -> anyhow::Result<u8> {
-    let mut runtime = if matches!(cli.command, Command::Serve(_)) {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    runtime.worker_threads(SERVE_THREADS);
-    runtime.enable_all().build()?.block_on(command(&cli.global, &cli.command))
-}
-
-async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
-    let settings = || Settings::load(global);
-    let client = || settings().map(|settings| Client::new(&settings.state));
-    let json = global.json;
-    match command {
-        Command::Demo(args) => return demo::run(global, args).await,
-        Command::Provision(args) => provision::run(&settings()?, args).await?,
-        Command::Serve(args) => serve::serve(&settings()?, args).await?,
-        Command::Doctor => return doctor::run(&settings()?).await,
-        Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
-        Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
-        Command::Show(args) => commands::show::run(&client()?, args, json).await?,
-        Command::Wait(args) => {
-            let succeeded = commands::wait::run(&client()?, args, json).await?;
-            return Ok(commands::wait::exit_code(succeeded));
-        }
-        Command::DeadLetters(what) => return dead_letters::run(&settings()?, what).await,
-        Command::Results(args) => commands::results::run(&client()?, args, json).await?,
-    }
-    Ok(0)
+    clutch_service::main()
 }

@@ -1,5 +1,5 @@
-//! The two binaries under test, and the benchmarks: where they are, built if
-//! need be.
+//! The two binaries under test, unit tests and benchmarks: where they are, built
+//! if need be.
 
 use crate::workspace;
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +23,8 @@ const OURS: [&str; 4] = ["--package", ENDPOINT, "--package", SERVICE];
 
 /// The benchmarks.
 pub const BENCH: &str = "clutch-bench";
+/// The microbenchmarks.
+const MICRO: &str = "micro";
 
 /// The folder that both binaries are in. Without [`BIN_DIR`], they are built
 /// once, in the profile that the calling program was built in.
@@ -75,7 +77,8 @@ pub fn build(release: bool) -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails.
 pub fn build_all() -> Result<PathBuf> {
-    build_failure_points(&["--workspace", "--bins"], true)?;
+    // A test among them has dependencies built with the features that tests need.
+    build_failure_points(&["--workspace", "--bins", "--test", "tidy"], true)?;
     cargo_build(&["--workspace", "--all-targets"], true)
 }
 
@@ -121,23 +124,39 @@ pub fn build_ordinary() -> Result<PathBuf> {
 /// # Errors
 /// When cargo fails.
 pub fn build_endpoint_tests(source: &Path, options: &[&str]) -> Result<PathBuf> {
+    // The benchmarks have no library, and need everything that the workspace does.
+    let what = ["test", "--lib", "--package", ENDPOINT, "--package", BENCH, "--no-run"];
+    executable(&[&what, options].concat(), source, "clutch_endpoint")
+}
+
+/// Builds the microbenchmarks from the workspace in `source`, optimised, with the
+/// features that all else has, and returns the program.
+///
+/// # Errors
+/// When cargo fails.
+pub fn build_micro(source: &Path) -> Result<PathBuf> {
+    executable(&["build", "--workspace", "--bench", MICRO], source, MICRO)
+}
+
+/// Has cargo build, optimised, and returns the test or benchmark of that name that
+/// came of it.
+fn executable(what: &[&str], source: &Path, name: &str) -> Result<PathBuf> {
     let built = cargo()
-        .args(["test", "--quiet", "--release", "--workspace", "--bin", ENDPOINT, "--no-run"])
-        .arg("--message-format=json-render-diagnostics")
-        .args(options)
+        .args(what)
+        .args(["--quiet", "--release", "--message-format=json-render-diagnostics"])
         .current_dir(source)
         .env("CARGO_TARGET_DIR", target())
         .stderr(Stdio::inherit())
         .output()
-        .context("running cargo test")?;
-    ensure!(built.status.success(), "cargo test --no-run failed: {}", built.status);
+        .context("running cargo")?;
+    ensure!(built.status.success(), "cargo {} failed: {}", what.join(" "), built.status);
     let messages = String::from_utf8_lossy(&built.stdout);
     let program = messages.lines().find_map(|message| {
         let message: Value = serde_json::from_str(message).ok()?;
-        let ours = message["target"]["name"] == ENDPOINT && message["profile"]["test"] == true;
+        let ours = message["target"]["name"] == name;
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
-    program.context("cargo named no program for the endpoint's unit tests")
+    program.with_context(|| format!("cargo {} named no program '{name}'", what.join(" ")))
 }
 
 fn cargo_build(what: &[&str], release: bool) -> Result<PathBuf> {

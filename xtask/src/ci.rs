@@ -1,6 +1,7 @@
-//! `cargo xtask ci`: everything that can be checked without running the
-//! product: format, lints, documentation, dependencies.
+//! `cargo xtask ci`: everything that can be checked without a broker: format,
+//! lints, documentation, dependencies, and how many instructions a task costs.
 
+use crate::instructions;
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::{machine, python, workspace};
 use std::ffi::OsStr;
@@ -17,7 +18,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mortal = ["--features", "clutch-endpoint/failpoints"];
     let clippy_mortal = [&clippy[..3], &mortal, &clippy[3..]].concat();
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
-    let checks: [(&str, &dyn Fn() -> Result<()>); 5] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
         ("format", &|| cargo(&["fmt", "--all", "--check"])),
         ("lints", &|| cargo(&clippy)),
         ("lints with failure points", &|| cargo(&clippy_mortal)),
@@ -25,6 +26,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             status(command(cargo_path(), &doc).env("RUSTDOCFLAGS", "-D warnings"))
         }),
         ("dependencies", &dependencies),
+        ("instructions", &instructions),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
@@ -43,6 +45,18 @@ pub(crate) fn run() -> Result<ExitCode> {
         println!("failed: {}", failed.join(", "));
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// Counts them where that can be done; under `CI=true` it has to be.
+fn instructions() -> Result<()> {
+    if let Some(reason) = instructions::missing() {
+        let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+        ensure!(!strict, "{reason}");
+        println!("instructions were NOT counted: {reason}");
+        return Ok(());
+    }
+    ensure!(instructions::check()?, "a task costs more instructions than it did");
+    Ok(())
 }
 
 /// Licences, bans and sources always; advisories when their database can be

@@ -8,6 +8,8 @@ mod bench;
 mod broker;
 mod ci;
 mod faults;
+mod instructions;
+mod micro;
 mod mutants;
 mod record;
 mod simulate;
@@ -31,6 +33,10 @@ enum Chore {
     Acceptance(acceptance::Options),
     /// Measures the transports, each figure beside a limit of the same run
     Bench(bench::Options),
+    /// Measures single operations of a task's way, each alone
+    Micro(micro::Options),
+    /// Counts the instructions that they take, and compares with those kept
+    Instructions(instructions::Options),
     /// Plays every fault against real processes and brokers, and judges what came of it
     Faults(faults::Options),
     /// Plays seeded simulations of the endpoint, or one of them with its trace
@@ -38,7 +44,7 @@ enum Chore {
     /// Makes deliberate mistakes in a copy, and sees whether the simulation
     /// notices each
     Mutants(mutants::Options),
-    /// Checks format, lints, documentation and dependencies
+    /// Checks format, lints, documentation, dependencies and instruction counts
     Ci,
     /// Starts a private broker and keeps it until interrupted
     Broker,
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&options),
         Chore::Acceptance(options) => acceptance::run(&options),
         Chore::Bench(options) => bench::run(&options),
+        Chore::Micro(options) => micro::run(&options),
+        Chore::Instructions(options) => instructions::run(&options),
         Chore::Faults(options) => faults::run(&options),
         Chore::Simulate(options) => simulate::run(&options),
         Chore::Mutants(options) => mutants::run(&options),

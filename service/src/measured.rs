@@ -1,0 +1,63 @@
+//! What is measured in small: the store. Each operation is one transaction, the
+//! way `serve` does it. Touches the folder it is given. For the benchmarks alone:
+//! the crate promises nobody else anything.
+
+use crate::api::types::{TaskSpec, TaskState};
+use crate::paths::StateFolder;
+use crate::store::{Chunk, Store};
+use anyhow::{Result, ensure};
+use clutch_common::clock::now_ms;
+use clutch_common::id::{Attempt, EndpointId};
+use clutch_common::result::TaskResult;
+use std::path::Path;
+
+/// The records of one endpoint.
+pub struct Records {
+    store: Store,
+    endpoint: EndpointId,
+    submissions: u64,
+}
+
+impl Records {
+    /// Empty ones in a folder.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub async fn open(folder: &Path, endpoint: EndpointId) -> Result<Self> {
+        let folder = StateFolder::new(folder);
+        folder.prepare()?;
+        Ok(Self { store: Store::open(&folder).await?, endpoint, submissions: 0 })
+    }
+
+    /// Records a submission of so many tasks that have this command line.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(&mut self, argv: &[String], count: usize) -> Result<Vec<Attempt>> {
+        let spec: TaskSpec = serde_json::from_value(serde_json::json!({ "argv": argv }))?;
+        let specs = vec![spec; count];
+        self.submissions += 1;
+        let chunk = Chunk {
+            endpoint: self.endpoint,
+            key: &self.submissions.to_string(),
+            total: count as u64,
+            first: 0,
+            specs: &specs,
+            now_ms: now_ms(),
+        };
+        let begun = self.store.begin_submission(&chunk).await?;
+        ensure!(begun.iter().all(|task| task.state == TaskState::Submitting), "not recorded");
+        Ok(begun.iter().map(|task| task.task.attempt()).collect())
+    }
+
+    /// Records results, all of them the first of their attempts.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record(&self, results: &[TaskResult]) -> Result<()> {
+        let tally = self.store.record(results, &[], now_ms()).await?;
+        self.store.durable().await?;
+        ensure!(tally.recorded == results.len() as u64, "recorded otherwise: {tally:?}");
+        Ok(())
+    }
+}
