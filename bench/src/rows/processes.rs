@@ -17,8 +17,8 @@ const BARS: (f64, f64, f64) = (1.3, 0.9, 1.5);
 /// How many start processes without us at the same time: one for each core.
 const STARTERS: usize = 2;
 /// How many tasks the daemon runs at once. One that has ended keeps its slot
-/// until its result is on disk, so two for each core keep both busy.
-const SLOTS: usize = 4;
+/// until its result is on disk, and the more end meanwhile, the more share a sync.
+const SLOTS: usize = 16;
 
 /// The row `processes`.
 ///
