@@ -17,7 +17,8 @@ pub(crate) struct Options {
 /// Succeeds if everything could be measured.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let program = binaries::build_micro(&workspace())?;
-    let status = Command::new(&program).args(&options.arguments).status();
+    // Without it each operation is only tried.
+    let status = Command::new(&program).arg("--bench").args(&options.arguments).status();
     let status = status.with_context(|| format!("running {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
