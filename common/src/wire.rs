@@ -289,13 +289,13 @@ fn expect(head: &Head, expected: &str) -> Result<(), String> {
     }
 }
 
-#[allow(clippy::expect_used, reason = "our own types: string keys, no failing serializer")]
 fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(128);
     write(&mut encoded, value);
     encoded
 }
 
+#[allow(clippy::expect_used, reason = "our own types: string keys, no failing serializer")]
 fn write(to: &mut Vec<u8>, value: &impl Serialize) {
     serde_json::to_writer(to, value).expect("wire types always encode");
 }

@@ -26,7 +26,12 @@ pub(super) fn inline_max(waiting: u64, changes: &[Change], releasing: &BTreeSet<
         {
             result.bytes.len()
         }
-        _ => 0,
+        Change::Accept { .. }
+        | Change::Secure { .. }
+        | Change::Start { .. }
+        | Change::Finish { .. }
+        | Change::HandBack { .. }
+        | Change::Release { .. } => 0,
     };
     let bytes: usize = changes.iter().map(size).sum();
     if bytes < WORTH_A_FILE { INLINE_MAX } else { 0 }
