@@ -4,7 +4,8 @@
 //! busy the machine is; it does on the compiler.
 //!
 //! An operation is done in two runs, twice as often in the second: the difference
-//! leaves out everything that a program does once.
+//! leaves out everything that a program does once. Threads that wait for each other
+//! may spin: what seems to take too much is counted again.
 
 mod baseline;
 
@@ -68,8 +69,10 @@ pub(crate) fn check() -> Result<bool> {
     compare(&[])
 }
 
+/// Records the middle one of three counts.
 fn record() -> Result<()> {
-    let measured = measure(&[])?;
+    let all = [measure(&[])?, measure(&[])?, measure(&[])?];
+    let measured = Baseline::middle(&all);
     std::fs::write(workspace().join(BASELINE), measured.text())
         .with_context(|| format!("writing {BASELINE}"))?;
     println!("{} operations recorded in {BASELINE}", measured.per_task.len());
@@ -79,7 +82,14 @@ fn record() -> Result<()> {
 fn compare(operations: &[String]) -> Result<bool> {
     let kept = std::fs::read_to_string(workspace().join(BASELINE))
         .with_context(|| format!("reading {BASELINE}"))?;
-    let verdict = Baseline::parse(&kept)?.compare(&measure(operations)?)?;
+    let kept = Baseline::parse(&kept)?;
+    let mut measured = measure(operations)?;
+    let dearer = kept.dearer(&measured);
+    if !dearer.is_empty() {
+        println!("counting again: {}", dearer.join(", "));
+        measured.per_task.extend(measure(&dearer)?.per_task);
+    }
+    let verdict = kept.compare(&measured)?;
     print!("{}", verdict.text);
     Ok(verdict.good)
 }
@@ -129,7 +139,10 @@ impl Run<'_> {
         let mut option = std::ffi::OsString::from("--callgrind-out-file=");
         option.push(profile);
         let mut command = Command::new("valgrind");
-        command.args(["--tool=callgrind", "--quiet"]).arg(option).arg(self.program);
+        command
+            .args(["--tool=callgrind", "--quiet", "--fair-sched=yes"])
+            .arg(option)
+            .arg(self.program);
         command.args(["count", self.name, &passes.to_string(), &self.prepared.to_string()]);
         let output = command.arg(folder.path()).env(TUNABLES.0, TUNABLES.1).output()?;
         let words = String::from_utf8_lossy(&output.stderr);

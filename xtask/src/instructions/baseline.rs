@@ -64,6 +64,26 @@ impl Baseline {
         text
     }
 
+    /// Of several counts of the same the middle ones.
+    pub(super) fn middle(all: &[Self; 3]) -> Self {
+        let [first, ..] = all;
+        let middle = |name: &String| {
+            let mut counts: Vec<_> = all.iter().filter_map(|one| one.per_task.get(name)).collect();
+            counts.sort();
+            counts.get(counts.len() / 2).copied().copied()
+        };
+        let counts = first.per_task.keys().filter_map(|name| Some((name.clone(), middle(name)?)));
+        Self { per_task: counts.collect(), ..first.clone() }
+    }
+
+    /// The operations that take too much, compared with this.
+    pub(super) fn dearer(&self, measured: &Self) -> Vec<String> {
+        let dearer = |(name, now): &(&String, &u64)| {
+            self.per_task.get(*name).is_some_and(|kept| exceeds(*kept, **now))
+        };
+        measured.per_task.iter().filter(dearer).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Compares what was measured with this.
     pub(super) fn compare(&self, measured: &Self) -> Result<Verdict> {
         if self.arch != measured.arch {
@@ -84,7 +104,7 @@ impl Baseline {
             };
             let change = (now as f64 / kept as f64 - 1.0) * 100.0;
             writeln!(text, "{name:width$}  {kept:>12}  {now:>12}  {change:+.1} %")?;
-            if now * 100 > kept * (100 + MORE) {
+            if exceeds(kept, now) {
                 more.push(format!("{name} takes {change:.1} % more instructions per task"));
             } else if now * 100 < kept * (100 - MORE) {
                 less.push(name.as_str());
@@ -124,6 +144,10 @@ impl Baseline {
     }
 }
 
+fn exceeds(kept: u64, now: u64) -> bool {
+    now * 100 > kept * (100 + MORE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +163,7 @@ mod tests {
         for (now, good) in [(500, true), (1000, true), (1100, true), (1101, false)] {
             let verdict = kept.compare(&baseline(&[("a", now), ("b", 1000)])).unwrap();
             assert_eq!(verdict.good, good, "{}", verdict.text);
+            assert_eq!(kept.dearer(&baseline(&[("a", now), ("b", 1)])).is_empty(), good);
             assert_eq!(verdict.text.contains("error: a takes 10.1 % more"), !good);
             assert_eq!(verdict.text.contains("cheaper"), now == 500);
         }
@@ -151,6 +176,12 @@ mod tests {
         let now = Baseline { rustc: "1.96.0".to_owned(), ..baseline(&[("a", 2000)]) };
         assert!(kept.compare(&now).unwrap().text.contains("1.96.0"));
         assert!(kept.compare(&Baseline { arch: "aarch64".to_owned(), ..now }).is_err());
+    }
+
+    #[test]
+    fn one_count_that_is_off_is_not_recorded() {
+        let all = [40, 75, 74].map(|count| baseline(&[("a", count), ("b", 1)]));
+        assert_eq!(Baseline::middle(&all), baseline(&[("a", 74), ("b", 1)]));
     }
 
     #[test]
