@@ -6,8 +6,9 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
@@ -32,18 +33,32 @@ impl Api {
         Ok(Self { sender, _connection: tasks })
     }
 
-    /// Asks, and returns the answer.
+    /// Has an endpoint echo a value under a key, and says how long that took until
+    /// it was recorded.
     ///
     /// # Errors
-    /// With the service's words, when it does not do what it is asked.
-    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
-        self.ask("POST", path, body.to_string()).await
+    /// When it does not succeed.
+    pub(crate) async fn echo(
+        &mut self,
+        endpoint: &str,
+        key: &str,
+        value: &Value,
+    ) -> Result<Duration> {
+        let request = json!({
+            "endpoint": endpoint, "key": key, "total": 1, "first": 0, "wait_ms": 60_000,
+            "tasks": [{"call": {"function": "clutch.echo", "args": [value]}}],
+        });
+        let started = Instant::now();
+        let answer = self.ask("POST", "/v1/tasks", request.to_string()).await?;
+        let took = started.elapsed();
+        ensure!(answer["progress"]["succeeded"] == 1, "{key}: {answer}");
+        Ok(took)
     }
 
     /// Asks, and returns the answer.
     ///
     /// # Errors
-    /// As [`Api::post`].
+    /// With the service's words, when it does not do what it is asked.
     pub(crate) async fn get(&mut self, path: &str) -> Result<Value> {
         self.ask("GET", path, String::new()).await
     }

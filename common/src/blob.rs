@@ -15,21 +15,6 @@ impl Blob {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// How many bytes it takes in JSON.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        match self.text() {
-            Some(text) => escaped_len(text) + r#""""#.len(),
-            None => base64_len(self.0.len()) + r#"{"base64":""}"#.len(),
-        }
-    }
-
-    /// It as a string, where that is its form.
-    fn text(&self) -> Option<&str> {
-        let text = std::str::from_utf8(&self.0).ok()?;
-        (escaped_len(text) <= self.0.len() / 3 * 4 + 16).then_some(text)
-    }
 }
 
 impl From<Vec<u8>> for Blob {
@@ -58,16 +43,26 @@ enum Form {
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.text() {
+        match text(&self.0) {
             Some(text) => serializer.serialize_str(text),
             None => Base64 { base64: STANDARD.encode(&self.0) }.serialize(serializer),
         }
     }
 }
 
-/// How many bytes so many take as base64.
-fn base64_len(bytes: usize) -> usize {
-    bytes.div_ceil(3) * 4
+/// How many bytes these take in JSON, as a [`Blob`].
+#[must_use]
+pub fn encoded_len(bytes: &[u8]) -> usize {
+    match text(bytes) {
+        Some(text) => escaped_len(text) + r#""""#.len(),
+        None => bytes.len().div_ceil(3) * 4 + r#"{"base64":""}"#.len(),
+    }
+}
+
+/// Bytes as a string, where that is their form.
+fn text(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    (escaped_len(text) <= bytes.len() / 3 * 4 + 16).then_some(text)
 }
 
 /// How many bytes a JSON string takes for this text: most control characters

@@ -8,8 +8,9 @@
 //!   own flush leaves the bytes in caches that a power cut empties;
 //! - values stay so small (1.5 KiB) that a page of them stays below a quarter of
 //!   a segment: larger pages sled puts into files that it never syncs. Larger
-//!   payloads of a commit go into one [`crate::spool`] file, which is durable
-//!   before the commit that points to it and removed after the commit that
+//!   payloads of a commit, and all of them where results gather, go into one
+//!   [`crate::spool`] file for tasks and one for results, which are durable
+//!   before the commit that points to them and removed after the commit that
 //!   drops the last pointer;
 //! - a damaged record is put into quarantine and becomes a result that says so.
 //!

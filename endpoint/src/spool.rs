@@ -1,6 +1,6 @@
 //! Payloads too large for a record, in files of one folder.
 //!
-//! The payloads of one commit share a file, and so a sync. A file appears under
+//! The tasks of one commit share a file, and its results another, and so a sync. A file appears under
 //! its number only when it is whole (written to a temporary name, synced,
 //! renamed), and is durable once [`Spool::sync`] has returned. What is read back
 //! is checked against a checksum, so a torn payload is told from a whole one.

@@ -1,11 +1,12 @@
-//! `cargo xtask bench`: builds the benchmarks and runs them.
+//! `cargo xtask bench`: builds the benchmarks and runs them; how programs that
+//! measure are given their arguments.
 
 use anyhow::{Context as _, Result};
 use clutch_tests::binaries;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-/// What to measure; `--help` lists the rows.
+/// What to measure; `--help` lists it.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {
@@ -14,12 +15,17 @@ pub(crate) struct Options {
     arguments: Vec<OsString>,
 }
 
+impl Options {
+    /// Runs a program with the arguments, and succeeds if it does.
+    pub(crate) fn measure(&self, program: &mut Command) -> Result<ExitCode> {
+        let status = program.args(&self.arguments).status();
+        let status = status.with_context(|| format!("running {program:?}"))?;
+        Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
 /// Succeeds if every bar is met.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let folder = binaries::build_ordinary()?;
-    let program = folder.join(binaries::BENCH);
-    let mut bench = Command::new(&program);
-    let status = bench.args(&options.arguments).env(binaries::BIN_DIR, &folder).status();
-    let status = status.with_context(|| format!("running {}", program.display()))?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    options.measure(Command::new(folder.join(binaries::BENCH)).env(binaries::BIN_DIR, &folder))
 }

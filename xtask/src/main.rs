@@ -34,7 +34,7 @@ enum Chore {
     /// Measures the transports, each figure beside a limit of the same run
     Bench(bench::Options),
     /// Measures single operations of a task's way, each alone
-    Micro(micro::Options),
+    Micro(bench::Options),
     /// Counts the instructions that they take, and compares with those kept
     Instructions(instructions::Options),
     /// Plays every fault against real processes and brokers, and judges what came of it

@@ -74,15 +74,8 @@ async fn through_the_api(pair: &Pair, repetition: usize, count: usize) -> Result
     let mut api = pair.api().await?;
     let mut times = Vec::with_capacity(count);
     for number in 0..WARM_UP + count {
-        let request = json!({
-            "endpoint": NAME, "key": format!("r{repetition}.{number}"), "total": 1, "first": 0,
-            "wait_ms": 60_000,
-            "tasks": [{"call": {"function": "clutch.echo", "args": [number]}}],
-        });
-        let started = Instant::now();
-        let answer = api.post("/v1/tasks", &request).await?;
-        times.push(started.elapsed());
-        anyhow::ensure!(answer["progress"]["succeeded"] == 1, "task {number}: {answer}");
+        let key = format!("r{repetition}.{number}");
+        times.push(api.echo(NAME, &key, &json!(number)).await?);
     }
     Ok(times.split_off(WARM_UP))
 }

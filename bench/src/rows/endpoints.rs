@@ -8,7 +8,7 @@ use crate::api::Api;
 use crate::proc::{Activity, Threads, own_memory};
 use crate::report::{Row, Side};
 use crate::stats::{mean, quantile};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clutch_tests::process::Daemon;
 use clutch_tests::world::{Endpoint, SOON, World};
 use serde_json::json;
@@ -137,15 +137,7 @@ async fn ask(world: &World, fleet: &Fleet) -> Result<Vec<Duration>> {
     let step = (fleet.endpoints.len() / ASKED).max(1);
     let mut times = Vec::new();
     for Endpoint { name, .. } in fleet.endpoints.iter().step_by(step) {
-        let request = json!({
-            "endpoint": name, "key": format!("to {name}"), "total": 1, "first": 0,
-            "wait_ms": 60_000,
-            "tasks": [{"call": {"function": "clutch.echo", "args": [name]}}],
-        });
-        let started = Instant::now();
-        let answer = api.post("/v1/tasks", &request).await?;
-        times.push(started.elapsed());
-        ensure!(answer["progress"]["succeeded"] == 1, "the task to {name}: {answer}");
+        times.push(api.echo(name, &format!("to {name}"), &json!(name)).await?);
     }
     Ok(times)
 }

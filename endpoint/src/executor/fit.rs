@@ -6,7 +6,7 @@
 //! the result says how much is missing.
 
 use super::Report;
-use clutch_common::blob::Blob;
+use clutch_common::blob::encoded_len;
 use clutch_common::wire::MAX_RESULT;
 
 /// What all but the outputs, the value and the reason take at most, in bytes.
@@ -32,7 +32,7 @@ impl Report {
         if longest(out) + longest(err) <= room {
             return;
         }
-        let (out, err) = (encoded_len(&mut self.stdout.bytes), encoded_len(&mut self.stderr.bytes));
+        let (out, err) = (encoded_len(&self.stdout.bytes), encoded_len(&self.stderr.bytes));
         if out + err <= room {
             return;
         }
@@ -42,24 +42,18 @@ impl Report {
             |own: usize, other: usize| if own <= half { own } else { room - other.min(half) };
         let (out, err) = (share(out, err), share(err, out));
         for (stream, share) in [(&mut self.stdout, out), (&mut self.stderr, err)] {
-            if encoded_len(&mut stream.bytes) > share {
+            if encoded_len(&stream.bytes) > share {
                 stream.cut_to(share.saturating_sub(2 * MARK) / 4 * 3);
             }
         }
     }
 }
 
-fn encoded_len(bytes: &mut Vec<u8>) -> usize {
-    let blob = Blob(std::mem::take(bytes));
-    let len = blob.encoded_len();
-    *bytes = blob.0;
-    len
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Captured;
     use super::*;
+    use clutch_common::blob::Blob;
     use proptest::prelude::*;
 
     fn captured(bytes: Vec<u8>) -> Captured {
