@@ -72,19 +72,21 @@ fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Fai
     if let Some(exposure) = config::exposure(&place.config) {
         tracing::warn!("{exposure}");
     }
-    runtime(&mut Builder::new_multi_thread())?.block_on(daemon::run(config, standby))
+    runtime()?.block_on(daemon::run(config, standby))
 }
 
 fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {
-    let checked = runtime(&mut Builder::new_current_thread())?.block_on(check::run(place));
+    let checked = runtime()?.block_on(check::run(place));
     checked.print(json).map_err(|error| {
         Failure::new(Exit::Internal, format!("writing what was found to stdout: {error}"))
     })?;
     Ok(checked.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
 }
 
-fn runtime(builder: &mut Builder) -> Result<Runtime, Failure> {
-    builder
+/// One thread: a second one wakes for what the first is about to do, and the journal,
+/// the links and the processes have threads of their own (design/0013).
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("starting the runtime: {error}")))

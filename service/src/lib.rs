@@ -39,9 +39,6 @@ use client::Client;
 use config::Settings;
 use std::process::ExitCode;
 
-/// How many threads `serve` computes on.
-const SERVE_THREADS: usize = 2;
-
 /// Does what the command line says, and tells how that went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -71,12 +68,9 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<u8> {
-    let mut runtime = if matches!(cli.command, Command::Serve(_)) {
-        tokio::runtime::Builder::new_multi_thread()
-    } else {
-        tokio::runtime::Builder::new_current_thread()
-    };
-    runtime.worker_threads(SERVE_THREADS);
+    // A second thread of the runtime wakes for what the first is about to do: that
+    // costs a lone task more than it gains a thousand (design/0013).
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build()?.block_on(command(&cli.global, &cli.command))
 }
 
