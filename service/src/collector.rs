@@ -5,7 +5,7 @@
 //! the dead-letter queue.
 
 use crate::failover::Ear;
-use crate::store::{Error, Store, Tally};
+use crate::store::{Batch, Error, Store};
 use backoff::backoff::Backoff as _;
 use clutch_common::clock::now_ms;
 use clutch_common::id::StateId;
@@ -14,6 +14,7 @@ use clutch_common::result::TaskResult;
 use clutch_common::topology;
 use clutch_common::wire::{self, Presence, ToService};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -64,7 +65,7 @@ pub(crate) async fn collect(
         while !deliveries.is_empty() {
             let group = Group::read(part(&mut deliveries));
             let Some(news) = record(&group, store, stop).await else { return Ok(()) };
-            if !group.results.is_empty() {
+            if group.batches.iter().any(|batch| !batch.results.is_empty()) {
                 commits.send_modify(|count| *count += 1);
             }
             ear.hear(&group.states(), Instant::now());
@@ -98,8 +99,8 @@ fn part(deliveries: &mut VecDeque<Delivery>) -> Vec<Delivery> {
 /// Deliveries, read.
 #[derive(Default)]
 struct Group {
-    results: Vec<TaskResult>,
-    presences: Vec<Presence>,
+    /// What is to be recorded, a transaction each, in order.
+    batches: Vec<Arc<Batch>>,
     /// Messages that the service sent to itself, by their ids.
     marks: Vec<String>,
     /// Deliveries with something in them that could not be read.
@@ -124,30 +125,51 @@ impl Group {
 
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
+        let (mut results, mut presences) = (Vec::new(), Vec::new());
         for delivery in deliveries {
             group.last = Some(delivery.tag);
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
-                ToService::Presence(presence) => group.presences.push(presence),
+                ToService::Presence(presence) => presences.push(presence),
                 ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Results(decoded) => {
-                    group.results.extend(decoded.results);
+                    results.extend(decoded.results);
                     if !decoded.unreadable.is_empty() {
                         group.unreadable.push((delivery.tag, decoded.unreadable));
                     }
                 }
             }
         }
+        group.batches = batches(results, presences);
         group
     }
 
     /// The states that something came from.
     fn states(&self) -> BTreeSet<StateId> {
-        let results = self.results.iter().filter_map(|result| result.state_id);
-        results.chain(self.presences.iter().map(|presence| presence.state_id)).collect()
+        let mut states = BTreeSet::new();
+        for batch in &self.batches {
+            states.extend(batch.results.iter().filter_map(|result| result.state_id));
+            states.extend(batch.presences.iter().map(|presence| presence.state_id));
+        }
+        states
     }
+}
+
+/// Results in parts of which each is one transaction. What was sent before a
+/// presence is recorded before it.
+fn batches(mut results: Vec<TaskResult>, presences: Vec<Presence>) -> Vec<Arc<Batch>> {
+    let mut batches = Vec::new();
+    while results.len() > RESULTS_PER_TRANSACTION {
+        let rest = results.split_off(RESULTS_PER_TRANSACTION);
+        batches.push(Batch { results, presences: Vec::new() });
+        results = rest;
+    }
+    if !results.is_empty() || !presences.is_empty() {
+        batches.push(Batch { results, presences });
+    }
+    batches.into_iter().map(Arc::new).collect()
 }
 
 /// Records what came, trying for as long as it takes, and tells whether there
@@ -155,27 +177,12 @@ impl Group {
 /// before that is done.
 async fn record(group: &Group, store: &Store, stop: &CancellationToken) -> Option<bool> {
     let mut news = false;
-    let mut parts = group.results.chunks(RESULTS_PER_TRANSACTION).peekable();
-    if parts.peek().is_none() && !group.presences.is_empty() {
-        return record_part(&[], &group.presences, store, stop).await.map(|tally| tally.is_news());
-    }
-    while let Some(part) = parts.next() {
-        // What was sent before a presence is recorded before it.
-        let presences = if parts.peek().is_none() { &group.presences[..] } else { &[] };
-        news |= record_part(part, presences, store, stop).await?.is_news();
+    for batch in &group.batches {
+        let tally = until_done(stop, || store.record(Arc::clone(batch), now_ms())).await?;
+        tracing::debug!(?tally, "recorded results");
+        news |= tally.is_news();
     }
     Some(news)
-}
-
-async fn record_part(
-    results: &[TaskResult],
-    presences: &[Presence],
-    store: &Store,
-    stop: &CancellationToken,
-) -> Option<Tally> {
-    let tally = until_done(stop, || store.record(results, presences, now_ms())).await?;
-    tracing::debug!(?tally, "recorded results");
-    Some(tally)
 }
 
 /// Tries what writes to the database for as long as it takes; nothing if told to

@@ -4,12 +4,13 @@
 
 use crate::api::types::{TaskSpec, TaskState};
 use crate::paths::StateFolder;
-use crate::store::{Chunk, Store};
-use anyhow::{Result, ensure};
+use crate::store::{Batch, Chunk, Registration, Store};
+use anyhow::{Context as _, Result, ensure};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::result::TaskResult;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The records of one endpoint.
 pub struct Records {
@@ -26,7 +27,16 @@ impl Records {
     pub async fn open(folder: &Path, endpoint: EndpointId) -> Result<Self> {
         let folder = StateFolder::new(folder);
         folder.prepare()?;
-        Ok(Self { store: Store::open(&folder).await?, endpoint, submissions: 0 })
+        let store = Store::open(&folder).await?;
+        let wanted = Registration {
+            name: "measured".to_owned(),
+            id: Some(endpoint),
+            queue: None,
+            lost_after: None,
+            now_ms: now_ms(),
+        };
+        store.register(wanted).await?;
+        Ok(Self { store, endpoint, submissions: 0 })
     }
 
     /// Records a submission of so many tasks that have this command line.
@@ -35,17 +45,17 @@ impl Records {
     /// When the database fails.
     pub async fn begin(&mut self, argv: &[String], count: usize) -> Result<Vec<Attempt>> {
         let spec: TaskSpec = serde_json::from_value(serde_json::json!({ "argv": argv }))?;
-        let specs = vec![spec; count];
         self.submissions += 1;
         let chunk = Chunk {
-            endpoint: self.endpoint,
-            key: &self.submissions.to_string(),
+            endpoint: self.endpoint.to_string(),
+            key: self.submissions.to_string(),
             total: count as u64,
             first: 0,
-            specs: &specs,
+            specs: vec![spec; count],
             now_ms: now_ms(),
         };
-        let begun = self.store.begin_submission(&chunk).await?;
+        let begun = self.store.begin_submission(chunk).await?;
+        let (_, begun) = begun.context("the endpoint is not registered")?;
         ensure!(begun.iter().all(|task| task.state == TaskState::Submitting), "not recorded");
         Ok(begun.iter().map(|task| task.task.attempt()).collect())
     }
@@ -54,10 +64,12 @@ impl Records {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn record(&self, results: &[TaskResult]) -> Result<()> {
-        let tally = self.store.record(results, &[], now_ms()).await?;
+    pub async fn record(&self, results: Vec<TaskResult>) -> Result<()> {
+        let count = results.len() as u64;
+        let batch = Arc::new(Batch { results, presences: Vec::new() });
+        let tally = self.store.record(batch, now_ms()).await?;
         self.store.durable().await?;
-        ensure!(tally.recorded == results.len() as u64, "recorded otherwise: {tally:?}");
+        ensure!(tally.recorded == count, "recorded otherwise: {tally:?}");
         Ok(())
     }
 }

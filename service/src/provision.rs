@@ -73,13 +73,13 @@ async fn provision(
     let place = transport.prepare().await.map_err(|fault| unprepared(&fault, &address))?;
     let endpoint_url = &named(endpoint_url, place)?;
     let wanted = Registration {
-        name: &args.name,
+        name: args.name.clone(),
         id: args.id,
         queue: args.queue.map(QueueKind::from),
         lost_after: args.lost_after,
         now_ms: now_ms(),
     };
-    let (endpoint, created) = store.register(&wanted).await?;
+    let (endpoint, created) = store.register(wanted).await?;
     let Endpoint { id, name, queue } = endpoint;
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
     let existing = file.compare(&args.out)?;

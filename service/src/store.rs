@@ -7,9 +7,13 @@
 //! does not wait for the disk; one sync makes all commits before it durable.
 //! There is one writer per process; several processes share the file, and wait
 //! for each other.
+//!
+//! A method is one job for a thread that has the database open, so it costs two
+//! turns of threads however many statements it takes.
 
 mod doubts;
 mod endpoints;
+mod layout;
 mod listing;
 mod losses;
 mod moves;
@@ -21,40 +25,53 @@ mod submissions;
 mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
+mod threads;
 
 pub(crate) use doubts::Resubmission;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use listing::Filter;
-pub(crate) use results::Tally;
+pub(crate) use results::Batch;
 pub(crate) use states::Standing;
 pub(crate) use submissions::{Begun, Chunk};
 
 use names::Names;
 use sync::Log;
+use threads::Threads;
 
 use crate::paths::StateFolder;
-use sqlx::sqlite::{
-    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool,
-    SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Transaction};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long to wait for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many pages the log grows by before they are moved into the database: the
 /// more, the fewer of them are moved twice.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: i64 = 4000;
 /// How many queries may run beside the writer.
-const READERS: u32 = 3;
+const READERS: usize = 3;
+/// How many statements a connection keeps compiled: more than there are.
+const STATEMENTS: usize = 100;
 
 /// The records.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    writer: SqlitePool,
-    reader: SqlitePool,
-    names: Names,
+    writer: Threads<Writer>,
+    readers: Threads<Connection>,
     log: Log,
+}
+
+/// The connection that writes, and what is remembered along with it.
+struct Writer {
+    connection: Connection,
+    names: Names,
+}
+
+/// A transaction that writes.
+struct Write<'a> {
+    db: Transaction<'a>,
+    names: &'a mut Names,
 }
 
 /// Why the records could not be read or written.
@@ -66,11 +83,25 @@ pub(crate) enum Error {
         /// What was being done.
         doing: &'static str,
         /// What the database says.
-        source: sqlx::Error,
+        source: rusqlite::Error,
     },
-    /// The database's layout could not be brought up to date.
-    #[error("the database cannot be brought up to date; is it from a newer version?")]
-    Migration(#[source] sqlx::migrate::MigrateError),
+    /// The disk failed under the database's log. Trying again may help.
+    #[error("the database's log could not be written to the disk")]
+    Log(#[source] std::io::Error),
+    /// The database was closed, or what it was asked for ended in a panic.
+    #[error("the database does not answer")]
+    Silent,
+    /// The database is from a newer version.
+    #[error(
+        "the database has layout {found}, and this version knows {known}: it is from a newer \
+         version of clutch-service, use that"
+    )]
+    Newer {
+        /// The layout it has.
+        found: i64,
+        /// The latest that this build knows.
+        known: i64,
+    },
     /// A row holds something this build does not know.
     #[error("a record cannot be read: {0}")]
     Unreadable(String),
@@ -87,35 +118,24 @@ impl Store {
     /// # Errors
     /// When it cannot be opened, or comes from a newer version.
     pub(crate) async fn open(folder: &StateFolder) -> anyhow::Result<Self> {
-        let folder_of_lock = folder.clone();
-        let lock = tokio::task::spawn_blocking(move || folder_of_lock.lock_database()).await??;
-        let options = SqliteConnectOptions::new()
-            .filename(folder.database())
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-            .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false)
-            .after_release(|connection, _| Box::pin(is_sound(connection)))
-            .connect_with(options.clone())
-            .await
-            .map_err(failed("opening it"))?;
-        sqlx::migrate!().run(&writer).await.map_err(Error::Migration)?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.pragma("query_only", "on"));
-        drop(lock);
-        let (names, log) = (Names::default(), Log::of(&folder.database()));
-        Ok(Self { writer, reader, names, log })
+        let folder = folder.clone();
+        tokio::task::spawn_blocking(move || {
+            let _lock = folder.lock_database()?;
+            let path = folder.database();
+            let writer = Writer { connection: writing(&path)?, names: Names::default() };
+            let readers = (0..READERS).map(|_| reading(&path)).collect::<Result<Vec<_>>>()?;
+            Ok(Self {
+                writer: Threads::start("records", vec![writer])?,
+                readers: Threads::start("reading", readers)?,
+                log: Log::of(&path),
+            })
+        })
+        .await?
     }
 
     /// Closes the database in order.
     pub(crate) async fn close(&self) {
-        self.reader.close().await;
+        self.readers.close().await;
         self.writer.close().await;
     }
 
@@ -124,64 +144,108 @@ impl Store {
     /// # Errors
     /// When the disk fails; then it is not known what is on it.
     pub(crate) async fn durable(&self) -> Result<()> {
-        self.log.sync().await.map_err(|source| Error::Database {
-            doing: "writing its log to the disk",
-            source: sqlx::Error::Io(source),
-        })
+        self.log.sync().await.map_err(Error::Log)
     }
 
-    /// A transaction that writes: it has the write lock from its start.
-    async fn begin(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>> {
-        let begun = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))?;
+    /// Reads.
+    async fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        job: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let read = move |db: &mut Connection, _| {
+            // One state of the database for all that is read.
+            let snapshot = db.transaction().map_err(failed(doing))?;
+            job(&snapshot)
+        };
+        self.readers.run(read).await?
+    }
+
+    /// Writes, all or nothing, to the log, where readers see it.
+    async fn record_only<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        job: impl FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let log = self.log.clone();
+        self.writer.run(move |writer: &mut Writer, _| writer.write(doing, &log, job)).await?
+    }
+
+    /// Writes, all or nothing, to the disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        job: impl FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let log = self.log.clone();
+        let write = move |writer: &mut Writer, alone| {
+            let done = writer.write(doing, &log, job)?;
+            // Where nobody waits for the writer it syncs by itself: that saves two
+            // turns of threads. Otherwise the next may go on meanwhile.
+            if alone {
+                log.sync_here().map_err(Error::Log)?;
+            }
+            Ok(done)
+        };
+        let done = self.writer.run(write).await??;
+        self.durable().await?;
+        Ok(done)
+    }
+}
+
+impl Writer {
+    /// A transaction that has the write lock from its start.
+    fn write<T>(
+        &mut self,
+        doing: &'static str,
+        log: &Log,
+        job: impl FnOnce(&mut Write<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let db = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed(doing))?;
         self.names.begin();
-        Ok(begun)
-    }
-
-    /// Commits to the log, where readers see it.
-    async fn record_only(&self, tx: Transaction<'_, Sqlite>, doing: &'static str) -> Result<()> {
-        tx.commit().await.map_err(failed(doing))?;
-        self.names.commit();
-        self.log.written();
-        Ok(())
-    }
-
-    /// Commits to the disk.
-    async fn commit(&self, tx: Transaction<'_, Sqlite>, doing: &'static str) -> Result<()> {
-        self.record_only(tx, doing).await?;
-        self.durable().await
+        let mut write = Write { db, names: &mut self.names };
+        let done = job(&mut write)?;
+        let Write { db, names } = write;
+        db.commit().map_err(failed(doing))?;
+        names.commit();
+        log.written();
+        Ok(done)
     }
 }
 
-/// Whether a connection may be used again. SQLite ends a transaction by itself
-/// when the disk is full or fails; sqlx then takes it to be open for ever, and
-/// begins no other.
-async fn is_sound(connection: &mut SqliteConnection) -> std::result::Result<bool, sqlx::Error> {
-    // Whatever was dropped is rolled back by then.
-    connection.ping().await?;
-    Ok(!connection.is_in_transaction())
+/// The connection that writes, with the tables as they are to be.
+fn writing(path: &Path) -> Result<Connection> {
+    const DOING: &str = "opening it";
+    let mut db = opened(path)?;
+    db.pragma_update(None, "journal_mode", "WAL").map_err(failed(DOING))?;
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(failed(DOING))?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed(DOING))?;
+    layout::bring_up_to_date(&mut db)?;
+    Ok(db)
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+/// A connection that cannot write.
+fn reading(path: &Path) -> Result<Connection> {
+    let db = opened(path)?;
+    db.pragma_update(None, "query_only", true).map_err(failed("opening it"))?;
+    Ok(db)
+}
+
+fn opened(path: &Path) -> Result<Connection> {
+    const DOING: &str = "opening it";
+    let db = Connection::open(path).map_err(failed(DOING))?;
+    db.busy_timeout(BUSY_TIMEOUT).map_err(failed(DOING))?;
+    // Or a statement would be compiled again for every value that is bound to it.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed(DOING))?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(db)
+}
+
+fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| Error::Database { doing, source }
-}
-
-/// The last row that `tasks` has.
-async fn last_row(db: &mut SqliteConnection, doing: &'static str) -> Result<i64> {
-    sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM tasks")
-        .fetch_one(db)
-        .await
-        .map_err(failed(doing))
-}
-
-/// A query built of constant text: values go in with `push_bind` only.
-fn query(text: &'static str) -> QueryBuilder<Sqlite> {
-    QueryBuilder::new(text)
-}
-
-/// Ids as one bound value, for `IN (SELECT value FROM json_each(?))`.
-fn json_list<T: serde::Serialize>(values: impl IntoIterator<Item = T>) -> Result<String> {
-    let values: Vec<T> = values.into_iter().collect();
-    serde_json::to_string(&values).map_err(|error| Error::Unreadable(error.to_string()))
 }
 
 /// As SQLite keeps it; what does not fit is as large as can be.
@@ -191,9 +255,4 @@ fn signed(value: u64) -> i64 {
 
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
-}
-
-/// Text assembled from constants of these files.
-fn assembled(parts: &[&'static str]) -> AssertSqlSafe<String> {
-    AssertSqlSafe(parts.concat())
 }

@@ -16,7 +16,7 @@ const PRODUCT: [&str; 3] = ["common/", "endpoint/", "service/"];
 const HOMES: [(&str, &[&str]); 6] = [
     ("lapin", &["common/src/link/amqp", "bench/src/bare"]),
     ("sled", &["endpoint/src/disk_queue"]),
-    ("sqlx", &["service/src/store"]),
+    ("rusqlite", &["service/src/store"]),
     ("axum", &["service/src/api", "service/src/serve"]),
     ("hyper", &["service/src/client", "service/src/management", "bench/src/api"]),
     ("hyper_util", &["service/src/client", "service/src/management", "bench/src/api"]),
@@ -257,7 +257,7 @@ fn every_foreign_world_has_one_home() {
     {
         must_complain(homes, "endpoint/src/engine.rs", bad);
     }
-    must_complain(homes, "service/src/serve.rs", "use sqlx::Row;");
+    must_complain(homes, "service/src/serve.rs", "use rusqlite::Row;");
     must_accept(homes, "common/src/link/amqp/inlet.rs", "use lapin::Consumer;");
     must_accept(homes, "common/src/logging.rs", r#"EnvFilter::new("info,lapin=error")"#);
     must_accept(homes, "endpoint/src/engine.rs", "// unlike sled::Db\nuse crate::tussled::A;");

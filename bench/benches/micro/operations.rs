@@ -193,6 +193,6 @@ impl Operation for Record {
 
     fn pass(&mut self) -> Result<()> {
         let results = self.batches.pop_front().context("nothing is prepared")?;
-        self.runtime.block_on(self.records.record(&results))
+        self.runtime.block_on(self.records.record(results))
     }
 }

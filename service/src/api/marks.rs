@@ -29,12 +29,13 @@ impl Marks {
     async fn record(&self, api: &Api) {
         tokio::time::sleep(AFTER).await;
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        match api.store.mark_submitted(&tasks, now_ms()).await {
+        let count = tasks.len();
+        match api.store.mark_submitted(tasks, now_ms()).await {
             Ok(true) => api.news.send_modify(|count| *count += 1),
             Ok(false) => (),
             Err(error) => tracing::warn!(
                 error = format!("{:#}", anyhow::Error::from(error)),
-                tasks = tasks.len(),
+                tasks = count,
                 "the broker has these tasks, and that could not be recorded: they show as \
                  'submitting' until their outcomes come"
             ),

@@ -110,17 +110,25 @@ pub(super) async fn known_endpoint(
     api: &Api,
     name_or_id: &str,
 ) -> Result<crate::store::Endpoint, ApiError> {
+    match api.store.endpoint(name_or_id).await? {
+        Some(endpoint) => Ok(endpoint),
+        None => Err(unknown_endpoint(api, name_or_id).await),
+    }
+}
+
+/// That there is no such endpoint, and which ones there are.
+pub(super) async fn unknown_endpoint(api: &Api, name_or_id: &str) -> ApiError {
     /// How many names the error lists.
     const LISTED: u32 = 20;
-    if let Some(endpoint) = api.store.endpoint(name_or_id).await? {
-        return Ok(endpoint);
-    }
-    let names = api.store.endpoint_names(LISTED).await?;
+    let names = match api.store.endpoint_names(LISTED).await {
+        Ok(names) => names,
+        Err(error) => return error.into(),
+    };
     let known = if names.is_empty() {
         "none is provisioned yet (`clutch-service provision NAME`)".to_owned()
     } else {
         let more = if names.len() == LISTED as usize { ", …" } else { "" };
         format!("known are {}{more}", names.join(", "))
     };
-    Err(ApiError::not_found(format!("there is no endpoint '{name_or_id}': {known}")))
+    ApiError::not_found(format!("there is no endpoint '{name_or_id}': {known}"))
 }

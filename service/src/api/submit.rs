@@ -4,7 +4,7 @@
 //! broker's word on it recorded, whether or not whoever asked is still there.
 
 use super::error::{ApiError, Json, body};
-use super::query::{known_endpoint, known_submission};
+use super::query::{known_submission, unknown_endpoint};
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, SubmitAnswer,
     SubmitRequest, TaskState,
@@ -36,18 +36,20 @@ pub(super) async fn submit(
     let permit = Arc::clone(&api.submissions).acquire_owned().await.map_err(|_| stopping())?;
     let request = read(request).await?;
     check(&request)?;
-    let endpoint = known_endpoint(&api, &request.endpoint).await?;
     let jobs = jobs(&api)?;
     let wait_ms = request.wait_ms;
     let several = request.total > 1 && request.tasks.len() as u64 == request.total;
     let whole = several.then(|| request.key.clone());
+    // From before anything is recorded: what is done then is done by a later commit.
+    let mut commits = api.commits.clone();
+    commits.mark_unchanged();
     let (tell, told) = oneshot::channel();
     // This future is dropped when the connection is; the task goes on.
     let mut placing = api.placing.clone().spawn({
         let api = api.clone();
         async move {
             let _permit = permit;
-            place(&api, &jobs, &endpoint, &request, tell).await
+            place(&api, &jobs, request, tell).await
         }
     });
     let cut_off = |error| ApiError::internal(format!("the submission was cut off: {error}"));
@@ -59,8 +61,11 @@ pub(super) async fn submit(
         Some(key) => Target::Submission(known_submission(&api, &key).await?),
         None => Target::Tasks(begun.ids.clone()),
     };
+    if begun.published < begun.ids.len() as u64 {
+        commits.mark_changed();
+    }
     // Tasks that are not confirmed are waited for as well.
-    let holding = wait::hold(&api, &target, wait_ms, Progress::complete);
+    let holding = wait::hold(&api, &target, wait_ms, commits, Progress::complete);
     tokio::pin!(holding);
     let progress = tokio::select! {
         biased;
@@ -91,19 +96,15 @@ async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
 async fn place(
     api: &Api,
     jobs: &mpsc::Sender<Job>,
-    endpoint: &Endpoint,
-    request: &SubmitRequest,
+    request: SubmitRequest,
     tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
-    let chunk = Chunk {
-        endpoint: endpoint.id,
-        key: &request.key,
-        total: request.total,
-        first: request.first,
-        specs: &request.tasks,
-        now_ms: now_ms(),
+    let SubmitRequest { endpoint: name, key, total, first, tasks, wait_ms } = request;
+    let chunk = Chunk { endpoint: name.clone(), key, total, first, specs: tasks, now_ms: now_ms() };
+    let begun = api.store.begin_submission(chunk).await?;
+    let Some((endpoint, begun)) = begun else {
+        return Err(unknown_endpoint(api, &name).await);
     };
-    let begun = api.store.begin_submission(&chunk).await?;
     let open = begun.iter().filter(|one| one.state == TaskState::Submitting).count();
     let answer = SubmitAnswer {
         endpoint: endpoint.id,
@@ -111,11 +112,11 @@ async fn place(
         published: open as u64,
         progress: None,
     };
-    if request.wait_ms > 0 {
+    if wait_ms > 0 {
         // Whoever asked may have gone.
         drop(tell.send(answer.clone()));
     }
-    let published = publish(api, jobs, endpoint, &begun, request.wait_ms > 0).await?;
+    let published = publish(api, jobs, &endpoint, &begun, wait_ms > 0).await?;
     Ok(SubmitAnswer { published, ..answer })
 }
 
@@ -198,17 +199,17 @@ async fn publish(
         }
     }
     if soon {
-        api.marks.add(api, confirmed.iter().copied());
-    } else if api.store.mark_submitted(&confirmed, now_ms()).await? {
+        api.marks.add(api, confirmed);
+    } else if api.store.mark_submitted(confirmed, now_ms()).await? {
         api.news.send_modify(|count| *count += 1);
     }
     for state in [TaskState::Returned, TaskState::Refused] {
         let those = failed.iter().filter(|(_, why)| state_of(why) == state);
         let seqs: Vec<i64> = those.map(|(one, _)| one.seq).collect();
-        api.store.mark_unplaced(&seqs, state).await?;
+        api.store.mark_unplaced(seqs, state).await?;
     }
     match failed.first() {
-        None => Ok(confirmed.len() as u64),
+        None => Ok(open.len() as u64),
         Some((_, why)) => Err(refusal(why, endpoint, &failed, begun.len())),
     }
 }

@@ -40,8 +40,9 @@ async fn service(engaged: bool) -> Service {
     let temp = tempfile::tempdir().unwrap();
     let folder = StateFolder::new(temp.path());
     let store = Store::open(&folder).await.unwrap();
-    let wanted = Registration { name: "lab", id: None, queue: None, lost_after: None, now_ms: 1 };
-    let endpoint = store.register(&wanted).await.unwrap().0.id;
+    let wanted =
+        Registration { name: "lab".to_owned(), id: None, queue: None, lost_after: None, now_ms: 1 };
+    let endpoint = store.register(wanted).await.unwrap().0.id;
     let broker = Broker::default().patient();
     let (link, mut link_state) = watch::channel(Link::Disengaged("not yet".into()));
     let (commits, committed) = watch::channel(0);

@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use clutch_common::id::TaskId;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The longest a request is held.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -23,7 +24,9 @@ pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Pr
     let request: WaitRequest = body(&bytes)?;
     let target = target(&api, &request).await?;
     let seen = request.seen;
-    hold(&api, &target, request.timeout_ms, |progress| {
+    let mut commits = api.commits.clone();
+    commits.mark_changed();
+    hold(&api, &target, request.timeout_ms, commits, |progress| {
         let ended = match target {
             Target::Submission(_) => progress.settled(),
             Target::Tasks(_) => progress.complete(),
@@ -34,31 +37,28 @@ pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Pr
     .map(Json)
 }
 
-/// Waits until the progress is what is waited for, or the time is over.
+/// Waits until the progress is what is waited for, or the time is over. It is looked
+/// at whenever the number of commits is not what `commits` has seen.
 pub(super) async fn hold(
     api: &Api,
     target: &Target,
     timeout_ms: u64,
+    mut commits: watch::Receiver<u64>,
     enough: impl Fn(&Progress) -> bool,
 ) -> Result<Progress, ApiError> {
     let timeout = tokio::time::sleep(Duration::from_millis(timeout_ms).min(LONGEST));
     tokio::pin!(timeout);
-    let mut commits = api.commits.clone();
+    let stopping = || ApiError::unavailable("stopping", "the service is stopping");
     loop {
-        commits.mark_unchanged();
-        let progress = progress(api, target).await?;
-        if enough(&progress) {
-            return Ok(progress);
-        }
-        tokio::select! {
+        let over = tokio::select! {
             biased;
-            () = &mut timeout => return Ok(progress),
-            () = api.stop.cancelled() => {
-                return Err(ApiError::unavailable("stopping", "the service is stopping"));
-            }
-            changed = commits.changed() => changed.map_err(|_| {
-                ApiError::unavailable("stopping", "the service is stopping")
-            })?,
+            () = &mut timeout => true,
+            () = api.stop.cancelled() => return Err(stopping()),
+            changed = commits.changed() => changed.map(|()| false).map_err(|_| stopping())?,
+        };
+        let progress = progress(api, target).await?;
+        if over || enough(&progress) {
+            return Ok(progress);
         }
     }
 }

@@ -136,8 +136,8 @@ impl Recovery<'_> {
         let queue = to_queue(topology::tasks_queue(endpoint));
         match place_one(&self.jobs, queue, message).await {
             Ok(()) => {
-                self.store.asked(&doubts, state).await?;
                 tracing::info!(%endpoint, %state, attempts = doubts.len(), "roll call");
+                self.store.asked(doubts, state).await?;
                 Ok(Left::More)
             }
             Err(why) => {
@@ -191,8 +191,8 @@ impl Recovery<'_> {
                 Err(why) => unplaced = Some(why),
             }
         }
-        self.store.resubmitted(&confirmed).await?;
         tracing::info!(%endpoint, tasks = confirmed.len(), "submitted again, as a new attempt");
+        self.store.resubmitted(confirmed).await?;
         Ok(unplaced)
     }
 }

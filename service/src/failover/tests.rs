@@ -51,13 +51,13 @@ struct World {
 async fn world(lost_after: Duration) -> World {
     let (temp, store) = store().await;
     let wanted = Registration {
-        name: "lab",
+        name: "lab".to_owned(),
         id: None,
         queue: None,
         lost_after: Some(lost_after),
         now_ms: 1,
     };
-    let endpoint = store.register(&wanted).await.unwrap().0.id;
+    let endpoint = store.register(wanted).await.unwrap().0.id;
     let world = World {
         _temp: temp,
         running: Mutex::default(),
@@ -118,11 +118,17 @@ impl World {
     /// Tasks that the broker has.
     async fn submitted(&self, specs: &[TaskSpec]) -> Vec<Begun> {
         let total = specs.len() as u64;
-        let chunk =
-            Chunk { endpoint: self.endpoint, key: "k", total, first: 0, specs, now_ms: 1000 };
-        let begun = self.store.begin_submission(&chunk).await.unwrap();
+        let chunk = Chunk {
+            endpoint: self.endpoint.to_string(),
+            key: "k".to_owned(),
+            total,
+            first: 0,
+            specs: specs.to_vec(),
+            now_ms: 1000,
+        };
+        let (_, begun) = self.store.begin_submission(chunk).await.unwrap().unwrap();
         let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
-        self.store.mark_submitted(&seqs, 2000).await.unwrap();
+        self.store.mark_submitted(seqs, 2000).await.unwrap();
         begun
     }
 

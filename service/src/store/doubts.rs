@@ -3,16 +3,13 @@
 
 use super::listing::RARE;
 use super::moves::shift;
-use super::rows::{parsed, task_id};
+use super::rows::{all, one, parsed, run, task_id};
 use super::submissions::encoded;
-use super::{Error, Result, Store, assembled, failed, json_list, query, signed};
+use super::{Error, Result, Store, failed, signed};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
-use futures_util::TryStreamExt as _;
-use serde_json::json;
-use sqlx::QueryBuilder;
-use sqlx::sqlite::{Sqlite, SqliteConnection};
+use rusqlite::{Connection, params};
 
 /// How many new attempts are read at once, and how many bytes of them.
 const RESUBMITTED_AT_ONCE: i64 = 1000;
@@ -46,12 +43,13 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn doubtful(&self) -> Result<Vec<EndpointId>> {
-        let ids: Vec<String> =
-            sqlx::query_scalar("SELECT DISTINCT endpoint_id FROM doubts WHERE asked IS NULL")
-                .fetch_all(&self.reader)
-                .await
-                .map_err(failed("looking for doubts"))?;
-        ids.iter().map(|id| parsed(id)).collect()
+        const DOING: &str = "looking for doubts";
+        self.read(DOING, |db| {
+            let find = "SELECT DISTINCT endpoint_id FROM doubts WHERE asked IS NULL";
+            let ids = all(db, find, [], |row| row.get::<_, String>(0)).map_err(failed(DOING))?;
+            ids.iter().map(|id| parsed(id)).collect()
+        })
+        .await
     }
 
     /// Up to `limit` attempts that the endpoint's active state is to be asked
@@ -61,39 +59,38 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn to_ask(&self, endpoint: EndpointId, limit: usize) -> Result<Vec<Doubt>> {
-        let rows: Vec<(i64, Vec<u8>, u32)> = sqlx::query_as(
-            "SELECT d.task, t.id, d.attempt FROM doubts d JOIN tasks t ON t.seq = d.task \
-             WHERE d.endpoint_id = ? AND d.asked IS NULL AND t.state = 'submitted' LIMIT ?",
-        )
-        .bind(endpoint.to_string())
-        .bind(signed(limit as u64))
-        .fetch_all(&self.reader)
+        const DOING: &str = "looking for doubts";
+        self.read(DOING, move |db| {
+            let find = "SELECT d.task, t.id, d.attempt FROM doubts d JOIN tasks t ON t.seq = d.task \
+                 WHERE d.endpoint_id = ? AND d.asked IS NULL AND t.state = 'submitted' LIMIT ?";
+            let values = params![endpoint.to_string(), signed(limit as u64)];
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let rows: Vec<(i64, Vec<u8>, u32)> =
+                all(db, find, values, read).map_err(failed(DOING))?;
+            let doubt = |(task, id, attempt): (i64, Vec<u8>, u32)| {
+                Ok(Doubt { task, attempt: Attempt { task_id: task_id(&id)?, attempt } })
+            };
+            rows.into_iter().map(doubt).collect()
+        })
         .await
-        .map_err(failed("looking for doubts"))?;
-        let doubt = |(task, id, attempt): (i64, Vec<u8>, u32)| {
-            Ok(Doubt { task, attempt: Attempt { task_id: task_id(&id)?, attempt } })
-        };
-        rows.into_iter().map(doubt).collect()
     }
 
     /// Records that a state was asked for these: a roll call is in its queue.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn asked(&self, doubts: &[Doubt], state: StateId) -> Result<()> {
+    pub(crate) async fn asked(&self, doubts: Vec<Doubt>, state: StateId) -> Result<()> {
         const DOING: &str = "recording a roll call";
-        let mut tx = self.begin(DOING).await?;
-        let rows = doubts.iter().map(|doubt| json!([doubt.task, doubt.attempt.attempt]));
-        sqlx::query(
-            "UPDATE doubts SET asked = ?1 FROM json_each(?2) AS told \
-             WHERE task = told.value ->> 0 AND attempt = told.value ->> 1",
-        )
-        .bind(state.to_string())
-        .bind(json_list(rows)?)
-        .execute(&mut *tx)
+        self.write(DOING, move |write| {
+            let state = state.to_string();
+            for Doubt { task, attempt } in doubts {
+                let update = "UPDATE doubts SET asked = ? WHERE task = ? AND attempt = ?";
+                run(&write.db, update, params![state, task, attempt.attempt])
+                    .map_err(failed(DOING))?;
+            }
+            Ok(())
+        })
         .await
-        .map_err(failed(DOING))?;
-        self.commit(tx, DOING).await
     }
 
     /// Every doubt is to be asked for again, whoever was asked before.
@@ -102,12 +99,12 @@ impl Store {
     /// When the database fails.
     pub(crate) async fn ask_again(&self) -> Result<()> {
         const DOING: &str = "preparing roll calls";
-        let mut tx = self.begin(DOING).await?;
-        sqlx::query("UPDATE doubts SET asked = NULL WHERE asked IS NOT NULL")
-            .execute(&mut *tx)
-            .await
-            .map_err(failed(DOING))?;
-        self.commit(tx, DOING).await
+        self.write(DOING, |write| {
+            let update = "UPDATE doubts SET asked = NULL WHERE asked IS NOT NULL";
+            run(&write.db, update, []).map_err(failed(DOING))?;
+            Ok(())
+        })
+        .await
     }
 
     /// New attempts that are to be published, of endpoints not named: some, as
@@ -117,50 +114,61 @@ impl Store {
     /// When the database fails.
     pub(crate) async fn to_resubmit(&self, not_for: &[EndpointId]) -> Result<Vec<Resubmission>> {
         const DOING: &str = "looking for tasks to submit again";
-        let mut rows = sqlx::query_as::<_, (i64, String, u32, String)>(assembled(&[
-            "SELECT t.seq, n.id, t.current_attempt, p.body FROM tasks t \
-             JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
-             WHERE t.state = 'resubmitting'",
-            RARE,
-            " AND n.id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?",
-        ]))
-        .bind(json_list(not_for)?)
-        .bind(RESUBMITTED_AT_ONCE)
-        .fetch(&self.reader);
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        while let Some((seq, endpoint, attempt, body)) =
-            rows.try_next().await.map_err(failed(DOING))?
-        {
-            let task = task(seq, &body, attempt)?;
-            let body = encoded(&task)?;
-            bytes += body.len();
-            found.push(Resubmission { seq, endpoint: parsed(&endpoint)?, task, body });
-            if bytes >= RESUBMITTED_BYTES {
-                break;
-            }
-        }
-        Ok(found)
+        let not_for: Vec<String> = not_for.iter().map(EndpointId::to_string).collect();
+        self.read(DOING, move |db| to_resubmit(db, &not_for, DOING)).await
     }
 
     /// Records that the broker has these attempts.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn resubmitted(&self, done: &[(i64, u32)]) -> Result<()> {
+    pub(crate) async fn resubmitted(&self, done: Vec<(i64, u32)>) -> Result<()> {
         const DOING: &str = "recording that the broker has the new attempts";
-        let mut tx = self.begin(DOING).await?;
-        let rows: Vec<i64> = sqlx::query_scalar(
-            "SELECT seq FROM tasks JOIN json_each(?) AS told ON seq = told.value ->> 0 \
-             AND current_attempt = told.value ->> 1",
-        )
-        .bind(json_list(done)?)
-        .fetch_all(&mut *tx)
+        self.write(DOING, move |write| {
+            for (task, attempt) in done {
+                let find = "SELECT 1 FROM tasks WHERE seq = ? AND current_attempt = ?";
+                let found = one(&write.db, find, params![task, attempt], |_| Ok(()));
+                if found.map_err(failed(DOING))?.is_some() {
+                    let from = [TaskState::Resubmitting];
+                    shift(&write.db, &[task], &from, TaskState::Submitted, DOING)?;
+                }
+            }
+            Ok(())
+        })
         .await
-        .map_err(failed(DOING))?;
-        shift(&mut tx, &rows, &[TaskState::Resubmitting], TaskState::Submitted, DOING).await?;
-        self.commit(tx, DOING).await
     }
+}
+
+fn to_resubmit(
+    db: &Connection,
+    not_for: &[String],
+    doing: &'static str,
+) -> Result<Vec<Resubmission>> {
+    let find = format!(
+        "SELECT t.seq, n.id, t.current_attempt, p.body FROM tasks t \
+         JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
+         WHERE t.state = 'resubmitting'{RARE} \
+         AND n.id NOT IN (SELECT value FROM json_each(?)) ORDER BY t.seq LIMIT ?"
+    );
+    let not_for = serde_json::Value::from(not_for).to_string();
+    let mut statement = db.prepare_cached(&find).map_err(failed(doing))?;
+    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, String, u32, String)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    };
+    let rows = statement.query_map(params![not_for, RESUBMITTED_AT_ONCE], read);
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    for row in rows.map_err(failed(doing))? {
+        let (seq, endpoint, attempt, body) = row.map_err(failed(doing))?;
+        let task = task(seq, &body, attempt)?;
+        let body = encoded(&task)?;
+        bytes += body.len();
+        found.push(Resubmission { seq, endpoint: parsed(&endpoint)?, task, body });
+        if bytes >= RESUBMITTED_BYTES {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// A task as its current attempt is published.
@@ -172,89 +180,61 @@ pub(super) fn task(seq: i64, body: &str, attempt: u32) -> Result<Task> {
 
 /// Puts all in doubt that the endpoint was or is being sent, and has not
 /// answered; says how much that is.
-pub(super) async fn doubt_all(db: &mut SqliteConnection, endpoint: EndpointId) -> Result<u64> {
-    let doubted = sqlx::query(
-        "INSERT INTO doubts (task, endpoint_id, attempt) \
+pub(super) fn doubt_all(db: &Connection, endpoint: EndpointId) -> Result<u64> {
+    let insert = "INSERT INTO doubts (task, endpoint_id, attempt) \
          SELECT t.seq, n.id, t.current_attempt FROM tasks t JOIN names n ON n.n = t.endpoint \
          WHERE n.id = ? AND t.state IN ('submitting', 'submitted', 'resubmitting') \
-         ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL",
-    )
-    .bind(endpoint.to_string())
-    .execute(db)
-    .await
-    .map_err(failed("putting tasks in doubt"))?;
-    Ok(doubted.rows_affected())
+         ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL";
+    let doubted = run(db, insert, [endpoint.to_string()]);
+    Ok(doubted.map_err(failed("putting tasks in doubt"))? as u64)
 }
 
 /// Puts one attempt in doubt; it is to be asked for, again if it was before.
-pub(super) async fn doubt(
-    db: &mut SqliteConnection,
-    task: i64,
-    endpoint: &str,
-    attempt: u32,
-) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO doubts (task, endpoint_id, attempt) VALUES (?, ?, ?) \
-         ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL",
-    )
-    .bind(task)
-    .bind(endpoint)
-    .bind(attempt)
-    .execute(db)
-    .await
-    .map_err(failed("putting a task in doubt"))?;
+pub(super) fn doubt(db: &Connection, task: i64, endpoint: &str, attempt: u32) -> Result<()> {
+    let insert = "INSERT INTO doubts (task, endpoint_id, attempt) VALUES (?, ?, ?) \
+         ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL";
+    run(db, insert, params![task, endpoint, attempt]).map_err(failed("putting a task in doubt"))?;
     Ok(())
 }
 
-/// There is no doubt about a task any more.
-pub(super) async fn end(db: &mut SqliteConnection, task: i64) -> Result<()> {
-    let mut sql = query("");
-    push_end(&mut sql, [&task])?;
-    sql.build().execute(db).await.map_err(failed("ending doubts"))?;
-    Ok(())
-}
-
-/// Adds the statement that ends all doubt about these tasks.
-pub(super) fn push_end<'a>(
-    sql: &mut QueryBuilder<Sqlite>,
-    tasks: impl IntoIterator<Item = &'a i64>,
-) -> Result<()> {
-    // Nearly always there are none.
-    sql.push("DELETE FROM doubts WHERE EXISTS (SELECT 1 FROM doubts) AND task IN ");
-    sql.push("(SELECT value FROM json_each(").push_bind(json_list(tasks)?).push("));");
+/// There is no doubt about these tasks any more.
+pub(super) fn end<'a>(db: &Connection, tasks: impl IntoIterator<Item = &'a i64>) -> Result<()> {
+    const DOING: &str = "ending doubts";
+    if none(db, DOING)? {
+        return Ok(());
+    }
+    for task in tasks {
+        run(db, "DELETE FROM doubts WHERE task = ?", [task]).map_err(failed(DOING))?;
+    }
     Ok(())
 }
 
 /// The endpoint's doubts are to be asked for again: another state is active.
-pub(super) async fn ask_again(db: &mut SqliteConnection, endpoint: EndpointId) -> Result<()> {
-    sqlx::query("UPDATE doubts SET asked = NULL WHERE endpoint_id = ? AND asked IS NOT NULL")
-        .bind(endpoint.to_string())
-        .execute(db)
-        .await
-        .map_err(failed("preparing roll calls"))?;
+pub(super) fn ask_again(db: &Connection, endpoint: EndpointId) -> Result<()> {
+    let update = "UPDATE doubts SET asked = NULL WHERE endpoint_id = ? AND asked IS NOT NULL";
+    run(db, update, [endpoint.to_string()]).map_err(failed("preparing roll calls"))?;
     Ok(())
 }
 
 /// Whether nothing is in doubt, as nearly always.
-async fn none(db: &mut SqliteConnection, doing: &'static str) -> Result<bool> {
-    sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM doubts)")
-        .fetch_one(db)
-        .await
-        .map_err(failed(doing))
+fn none(db: &Connection, doing: &'static str) -> Result<bool> {
+    let found = one(db, "SELECT 1 FROM doubts LIMIT 1", [], |_| Ok(())).map_err(failed(doing))?;
+    Ok(found.is_none())
 }
 
 /// Whether one of these tasks is in doubt.
-pub(super) async fn any(db: &mut SqliteConnection, tasks: &[i64]) -> Result<bool> {
-    if none(db, "looking for doubts").await? {
+pub(super) fn any(db: &Connection, tasks: &[i64]) -> Result<bool> {
+    const DOING: &str = "looking for doubts";
+    if none(db, DOING)? {
         return Ok(false);
     }
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM doubts WHERE task IN (SELECT value FROM json_each(?)))",
-    )
-    .bind(json_list(tasks)?)
-    .fetch_one(db)
-    .await
-    .map_err(failed("looking for doubts"))
+    for task in tasks {
+        let find = "SELECT 1 FROM doubts WHERE task = ?";
+        if one(db, find, [task], |_| Ok(())).map_err(failed(DOING))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Endpoints by name and id.
 
-use super::rows::parsed;
+use super::rows::{all, one, parsed, run};
 use super::{Error, Result, Store, doubts, failed, signed};
 use clutch_common::id::EndpointId;
 use clutch_common::topology::QueueKind;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 use std::time::Duration;
 
 /// An endpoint this service provisioned.
@@ -20,9 +20,9 @@ pub(crate) struct Endpoint {
 
 /// An endpoint to be known by a name.
 #[derive(Clone, Debug)]
-pub(crate) struct Registration<'a> {
+pub(crate) struct Registration {
     /// The name.
-    pub(crate) name: &'a str,
+    pub(crate) name: String,
     /// The id, if it shall be a certain one.
     pub(crate) id: Option<EndpointId>,
     /// The kind of queue, if it shall be a certain one.
@@ -36,55 +36,19 @@ pub(crate) struct Registration<'a> {
 
 type Row = (String, String, String, bool);
 
+/// The endpoints of a name and of an id, that of the name first.
+const LOOK_UP: &str = "SELECT id, name, queue_kind, declared FROM endpoints \
+     WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC";
+
 impl Store {
     /// Registers an endpoint, or finds the one of that name; tells whether it
     /// is new.
     ///
     /// # Errors
     /// A conflict when name, id or kind of queue contradict what is recorded.
-    pub(crate) async fn register(&self, wanted: &Registration<'_>) -> Result<(Endpoint, bool)> {
+    pub(crate) async fn register(&self, wanted: Registration) -> Result<(Endpoint, bool)> {
         const DOING: &str = "registering the endpoint";
-        let mut tx = self.begin(DOING).await?;
-        let known: Option<Row> = sqlx::query_as(
-            "SELECT id, name, queue_kind, declared FROM endpoints WHERE name = ?1 OR id = ?2 \
-             ORDER BY name = ?1 DESC",
-        )
-        .bind(wanted.name)
-        .bind(wanted.id.map(|id| id.to_string()))
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(failed(DOING))?;
-        let new = known.is_none();
-        let endpoint = match known {
-            Some(row) => reconciled(&row, wanted)?,
-            None => Endpoint {
-                id: wanted.id.unwrap_or_else(EndpointId::new),
-                name: wanted.name.to_owned(),
-                queue: wanted.queue.unwrap_or_default(),
-            },
-        };
-        sqlx::query(
-            "INSERT INTO endpoints (id, name, queue_kind, created_at_ms) VALUES (?, ?, ?, ?) \
-             ON CONFLICT (id) DO UPDATE SET queue_kind = excluded.queue_kind",
-        )
-        .bind(endpoint.id.to_string())
-        .bind(&endpoint.name)
-        .bind(endpoint.queue.as_str())
-        .bind(signed(wanted.now_ms))
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(DOING))?;
-        if let Some(lost_after) = wanted.lost_after {
-            let millis = u64::try_from(lost_after.as_millis()).unwrap_or(u64::MAX);
-            sqlx::query("UPDATE endpoints SET lost_after_ms = ? WHERE id = ?")
-                .bind(signed(millis))
-                .bind(endpoint.id.to_string())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed(DOING))?;
-        }
-        self.commit(tx, DOING).await?;
-        Ok((endpoint, new))
+        self.write(DOING, move |write| register(&write.db, &wanted, DOING)).await
     }
 
     /// Records that the broker has the endpoint's queue, and of which kind the
@@ -96,17 +60,13 @@ impl Store {
     /// When the database fails.
     pub(crate) async fn declared(&self, id: EndpointId, shared: QueueKind) -> Result<bool> {
         const DOING: &str = "recording the endpoint's queue";
-        let mut tx = self.begin(DOING).await?;
-        let first = sqlx::query("UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0")
-            .bind(id.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed(DOING))?
-            .rows_affected();
-        insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
-        let in_doubt = first == 0 && doubts::doubt_all(&mut tx, id).await? > 0;
-        self.commit(tx, DOING).await?;
-        Ok(in_doubt)
+        self.write(DOING, move |write| {
+            let update = "UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0";
+            let first = run(&write.db, update, [id.to_string()]).map_err(failed(DOING))?;
+            insert_shared_kind(&write.db, shared).map_err(failed(DOING))?;
+            Ok(first == 0 && doubts::doubt_all(&write.db, id)? > 0)
+        })
+        .await
     }
 
     /// Records of which kind the queues are that all endpoints share.
@@ -115,9 +75,8 @@ impl Store {
     /// When the database fails.
     pub(crate) async fn shared_declared(&self, shared: QueueKind) -> Result<()> {
         const DOING: &str = "recording the kind of the queues";
-        let mut tx = self.begin(DOING).await?;
-        insert_shared_kind(&mut tx, shared).await.map_err(failed(DOING))?;
-        self.commit(tx, DOING).await
+        self.write(DOING, move |write| insert_shared_kind(&write.db, shared).map_err(failed(DOING)))
+            .await
     }
 
     /// The kind of the queues that all endpoints share, once they are
@@ -126,12 +85,13 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn shared_queue_kind(&self) -> Result<Option<QueueKind>> {
-        sqlx::query_scalar::<_, String>("SELECT value FROM facts WHERE name = 'shared_queue_kind'")
-            .fetch_optional(&self.reader)
-            .await
-            .map_err(failed("reading the kind of the queues"))?
-            .map(|text| kind(&text))
-            .transpose()
+        const DOING: &str = "reading the kind of the queues";
+        self.read(DOING, |db| {
+            let found = "SELECT value FROM facts WHERE name = 'shared_queue_kind'";
+            let found = one(db, found, [], |row| row.get::<_, String>(0));
+            found.map_err(failed(DOING))?.map(|text| kind(&text)).transpose()
+        })
+        .await
     }
 
     /// The endpoint of that name or id.
@@ -139,18 +99,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn endpoint(&self, name_or_id: &str) -> Result<Option<Endpoint>> {
-        let id = name_or_id.parse::<EndpointId>().ok().map(|id| id.to_string());
-        sqlx::query_as::<_, Row>(
-            "SELECT id, name, queue_kind, declared FROM endpoints WHERE name = ?1 OR id = ?2 \
-             ORDER BY name = ?1 DESC",
-        )
-        .bind(name_or_id)
-        .bind(id)
-        .fetch_optional(&self.reader)
-        .await
-        .map_err(failed("looking up the endpoint"))?
-        .map(|row| endpoint(&row))
-        .transpose()
+        let name_or_id = name_or_id.to_owned();
+        self.read("looking up the endpoint", move |db| find(db, &name_or_id)).await
     }
 
     /// The names of up to `limit` endpoints, sorted.
@@ -158,26 +108,59 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn endpoint_names(&self, limit: u32) -> Result<Vec<String>> {
-        sqlx::query_scalar("SELECT name FROM endpoints ORDER BY name LIMIT ?")
-            .bind(limit)
-            .fetch_all(&self.reader)
-            .await
-            .map_err(failed("listing the endpoints"))
+        const DOING: &str = "listing the endpoints";
+        self.read(DOING, move |db| {
+            let names = "SELECT name FROM endpoints ORDER BY name LIMIT ?";
+            all(db, names, [limit], |row| row.get(0)).map_err(failed(DOING))
+        })
+        .await
     }
 }
 
-async fn insert_shared_kind(
-    db: &mut SqliteConnection,
-    shared: QueueKind,
-) -> std::result::Result<(), sqlx::Error> {
-    sqlx::query(
-        "INSERT INTO facts (name, value) VALUES ('shared_queue_kind', ?) \
-         ON CONFLICT (name) DO NOTHING",
-    )
-    .bind(shared.as_str())
-    .execute(db)
-    .await
-    .map(|_| ())
+/// The endpoint of that name or id.
+pub(super) fn find(db: &Connection, name_or_id: &str) -> Result<Option<Endpoint>> {
+    let id = name_or_id.parse::<EndpointId>().ok().map(|id| id.to_string());
+    let found = one(db, LOOK_UP, params![name_or_id, id], row);
+    found.map_err(failed("looking up the endpoint"))?.map(|row| endpoint(&row)).transpose()
+}
+
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+}
+
+fn register(
+    db: &Connection,
+    wanted: &Registration,
+    doing: &'static str,
+) -> Result<(Endpoint, bool)> {
+    let id = wanted.id.map(|id| id.to_string());
+    let known = one(db, LOOK_UP, params![wanted.name, id], row).map_err(failed(doing))?;
+    let new = known.is_none();
+    let endpoint = match known {
+        Some(row) => reconciled(&row, wanted)?,
+        None => Endpoint {
+            id: wanted.id.unwrap_or_else(EndpointId::new),
+            name: wanted.name.clone(),
+            queue: wanted.queue.unwrap_or_default(),
+        },
+    };
+    let insert = "INSERT INTO endpoints (id, name, queue_kind, created_at_ms) \
+         VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET queue_kind = excluded.queue_kind";
+    let (id, queue) = (endpoint.id.to_string(), endpoint.queue.as_str());
+    run(db, insert, params![id, endpoint.name, queue, signed(wanted.now_ms)])
+        .map_err(failed(doing))?;
+    if let Some(lost_after) = wanted.lost_after {
+        let millis = u64::try_from(lost_after.as_millis()).unwrap_or(u64::MAX);
+        let update = "UPDATE endpoints SET lost_after_ms = ? WHERE id = ?";
+        run(db, update, params![signed(millis), id]).map_err(failed(doing))?;
+    }
+    Ok((endpoint, new))
+}
+
+fn insert_shared_kind(db: &Connection, shared: QueueKind) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO facts (name, value) VALUES ('shared_queue_kind', ?) \
+         ON CONFLICT (name) DO NOTHING";
+    run(db, insert, [shared.as_str()]).map(|_| ())
 }
 
 fn endpoint((id, name, queue, _): &Row) -> Result<Endpoint> {
@@ -192,7 +175,7 @@ fn kind(text: &str) -> Result<QueueKind> {
 }
 
 /// What is recorded, if it is what is wanted.
-fn reconciled(row: &Row, wanted: &Registration<'_>) -> Result<Endpoint> {
+fn reconciled(row: &Row, wanted: &Registration) -> Result<Endpoint> {
     let mut known = endpoint(row)?;
     let declared = row.3;
     if known.name != wanted.name {

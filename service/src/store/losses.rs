@@ -3,12 +3,12 @@
 //! that a late one of the attempt finds its place free.
 
 use super::moves::shift;
-use super::rows::{self, parsed};
+use super::rows::{self, one, parsed, run};
 use super::{Result, doubts, failed};
 use crate::api::types::TaskState;
 use clutch_common::id::TaskId;
 use clutch_common::result::{Loss, Outcome, TaskResult};
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 /// Why a task ends that must not run again.
@@ -39,10 +39,8 @@ enum Verdict {
 }
 
 /// What is known of a task that this service submitted.
-#[derive(sqlx::FromRow)]
 struct Known {
     seq: i64,
-    id: Vec<u8>,
     endpoint_id: String,
     state: String,
     current_attempt: u32,
@@ -62,16 +60,13 @@ fn verdict(loss: Loss, attempt: u32, state: TaskState, current: u32, rerun: bool
 
 /// Records what follows from these losses, and returns the results to record
 /// for tasks that must not run again.
-pub(super) async fn record(
-    db: &mut SqliteConnection,
-    lost: &[&TaskResult],
-) -> Result<(Losses, Vec<TaskResult>)> {
+pub(super) fn record(db: &Connection, lost: &[&TaskResult]) -> Result<(Losses, Vec<TaskResult>)> {
     let mut losses = Losses::default();
     let mut interrupted = Vec::new();
     if lost.is_empty() {
         return Ok((losses, interrupted));
     }
-    let mut known = known(db, lost).await?;
+    let mut known = known(db, lost)?;
     for result in lost {
         let (Some(loss), Some(task)) = (result.lost, known.get_mut(&result.task_id)) else {
             tracing::debug!(task = %result.task_id, "a lost task that was not submitted here");
@@ -81,11 +76,11 @@ pub(super) async fn record(
         let state = parsed(&task.state)?;
         match verdict(loss, result.attempt, state, task.current_attempt, task.rerun) {
             Verdict::Ask => {
-                doubts::doubt(db, task.seq, &task.endpoint_id, result.attempt).await?;
+                doubts::doubt(db, task.seq, &task.endpoint_id, result.attempt)?;
                 losses.doubted += 1;
             }
             Verdict::Resubmit => {
-                resubmit(db, task.seq).await?;
+                resubmit(db, task.seq)?;
                 task.current_attempt += 1;
                 losses.resubmitted += 1;
             }
@@ -104,31 +99,38 @@ pub(super) async fn record(
     Ok((losses, interrupted))
 }
 
-async fn known(db: &mut SqliteConnection, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
-    let rows: Vec<Known> = sqlx::query_as(
-        "SELECT t.seq, t.id, n.id AS endpoint_id, t.state, t.current_attempt, \
-         coalesce(p.body ->> 'rerun', 1) AS rerun \
+fn known(db: &Connection, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
+    const FIND: &str = "SELECT t.seq, n.id, t.state, t.current_attempt, \
+         coalesce(p.body ->> 'rerun', 1) \
          FROM tasks t JOIN names n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
-         WHERE t.id IN (SELECT unhex(value) FROM json_each(?))",
-    )
-    .bind(rows::id_list(lost.iter().map(|result| result.task_id))?)
-    .fetch_all(db)
-    .await
-    .map_err(failed("looking up lost tasks"))?;
-    rows.into_iter().map(|row| Ok((rows::task_id(&row.id)?, row))).collect()
+         WHERE t.id = ?";
+    let mut known = BTreeMap::new();
+    for result in lost {
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Known {
+                seq: row.get(0)?,
+                endpoint_id: row.get(1)?,
+                state: row.get(2)?,
+                current_attempt: row.get(3)?,
+                rerun: row.get(4)?,
+            })
+        };
+        let found = one(db, FIND, [rows::id(&result.task_id)], read);
+        if let Some(task) = found.map_err(failed("looking up lost tasks"))? {
+            known.insert(result.task_id, task);
+        }
+    }
+    Ok(known)
 }
 
 /// Makes the next attempt the current one, and has it published. One whose
 /// publishing was never confirmed waits for whoever submitted it, as before.
-async fn resubmit(db: &mut SqliteConnection, task: i64) -> Result<()> {
+fn resubmit(db: &Connection, task: i64) -> Result<()> {
     const DOING: &str = "recording a new attempt";
-    sqlx::query("UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?")
-        .bind(task)
-        .execute(&mut *db)
-        .await
-        .map_err(failed(DOING))?;
-    shift(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting, DOING).await?;
-    doubts::end(db, task).await
+    let update = "UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?";
+    run(db, update, [task]).map_err(failed(DOING))?;
+    shift(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting, DOING)?;
+    doubts::end(db, [&task])
 }
 
 #[cfg(test)]

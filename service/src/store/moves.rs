@@ -1,11 +1,10 @@
 //! Tasks go from state to state, and how many of a submission are in each is
 //! counted in the same transaction, by whoever changes their state.
 
-use super::rows::parsed;
-use super::{Result, failed, json_list, query};
+use super::rows::{parsed, run};
+use super::{Result, failed};
 use crate::api::types::TaskState;
-use sqlx::QueryBuilder;
-use sqlx::sqlite::{Sqlite, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::BTreeMap;
 
 /// How many tasks of each submission have come to a state, or left it.
@@ -18,82 +17,48 @@ impl Moves {
         *self.0.entry((submission, to)).or_default() += tasks;
     }
 
-    /// So many tasks have gone from one state to another. Those of strangers, which
-    /// have no submission, are not counted.
-    pub(super) fn gone(
-        &mut self,
-        submission: Option<i64>,
-        from: TaskState,
-        to: TaskState,
-        tasks: i64,
-    ) {
+    /// A task has gone from one state to another. Those of strangers, which have no
+    /// submission, are not counted.
+    pub(super) fn gone(&mut self, submission: Option<i64>, from: TaskState, to: TaskState) {
         let Some(submission) = submission else { return };
-        self.come(submission, from, -tasks);
-        self.come(submission, to, tasks);
+        self.come(submission, from, -1);
+        self.come(submission, to, 1);
     }
 
     /// Counts them.
-    pub(super) async fn write(self, db: &mut SqliteConnection) -> Result<()> {
-        let mut sql = query("");
-        if self.push(&mut sql) {
-            sql.build().execute(db).await.map_err(failed("counting a submission's tasks"))?;
+    pub(super) fn write(&self, db: &Connection) -> Result<()> {
+        for ((submission, state), tasks) in self.0.iter().filter(|(_, tasks)| **tasks != 0) {
+            let count = "INSERT INTO counts (submission, state, tasks) VALUES (?, ?, ?) \
+                 ON CONFLICT (submission, state) DO UPDATE SET tasks = tasks + excluded.tasks";
+            run(db, count, params![submission, state.as_str(), tasks])
+                .map_err(failed("counting a submission's tasks"))?;
         }
         Ok(())
-    }
-
-    /// Adds the statement that counts them; tells whether there is anything to count.
-    pub(super) fn push(self, sql: &mut QueryBuilder<Sqlite>) -> bool {
-        let moved: Vec<_> = self.0.into_iter().filter(|(_, tasks)| *tasks != 0).collect();
-        if moved.is_empty() {
-            return false;
-        }
-        sql.push("INSERT INTO counts (submission, state, tasks) ");
-        sql.push_values(moved, |mut values, ((submission, state), tasks)| {
-            values.push_bind(submission).push_bind(state.as_str()).push_bind(tasks);
-        });
-        sql.push(" ON CONFLICT (submission, state) DO UPDATE SET tasks = tasks + excluded.tasks;");
-        true
     }
 }
 
 /// Moves those of the tasks in these rows that are in one of some states to
 /// another, and counts them.
-pub(super) async fn shift(
-    db: &mut SqliteConnection,
-    rows: &[i64],
+pub(super) fn shift(
+    db: &Connection,
+    tasks: &[i64],
     from: &[TaskState],
     to: TaskState,
     doing: &'static str,
 ) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let (rows, from) = (json_list(rows)?, json_list(from)?);
-    // The state from before is told by nothing but a look at it.
-    let leaving: Vec<(Option<i64>, String, i64)> = sqlx::query_as(
-        "SELECT submission, state, count(*) FROM tasks \
-         WHERE seq IN (SELECT value FROM json_each(?1)) \
-         AND state IN (SELECT value FROM json_each(?2)) GROUP BY submission, state",
-    )
-    .bind(&rows)
-    .bind(&from)
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed(doing))?;
     let mut moves = Moves::default();
-    for (submission, state, tasks) in leaving {
-        moves.gone(submission, parsed(&state)?, to, tasks);
+    let prepare = |sql| db.prepare_cached(sql).map_err(failed(doing));
+    let mut find = prepare("SELECT submission, state FROM tasks WHERE seq = ?")?;
+    let mut update = prepare("UPDATE tasks SET state = ? WHERE seq = ?")?;
+    for task in tasks {
+        let found = find.query_row([task], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
+        let Some((submission, state)) = found.optional().map_err(failed(doing))? else { continue };
+        let state = parsed(&state)?;
+        // At once: the same task may come again.
+        if from.contains(&state) {
+            update.execute(params![to.as_str(), task]).map_err(failed(doing))?;
+            moves.gone(submission, state, to);
+        }
     }
-    moves.write(db).await?;
-    sqlx::query(
-        "UPDATE tasks SET state = ?3 WHERE seq IN (SELECT value FROM json_each(?1)) \
-         AND state IN (SELECT value FROM json_each(?2))",
-    )
-    .bind(&rows)
-    .bind(&from)
-    .bind(to.as_str())
-    .execute(&mut *db)
-    .await
-    .map_err(failed(doing))?;
-    Ok(())
+    moves.write(db)
 }

@@ -3,67 +3,51 @@
 //! remembered.
 
 use super::{Result, failed};
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::Connection;
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most ids that are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// What was looked up. There is one writer, so what was looked up since it began
-/// belongs to one transaction, and counts for later ones once that is committed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Names(Arc<Mutex<Known>>);
-
+/// What was looked up. What was since the last transaction began belongs to it, and
+/// counts for later ones once it is committed.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Names {
     committed: HashMap<String, i64>,
     fresh: HashMap<String, i64>,
 }
 
 impl Names {
     /// The number of an id, made if it is new.
-    pub(super) async fn number(&self, db: &mut SqliteConnection, id: impl Display) -> Result<i64> {
+    pub(super) fn number(&mut self, db: &Connection, id: impl Display) -> Result<i64> {
         let id = id.to_string();
-        if let Some(number) = self.lock().get(&id) {
-            return Ok(number);
+        if let Some(number) = self.committed.get(&id).or_else(|| self.fresh.get(&id)) {
+            return Ok(*number);
         }
         // The update changes nothing, and has the row returned either way.
-        let number: i64 = sqlx::query_scalar(
-            "INSERT INTO names (id) VALUES (?) ON CONFLICT (id) DO UPDATE SET id = id RETURNING n",
-        )
-        .bind(&id)
-        .fetch_one(db)
-        .await
-        .map_err(failed("looking up an endpoint"))?;
-        self.lock().fresh.insert(id, number);
+        let number = db
+            .prepare_cached(
+                "INSERT INTO names (id) VALUES (?) \
+                 ON CONFLICT (id) DO UPDATE SET id = id RETURNING n",
+            )
+            .and_then(|mut statement| statement.query_row([&id], |row| row.get(0)))
+            .map_err(failed("looking up an endpoint"))?;
+        self.fresh.insert(id, number);
         Ok(number)
     }
 
     /// A transaction begins; what one before it made and did not commit is not
     /// there.
-    pub(super) fn begin(&self) {
-        self.lock().fresh.clear();
+    pub(super) fn begin(&mut self) {
+        self.fresh.clear();
     }
 
     /// The transaction is committed.
-    pub(super) fn commit(&self) {
-        let mut known = self.lock();
-        let fresh = std::mem::take(&mut known.fresh);
-        if known.committed.len() + fresh.len() > REMEMBERED {
-            known.committed.clear();
+    pub(super) fn commit(&mut self) {
+        if self.committed.len() + self.fresh.len() > REMEMBERED {
+            self.committed.clear();
         }
-        known.committed.extend(fresh);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Known {
-    fn get(&self, id: &str) -> Option<i64> {
-        self.committed.get(id).or_else(|| self.fresh.get(id)).copied()
+        self.committed.extend(self.fresh.drain());
     }
 }

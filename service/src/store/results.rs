@@ -3,17 +3,24 @@
 
 use super::losses::{self, Losses};
 use super::moves::Moves;
-use super::rows::{self, parsed};
-use super::{Result, Store, doubts, failed, json_list, query, signed, states};
+use super::rows::{self, parsed, run, run_all};
+use super::{Result, Store, Write, doubts, failed, signed, states};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::result::TaskResult;
 use clutch_common::wire::Presence;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// How many rows one statement inserts: 17 values each.
-const ROWS_PER_INSERT: usize = 50;
+/// What is recorded in one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Results.
+    pub(crate) results: Vec<TaskResult>,
+    /// What instances said of themselves, after they sent these results.
+    pub(crate) presences: Vec<Presence>,
+}
 
 /// What became of a batch of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,61 +85,67 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn record(
-        &self,
-        results: &[TaskResult],
-        presences: &[Presence],
-        now_ms: u64,
-    ) -> Result<Tally> {
-        const DOING: &str = "recording results";
-        let mut tx = self.begin(DOING).await?;
-        let mut tally = Tally::default();
-        let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
-            results.iter().partition(|result| result.lost.is_none());
-        tally.add(&self.conclude(&mut tx, &ends, now_ms).await?);
-        let (losses, interrupted) = losses::record(&mut tx, &lost).await?;
-        tally.losses = losses;
-        let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
-        tally.add(&self.conclude(&mut tx, &interrupted, now_ms).await?);
-        for presence in presences {
-            tally.states_changed |= states::hear(&mut tx, presence, now_ms).await?;
-        }
-        self.record_only(tx, DOING).await?;
-        Ok(tally)
+    pub(crate) async fn record(&self, batch: Arc<Batch>, now_ms: u64) -> Result<Tally> {
+        self.record_only("recording results", move |write| record(write, &batch, now_ms)).await
     }
+}
 
-    /// Records results that are the end of their attempts.
-    async fn conclude<'a>(
-        &self,
-        db: &mut SqliteConnection,
-        results: &[&'a TaskResult],
-        now_ms: u64,
-    ) -> Result<Changes<'a>> {
-        if results.is_empty() {
-            return Ok(Changes::default());
-        }
-        let mut known = known(db, results).await?;
-        let all_known = results.iter().all(|result| known.contains_key(&result.task_id));
-        let last = if all_known { 0 } else { super::last_row(db, "recording results").await? };
-        let mut changes = decide(results, &mut known, last);
-        let mut rows = Vec::with_capacity(changes.results.len());
-        for (seq, result) in &changes.results {
-            let endpoint = self.names.number(db, result.endpoint_id).await?;
-            let state = match result.state_id {
-                Some(state) => Some(self.names.number(db, state).await?),
-                None => None,
-            };
-            rows.push(Row { task: *seq, endpoint, state, result });
-        }
-        for (seq, result) in &changes.strangers {
-            let endpoint = self.names.number(db, result.endpoint_id).await?;
-            let state = TaskState::Done(result.outcome);
-            insert_stranger(db, *seq, endpoint, result.task_id, state, now_ms).await?;
-        }
-        write(db, &changes, &rows, now_ms).await?;
-        settle(db, &mut changes).await?;
-        Ok(changes)
+fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
+        batch.results.iter().partition(|result| result.lost.is_none());
+    tally.add(&conclude(write, &ends, now_ms)?);
+    let (losses, interrupted) = losses::record(&write.db, &lost)?;
+    tally.losses = losses;
+    let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
+    tally.add(&conclude(write, &interrupted, now_ms)?);
+    for presence in &batch.presences {
+        tally.states_changed |= states::hear(&write.db, presence, now_ms)?;
     }
+    Ok(tally)
+}
+
+/// Records results that are the end of their attempts.
+fn conclude<'a>(
+    write: &mut Write<'_>,
+    results: &[&'a TaskResult],
+    now_ms: u64,
+) -> Result<Changes<'a>> {
+    const DOING: &str = "writing results";
+    if results.is_empty() {
+        return Ok(Changes::default());
+    }
+    let db = &write.db;
+    let mut known = known(db, results)?;
+    let all_known = results.iter().all(|result| known.contains_key(&result.task_id));
+    let last = if all_known { 0 } else { rows::last(db, DOING)? };
+    let changes = decide(results, &mut known, last);
+    for (task, result) in &changes.strangers {
+        let endpoint = write.names.number(db, result.endpoint_id)?;
+        insert_stranger(db, *task, endpoint, result, now_ms).map_err(failed(DOING))?;
+    }
+    let mut rows = Vec::with_capacity(changes.results.len());
+    for (task, result) in &changes.results {
+        let endpoint = write.names.number(db, result.endpoint_id)?;
+        let state = result.state_id.map(|state| write.names.number(db, state)).transpose()?;
+        rows.push(Row { task: *task, endpoint, state, result });
+    }
+    insert(db, &rows, now_ms).map_err(failed(DOING))?;
+    let counted = changes
+        .duplicates
+        .iter()
+        .map(|((task, attempt), count)| (count, rows::result_row(*task, *attempt)));
+    let update = "UPDATE results SET duplicates = duplicates + ? WHERE n = ?";
+    run_all(db, update, counted).map_err(failed(DOING))?;
+    let ended = changes
+        .states
+        .iter()
+        .map(|(task, result)| (TaskState::Done(result.outcome).as_str(), result.attempt, task));
+    let update = "UPDATE tasks SET state = ?, attempt = ? WHERE seq = ?";
+    run_all(db, update, ended).map_err(failed(DOING))?;
+    changes.moves.write(db)?;
+    doubts::end(db, changes.states.keys())?;
+    Ok(changes)
 }
 
 /// A result, and where it goes.
@@ -169,7 +182,7 @@ fn decide<'a>(
         let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
         if newest && attempt >= task.current {
             let state = TaskState::Done(result.outcome);
-            changes.moves.gone(task.submission, task.state, state, 1);
+            changes.moves.gone(task.submission, task.state, state);
             (task.recorded, task.state) = (Some(attempt), state);
             changes.states.insert(task.seq, result);
         }
@@ -177,131 +190,60 @@ fn decide<'a>(
     changes
 }
 
-async fn known(
-    db: &mut SqliteConnection,
-    results: &[&TaskResult],
-) -> Result<BTreeMap<TaskId, Known>> {
-    let ids = rows::id_list(results.iter().map(|result| result.task_id))?;
-    type Found = (Vec<u8>, i64, Option<i64>, String, Option<u32>, u32, Option<i64>);
-    let found: Vec<Found> = sqlx::query_as(
-        "SELECT t.id, t.seq, t.submission, t.state, t.attempt, t.current_attempt, r.n \
+fn known(db: &Connection, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
+    const DOING: &str = "looking up the tasks of results";
+    const FIND: &str = "SELECT t.seq, t.submission, t.state, t.attempt, t.current_attempt, r.n \
          FROM tasks t LEFT JOIN results r \
-         ON r.n BETWEEN t.seq << 32 AND (t.seq << 32) + 4294967295 \
-         WHERE t.id IN (SELECT unhex(value) FROM json_each(?))",
-    )
-    .bind(ids)
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed("looking up the tasks of results"))?;
+         ON r.n BETWEEN t.seq << 32 AND (t.seq << 32) + 4294967295 WHERE t.id = ?";
+    type Found = (i64, Option<i64>, String, Option<u32>, u32, Option<i64>);
+    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Found> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    };
+    let mut find = db.prepare_cached(FIND).map_err(failed(DOING))?;
     let mut known: BTreeMap<TaskId, Known> = BTreeMap::new();
-    for (id, seq, submission, state, recorded, current, row) in found {
-        let state = parsed(&state)?;
-        let fresh = Known { seq, submission, state, recorded, current, attempts: vec![] };
-        let task = known.entry(rows::task_id(&id)?).or_insert(fresh);
-        task.attempts.extend(row.map(rows::attempt));
+    for result in results {
+        if known.contains_key(&result.task_id) {
+            continue;
+        }
+        let found = find.query_map([rows::id(&result.task_id)], read).map_err(failed(DOING))?;
+        for row in found {
+            let (seq, submission, state, recorded, current, row) = row.map_err(failed(DOING))?;
+            let state = parsed(&state)?;
+            let fresh = Known { seq, submission, state, recorded, current, attempts: vec![] };
+            let task = known.entry(result.task_id).or_insert(fresh);
+            task.attempts.extend(row.map(rows::attempt));
+        }
     }
     Ok(known)
 }
 
-async fn write(
-    db: &mut SqliteConnection,
-    changes: &Changes<'_>,
-    rows: &[Row<'_>],
-    now_ms: u64,
-) -> Result<()> {
-    const DOING: &str = "writing results";
-    for rows in rows.chunks(ROWS_PER_INSERT) {
-        insert_results(db, rows, now_ms).await.map_err(failed(DOING))?;
-    }
-    for ((task, attempt), count) in &changes.duplicates {
-        sqlx::query("UPDATE results SET duplicates = duplicates + ? WHERE n = ?")
-            .bind(count)
-            .bind(rows::result_row(*task, *attempt))
-            .execute(&mut *db)
-            .await
-            .map_err(failed(DOING))?;
-    }
-    Ok(())
-}
-
-/// Has the tasks at their ends, counts them, and ends all doubt about them: several
-/// statements that go to the database as one, as each takes two turns of threads.
-async fn settle(db: &mut SqliteConnection, changes: &mut Changes<'_>) -> Result<()> {
-    if changes.states.is_empty() {
-        return Ok(());
-    }
-    let mut alike: BTreeMap<(TaskState, u32), Vec<i64>> = BTreeMap::new();
-    for (seq, result) in &changes.states {
-        let state = TaskState::Done(result.outcome);
-        alike.entry((state, result.attempt)).or_default().push(*seq);
-    }
-    let mut sql = query("");
-    for ((state, attempt), tasks) in alike {
-        sql.push("UPDATE tasks SET state = ").push_bind(state.as_str());
-        sql.push(", attempt = ").push_bind(attempt);
-        sql.push(" WHERE seq IN (SELECT value FROM json_each(");
-        sql.push_bind(json_list(tasks)?).push("));");
-    }
-    std::mem::take(&mut changes.moves).push(&mut sql);
-    doubts::push_end(&mut sql, changes.states.keys())?;
-    sql.build().execute(db).await.map_err(failed("recording the ends of tasks"))?;
-    Ok(())
-}
-
-async fn insert_stranger(
-    db: &mut SqliteConnection,
-    seq: i64,
+fn insert_stranger(
+    db: &Connection,
+    task: i64,
     endpoint: i64,
-    id: TaskId,
-    state: TaskState,
+    result: &TaskResult,
     now_ms: u64,
-) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO tasks (seq, id, endpoint, state, created_at_ms) VALUES (?, ?, ?, ?, ?)",
-    )
-    .bind(seq)
-    .bind(id.0.as_bytes().as_slice())
-    .bind(endpoint)
-    .bind(state.as_str())
-    .bind(signed(now_ms))
-    .execute(db)
-    .await
-    .map_err(failed("recording a task that somebody else submitted"))?;
-    Ok(())
+) -> rusqlite::Result<usize> {
+    let insert = "INSERT INTO tasks (seq, id, endpoint, state, created_at_ms) \
+         VALUES (?, ?, ?, ?, ?)";
+    let state = TaskState::Done(result.outcome);
+    let id = rows::id(&result.task_id);
+    run(db, insert, params![task, id, endpoint, state.as_str(), signed(now_ms)])
 }
 
-async fn insert_results(
-    db: &mut SqliteConnection,
-    rows: &[Row<'_>],
-    now_ms: u64,
-) -> std::result::Result<(), sqlx::Error> {
-    query(
-        "INSERT INTO results (n, outcome, exit_code, signal, reason, stdout_omitted, \
+fn insert(db: &Connection, rows: &[Row<'_>], now_ms: u64) -> rusqlite::Result<()> {
+    let results = "results (n, outcome, exit_code, signal, reason, stdout_omitted, \
          stderr_omitted, started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint, state, \
-         received_at_ms, stdout, stderr, value) ",
-    )
-    .push_values(rows, |mut values, Row { task, endpoint, state, result }| {
-        values
-            .push_bind(rows::result_row(*task, result.attempt))
-            .push_bind(result.outcome.as_str())
-            .push_bind(result.exit_code)
-            .push_bind(result.signal)
-            .push_bind(result.reason.as_deref())
-            .push_bind(signed(result.stdout_omitted))
-            .push_bind(signed(result.stderr_omitted))
-            .push_bind(result.started_at_ms.map(signed))
-            .push_bind(signed(result.ended_at_ms))
-            .push_bind(result.cpu_ms.map(signed))
-            .push_bind(result.peak_memory_bytes.map(signed))
-            .push_bind(*endpoint)
-            .push_bind(*state)
-            .push_bind(signed(now_ms))
-            .push_bind(result.stdout.0.as_slice())
-            .push_bind(result.stderr.0.as_slice())
-            .push_bind(result.value.as_ref().map(|value| value.text()));
+         received_at_ms, stdout, stderr, value)";
+    rows::insert(db, results, rows, |values, Row { task, endpoint, state, result }| {
+        values.bind(rows::result_row(*task, result.attempt))?.bind(result.outcome.as_str())?;
+        values.bind(result.exit_code)?.bind(result.signal)?.bind(&result.reason)?;
+        values.bind(signed(result.stdout_omitted))?.bind(signed(result.stderr_omitted))?;
+        values.bind(result.started_at_ms.map(signed))?.bind(signed(result.ended_at_ms))?;
+        values.bind(result.cpu_ms.map(signed))?.bind(result.peak_memory_bytes.map(signed))?;
+        values.bind(endpoint)?.bind(state)?.bind(signed(now_ms))?;
+        values.bind(&result.stdout.0)?.bind(&result.stderr.0)?;
+        values.bind(result.value.as_ref().map(|value| value.text()))?;
+        Ok(())
     })
-    .build()
-    .execute(db)
-    .await?;
-    Ok(())
 }

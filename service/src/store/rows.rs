@@ -1,11 +1,12 @@
-//! Rows as the database returns them, and what they mean.
+//! Statements with what they return, rows as the database returns them, and what these
+//! mean.
 
-use super::{Error, Result, json_list, unsigned};
+use super::{Error, Result, failed, unsigned};
 use crate::api::types::{Recorded, TaskSummary};
 use clutch_common::blob::Blob;
 use clutch_common::id::TaskId;
 use clutch_common::result::TaskResult;
-use sqlx::FromRow;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, ToSql};
 use std::fmt::Display;
 use std::str::FromStr;
 use uuid::Uuid;
@@ -34,7 +35,83 @@ pub(super) const RESULT_COLUMNS: &str = "r.n AS r_n, r.outcome AS r_outcome, \
 pub(super) const RESULT_TABLES: &str = "LEFT JOIN names re ON re.n = r.endpoint \
      LEFT JOIN names rs ON rs.n = r.state ";
 
-#[derive(FromRow)]
+/// How many rows one statement inserts: a statement costs about as much as five rows,
+/// and only a few sizes, so that all stay compiled.
+const ROWS_AT_ONCE: [usize; 3] = [64, 8, 1];
+
+/// Inserts rows in order. `into` is a table with the columns that get a value, as in
+/// `tasks (seq, id)`; `bind` binds those of one row.
+pub(super) fn insert<R>(
+    db: &Connection,
+    into: &str,
+    mut rows: &[R],
+    bind: impl Fn(&mut Values<'_, '_>, &R) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let columns = into.matches(',').count() + 1;
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    for size in ROWS_AT_ONCE.into_iter().filter(|size| *size <= rows.len()) {
+        let values = vec![row.as_str(); size].join(", ");
+        let mut statement = db.prepare_cached(&format!("INSERT INTO {into} VALUES {values}"))?;
+        while let Some((some, rest)) = rows.split_at_checked(size) {
+            let mut values = Values { statement: &mut statement, bound: 0 };
+            some.iter().try_for_each(|row| bind(&mut values, row))?;
+            statement.raw_execute()?;
+            rows = rest;
+        }
+    }
+    Ok(())
+}
+
+/// The values of a statement, which are bound one after the other.
+pub(super) struct Values<'a, 'db> {
+    statement: &'a mut CachedStatement<'db>,
+    bound: usize,
+}
+
+impl Values<'_, '_> {
+    /// Binds the next value.
+    pub(super) fn bind(&mut self, value: impl ToSql) -> rusqlite::Result<&mut Self> {
+        self.bound += 1;
+        self.statement.raw_bind_parameter(self.bound, value)?;
+        Ok(self)
+    }
+}
+
+/// Runs a statement, and says how many rows it changed.
+pub(super) fn run(db: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<usize> {
+    db.prepare_cached(sql)?.execute(values)
+}
+
+/// Runs a statement with each of these values.
+pub(super) fn run_all<V: Params>(
+    db: &Connection,
+    sql: &str,
+    all: impl IntoIterator<Item = V>,
+) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached(sql)?;
+    all.into_iter().try_for_each(|values| statement.execute(values).map(drop))
+}
+
+/// The first row that a statement returns, if there is one.
+pub(super) fn one<T>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    db.prepare_cached(sql)?.query_row(values, read).optional()
+}
+
+/// All rows that a statement returns.
+pub(super) fn all<T>(
+    db: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    db.prepare_cached(sql)?.query_map(values, read)?.collect()
+}
+
 pub(super) struct SummaryRow {
     pub(super) seq: i64,
     id: Vec<u8>,
@@ -52,6 +129,24 @@ pub(super) struct SummaryRow {
 }
 
 impl SummaryRow {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seq: row.get("seq")?,
+            id: row.get("id")?,
+            endpoint_id: row.get("endpoint_id")?,
+            endpoint_name: row.get("endpoint_name")?,
+            key: row.get("key")?,
+            idx: row.get("idx")?,
+            name: row.get("name")?,
+            command: row.get("command")?,
+            state: row.get("state")?,
+            attempt: row.get("attempt")?,
+            created_at_ms: row.get("created_at_ms")?,
+            submitted_at_ms: row.get("submitted_at_ms")?,
+            ended_at_ms: row.get("ended_at_ms")?,
+        })
+    }
+
     pub(super) fn summary(self) -> Result<TaskSummary> {
         Ok(TaskSummary {
             id: task_id(&self.id)?,
@@ -70,7 +165,6 @@ impl SummaryRow {
     }
 }
 
-#[derive(FromRow)]
 pub(super) struct ResultRow {
     r_n: i64,
     r_outcome: String,
@@ -93,6 +187,29 @@ pub(super) struct ResultRow {
 }
 
 impl ResultRow {
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            r_n: row.get("r_n")?,
+            r_outcome: row.get("r_outcome")?,
+            r_exit_code: row.get("r_exit_code")?,
+            r_signal: row.get("r_signal")?,
+            r_reason: row.get("r_reason")?,
+            r_stdout_omitted: row.get("r_stdout_omitted")?,
+            r_stderr_omitted: row.get("r_stderr_omitted")?,
+            r_started_at_ms: row.get("r_started_at_ms")?,
+            r_ended_at_ms: row.get("r_ended_at_ms")?,
+            r_cpu_ms: row.get("r_cpu_ms")?,
+            r_peak_memory_bytes: row.get("r_peak_memory_bytes")?,
+            r_endpoint_id: row.get("r_endpoint_id")?,
+            r_state_id: row.get("r_state_id")?,
+            r_received_at_ms: row.get("r_received_at_ms")?,
+            r_duplicates: row.get("r_duplicates")?,
+            r_stdout: row.get("r_stdout")?,
+            r_stderr: row.get("r_stderr")?,
+            r_value: row.get("r_value")?,
+        })
+    }
+
     pub(super) fn recorded(self, task_id: TaskId) -> Result<Recorded> {
         Ok(Recorded {
             result: TaskResult {
@@ -121,6 +238,12 @@ impl ResultRow {
     }
 }
 
+/// The last row that `tasks` has.
+pub(super) fn last(db: &Connection, doing: &'static str) -> Result<i64> {
+    let last = one(db, "SELECT max(seq) FROM tasks", [], |row| row.get::<_, Option<i64>>(0));
+    Ok(last.map_err(failed(doing))?.flatten().unwrap_or(0))
+}
+
 /// Reads a value kept as text.
 pub(super) fn parsed<T: FromStr>(text: &str) -> Result<T>
 where
@@ -129,15 +252,15 @@ where
     text.parse().map_err(|error| Error::Unreadable(format!("'{text}': {error}")))
 }
 
+/// A task's id, to be kept or looked for.
+pub(super) fn id(task: &TaskId) -> &[u8] {
+    task.0.as_bytes()
+}
+
 /// A task's id, as it is kept.
 pub(super) fn task_id(bytes: &[u8]) -> Result<TaskId> {
     let id = Uuid::from_slice(bytes);
     id.map(TaskId).map_err(|error| Error::Unreadable(format!("{bytes:?} is no id: {error}")))
-}
-
-/// Ids as one bound value, for `IN (SELECT unhex(value) FROM json_each(?))`.
-pub(super) fn id_list(ids: impl IntoIterator<Item = TaskId>) -> Result<String> {
-    json_list(ids.into_iter().map(|id| id.0.simple().to_string()))
 }
 
 /// The row of an attempt's result.

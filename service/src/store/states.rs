@@ -1,11 +1,11 @@
 //! What an endpoint's instances said of their states, and who is given up.
 
-use super::rows::parsed;
+use super::rows::{all, one, parsed, run};
 use super::{Result, Store, doubts, failed, signed, unsigned};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ pub(crate) struct Standing {
     pub(crate) states: Vec<State>,
 }
 
-#[derive(sqlx::FromRow)]
 struct Row {
     endpoint_id: String,
     name: String,
@@ -37,6 +36,21 @@ struct Row {
 }
 
 impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            endpoint_id: row.get("endpoint_id")?,
+            name: row.get("name")?,
+            lost_after_ms: row.get("lost_after_ms")?,
+            id: row.get("id")?,
+            instance: row.get("instance")?,
+            role: row.get("role")?,
+            holds: row.get("holds")?,
+            active_since_ms: row.get("active_since_ms")?,
+            superseded_at_ms: row.get("superseded_at_ms")?,
+            given_up_at_ms: row.get("given_up_at_ms")?,
+        })
+    }
+
     fn state(&self) -> Result<State> {
         Ok(State {
             id: parsed(&self.id)?,
@@ -50,8 +64,9 @@ impl Row {
     }
 }
 
-const COLUMNS: &str = "s.endpoint_id, e.name, e.lost_after_ms, s.id, s.instance, s.role, s.holds, \
-     s.active_since_ms, s.superseded_at_ms, s.given_up_at_ms \
+/// All states, and their endpoints; a condition and an order may follow.
+const STATES: &str = "SELECT s.endpoint_id, e.name, e.lost_after_ms, s.id, s.instance, s.role, \
+     s.holds, s.active_since_ms, s.superseded_at_ms, s.given_up_at_ms \
      FROM states s JOIN endpoints e ON e.id = s.endpoint_id ";
 
 impl Store {
@@ -60,10 +75,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn standings(&self) -> Result<Vec<Standing>> {
-        let rows: Vec<Row> = sqlx::query_as(super::assembled(&["SELECT ", COLUMNS]))
-            .fetch_all(&self.reader)
-            .await
-            .map_err(failed("reading the endpoints' states"))?;
+        const DOING: &str = "reading the endpoints' states";
+        let read = |db: &Connection| all(db, STATES, [], Row::read).map_err(failed(DOING));
+        let rows = self.read(DOING, read).await?;
         let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
         for row in rows {
             let state = row.state()?;
@@ -97,68 +111,46 @@ impl Store {
         now_ms: u64,
     ) -> Result<Option<u64>> {
         const DOING: &str = "giving up an endpoint's state";
-        let mut tx = self.begin(DOING).await?;
-        let given_up = sqlx::query(
-            "UPDATE states SET given_up_at_ms = ? WHERE endpoint_id = ? AND id = ? \
-             AND given_up_at_ms IS NULL AND (role <> 'active' OR superseded_at_ms IS NOT NULL)",
-        )
-        .bind(signed(now_ms))
-        .bind(endpoint.to_string())
-        .bind(state.to_string())
-        .execute(&mut *tx)
+        self.write(DOING, move |write| {
+            let update = "UPDATE states SET given_up_at_ms = ? WHERE endpoint_id = ? AND id = ? \
+                 AND given_up_at_ms IS NULL \
+                 AND (role <> 'active' OR superseded_at_ms IS NOT NULL)";
+            let values = params![signed(now_ms), endpoint.to_string(), state.to_string()];
+            match run(&write.db, update, values).map_err(failed(DOING))? {
+                0 => Ok(None),
+                _ => doubts::doubt_all(&write.db, endpoint).map(Some),
+            }
+        })
         .await
-        .map_err(failed(DOING))?
-        .rows_affected();
-        let mut in_doubt = None;
-        if given_up > 0 {
-            in_doubt = Some(doubts::doubt_all(&mut tx, endpoint).await?);
-        }
-        self.commit(tx, DOING).await?;
-        Ok(in_doubt)
     }
 }
 
 /// Takes in what an instance says of itself; whether that changes anything.
 /// What an endpoint says that this service did not provision is not recorded.
-pub(super) async fn hear(
-    db: &mut SqliteConnection,
-    presence: &Presence,
-    now_ms: u64,
-) -> Result<bool> {
+pub(super) fn hear(db: &Connection, presence: &Presence, now_ms: u64) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
     let endpoint = presence.endpoint_id.to_string();
-    let provisioned: Option<i64> = sqlx::query_scalar("SELECT 1 FROM endpoints WHERE id = ?")
-        .bind(&endpoint)
-        .fetch_optional(&mut *db)
-        .await
-        .map_err(failed(DOING))?;
-    if provisioned.is_none() {
+    let provisioned = one(db, "SELECT 1 FROM endpoints WHERE id = ?", [&endpoint], |_| Ok(()));
+    if provisioned.map_err(failed(DOING))?.is_none() {
         tracing::debug!(
             endpoint,
             "an endpoint that was not provisioned here tells that it is there"
         );
         return Ok(false);
     }
-    let rows: Vec<Row> = sqlx::query_as(super::assembled(&[
-        "SELECT ",
-        COLUMNS,
-        "WHERE s.endpoint_id = ? ORDER BY s.id",
-    ]))
-    .bind(&endpoint)
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed(DOING))?;
+    let of_endpoint = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
+    let rows = all(db, &of_endpoint, [&endpoint], Row::read).map_err(failed(DOING))?;
     let before: Vec<State> = rows.iter().map(Row::state).collect::<Result<_>>()?;
     let mut states = before.clone();
     let News { took_over, given_up } = rules::hear(&mut states, presence, now_ms);
     for state in states.iter().filter(|state| !before.contains(state)) {
-        write(db, &endpoint, state).await?;
+        write(db, &endpoint, state)?;
     }
     if took_over {
-        doubts::ask_again(db, presence.endpoint_id).await?;
+        doubts::ask_again(db, presence.endpoint_id)?;
     }
     if !given_up.is_empty() {
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id).await?;
+        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
         tracing::warn!(
             endpoint,
             state = %presence.state_id,
@@ -170,27 +162,25 @@ pub(super) async fn hear(
     Ok(states != before)
 }
 
-async fn write(db: &mut SqliteConnection, endpoint: &str, state: &State) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO states (endpoint_id, id, instance, role, holds, active_since_ms, \
+fn write(db: &Connection, endpoint: &str, state: &State) -> Result<()> {
+    let insert = "INSERT INTO states (endpoint_id, id, instance, role, holds, active_since_ms, \
          superseded_at_ms, given_up_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (endpoint_id, id) DO UPDATE SET instance = excluded.instance, \
          role = excluded.role, holds = excluded.holds, \
          active_since_ms = excluded.active_since_ms, \
          superseded_at_ms = excluded.superseded_at_ms, \
-         given_up_at_ms = excluded.given_up_at_ms",
-    )
-    .bind(endpoint)
-    .bind(state.id.to_string())
-    .bind(state.instance.to_string())
-    .bind(role_name(state.role))
-    .bind(state.holds)
-    .bind(state.active_since_ms.map(signed))
-    .bind(state.superseded_at_ms.map(signed))
-    .bind(state.given_up_at_ms.map(signed))
-    .execute(db)
-    .await
-    .map_err(failed("recording an endpoint's state"))?;
+         given_up_at_ms = excluded.given_up_at_ms";
+    let values = params![
+        endpoint,
+        state.id.to_string(),
+        state.instance.to_string(),
+        role_name(state.role),
+        state.holds,
+        state.active_since_ms.map(signed),
+        state.superseded_at_ms.map(signed),
+        state.given_up_at_ms.map(signed),
+    ];
+    run(db, insert, values).map_err(failed("recording an endpoint's state"))?;
     Ok(())
 }
 

@@ -1,35 +1,33 @@
 //! Submissions: tasks recorded before they are published, known by key and
 //! index, so that submitting again continues instead of repeating.
 
+use super::endpoints::Endpoint;
 use super::moves::{Moves, shift};
-use super::rows::parsed;
-use super::{Error, Result, Store, doubts, failed, json_list, query, signed, unsigned};
+use super::rows::{self, all, one, parsed, run, run_all};
+use super::{Error, Result, Store, Write, doubts, endpoints, failed, signed, unsigned};
 use crate::api::types::{TaskSpec, TaskState};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::{Task, Work};
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::{Connection, params};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// How many rows one statement inserts: 9 values each, far below SQLite's
-/// bound on parameters.
-const ROWS_PER_INSERT: usize = 100;
 /// How much of a command line a listing shows, in characters.
 const COMMAND_SHOWN: usize = 80;
 
 /// A part of a submission.
-#[derive(Debug)]
-pub(crate) struct Chunk<'a> {
-    /// Where the tasks go.
-    pub(crate) endpoint: EndpointId,
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    /// The name or id of the endpoint that the tasks go to.
+    pub(crate) endpoint: String,
     /// The submission's key.
-    pub(crate) key: &'a str,
+    pub(crate) key: String,
     /// How many tasks the submission has.
     pub(crate) total: u64,
     /// The index of the first task here.
     pub(crate) first: u64,
     /// The tasks.
-    pub(crate) specs: &'a [TaskSpec],
+    pub(crate) specs: Vec<TaskSpec>,
     /// Now, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
 }
@@ -47,7 +45,6 @@ pub(crate) struct Begun {
     pub(crate) state: TaskState,
 }
 
-#[derive(sqlx::FromRow)]
 struct Known {
     idx: i64,
     seq: i64,
@@ -75,44 +72,25 @@ struct Fresh<'a> {
 
 impl Store {
     /// Records the tasks of a chunk as `submitting`, unless they are recorded
-    /// already, and returns them in order. Those that the broker returned or
-    /// refused before are `submitting` again.
+    /// already, and returns them in order, with their endpoint; nothing if nobody
+    /// knows that. Those that the broker returned or refused before are `submitting`
+    /// again.
     ///
     /// # Errors
     /// A conflict when the key is that of other tasks; then nothing is
     /// recorded.
-    pub(crate) async fn begin_submission(&self, chunk: &Chunk<'_>) -> Result<Vec<Begun>> {
-        const DOING: &str = "recording the tasks";
-        let mut tx = self.begin(DOING).await?;
-        let Place { submission, new, mut last } = place(&mut tx, chunk).await?;
-        let mut known =
-            if new { BTreeMap::new() } else { known(&mut tx, submission, chunk).await? };
-        reopen(&mut tx, &mut known).await?;
-        let mut begun = Vec::with_capacity(chunk.specs.len());
-        for (index, spec) in (chunk.first..).zip(chunk.specs) {
-            if let Some(row) = known.get(&index) {
-                begun.push(again(row, spec, chunk.key)?);
-                continue;
-            }
-            last += 1;
-            let task = spec.task(TaskId::new(), chunk.now_ms);
-            let body = encoded(&task)?;
-            begun.push(Begun { seq: last, task, body, state: TaskState::Submitting });
-        }
-        let fresh: Vec<Fresh> = (chunk.first..)
-            .zip(&begun)
-            .filter(|(index, _)| !known.contains_key(index))
-            .map(|(index, begun)| Fresh { index, begun })
-            .collect();
-        let endpoint = self.names.number(&mut tx, chunk.endpoint).await?;
-        for rows in fresh.chunks(ROWS_PER_INSERT) {
-            insert(&mut tx, submission, endpoint, chunk, rows).await.map_err(failed(DOING))?;
-        }
-        let mut moves = Moves::default();
-        moves.come(submission, TaskState::Submitting, signed(fresh.len() as u64));
-        moves.write(&mut tx).await?;
-        self.commit(tx, DOING).await?;
-        Ok(begun)
+    pub(crate) async fn begin_submission(
+        &self,
+        chunk: Chunk,
+    ) -> Result<Option<(Endpoint, Vec<Begun>)>> {
+        self.write("recording the tasks", move |write| {
+            let Some(endpoint) = endpoints::find(&write.db, &chunk.endpoint)? else {
+                return Ok(None);
+            };
+            let begun = begin(write, endpoint.id, &chunk)?;
+            Ok(Some((endpoint, begun)))
+        })
+        .await
     }
 
     /// Marks tasks as confirmed by the broker, where that is news. Tells whether
@@ -120,25 +98,21 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn mark_submitted(&self, tasks: &[i64], now_ms: u64) -> Result<bool> {
+    pub(crate) async fn mark_submitted(&self, tasks: Vec<i64>, now_ms: u64) -> Result<bool> {
         const DOING: &str = "recording that the broker has the tasks";
         if tasks.is_empty() {
             return Ok(false);
         }
-        let mut tx = self.begin(DOING).await?;
-        shift(&mut tx, tasks, &TaskState::UNSUBMITTED, TaskState::Submitted, DOING).await?;
-        sqlx::query(
-            "UPDATE tasks SET submitted_at_ms = ?1 WHERE submitted_at_ms IS NULL \
-             AND seq IN (SELECT value FROM json_each(?2))",
-        )
-        .bind(signed(now_ms))
-        .bind(json_list(tasks)?)
-        .execute(&mut *tx)
+        self.write(DOING, move |write| {
+            let db = &write.db;
+            shift(db, &tasks, &TaskState::UNSUBMITTED, TaskState::Submitted, DOING)?;
+            let update = "UPDATE tasks SET submitted_at_ms = ? \
+                 WHERE seq = ? AND submitted_at_ms IS NULL";
+            run_all(db, update, tasks.iter().map(|task| (signed(now_ms), task)))
+                .map_err(failed(DOING))?;
+            doubts::any(db, &tasks)
+        })
         .await
-        .map_err(failed(DOING))?;
-        let in_doubt = doubts::any(&mut tx, tasks).await?;
-        self.commit(tx, DOING).await?;
-        Ok(in_doubt)
     }
 
     /// Marks tasks as ones that the broker did not take, where nothing else is
@@ -146,20 +120,50 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn mark_unplaced(&self, tasks: &[i64], state: TaskState) -> Result<()> {
+    pub(crate) async fn mark_unplaced(&self, tasks: Vec<i64>, state: TaskState) -> Result<()> {
         const DOING: &str = "recording that the broker did not take the tasks";
         if tasks.is_empty() {
             return Ok(());
         }
-        let mut tx = self.begin(DOING).await?;
-        shift(&mut tx, tasks, &[TaskState::Submitting], state, DOING).await?;
-        self.commit(tx, DOING).await
+        self.write(DOING, move |write| {
+            shift(&write.db, &tasks, &[TaskState::Submitting], state, DOING)
+        })
+        .await
     }
+}
+
+fn begin(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<Begun>> {
+    let Place { submission, new, mut last } = place(&write.db, endpoint, chunk)?;
+    let mut known = if new { BTreeMap::new() } else { known(&write.db, submission, chunk)? };
+    reopen(&write.db, &mut known)?;
+    let mut begun = Vec::with_capacity(chunk.specs.len());
+    for (index, spec) in (chunk.first..).zip(&chunk.specs) {
+        if let Some(row) = known.get(&index) {
+            begun.push(again(row, spec, &chunk.key)?);
+            continue;
+        }
+        last += 1;
+        let task = spec.task(TaskId::new(), chunk.now_ms);
+        let body = encoded(&task)?;
+        begun.push(Begun { seq: last, task, body, state: TaskState::Submitting });
+    }
+    let fresh: Vec<Fresh> = (chunk.first..)
+        .zip(&begun)
+        .filter(|(index, _)| !known.contains_key(index))
+        .map(|(index, begun)| Fresh { index, begun })
+        .collect();
+    let endpoint = write.names.number(&write.db, endpoint)?;
+    insert(&write.db, endpoint, submission, &fresh, chunk.now_ms)
+        .map_err(failed("recording the tasks"))?;
+    let mut moves = Moves::default();
+    moves.come(submission, TaskState::Submitting, signed(fresh.len() as u64));
+    moves.write(&write.db)?;
+    Ok(begun)
 }
 
 /// Makes what the broker did not take `submitting` again: it is about to be
 /// published, and may then be at the broker before that is known.
-async fn reopen(db: &mut SqliteConnection, known: &mut BTreeMap<u64, Known>) -> Result<()> {
+fn reopen(db: &Connection, known: &mut BTreeMap<u64, Known>) -> Result<()> {
     let mut seqs = Vec::new();
     for row in known.values_mut() {
         if matches!(parsed(&row.state)?, TaskState::Returned | TaskState::Refused) {
@@ -169,34 +173,23 @@ async fn reopen(db: &mut SqliteConnection, known: &mut BTreeMap<u64, Known>) -> 
     }
     let from = [TaskState::Returned, TaskState::Refused];
     let doing = "recording that tasks are submitted again";
-    shift(db, &seqs, &from, TaskState::Submitting, doing).await
+    shift(db, &seqs, &from, TaskState::Submitting, doing)
 }
 
 /// Where the chunk goes; its submission is made if it is new.
-async fn place(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<Place> {
+fn place(db: &Connection, to: EndpointId, chunk: &Chunk) -> Result<Place> {
     const DOING: &str = "recording the submission";
-    type Found = (i64, Option<i64>, Option<String>, Option<i64>);
-    let (last, id, endpoint, total): Found = sqlx::query_as(
-        "SELECT (SELECT coalesce(max(seq), 0) FROM tasks), id, endpoint_id, total \
-         FROM (SELECT 1) LEFT JOIN submissions ON key = ?",
-    )
-    .bind(chunk.key)
-    .fetch_one(&mut *db)
-    .await
-    .map_err(failed(DOING))?;
-    let (Some(submission), Some(endpoint), Some(total)) = (id, endpoint, total) else {
-        let submission = sqlx::query_scalar(
-            "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
-             VALUES (?, ?, ?, ?) RETURNING id",
-        )
-        .bind(chunk.key)
-        .bind(chunk.endpoint.to_string())
-        .bind(signed(chunk.total))
-        .bind(signed(chunk.now_ms))
-        .fetch_one(&mut *db)
-        .await
-        .map_err(failed(DOING))?;
-        return Ok(Place { submission, new: true, last });
+    let (last, to) = (rows::last(db, DOING)?, to.to_string());
+    let find = "SELECT id, endpoint_id, total FROM submissions WHERE key = ?";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let found: Option<(i64, String, i64)> =
+        one(db, find, [&chunk.key], read).map_err(failed(DOING))?;
+    let Some((submission, endpoint, total)) = found else {
+        let insert = "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
+             VALUES (?, ?, ?, ?)";
+        let values = params![chunk.key, to, signed(chunk.total), signed(chunk.now_ms)];
+        run(db, insert, values).map_err(failed(DOING))?;
+        return Ok(Place { submission: db.last_insert_rowid(), new: true, last });
     };
     let differs = |what: String| {
         Err(Error::Conflict(format!(
@@ -204,7 +197,7 @@ async fn place(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<Place> {
             chunk.key
         )))
     };
-    if endpoint != chunk.endpoint.to_string() {
+    if endpoint != to {
         return differs(format!("it went to the endpoint {endpoint}"));
     }
     if unsigned(total) != chunk.total {
@@ -214,21 +207,24 @@ async fn place(db: &mut SqliteConnection, chunk: &Chunk<'_>) -> Result<Place> {
 }
 
 /// The tasks of the chunk that are recorded already, by index.
-async fn known(
-    db: &mut SqliteConnection,
-    submission: i64,
-    chunk: &Chunk<'_>,
-) -> Result<BTreeMap<u64, Known>> {
-    let rows: Vec<Known> = sqlx::query_as(
-        "SELECT t.idx, t.seq, t.state, t.created_at_ms, t.current_attempt, p.body FROM tasks t \
-         JOIN payloads p ON p.task = t.seq WHERE t.submission = ? AND t.idx >= ? AND t.idx < ?",
-    )
-    .bind(submission)
-    .bind(signed(chunk.first))
-    .bind(signed(chunk.first.saturating_add(chunk.specs.len() as u64)))
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed("comparing the tasks with those recorded"))?;
+fn known(db: &Connection, submission: i64, chunk: &Chunk) -> Result<BTreeMap<u64, Known>> {
+    let find = "SELECT t.idx, t.seq, t.state, t.created_at_ms, t.current_attempt, p.body \
+         FROM tasks t JOIN payloads p ON p.task = t.seq \
+         WHERE t.submission = ? AND t.idx >= ? AND t.idx < ?";
+    let (first, count) = (chunk.first, chunk.specs.len() as u64);
+    let values = params![submission, signed(first), signed(first.saturating_add(count))];
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Known {
+            idx: row.get(0)?,
+            seq: row.get(1)?,
+            state: row.get(2)?,
+            created_at_ms: row.get(3)?,
+            current_attempt: row.get(4)?,
+            body: row.get(5)?,
+        })
+    };
+    let rows = all(db, find, values, read);
+    let rows = rows.map_err(failed("comparing the tasks with those recorded"))?;
     Ok(rows.into_iter().map(|row| (unsigned(row.idx), row)).collect())
 }
 
@@ -248,36 +244,25 @@ fn again(row: &Known, spec: &TaskSpec, key: &str) -> Result<Begun> {
     Ok(Begun { seq: row.seq, task, body, state })
 }
 
-async fn insert(
-    db: &mut SqliteConnection,
-    submission: i64,
+fn insert(
+    db: &Connection,
     endpoint: i64,
-    chunk: &Chunk<'_>,
-    rows: &[Fresh<'_>],
-) -> std::result::Result<(), sqlx::Error> {
-    let mut sql = query(
-        "INSERT INTO tasks (seq, id, endpoint, submission, idx, name, command, state, \
-         created_at_ms) ",
-    );
-    sql.push_values(rows, |mut values, Fresh { index, begun }| {
+    submission: i64,
+    fresh: &[Fresh<'_>],
+    now_ms: u64,
+) -> rusqlite::Result<()> {
+    let tasks = "tasks (seq, id, endpoint, submission, idx, name, command, state, created_at_ms)";
+    rows::insert(db, tasks, fresh, |values, Fresh { index, begun }| {
         let task = &begun.task;
-        values
-            .push_bind(begun.seq)
-            .push_bind(task.id.0.as_bytes().as_slice())
-            .push_bind(endpoint)
-            .push_bind(submission)
-            .push_bind(signed(*index))
-            .push_bind(task.name.as_deref())
-            .push_bind(command(task))
-            .push_bind(TaskState::Submitting.as_str())
-            .push_bind(signed(chunk.now_ms));
-    });
-    sql.push("; INSERT INTO payloads (task, body) ");
-    sql.push_values(rows, |mut values, row| {
-        values.push_bind(row.begun.seq).push_bind(row.begun.body.as_str());
-    });
-    sql.build().execute(db).await?;
-    Ok(())
+        values.bind(begun.seq)?.bind(rows::id(&task.id))?.bind(endpoint)?.bind(submission)?;
+        values.bind(signed(*index))?.bind(&task.name)?.bind(command(task))?;
+        values.bind(begun.state.as_str())?.bind(signed(now_ms))?;
+        Ok(())
+    })?;
+    rows::insert(db, "payloads (task, body)", fresh, |values, Fresh { begun, .. }| {
+        values.bind(begun.seq)?.bind(&begun.body)?;
+        Ok(())
+    })
 }
 
 /// A task as it travels.

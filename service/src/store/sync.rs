@@ -12,9 +12,8 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The log of one database; clones are the same log.
 #[derive(Clone, Debug)]
@@ -25,8 +24,10 @@ struct Shared {
     path: PathBuf,
     /// How many commits were written.
     written: AtomicU64,
-    /// How many of them are on disk. Whoever holds it syncs.
-    synced: Mutex<u64>,
+    /// How many of them are on disk.
+    synced: AtomicU64,
+    /// Whoever syncs has it.
+    syncing: Mutex<()>,
 }
 
 impl Log {
@@ -34,8 +35,8 @@ impl Log {
     pub(super) fn of(path: &Path) -> Self {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        let (written, synced) = (AtomicU64::new(0), Mutex::new(0));
-        Self(Arc::new(Shared { path: log.into(), written, synced }))
+        let (written, synced) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Shared { path: log.into(), written, synced, syncing: Mutex::new(()) }))
     }
 
     /// Notes that a commit was written.
@@ -48,16 +49,31 @@ impl Log {
     /// # Errors
     /// What the disk says. Nothing counts as synced then.
     pub(super) async fn sync(&self) -> io::Result<()> {
+        if self.has_synced(self.0.written.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        let log = self.clone();
+        tokio::task::spawn_blocking(move || log.sync_here()).await?
+    }
+
+    /// The same, on this thread.
+    ///
+    /// # Errors
+    /// What the disk says. Nothing counts as synced then.
+    pub(super) fn sync_here(&self) -> io::Result<()> {
         let mine = self.0.written.load(Ordering::Acquire);
-        let mut synced = self.0.synced.lock().await;
-        if *synced >= mine {
+        let _turn = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_synced(mine) {
             return Ok(());
         }
         let all = self.0.written.load(Ordering::Acquire);
-        let shared = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || sync(&shared.path)).await??;
-        *synced = all;
+        sync(&self.0.path)?;
+        self.0.synced.store(all, Ordering::Release);
         Ok(())
+    }
+
+    fn has_synced(&self, commits: u64) -> bool {
+        self.0.synced.load(Ordering::Acquire) >= commits
     }
 }
 

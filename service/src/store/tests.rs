@@ -1,12 +1,15 @@
 //! The records, on databases of their own.
 
 use super::listing::index_of;
+use super::results::Tally;
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
 use crate::fake::result_of;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
+use clutch_common::wire::Presence;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A fresh store; the folder lives as long as the first value.
@@ -24,8 +27,38 @@ fn specs(count: usize) -> Vec<TaskSpec> {
     (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
 }
 
-pub(super) fn chunk<'a>(endpoint: EndpointId, key: &'a str, specs: &'a [TaskSpec]) -> Chunk<'a> {
-    Chunk { endpoint, key, total: specs.len() as u64, first: 0, specs, now_ms: 1000 }
+pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chunk {
+    let (total, specs) = (specs.len() as u64, specs.to_vec());
+    Chunk {
+        endpoint: endpoint.to_string(),
+        key: key.to_owned(),
+        total,
+        first: 0,
+        specs,
+        now_ms: 1000,
+    }
+}
+
+/// Records the tasks of a chunk; its endpoint is made known if nobody knows it.
+pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<Begun>> {
+    if store.endpoint(&chunk.endpoint).await?.is_none() {
+        let id = chunk.endpoint.parse().ok();
+        let name = chunk.endpoint.clone();
+        let wanted = Registration { name, id, queue: None, lost_after: None, now_ms: 1 };
+        store.register(wanted).await?;
+    }
+    Ok(store.begin_submission(chunk).await?.unwrap().1)
+}
+
+/// Records results, and presences after them.
+pub(crate) async fn record(
+    store: &Store,
+    results: &[TaskResult],
+    presences: &[Presence],
+    now_ms: u64,
+) -> Result<Tally> {
+    let batch = Batch { results: results.to_vec(), presences: presences.to_vec() };
+    store.record(Arc::new(batch), now_ms).await
 }
 
 pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
@@ -40,12 +73,12 @@ pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>)
 /// The counts that are kept, beside a count of the rows themselves.
 pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
     let kept = store.submission_progress(submission).await.unwrap().states;
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state")
-            .bind(submission)
-            .fetch_all(&store.reader)
-            .await
-            .unwrap();
+    let count = move |db: &Connection| {
+        let rows = "SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        rows::all(db, rows, [submission], read).map_err(failed("counting"))
+    };
+    let rows: Vec<(String, i64)> = store.read("counting", count).await.unwrap();
     let counted = rows.into_iter().map(|(state, count)| (state, unsigned(count))).collect();
     assert_eq!(kept, counted);
 }
@@ -54,10 +87,10 @@ pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
 async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped() {
     let (_temp, store) = store().await;
     let (endpoint, specs) = (EndpointId::new(), specs(250));
-    let first = store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let first = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let seqs: Vec<i64> = first.iter().take(100).map(|one| one.seq).collect();
-    store.mark_submitted(&seqs, 2000).await.unwrap();
-    let again = store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    store.mark_submitted(seqs, 2000).await.unwrap();
+    let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&first), ids(&again));
     let open = again.iter().filter(|one| one.state == TaskState::Submitting).count();
@@ -72,8 +105,8 @@ async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped() {
 async fn what_the_broker_did_not_take_is_submitted_again_and_no_news_undoes_better() {
     let (_temp, store) = store().await;
     let (endpoint, specs) = (EndpointId::new(), specs(3));
-    let begin = async || store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
-    let begun = begin().await;
+    let again = async || begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
+    let begun = again().await;
     let submission = store.submission("k").await.unwrap().unwrap();
     let states = async || {
         assert_counts_agree(&store, submission).await;
@@ -84,29 +117,38 @@ async fn what_the_broker_did_not_take_is_submitted_again_and_no_news_undoes_bett
         states
     };
     use TaskState::{Refused, Returned, Submitted, Submitting};
-    store.mark_unplaced(&[begun[0].seq, begun[1].seq], Returned).await.unwrap();
-    store.mark_unplaced(&[begun[2].seq], Refused).await.unwrap();
+    store.mark_unplaced(vec![begun[0].seq, begun[1].seq], Returned).await.unwrap();
+    store.mark_unplaced(vec![begun[2].seq], Refused).await.unwrap();
     assert_eq!(states().await, [Returned, Returned, Refused]);
     // A second request with the same key was under way, and had more luck.
-    store.mark_submitted(&[begun[1].seq], 2000).await.unwrap();
-    store.mark_unplaced(&[begun[1].seq], Refused).await.unwrap();
+    store.mark_submitted(vec![begun[1].seq], 2000).await.unwrap();
+    store.mark_unplaced(vec![begun[1].seq], Refused).await.unwrap();
     assert_eq!(states().await, [Returned, Submitted, Refused]);
-    let again: Vec<TaskState> = begin().await.iter().map(|one| one.state).collect();
+    let again: Vec<TaskState> = again().await.iter().map(|one| one.state).collect();
     assert_eq!(again, [Submitting, Submitted, Submitting]);
     assert_eq!(states().await, again);
-    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
-    store.mark_unplaced(&[begun[0].seq], Returned).await.unwrap();
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    store.mark_unplaced(vec![begun[0].seq], Returned).await.unwrap();
     assert_eq!(states().await[0], TaskState::Done(Outcome::Succeeded));
+}
+
+#[tokio::test]
+async fn a_task_that_is_confirmed_twice_at_once_is_counted_once() {
+    let (_temp, store) = store().await;
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs(1))).await.unwrap();
+    store.mark_submitted(vec![begun[0].seq; 2], 2000).await.unwrap();
+    let submission = store.submission("k").await.unwrap().unwrap();
+    assert_counts_agree(&store, submission).await;
 }
 
 #[tokio::test]
 async fn a_key_cannot_be_used_for_other_tasks() {
     let (_temp, store) = store().await;
     let (endpoint, specs) = (EndpointId::new(), specs(3));
-    store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let mut other = specs.clone();
     other[2] = spec(&["rm"]);
-    let refused = async |chunk: Chunk<'_>| match store.begin_submission(&chunk).await {
+    let refused = async |chunk: Chunk| match begin(&store, chunk).await {
         Err(Error::Conflict(words)) => words,
         other => panic!("no conflict: {other:?}"),
     };
@@ -122,9 +164,9 @@ async fn an_expiry_counts_from_the_first_recording() {
     let (_temp, store) = store().await;
     let endpoint = EndpointId::new();
     let specs = [TaskSpec { expires_in_ms: Some(500), ..spec(&["true"]) }];
-    store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let later = Chunk { now_ms: 9000, ..chunk(endpoint, "k", &specs) };
-    let again = store.begin_submission(&later).await.unwrap();
+    let again = begin(&store, later).await.unwrap();
     assert_eq!(again[0].task.expires_at_ms, Some(1500));
 }
 
@@ -132,12 +174,12 @@ async fn an_expiry_counts_from_the_first_recording() {
 async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
     let (_temp, store) = store().await;
     let specs = specs(1);
-    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let first = TaskResult { stdout: "one".into(), ..done(&begun[0], 1, Outcome::Succeeded) };
     let second = TaskResult { stdout: "two".into(), ..done(&begun[0], 1, Outcome::Failed) };
-    let tally = store.record(&[first.clone(), second.clone()], &[], 5).await.unwrap();
+    let tally = record(&store, &[first.clone(), second.clone()], &[], 5).await.unwrap();
     assert_eq!((tally.recorded, tally.duplicates, tally.strangers), (1, 1, 0));
-    assert_eq!(store.record(&[second], &[], 6).await.unwrap().duplicates, 1);
+    assert_eq!(record(&store, &[second], &[], 6).await.unwrap().duplicates, 1);
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.results.len(), 1);
     assert_eq!((&detail.results[0].result, detail.results[0].duplicates), (&first, 2));
@@ -149,13 +191,13 @@ async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
 async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
     let (_temp, store) = store().await;
     let specs = specs(1);
-    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let id = begun[0].task.id;
-    store.record(&[done(&begun[0], 2, Outcome::Failed)], &[], 5).await.unwrap();
-    store.record(&[done(&begun[0], 1, Outcome::Interrupted)], &[], 6).await.unwrap();
+    record(&store, &[done(&begun[0], 2, Outcome::Failed)], &[], 5).await.unwrap();
+    record(&store, &[done(&begun[0], 1, Outcome::Interrupted)], &[], 6).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Failed), Some(2)));
     let batch = [done(&begun[0], 4, Outcome::Succeeded), done(&begun[0], 3, Outcome::Failed)];
-    store.record(&batch, &[], 7).await.unwrap();
+    record(&store, &batch, &[], 7).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Succeeded), Some(4)));
     let attempts: Vec<u32> = store
         .task(id)
@@ -177,9 +219,9 @@ async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
 async fn a_result_that_overtakes_the_confirmation_stays() {
     let (_temp, store) = store().await;
     let specs = specs(1);
-    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
-    store.record(&[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
-    store.mark_submitted(&[begun[0].seq], 6).await.unwrap();
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    store.mark_submitted(vec![begun[0].seq], 6).await.unwrap();
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Succeeded));
     assert_eq!(detail.summary.submitted_at_ms, Some(6));
@@ -200,7 +242,7 @@ async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
         state_id: Some(clutch_common::id::StateId::new()),
         ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
     };
-    assert_eq!(store.record(std::slice::from_ref(&result), &[], 5).await.unwrap().strangers, 1);
+    assert_eq!(record(&store, std::slice::from_ref(&result), &[], 5).await.unwrap().strangers, 1);
     let detail = store.task(result.task_id).await.unwrap().unwrap();
     let expected = TaskResult { stdout_omitted: i64::MAX.unsigned_abs(), ..result };
     assert_eq!(detail.results[0].result, expected);
@@ -212,11 +254,11 @@ async fn pages_show_every_task_once_newest_first_under_every_filter() {
     let (_temp, store) = store().await;
     let (here, there) = (EndpointId::new(), EndpointId::new());
     let specs = specs(25);
-    let begun = store.begin_submission(&chunk(here, "a", &specs)).await.unwrap();
-    store.begin_submission(&chunk(there, "b", &specs)).await.unwrap();
+    let begun = begin(&store, chunk(here, "a", &specs)).await.unwrap();
+    begin(&store, chunk(there, "b", &specs)).await.unwrap();
     let failed: Vec<TaskResult> =
         begun.iter().take(9).map(|one| done(one, 1, Outcome::Failed)).collect();
-    store.record(&failed, &[], 5).await.unwrap();
+    record(&store, &failed, &[], 5).await.unwrap();
     let submission = store.submission("a").await.unwrap();
     let state = Some(TaskState::Done(Outcome::Failed));
     let all = Filter { limit: 4, ..Filter::default() };
@@ -248,13 +290,13 @@ async fn pages_show_every_task_once_newest_first_under_every_filter() {
 async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
     let (_temp, store) = store().await;
     let specs = specs(7);
-    let begun = store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap();
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let large = |one: &Begun| TaskResult {
         stdout: vec![b'x'; 1_500_000].into(),
         ..done(one, 1, Outcome::Succeeded)
     };
     let results: Vec<TaskResult> = begun.iter().rev().skip(1).map(large).collect();
-    store.record(&results, &[], 5).await.unwrap();
+    record(&store, &results, &[], 5).await.unwrap();
     let submission = store.submission("k").await.unwrap().unwrap();
     let (mut from, mut indices, mut open) = (Some(0), Vec::new(), 0);
     while let Some(index) = from {
@@ -270,28 +312,28 @@ async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
 #[tokio::test]
 async fn an_endpoint_keeps_its_id_and_contradictions_are_told() {
     let (_temp, store) = store().await;
-    let wanted = |name: &'static str, id, queue| Registration {
-        name,
+    let wanted = |name: &str, id, queue| Registration {
+        name: name.to_owned(),
         id,
         queue,
         lost_after: None,
         now_ms: 1,
     };
-    let (lab, new) = store.register(&wanted("lab", None, None)).await.unwrap();
+    let (lab, new) = store.register(wanted("lab", None, None)).await.unwrap();
     assert!(new);
     assert_eq!(
-        store.register(&wanted("lab", Some(lab.id), None)).await.unwrap(),
+        store.register(wanted("lab", Some(lab.id), None)).await.unwrap(),
         (lab.clone(), false)
     );
-    let refused = async |wanted| store.register(&wanted).await.unwrap_err().to_string();
+    let refused = async |wanted| store.register(wanted).await.unwrap_err().to_string();
     assert!(refused(wanted("lab", Some(EndpointId::new()), None)).await.contains("leave --id out"));
     assert!(refused(wanted("other", Some(lab.id), None)).await.contains("endpoint 'lab'"));
     let quorum = Some(QueueKind::Quorum);
-    let (changed, _) = store.register(&wanted("lab", None, quorum)).await.unwrap();
+    let (changed, _) = store.register(wanted("lab", None, quorum)).await.unwrap();
     assert_eq!(changed.queue, QueueKind::Quorum, "until it is declared, the kind may change");
-    let (changed, _) = store.register(&wanted("lab", None, None)).await.unwrap();
+    let (changed, _) = store.register(wanted("lab", None, None)).await.unwrap();
     assert_eq!(changed.queue, QueueKind::Classic, "and a kind that failed does not stick");
-    store.register(&wanted("lab", None, quorum)).await.unwrap();
+    store.register(wanted("lab", None, quorum)).await.unwrap();
     store.declared(lab.id, QueueKind::Classic).await.unwrap();
     let words = refused(wanted("lab", None, Some(QueueKind::Classic))).await;
     assert!(words.contains("has a quorum queue"), "{words}");
@@ -327,9 +369,10 @@ async fn every_listing_but_that_of_a_common_state_is_served_by_an_index() {
         let sql = format!(
             "EXPLAIN QUERY PLAN SELECT t.id FROM tasks t WHERE {condition} ORDER BY {order} DESC"
         );
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&store.reader).await.unwrap();
-        let steps: Vec<&str> = plan.iter().map(|row| row.3.as_str()).collect();
+        let explain = move |db: &Connection| {
+            rows::all(db, &sql, [], |row| row.get::<_, String>(3)).map_err(failed("explaining"))
+        };
+        let steps = store.read("explaining", explain).await.unwrap();
         assert!(steps.len() == 1 && steps[0].starts_with("SEARCH"), "{condition}: {steps:?}");
     }
 }
@@ -338,13 +381,20 @@ async fn every_listing_but_that_of_a_common_state_is_served_by_an_index() {
 async fn a_database_that_was_full_records_again_when_there_is_room() {
     let (_temp, store) = store().await;
     let specs = specs(1);
-    let task = &store.begin_submission(&chunk(EndpointId::new(), "k", &specs)).await.unwrap()[0];
+    let task = &begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap()[0];
     let mut result = done(task, 1, Outcome::Succeeded);
     result.stdout = vec![b'x'; 1 << 20].into();
     // The connection that is told so takes no more pages than there are.
-    sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
-    let error = store.record(std::slice::from_ref(&result), &[], 2000).await.unwrap_err();
+    let allow = async |pages: i64| {
+        let allow = move |writer: &mut Writer, _| {
+            writer.connection.pragma_update(None, "max_page_count", pages).unwrap();
+        };
+        store.writer.run(allow).await.unwrap();
+    };
+    allow(1).await;
+    let error = record(&store, std::slice::from_ref(&result), &[], 2000).await.unwrap_err();
     assert!(format!("{:#}", anyhow::Error::from(error)).contains("full"));
-    store.record(&[result], &[], 3000).await.unwrap();
+    allow(1 << 20).await;
+    record(&store, &[result], &[], 3000).await.unwrap();
     assert_eq!(state(&store, task.task.id).await, (TaskState::Done(Outcome::Succeeded), Some(1)));
 }

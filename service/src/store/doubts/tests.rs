@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
-use crate::store::tests::{assert_counts_agree, chunk, done, spec, state, store};
+use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, state, store};
 use crate::store::{Begun, Registration};
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
@@ -15,21 +15,22 @@ fn lost(task: &Begun, attempt: u32, loss: Loss) -> TaskResult {
 }
 
 async fn registered(store: &Store, lost_after: Option<Duration>) -> EndpointId {
-    let wanted = Registration { name: "lab", id: None, queue: None, lost_after, now_ms: 1 };
-    store.register(&wanted).await.unwrap().0.id
+    let wanted =
+        Registration { name: "lab".to_owned(), id: None, queue: None, lost_after, now_ms: 1 };
+    store.register(wanted).await.unwrap().0.id
 }
 
 /// Tasks of `lab` that the broker has.
 async fn submitted(store: &Store, specs: &[TaskSpec]) -> Vec<Begun> {
     let endpoint = registered(store, None).await;
-    let begun = store.begin_submission(&chunk(endpoint, "k", specs)).await.unwrap();
+    let begun = begin(store, chunk(endpoint, "k", specs)).await.unwrap();
     let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
-    assert!(!store.mark_submitted(&seqs, 5).await.unwrap());
+    assert!(!store.mark_submitted(seqs, 5).await.unwrap());
     begun
 }
 
 async fn record(store: &Store, results: &[TaskResult]) {
-    store.record(results, &[], 5).await.unwrap();
+    tests::record(store, results, &[], 5).await.unwrap();
 }
 
 fn active(endpoint_id: EndpointId) -> Presence {
@@ -77,7 +78,7 @@ async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_ke
     let begun = submitted(&store, &specs).await;
     let endpoint = registered(&store, None).await;
     record(&store, &[lost(&begun[0], 1, Loss::Unknown), lost(&begun[1], 1, Loss::Unknown)]).await;
-    let again = store.begin_submission(&chunk(endpoint, "k", &specs)).await.unwrap();
+    let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&begun));
     let states: Vec<TaskState> = again.iter().map(|one| one.state).collect();
@@ -89,9 +90,9 @@ async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_ke
     );
     assert_eq!(again[0].task, Task { attempt: 2, ..begun[0].task.clone() });
     assert_eq!(store.to_resubmit(&[endpoint]).await.unwrap(), []);
-    store.resubmitted(&[(begun[0].seq, 1)]).await.unwrap();
+    store.resubmitted(vec![(begun[0].seq, 1)]).await.unwrap();
     assert_eq!(store.to_resubmit(&[]).await.unwrap().len(), 1, "that was another attempt");
-    store.resubmitted(&[(begun[0].seq, 2)]).await.unwrap();
+    store.resubmitted(vec![(begun[0].seq, 2)]).await.unwrap();
     assert_eq!(store.to_resubmit(&[]).await.unwrap(), []);
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Submitted, None));
     // It can be lost as well.
@@ -103,18 +104,18 @@ async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_ke
 async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there() {
     let (_temp, store) = store().await;
     let endpoint = registered(&store, None).await;
-    let begun = store.begin_submission(&chunk(endpoint, "k", &[spec(&["a"])])).await.unwrap();
-    store.record(&[], &[active(endpoint)], 5).await.unwrap();
-    let tally = store.record(&[], &[active(endpoint)], 5).await.unwrap();
+    let begun = begin(&store, chunk(endpoint, "k", &[spec(&["a"])])).await.unwrap();
+    tests::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
+    let tally = tests::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
     assert!(tally.is_news());
     assert_eq!(to_ask(&store).await, [0; 0]);
-    assert!(store.mark_submitted(&[begun[0].seq], 5).await.unwrap());
+    assert!(store.mark_submitted(vec![begun[0].seq], 5).await.unwrap());
     assert_eq!(to_ask(&store).await, [1]);
     // A loss that is learnt of before the broker's word leaves the word to whoever submitted.
-    let other = store.begin_submission(&chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
+    let other = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
     record(&store, &[lost(&other[0], 1, Loss::Unknown)]).await;
     assert_eq!(state(&store, other[0].task.id).await, (TaskState::Submitting, None));
-    let again = store.begin_submission(&chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
+    let again = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
     assert_eq!((again[0].state, again[0].task.attempt), (TaskState::Submitting, 2));
 }
 
@@ -124,19 +125,20 @@ async fn a_doubt_is_asked_for_once_until_there_is_a_reason_to_ask_again() {
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let endpoint = registered(&store, None).await;
     let first = active(endpoint);
-    store.record(&[], std::slice::from_ref(&first), 5).await.unwrap();
+    tests::record(&store, &[], std::slice::from_ref(&first), 5).await.unwrap();
     let handed_back = [0, 1].map(|index: usize| lost(&begun[index], 1, Loss::HandedBack));
     record(&store, &handed_back).await;
     let ask = async |state| {
         let doubts = store.to_ask(endpoint, 10).await.unwrap();
-        store.asked(&doubts, state).await.unwrap();
-        doubts.len()
+        let count = doubts.len();
+        store.asked(doubts, state).await.unwrap();
+        count
     };
     assert_eq!((ask(first.state_id).await, ask(first.state_id).await), (2, 0));
     assert_eq!(store.doubtful().await.unwrap(), []);
     // The same instance again is no reason; handing back again is one, and so are
     // another session and another instance.
-    store.record(&[], std::slice::from_ref(&first), 5).await.unwrap();
+    tests::record(&store, &[], std::slice::from_ref(&first), 5).await.unwrap();
     assert_eq!(ask(first.state_id).await, 0);
     record(&store, &handed_back[..1]).await;
     assert_eq!(ask(first.state_id).await, 1);
@@ -144,7 +146,7 @@ async fn a_doubt_is_asked_for_once_until_there_is_a_reason_to_ask_again() {
     assert_eq!(store.doubtful().await.unwrap(), [endpoint]);
     assert_eq!(ask(first.state_id).await, 2);
     let restarted = Presence { instance: Uuid::new_v4(), ..first };
-    store.record(&[], &[restarted], 5).await.unwrap();
+    tests::record(&store, &[], &[restarted], 5).await.unwrap();
     assert_eq!(ask(restarted_state(&store).await).await, 2);
     // A result is the end of it.
     record(&store, &[done(&begun[0], 1, Outcome::Failed)]).await;
@@ -161,7 +163,8 @@ async fn what_is_lost_of_strangers_or_said_by_them_is_passed_by() {
     let (_temp, store) = store().await;
     let nobody = crate::fake::result(Outcome::Interrupted);
     let loss = TaskResult { lost: Some(Loss::Unknown), ..nobody.clone() };
-    let tally = store.record(std::slice::from_ref(&loss), &[active(EndpointId::new())], 5).await;
+    let tally =
+        tests::record(&store, std::slice::from_ref(&loss), &[active(EndpointId::new())], 5).await;
     let tally = tally.unwrap();
     assert_eq!((tally.losses.passed_by, tally.strangers, tally.is_news()), (1, 0, false));
     assert_eq!(store.task(nobody.task_id).await.unwrap(), None);
@@ -176,7 +179,7 @@ async fn provisioning_again_changes_the_patience_and_puts_what_is_unanswered_in_
     let (_temp, store) = store().await;
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let endpoint = registered(&store, None).await;
-    store.record(&[], &[active(endpoint)], 5).await.unwrap();
+    tests::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
     let patience = async || store.standings().await.unwrap()[0].lost_after;
     assert_eq!(patience().await, Duration::from_secs(3600));
     registered(&store, Some(Duration::from_secs(10))).await;
@@ -195,13 +198,13 @@ async fn only_a_state_that_is_not_active_can_be_given_up_and_only_once() {
     submitted(&store, &[spec(&["a"])]).await;
     let endpoint = registered(&store, None).await;
     let (old, new) = (active(endpoint), Presence { standby: true, ..active(endpoint) });
-    store.record(&[], &[old.clone(), new.clone()], 5).await.unwrap();
+    tests::record(&store, &[], &[old.clone(), new.clone()], 5).await.unwrap();
     assert_eq!(store.give_up(endpoint, new.state_id, 6).await.unwrap(), None);
     assert_eq!(store.give_up(endpoint, StateId::new(), 6).await.unwrap(), None);
     assert_eq!(store.give_up(endpoint, old.state_id, 6).await.unwrap(), Some(1));
     assert_eq!(store.give_up(endpoint, old.state_id, 6).await.unwrap(), None);
     // Whoever is there all the same is not given up any more.
     let waiting = Presence { role: Role::Standby, pending: 1, ..old.clone() };
-    store.record(&[], &[waiting], 7).await.unwrap();
+    tests::record(&store, &[], &[waiting], 7).await.unwrap();
     assert_eq!(store.give_up(endpoint, old.state_id, 8).await.unwrap(), Some(1));
 }
