@@ -23,8 +23,10 @@ mod folder;
 mod gathering;
 mod mark;
 mod open;
+mod pack;
 mod queue;
 mod record;
+mod results;
 mod running;
 mod seen;
 mod seen_view;
@@ -182,6 +184,9 @@ impl Writes {
     }
 }
 
+/// A key and its value, as they lie on disk.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// One ordered map of keys to values, in a folder of its own.
 #[derive(Clone)]
 struct Store {
@@ -233,13 +238,23 @@ impl Store {
         &self,
         space: Space,
         from: &[u8],
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), Error>> + use<> {
+    ) -> impl Iterator<Item = Result<Entry, Error>> + use<> {
         let failed = self.failed("reading");
         let end = [space as u8 + 1];
         self.db.range::<&[u8], _>(from..&end[..]).map(move |entry| {
             let (key, value) = entry.map_err(|error| failed(error.into()))?;
             Ok((key.to_vec(), value.to_vec()))
         })
+    }
+
+    /// The last key of `space` up to `to` and its value, if there is any.
+    fn last(&self, space: Space, to: &[u8]) -> Result<Option<Entry>, Error> {
+        let start = [space as u8];
+        let Some(entry) = self.db.range::<&[u8], _>(&start[..]..=to).next_back() else {
+            return Ok(None);
+        };
+        let (key, value) = entry.map_err(|error| self.failed("reading")(error.into()))?;
+        Ok(Some((key.to_vec(), value.to_vec())))
     }
 
     /// Makes all of `writes` durable, or none.

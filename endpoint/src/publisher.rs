@@ -32,7 +32,7 @@ use uuid::Uuid;
 /// Most messages open at once (sent, not confirmed).
 const WINDOW: usize = 256;
 /// Most bytes of results open at once, one message more or less.
-const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+const WINDOW_BYTES: usize = 1024 * 1024;
 /// Most results in one message.
 const PACK: usize = 100;
 /// Most bytes of results in one message, unless one result alone is larger.

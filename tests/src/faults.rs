@@ -8,6 +8,7 @@
 
 mod broker;
 mod failover;
+mod gathering;
 mod judge;
 mod link;
 mod million;
@@ -128,6 +129,7 @@ pub fn rows() -> Vec<Row> {
         broker::ROWS,
         topology::ROWS,
         stop::ROWS,
+        gathering::ROWS,
         state::ROWS,
         service::ROWS,
         pair::ROWS,

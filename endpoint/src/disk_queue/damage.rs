@@ -32,6 +32,7 @@ impl DiskQueue {
             // Without its key nobody can say which task it was.
             let Some(Key { space, seq, attempt, .. }) = Key::decode(&raw) else { continue };
             let (out, outcome, reason) = if space == Space::Outbox {
+                self.split_pack(&mut group, seq)?;
                 let reason = format!(
                     "it ended, but its result was damaged on the endpoint's disk ({how}); submit \
                      it again if it may run twice"

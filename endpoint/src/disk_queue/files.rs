@@ -17,6 +17,14 @@ impl Files {
         self.free_from(file + 1);
     }
 
+    /// Counts all that `others` has counted.
+    pub(super) fn join(&mut self, others: Self) {
+        for (file, count) in others.live {
+            *self.live.entry(file).or_default() += count;
+        }
+        self.free_from(others.free);
+    }
+
     /// Counts a record gone, and says whether it was the last of its file.
     pub(super) fn release(&mut self, file: u64) -> bool {
         let Some(count) = self.live.get_mut(&file) else { return false };

@@ -19,8 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The format this build reads and writes.
-const FORMAT: u64 = 1;
+/// The format this build writes.
+const FORMAT: u64 = 2;
+/// The format before packs: what is in it is in this one as well.
+const WITHOUT_PACKS: u64 = 1;
 /// The folder of the store, in the state folder.
 const QUEUE: &str = "queue";
 
@@ -206,6 +208,11 @@ fn identify(store: &Store, options: &Options) -> Result<StateId, OpenError> {
     };
     match record::unseal(&format_key, &format).and_then(record::decode_numbers) {
         Some([FORMAT]) => (),
+        Some([WITHOUT_PACKS]) => {
+            let mut writes = Writes::default();
+            writes.put(&format_key, &record::encode_numbers(&[FORMAT]));
+            store.commit(writes)?;
+        }
         Some([other]) => return Err(foreign(format!("format {other}"))),
         None => return Err(foreign("a format that cannot be read".to_owned())),
     }
@@ -261,17 +268,19 @@ impl DiskQueue {
         self.store.commit(writes)
     }
 
-    /// Counts who refers to which spool file, and removes those that nobody
-    /// refers to: written for a commit that never came, or left over by a
+    /// Counts the results, and who refers to which spool file, and removes files that
+    /// nobody refers to: written for a commit that never came, or left over by a
     /// removal.
     fn load_files(&mut self) -> Result<(), Error> {
-        for space in [Space::Inbox, Space::Outbox] {
-            for entry in self.store.scan(space, &[space as u8]) {
-                let (raw, value) = entry?;
-                let file = record::spool_file(&raw, &value);
-                file.into_iter().for_each(|file| self.files.refer(file));
-            }
+        let (mut files, mut waiting) = (Files::default(), 0);
+        for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]).chain(self.results(0)?) {
+            let (raw, value) = entry?;
+            let file = record::spool_file(&raw, &value);
+            file.into_iter().for_each(|file| files.refer(file));
+            waiting += u64::from(raw.first() == Some(&(Space::Outbox as u8)));
         }
+        self.files.join(files);
+        self.next.waiting = waiting;
         let free = self.spool.sweep(|file| self.files.is_live(file));
         let free = free.map_err(|e| self.store.failed("sweeping the spool of")(e.into()))?;
         self.files.free_from(free);
@@ -327,10 +336,11 @@ impl DiskQueue {
             return Ok(());
         }
         self.next.commits = marked;
-        for entry in self.store.scan(Space::Outbox, &[Space::Outbox as u8]) {
-            self.next.waiting += 1;
-            self.next.out = record::number(&entry?.0).map_or(0, |number| number + 1);
+        let mut next = 0;
+        for entry in self.results(0)? {
+            next = record::number(&entry?.0).map_or(0, |number| number + 1);
         }
+        self.next.out = next;
         let mut writes = Writes::default();
         self.quarantine(&mut writes, &key, value, None);
         writes.put(&key, &self.next.encode());

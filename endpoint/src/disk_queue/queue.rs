@@ -1,16 +1,16 @@
-//! What the queue does: takes changes in, reads the outbox back, remembers
-//! what was seen.
+//! What the queue does: takes changes in, makes them durable, remembers what was
+//! seen. How results lie there is in [`super::results`].
 
-use super::damage::Damaged;
 use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
 use super::gathering;
 use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
+use super::results::Packs;
 use super::running::Running;
 use super::seen_view::SeenView;
-use super::{Change, Error, Finished, OutSeq, OutboxRecord, Seq, Store, Writes, seen};
+use super::{Change, Error, OutSeq, Seq, Store, Writes, seen};
 use crate::spool::{Place, ReadError, Reader, Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
@@ -88,6 +88,7 @@ const RECENT_MAX: usize = 48;
 /// What one group comes to, before it is committed.
 pub(super) struct Group {
     pub(super) writes: Writes,
+    pub(super) packs: Packs,
     /// The group's files: of tasks and of results, which stay for longer.
     writing: [Option<Writing>; 2],
     /// The largest payload that lies in its record, in bytes.
@@ -219,6 +220,7 @@ impl DiskQueue {
     pub(super) fn group(&self) -> Group {
         Group {
             writes: Writes::default(),
+            packs: Packs::default(),
             writing: [None, None],
             inline_max: record::INLINE_MAX,
             released: Vec::new(),
@@ -229,19 +231,33 @@ impl DiskQueue {
 
     /// Puts a payload under `key`; into the group's spool file, which is
     /// returned, if the key's form says so.
-    fn put(&mut self, group: &mut Group, key: &Key, payload: &[u8]) -> Result<Option<u64>, Error> {
+    pub(super) fn put(
+        &mut self,
+        group: &mut Group,
+        key: &Key,
+        payload: &[u8],
+    ) -> Result<Option<u64>, Error> {
         if key.form == Form::Inline {
             group.writes.put(&key.encode(), payload);
             return Ok(None);
         }
-        let writing = &mut group.writing[usize::from(key.space == Space::Outbox)];
-        let place =
-            self.spool_away(writing, payload).map_err(|error| self.failed_to_spool(error))?;
+        let place = self.spool_away(group, key.space, payload)?;
         group.writes.put(&key.encode(), &record::encode_place(place));
         Ok(Some(place.file))
     }
 
-    fn spool_away(&mut self, writing: &mut Option<Writing>, bytes: &[u8]) -> io::Result<Place> {
+    /// Puts a payload into the group's file for tasks or results.
+    pub(super) fn spool_away(
+        &mut self,
+        group: &mut Group,
+        space: Space,
+        payload: &[u8],
+    ) -> Result<Place, Error> {
+        let writing = &mut group.writing[usize::from(space == Space::Outbox)];
+        self.append(writing, payload).map_err(|error| self.failed_to_spool(error))
+    }
+
+    fn append(&mut self, writing: &mut Option<Writing>, bytes: &[u8]) -> io::Result<Place> {
         let writing = match writing {
             Some(writing) => writing,
             none => none.insert(self.spool.begin(self.files.next_number())?),
@@ -260,7 +276,7 @@ impl DiskQueue {
     ) -> Result<(), Error> {
         let bytes = serde_json::to_vec(task)
             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-        let form = form(&bytes, group.inline_max);
+        let form = group.form(&bytes);
         let key = Key { space: Space::Inbox, seq: seq.0, attempt: task.attempt(), form };
         let file = self.put(group, &key, &bytes)?;
         if !secured {
@@ -296,33 +312,8 @@ impl DiskQueue {
         group.released.extend(slot.file);
     }
 
-    pub(super) fn put_result(
-        &mut self,
-        group: &mut Group,
-        out: OutSeq,
-        result: &Finished,
-    ) -> Result<(), Error> {
-        let form = form(&result.bytes, group.inline_max);
-        let key = Key { space: Space::Outbox, seq: out.0, attempt: result.attempt, form };
-        group.next.waiting += 1;
-        self.put(group, &key, &result.bytes)?;
-        Ok(())
-    }
-
-    fn release(&self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
-        let start = record::numbered(Space::Outbox, out.0);
-        let Some(found) = self.store.scan(Space::Outbox, &start).next() else { return Ok(()) };
-        let (raw, value) = found?;
-        if !raw.starts_with(&start) {
-            return Ok(());
-        }
-        group.writes.remove(&raw);
-        group.next.waiting = group.next.waiting.saturating_sub(1);
-        group.released.extend(record::spool_file(&raw, &value));
-        Ok(())
-    }
-
     pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
+        group.packs.write(&mut group.writes);
         self.forget_deaths(&mut group.writes, &group.finished);
         let runs = self.lately.finish(&mut group.writes, &group.finished);
         self.finish_files(&mut group, &runs).map_err(|error| self.failed_to_spool(error))?;
@@ -385,53 +376,6 @@ impl DiskQueue {
         self.store.failed("writing to the spool of")(error.into())
     }
 
-    /// The results from `from` on, in order: at most `max`, and `max_bytes`
-    /// in all unless the first alone is larger. A damaged one is replaced on
-    /// disk by a result that says so.
-    ///
-    /// # Errors
-    /// The disk failed. The queue must not be used any more.
-    pub(crate) fn outbox(
-        &mut self,
-        from: OutSeq,
-        max: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<OutboxRecord>, Error> {
-        let (records, damaged) = self.read_outbox(from, max, max_bytes)?;
-        if damaged.is_empty() {
-            return Ok(records);
-        }
-        self.repair(damaged)?;
-        self.read_outbox(from, max, max_bytes).map(|(records, _)| records)
-    }
-
-    fn read_outbox(
-        &self,
-        from: OutSeq,
-        max: usize,
-        max_bytes: usize,
-    ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
-        let from = record::numbered(Space::Outbox, from.0);
-        let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        let mut reader = self.spool.reader();
-        let mut bytes = 0;
-        for entry in self.store.scan(Space::Outbox, &from).take(max) {
-            let (raw, value) = entry?;
-            match self.payload(&mut reader, &raw, &value)? {
-                Ok((key, payload)) => {
-                    bytes += payload.len();
-                    if bytes > max_bytes && !records.is_empty() {
-                        break;
-                    }
-                    let (seq, attempt) = (OutSeq(key.seq), key.attempt);
-                    records.push(OutboxRecord { seq, attempt, bytes: payload });
-                }
-                Err(how) => damaged.push(Damaged { raw, value, how }),
-            }
-        }
-        Ok((records, damaged))
-    }
-
     /// A record taken apart, or how it is damaged.
     pub(super) fn payload(
         &self,
@@ -461,8 +405,16 @@ impl DiskQueue {
     }
 }
 
-fn form(payload: &[u8], inline_max: usize) -> Form {
-    if payload.len() <= inline_max { Form::Inline } else { Form::Spooled }
+impl Group {
+    /// Where a payload is to lie.
+    pub(super) fn form(&self, payload: &[u8]) -> Form {
+        if payload.len() <= self.inline_max { Form::Inline } else { Form::Spooled }
+    }
+
+    /// Whether its results are among those that gather.
+    pub(super) fn gathers(&self) -> bool {
+        self.inline_max == 0
+    }
 }
 
 impl Lately {

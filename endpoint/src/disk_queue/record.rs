@@ -29,6 +29,8 @@ pub(crate) enum Space {
     Meta = b'm',
     /// Results not yet released.
     Outbox = b'o',
+    /// Packs of results, for a second time.
+    Twin = b'p',
     /// Damaged records, under their old key.
     Quarantine = b'q',
     /// Attempts finished, oldest first.

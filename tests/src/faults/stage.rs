@@ -199,6 +199,21 @@ impl Stage {
         Ok(())
     }
 
+    /// Submits so many calls that return a text of so many bytes; nothing notes when
+    /// they run.
+    ///
+    /// # Errors
+    /// When the service does not take them.
+    pub fn submit_calls(&mut self, count: usize, bytes: usize) -> Result<()> {
+        let (key, array) = (self.key(self.submitted), format!("1-{count}"));
+        let value = format!("\"{}\"", "x".repeat(bytes));
+        let submit = ["submit", &self.endpoint.name, "--key", &key, "--array", &array];
+        let call = ["--call", "clutch.echo", "--json-arg", &value];
+        self.world.service_within(&[&submit[..], &call].concat(), 4 * SOON)?.ok()?;
+        self.submitted += 1;
+        Ok(())
+    }
+
     /// The key of a submission, by its number.
     #[must_use]
     pub fn key(&self, number: usize) -> String {

@@ -51,3 +51,8 @@ fn what_a_lost_file_held_is_told() {
 fn nothing_is_lost_to_a_full_disk_of_the_service() {
     holds("database-full");
 }
+
+#[test]
+fn nothing_is_lost_to_kills_while_results_gather_and_while_they_leave() {
+    holds("endpoint-kill-gathering");
+}
