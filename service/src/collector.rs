@@ -30,6 +30,11 @@ const GROUP: usize = 32;
 const PART_BYTES: usize = 4 * 1024 * 1024;
 /// How many results are recorded in one transaction.
 const RESULTS_PER_TRANSACTION: usize = 2000;
+/// How many recorded messages may wait for a sync, and for how long: a submission that
+/// is recorded meanwhile syncs for them as well, and nobody waits for it.
+const UNSETTLED: usize = 16;
+/// See [`UNSETTLED`].
+const SETTLE_AFTER: Duration = Duration::from_millis(5);
 /// The longest pause before the database is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -55,15 +60,22 @@ pub(crate) async fn collect(
     ear: &Ear,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
+    let mut open = Open::default();
     loop {
         let deliveries = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return open.settle(store, inlet.as_mut(), stop).await,
             deliveries = inlet.receive(GROUP) => deliveries?,
+            () = tokio::time::sleep_until(open.due), if open.messages > 0 => {
+                open.settle(store, inlet.as_mut(), stop).await?;
+                continue;
+            }
         };
         let mut deliveries = VecDeque::from(deliveries);
         while !deliveries.is_empty() {
-            let group = Group::read(part(&mut deliveries));
+            let part = part(&mut deliveries);
+            let messages = part.len();
+            let group = Group::read(part);
             let Some(news) = record(&group, store, stop).await else { return Ok(()) };
             if group.batches.iter().any(|batch| !batch.results.is_empty()) {
                 commits.send_modify(|count| *count += 1);
@@ -75,11 +87,52 @@ pub(crate) async fn collect(
             if !group.marks.is_empty() {
                 ear.read(&group.marks);
             }
-            if until_done(stop, || store.durable()).await.is_none() {
-                return Ok(());
+            open.add(messages, group.tags);
+            if open.messages >= UNSETTLED {
+                open.settle(store, inlet.as_mut(), stop).await?;
             }
-            group.settle(inlet.as_mut()).await?;
         }
+    }
+}
+
+/// What is recorded and not acknowledged.
+struct Open {
+    messages: usize,
+    groups: Vec<Tags>,
+    /// Until when that may wait.
+    due: Instant,
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self { messages: 0, groups: Vec::new(), due: Instant::now() }
+    }
+}
+
+impl Open {
+    fn add(&mut self, messages: usize, tags: Tags) {
+        if self.messages == 0 {
+            self.due = Instant::now() + SETTLE_AFTER;
+        }
+        self.messages += messages;
+        self.groups.push(tags);
+    }
+
+    /// Acknowledges all of it once it is on disk, unless told to stop before that.
+    async fn settle(
+        &mut self,
+        store: &Store,
+        inlet: &mut dyn Inlet,
+        stop: &CancellationToken,
+    ) -> Result<(), Fault> {
+        if self.messages == 0 || until_done(stop, || store.durable()).await.is_none() {
+            return Ok(());
+        }
+        self.messages = 0;
+        for tags in self.groups.drain(..) {
+            tags.settle(inlet).await?;
+        }
+        Ok(())
     }
 }
 
@@ -103,13 +156,19 @@ struct Group {
     batches: Vec<Arc<Batch>>,
     /// Messages that the service sent to itself, by their ids.
     marks: Vec<String>,
-    /// Deliveries with something in them that could not be read.
+    tags: Tags,
+}
+
+/// Deliveries, to be settled.
+#[derive(Default)]
+struct Tags {
+    /// Those with something in them that could not be read.
     unreadable: Vec<(Tag, Vec<String>)>,
-    /// The last delivery.
+    /// The last one.
     last: Option<Tag>,
 }
 
-impl Group {
+impl Tags {
     /// Sets aside what could not be read, and acknowledges the rest.
     async fn settle(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
@@ -122,12 +181,14 @@ impl Group {
         }
         Ok(())
     }
+}
 
+impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
         let (mut results, mut presences) = (Vec::new(), Vec::new());
         for delivery in deliveries {
-            group.last = Some(delivery.tag);
+            group.tags.last = Some(delivery.tag);
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
                 ToService::Presence(presence) => presences.push(presence),
@@ -137,7 +198,7 @@ impl Group {
                 ToService::Results(decoded) => {
                     results.extend(decoded.results);
                     if !decoded.unreadable.is_empty() {
-                        group.unreadable.push((delivery.tag, decoded.unreadable));
+                        group.tags.unreadable.push((delivery.tag, decoded.unreadable));
                     }
                 }
             }
@@ -234,14 +295,20 @@ mod tests {
         let (commits, _) = watch::channel(0);
         let ear = Ear::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let ended = collect(broker.inlet(), store, &commits, &ear, &stop).await;
-        assert_eq!(ended, Err(Fault::Closed("drained".into())));
+        let collecting = collect(broker.inlet(), store, &commits, &ear, &stop);
+        let stopping = async {
+            while broker.acknowledged().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        assert_eq!(tokio::join!(collecting, stopping).0, Ok(()));
     }
 
     #[tokio::test]
     async fn results_are_acknowledged_after_they_are_recorded_and_the_unreadable_set_aside() {
         let (_temp, store) = store().await;
-        let broker = Broker::default();
+        let broker = Broker::default().patient();
         let ours = result(Outcome::Succeeded);
         broker.deliver(b"{}".to_vec());
         let packed = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
@@ -259,7 +326,7 @@ mod tests {
     async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
         let (temp, store) = store().await;
         store.close().await;
-        let broker = Broker::default();
+        let broker = Broker::default().patient();
         let ours = result(Outcome::Failed);
         broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
         let (commits, _) = watch::channel(0);

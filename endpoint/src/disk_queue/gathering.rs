@@ -10,7 +10,7 @@ use super::{Change, OutSeq};
 use std::collections::BTreeSet;
 
 /// From so many results on that wait, the next ones gather.
-pub(super) const GATHERED: u64 = 10_000;
+pub(super) const GATHERED: u64 = 4000;
 /// From so many bytes of results on, a group's file is worth its syncs.
 const WORTH_A_FILE: usize = 32 * 1024;
 

@@ -21,8 +21,10 @@ pub(super) const ROWS: &[Row] = &[Row::new(
 .may_run_again("those that held a slot at a kill")
 .since("the last kill")];
 
-/// From so many waiting results on, groups of them go into files.
+/// So many results at least wait at the first kill.
 const GATHERED: usize = 10_000;
+/// So many files hold all of them but the first 4,000, at 30 of at most 40 in each.
+const FILES: usize = 200;
 const CALLS: usize = 16_000;
 const PROCESSES: usize = 400;
 /// Enough at once for a group that is worth a file.
@@ -53,7 +55,7 @@ fn kill_gathering(site: &Site) -> Result<Seen> {
     stage.until_disengaged()?;
     gate.open()?;
     poll::until("results to gather in files", 2 * SOON, || {
-        Ok((files_of_results(&stage)? >= 3).then_some(()))
+        Ok((files_of_results(&stage)? >= FILES).then_some(()))
     })?;
     stage.daemon.kill()?;
     let (recorded, started) = (stage.progress()?.done, stage.runs.read()?.len());
