@@ -76,13 +76,9 @@ pub(crate) async fn collect(
             let part = part(&mut deliveries);
             let messages = part.len();
             let group = Group::read(part);
-            let Some(news) = record(&group, store, stop).await else { return Ok(()) };
-            if group.batches.iter().any(|batch| !batch.results.is_empty()) {
-                commits.send_modify(|count| *count += 1);
-            }
             ear.hear(&group.states(), Instant::now());
-            if news {
-                ear.tell();
+            if record(&group, store, commits, ear, stop).await.is_none() {
+                return Ok(());
             }
             if !group.marks.is_empty() {
                 ear.read(&group.marks);
@@ -233,17 +229,34 @@ fn batches(mut results: Vec<TaskResult>, presences: Vec<Presence>) -> Vec<Arc<Ba
     batches.into_iter().map(Arc::new).collect()
 }
 
-/// Records what came, trying for as long as it takes, and tells whether there
-/// is news of the endpoints' states or of lost tasks; nothing if told to stop
-/// before that is done.
-async fn record(group: &Group, store: &Store, stop: &CancellationToken) -> Option<bool> {
-    let mut news = false;
+/// Records what came, trying for as long as it takes; nothing if told to stop before
+/// that is done. Whoever waits is told by whoever commits: that happens though nobody
+/// waits here any more, as when the link is lost meanwhile.
+async fn record(
+    group: &Group,
+    store: &Store,
+    commits: &watch::Sender<u64>,
+    ear: &Ear,
+    stop: &CancellationToken,
+) -> Option<()> {
     for batch in &group.batches {
-        let tally = until_done(stop, || store.record(Arc::clone(batch), now_ms())).await?;
+        let write = || {
+            let (commits, news) = (commits.clone(), ear.news());
+            let results = !batch.results.is_empty();
+            store.record(Arc::clone(batch), now_ms(), move |tally| {
+                commits.send_if_modified(|count| {
+                    *count += u64::from(results);
+                    results
+                });
+                if tally.is_news() {
+                    news.send_modify(|count| *count += 1);
+                }
+            })
+        };
+        let tally = until_done(stop, write).await?;
         tracing::debug!(?tally, "recorded results");
-        news |= tally.is_news();
     }
-    Some(news)
+    Some(())
 }
 
 /// Tries what writes to the database for as long as it takes; nothing if told to

@@ -161,14 +161,19 @@ impl Store {
         self.readers.run(read).await?
     }
 
-    /// Writes, all or nothing, to the log, where readers see it.
+    /// Writes, all or nothing, to the log, where readers see it: then `recorded` is
+    /// called.
     async fn record_only<T: Send + 'static>(
         &self,
         doing: &'static str,
         job: impl FnOnce(&mut Write<'_>) -> Result<T> + Send + 'static,
+        recorded: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T> {
         let log = self.log.clone();
-        self.writer.run(move |writer: &mut Writer, _| writer.write(doing, &log, job)).await?
+        let write = move |writer: &mut Writer, _| {
+            writer.write(doing, &log, job).inspect(|done| recorded(done))
+        };
+        self.writer.run(write).await?
     }
 
     /// Writes, all or nothing, to the disk.

@@ -49,8 +49,13 @@ impl Ear {
     }
 
     /// The records have changed in what the watch looks at.
-    pub(crate) fn tell(&self) {
+    pub(super) fn tell(&self) {
         self.news.send_modify(|count| *count += 1);
+    }
+
+    /// What is bumped with news, for whoever makes them.
+    pub(crate) fn news(&self) -> watch::Sender<u64> {
+        self.news.clone()
     }
 
     /// Listens for these states, and no others. One that is new since it did so

@@ -81,12 +81,19 @@ impl Store {
     /// Records results and then presences, all or none; until they are
     /// [durable](Store::durable), a power cut may undo that. The first result of
     /// an attempt is kept; a later attempt's is recorded over an earlier one's,
-    /// never the other way round.
+    /// never the other way round. `recorded` is called once readers see them, also if
+    /// this future is dropped before that.
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn record(&self, batch: Arc<Batch>, now_ms: u64) -> Result<Tally> {
-        self.record_only("recording results", move |write| record(write, &batch, now_ms)).await
+    pub(crate) async fn record(
+        &self,
+        batch: Arc<Batch>,
+        now_ms: u64,
+        recorded: impl FnOnce(&Tally) + Send + 'static,
+    ) -> Result<Tally> {
+        let job = move |write: &mut Write<'_>| record(write, &batch, now_ms);
+        self.record_only("recording results", job, recorded).await
     }
 }
 

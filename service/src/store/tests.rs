@@ -58,7 +58,7 @@ pub(crate) async fn record(
     now_ms: u64,
 ) -> Result<Tally> {
     let batch = Batch { results: results.to_vec(), presences: presences.to_vec() };
-    store.record(Arc::new(batch), now_ms).await
+    store.record(Arc::new(batch), now_ms, |_| ()).await
 }
 
 pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
