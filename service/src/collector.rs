@@ -5,14 +5,14 @@
 //! the dead-letter queue.
 
 use crate::failover::Ear;
-use crate::store::{Batch, Error, Store};
+use crate::store::{Batch, Error, Store, Word};
 use backoff::backoff::Backoff as _;
 use clutch_common::clock::now_ms;
 use clutch_common::id::StateId;
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use clutch_common::result::TaskResult;
 use clutch_common::topology;
-use clutch_common::wire::{self, Presence, ToService};
+use clutch_common::wire::{self, ToService};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,12 +182,14 @@ impl Tags {
 impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
-        let (mut results, mut presences) = (Vec::new(), Vec::new());
+        let (mut results, mut words) = (Vec::new(), Vec::new());
         for delivery in deliveries {
             group.tags.last = Some(delivery.tag);
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
-                ToService::Presence(presence) => presences.push(presence),
+                ToService::Presence(presence) => {
+                    words.push(Word { presence, message: delivery.message.message_id });
+                }
                 ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
@@ -199,7 +201,7 @@ impl Group {
                 }
             }
         }
-        group.batches = batches(results, presences);
+        group.batches = batches(results, words);
         group
     }
 
@@ -208,7 +210,7 @@ impl Group {
         let mut states = BTreeSet::new();
         for batch in &self.batches {
             states.extend(batch.results.iter().filter_map(|result| result.state_id));
-            states.extend(batch.presences.iter().map(|presence| presence.state_id));
+            states.extend(batch.words.iter().map(|word| word.presence.state_id));
         }
         states
     }
@@ -216,15 +218,15 @@ impl Group {
 
 /// Results in parts of which each is one transaction. What was sent before a
 /// presence is recorded before it.
-fn batches(mut results: Vec<TaskResult>, presences: Vec<Presence>) -> Vec<Arc<Batch>> {
+fn batches(mut results: Vec<TaskResult>, words: Vec<Word>) -> Vec<Arc<Batch>> {
     let mut batches = Vec::new();
     while results.len() > RESULTS_PER_TRANSACTION {
         let rest = results.split_off(RESULTS_PER_TRANSACTION);
-        batches.push(Batch { results, presences: Vec::new() });
+        batches.push(Batch { results, words: Vec::new() });
         results = rest;
     }
-    if !results.is_empty() || !presences.is_empty() {
-        batches.push(Batch { results, presences });
+    if !results.is_empty() || !words.is_empty() {
+        batches.push(Batch { results, words });
     }
     batches.into_iter().map(Arc::new).collect()
 }

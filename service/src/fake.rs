@@ -89,7 +89,11 @@ impl Broker {
     }
 
     pub(crate) fn deliver(&self, body: Vec<u8>) {
-        self.state().deliver(Message { body, ..Message::default() });
+        self.deliver_message(Message { body, ..Message::default() });
+    }
+
+    pub(crate) fn deliver_message(&self, message: Message) {
+        self.state().deliver(message);
     }
 
     /// What is published to this queue is returned, or not any more.

@@ -31,7 +31,7 @@ pub(crate) use doubts::Resubmission;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use listing::Filter;
 pub(crate) use results::Batch;
-pub(crate) use states::Standing;
+pub(crate) use states::{Standing, Word};
 pub(crate) use submissions::{Begun, Chunk};
 
 use names::Names;

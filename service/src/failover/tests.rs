@@ -98,7 +98,11 @@ impl World {
             standby,
             pending,
         };
-        self.broker.deliver(wire::encode_presence(&presence));
+        self.broker.deliver_message(Message {
+            message_id: Some(Uuid::new_v4().to_string()),
+            body: wire::encode_presence(&presence),
+            ..Message::default()
+        });
         presence
     }
 

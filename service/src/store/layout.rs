@@ -6,12 +6,13 @@ use super::{Error, Result, failed, signed};
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// The scripts. One that has been published is never changed.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
     include_str!("../../migrations/0001_records.sql"),
     include_str!("../../migrations/0002_failover.sql"),
     include_str!("../../migrations/0003_lean.sql"),
     include_str!("../../migrations/0004_values.sql"),
     include_str!("../../migrations/0005_rare.sql"),
+    include_str!("../../migrations/0006_heard.sql"),
 ];
 
 /// Runs what has to be run. The caller sees to it that no other process does the
@@ -78,7 +79,7 @@ mod tests {
             }
             for _ in 0..2 {
                 bring_up_to_date(&mut db).unwrap();
-                assert_eq!(version(&db), 5);
+                assert_eq!(version(&db), SCRIPTS.len() as i64);
                 db.query_row("SELECT count(value) FROM results", [], |_| Ok(())).unwrap();
             }
         }

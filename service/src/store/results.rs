@@ -4,11 +4,11 @@
 use super::losses::{self, Losses};
 use super::moves::Moves;
 use super::rows::{self, parsed, run, run_all};
-use super::{Result, Store, Write, doubts, failed, signed, states};
+use super::states::{self, Word};
+use super::{Result, Store, Write, doubts, failed, signed};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::result::TaskResult;
-use clutch_common::wire::Presence;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Batch {
     /// Results.
     pub(crate) results: Vec<TaskResult>,
     /// What instances said of themselves, after they sent these results.
-    pub(crate) presences: Vec<Presence>,
+    pub(crate) words: Vec<Word>,
 }
 
 /// What became of a batch of results.
@@ -106,8 +106,8 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     tally.losses = losses;
     let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
     tally.add(&conclude(write, &interrupted, now_ms)?);
-    for presence in &batch.presences {
-        tally.states_changed |= states::hear(&write.db, presence, now_ms)?;
+    for word in &batch.words {
+        tally.states_changed |= states::hear(&write.db, word, now_ms)?;
     }
     Ok(tally)
 }

@@ -22,6 +22,19 @@ pub(crate) struct Standing {
     pub(crate) states: Vec<State>,
 }
 
+/// What an instance said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Word {
+    /// That.
+    pub(crate) presence: Presence,
+    /// The message it said that in, if that had an id.
+    pub(crate) message: Option<String>,
+}
+
+/// How many messages are known again: many times what the broker may have under way to
+/// the service, as no more than that comes twice.
+const KNOWN_AGAIN: i64 = 1000;
+
 struct Row {
     endpoint_id: String,
     name: String,
@@ -126,9 +139,11 @@ impl Store {
 }
 
 /// Takes in what an instance says of itself; whether that changes anything.
-/// What an endpoint says that this service did not provision is not recorded.
-pub(super) fn hear(db: &Connection, presence: &Presence, now_ms: u64) -> Result<bool> {
+/// What an endpoint says that this service did not provision is not recorded, and what
+/// comes a second time is not so any more: another may have spoken in between.
+pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
+    let Word { presence, message } = word;
     let endpoint = presence.endpoint_id.to_string();
     let provisioned = one(db, "SELECT 1 FROM endpoints WHERE id = ?", [&endpoint], |_| Ok(()));
     if provisioned.map_err(failed(DOING))?.is_none() {
@@ -136,6 +151,12 @@ pub(super) fn hear(db: &Connection, presence: &Presence, now_ms: u64) -> Result<
             endpoint,
             "an endpoint that was not provisioned here tells that it is there"
         );
+        return Ok(false);
+    }
+    if let Some(message) = message
+        && !is_new(db, message).map_err(failed(DOING))?
+    {
+        tracing::debug!(endpoint, message, "what an instance said of itself comes again");
         return Ok(false);
     }
     let of_endpoint = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
@@ -160,6 +181,16 @@ pub(super) fn hear(db: &Connection, presence: &Presence, now_ms: u64) -> Result<
         );
     }
     Ok(states != before)
+}
+
+/// Whether this message was not heard before; from now on it was.
+fn is_new(db: &Connection, message: &str) -> rusqlite::Result<bool> {
+    let insert = "INSERT INTO heard (message) VALUES (?) ON CONFLICT (message) DO NOTHING";
+    if run(db, insert, [message])? == 0 {
+        return Ok(false);
+    }
+    run(db, "DELETE FROM heard WHERE n <= (SELECT max(n) FROM heard) - ?", [KNOWN_AGAIN])?;
+    Ok(true)
 }
 
 fn write(db: &Connection, endpoint: &str, state: &State) -> Result<()> {

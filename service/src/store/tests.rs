@@ -57,7 +57,9 @@ pub(crate) async fn record(
     presences: &[Presence],
     now_ms: u64,
 ) -> Result<Tally> {
-    let batch = Batch { results: results.to_vec(), presences: presences.to_vec() };
+    let word = |presence: &Presence| Word { presence: presence.clone(), message: None };
+    let words = presences.iter().map(word).collect();
+    let batch = Batch { results: results.to_vec(), words };
     store.record(Arc::new(batch), now_ms, |_| ()).await
 }
 

@@ -3,10 +3,11 @@
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
 use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, state, store};
-use crate::store::{Begun, Registration};
+use crate::store::{Batch, Begun, Registration, Word};
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
 use clutch_common::wire::{Presence, Role};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -207,4 +208,24 @@ async fn only_a_state_that_is_not_active_can_be_given_up_and_only_once() {
     let waiting = Presence { role: Role::Standby, pending: 1, ..old.clone() };
     tests::record(&store, &[], &[waiting], 7).await.unwrap();
     assert_eq!(store.give_up(endpoint, old.state_id, 8).await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn what_comes_again_brings_no_state_back_that_was_given_up() {
+    let (_temp, store) = store().await;
+    submitted(&store, &[spec(&["a"])]).await;
+    let endpoint = registered(&store, None).await;
+    let old = Word { presence: active(endpoint), message: Some("old".to_owned()) };
+    let new = Word { presence: active(endpoint), message: Some("new".to_owned()) };
+    let hear = async |words: &[Word]| {
+        let batch = Batch { results: Vec::new(), words: words.to_vec() };
+        store.record(Arc::new(batch), 5, |_| ()).await.unwrap().states_changed
+    };
+    assert!(hear(&[old.clone(), new.clone()]).await);
+    let known = store.standings().await.unwrap();
+    // The broker was not told before the link was lost.
+    assert!(!hear(&[old.clone(), new]).await);
+    assert_eq!(store.standings().await.unwrap(), known);
+    // The old one is there after all.
+    assert!(hear(&[Word { message: Some("later".to_owned()), ..old }]).await);
 }
