@@ -7,6 +7,7 @@
 //! fails for good, and every later call says so.
 
 pub(crate) mod commit;
+mod teller;
 #[cfg(test)]
 mod tests;
 pub(crate) mod writer;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use teller::Teller;
 use tokio::sync::{mpsc, oneshot};
 use writer::{Command, Reading, Submission, Writer};
 
@@ -199,7 +201,8 @@ fn open_with(
     let seen = Box::new(queue.seen());
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
-    let writer = Writer::new(queue, receiver, pulse.clone(), probe, reserve_bytes);
+    let teller = Teller::start();
+    let writer = Writer::new(queue, receiver, (pulse.clone(), teller), probe, reserve_bytes);
     let thread = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run())

@@ -3,6 +3,7 @@
 
 use super::queue::DiskQueue;
 use super::record::{self, Key, Space};
+use super::results::Alone;
 use super::{Error, Finished, OutSeq, Writes};
 use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
@@ -22,6 +23,7 @@ impl DiskQueue {
     /// `rejected` result, a result an `interrupted` one in its place.
     pub(super) fn repair(&mut self, damaged: Vec<Damaged>) -> Result<(), Error> {
         let mut group = self.group();
+        self.alone = Alone::default(); // what lies there is not what was put there
         for Damaged { raw, value, how } in damaged {
             let file = record::spool_file(&raw, &value);
             group.released.extend(file);

@@ -7,6 +7,7 @@ use super::folder::{Folder, FolderError};
 use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, Slot};
 use super::record::{self, Space};
+use super::results::Alone;
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Accepted, Error, Seq, Store, Unsecured, Writes, seen};
@@ -170,6 +171,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         next: Next::default(),
         seen,
         lately: Lately { seen_max: options.seen_max, ..Lately::default() },
+        alone: Alone::default(),
         deaths: HashMap::new(),
         running: Arc::new(running),
         folder,

@@ -7,7 +7,7 @@ use super::folder::Folder;
 use super::gathering;
 use super::mark::Mark;
 use super::record::{self, Form, Key, Space};
-use super::results::Packs;
+use super::results::{Alone, Packs};
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Change, Error, OutSeq, Seq, Store, Writes, seen};
@@ -31,6 +31,7 @@ pub(crate) struct DiskQueue {
     pub(super) next: Next,
     pub(super) seen: SeenView,
     pub(super) lately: Lately,
+    pub(super) alone: Alone,
     pub(super) deaths: HashMap<Attempt, Deaths>,
     pub(super) running: Arc<Running>,
     // Last, so that the folder stays locked until all else is closed.

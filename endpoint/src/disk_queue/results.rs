@@ -6,6 +6,7 @@
 //! becomes a record of its own is split there.
 
 use super::damage::Damaged;
+use super::gathering::GATHERED;
 use super::pack::{self, PACK, Packed};
 use super::queue::{DiskQueue, Group};
 use super::record::{self, Form, Key, Space};
@@ -31,6 +32,27 @@ impl Packs {
         for (first, results) in &self.changed {
             put(writes, *first, results);
         }
+    }
+}
+
+/// The keys of results that lie alone, payload and all, as far as memory has them: a
+/// release of one of these needs no look at the disk, which costs more than the removal.
+#[derive(Default)]
+pub(super) struct Alone(BTreeMap<u64, Key>);
+
+impl Alone {
+    /// As many as wait before they gather.
+    const MAX: usize = GATHERED as usize;
+
+    fn add(&mut self, key: Key) {
+        self.0.insert(key.seq, key);
+        if self.0.len() > Self::MAX {
+            self.0.pop_first();
+        }
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Key> {
+        self.0.remove(&seq)
     }
 }
 
@@ -63,10 +85,18 @@ impl DiskQueue {
         let form = group.form(&result.bytes);
         let key = Key { space: Space::Outbox, seq, attempt, form };
         self.put(group, &key, &result.bytes)?;
+        if form == Form::Inline {
+            self.alone.add(key);
+        }
         Ok(())
     }
 
-    pub(super) fn release(&self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
+    pub(super) fn release(&mut self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
+        if let Some(key) = self.alone.take(out.0) {
+            group.writes.remove(&key.encode());
+            group.next.waiting = group.next.waiting.saturating_sub(1);
+            return Ok(());
+        }
         let start = record::numbered(Space::Outbox, out.0);
         if let Some(found) = self.store.scan(Space::Outbox, &start).next() {
             let (raw, value) = found?;

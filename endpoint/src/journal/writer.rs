@@ -7,6 +7,7 @@
 //! as half of the reserve is left to do it with.
 
 use super::commit::Pulse;
+use super::teller::Teller;
 use super::{JournalError, Probe};
 use crate::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
 use std::collections::HashSet;
@@ -119,6 +120,7 @@ pub(super) struct Writer {
     queue: DiskQueue,
     commands: mpsc::Receiver<Command>,
     pulse: Arc<Pulse>,
+    teller: Teller,
     probe: Probe,
     reserve: u64,
 }
@@ -127,11 +129,11 @@ impl Writer {
     pub(super) fn new(
         queue: DiskQueue,
         commands: mpsc::Receiver<Command>,
-        pulse: Arc<Pulse>,
+        (pulse, teller): (Arc<Pulse>, Teller),
         probe: Probe,
         reserve: u64,
     ) -> Self {
-        Self { queue, commands, pulse, probe, reserve }
+        Self { queue, commands, pulse, teller, probe, reserve }
     }
 
     /// Works until the journal is closed, dropped, or fails.
@@ -216,10 +218,7 @@ impl Writer {
         self.pulse.busy(true);
         self.queue.apply(&changes).map_err(|error| self.failed(error))?;
         self.pulse.busy(false);
-        for done in waiting {
-            // Whoever has dropped its Commit does not want to know.
-            drop(done.send(Ok(())));
-        }
+        self.teller.tell(waiting);
         Ok(())
     }
 
