@@ -134,13 +134,14 @@ impl Scale {
         small: 1000,
         small_rounds: 25,
     };
-    /// Enough to see that everything works.
+    /// Enough to see that everything works, and that a clock of 10 ms counts what it
+    /// takes.
     pub(crate) const QUICK: Self = Self {
         repetitions: 1,
         round_trips: 500,
         sequential: 50,
-        submitted: 2000,
-        processes: 100,
+        submitted: 10_000,
+        processes: 1000,
         calls: 500,
         peer: 200,
         middling: 500,
@@ -153,9 +154,9 @@ impl Scale {
         endpoints: 5,
         probes: 20,
         backlog: 1500,
-        deep: 1500,
+        deep: 3000,
         deep_rounds: 1,
-        small: 500,
+        small: 1000,
         small_rounds: 1,
     };
 }
