@@ -21,9 +21,9 @@ mod deaths;
 mod files;
 mod folder;
 mod gathering;
+mod lying;
 mod mark;
 mod open;
-mod pack;
 mod queue;
 mod record;
 mod results;
@@ -245,6 +245,12 @@ impl Store {
             let (key, value) = entry.map_err(|error| failed(error.into()))?;
             Ok((key.to_vec(), value.to_vec()))
         })
+    }
+
+    /// Whether there is any key of a kind that this build does not know.
+    fn any(&self, kind: u8) -> Result<bool, Error> {
+        let first = self.db.scan_prefix([kind]).next().transpose();
+        Ok(first.map_err(|error| self.failed("reading")(error.into()))?.is_some())
     }
 
     /// The last key of `space` up to `to` and its value, if there is any.

@@ -1,21 +1,35 @@
 //! What becomes of a damaged record: it is kept in quarantine, reported, and
 //! turned into a result, so that its task is never silent.
 
-use super::queue::DiskQueue;
-use super::record::{self, Key, Space};
-use super::results::Alone;
+use super::lying::Raw;
+use super::queue::{DiskQueue, Group};
+use super::record::{self, Key, Member, Space};
 use super::{Error, Finished, OutSeq, Writes};
 use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::wire;
 
-/// A damaged record as it lies on disk.
+/// A damaged record as it lies on disk, or one of those that a sound one holds as if
+/// it lay alone.
 pub(super) struct Damaged {
     pub(super) raw: Vec<u8>,
     pub(super) value: Vec<u8>,
     /// How it is damaged, in words.
     pub(super) how: String,
+    /// The key that it lies under.
+    pub(super) under: Raw,
+    /// What `raw` says.
+    pub(super) key: Option<Key>,
+    /// The spool file that its payload is in.
+    pub(super) file: Option<u64>,
+}
+
+impl Damaged {
+    /// What is damaged.
+    pub(super) fn members(&self) -> &[Member] {
+        self.key.as_ref().map_or(&[], |key| &key.members)
+    }
 }
 
 impl DiskQueue {
@@ -23,36 +37,48 @@ impl DiskQueue {
     /// `rejected` result, a result an `interrupted` one in its place.
     pub(super) fn repair(&mut self, damaged: Vec<Damaged>) -> Result<(), Error> {
         let mut group = self.group();
-        self.alone = Alone::default(); // what lies there is not what was put there
-        for Damaged { raw, value, how } in damaged {
-            let file = record::spool_file(&raw, &value);
+        group.moves.replace = true;
+        for Damaged { raw, value, how, under, key, file } in damaged {
             group.released.extend(file);
             self.quarantine(&mut group.writes, &raw, value, file);
-            if raw.first() == Some(&(Space::Outbox as u8)) {
-                group.next.waiting = group.next.waiting.saturating_sub(1);
+            // Without its key nobody can say which tasks it was.
+            let Some(Key { space, members }) = key else { continue };
+            for member in members {
+                if under[..] != raw[..] {
+                    group.moves.go(Raw::clone(&under), member.seq);
+                }
+                self.replace(&mut group, space, &member, &how)?;
             }
-            // Without its key nobody can say which task it was.
-            let Some(Key { space, seq, attempt, .. }) = Key::decode(&raw) else { continue };
-            let (out, outcome, reason) = if space == Space::Outbox {
-                self.split_pack(&mut group, seq)?;
-                let reason = format!(
-                    "it ended, but its result was damaged on the endpoint's disk ({how}); submit \
-                     it again if it may run twice"
-                );
-                (seq, Outcome::Interrupted, reason)
-            } else {
-                let reason = format!(
-                    "its record was damaged on the endpoint's disk ({how}); submit it again"
-                );
-                group.writes.remove(&record::numbered(Space::Started, seq));
-                group.next.out += 1;
-                group.finished.push(attempt);
-                (group.next.out - 1, Outcome::Rejected, reason)
-            };
-            let bytes = self.lost(attempt, outcome, reason);
-            self.put_result(&mut group, OutSeq(out), &Finished { attempt, bytes })?;
         }
         self.commit(group)
+    }
+
+    /// Puts a result in the place of one that is lost, or of a task.
+    fn replace(
+        &mut self,
+        group: &mut Group,
+        space: Space,
+        &Member { seq, attempt, .. }: &Member,
+        how: &str,
+    ) -> Result<(), Error> {
+        self.keys.take(space, seq);
+        let (out, outcome, reason) = if space == Space::Outbox {
+            group.next.waiting = group.next.waiting.saturating_sub(1);
+            let reason = format!(
+                "it ended, but its result was damaged on the endpoint's disk ({how}); submit \
+                 it again if it may run twice"
+            );
+            (seq, Outcome::Interrupted, reason)
+        } else {
+            let reason =
+                format!("its record was damaged on the endpoint's disk ({how}); submit it again");
+            group.writes.remove(&record::numbered(Space::Started, seq));
+            group.next.out += 1;
+            group.finished.push(attempt);
+            (group.next.out - 1, Outcome::Rejected, reason)
+        };
+        let bytes = self.lost(attempt, outcome, reason);
+        self.put_result(group, OutSeq(out), &Finished { attempt, bytes })
     }
 
     fn lost(&self, attempt: Attempt, outcome: Outcome, reason: String) -> Vec<u8> {
@@ -70,11 +96,14 @@ impl DiskQueue {
         value: Vec<u8>,
         file: Option<u64>,
     ) {
-        let key = Key::decode(raw);
+        let tasks = Key::decode(raw).map(|key| {
+            let attempts = key.members.iter().map(|member| member.attempt.to_string());
+            attempts.collect::<Vec<_>>().join(", ")
+        });
         tracing::error!(
             folder = %self.path().display(),
             key = %raw.escape_ascii(),
-            task = key.map(|key| tracing::field::display(key.attempt)),
+            tasks,
             "a record of the disk queue is damaged: it is kept in quarantine"
         );
         writes.remove(raw);

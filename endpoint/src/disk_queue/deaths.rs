@@ -58,7 +58,7 @@ impl DiskQueue {
                 self.quarantine(&mut writes, &raw, value, None);
                 continue;
             };
-            let pending = self.inbox.values().any(|slot| slot.key.attempt == attempt);
+            let pending = self.inbox.values().any(|slot| slot.attempt == attempt);
             if pending || now.saturating_sub(deaths.last_started_at_ms) < KEPT_MS {
                 self.deaths.insert(attempt, deaths);
             } else {

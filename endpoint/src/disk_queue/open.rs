@@ -4,10 +4,10 @@
 use super::damage::Damaged;
 use super::files::Files;
 use super::folder::{Folder, FolderError};
+use super::lying::{Keys, One};
 use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, Slot};
-use super::record::{self, Space};
-use super::results::Alone;
+use super::record::{self, Key, Space};
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Accepted, Error, Seq, Store, Unsecured, Writes, seen};
@@ -21,9 +21,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format this build writes.
-const FORMAT: u64 = 2;
-/// The format before packs: what is in it is in this one as well.
-const WITHOUT_PACKS: u64 = 1;
+const FORMAT: u64 = 3;
+/// The formats before it, in which each record has one payload: what is in them is in
+/// this one as well. Only the second had other records besides.
+const ONE_A_RECORD: [u64; 2] = [1, 2];
+/// The kind of keys that were in the second format only, where results had gathered.
+const TWINS: u8 = b'p';
 /// The folder of the store, in the state folder.
 const QUEUE: &str = "queue";
 
@@ -171,7 +174,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         next: Next::default(),
         seen,
         lately: Lately { seen_max: options.seen_max, ..Lately::default() },
-        alone: Alone::default(),
+        keys: Keys::default(),
         deaths: HashMap::new(),
         running: Arc::new(running),
         folder,
@@ -210,7 +213,11 @@ fn identify(store: &Store, options: &Options) -> Result<StateId, OpenError> {
     };
     match record::unseal(&format_key, &format).and_then(record::decode_numbers) {
         Some([FORMAT]) => (),
-        Some([WITHOUT_PACKS]) => {
+        Some([2]) if store.any(TWINS)? => {
+            let found = "format 2, with results that had gathered";
+            return Err(foreign(found.to_owned()));
+        }
+        Some([format]) if ONE_A_RECORD.contains(&format) => {
             let mut writes = Writes::default();
             writes.put(&format_key, &record::encode_numbers(&[FORMAT]));
             store.commit(writes)?;
@@ -275,11 +282,18 @@ impl DiskQueue {
     /// removal.
     fn load_files(&mut self) -> Result<(), Error> {
         let (mut files, mut waiting) = (Files::default(), 0);
-        for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]).chain(self.results(0)?) {
-            let (raw, value) = entry?;
-            let file = record::spool_file(&raw, &value);
-            file.into_iter().for_each(|file| files.refer(file));
-            waiting += u64::from(raw.first() == Some(&(Space::Outbox as u8)));
+        for found in self.all(Space::Inbox, 0)?.chain(self.all(Space::Outbox, 0)?) {
+            let (space, held) = match found? {
+                Ok(one) => {
+                    one.file().into_iter().for_each(|file| files.refer(file));
+                    (Some(one.space), 1)
+                }
+                Err(damaged) => {
+                    let held = damaged.members().len() as u64;
+                    (damaged.key.map(|key| key.space), held)
+                }
+            };
+            waiting += if space == Some(Space::Outbox) { held } else { 0 };
         }
         self.files.join(files);
         self.next.waiting = waiting;
@@ -295,29 +309,51 @@ impl DiskQueue {
         let spool = self.spool.clone();
         let mut reader = spool.reader();
         let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
-        for entry in self.store.scan(Space::Inbox, &[Space::Inbox as u8]) {
-            let (raw, value) = entry?;
-            let next = record::number(&raw).map_or(0, |number| number.saturating_add(1));
-            self.next.seq = self.next.seq.max(next);
-            let task = self.payload(&mut reader, &raw, &value)?.and_then(|(key, payload)| {
-                let task = serde_json::from_slice::<Task>(&payload);
-                Ok((key, task.map_err(|error| format!("it cannot be read: {error}"))?))
+        for found in self.all(Space::Inbox, 0)? {
+            let one = match found? {
+                Ok(one) => one,
+                Err(record) => {
+                    record.members().iter().for_each(|member| self.used(member.seq));
+                    damaged.push(*record);
+                    continue;
+                }
+            };
+            self.used(one.member.seq);
+            let task = self.payload(&mut reader, &one)?.and_then(|payload| {
+                serde_json::from_slice::<Task>(&payload)
+                    .map_err(|error| format!("it cannot be read: {error}"))
             });
             match task {
-                Ok((key, task)) => {
-                    let (seq, started) = (Seq(key.seq), started.contains(&key.seq));
-                    let secured = !unsecured.contains(&key.seq);
-                    let before = if secured { None } else { self.seen.highest(task.id)? };
-                    self.seen.note(task.attempt());
-                    let file = record::spool_file(&raw, &value);
-                    self.inbox.insert(seq, Slot { key, file, started, secured });
-                    let unsecured = (!secured).then_some(Unsecured { before });
-                    tasks.push(Accepted { seq, task, started, unsecured });
+                Ok(task) => {
+                    let started = started.contains(&one.member.seq);
+                    let secured = !unsecured.contains(&one.member.seq);
+                    tasks.push(self.take_up(&one, task, started, secured)?);
                 }
-                Err(how) => damaged.push(Damaged { raw, value, how }),
+                Err(how) => damaged.push(one.damaged(how)),
             }
         }
         Ok((tasks, damaged))
+    }
+
+    /// Gives out no task's number again.
+    fn used(&mut self, seq: u64) {
+        self.next.seq = self.next.seq.max(seq.saturating_add(1));
+    }
+
+    fn take_up(
+        &mut self,
+        one: &One,
+        task: Task,
+        started: bool,
+        secured: bool,
+    ) -> Result<Accepted, Error> {
+        let (attempt, seq) = (one.member.attempt, Seq(one.member.seq));
+        let before = if secured { None } else { self.seen.highest(task.id)? };
+        self.seen.note(task.attempt());
+        self.keys.note(Space::Inbox, &one.member, &one.raw);
+        self.inbox.insert(seq, Slot { attempt, file: one.file(), started, secured });
+        let unsecured = (!secured).then_some(Unsecured { before });
+        Ok(Accepted { seq, task, started, unsecured })
     }
 
     /// The numbers of the tasks that have a mark of this kind.
@@ -338,11 +374,11 @@ impl DiskQueue {
             return Ok(());
         }
         self.next.commits = marked;
-        let mut next = 0;
-        for entry in self.results(0)? {
-            next = record::number(&entry?.0).map_or(0, |number| number + 1);
-        }
-        self.next.out = next;
+        let end = record::numbered(Space::Outbox, u64::MAX);
+        let last = self.store.last(Space::Outbox, &end)?;
+        let last = last.and_then(|(raw, _)| Key::decode(&raw));
+        let member = last.and_then(|key| key.members.last().copied());
+        self.next.out = member.map_or(0, |member| member.seq + 1);
         let mut writes = Writes::default();
         self.quarantine(&mut writes, &key, value, None);
         writes.put(&key, &self.next.encode());

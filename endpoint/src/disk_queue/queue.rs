@@ -1,13 +1,13 @@
 //! What the queue does: takes changes in, makes them durable, remembers what was
-//! seen. How results lie there is in [`super::results`].
+//! seen. How they lie there is in [`super::lying`].
 
 use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
 use super::gathering;
+use super::lying::{Keys, Moves, One};
 use super::mark::Mark;
-use super::record::{self, Form, Key, Space};
-use super::results::{Alone, Packs};
+use super::record::{self, Form, Member, Space};
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Change, Error, OutSeq, Seq, Store, Writes, seen};
@@ -31,7 +31,7 @@ pub(crate) struct DiskQueue {
     pub(super) next: Next,
     pub(super) seen: SeenView,
     pub(super) lately: Lately,
-    pub(super) alone: Alone,
+    pub(super) keys: Keys,
     pub(super) deaths: HashMap<Attempt, Deaths>,
     pub(super) running: Arc<Running>,
     // Last, so that the folder stays locked until all else is closed.
@@ -40,7 +40,7 @@ pub(crate) struct DiskQueue {
 
 /// What memory keeps of a task in the inbox.
 pub(super) struct Slot {
-    pub(super) key: Key,
+    pub(super) attempt: Attempt,
     /// The spool file that its payload is in.
     pub(super) file: Option<u64>,
     pub(super) started: bool,
@@ -89,7 +89,7 @@ const RECENT_MAX: usize = 48;
 /// What one group comes to, before it is committed.
 pub(super) struct Group {
     pub(super) writes: Writes,
-    pub(super) packs: Packs,
+    pub(super) moves: Moves,
     /// The group's files: of tasks and of results, which stay for longer.
     writing: [Option<Writing>; 2],
     /// The largest payload that lies in its record, in bytes.
@@ -221,7 +221,7 @@ impl DiskQueue {
     pub(super) fn group(&self) -> Group {
         Group {
             writes: Writes::default(),
-            packs: Packs::default(),
+            moves: Moves::default(),
             writing: [None, None],
             inline_max: record::INLINE_MAX,
             released: Vec::new(),
@@ -230,32 +230,23 @@ impl DiskQueue {
         }
     }
 
-    /// Puts a payload under `key`; into the group's spool file, which is
-    /// returned, if the key's form says so.
+    /// Puts a payload into the inbox or the outbox; into the group's spool file for
+    /// tasks or for results, which is returned, if its form says so.
     pub(super) fn put(
         &mut self,
         group: &mut Group,
-        key: &Key,
+        space: Space,
+        member: Member,
         payload: &[u8],
     ) -> Result<Option<u64>, Error> {
-        if key.form == Form::Inline {
-            group.writes.put(&key.encode(), payload);
+        if member.form == Form::Inline {
+            group.moves.come(space, member, payload.to_vec());
             return Ok(None);
         }
-        let place = self.spool_away(group, key.space, payload)?;
-        group.writes.put(&key.encode(), &record::encode_place(place));
-        Ok(Some(place.file))
-    }
-
-    /// Puts a payload into the group's file for tasks or results.
-    pub(super) fn spool_away(
-        &mut self,
-        group: &mut Group,
-        space: Space,
-        payload: &[u8],
-    ) -> Result<Place, Error> {
         let writing = &mut group.writing[usize::from(space == Space::Outbox)];
-        self.append(writing, payload).map_err(|error| self.failed_to_spool(error))
+        let place = self.append(writing, payload).map_err(|error| self.failed_to_spool(error))?;
+        group.moves.come(space, member, record::encode_place(place));
+        Ok(Some(place.file))
     }
 
     fn append(&mut self, writing: &mut Option<Writing>, bytes: &[u8]) -> io::Result<Place> {
@@ -277,13 +268,13 @@ impl DiskQueue {
     ) -> Result<(), Error> {
         let bytes = serde_json::to_vec(task)
             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-        let form = group.form(&bytes);
-        let key = Key { space: Space::Inbox, seq: seq.0, attempt: task.attempt(), form };
-        let file = self.put(group, &key, &bytes)?;
+        let (attempt, form) = (task.attempt(), group.form(&bytes));
+        let member = Member { seq: seq.0, attempt, form };
+        let file = self.put(group, Space::Inbox, member, &bytes)?;
         if !secured {
             group.writes.put(&record::numbered(Space::Unsecured, seq.0), &[]);
         }
-        self.inbox.insert(seq, Slot { key, file, started: false, secured });
+        self.inbox.insert(seq, Slot { attempt, file, started: false, secured });
         Ok(())
     }
 
@@ -303,7 +294,9 @@ impl DiskQueue {
 
     fn take_out(&mut self, group: &mut Group, seq: Seq) {
         let Some(slot) = self.inbox.remove(&seq) else { return };
-        group.writes.remove(&slot.key.encode());
+        if let Some(raw) = self.keys.take(Space::Inbox, seq.0) {
+            group.moves.go(raw, seq.0);
+        }
         if slot.started {
             group.writes.remove(&record::numbered(Space::Started, seq.0));
         }
@@ -314,7 +307,7 @@ impl DiskQueue {
     }
 
     pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
-        group.packs.write(&mut group.writes);
+        self.lay(&mut group)?;
         self.forget_deaths(&mut group.writes, &group.finished);
         let runs = self.lately.finish(&mut group.writes, &group.finished);
         self.finish_files(&mut group, &runs).map_err(|error| self.failed_to_spool(error))?;
@@ -377,27 +370,20 @@ impl DiskQueue {
         self.store.failed("writing to the spool of")(error.into())
     }
 
-    /// A record taken apart, or how it is damaged.
+    /// The payload of what was found, or how it is damaged.
     pub(super) fn payload(
         &self,
         reader: &mut Reader<'_>,
-        raw: &[u8],
-        value: &[u8],
-    ) -> Result<Result<(Key, Vec<u8>), String>, Error> {
-        let Some(key) = Key::decode(raw) else {
-            return Ok(Err("its key is malformed".to_owned()));
-        };
-        let Some(content) = record::unseal(raw, value) else {
-            return Ok(Err("its checksum does not match".to_owned()));
-        };
-        if key.form == Form::Inline {
-            return Ok(Ok((key, content.to_vec())));
+        one: &One,
+    ) -> Result<Result<Vec<u8>, String>, Error> {
+        if one.member.form == Form::Inline {
+            return Ok(Ok(one.content.clone()));
         }
-        let Some(place) = record::decode_place(content) else {
+        let Some(place) = record::decode_place(&one.content) else {
             return Ok(Err("its pointer to the spool is malformed".to_owned()));
         };
         match reader.read(place) {
-            Ok(payload) => Ok(Ok((key, payload))),
+            Ok(payload) => Ok(Ok(payload)),
             Err(ReadError::Damaged(how)) => Ok(Err(how)),
             Err(error @ ReadError::Io { .. }) => {
                 Err(self.store.failed("reading the spool of")(error.into()))

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 mod dying;
-mod packs;
+mod sharing;
 mod spooling;
 
 /// A payload that does not fit into a record.
@@ -58,11 +58,9 @@ fn names(folder: &TempDir) -> Vec<String> {
 
 /// The spool files that records refer to.
 fn needed(queue: &DiskQueue) -> Vec<String> {
-    let tasks = queue.store.scan(Space::Inbox, &[Space::Inbox as u8]);
-    let files: BTreeSet<u64> = tasks
-        .chain(queue.results(0).unwrap())
-        .filter_map(|entry| entry.ok().and_then(|(raw, value)| record::spool_file(&raw, &value)))
-        .collect();
+    let found = [Space::Inbox, Space::Outbox].map(|space| queue.all(space, 0).unwrap());
+    let files: BTreeSet<u64> =
+        found.into_iter().flatten().filter_map(|one| one.unwrap().ok()?.file()).collect();
     files.iter().map(|file| format!("{file:016x}")).collect()
 }
 
@@ -418,7 +416,7 @@ fn another_format_is_refused_in_words() {
     queue.store.commit(writes).unwrap();
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
-    assert!(error.to_string().contains("has format 7, this build reads format 2"), "{error}");
+    assert!(error.to_string().contains("has format 7, this build reads format 3"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What was on the disk when, from the writes and syncs of an endpoint's state
 //! folder. Pure, and written from `design/0004-disk-queue.md` alone.
 //!
-//! The store's own format is not read. A record has been written with a write
-//! to the store's file that holds both the end of the record's key, from its
-//! task's id on, and the record's content: its payload's beginning, or the place
+//! The store's own format is not read. A task or a result has been written with a
+//! write to the store's file that holds both what its record's key says of it, from
+//! the task's id on, and what is in the record: its payload's beginning, or the place
 //! of its payload in the spool, where the payload must be. It is durable with
 //! the end of the first sync of that file that began after that write.
 
