@@ -261,3 +261,66 @@ fn a_folder_of_the_first_formats_is_taken_up_unless_it_has_what_only_they_had() 
     let error = DiskQueue::open(&options(folder.path(), 1)).err().unwrap().to_string();
     assert!(error.contains("has format 2, with results that had gathered"), "{error}");
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Whatever was put and taken in whatever groups, and whichever records are damaged
+    /// then: each task that was pending is still there or has a result that says so, each
+    /// result is there or told in its place, all in order, and nothing is left in the end.
+    #[test]
+    fn damage_to_any_records_is_told_for_each_that_they_hold(
+        groups in prop::collection::vec(prop::collection::vec((0..3u8, any::<prop::sample::Index>()), 1..40), 1..8),
+        hits in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let folder = folder();
+        let (mut queue, _) = open(&folder);
+        let mut model = Model::default();
+        for group in groups {
+            let mut changes = Vec::new();
+            for (what, which) in group {
+                let (secured, large) = (true, which.index(7) == 0);
+                changes.extend(model.step(&match what {
+                    0 => Action::Accept { large, secured },
+                    1 => Action::Finish { which, large },
+                    _ => Action::Release { which },
+                }));
+            }
+            queue.apply(&changes).unwrap();
+        }
+        let mut lost = BTreeSet::new();
+        for hit in hits {
+            let all = [Space::Inbox, Space::Outbox].map(|space| records(&queue, space)).concat();
+            if all.is_empty() {
+                continue;
+            }
+            let raw = &all[hit.index(all.len())].0;
+            let key = Key::decode(raw).unwrap();
+            if lost.insert(key.members[0].attempt) {
+                spoil(&queue, raw);
+                lost.extend(key.members.iter().map(|member| member.attempt));
+            }
+        }
+        drop(queue);
+        let (mut queue, found) = open(&folder);
+        let kept: Vec<u64> = found.iter().map(|task| task.seq.0).collect();
+        let expected = model.inbox.iter().filter(|(_, task)| !lost.contains(&task.0.attempt()));
+        prop_assert_eq!(kept, expected.map(|(seq, _)| *seq).collect::<Vec<_>>());
+        let results = queue.outbox(OutSeq(0), usize::MAX, usize::MAX).unwrap();
+        prop_assert!(results.is_sorted_by(|a, b| a.seq < b.seq));
+        prop_assert_eq!(queue.waiting(), results.len() as u64);
+        let pending = model.inbox.values().map(|task| task.0.attempt());
+        let told = pending.filter(|attempt| lost.contains(attempt)).collect::<BTreeSet<_>>();
+        let before = results.iter().take_while(|result| !told.contains(&result.attempt));
+        let before: Vec<_> = before.map(|result| (result.seq.0, result.attempt)).collect();
+        let kept = model.outbox.iter().map(|(seq, result)| (*seq, result.0));
+        prop_assert_eq!(before, kept.collect::<Vec<_>>());
+        prop_assert_eq!(results.len(), model.outbox.len() + told.len());
+        for result in &results {
+            let says = wire::decode_result(&result.bytes).is_ok();
+            prop_assert_eq!(says, lost.contains(&result.attempt));
+        }
+        release(&mut queue, results.iter().map(|result| result.seq.0));
+        prop_assert!(records(&queue, Space::Outbox).is_empty());
+    }
+}
