@@ -7,6 +7,7 @@
 //! fails for good, and every later call says so.
 
 pub(crate) mod commit;
+mod linger;
 mod teller;
 #[cfg(test)]
 mod tests;

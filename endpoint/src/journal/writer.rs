@@ -1,6 +1,8 @@
 //! The thread that owns the disk queue. It takes all that is waiting as one
 //! group, bounded by changes and bytes, makes it durable at once and answers
-//! everybody in it: a lone change waits for nobody, a crowd shares one sync.
+//! everybody in it: a lone change that somebody waits for waits for nobody, a crowd
+//! shares one sync. A few tasks that come in, or results that go, wait a little for
+//! what follows them: mostly the task's end, with which it need not be written.
 //!
 //! When the file system runs low it stops writing, says so once, and goes on by
 //! itself when there is room. What makes room is still done meanwhile, as long
@@ -8,12 +10,12 @@
 
 use super::commit::Pulse;
 use super::teller::Teller;
-use super::{JournalError, Probe};
+use super::{JournalError, Probe, linger};
 use crate::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// The most changes in a group.
@@ -22,6 +24,11 @@ const GROUP_CHANGES: usize = 512;
 /// A group that has this many bytes takes no more: it bounds the spool file that
 /// the group shares, and what the store holds in memory until it is written.
 const GROUP_BYTES: usize = 512 * 1024;
+
+/// How long a group waits for more that nobody waits for, and how many changes are
+/// enough not to.
+const LINGER: Duration = Duration::from_millis(2);
+const LINGER_CHANGES: usize = 16;
 
 /// How often a full disk is looked at again.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,6 +48,22 @@ pub(crate) struct Submission {
     pub(crate) done: oneshot::Sender<Result<(), JournalError>>,
 }
 
+impl Submission {
+    /// Whether it holds somebody up until it is durable: all but the acknowledgement of a
+    /// task that runs already, and a release.
+    fn presses(&self) -> bool {
+        let presses = |change: &Change| match change {
+            Change::Accept { secured, .. } => !secured,
+            Change::Release { .. } => false,
+            Change::Secure { .. }
+            | Change::Start { .. }
+            | Change::Finish { .. }
+            | Change::HandBack { .. } => true,
+        };
+        self.changes.is_empty() || self.changes.iter().any(presses)
+    }
+}
+
 /// A wish to read the outbox.
 pub(crate) struct Reading {
     pub(crate) from: OutSeq,
@@ -56,6 +79,8 @@ pub(crate) struct Group {
     pub(crate) readings: Vec<Reading>,
     changes: usize,
     pub(crate) bytes: usize,
+    /// Whether somebody waits for any of it.
+    presses: bool,
     pub(crate) close: Option<oneshot::Sender<Result<(), JournalError>>>,
 }
 
@@ -66,11 +91,20 @@ impl Group {
             Command::Submit(submission) => {
                 self.changes += submission.changes.len();
                 self.bytes += submission.bytes;
+                self.presses |= submission.presses();
                 self.submissions.push(submission);
             }
             Command::Read(reading) => self.readings.push(reading),
             Command::Close(done) => self.close = Some(done),
         }
+    }
+
+    /// Whether it may wait for more.
+    fn lingers(&self) -> bool {
+        !self.presses
+            && self.changes < LINGER_CHANGES
+            && self.readings.is_empty()
+            && self.close.is_none()
     }
 
     /// Whether it takes no more.
@@ -160,6 +194,7 @@ impl Writer {
             let mut group = Group::default();
             group.add(first);
             self.gather(&mut group);
+            self.linger(&mut group);
             // On failure the group drops, and those who wait ask the pulse why.
             self.serve(&mut group).ok()?;
             if group.close.is_some() {
@@ -180,6 +215,16 @@ impl Writer {
                 Ok(command) => group.add(command),
                 Err(_) => return,
             }
+        }
+    }
+
+    fn linger(&mut self, group: &mut Group) {
+        let until = Instant::now() + LINGER;
+        while group.lingers()
+            && let Some(command) = linger::receive(&mut self.commands, until)
+        {
+            group.add(command);
+            self.gather(group);
         }
     }
 
@@ -280,5 +325,51 @@ impl Writer {
             std::thread::park_timeout(FULL_INTERVAL);
             self.gather_all(group);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk_queue::{Finished, Seq};
+    use clutch_common::id::{Attempt, TaskId};
+    use clutch_common::task::{Process, Task};
+
+    fn lingers(changes: Vec<Change>, then: Option<Command>) -> bool {
+        let mut group = Group::default();
+        let (done, _) = oneshot::channel();
+        group.add(Command::Submit(Submission { changes, bytes: 0, done }));
+        then.into_iter().for_each(|command| group.add(command));
+        group.lingers()
+    }
+
+    #[test]
+    fn only_a_few_changes_that_nobody_waits_for_wait_for_more() {
+        let task = Arc::new(Task::new(TaskId::new(), Process::default()));
+        let accept = |secured| Change::Accept { seq: Seq(0), task: Arc::clone(&task), secured };
+        let release = || Change::Release { out: OutSeq(0) };
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        let result = Arc::new(Finished { attempt, bytes: Vec::new() });
+        let finish = Change::Finish { inbox: None, out: OutSeq(0), result };
+        let (seq, many) = (Seq(0), LINGER_CHANGES);
+        for (changes, expected) in [
+            (vec![accept(true)], true),
+            (vec![release()], true),
+            (vec![accept(true), release()], true),
+            ((1..many).map(|_| release()).collect(), true),
+            ((0..many).map(|_| release()).collect(), false),
+            (vec![accept(false)], false),
+            (vec![release(), finish], false),
+            (vec![accept(true), Change::Start { seq }], false),
+            (vec![Change::Secure { seq }], false),
+            (vec![], false),
+        ] {
+            assert_eq!(lingers(changes.clone(), None), expected, "{changes:?}");
+        }
+        let (reply, _) = oneshot::channel();
+        let reading = Reading { from: OutSeq(0), max: 1, max_bytes: 1, reply };
+        assert!(!lingers(vec![release()], Some(Command::Read(reading))));
+        let (closed, _) = oneshot::channel();
+        assert!(!lingers(vec![release()], Some(Command::Close(closed))));
     }
 }
