@@ -9,7 +9,8 @@
 //! for each other.
 //!
 //! A method is one job for a thread that has the database open, so it costs two
-//! turns of threads however many statements it takes.
+//! turns of threads however many statements it takes. What is [`Age::Fresh`] is read
+//! where it is asked for, and costs none.
 
 mod doubts;
 mod endpoints;
@@ -18,6 +19,7 @@ mod listing;
 mod losses;
 mod moves;
 mod names;
+mod near;
 mod results;
 mod rows;
 mod states;
@@ -35,6 +37,7 @@ pub(crate) use states::{Standing, Word};
 pub(crate) use submissions::{Begun, Chunk};
 
 use names::Names;
+use near::Near;
 use sync::Log;
 use threads::Threads;
 
@@ -59,7 +62,17 @@ const STATEMENTS: usize = 100;
 pub(crate) struct Store {
     writer: Threads<Writer>,
     readers: Threads<Connection>,
+    near: Near,
     log: Log,
+}
+
+/// When what is read was written, or read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Whenever: it may have to come from the disk.
+    Any,
+    /// Just now: it is in memory.
+    Fresh,
 }
 
 /// The connection that writes, and what is remembered along with it.
@@ -127,6 +140,7 @@ impl Store {
             Ok(Self {
                 writer: Threads::start("records", vec![writer])?,
                 readers: Threads::start("reading", readers)?,
+                near: Near::over(reading(&path)?)?,
                 log: Log::of(&path),
             })
         })
@@ -135,6 +149,7 @@ impl Store {
 
     /// Closes the database in order.
     pub(crate) async fn close(&self) {
+        self.near.close();
         self.readers.close().await;
         self.writer.close().await;
     }
@@ -159,6 +174,21 @@ impl Store {
             job(&snapshot)
         };
         self.readers.run(read).await?
+    }
+
+    /// Reads a few rows, on this thread if they are fresh and nothing is in the way.
+    async fn read_few<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        age: Age,
+        job: impl Fn(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if age == Age::Fresh
+            && let Ok(read) = self.near.read(doing, &job)
+        {
+            return Ok(read);
+        }
+        self.read(doing, job).await
     }
 
     /// Writes, all or nothing, to the log, where readers see it: then `recorded` is

@@ -13,7 +13,7 @@ use super::wait::{self, Target};
 use super::{Api, MAX_REQUEST};
 use crate::pack::{self, Packed, Part};
 use crate::session::Link;
-use crate::store::{Begun, Chunk, Endpoint};
+use crate::store::{Age, Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
 use clutch_common::clock::now_ms;
@@ -61,11 +61,13 @@ pub(super) async fn submit(
         Some(key) => Target::Submission(known_submission(&api, &key).await?),
         None => Target::Tasks(begun.ids.clone()),
     };
+    let mut age = Age::Fresh;
     if begun.published < begun.ids.len() as u64 {
         commits.mark_changed();
+        age = Age::Any;
     }
     // Tasks that are not confirmed are waited for as well.
-    let holding = wait::hold(&api, &target, wait_ms, commits, Progress::complete);
+    let holding = wait::hold(&api, &target, wait_ms, (commits, age), Progress::complete);
     tokio::pin!(holding);
     let progress = tokio::select! {
         biased;

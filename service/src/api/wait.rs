@@ -5,6 +5,7 @@ use super::Api;
 use super::error::{ApiError, Json, body};
 use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, Progress, WaitRequest};
+use crate::store::Age;
 use axum::body::Bytes;
 use axum::extract::State;
 use clutch_common::id::TaskId;
@@ -26,7 +27,7 @@ pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Pr
     let seen = request.seen;
     let mut commits = api.commits.clone();
     commits.mark_changed();
-    hold(&api, &target, request.timeout_ms, commits, |progress| {
+    hold(&api, &target, request.timeout_ms, (commits, Age::Any), |progress| {
         let ended = match target {
             Target::Submission(_) => progress.settled(),
             Target::Tasks(_) => progress.complete(),
@@ -38,12 +39,13 @@ pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Pr
 }
 
 /// Waits until the progress is what is waited for, or the time is over. It is looked
-/// at whenever the number of commits is not what `commits` has seen.
+/// at whenever the number of commits is not what `commits` has seen: the first time it is
+/// of `age`, later it was read before, and what has changed was just written.
 pub(super) async fn hold(
     api: &Api,
     target: &Target,
     timeout_ms: u64,
-    mut commits: watch::Receiver<u64>,
+    (mut commits, mut age): (watch::Receiver<u64>, Age),
     enough: impl Fn(&Progress) -> bool,
 ) -> Result<Progress, ApiError> {
     let timeout = tokio::time::sleep(Duration::from_millis(timeout_ms).min(LONGEST));
@@ -56,10 +58,11 @@ pub(super) async fn hold(
             () = api.stop.cancelled() => return Err(stopping()),
             changed = commits.changed() => changed.map(|()| false).map_err(|_| stopping())?,
         };
-        let progress = progress(api, target).await?;
+        let progress = progress(api, target, if over { Age::Any } else { age }).await?;
         if over || enough(&progress) {
             return Ok(progress);
         }
+        age = Age::Fresh;
     }
 }
 
@@ -77,11 +80,13 @@ async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
     }
 }
 
-async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
+async fn progress(api: &Api, target: &Target, age: Age) -> Result<Progress, ApiError> {
     match target {
-        Target::Submission(submission) => Ok(api.store.submission_progress(*submission).await?),
+        Target::Submission(submission) => {
+            Ok(api.store.submission_progress(*submission, age).await?)
+        }
         Target::Tasks(tasks) => {
-            let (progress, unknown) = api.store.tasks_progress(tasks).await?;
+            let (progress, unknown) = api.store.tasks_progress(tasks, age).await?;
             match unknown.first() {
                 None => Ok(progress),
                 Some(first) => Err(ApiError::not_found(format!(

@@ -4,7 +4,7 @@ use super::rows::{
     self, RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SUMMARY_TABLES, SummaryRow,
     all, one, parsed,
 };
-use super::{Result, Store, doubts, failed, signed, unsigned};
+use super::{Age, Result, Store, doubts, failed, signed, unsigned};
 use crate::api::types::{
     Progress, Recorded, ResultPage, TaskDetail, TaskOutcome, TaskPage, TaskState,
 };
@@ -19,6 +19,8 @@ pub(super) const RARE: &str =
     " AND t.state <> 'submitting' AND t.state <> 'submitted' AND t.state <> 'succeeded'";
 /// A page of results stops growing at this many bytes of output.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// How many tasks are few.
+const FEW: usize = 16;
 
 /// Which tasks to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,9 +76,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn submission_progress(&self, submission: i64) -> Result<Progress> {
+    pub(crate) async fn submission_progress(&self, submission: i64, age: Age) -> Result<Progress> {
         const DOING: &str = "counting a submission's tasks";
-        self.read(DOING, move |db| {
+        self.read_few(DOING, age, move |db| {
             let find = "SELECT s.total, c.state, c.tasks FROM submissions s \
                  LEFT JOIN counts c ON c.submission = s.id AND c.tasks > 0 WHERE s.id = ?";
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
@@ -97,10 +99,15 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn tasks_progress(&self, tasks: &[TaskId]) -> Result<(Progress, Vec<TaskId>)> {
+    pub(crate) async fn tasks_progress(
+        &self,
+        tasks: &[TaskId],
+        age: Age,
+    ) -> Result<(Progress, Vec<TaskId>)> {
         const DOING: &str = "looking up tasks";
         let tasks: BTreeSet<TaskId> = tasks.iter().copied().collect();
-        self.read(DOING, move |db| {
+        let age = if tasks.len() > FEW { Age::Any } else { age };
+        self.read_few(DOING, age, move |db| {
             let (mut states, mut unknown) = (Vec::with_capacity(tasks.len()), Vec::new());
             for task in &tasks {
                 let find = "SELECT state FROM tasks WHERE id = ?";

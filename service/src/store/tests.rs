@@ -74,7 +74,7 @@ pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>)
 
 /// The counts that are kept, beside a count of the rows themselves.
 pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
-    let kept = store.submission_progress(submission).await.unwrap().states;
+    let kept = store.submission_progress(submission, Age::Any).await.unwrap().states;
     let count = move |db: &Connection| {
         let rows = "SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
@@ -99,7 +99,7 @@ async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped() {
     assert_eq!(open, 150);
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
-    let progress = store.submission_progress(submission).await.unwrap();
+    let progress = store.submission_progress(submission, Age::Any).await.unwrap();
     assert_eq!((progress.total, progress.states["submitted"]), (250, 100));
 }
 
@@ -213,7 +213,7 @@ async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
     assert_eq!(attempts, [1, 2, 3, 4]);
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
-    let progress = store.submission_progress(submission).await.unwrap();
+    let progress = store.submission_progress(submission, Age::Any).await.unwrap();
     assert_eq!((progress.done, progress.succeeded), (1, 1));
 }
 
@@ -399,4 +399,22 @@ async fn a_database_that_was_full_records_again_when_there_is_room() {
     allow(1 << 20).await;
     record(&store, &[result], &[], 3000).await.unwrap();
     assert_eq!(state(&store, task.task.id).await, (TaskState::Done(Outcome::Succeeded), Some(1)));
+}
+
+#[tokio::test]
+async fn what_is_fresh_is_read_as_it_was_recorded_and_nothing_is_once_it_is_closed() {
+    let (_temp, store) = store().await;
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs(2))).await.unwrap();
+    let submission = store.submission("k").await.unwrap().unwrap();
+    let ids: Vec<TaskId> = begun.iter().map(|one| one.task.id).chain([TaskId::new()]).collect();
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    for age in [Age::Fresh, Age::Any] {
+        let (progress, unknown) = store.tasks_progress(&ids, age).await.unwrap();
+        assert_eq!((progress.total, progress.done, unknown), (3, 1, vec![ids[2]]));
+        let progress = store.submission_progress(submission, age).await.unwrap();
+        assert_eq!((progress.total, progress.done), (2, 1));
+    }
+    store.close().await;
+    let closed = store.submission_progress(submission, Age::Fresh).await;
+    assert!(matches!(closed, Err(Error::Silent)));
 }
