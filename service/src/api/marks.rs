@@ -3,11 +3,12 @@
 //! most are there first.
 
 use super::Api;
+use crate::store::Error;
 use clutch_common::clock::now_ms;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long they gather.
+/// How long they gather, and how long they then wait for somebody else's sync.
 const AFTER: Duration = Duration::from_millis(20);
 
 /// Rows of tasks.
@@ -30,15 +31,22 @@ impl Marks {
         tokio::time::sleep(AFTER).await;
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let count = tasks.len();
-        match api.store.mark_submitted(tasks, now_ms()).await {
-            Ok(true) => api.news.send_modify(|count| *count += 1),
-            Ok(false) => (),
-            Err(error) => tracing::warn!(
+        if let Err(error) = note(api, tasks).await {
+            tracing::warn!(
                 error = format!("{:#}", anyhow::Error::from(error)),
                 tasks = count,
                 "the broker has these tasks, and that could not be recorded: they show as \
                  'submitting' until their outcomes come"
-            ),
+            );
         }
     }
+}
+
+async fn note(api: &Api, tasks: Vec<i64>) -> Result<(), Error> {
+    if api.store.note_submitted(tasks, now_ms()).await? {
+        api.news.send_modify(|count| *count += 1);
+    }
+    // A submission that is recorded meanwhile syncs for this as well.
+    tokio::time::sleep(AFTER).await;
+    api.store.durable().await
 }

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// How much of a command line a listing shows, in characters.
 const COMMAND_SHOWN: usize = 80;
+/// What marking tasks as submitted is called.
+const MARKING: &str = "recording that the broker has the tasks";
 
 /// A part of a submission.
 #[derive(Clone, Debug)]
@@ -99,20 +101,20 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn mark_submitted(&self, tasks: Vec<i64>, now_ms: u64) -> Result<bool> {
-        const DOING: &str = "recording that the broker has the tasks";
         if tasks.is_empty() {
             return Ok(false);
         }
-        self.write(DOING, move |write| {
-            let db = &write.db;
-            shift(db, &tasks, &TaskState::UNSUBMITTED, TaskState::Submitted, DOING)?;
-            let update = "UPDATE tasks SET submitted_at_ms = ? \
-                 WHERE seq = ? AND submitted_at_ms IS NULL";
-            run_all(db, update, tasks.iter().map(|task| (signed(now_ms), task)))
-                .map_err(failed(DOING))?;
-            doubts::any(db, &tasks)
-        })
-        .await
+        self.write(MARKING, move |write| mark_submitted(&write.db, &tasks, now_ms)).await
+    }
+
+    /// The same, for nobody who waits: until it is [durable](Store::durable), a power
+    /// cut may undo it, and no submission waits for a sync of it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn note_submitted(&self, tasks: Vec<i64>, now_ms: u64) -> Result<bool> {
+        let job = move |write: &mut Write<'_>| mark_submitted(&write.db, &tasks, now_ms);
+        self.record_only(MARKING, job, |_| ()).await
     }
 
     /// Marks tasks as ones that the broker did not take, where nothing else is
@@ -130,6 +132,14 @@ impl Store {
         })
         .await
     }
+}
+
+fn mark_submitted(db: &Connection, tasks: &[i64], now_ms: u64) -> Result<bool> {
+    shift(db, tasks, &TaskState::UNSUBMITTED, TaskState::Submitted, MARKING)?;
+    let update = "UPDATE tasks SET submitted_at_ms = ? WHERE seq = ? AND submitted_at_ms IS NULL";
+    run_all(db, update, tasks.iter().map(|task| (signed(now_ms), task)))
+        .map_err(failed(MARKING))?;
+    doubts::any(db, tasks)
 }
 
 fn begin(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<Begun>> {
