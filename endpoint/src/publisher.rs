@@ -38,7 +38,8 @@ const PACK: usize = 100;
 /// Most bytes of results in one message, unless one result alone is larger.
 const PACK_BYTES: usize = 128 * 1024;
 
-/// How long after a message with several results one that is not full is sent.
+/// How long after a message with several results one that is not full is sent, if more
+/// may come.
 const LINGER: Duration = Duration::from_millis(10);
 /// How long confirmed results wait to be released together, and how many do at
 /// most. If the daemon is killed meanwhile, they are sent twice.
@@ -164,10 +165,11 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Whether a message of these is to wait for more.
+    /// Whether a message of these is to wait for more, as long as there are tasks that
+    /// may end meanwhile.
     fn lingers(&self, records: &Records) -> bool {
         let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
-        !full && self.lingering.is_some()
+        !full && self.lingering.is_some() && self.ledger.inbox.tasks() > 0
     }
 
     /// Releases what is confirmed.

@@ -112,6 +112,36 @@ async fn what_is_returned_or_refused_stays_and_is_a_fault() {
 }
 
 #[tokio::test]
+async fn after_several_results_one_waits_for_more_only_while_tasks_are_pending() {
+    let (_disk, ledger) = testing::ledger(10);
+    let (mut outlet, _messages) = testing::outlet([]);
+    let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
+    let instance = Instance::new(uuid::Uuid::nil(), false);
+    let mut publisher = Publisher::new(&mut outlet, &ledger, &destination, &instance);
+    let mut taken = async || publisher.take().await.unwrap().map(|records| records.len());
+    finish(&ledger, 2).await;
+    assert_eq!(taken().await, Some(2));
+    ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+    finish_rejected(&ledger).await;
+    assert_eq!(taken().await, None, "another may end");
+    let held = ledger.inbox.take().unwrap();
+    let result = ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
+    ledger.finish(&held, result).await.unwrap().await.unwrap();
+    assert_eq!(taken().await, Some(2), "there is none that could");
+    finish_rejected(&ledger).await;
+    assert_eq!(taken().await, Some(1));
+    ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+    finish_rejected(&ledger).await;
+    assert_eq!(taken().await, Some(1), "one came before it, and one at a time waits for nobody");
+}
+
+/// Puts a result into the outbox whose task was never in the inbox.
+async fn finish_rejected(ledger: &Ledger) {
+    let attempt = testing::task().attempt();
+    ledger.reject(attempt, "x".into()).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_presence_goes_ahead_of_a_backlog_and_tells_of_it() {
     let (_disk, ledger) = testing::ledger(10_000);
     finish(&ledger, 250).await;
