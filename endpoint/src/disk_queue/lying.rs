@@ -181,15 +181,14 @@ impl DiskQueue {
     ) -> Result<(), Error> {
         writes.remove(raw);
         let Some(Key { space, members }) = Key::decode(raw) else { return Ok(()) };
-        let Some(value) = (members.len() > gone.len()).then(|| self.store.get(raw)).transpose()?
-        else {
-            return Ok(());
-        };
-        let value = value.unwrap_or_default();
-        let contents = record::unseal(raw, &value);
-        let contents = contents.and_then(|content| record::split(content, members.len()));
         let stays = |at: usize| !gone.contains(&members[at].seq);
         let left: Vec<usize> = (0..members.len()).filter(|at| stays(*at)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let value = self.store.get(raw)?.unwrap_or_default();
+        let contents = record::unseal(raw, &value);
+        let contents = contents.and_then(|content| record::split(content, members.len()));
         for left in left.chunk_by(|a, b| !split || a + 1 == *b) {
             let key = Key { space, members: left.iter().map(|at| members[*at]).collect() };
             self.write(writes, key, |raw| match &contents {
