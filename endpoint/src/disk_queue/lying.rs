@@ -102,7 +102,9 @@ pub(super) struct One {
 impl One {
     /// The spool file that its payload is in.
     pub(super) fn file(&self) -> Option<u64> {
-        file(&self.member, &self.content)
+        let place =
+            (self.member.form == Form::Spooled).then(|| record::decode_place(&self.content));
+        Some(place??.file)
     }
 
     /// It as damage: as the record that it would be alone.
@@ -113,10 +115,6 @@ impl One {
         let file = self.file();
         Damaged { raw, value, how, under: self.raw, key: Some(key), file }
     }
-}
-
-fn file(member: &Member, content: &[u8]) -> Option<u64> {
-    (member.form == Form::Spooled).then(|| record::decode_place(content))?.map(|place| place.file)
 }
 
 /// What a record holds, one by one, or how it is damaged.
