@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+/// How many tasks a request may have (design/0006).
+const REQUEST: usize = 1000;
+
 /// A connection.
 pub(crate) struct Api {
     sender: SendRequest<Full<Bytes>>,
@@ -53,6 +56,34 @@ impl Api {
         let took = started.elapsed();
         ensure!(answer["progress"]["succeeded"] == 1, "{key}: {answer}");
         Ok(took)
+    }
+
+    /// Has an endpoint run a program so many times, without an argument of its own
+    /// for any, and waits until all are recorded.
+    ///
+    /// # Errors
+    /// When not all succeed.
+    pub(crate) async fn run(
+        &mut self,
+        endpoint: &str,
+        key: &str,
+        program: &str,
+        count: usize,
+    ) -> Result<()> {
+        let mut first = 0;
+        while first < count {
+            let next = count.min(first + REQUEST);
+            let tasks = vec![json!({"argv": [program]}); next - first];
+            let request = json!({
+                "endpoint": endpoint, "key": key, "total": count, "first": first, "tasks": tasks,
+            });
+            self.ask("POST", "/v1/tasks", request.to_string()).await?;
+            first = next;
+        }
+        let wait = json!({ "key": key, "timeout_ms": 600_000 });
+        let waited = self.ask("POST", "/v1/wait", wait.to_string()).await?;
+        ensure!(waited["succeeded"] == count, "{key}: {waited}");
+        Ok(())
     }
 
     /// Asks, and returns the answer.

@@ -187,7 +187,7 @@ impl Bench {
             Name::RoundTrips => round_trips::measure(self).await,
             Name::Submissions => submissions::measure(self),
             Name::Latency => answers::measure(self).await,
-            Name::Processes => processes::measure(self),
+            Name::Processes => processes::measure(self).await,
             Name::Calls => calls::measure(self),
             Name::Memory => memory::measure(self).await,
             Name::Payloads => payloads::measure(self).await,

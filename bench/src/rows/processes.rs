@@ -1,9 +1,9 @@
 //! Tasks that are processes, `/bin/true` with both outputs captured, beside what
-//! starts as many without us: the bare system call with pipes, and `xargs`.
+//! starts as many without us: the bare system call with pipes, and `xargs`. None has
+//! an argument: with one, `true` reads its locale, and takes half as long again.
 
 use super::Bench;
-use super::submissions::submit_alike;
-use crate::pair::Pair;
+use crate::pair::{NAME, Pair};
 use crate::peers::{self, HYPERQUEUE, Peers};
 use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +14,8 @@ use std::time::Instant;
 
 /// What has to be reached, of `xargs -P2`, of the bare start, and of HyperQueue.
 const BARS: (f64, f64, f64) = (1.3, 0.9, 1.5);
+/// What is run.
+const PROGRAM: &str = "/bin/true";
 /// How many start processes without us at the same time: one for each core.
 const STARTERS: usize = 2;
 /// How many tasks the daemon runs at once. One that has ended keeps its slot
@@ -24,11 +26,11 @@ const SLOTS: usize = 16;
 ///
 /// # Errors
 /// When a program cannot be used.
-pub(super) fn measure(bench: &Bench) -> Result<Row> {
+pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.processes;
     let about = format!(
-        "{count} times /bin/true, output captured: ours with {SLOTS} slots, from \
-         `clutch-service submit` until all are recorded; the others {STARTERS} at a time"
+        "{count} times {PROGRAM}, output captured: ours with {SLOTS} slots, from \
+         the first request to the API until all are recorded; the others {STARTERS} at a time"
     );
     let mut row = Row::new("processes", about);
     let mut pair = Pair::provision(bench.broker()?, "")?;
@@ -40,7 +42,9 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
         let spawned = per_second(count, || spawn(count))?;
         let before = pair.cpu_time()?;
         let key = format!("p{repetition}");
-        let ours = per_second(count, || submit_alike(&pair, &key, count, &["--", "/bin/true"]))?;
+        let started = Instant::now();
+        pair.api().await?.run(NAME, &key, PROGRAM, count).await?;
+        let ours = count as f64 / started.elapsed().as_secs_f64();
         let after = pair.cpu_time()?;
         let [service, endpoint] =
             [0, 1].map(|who| (after[who] - before[who]).as_secs_f64() * 1e6 / count as f64);
@@ -119,7 +123,7 @@ fn per_second(count: usize, run: impl FnOnce() -> Result<()>) -> Result<f64> {
 fn spawn(count: usize) -> Result<()> {
     let some = move || -> Result<()> {
         for _ in 0..count / STARTERS {
-            let mut child = Command::new("/bin/true")
+            let mut child = Command::new(PROGRAM)
                 .process_group(0)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
@@ -128,7 +132,7 @@ fn spawn(count: usize) -> Result<()> {
             let mut bytes = Vec::new();
             child.stdout.take().context("no output")?.read_to_end(&mut bytes)?;
             child.stderr.take().context("no errors")?.read_to_end(&mut bytes)?;
-            ensure!(child.wait()?.success(), "/bin/true failed");
+            ensure!(child.wait()?.success(), "{PROGRAM} failed");
         }
         Ok(())
     };
@@ -143,7 +147,7 @@ fn spawn(count: usize) -> Result<()> {
 /// `xargs` does not capture; it is the quickest way to start processes that
 /// people have at hand.
 fn xargs(count: usize) -> Result<()> {
-    let line = format!("seq {count} | xargs -P{STARTERS} -I{{}} /bin/true");
+    let line = format!("seq {count} | xargs -P{STARTERS} -I{{}} {PROGRAM}");
     let status = Command::new("sh").args(["-c", &line]).status().context("starting sh")?;
     ensure!(status.success(), "xargs: {status}");
     Ok(())
