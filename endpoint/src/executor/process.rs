@@ -9,7 +9,7 @@ use super::family::Family;
 use super::mark::Mark;
 use super::memory::{OomKills, OwnPeak};
 use super::refusal::{self, Unstarted};
-use super::sandbox::{self, Run, Sandbox};
+use super::sandbox::{self, Run, Sandbox, Sandboxes};
 use super::spawn::{self, Leader, Spawner, SystemError};
 use super::streams::{Pipes, Streams};
 use super::tree::{self, Ending};
@@ -91,6 +91,7 @@ pub(crate) struct Swept {
 #[derive(Debug)]
 pub(crate) struct ProcessExecutor {
     config: ProcessConfig,
+    sandboxes: Sandboxes,
     spawner: Arc<Spawner>,
     oom_kills: OomKills,
     own_peak: OwnPeak,
@@ -103,11 +104,11 @@ impl ProcessExecutor {
     /// What cannot be done.
     pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
         let spawner = Arc::new(Spawner::new(config.endpoint_id, config.state_id)?);
-        sandbox::make_root(&config.sandbox_root).map_err(|source| SetupError::SandboxRoot {
-            path: config.sandbox_root.clone(),
-            source,
-        })?;
-        Ok(Self { spawner, oom_kills: OomKills::find(), own_peak: OwnPeak::default(), config })
+        let root = &config.sandbox_root;
+        let sandboxes = Sandboxes::below(root, config.sandbox)
+            .map_err(|source| SetupError::SandboxRoot { path: root.clone(), source })?;
+        let (oom_kills, own_peak) = (OomKills::find(), OwnPeak::default());
+        Ok(Self { config, sandboxes, spawner, oom_kills, own_peak })
     }
 
     /// What its processes are started with.
@@ -129,10 +130,9 @@ impl ProcessExecutor {
 
     /// Starts the process, or says why that is not possible.
     async fn start(&self, task: &Task, process: &Process) -> Result<(Terms, Started), Unstarted> {
-        let policy = self.config.sandbox;
         let sandbox = match &process.cwd {
             Some(_) => None,
-            None => Some(Sandbox::new(&self.config.sandbox_root, task.attempt(), policy)),
+            None => Some(self.sandboxes.of(task.attempt())),
         };
         let (pipes, theirs) = Pipes::open(!process.stdin.is_empty(), self.config.capture_limit)
             .map_err(|error| refusal::no_pipes(&error))?;
@@ -353,14 +353,22 @@ struct Close {
 
 impl Close {
     /// Closes, unless somebody of the family is still there.
-    fn if_nobody_is_left(self) -> Result<Option<ResUse>, Self> {
+    fn if_nobody_is_left(mut self) -> Result<Option<ResUse>, Self> {
         match tree::reap_adopted(&self.family) {
-            Ok(false) => Ok(self.now(Leader::reap_ended)),
+            Ok(false) => Ok(self.reap(Leader::reap_ended, Sandbox::close_deserted)),
             Ok(true) | Err(_) => Err(self),
         }
     }
 
     fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
+        self.reap(reap, Sandbox::close)
+    }
+
+    fn reap(
+        &mut self,
+        reap: fn(&mut Leader) -> Option<ResUse>,
+        close: fn(&Sandbox, Run),
+    ) -> Option<ResUse> {
         let usage = reap(&mut self.leader);
         let success = usage.is_some_and(|usage| usage.status.success());
         let run = match self.cause {
@@ -369,7 +377,7 @@ impl Close {
             Cause::End | Cause::Walltime => Run::Failed,
         };
         if let Some(sandbox) = &self.sandbox {
-            sandbox.close(run);
+            close(sandbox, run);
         }
         usage
     }
@@ -414,12 +422,12 @@ async fn reap_orphans(family: &Family) -> Infallible {
 /// Makes the sandbox, starts the process in it, and stays with it for a moment.
 fn start(
     mut command: Command,
-    sandbox: Option<Sandbox>,
+    mut sandbox: Option<Sandbox>,
     mark: Mark,
     mut pipes: Pipes,
     patience: Duration,
 ) -> Result<Started, Unstarted> {
-    if let Some(sandbox) = &sandbox {
+    if let Some(sandbox) = &mut sandbox {
         sandbox.make().map_err(|error| Unstarted::no_sandbox(sandbox.path(), &error))?;
     }
     let leader = match spawn::start(&mut command, &mark) {

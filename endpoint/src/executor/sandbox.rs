@@ -3,12 +3,17 @@
 //! Touches only what is below the sandbox root. Promises that a task starts
 //! in an empty folder that only the endpoint's user can enter.
 
+mod spares;
+
 use clutch_common::id::Attempt;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spares::{Spares, Untouched};
 
 /// What becomes of a task's sandbox when the task is over.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -42,20 +47,46 @@ impl SandboxPolicy {
     }
 }
 
+/// The sandboxes below one root.
+#[derive(Debug)]
+pub(super) struct Sandboxes {
+    root: PathBuf,
+    policy: SandboxPolicy,
+    spares: Arc<Spares>,
+}
+
+impl Sandboxes {
+    /// Makes the root, for the endpoint's user only.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn below(root: &Path, policy: SandboxPolicy) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        Ok(Self { root: root.to_owned(), policy, spares: Arc::new(Spares::below(root)) })
+    }
+
+    /// The sandbox of `attempt`; it does not exist yet.
+    pub(super) fn of(&self, attempt: Attempt) -> Sandbox {
+        Sandbox {
+            path: self.root.join(format!("{}.{}", attempt.task_id, attempt.attempt)),
+            policy: self.policy,
+            spares: Arc::clone(&self.spares),
+            made: None,
+        }
+    }
+}
+
 /// One task's folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Sandbox {
     path: PathBuf,
     policy: SandboxPolicy,
+    spares: Arc<Spares>,
+    /// As it was made.
+    made: Option<Box<Untouched>>,
 }
 
 impl Sandbox {
-    /// The sandbox of `attempt` below `root`; it does not exist yet.
-    pub(super) fn new(root: &Path, attempt: Attempt, policy: SandboxPolicy) -> Self {
-        let path = root.join(format!("{}.{}", attempt.task_id, attempt.attempt));
-        Self { path, policy }
-    }
-
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -65,15 +96,19 @@ impl Sandbox {
     ///
     /// # Errors
     /// What the file system says.
-    pub(super) fn make(&self) -> io::Result<()> {
-        let make = || DirBuilder::new().mode(0o700).create(&self.path);
-        match make() {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                remove(&self.path)?;
-                make()
-            }
-            result => result,
+    pub(super) fn make(&mut self) -> io::Result<()> {
+        if !self.spares.give(&self.path) {
+            let make = || DirBuilder::new().mode(0o700).create(&self.path);
+            match make() {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    remove(&self.path)?;
+                    make()
+                }
+                result => result,
+            }?;
         }
+        self.made = Untouched::now(&self.path).ok().map(Box::new);
+        Ok(())
     }
 
     /// Does what the policy says. A folder that cannot be removed is logged.
@@ -85,22 +120,21 @@ impl Sandbox {
             tracing::warn!(path = %self.path.display(), %error, "a sandbox could not be removed: remove it by hand");
         }
     }
-}
 
-/// Makes the sandbox root, for the endpoint's user only.
-///
-/// # Errors
-/// What the file system says.
-pub(super) fn make_root(root: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(root)
-}
-
-/// Removes what earlier runs left below `root`, if the policy is to remove
-/// everything. Returns how many folders were removed; logs those that stay.
-pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
-    if policy != SandboxPolicy::Remove {
-        return 0;
+    /// As [`Sandbox::close`], and lets another task have the folder if nobody touched
+    /// it. Only for a run of which no process is left.
+    pub(super) fn close_deserted(&self, run: Run) {
+        let spare = |made| !self.policy.keeps(run) && self.spares.take(&self.path, made);
+        if !self.made.as_deref().is_some_and(spare) {
+            self.close(run);
+        }
     }
+}
+
+/// Removes what earlier runs left below `root`: spare folders, and sandboxes if the
+/// policy is to remove everything. Returns how many sandboxes were removed; logs
+/// those that stay.
+pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) => {
@@ -110,8 +144,12 @@ pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
     };
     let mut removed = 0;
     for path in entries.flatten().map(|entry| entry.path()) {
+        let spare = Spares::owns(&path);
+        if !spare && policy != SandboxPolicy::Remove {
+            continue;
+        }
         match remove(&path) {
-            Ok(()) => removed += 1,
+            Ok(()) => removed += usize::from(!spare),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "an old sandbox could not be removed: remove it by hand");
             }
@@ -157,7 +195,8 @@ mod tests {
     use clutch_common::id::TaskId;
 
     fn sandbox(root: &Path, policy: SandboxPolicy) -> Sandbox {
-        Sandbox::new(root, Attempt { task_id: TaskId::new(), attempt: 2 }, policy)
+        let sandboxes = Sandboxes::below(root, policy).unwrap();
+        sandboxes.of(Attempt { task_id: TaskId::new(), attempt: 2 })
     }
 
     #[test]
@@ -172,7 +211,7 @@ mod tests {
     #[test]
     fn it_is_private_and_empty_even_if_a_crash_left_one() {
         let root = tempfile::tempdir().unwrap();
-        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        let mut sandbox = sandbox(root.path(), SandboxPolicy::Remove);
         for _ in 0..2 {
             sandbox.make().unwrap();
             assert_eq!(std::fs::read_dir(sandbox.path()).unwrap().count(), 0);
@@ -190,7 +229,7 @@ mod tests {
         let outside = root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("file"), "x").unwrap();
-        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        let mut sandbox = sandbox(root.path(), SandboxPolicy::Remove);
         sandbox.make().unwrap();
         let locked = sandbox.path().join("a/b");
         std::fs::create_dir_all(&locked).unwrap();
@@ -210,10 +249,12 @@ mod tests {
     fn a_sweep_removes_leftovers_only_where_everything_is_removed() {
         let root = tempfile::tempdir().unwrap();
         for policy in [SandboxPolicy::Keep, SandboxPolicy::KeepFailed, SandboxPolicy::Remove] {
-            let sandbox = sandbox(root.path(), policy);
+            let mut sandbox = sandbox(root.path(), policy);
+            std::fs::create_dir_all(root.path().join(".spare-3")).unwrap();
             sandbox.make().unwrap();
             let removed = sweep(root.path(), policy);
             assert_eq!(sandbox.path().exists(), policy != SandboxPolicy::Remove);
+            assert!(!root.path().join(".spare-3").exists());
             assert_eq!(removed, if policy == SandboxPolicy::Remove { 3 } else { 0 });
         }
     }
