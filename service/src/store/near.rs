@@ -54,3 +54,30 @@ impl fmt::Debug for Near {
         formatter.write_str("Near")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_database_is_an_error_and_a_later_read_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Connection::open(folder.path().join("db")).unwrap();
+        let other = open();
+        other.execute_batch("PRAGMA user_version = 7").unwrap();
+        let near = Near::over(open()).unwrap();
+        let read = || {
+            near.read("looking", |db| {
+                let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
+                version.map_err(failed("looking"))
+            })
+        };
+        other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let busy: Result<i64> = read();
+        assert!(busy.unwrap_err().to_string().contains("looking"));
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(read().unwrap(), 7);
+        near.close();
+        assert!(matches!(read(), Err(Error::Silent)));
+    }
+}

@@ -72,6 +72,12 @@ impl Log {
         Ok(())
     }
 
+    /// Whether all that was written is on disk.
+    #[cfg(test)]
+    pub(super) fn is_synced(&self) -> bool {
+        self.has_synced(self.0.written.load(Ordering::Acquire))
+    }
+
     fn has_synced(&self, commits: u64) -> bool {
         self.0.synced.load(Ordering::Acquire) >= commits
     }

@@ -414,7 +414,28 @@ async fn what_is_fresh_is_read_as_it_was_recorded_and_nothing_is_once_it_is_clos
         let progress = store.submission_progress(submission, age).await.unwrap();
         assert_eq!((progress.total, progress.done), (2, 1));
     }
+    store.near.close();
+    let elsewhere = store.submission_progress(submission, Age::Fresh).await.unwrap();
+    assert_eq!((elsewhere.total, elsewhere.done), (2, 1), "what is near failed");
     store.close().await;
     let closed = store.submission_progress(submission, Age::Fresh).await;
     assert!(matches!(closed, Err(Error::Silent)));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_on_disk_when_it_is_asked_for() {
+    let (_temp, store) = store().await;
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs(2))).await.unwrap();
+    let (first, second) = (begun[0].seq, begun[1].seq);
+    assert!(store.log.is_synced(), "a submission is on disk when it is recorded");
+    store.note_submitted(vec![first], 5).await.unwrap();
+    assert!(!store.log.is_synced());
+    store.durable().await.unwrap();
+    assert!(store.log.is_synced());
+    store.note_submitted(vec![second], 6).await.unwrap();
+    begin(&store, chunk(EndpointId::new(), "other", &specs(1))).await.unwrap();
+    assert!(store.log.is_synced(), "the sync of a submission is for all before it");
+    for one in &begun {
+        assert_eq!(state(&store, one.task.id).await.0, TaskState::Submitted);
+    }
 }
