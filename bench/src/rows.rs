@@ -3,6 +3,7 @@
 mod answers;
 mod backlog;
 mod calls;
+mod crowd;
 mod depth;
 mod endpoints;
 mod idle;
@@ -45,6 +46,8 @@ pub(crate) enum Name {
     Submissions,
     /// One no-op task at a time, from submit to recorded, beside a bare loop
     Latency,
+    /// Several clients that each wait for one no-op task at a time
+    Crowd,
     /// Processes per second, beside the bare system call and xargs
     Processes,
     /// Calls of a Python function in warm workers
@@ -72,6 +75,8 @@ pub(crate) struct Scale {
     pub(crate) round_trips: usize,
     /// Round trips of one measurement of latency.
     pub(crate) sequential: usize,
+    /// Tasks of several clients that wait.
+    pub(crate) crowd: usize,
     /// Tasks of one submission.
     pub(crate) submitted: usize,
     /// Processes of one measurement.
@@ -115,6 +120,7 @@ impl Scale {
         repetitions: 5,
         round_trips: 10_000,
         sequential: 500,
+        crowd: 3200,
         submitted: 100_000,
         processes: 3000,
         calls: 30_000,
@@ -140,6 +146,7 @@ impl Scale {
         repetitions: 1,
         round_trips: 500,
         sequential: 50,
+        crowd: 128,
         submitted: 10_000,
         processes: 1000,
         calls: 500,
@@ -187,6 +194,7 @@ impl Bench {
             Name::RoundTrips => round_trips::measure(self).await,
             Name::Submissions => submissions::measure(self),
             Name::Latency => answers::measure(self).await,
+            Name::Crowd => crowd::measure(self).await,
             Name::Processes => processes::measure(self).await,
             Name::Calls => calls::measure(self),
             Name::Memory => memory::measure(self).await,

@@ -58,6 +58,7 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "round-trips",
         "submissions",
         "latency",
+        "crowd",
         "processes",
         "calls",
         "memory",

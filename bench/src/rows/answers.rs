@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// What the median, and the 99th percentile, may be of the bare loop's.
 const BARS: (f64, f64) = (1.5, 2.0);
 /// How many of the first round trips do not count.
-const WARM_UP: usize = 100;
+pub(super) const WARM_UP: usize = 100;
 /// How many tasks the command line submits one by one.
 const COMMANDS: usize = 100;
 

@@ -8,8 +8,10 @@ use crate::report::{Row, Side};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Instant;
 
-/// How much memory the second half of the results may take, of what the first did.
+/// How much memory twice as many results may take.
 const BAR: f64 = 1.1;
+/// How many times as many there are in the end.
+const SERIES: usize = 4;
 /// As much as an output may have.
 const SETTINGS: &str = "[engine]\ncapture_limit = 15728640\n";
 /// How many tasks run at once.
@@ -36,26 +38,28 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
         pair.serve()?;
         pair.run(SLOTS)?;
         let started = Instant::now();
-        outputs(&pair, "a", mebibytes, count).await?;
-        let speed = (mebibytes * count) as f64 / started.elapsed().as_secs_f64();
-        let first = peaks(&pair)?;
-        outputs(&pair, "b", mebibytes, count).await?;
-        let second = peaks(&pair)?;
+        let mut peaks = Vec::with_capacity(SERIES);
+        for series in 1..=SERIES {
+            outputs(&pair, &format!("s{series}"), mebibytes, count).await?;
+            peaks.push(kept_at_most(&pair)?);
+        }
+        let speed = (SERIES * mebibytes * count) as f64 / started.elapsed().as_secs_f64();
         pair.stop()?;
         let what = |what: &str| format!("{mebibytes} MiB each: {what}");
-        row.add(&what(&format!("{count} of them")), "MiB/s", &[speed]);
-        for (name, first, second) in
-            [("clutch-endpoint", first[0], second[0]), ("clutch-service", first[1], second[1])]
-        {
-            row.add(&what(&format!("{name}, after {count}")), "MB", &[first]);
-            row.add(&what(&format!("{name}, after {count} more")), "MB", &[second]);
+        row.add(&what(&format!("{} of them", SERIES * count)), "MiB/s", &[speed]);
+        for (who, name) in ["clutch-endpoint", "clutch-service"].into_iter().enumerate() {
+            for (series, peaks) in (1..).zip(&peaks) {
+                row.add(&what(&format!("{name}, after {}", series * count)), "MB", &[peaks[who]]);
+            }
         }
-        row.hold(
-            &what("clutch-endpoint, all to half"),
-            "ratio",
-            &[second[0] / first[0]],
-            (Side::AtMost, BAR),
-        );
+        for series in [1, 2] {
+            row.hold(
+                &what(&format!("clutch-endpoint, {} to {}", 2 * series * count, series * count)),
+                "ratio",
+                &[peaks[2 * series - 1][0] / peaks[series - 1][0]],
+                (Side::AtMost, BAR),
+            );
+        }
     }
     Ok(row)
 }
@@ -77,7 +81,7 @@ async fn outputs(pair: &Pair, key: &str, mebibytes: usize, count: usize) -> Resu
 }
 
 /// What the endpoint and the service have kept at most, in megabytes.
-fn peaks(pair: &Pair) -> Result<[f64; 2]> {
+fn kept_at_most(pair: &Pair) -> Result<[f64; 2]> {
     let endpoint = pair.daemon.as_ref().context("no endpoint runs")?.peak_memory()?;
     let service = pair.service.as_ref().context("no service runs")?.peak_memory()?;
     Ok([endpoint, service].map(|bytes| bytes as f64 / 1e6))
