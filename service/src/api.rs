@@ -27,9 +27,11 @@ use types::Health;
 /// The largest body a request may have, in bytes: one task of the largest size,
 /// and room for the rest.
 const MAX_REQUEST: usize = clutch_common::wire::MAX_BODY + 1024 * 1024;
-/// How many submissions are read and worked on at once; the others wait, and
-/// their bodies with them.
-const SUBMISSIONS: usize = 4;
+/// How many bytes the submissions have together that are read and worked on at once;
+/// the others wait, and their bodies with them.
+const UNDER_WAY: usize = 4 * MAX_REQUEST;
+/// What a submission counts as is a multiple of this, in bytes.
+const SHARE: usize = 64 * 1024;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ pub(crate) struct Api {
     commits: watch::Receiver<u64>,
     news: watch::Sender<u64>,
     stop: CancellationToken,
+    /// A permit is a share.
     submissions: Arc<Semaphore>,
     placing: TaskTracker,
     marks: marks::Marks,
@@ -55,7 +58,7 @@ impl Api {
         news: watch::Sender<u64>,
         stop: CancellationToken,
     ) -> Self {
-        let submissions = Arc::new(Semaphore::new(SUBMISSIONS));
+        let submissions = Arc::new(Semaphore::new(UNDER_WAY / SHARE));
         let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
         Self { store, link, commits, news, stop, submissions, placing, marks }
     }

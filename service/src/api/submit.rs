@@ -10,12 +10,14 @@ use super::types::{
     SubmitRequest, TaskState,
 };
 use super::wait::{self, Target};
-use super::{Api, MAX_REQUEST};
+use super::{Api, MAX_REQUEST, SHARE};
 use crate::pack::{self, Packed, Part};
 use crate::session::Link;
 use crate::store::{Age, Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
 use clutch_common::clock::now_ms;
 use clutch_common::link::Destination;
 use clutch_common::topology;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a request's body may take to arrive; few are read at a time.
+/// How long a request's body may take to arrive; only so much is read at a time.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// How many tasks an error names.
 const NAMED: usize = 5;
@@ -33,7 +35,9 @@ pub(super) async fn submit(
     request: Request,
 ) -> Result<Json<SubmitAnswer>, ApiError> {
     let stopping = || ApiError::unavailable("stopping", "the service is stopping");
-    let permit = Arc::clone(&api.submissions).acquire_owned().await.map_err(|_| stopping())?;
+    let shares = shares(request.headers());
+    let permits = Arc::clone(&api.submissions).acquire_many_owned(shares).await;
+    let permit = permits.map_err(|_| stopping())?;
     let request = read(request).await?;
     check(&request)?;
     let jobs = jobs(&api)?;
@@ -78,6 +82,14 @@ pub(super) async fn submit(
         }
     };
     Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
+}
+
+/// How many shares a request has of what may be under way: by its length, or those of
+/// the largest if it does not say.
+fn shares(headers: &HeaderMap) -> u32 {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let bytes = length.unwrap_or(MAX_REQUEST).clamp(1, MAX_REQUEST);
+    u32::try_from(bytes.div_ceil(SHARE)).unwrap_or(u32::MAX)
 }
 
 async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
@@ -260,4 +272,24 @@ fn refusal(
         code,
         format!("{words}; {count} of {asked} tasks are not submitted: {}", named.join(", ")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::UNDER_WAY;
+
+    #[test]
+    fn a_request_takes_its_share_and_the_largest_finds_room() {
+        let of = |length: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_LENGTH, length.parse().unwrap());
+            shares(&headers) as usize
+        };
+        assert_eq!(["0", "1", "65536", "65537"].map(of), [1, 1, 1, 2]);
+        let largest = MAX_REQUEST.div_ceil(SHARE);
+        assert_eq!(shares(&HeaderMap::new()) as usize, largest);
+        assert_eq!(["much", "99999999999", "-1"].map(of), [largest; 3]);
+        assert!(largest <= UNDER_WAY / SHARE);
+    }
 }
