@@ -25,6 +25,7 @@ mod lying;
 mod mark;
 mod open;
 mod queue;
+mod quiet;
 mod record;
 mod results;
 mod running;
@@ -42,6 +43,7 @@ pub(crate) use seen_view::SeenView;
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
+use futures_util::FutureExt as _;
 use record::Space;
 use std::error::Error as StdError;
 use std::fs::File;
@@ -208,9 +210,9 @@ impl Store {
             .cache_capacity(CACHE)
             .use_compression(false)
             .flush_every_ms(None);
+        let open = || quiet::quietly(|| config.open().inspect(start_threads))?;
         // The state folder is ours: whoever still holds sled's lock is dying.
-        let db =
-            folder::patiently(|| config.open(), is_locked).map_err(|error| failed(error.into()))?;
+        let db = folder::patiently(open, is_locked).map_err(|error| failed(error.into()))?;
         // sled does not sync the file of its own settings.
         let synced = File::open(path.join("conf")).and_then(|conf| conf.sync_all());
         synced.map_err(|error| failed(error.into()))?;
@@ -273,6 +275,13 @@ impl Store {
         self.db.flush().map_err(|error| failed(error.into()))?;
         self.file.sync_data().map_err(|error| failed(error.into()))
     }
+}
+
+/// Has sled start its threads, which are this thread's children then.
+fn start_threads(db: &sled::Db) {
+    // Polled once, it has given a thread its work, which is nothing; what becomes of that
+    // the first commit says as well.
+    drop(db.flush_async().now_or_never());
 }
 
 /// sled has no error of its own for its file being locked.
