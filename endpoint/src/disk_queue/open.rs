@@ -269,6 +269,7 @@ impl DiskQueue {
             if is_run {
                 index.seal(number, &attempts);
             } else {
+                self.lately.in_last = attempts.len();
                 attempts.iter().for_each(|attempt| index.note(*attempt));
                 self.lately.attempts.extend(attempts);
                 self.lately.records.push(number);

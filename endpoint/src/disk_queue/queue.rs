@@ -75,6 +75,8 @@ impl Next {
 pub(super) struct Lately {
     pub(super) attempts: Vec<Attempt>,
     pub(super) records: Vec<u64>,
+    /// How many of the attempts are in the last of the records.
+    pub(super) in_last: usize,
     pub(super) next: u64,
     pub(super) seen_max: usize,
 }
@@ -85,6 +87,11 @@ pub(super) const RECENT: u8 = 0;
 
 /// How many attempts share a record until a run is full.
 const RECENT_MAX: usize = 48;
+
+/// Up to how many attempts in a record the next commit's join them there. When a run is
+/// full its records go in one commit, for which the store keeps a copy of a page for
+/// each: some 5 MB if all 2,048 attempts had records of their own.
+const JOINED_MAX: usize = 8;
 
 /// What one group comes to, before it is committed.
 pub(super) struct Group {
@@ -411,9 +418,10 @@ impl Lately {
         self.attempts.extend_from_slice(finished);
         let run_len = seen::run_len(self.seen_max);
         if self.attempts.len() < run_len {
-            self.write(writes, finished);
+            self.write(writes, finished.len());
             return Vec::new();
         }
+        self.in_last = 0;
         for number in std::mem::take(&mut self.records) {
             writes.remove(&record::numbered(Space::Seen, number));
         }
@@ -423,17 +431,24 @@ impl Lately {
             runs.push((self.next, std::mem::replace(&mut self.attempts, rest)));
             self.next += 1;
         }
-        let rest = self.attempts.clone();
-        self.write(writes, &rest);
+        self.write(writes, self.attempts.len());
         runs
     }
 
-    fn write(&mut self, writes: &mut Writes, attempts: &[Attempt]) {
-        for attempts in attempts.chunks(RECENT_MAX) {
+    /// Writes the last `count` attempts: into the last record if that stays small, else
+    /// into records of their own.
+    fn write(&mut self, writes: &mut Writes, count: usize) {
+        let joins = count > 0 && self.in_last + count <= JOINED_MAX;
+        let last = if joins { self.records.pop() } else { None };
+        let joined = last.map_or(0, |_| self.in_last);
+        let from = self.attempts.len() - count - joined;
+        for attempts in self.attempts[from..].chunks(RECENT_MAX) {
+            let number = last.unwrap_or(self.next);
             let content = [&[RECENT][..], &seen::encode(attempts)].concat();
-            writes.put(&record::numbered(Space::Seen, self.next), &content);
-            self.records.push(self.next);
-            self.next += 1;
+            writes.put(&record::numbered(Space::Seen, number), &content);
+            self.records.push(number);
+            self.in_last = attempts.len();
+            self.next = self.next.max(number + 1);
         }
     }
 }

@@ -262,6 +262,33 @@ fn a_folder_of_the_first_formats_is_taken_up_unless_it_has_what_only_they_had() 
     assert!(error.contains("has format 2, with results that had gathered"), "{error}");
 }
 
+#[test]
+fn attempts_that_finish_one_by_one_share_records_until_a_run_is_full() {
+    let folder = folder();
+    // Of 1000 attempts to be kept, 125 are a run.
+    let (mut queue, _) = open(&folder);
+    let attempts: Vec<Attempt> =
+        (0..150).map(|_| Attempt { task_id: TaskId::new(), attempt: 1 }).collect();
+    for (out, attempt) in (0..).zip(&attempts) {
+        let before = seen_records(&queue);
+        let release = Change::Release { out: OutSeq(out) };
+        queue.apply(&[finish(None, out, *attempt, 1), release]).unwrap();
+        assert!(seen_records(&queue) <= before + 1);
+        assert!(seen_records(&queue) <= 20, "{out}: {}", seen_records(&queue));
+        if out % 10 == 3 {
+            drop(queue);
+            queue = open(&folder).0;
+        }
+    }
+    assert_eq!(seen_records(&queue), 1 + 25_usize.div_ceil(8));
+    let known = |attempt: &Attempt| queue.seen().highest(attempt.task_id).unwrap() == Some(1);
+    assert!(attempts.iter().all(known));
+}
+
+fn seen_records(queue: &DiskQueue) -> usize {
+    queue.store.scan(Space::Seen, &[Space::Seen as u8]).count()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
