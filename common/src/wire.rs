@@ -122,8 +122,10 @@ const FIXED_RESULT: usize = 384;
 /// Encodes one result as it stands in an envelope. What [`pack_results`] takes.
 #[must_use]
 pub fn encode_result(result: &TaskResult) -> Vec<u8> {
-    // As large as most get: they may be kept for long, a thousand of them.
-    let mut encoded = Vec::with_capacity(FIXED_RESULT + result.output());
+    // As large as most get, where the end of a line takes two bytes: they may be kept
+    // for long, a thousand of them, and one that has to grow takes twice its size.
+    let output = result.output();
+    let mut encoded = Vec::with_capacity(FIXED_RESULT + output + output / 16);
     write(&mut encoded, result);
     encoded
 }
