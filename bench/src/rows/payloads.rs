@@ -52,14 +52,14 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
                 row.add(&what(&format!("{name}, after {}", series * count)), "MB", &[peaks[who]]);
             }
         }
-        for series in [1, 2] {
-            row.hold(
-                &what(&format!("clutch-endpoint, {} to {}", 2 * series * count, series * count)),
-                "ratio",
-                &[peaks[2 * series - 1][0] / peaks[series - 1][0]],
-                (Side::AtMost, BAR),
-            );
-        }
+        // The first series does not count: what a daemon keeps anyhow comes with it, and its
+        // largest peaks, which are rare, may not.
+        row.hold(
+            &what(&format!("clutch-endpoint, {} to {}", SERIES * count, SERIES / 2 * count)),
+            "ratio",
+            &[peaks[SERIES - 1][0] / peaks[SERIES / 2 - 1][0]],
+            (Side::AtMost, BAR),
+        );
     }
     Ok(row)
 }
