@@ -13,7 +13,6 @@ use std::time::Duration;
 pub(crate) struct Threads(BTreeMap<u32, Thread>);
 
 struct Thread {
-    name: String,
     /// How often it has waited for something, and woke.
     wakes: u64,
     ran: Duration,
@@ -48,11 +47,11 @@ impl Threads {
         Ok(Self(threads))
     }
 
-    /// What those whose names begin so did since an earlier moment. What one did
-    /// that has ended since is not known.
-    pub(crate) fn since(&self, earlier: &Self, named: &str) -> Activity {
+    /// What they did since an earlier moment. What one did that has ended since is not
+    /// known.
+    pub(crate) fn since(&self, earlier: &Self) -> Activity {
         let mut activity = Activity::default();
-        for (id, thread) in self.0.iter().filter(|(_, thread)| thread.name.starts_with(named)) {
+        for (id, thread) in &self.0 {
             let before = earlier.0.get(id);
             activity.wakes += thread.wakes - before.map_or(0, |before| before.wakes);
             activity.ran += thread.ran - before.map_or(Duration::ZERO, |before| before.ran);
@@ -66,8 +65,7 @@ impl Thread {
         let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
         let wakes = field(&read("status")?, "voluntary_ctxt_switches:")?;
         let ran = read("schedstat")?.split_whitespace().next()?.parse().ok()?;
-        let name = read("comm")?.trim_end().to_owned();
-        Some(Self { name, wakes, ran: Duration::from_nanos(ran) })
+        Some(Self { wakes, ran: Duration::from_nanos(ran) })
     }
 }
 
@@ -96,7 +94,7 @@ mod tests {
         let pid = std::process::id();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let (woke, woken) = std::sync::mpsc::channel::<()>();
-        let waiting = std::thread::Builder::new().name("waiting".to_owned()).spawn(move || {
+        let waiting = std::thread::spawn(move || {
             while wait.recv().is_ok() {
                 woke.send(()).unwrap();
             }
@@ -107,10 +105,10 @@ mod tests {
             woken.recv().unwrap();
         }
         let after = Threads::of(pid).unwrap();
-        assert!(after.since(&before, "waiting").wakes > 0);
-        assert_eq!(after.since(&before, "nobody").wakes, 0);
+        assert!(after.since(&before).wakes > 0);
+        assert_eq!(after.since(&after).wakes, 0);
         drop(go);
-        waiting.unwrap().join().unwrap();
+        waiting.join().unwrap();
     }
 
     #[test]

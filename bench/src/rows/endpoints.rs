@@ -115,10 +115,10 @@ async fn idle(service: &Daemon, fleet: &Fleet, window: Duration) -> Result<Idle>
     let started = Instant::now();
     tokio::time::sleep(window).await;
     let seconds = started.elapsed().as_secs_f64();
-    let of_service = Threads::of(service.pid())?.since(&before, "");
+    let of_service = Threads::of(service.pid())?.since(&before);
     let all = all()?;
     let of_each: Vec<Activity> =
-        all.iter().zip(&all_before).map(|(after, before)| after.since(before, "")).collect();
+        all.iter().zip(&all_before).map(|(after, before)| after.since(before)).collect();
     let percent = |activity: &Activity| activity.ran.as_secs_f64() / seconds * 100.0;
     let wakes = |activity: &Activity| activity.wakes as f64 / seconds;
     let of_endpoints =

@@ -20,8 +20,6 @@ use std::time::Duration;
 const HEARTBEAT: u64 = 10;
 /// How many more wake-ups a daemon may have than two bare connections.
 const BAR: f64 = 1.25;
-/// The threads that sled starts, by how their names begin.
-const SLED: &str = "sled-io";
 
 /// The row `idle`.
 ///
@@ -45,7 +43,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let pid = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::pid).context("it ended");
     let pids = [pid(&pair.daemon)?, pid(&pair.service)?, bare.far_pid()];
     tokio::time::sleep(settling).await;
-    let mut series: [Vec<f64>; 9] = Default::default();
+    let mut series: [Vec<f64>; 8] = Default::default();
     for _ in 0..bench.scale.repetitions {
         let before = all(pids)?;
         tokio::time::sleep(window).await;
@@ -56,19 +54,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     }
     bare.finish().await?;
     pair.stop()?;
-    let [
-        endpoint,
-        sled,
-        service,
-        bare,
-        endpoint_cpu,
-        service_cpu,
-        bare_cpu,
-        endpoint_to,
-        service_to,
-    ] = series;
+    let [endpoint, service, bare, endpoint_cpu, service_cpu, bare_cpu, endpoint_to, service_to] =
+        series;
     row.add("clutch-endpoint run", "wake-ups/s", &endpoint);
-    row.add("of these, threads that sled starts", "wake-ups/s", &sled);
     row.add("clutch-service serve", "wake-ups/s", &service);
     row.add("two bare connections, by lapin", "wake-ups/s", &bare);
     row.add("clutch-endpoint run, CPU time", "µs/s", &endpoint_cpu);
@@ -84,14 +72,12 @@ fn all(pids: [u32; 3]) -> Result<[Threads; 3]> {
     Ok([Threads::of(endpoint)?, Threads::of(service)?, Threads::of(bare)?])
 }
 
-fn figures(before: &[Threads; 3], after: &[Threads; 3], window: Duration) -> [f64; 9] {
-    let of = |who: usize, named| after[who].since(&before[who], named);
+fn figures(before: &[Threads; 3], after: &[Threads; 3], window: Duration) -> [f64; 8] {
     let wakes = |activity: Activity| activity.wakes as f64 / window.as_secs_f64();
     let ran = |activity: Activity| activity.ran.as_secs_f64() * 1e6 / window.as_secs_f64();
-    let [endpoint, service, bare] = [0, 1, 2].map(|who| of(who, ""));
+    let [endpoint, service, bare] = [0, 1, 2].map(|who: usize| after[who].since(&before[who]));
     [
         wakes(endpoint),
-        wakes(of(0, SLED)),
         wakes(service),
         wakes(bare),
         ran(endpoint),
