@@ -71,3 +71,48 @@ impl fmt::Display for Attempt {
         write!(f, "{}#{}", self.task_id, self.attempt)
     }
 }
+
+/// The longest name of an endpoint, in bytes.
+pub const MAX_ENDPOINT_NAME: usize = 64;
+
+/// A name that no endpoint can have.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "'{}' cannot be the name of an endpoint: 1 to {MAX_ENDPOINT_NAME} of A-Z a-z 0-9 . _ -, the \
+     first a letter or a digit, and no UUID",
+    crate::printable::line(.0)
+)]
+pub struct BadEndpointName(String);
+
+/// Checks that an endpoint can have this name: one that shells, paths and logs carry,
+/// that is no option, and that is told from an id.
+///
+/// # Errors
+/// When it cannot, with what could be.
+pub fn check_endpoint_name(name: &str) -> Result<(), BadEndpointName> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let good = name.len() <= MAX_ENDPOINT_NAME
+        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && name.bytes().all(allowed)
+        && Uuid::parse_str(name).is_err();
+    if good { Ok(()) } else { Err(BadEndpointName(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_shells_paths_and_logs_carry() {
+        for good in ["a", "Lab-1_x.y", "7", &"x".repeat(64)] {
+            assert_eq!(check_endpoint_name(good), Ok(()), "{good}");
+        }
+        let long = "x".repeat(65);
+        let id = EndpointId::new().to_string();
+        for bad in
+            ["", ".", "..", "-x", "_x", ".lab", "a b", "a/b", "grün", "a\n", "a\0", &long, &id]
+        {
+            assert!(check_endpoint_name(bad).is_err(), "{bad}");
+        }
+    }
+}

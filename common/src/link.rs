@@ -17,10 +17,12 @@ pub use check::{Check, Report, Verdict};
 pub use fault::Fault;
 pub use shelf::{DELIVERY_LIMIT, Death, Held, REJECTED, Shelf};
 
+use crate::secret;
 use crate::topology::Topology;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How to reach a broker; the terms that the service chose at provisioning.
@@ -36,6 +38,15 @@ pub struct Terms {
     pub connect_timeout: Duration,
     /// How long the broker may take to answer a request or confirm a message.
     pub confirm_timeout: Duration,
+}
+
+impl Terms {
+    /// What `heartbeat` can be: AMQP counts whole seconds, in 16 bits.
+    pub const HEARTBEAT: RangeInclusive<Duration> =
+        Duration::from_secs(1)..=Duration::from_secs(u16::MAX as u64);
+    /// What `blocked_timeout` can be.
+    pub const BLOCKED_TIMEOUT: RangeInclusive<Duration> =
+        Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 }
 
 impl Default for Terms {
@@ -262,6 +273,13 @@ pub enum InvalidUrl {
          amqp://user:password@host:5672/vhost or file:///folder"
     )]
     Unreadable(String),
+    /// Where the password, or the path, ends is not certain.
+    #[error(
+        "the broker URL cannot be read: in a user, a password, a vhost or a path, the characters \
+         : / ? # [ ] @ % have to be written as a percent sign and their code, such as %40 for @, \
+         %2F for / and %23 for #"
+    )]
+    Unescaped,
     /// An option that is not known, or has no such value.
     #[error("the broker URL has a wrong option: {0}")]
     Option(String),
@@ -282,7 +300,10 @@ pub enum InvalidUrl {
 /// When the URL does not parse or no transport has its scheme. The error never
 /// holds the URL's password.
 pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transport>, InvalidUrl> {
-    let parsed = url::Url::parse(url).map_err(|error| InvalidUrl::Unreadable(error.to_string()))?;
+    let parsed = url::Url::parse(url).map_err(|error| unparsed(url, error))?;
+    if is_ambiguous(url, &parsed) {
+        return Err(InvalidUrl::Unescaped);
+    }
     match parsed.scheme() {
         "amqp" | "amqps" => Ok(std::sync::Arc::new(amqp::Amqp::new(parsed, terms.clone())?)),
         // The parser would take a relative path for one below the root.
@@ -293,6 +314,29 @@ pub fn transport(url: &str, terms: &Terms) -> Result<std::sync::Arc<dyn Transpor
         "memory" => Ok(std::sync::Arc::new(memory::Memory::new(&parsed)?)),
         other => Err(InvalidUrl::Scheme(other.to_owned())),
     }
+}
+
+/// Why a URL cannot be read. A password that lacks its escapes is taken for a port, and
+/// the parser's words would not help.
+fn unparsed(url: &str, error: url::ParseError) -> InvalidUrl {
+    if authority(url).is_some_and(|(_, rest)| rest.contains('@')) {
+        return InvalidUrl::Unescaped;
+    }
+    InvalidUrl::Unreadable(error.to_string())
+}
+
+/// Whether the parser may have cut a password or a path short: a fragment means
+/// nothing here, and an `@` after the host is most likely that of the password's end.
+fn is_ambiguous(url: &str, parsed: &url::Url) -> bool {
+    let is_amqp = matches!(parsed.scheme(), "amqp" | "amqps");
+    (parsed.fragment().is_some() && (is_amqp || parsed.scheme() == "file"))
+        || (is_amqp && authority(url).is_some_and(|(_, rest)| rest.contains('@')))
+}
+
+/// A URL's user, password, host and port; and what comes after them.
+fn authority(url: &str) -> Option<(&str, &str)> {
+    let (_, after) = url.split_once("://")?;
+    Some(after.split_at(after.find(['/', '?', '#']).unwrap_or(after.len())))
 }
 
 /// Tries a broker, and tells with each check which broker is meant and, by
@@ -321,7 +365,36 @@ pub fn shared_transport(
     terms: &Terms,
 ) -> Result<std::sync::Arc<dyn Transport>, InvalidUrl> {
     if url::Url::parse(url).is_ok_and(|url| url.scheme() == "memory") {
-        return Err(InvalidUrl::OneProcess(url.to_owned()));
+        return Err(InvalidUrl::OneProcess(secret::redacted(url).into_owned()));
     }
     transport(url, terms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(url: &str) -> String {
+        transport(url, &Terms::default()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_password_without_its_escapes_is_told_how_to_write_it_and_is_not_shown() {
+        for url in [
+            "amqp://u:ses/ame@host/v",
+            "amqp://u:ses#ame@host/v",
+            "amqp://u:ses?ame@host/v",
+            "amqp://u:s@ses/ame@host/v",
+            "amqp://u:s@ses#ame@host:5672/v",
+            "amqp://u:1/ses#ame@host",
+            "file:///folder#sesame",
+        ] {
+            let error = error(url);
+            assert!(error.contains("%2F") && error.contains("%23"), "{url}: {error}");
+            assert!(!error.contains("ses") && !error.contains("ame@"), "{url}: {error}");
+        }
+        for url in ["amqp://u:s%40s%2Fa%23@host/v%40", "amqp://u:s@same@host/v", "file:///a@b"] {
+            assert_eq!(error(url), "", "{url}");
+        }
+    }
 }

@@ -36,9 +36,11 @@ impl Checked {
     pub(crate) fn print(&self, json: bool) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if json {
-            return writeln!(out, "{}", serde_json::to_string(&self.report)?);
+            writeln!(out, "{}", serde_json::to_string(&self.report)?)?;
+        } else {
+            self.report.checks.iter().try_for_each(|check| writeln!(out, "{check}"))?;
         }
-        self.report.checks.iter().try_for_each(|check| writeln!(out, "{check}"))
+        out.flush()
     }
 }
 

@@ -7,8 +7,9 @@ pub(crate) mod functions;
 use crate::executor::SandboxPolicy;
 use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
-use clutch_common::id::EndpointId;
+use clutch_common::id::{EndpointId, check_endpoint_name};
 use clutch_common::link::{self, Terms, Transport};
+use clutch_common::secret;
 use clutch_common::topology;
 use functions::{Function, Setting};
 use serde::{Deserialize, Deserializer};
@@ -21,6 +22,9 @@ use std::time::Duration;
 /// The most that `capture_limit` may be, in bytes: so much text fits a message.
 /// What does not, as its bytes take more, is cut.
 const MAX_CAPTURE: usize = 15 * 1024 * 1024;
+
+/// The longest that any setting may be: more than a clock can count would end the daemon.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -207,7 +211,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        toml::from_str(text).map_err(|error| secret::located(text, error.span(), error.message()))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -243,11 +247,18 @@ impl Config {
                 ));
             }
         }
-        let seconds = self.broker.heartbeat.as_secs();
-        if seconds == 0 || seconds > u64::from(u16::MAX) {
-            return Err("broker.heartbeat has to be between 1s and 65535s".to_owned());
+        let terms = [
+            ("heartbeat", self.broker.heartbeat, Terms::HEARTBEAT),
+            ("blocked_timeout", self.broker.blocked_timeout, Terms::BLOCKED_TIMEOUT),
+        ];
+        for (key, given, bounds) in terms {
+            if !bounds.contains(&given) {
+                let shown = |bound: &Duration| humantime::format_duration(*bound).to_string();
+                let (least, most) = (shown(bounds.start()), shown(bounds.end()));
+                return Err(format!("broker.{key} has to be from {least} to {most}"));
+            }
         }
-        Ok(())
+        check_endpoint_name(&self.endpoint.name).map_err(|error| format!("endpoint.name: {error}"))
     }
 
     /// The transport to the broker.
@@ -311,9 +322,14 @@ pub(crate) fn exposure(path: &Path) -> Option<String> {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|error| {
-        serde::de::Error::custom(format!("'{text}' is not a duration such as 10s or 5m: {error}"))
-    })
+    let custom = |why: String| serde::de::Error::custom(why);
+    let duration = humantime::parse_duration(&text).map_err(|error| {
+        custom(format!("'{text}' is not a duration such as 10s or 5m: {error}"))
+    })?;
+    if duration > LONGEST {
+        return Err(custom(format!("'{text}' is more than a year")));
+    }
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -354,9 +370,29 @@ lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
         assert!(error("[inbox]\nprefetch = 0").contains("inbox.prefetch"));
         assert!(error("[engine]\nslots = 0").contains("engine.slots"));
         assert!(error("[engine]\ngrace = \"5 parsecs\"").contains("5 parsecs"));
+        assert!(error("[engine]\ngrace = \"900000000years\"").contains("more than a year"));
         assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
         assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
         assert!(error("[functions.add]\ncommand = []").contains("functions.add.command"));
+    }
+
+    #[test]
+    fn terms_out_of_bounds_and_names_that_none_can_have_are_refused() {
+        for (from, to, words) in [
+            ("heartbeat = \"10s\"", "heartbeat = \"99999s\"", "broker.heartbeat"),
+            ("blocked_timeout = \"1m\"", "blocked_timeout = \"2days\"", "broker.blocked_timeout"),
+            ("name = \"lab\"", "name = \"..\"", "endpoint.name"),
+        ] {
+            let parsed = Config::parse(&FILE.replace(from, to)).unwrap();
+            let error = parsed.check().unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_from_another_system_is_read() {
+        let text = format!("\u{feff}{}", FILE.replace('\n', "\r\n"));
+        Config::parse(&text).unwrap().check().unwrap();
     }
 
     #[test]
@@ -375,8 +411,26 @@ lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
     }
 
     #[test]
-    fn the_password_stays_out_of_debug_output() {
+    fn the_password_stays_out_of_debug_output_and_of_every_error() {
         let config = Config::parse(FILE).unwrap();
         assert!(!format!("{config:?}").contains("secret"));
+        let url = "url = \"amqp://user:secret@host:5672/v\"";
+        assert!(FILE.contains(url));
+        for (wrong, place) in [
+            ("url = \"amqp://user:secret@host:5672/v", "line 6"),
+            ("url = amqp://user:secret@host:5672/v", "line 6"),
+            ("url = [\"amqp://user:secret@host:5672/v\"]", "line 6"),
+            ("url = \"amqp://user:secret@host:5672/v\" x", "line 6"),
+            ("uri = \"amqp://user:secret@host:5672/v\"", "line 6"),
+            ("\"amqp://user:secret@host:5672/v\"", "line 6"),
+            ("\"amqp://user:secret@host:5672/v\" = 1", "line 6"),
+        ] {
+            let text = FILE.replace(url, wrong);
+            let error = Config::parse(&text).unwrap_err();
+            assert!(!error.contains("secret"), "{wrong}: {error}");
+            assert!(error.contains(place), "{wrong}: {error}");
+        }
+        let error = Config::parse(&FILE.replace("10s", "amqp://user:secret@h")).unwrap_err();
+        assert!(error.contains("not a duration") && !error.contains("secret"), "{error}");
     }
 }

@@ -35,8 +35,10 @@ mod testing;
 
 use clap::Parser as _;
 use cli::{Cli, Command, PlaceArgs};
+use clutch_common::{printable, secret};
 use config::{Config, Overrides};
 use exit::{Exit, Failure};
+use std::io::Write as _;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
 
@@ -60,10 +62,31 @@ pub fn main() -> ExitCode {
     match started {
         Ok(code) => code,
         Err(failure) => {
-            tracing::error!("{failure}");
+            tell(&failure);
             ExitCode::from(failure.exit as u8)
         }
     }
+}
+
+/// Says why the program ends, however little is logged.
+fn tell(failure: &Failure) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!("{failure}");
+    } else {
+        write_to_stderr(&format!("clutch-endpoint: {failure}\n"));
+    }
+}
+
+/// A stderr that is gone is no reason to end otherwise.
+fn write_to_stderr(text: &str) {
+    drop(std::io::stderr().write_all(printable::lines(text).as_bytes()));
+}
+
+/// The failure that an error of stdout is; none where its reader has gone away, and has
+/// what it wanted.
+fn unprinted(error: std::io::Error) -> Option<Failure> {
+    let failure = || Failure::new(Exit::Internal, format!("writing to stdout: {error}"));
+    (error.kind() != std::io::ErrorKind::BrokenPipe).then(failure)
 }
 
 fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Failure> {
@@ -77,9 +100,9 @@ fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Fai
 
 fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {
     let checked = runtime()?.block_on(check::run(place));
-    checked.print(json).map_err(|error| {
-        Failure::new(Exit::Internal, format!("writing what was found to stdout: {error}"))
-    })?;
+    if let Err(Some(failure)) = checked.print(json).map_err(unprinted) {
+        return Err(failure);
+    }
     Ok(checked.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
 }
 
@@ -94,7 +117,17 @@ fn runtime() -> Result<Runtime, Failure> {
 
 /// Help and version go to stdout with 0, mistakes to stderr with 64.
 fn usage(error: &clap::Error) -> ExitCode {
-    let printed = error.print();
-    let code = if error.use_stderr() || printed.is_err() { 64 } else { 0 };
-    ExitCode::from(code)
+    if error.use_stderr() {
+        let words = error.render().to_string();
+        write_to_stderr(&secret::redacted(&words));
+        return ExitCode::from(64);
+    }
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    match printed.map_err(unprinted) {
+        Ok(()) | Err(None) => ExitCode::SUCCESS,
+        Err(Some(failure)) => {
+            write_to_stderr(&format!("clutch-endpoint: {failure}\n"));
+            ExitCode::from(failure.exit as u8)
+        }
+    }
 }

@@ -1,12 +1,21 @@
 //! The command line, as data: clap only.
 
+#[cfg(test)]
+mod tests;
+mod values;
+
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::json::Json;
+use clutch_common::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
+use values::{
+    blocked_timeout, endpoint_name, heartbeat, json_kwarg, key_value, lost_after, positive, task_id,
+};
 
 /// What the exit codes mean.
 const EXIT_CODES: &str = "\
@@ -55,17 +64,41 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What is wrong with a command line, in words: without the passwords in it.
+pub(crate) fn mistake(error: &clap::Error) -> String {
+    let words = error.render().to_string();
+    let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let of_the_service = error.kind() == ErrorKind::UnknownArgument
+        && unknown.is_some_and(|argument| argument.starts_with("--broker"));
+    let words = secret::redacted(words.trim_end());
+    if of_the_service {
+        let first = words.lines().next().unwrap_or_default();
+        return format!(
+            "{first}\n\n  tip: this command speaks to the service, and --broker is for those that speak \
+             to the broker: provision, serve, doctor and dead-letters"
+        );
+    }
+    words.into_owned()
+}
+
+/// What the commands take that speak to the broker themselves; the others ask the
+/// service.
+#[derive(Debug, Default, Args)]
+pub(crate) struct BrokerArgs {
+    /// The broker: amqp://user:password@host:5672/vhost (or amqps://…), or file:///folder. In user
+    /// and password, write : / ? # [ ] @ % with a percent sign and their code: @ is %40
+    #[arg(long, global = true, env = "CLUTCH_BROKER", hide_env_values = true, value_name = "URL")]
+    pub(crate) broker: Option<SecretUrl>,
+}
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
-    /// The broker: amqp://user:password@host:5672/vhost (or amqps://…), or file:///folder
-    #[arg(long, global = true, env = "CLUTCH_BROKER", hide_env_values = true, value_name = "URL")]
-    pub(crate) broker: Option<String>,
     /// The folder of the database and the API's socket
     /// [default: $XDG_STATE_HOME/clutch/service or ~/.local/state/clutch/service]
     #[arg(long, global = true, env = "CLUTCH_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// A TOML file with the keys `broker` and `state`
+    /// A TOML file with the keys `broker` and `state`; what is given otherwise wins over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write JSON to stdout, and nothing else
@@ -84,7 +117,7 @@ pub(crate) enum Command {
     /// Collect results, keep records and answer the API, until told to stop
     Serve(ServeArgs),
     /// Try the state folder and the broker, and tell what is wrong; changes nothing
-    Doctor,
+    Doctor(BrokerArgs),
     /// Submit one task, or one per line of a file, or one per number of a range
     Submit(Box<SubmitArgs>),
     /// List tasks, newest first
@@ -96,8 +129,34 @@ pub(crate) enum Command {
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
     /// See to messages that nobody could read or deliver; needs no running service
+    DeadLetters(DeadLettersArgs),
+}
+
+impl Command {
+    /// The broker that was given, to a command that speaks to it.
+    pub(crate) fn broker(&self) -> Option<&SecretUrl> {
+        let args = match self {
+            Self::Provision(args) => &args.broker,
+            Self::Serve(args) => &args.broker,
+            Self::Doctor(args) => args,
+            Self::DeadLetters(args) => &args.broker,
+            Self::Demo(_)
+            | Self::Submit(_)
+            | Self::Tasks(_)
+            | Self::Show(_)
+            | Self::Wait(_)
+            | Self::Results(_) => return None,
+        };
+        args.broker.as_ref()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadLettersArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
     #[command(subcommand)]
-    DeadLetters(DeadLetters),
+    pub(crate) what: DeadLetters,
 }
 
 /// What is done about dead letters.
@@ -166,7 +225,7 @@ pub(crate) struct DemoArgs {
     /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost; a vhost with an
     /// endpoint of yours is refused, and the queues go ten minutes after their last use
     #[arg(long, value_name = "URL")]
-    pub(crate) amqp: Option<String>,
+    pub(crate) amqp: Option<SecretUrl>,
     /// Leave the service, the endpoint and their folder, and say what to try with them
     #[arg(long)]
     pub(crate) keep: bool,
@@ -196,16 +255,22 @@ impl From<Queue> for QueueKind {
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
     /// The broker's management API, by which the connection of an endpoint that does not answer is
     /// closed when a standby waits: http://user:password@host:15672; what is left out is as in
     /// --broker [default: port 15672 of the broker's host]
     #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
-    pub(crate) management: Option<String>,
+    pub(crate) management: Option<SecretUrl>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ProvisionArgs {
-    /// The endpoint's name: 1 to 64 of A-Z a-z 0-9 . _ -
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// The endpoint's name: 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit; not a UUID,
+    /// as endpoints go by their ids, too
+    #[arg(value_parser = endpoint_name)]
     pub(crate) name: String,
     /// The endpoint's id, instead of a new one
     #[arg(long, value_name = "UUID")]
@@ -216,11 +281,11 @@ pub(crate) struct ProvisionArgs {
     /// How the broker keeps the task queue [default: classic]
     #[arg(long, value_name = "KIND")]
     pub(crate) queue: Option<Queue>,
-    /// How often the endpoint and the broker tell each other that they live
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = positive)]
+    /// How often the endpoint and the broker tell each other that they live: 1s to 65535s
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
-    /// How long the broker may block the endpoint's connection before that is a fault
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = positive)]
+    /// How long the broker may block the endpoint's connection before that is a fault: 1s to 1day
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = blocked_timeout)]
     pub(crate) blocked_timeout: Duration,
     /// For how long an instance may be silent that another one took over from, before its tasks are
     /// submitted again: 10s to 30days [default: 1h]
@@ -228,7 +293,7 @@ pub(crate) struct ProvisionArgs {
     pub(crate) lost_after: Option<Duration>,
     /// The broker's URL as the endpoint reaches it, if it differs from --broker
     #[arg(long, value_name = "URL")]
-    pub(crate) endpoint_broker: Option<String>,
+    pub(crate) endpoint_broker: Option<SecretUrl>,
 }
 
 #[derive(Debug, Args)]
@@ -271,7 +336,7 @@ pub(crate) struct SubmitArgs {
     /// An absolute folder to run in, instead of a sandbox of the task's own
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
-    /// How long each task may run
+    /// How long each task may run: 90s, 1h 30m, or hours:minutes:seconds such as 1:30:00
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) walltime: Option<Duration>,
     /// A task that has not started by then ends as expired, as soon as its endpoint is there to
@@ -340,7 +405,7 @@ pub(crate) struct WaitArgs {
     #[command(flatten)]
     pub(crate) selection: Selection,
     /// How long to wait at most
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -351,126 +416,4 @@ pub(crate) struct ResultsArgs {
     /// Write the tasks' standard output and nothing else, one after the other
     #[arg(long, conflicts_with = "json")]
     pub(crate) stdout_only: bool,
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.as_millis() == 0 {
-        return Err("it must be longer than 0".to_owned());
-    }
-    Ok(duration)
-}
-
-fn lost_after(text: &str) -> Result<Duration, String> {
-    const BOUNDS: std::ops::RangeInclusive<Duration> =
-        Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 60 * 60);
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if !BOUNDS.contains(&duration) {
-        return Err("it must be from 10s to 30days".to_owned());
-    }
-    Ok(duration)
-}
-
-fn json_kwarg(text: &str) -> Result<(String, Json), String> {
-    let (name, value) = key_value(text)?;
-    Ok((name, value.parse()?))
-}
-
-fn task_id(text: &str) -> Result<TaskId, String> {
-    text.parse().map_err(|_| format!("'{text}' is not a task id"))
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn verify_cli() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_takes_the_global_flags_on_either_side() {
-        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-        for command in [
-            &["demo"][..],
-            &["provision", "e"],
-            &["serve"],
-            &["doctor"],
-            &["submit", "e"],
-            &["tasks"],
-            &["show", id],
-            &["wait", id],
-            &["results", id],
-            &["dead-letters", "list"],
-            &["dead-letters", "drop", "h"],
-        ] {
-            let global = ["--state", "/s", "--broker", "amqp://h", "--json"];
-            let program = if command[0] == "submit" { &["--", "true"][..] } else { &[] };
-            let before = [&["c"][..], &global, command, program].concat();
-            let after = [&["c"][..], command, &global, program].concat();
-            for line in [before, after] {
-                let cli = Cli::try_parse_from(&line).unwrap();
-                assert_eq!(cli.global.state, Some(PathBuf::from("/s")), "{line:?}");
-                assert!(cli.global.json, "{line:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_program_keeps_its_own_flags() {
-        let cli = Cli::try_parse_from(["c", "submit", "e", "--wait", "--", "ls", "--json"]);
-        let cli = cli.unwrap();
-        assert!(!cli.global.json);
-        let Command::Submit(args) = cli.command else { panic!("not a submit") };
-        assert_eq!(args.argv, ["ls", "--json"]);
-    }
-
-    #[test]
-    fn arguments_of_a_call_are_json_and_keep_their_order() {
-        let line = ["c", "submit", "e", "--call", "f", "--json-arg", "-1", "--json-arg", "{}"];
-        let line = [&line[..], &["--json-kwarg", "a=[1, 2]"]].concat();
-        let Command::Submit(args) = Cli::try_parse_from(line).unwrap().command else {
-            panic!("not a submit")
-        };
-        let texts: Vec<&str> = args.json_arg.iter().map(Json::text).collect();
-        assert_eq!(texts, ["-1", "{}"]);
-        assert_eq!(args.json_kwarg[0].1.text(), "[1, 2]");
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused() {
-        for line in [
-            &["c", "submit", "e"][..],
-            &["c", "submit", "e", "--walltime", "0s", "--", "true"],
-            &["c", "submit", "e", "--env", "novalue", "--", "true"],
-            &["c", "submit", "e", "--each-line", "f", "--array", "1-2", "--", "true"],
-            &["c", "submit", "e", "--name", "", "--", "true"],
-            &["c", "submit", "e", "--call", "f", "--", "true"],
-            &["c", "submit", "e", "--call", "f", "--cwd", "/"],
-            &["c", "submit", "e", "--call", "f", "--json-arg", "[1"],
-            &["c", "submit", "e", "--call", "f", "--json-kwarg", "a=[1"],
-            &["c", "submit", "e", "--json-arg", "1", "--", "true"],
-            &["c", "show", "7"],
-            &["c", "wait"],
-            &["c", "results", "--stdout-only", "--json", "--key", "k"],
-            &["c", "provision", "e", "--heartbeat", "soon"],
-            &["c", "provision", "e", "--lost-after", "9s"],
-            &["c", "provision", "e", "--lost-after", "31days"],
-            &["c", "demo", "--files", "0"],
-            &["c", "dead-letters", "requeue"],
-            &["c", "dead-letters", "drop", "h", "--all"],
-            &["c", "dead-letters", "show", "h", "--raw", "--json"],
-        ] {
-            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
-        }
-    }
 }

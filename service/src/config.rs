@@ -5,6 +5,7 @@ use crate::cli::GlobalArgs;
 use crate::failure::{CONFIG, Failure, usage};
 use crate::paths::StateFolder;
 use clutch_common::link::{Terms, Transport, shared_transport};
+use clutch_common::secret::{self, SecretUrl};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The broker's URL, secrets included, if one was given.
-    broker: Option<String>,
+    broker: Option<SecretUrl>,
     /// The state folder.
     pub(crate) state: StateFolder,
     /// Whether stdout is to carry JSON.
@@ -23,7 +24,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct File {
-    broker: Option<String>,
+    broker: Option<SecretUrl>,
     state: Option<std::path::PathBuf>,
 }
 
@@ -32,7 +33,7 @@ impl Settings {
     ///
     /// # Errors
     /// When the file cannot be used, or no state folder can be found.
-    pub(crate) fn load(args: &GlobalArgs) -> anyhow::Result<Self> {
+    pub(crate) fn load(args: &GlobalArgs, broker: Option<&SecretUrl>) -> anyhow::Result<Self> {
         let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let state = match args.state.clone().or(file.state) {
             Some(path) => StateFolder::new(path),
@@ -42,13 +43,13 @@ impl Settings {
             )
             .ok_or_else(|| usage("no state folder: pass --state DIR or set CLUTCH_STATE"))?,
         };
-        Ok(Self { broker: args.broker.clone().or(file.broker), state, json: args.json })
+        Ok(Self { broker: broker.cloned().or(file.broker), state, json: args.json })
     }
 
     /// Settings that come from no argument.
     #[must_use]
     pub(crate) fn of(broker: &str, state: StateFolder) -> Self {
-        Self { broker: Some(broker.to_owned()), state, json: false }
+        Self { broker: Some(broker.into()), state, json: false }
     }
 
     /// The broker's URL.
@@ -56,7 +57,7 @@ impl Settings {
     /// # Errors
     /// When none was given.
     pub(crate) fn broker(&self) -> anyhow::Result<&str> {
-        self.broker.as_deref().ok_or_else(|| {
+        self.broker.as_ref().map(SecretUrl::expose).ok_or_else(|| {
             usage(
                 "no broker: pass --broker amqp://user:password@host:5672/vhost or \
                  --broker file:///folder, set CLUTCH_BROKER, or put `broker = \"…\"` into the file given with --config",
@@ -86,7 +87,8 @@ fn read(path: &Path) -> anyhow::Result<File> {
         Failure::new(CONFIG, format!("the configuration {}: {reason}", path.display()))
     };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    Ok(toml::from_str(&text).map_err(|error| bad(error.to_string()))?)
+    let wrong = |error: &toml::de::Error| secret::located(&text, error.span(), error.message());
+    Ok(toml::from_str(&text).map_err(|error| bad(wrong(&error)))?)
 }
 
 #[cfg(test)]
@@ -94,32 +96,29 @@ mod tests {
     use super::*;
     use crate::failure::exit_code;
 
-    fn args(config: Option<&Path>, broker: Option<&str>) -> GlobalArgs {
-        GlobalArgs {
-            broker: broker.map(str::to_owned),
-            state: None,
-            config: config.map(Path::to_path_buf),
-            json: false,
-        }
+    fn args(config: Option<&Path>) -> GlobalArgs {
+        GlobalArgs { state: None, config: config.map(Path::to_path_buf), json: false }
     }
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("service.toml");
-        std::fs::write(&file, "broker = 'amqp://file'\nstate = '/from/file'\n").unwrap();
-        let settings = Settings::load(&args(Some(&file), None)).unwrap();
+        std::fs::write(&file, "\u{feff}broker = 'amqp://file'\r\nstate = '/from/file'\r\n")
+            .unwrap();
+        let settings = Settings::load(&args(Some(&file)), None).unwrap();
         assert_eq!(settings.broker().unwrap(), "amqp://file");
         assert_eq!(settings.state.path(), Path::new("/from/file"));
-        let settings = Settings::load(&args(Some(&file), Some("amqp://flag"))).unwrap();
+        let flag = SecretUrl::from("amqp://flag");
+        let settings = Settings::load(&args(Some(&file)), Some(&flag)).unwrap();
         assert_eq!(settings.broker().unwrap(), "amqp://flag");
     }
 
     #[test]
     fn a_broker_that_no_other_process_reaches_is_wrong_usage() {
         for url in ["memory:", "memory:lab"] {
-            let settings =
-                Settings::load(&GlobalArgs { state: Some("/s".into()), ..args(None, Some(url)) });
+            let global = GlobalArgs { state: Some("/s".into()), ..args(None) };
+            let settings = Settings::load(&global, Some(&SecretUrl::from(url)));
             let error = settings.unwrap().transport().err().unwrap();
             assert_eq!(exit_code(&error), crate::failure::USAGE);
             assert!(error.to_string().contains("in one process"), "{error}");
@@ -131,8 +130,25 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("service.toml");
         std::fs::write(&file, "brokr = 'amqp://file'\n").unwrap();
-        let error = Settings::load(&args(Some(&file), None)).unwrap_err();
+        let error = Settings::load(&args(Some(&file)), None).unwrap_err();
         assert!(error.to_string().contains("brokr"), "{error}");
         assert_eq!(exit_code(&error), CONFIG);
+    }
+
+    #[test]
+    fn the_password_is_in_no_error_and_no_debug_output() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("service.toml");
+        for wrong in [
+            "broker = 'amqp://u:sesame@h",
+            "broker = ['amqp://u:sesame@h']",
+            "x = 'amqp://u:sesame@h' y",
+        ] {
+            std::fs::write(&file, format!("\n{wrong}\n")).unwrap();
+            let error = format!("{:#}", Settings::load(&args(Some(&file)), None).unwrap_err());
+            assert!(error.contains("line 2") && !error.contains("sesame"), "{error}");
+        }
+        let settings = Settings::of("amqp://u:sesame@h", StateFolder::new("/s"));
+        assert!(!format!("{settings:?}").contains("sesame"));
     }
 }

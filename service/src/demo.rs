@@ -20,6 +20,7 @@ use crate::cli::{DemoArgs, GlobalArgs};
 use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
+use clutch_common::secret::SecretUrl;
 use files::Files;
 use indicatif::HumanBytes;
 use link::Route;
@@ -77,13 +78,13 @@ struct Kept {
 /// When there is nothing to sum, or a step cannot be done; the message says
 /// where the logs are.
 pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<u8> {
-    if global.state.is_some() || global.broker.is_some() || global.config.is_some() {
+    if global.state.is_some() || global.config.is_some() {
         output::note(
-            "clutch-service: the demonstration has a folder of its own: --state, --broker, \
-             --config and their environment variables are not used (for a broker, see --amqp)",
+            "clutch-service: the demonstration has a folder of its own: --state and --config are not \
+             used (for a broker, see --amqp)",
         );
     }
-    let route = Route::over(args.amqp.as_deref())?;
+    let route = Route::over(args.amqp.as_ref().map(SecretUrl::expose))?;
     let files = Files::find(args.folder.as_deref(), args.files)?;
     processes::find_sha256sum()?;
     let endpoint = processes::endpoint_program(|| {

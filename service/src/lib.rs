@@ -48,22 +48,29 @@ pub fn main() -> ExitCode {
     };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     clutch_common::logging::init(level);
-    match run(&cli) {
+    match run(&cli).and_then(|code| Ok(output::flush().map(|()| code)?)) {
         Ok(code) => ExitCode::from(code),
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::note(&format!("clutch-service: {error:#}"));
-            ExitCode::from(failure::exit_code(&error))
-        }
+        Err(error) => unprinted(&error),
     }
+}
+
+/// A reader of stdout that has gone away has what it wanted; anything else is told.
+fn unprinted(error: &anyhow::Error) -> ExitCode {
+    if output::is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    output::note(&format!("clutch-service: {error:#}"));
+    ExitCode::from(failure::exit_code(error))
 }
 
 /// Help and version succeed; what cannot be parsed is wrong usage.
 fn explain(error: &clap::Error) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if error.print().is_err() || asked_for {
-        return ExitCode::SUCCESS;
+    if asked_for {
+        let printed = error.print().and_then(|()| output::flush());
+        return printed.map_or_else(|error| unprinted(&error.into()), |()| ExitCode::SUCCESS);
     }
+    output::note(cli::mistake(error).trim_end());
     ExitCode::from(failure::USAGE)
 }
 
@@ -75,14 +82,14 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
 }
 
 async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
-    let settings = || Settings::load(global);
+    let settings = || Settings::load(global, command.broker());
     let client = || settings().map(|settings| Client::new(&settings.state));
     let json = global.json;
     match command {
         Command::Demo(args) => return demo::run(global, args).await,
         Command::Provision(args) => provision::run(&settings()?, args).await?,
         Command::Serve(args) => serve::serve(&settings()?, args).await?,
-        Command::Doctor => return doctor::run(&settings()?).await,
+        Command::Doctor(_) => return doctor::run(&settings()?).await,
         Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => commands::show::run(&client()?, args, json).await?,
@@ -90,7 +97,7 @@ async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
             let succeeded = commands::wait::run(&client()?, args, json).await?;
             return Ok(commands::wait::exit_code(succeeded));
         }
-        Command::DeadLetters(what) => return dead_letters::run(&settings()?, what).await,
+        Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
         Command::Results(args) => commands::results::run(&client()?, args, json).await?,
     }
     Ok(0)

@@ -1,6 +1,7 @@
 //! Writes what a command was asked for to stdout, and messages for people to
 //! stderr. A reader that has gone away (`| head`) ends the command quietly.
 
+use clutch_common::printable;
 use serde::Serialize;
 use std::io::{self, Write as _};
 
@@ -9,17 +10,39 @@ use std::io::{self, Write as _};
 /// # Errors
 /// When stdout cannot be written to.
 pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
-    io::stdout().lock().write_all(bytes)
+    named(io::stdout().lock().write_all(bytes))
 }
 
-/// Writes one line to stdout.
+/// Writes text for people to stdout, and ends its line: what a terminal would act on
+/// is escaped.
 ///
 /// # Errors
 /// When stdout cannot be written to.
 pub(crate) fn line(text: &str) -> io::Result<()> {
+    raw_line(&printable::lines(text))
+}
+
+/// Writes one line to stdout as it is.
+///
+/// # Errors
+/// When stdout cannot be written to.
+pub(crate) fn raw_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.write_all(b"\n")
+    named(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")))
+}
+
+/// Writes out what was written to stdout and is kept back: only then is it certain
+/// that it could be written.
+///
+/// # Errors
+/// When stdout cannot be written to.
+pub(crate) fn flush() -> io::Result<()> {
+    named(io::stdout().lock().flush())
+}
+
+/// What cannot be written is not to be taken for what cannot be read.
+fn named(written: io::Result<()>) -> io::Result<()> {
+    written.map_err(|error| io::Error::new(error.kind(), format!("writing to stdout: {error}")))
 }
 
 /// Writes a value to stdout as one line of JSON.
@@ -27,7 +50,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
 /// # Errors
 /// When stdout cannot be written to.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    line(&serde_json::to_string(value)?)?;
+    raw_line(&serde_json::to_string(value)?)?;
     Ok(())
 }
 
@@ -36,19 +59,17 @@ pub(crate) fn raw_to_stderr(bytes: &[u8]) {
     drop(io::stderr().lock().write_all(bytes));
 }
 
-/// Writes one line to stderr; a stderr that is gone is nobody's loss.
+/// Writes text for people to stderr, and ends its line: what a terminal would act on is
+/// escaped. A stderr that is gone is nobody's loss.
 pub(crate) fn note(text: &str) {
-    raw_to_stderr(format!("{text}\n").as_bytes());
+    raw_to_stderr(format!("{}\n", printable::lines(text)).as_bytes());
 }
 
-/// Text on one line: control characters are escaped, and nothing else is.
+/// Text on one line: what a terminal would act on, and what would break the line, is
+/// escaped.
 #[must_use]
 pub(crate) fn one_line(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() { shown.extend(char.escape_debug()) } else { shown.push(char) }
-    }
-    shown
+    printable::line(text).into_owned()
 }
 
 /// Whether the error means that stdout's reader has gone away.

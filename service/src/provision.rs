@@ -5,7 +5,7 @@ use crate::cli::ProvisionArgs;
 use crate::config::{Settings, reachable};
 use crate::endpoint_file::{EndpointFile, Existing, check_writable};
 use crate::failover;
-use crate::failure::{Failure, advice, code, usage};
+use crate::failure::{Failure, advice, code};
 use crate::output;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::clock::now_ms;
@@ -14,9 +14,6 @@ use clutch_common::link::{Connection, Fault, Transport};
 use clutch_common::topology::{self, QueueKind};
 use serde::Serialize;
 use std::path::PathBuf;
-
-/// The longest name.
-const MAX_NAME: usize = 64;
 
 /// What provisioning did.
 #[derive(Debug, Serialize)]
@@ -51,9 +48,11 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
 /// # Errors
 /// As [`run`].
 pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<Report> {
-    check_name(&args.name)?;
     let transport = settings.transport()?;
-    let endpoint_url = args.endpoint_broker.as_deref().unwrap_or(settings.broker()?);
+    let endpoint_url = match &args.endpoint_broker {
+        Some(url) => url.expose(),
+        None => settings.broker()?,
+    };
     reachable(endpoint_url)?;
     settings.state.prepare()?;
     let store = Store::open(&settings.state).await?;
@@ -106,16 +105,6 @@ async fn provision(
         file_created: existing == Existing::Absent,
         file_edited: existing == Existing::Edited,
     })
-}
-
-fn check_name(name: &str) -> anyhow::Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(allowed) {
-        return Err(usage(format!(
-            "'{name}' cannot be the name of an endpoint: 1 to {MAX_NAME} of A-Z a-z 0-9 . _ -"
-        )));
-    }
-    Ok(())
 }
 
 async fn declare(
@@ -207,6 +196,7 @@ fn tell(report: &Report) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::BrokerArgs;
     use crate::failure::{CONFIG, exit_code};
     use crate::fake::Broker;
     use crate::store::tests::store;
@@ -215,6 +205,7 @@ mod tests {
 
     fn args(name: &str, out: &Path) -> ProvisionArgs {
         ProvisionArgs {
+            broker: BrokerArgs::default(),
             name: name.to_owned(),
             id: None,
             out: out.to_path_buf(),
@@ -302,15 +293,5 @@ mod tests {
         assert!(error.to_string().contains("nothing was provisioned"), "{error}");
         assert!(broker.declared().is_empty());
         assert!(store.endpoint("lab").await.unwrap().is_none());
-    }
-
-    #[test]
-    fn names_are_checked() {
-        for good in ["a", "Lab-1_x.y", &"x".repeat(64)] {
-            check_name(good).unwrap();
-        }
-        for bad in ["", "a b", "a/b", "grün", &"x".repeat(65)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
     }
 }

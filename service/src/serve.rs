@@ -15,6 +15,7 @@ use crate::session::{Link, Parts, keep_engaged};
 use crate::store::Store;
 use anyhow::Context as _;
 use clutch_common::link::Fault;
+use clutch_common::secret::SecretUrl;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// broker refuses the credentials at the first attempt.
 pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Result<()> {
     let transport = settings.transport()?;
-    let closer = closer(settings.broker()?, args.management.as_deref())?;
+    let closer = closer(settings.broker()?, args.management.as_ref().map(SecretUrl::expose))?;
     settings.state.prepare()?;
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;

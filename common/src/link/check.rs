@@ -1,6 +1,7 @@
 //! What was tried at a broker or in a folder, and how it is told. Pure.
 
 use super::Fault;
+use crate::printable;
 use std::fmt;
 
 /// One thing that was tried. Its `Display` is one line for people: `ok`,
@@ -90,7 +91,7 @@ impl fmt::Display for Check {
             Verdict::Warning => "warning",
             Verdict::Failed => "FAILED",
         };
-        write!(f, "{verdict:<8} {}", self.what)?;
+        write!(f, "{verdict:<8} {}", printable::line(&self.what))?;
         if self.detail.is_empty() {
             return Ok(());
         }
@@ -104,7 +105,7 @@ impl fmt::Display for Check {
                 if index > 0 {
                     f.write_str(" ")?;
                 }
-                f.write_str(part)
+                f.write_str(&printable::line(part))
             })
     }
 }

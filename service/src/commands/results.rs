@@ -99,7 +99,7 @@ fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> 
     let command = output::one_line(summary.command.as_deref().unwrap_or_default());
     let mut head = format!("{} {} {command}", summary.id, summary.state);
     if let Some(how) = result.and_then(how) {
-        head.push_str(&format!(" ({how})"));
+        head.push_str(&format!(" ({})", output::one_line(&how)));
     }
     output::line(head.trim_end())?;
     let Some(result) = result else { return Ok(()) };

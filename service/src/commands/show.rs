@@ -5,8 +5,10 @@ use crate::api::types::{Recorded, TaskDetail, TaskState};
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
+use clutch_common::printable;
 use clutch_common::result::TaskResult;
 use clutch_common::task::Work;
+use std::io::IsTerminal as _;
 
 /// Prints a task, its terms and the results of its attempts.
 ///
@@ -18,7 +20,7 @@ pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow:
         return output::json(&detail);
     }
     for (name, value) in lines(&detail) {
-        output::line(&format!("{name:<12} {value}"))?;
+        output::line(&format!("{name:<12} {}", output::one_line(&value)))?;
     }
     for recorded in &detail.results {
         attempt(recorded)?;
@@ -64,7 +66,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
 fn work(work: &Work) -> Vec<(&'static str, String)> {
     let process = match work {
         Work::Process(process) => process,
-        Work::Call(call) => return vec![("call", output::one_line(&call.to_string()))],
+        Work::Call(call) => return vec![("call", call.to_string())],
     };
     let mut lines = vec![("argv", format!("{:?}", process.argv))];
     lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
@@ -106,13 +108,19 @@ pub(super) fn value(result: &TaskResult) -> std::io::Result<()> {
     result.value.as_ref().map_or(Ok(()), |value| stream("value", value.text().as_bytes(), 0))
 }
 
-/// Prints what a process wrote, under a heading; nothing for nothing.
+/// Prints what a process wrote, under a heading; nothing for nothing. A terminal is
+/// shown what it would act on, and does not act on it.
 pub(super) fn stream(name: &str, bytes: &[u8], omitted: u64) -> std::io::Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
     let left_out = if omitted > 0 { format!(", {omitted} more left out") } else { String::new() };
     output::line(&format!("--- {name} ({} bytes{left_out})", bytes.len()))?;
+    if std::io::stdout().is_terminal() {
+        return output::raw_line(
+            printable::bytes(bytes.strip_suffix(b"\n").unwrap_or(bytes)).as_str(),
+        );
+    }
     output::raw(bytes)?;
     if bytes.ends_with(b"\n") { Ok(()) } else { output::raw(b"\n") }
 }

@@ -309,7 +309,7 @@ async fn outcome(client: &Client, id: TaskId) -> anyhow::Result<TaskResult> {
 fn mirror(result: &TaskResult) -> std::io::Result<()> {
     output::raw(&result.stdout.0)?;
     if let Some(value) = &result.value {
-        output::line(value.text())?;
+        output::raw_line(value.text())?;
     }
     output::raw_to_stderr(&result.stderr.0);
     if mirrored(result) != 0 && result.exit_code.is_none() {

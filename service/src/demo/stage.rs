@@ -5,7 +5,7 @@
 use super::link::{Ends, Link, Route};
 use super::processes::{Daemon, Guard, service_program};
 use super::starts::Witness;
-use crate::cli::{ProvisionArgs, Queue};
+use crate::cli::{BrokerArgs, ProvisionArgs, Queue};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::paths::StateFolder;
@@ -167,6 +167,7 @@ impl Place {
 
     async fn provision(&self, endpoint_broker: &str) -> anyhow::Result<()> {
         let arguments = ProvisionArgs {
+            broker: BrokerArgs::default(),
             name: NAME.to_owned(),
             id: None,
             out: self.endpoint_file(),
@@ -174,7 +175,7 @@ impl Place {
             heartbeat: HEARTBEAT,
             blocked_timeout: BLOCKED_TIMEOUT,
             lost_after: None,
-            endpoint_broker: Some(endpoint_broker.to_owned()),
+            endpoint_broker: Some(endpoint_broker.into()),
         };
         provision::endpoint(&self.settings, &arguments).await.context("provisioning")?;
         Ok(())

@@ -74,7 +74,7 @@ impl Tell {
             bar.finish_and_clear();
         }
         self.next_news = Instant::now() + NEWS;
-        drop(output::line(text));
+        drop(output::raw_line(text));
     }
 
     /// So many of all results are recorded.
