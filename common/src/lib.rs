@@ -3,8 +3,8 @@
 //! Ids, tasks and their outcomes, the wire they travel in, the broker topology
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
-//! [`clock`] (reads the clock), [`folder`] (tries a folder), [`logging`] (sets up
-//! tracing) and [`link::memory`] (keeps the brokers of the process).
+//! [`clock`] (reads the clock), [`folder`] (tries a folder), [`removal`] (removes
+//! one), [`logging`] (sets up tracing) and [`link::memory`] (keeps the brokers of the process).
 
 pub mod blob;
 pub mod clock;
@@ -14,6 +14,7 @@ pub mod json;
 pub mod link;
 pub mod logging;
 pub mod printable;
+pub mod removal;
 pub mod result;
 pub mod secret;
 pub mod task;

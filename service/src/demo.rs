@@ -20,6 +20,7 @@ use crate::cli::{DemoArgs, GlobalArgs};
 use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
 use crate::output;
 use anyhow::Context as _;
+use clutch_common::removal;
 use clutch_common::secret::SecretUrl;
 use files::Files;
 use indicatif::HumanBytes;
@@ -31,7 +32,6 @@ use rustix::fs::statvfs;
 use serde::Serialize;
 use stage::{EmptyStage, NAME};
 use std::fs::Permissions;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -150,14 +150,14 @@ async fn interrupted(folder: TempDir) -> u8 {
     let path = folder.keep();
     let until = Instant::now() + REMOVING;
     let removed = loop {
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
+        match removal::remove_all(&path) {
+            Err(error) => {
                 if Instant::now() >= until {
                     break Err(error);
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            Ok(()) | Err(_) => break Ok(()),
+            Ok(()) => break Ok(()),
         }
     };
     let ended = "interrupted: the service and the endpoint are ended";

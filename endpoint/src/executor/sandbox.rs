@@ -6,10 +6,11 @@
 mod spares;
 
 use clutch_common::id::Attempt;
+use clutch_common::removal;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -158,41 +159,20 @@ pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
     removed
 }
 
-/// Removes a folder, also one with folders in it that forbid it.
+/// Removes a folder with all that is in it.
 fn remove(path: &Path) -> io::Result<()> {
     if std::fs::remove_dir(path).is_ok() {
         return Ok(()); // empty, as most are
     }
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotADirectory => std::fs::remove_file(path),
-        result => result,
-    }
-}
-
-/// Makes every folder from `path` down writable for its owner.
-fn open_up(path: &Path) -> io::Result<()> {
-    let mut open = vec![path.to_owned()];
-    while let Some(folder) = open.pop() {
-        std::fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    Ok(())
+    removal::remove_all(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clutch_common::id::TaskId;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn sandbox(root: &Path, policy: SandboxPolicy) -> Sandbox {
         let sandboxes = Sandboxes::below(root, policy).unwrap();
@@ -236,10 +216,6 @@ mod tests {
         std::fs::write(locked.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, sandbox.path().join("link")).unwrap();
         std::fs::set_permissions(&locked, Permissions::from_mode(0o500)).unwrap();
-        open_up(sandbox.path()).unwrap();
-        let mode = std::fs::metadata(&locked).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-        std::fs::set_permissions(&locked, Permissions::from_mode(0o000)).unwrap();
         sandbox.close(Run::Succeeded);
         assert!(!sandbox.path().exists());
         assert!(outside.join("file").exists());

@@ -7,6 +7,7 @@ use super::options::{Access, Options};
 use super::root::Root;
 use super::wake::{Ear, Heard};
 use crate::link::Check;
+use crate::removal;
 use rustix::fs::{statfs, statvfs};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -61,7 +62,7 @@ pub(super) fn all(options: &Options) -> Vec<Check> {
             Err(error) => Check::failed(what, &error),
         });
     }
-    if let Err(error) = fs::remove_dir_all(&place) {
+    if let Err(error) = removal::remove_all(&place) {
         checks.push(Check::warning(
             "nothing is left behind",
             &format!("{} stays: {error}", place.display()),

@@ -5,6 +5,7 @@ use super::disk;
 use super::names::{Entry, is_member, is_session, is_temporary, session_of};
 use super::root::{Root, is_passing};
 use super::session::Session;
+use crate::removal;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -79,8 +80,7 @@ pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
     for name in disk::names(session.root.path())? {
         let path = session.root.path().join(&name);
         if is_passing(&name) && path != session.root.declaring() && is_old(&path)? {
-            let folder = path.is_dir();
-            if folder { fs::remove_dir_all(&path) } else { disk::remove_if_there(&path) }?;
+            removal::remove_all(&path)?;
         }
     }
     Ok(())
