@@ -27,9 +27,13 @@ import traceback
 
 __all__ = ["function", "serve", "task_id", "attempt"]
 
+# In the environment of a worker's children: the process that answers.
+_WORKER_PID = "CLUTCH_WORKER_PID"
+
 _functions = {}
 _current = {}
 _loop = None
+_channel = None
 
 
 def function(given=None, *, name=None):
@@ -85,43 +89,109 @@ def _theirs(frames):
     return frames
 
 
+def _flush():
+    """Passes on what was printed, as far as there is still something to print to."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
+def _note(text):
+    """Writes to standard error, past whatever became of `sys.stderr`."""
+    _flush()
+    try:
+        os.write(2, text.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
 def _answer(line, encode):
     """The answer to a line, as text. An exception is one; leaving is not."""
     global _current
+    _current = json.loads(line)
+    head = f'{{"call":{_current["call"]},'
     try:
-        _current = json.loads(line)
         value = _call(_current)
     except Exception as error:
-        sys.stdout.flush()
-        traceback.print_exception(type(error), error, _theirs(error.__traceback__))
+        told = traceback.format_exception(type(error), error, _theirs(error.__traceback__))
+        _note("".join(told))
         words = "".join(traceback.format_exception_only(type(error), error)).strip()
-        return '{"error":' + encode(words) + "}"
+        return head + '"error":' + encode(words) + "}"
     try:
-        return '{"value":' + encode(value) + "}"
+        return head + '"value":' + encode(value) + "}"
     except Exception as error:
         name = _current["function"]
-        return '{"error":' + encode(
+        return head + '"error":' + encode(
             f"{type(error).__name__}: '{name}' returned a {type(value).__name__} that is not "
             f"JSON: {error}"
         ) + "}"
 
 
+class _Channel:
+    """The two pipes to the endpoint. Only the process that took them has them."""
+
+    def __init__(self):
+        self.pid = os.getpid()
+        self.requests = os.dup(0)
+        self.answers = os.dup(1)
+        # Whatever is printed goes where the endpoint keeps it with the task, and
+        # whoever reads finds nothing.
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        try:
+            os.dup2(2, 1)
+        except OSError:  # standard error is closed
+            os.dup2(nothing, 2)
+            os.dup2(nothing, 1)
+        os.close(nothing)
+        os.environ[_WORKER_PID] = str(self.pid)
+        os.register_at_fork(after_in_child=self.let_go)
+
+    def let_go(self):
+        """A child has no part in what its parent is asked."""
+        os.close(self.requests)
+        os.close(self.answers)
+
+    def is_ours(self):
+        return self.pid == os.getpid()
+
+    def say(self, text):
+        rest = memoryview(text.encode() + b"\n")
+        while rest:
+            rest = rest[os.write(self.answers, rest):]
+
+
+def _connect():
+    """Takes the pipes to the endpoint, once."""
+    global _channel
+    owner = os.environ.get(_WORKER_PID, str(os.getpid()))
+    if owner != str(os.getpid()) or not (_channel is None or _channel.is_ours()):
+        raise RuntimeError(
+            f"only the process that the endpoint started, {owner}, may serve: it was forked, and "
+            "this one is its child"
+        )
+    if _channel is None:
+        _channel = _Channel()
+    return _channel
+
+
 def serve():
     """Answers calls until the endpoint has no more; then returns."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    # Whatever functions print goes where the endpoint keeps it with the task, and
-    # what they read is empty.
-    os.dup2(2, 1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    channel = _connect()
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    answers.write(b'{"clutch":1}\n')
-    answers.flush()
-    for line in requests:
+    channel.say('{"clutch":1}')
+    for line in os.fdopen(channel.requests, "rb", closefd=False):
         answer = _answer(line, encode)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        answers.write(answer.encode() + b"\n")
-        answers.flush()
+        if not channel.is_ours():
+            _note("a child that was forked in a function returned from it: it ends here\n")
+            os._exit(1)
+        _flush()
+        channel.say(answer)
+
+
+# At once, so that nothing that is imported after this module can write to the
+# endpoint, or close what leads there. Not in the children of a worker.
+if "CLUTCH_WORKER" in os.environ and _WORKER_PID not in os.environ:
+    _connect()

@@ -13,8 +13,9 @@ use crate::executor::spawn::Spawner;
 use crate::exit::{Exit, Failure};
 use clutch_common::id::StateId;
 use clutch_common::link::{self, Check, Report, Transport, Verdict};
+use clutch_common::removal;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What was found.
@@ -57,9 +58,9 @@ pub(crate) async fn run(place: &PlaceArgs) -> Checked {
         None => Check::passed(&what),
         Some(exposure) => Check::warning(&what, &exposure),
     }];
-    let (state, state_exit) = state(&config, path).await;
+    let (state, state_exit) = state(&config, path.clone()).await;
     checks.push(state);
-    let workers = workers(&config).await;
+    let workers = workers(&config, &path).await;
     let unfit = workers.iter().any(|check| check.verdict == Verdict::Failed);
     checks.extend(workers);
     let broker = link::check(transport.as_ref(), clutch::advice).await;
@@ -110,12 +111,12 @@ fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) 
 }
 
 /// Starts a worker of each function, apart from those of a daemon that is running.
-async fn workers(config: &Config) -> Vec<Check> {
+async fn workers(config: &Config, state: &Path) -> Vec<Check> {
     if config.functions.is_empty() {
         return Vec::new();
     }
     let what = "workers can be started";
-    let base = std::env::temp_dir().join(format!("clutch-check-{}", StateId::new()));
+    let base = beside(state);
     let prepared = functions::prepare(&config.functions, &config.setting(&base));
     let spawner = Spawner::new(config.endpoint.id, StateId::new());
     let checks = match (prepared, spawner) {
@@ -127,8 +128,18 @@ async fn workers(config: &Config) -> Vec<Check> {
         (Err(reason), _) => vec![Check::failed(what, &reason)],
         (_, Err(error)) => vec![Check::failed(what, &error)],
     };
-    drop(std::fs::remove_dir_all(base));
+    drop(removal::remove_all(&base));
     checks
+}
+
+/// A folder whose path is as odd as that of the state folder, with the same colons and
+/// bytes in it, so that a worker starts here as it would there: in it where it is
+/// there, else in the nearest folder above that is.
+fn beside(state: &Path) -> PathBuf {
+    let there = state.ancestors().find(|folder| folder.is_dir());
+    let mut name = state.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".check-{}", StateId::new()));
+    there.map_or_else(std::env::temp_dir, Path::to_owned).join(name)
 }
 
 /// What came of starting a worker; the last line that it wrote may say why.

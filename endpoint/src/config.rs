@@ -288,7 +288,7 @@ impl Config {
         }
     }
 
-    /// The state folder: as configured, else below `$XDG_STATE_HOME`, else
+    /// The state folder, absolute: as configured, else below `$XDG_STATE_HOME`, else
     /// below `~/.local/state`.
     ///
     /// # Errors
@@ -301,10 +301,14 @@ impl Config {
                 .or(home)
                 .map(|base| base.join("clutch/endpoints").join(self.endpoint.id.to_string()))
         };
-        self.state.path.clone().or_else(below_home).ok_or_else(|| {
+        let path = self.state.path.clone().or_else(below_home).ok_or_else(|| {
             let message = "finding the state folder: neither state.path, XDG_STATE_HOME nor HOME \
                            is set; pass --state DIR";
             Failure::new(Exit::Config, message)
+        })?;
+        // What is started runs in folders of its own, and must find this one.
+        std::path::absolute(&path).map_err(|error| {
+            Failure::new(Exit::Config, format!("finding the folder {}: {error}", path.display()))
         })
     }
 }

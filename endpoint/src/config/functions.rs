@@ -3,7 +3,7 @@
 
 use super::duration;
 use crate::executor::pool::Terms;
-use crate::executor::python;
+use crate::executor::python::{self, Module};
 use crate::executor::worker::Recipe;
 use clutch_common::task::{BUILT_IN, check_function};
 use serde::Deserialize;
@@ -91,16 +91,13 @@ impl Function {
     }
 
     /// What its workers are made by.
-    pub(crate) fn terms(&self, name: &str, setting: &Setting) -> Terms {
-        let mut env = self.env.clone();
-        let (variable, value) =
-            python::variable(&setting.python, self.env.get("PYTHONPATH").map(String::as_str));
-        env.insert(variable, value);
+    fn terms(&self, name: &str, setting: &Setting, module: &Module) -> Terms {
         Terms {
             recipe: Recipe {
                 function: name.to_owned(),
                 command: self.command.clone(),
-                env,
+                env: self.env.clone(),
+                module: module.clone(),
                 cwd: self.cwd.clone().unwrap_or_else(|| setting.folders.join(name)),
                 startup_timeout: self.startup_timeout,
                 grace: setting.grace,
@@ -129,12 +126,13 @@ pub(crate) fn prepare(
         format!("making {}, for workers: {error}", path.display())
     };
     python::install(&setting.python).map_err(|error| failed(&setting.python, error))?;
+    let module = Module::within(&setting.python).map_err(|error| failed(&setting.python, error))?;
     let own = functions.iter().filter(|(_, function)| function.cwd.is_none());
     for folder in own.map(|(name, _)| setting.folders.join(name)) {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failed(&folder, error))?;
     }
-    Ok(functions.iter().map(|(name, function)| function.terms(name, setting)).collect())
+    Ok(functions.iter().map(|(name, function)| function.terms(name, setting, &module)).collect())
 }
 
 #[cfg(test)]
@@ -158,11 +156,13 @@ mod tests {
             folders: "/s/workers".into(),
             python: "/s/python".into(),
         };
-        let terms = function.terms("add", &setting);
+        let module = Module::within(&setting.python).unwrap();
+        let terms = function.terms("add", &setting, &module);
         assert_eq!((terms.concurrency, terms.recycle_after, terms.memory_limit), (3, None, None));
         assert_eq!(terms.recipe.cwd, Path::new("/s/workers/add"));
         assert_eq!(terms.recipe.startup_timeout, Duration::from_secs(30));
-        assert!(terms.recipe.env["PYTHONPATH"].starts_with("/s/python"));
+        let path = terms.recipe.module.path(None);
+        assert!(path.to_str().unwrap().starts_with("/s/python"));
     }
 
     #[test]

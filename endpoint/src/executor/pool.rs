@@ -13,6 +13,7 @@ use super::verdict::Facts;
 use super::worker::{Farewell, Heard, Recipe, Remains, Unready, Worker, how};
 use super::{Ended, Report};
 use clutch_common::clock::now_ms;
+use clutch_common::id::Attempt;
 use clutch_common::result::Outcome;
 use clutch_common::task::{Call, Task};
 use futures_util::future::join_all;
@@ -50,7 +51,8 @@ pub(super) struct Pool {
 
 /// What a worker is asked, and the place of whoever answers.
 struct Asked<'a> {
-    line: &'a [u8],
+    attempt: Attempt,
+    call: &'a Call,
     walltime: Option<Duration>,
     stop: &'a CancellationToken,
     place: Option<OwnedSemaphorePermit>,
@@ -81,9 +83,8 @@ impl Pool {
             () = stop.cancelled() => return Ended::Stopped,
         };
         let Ok(place) = place else { return Ended::Stopped }; // going down
-        let line = protocol::request(task.attempt(), call);
-        let mut asked =
-            Asked { line: &line, walltime: task.walltime(), stop: &stop, place: Some(place) };
+        let (attempt, walltime, place) = (task.attempt(), task.walltime(), Some(place));
+        let mut asked = Asked { attempt, call, walltime, stop: &stop, place };
         while let Some(worker) = self.warm() {
             if let Some(ended) = self.serve(worker, &mut asked).await {
                 return ended;
@@ -111,15 +112,18 @@ impl Pool {
         }
     }
 
-    /// Has a worker answer. None if it had been about to end, and did not hear what
-    /// was asked; that does not happen to one that has answered nothing yet.
+    /// Has a worker answer. None if it had been about to end, or had something else to
+    /// say, and did not hear what was asked; that does not happen to one that has
+    /// answered nothing yet.
     async fn serve(&self, mut worker: Worker, asked: &mut Asked<'_>) -> Option<Ended> {
         let started_at_ms = now_ms();
         let until = asked.walltime.and_then(|walltime| Instant::now().checked_add(walltime));
         let report =
             |outcome| Report { started_at_ms: Some(started_at_ms), ..Report::blank(outcome) };
-        let (farewell, noise) = match worker.exchange(asked.line, until, asked.stop).await {
-            Heard::Line(line) => match protocol::answer(&line) {
+        let number = worker.next_call();
+        let line = protocol::request(number, asked.attempt, asked.call);
+        let (farewell, noise) = match worker.exchange(&line, until, asked.stop).await {
+            Heard::Line(line) => match protocol::answer(&line, number) {
                 Ok(answer) => {
                     let stderr = worker.cut_stderr();
                     self.put_back(worker, asked.place.take());
@@ -140,7 +144,16 @@ impl Pool {
             }
         };
         let late = farewell == Farewell::Stop && noise.is_none();
+        let (pid, has_served) = (worker.pid(), worker.served > 0);
         let remains = worker.end(farewell, self.terms.recipe.grace).await;
+        if let Some(why) = &noise
+            && has_served
+            && remains.unread
+        {
+            let function = &self.terms.recipe.function;
+            tracing::warn!(function, %pid, why, "a worker spoke before it read a call; it is replaced");
+            return None;
+        }
         let facts = Facts {
             status: remains.usage.map(|usage| usage.status),
             exceeded: asked.walltime.filter(|_| late),

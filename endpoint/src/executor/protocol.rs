@@ -24,12 +24,12 @@ pub(super) enum Answer {
     Error(String),
 }
 
-/// The line that asks for a call.
-pub(super) fn request(attempt: Attempt, call: &Call) -> Vec<u8> {
-    let mut line = Vec::with_capacity(call.size() + 128);
+/// The line that asks a worker for a call, under a number that the answer repeats.
+pub(super) fn request(number: u64, attempt: Attempt, call: &Call) -> Vec<u8> {
+    let mut line = Vec::with_capacity(call.size() + 144);
     line.extend_from_slice(
         format!(
-            r#"{{"task":"{}","attempt":{},"function":"{}","args":"#,
+            r#"{{"call":{number},"task":"{}","attempt":{},"function":"{}","args":"#,
             attempt.task_id, attempt.attempt, call.function
         )
         .as_bytes(),
@@ -55,7 +55,15 @@ fn push(line: &mut Vec<u8>, json: &Json) {
     }
 }
 
-/// Reads a worker's first line.
+/// The hello in a line of a worker that has said none yet; `None` in a line that
+/// something else printed, which it may end.
+pub(super) fn greeting(line: &[u8]) -> Option<&[u8]> {
+    const BEGINNING: &[u8] = b"{\"clutch\"";
+    let at = line.windows(BEGINNING.len()).rposition(|window| window == BEGINNING)?;
+    Some(&line[at..])
+}
+
+/// Reads a worker's hello.
 ///
 /// # Errors
 /// Why it is no hello, in words.
@@ -75,21 +83,26 @@ pub(super) fn hello(line: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Reads a worker's answer to a call.
+/// Reads a worker's answer to the call with this number.
 ///
 /// # Errors
 /// Why it is none, in words.
-pub(super) fn answer(line: &[u8]) -> Result<Answer, String> {
+pub(super) fn answer(line: &[u8], number: u64) -> Result<Answer, String> {
     #[derive(Deserialize)]
     struct Said {
+        call: Option<u64>,
         #[serde(default, deserialize_with = "present")]
         value: Option<Json>,
         #[serde(default)]
         error: Option<String>,
     }
     match serde_json::from_slice::<Said>(line) {
-        Ok(Said { value: Some(value), error: None }) => Ok(Answer::Value(value)),
-        Ok(Said { value: None, error: Some(error) }) => Ok(Answer::Error(shown(&error))),
+        Ok(Said { call, .. }) if call != Some(number) => {
+            let named = call.map_or_else(|| "no call".to_owned(), |call| format!("call {call}"));
+            Err(format!("its answer {} names {named}, and not call {number}", quoted(line)))
+        }
+        Ok(Said { value: Some(value), error: None, .. }) => Ok(Answer::Value(value)),
+        Ok(Said { value: None, error: Some(error), .. }) => Ok(Answer::Error(shown(&error))),
         Ok(_) => Err(format!("its answer {} has not one of value and error", quoted(line))),
         Err(error) => Err(format!("its answer {} cannot be read: {error}", quoted(line))),
     }
@@ -125,14 +138,14 @@ mod tests {
 
     fn line(call: &Call) -> String {
         let task_id: TaskId = ID.parse().unwrap();
-        String::from_utf8(request(Attempt { task_id, attempt: 2 }, call)).unwrap()
+        String::from_utf8(request(7, Attempt { task_id, attempt: 2 }, call)).unwrap()
     }
 
     #[test]
     fn a_request_is_one_line_whatever_its_arguments_look_like() {
         let args = "[1.0,\n {\"a\":\r\n\"x\\ny\"}]".parse().unwrap();
         let mut call = Call::new("add", args);
-        let head = format!(r#"{{"task":"{ID}","attempt":2,"function":"add","args":"#);
+        let head = format!(r#"{{"call":7,"task":"{ID}","attempt":2,"function":"add","args":"#);
         assert_eq!(line(&call), format!("{head}[1.0,  {{\"a\":  \"x\\ny\"}}]}}\n"));
         call.kwargs = Some("{\"b\":\n1}".parse().unwrap());
         let asked = line(&call);
@@ -145,6 +158,8 @@ mod tests {
     fn only_a_hello_is_a_hello() {
         assert_eq!(hello(br#"{"clutch": 1}"#), Ok(()));
         assert_eq!(hello(br#" {"clutch":1,"language":"sh"}"#), Ok(()));
+        assert_eq!(greeting(br#"Loading... {"clutch": 1}"#), Some(&br#"{"clutch": 1}"#[..]));
+        assert_eq!(greeting(b"Loading..."), None);
         let table: [(&[u8], &str); 4] = [
             (br#"{"clutch": 2}"#, "version 2"),
             (b"hello", "'hello' instead of"),
@@ -158,30 +173,35 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_value_or_an_error_and_nothing_else() {
+    fn an_answer_names_its_call_and_is_a_value_or_an_error_and_nothing_else() {
+        let seven = |line: &str| answer(line.as_bytes(), 7);
         let value = |text: &str| Ok(Answer::Value(text.parse().unwrap()));
-        assert_eq!(answer(br#"{"value": [1.50, "x"]}"#), value("[1.50, \"x\"]"));
-        assert_eq!(answer(br#"{"value":null}"#), value("null"));
+        assert_eq!(seven(r#"{"call":7,"value": [1.50, "x"]}"#), value("[1.50, \"x\"]"));
+        assert_eq!(seven(r#"{"value":null, "call": 7}"#), value("null"));
         assert_eq!(
-            answer(br#"{"error":"ValueError: no"}"#),
+            seven(r#"{"call":7,"error":"ValueError: no"}"#),
             Ok(Answer::Error("ValueError: no".into()))
         );
-        assert_eq!(answer(br#"{"value":1,"error":null,"x":2}"#), value("1"));
-        let table: [(&[u8], &str); 7] = [
-            (b"{}", "not one of"),
-            (br#"{"error":null}"#, "not one of"),
-            (br#"{"value":1,"error":"x"}"#, "not one of"),
-            (br#"{"error":7}"#, "cannot be read"),
+        assert_eq!(seven(r#"{"call":7,"value":1,"error":null,"x":2}"#), value("1"));
+        let table: [(&[u8], &str); 11] = [
+            (b"{}", "names no call"),
+            (br#"{"value":1}"#, "names no call, and not call 7"),
+            (br#"{"call":6,"value":1}"#, "names call 6, and not call 7"),
+            (br#"{"call":"7","value":1}"#, "cannot be read"),
+            (br#"{"call":7}"#, "not one of"),
+            (br#"{"call":7,"error":null}"#, "not one of"),
+            (br#"{"call":7,"value":1,"error":"x"}"#, "not one of"),
+            (br#"{"call":7,"error":7}"#, "cannot be read"),
             (b"Traceback (most recent call last)", "'Traceback"),
-            (br#"{"value":NaN}"#, "cannot be read"),
-            (b"{\"value\":\"\xff\"}", "cannot be read"),
+            (br#"{"call":7,"value":NaN}"#, "cannot be read"),
+            (b"{\"call\":7,\"value\":\"\xff\"}", "cannot be read"),
         ];
         for (said, words) in table {
-            let why = answer(said).unwrap_err();
+            let why = answer(said, 7).unwrap_err();
             assert!(why.contains(words), "{why}");
         }
         let Ok(Answer::Error(long)) =
-            answer(format!(r#"{{"error":"{}"}}"#, "é".repeat(9000)).as_bytes())
+            seven(&format!(r#"{{"call":7,"error":"{}"}}"#, "é".repeat(9000)))
         else {
             panic!("no error")
         };

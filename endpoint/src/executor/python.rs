@@ -2,16 +2,22 @@
 //! to import. Touches one folder, and promises that a reader never sees half of
 //! the module.
 
-use std::ffi::OsString;
+use rustix::fs::{Mode, OFlags, open};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The module.
 const MODULE: &str = include_str!("../../python/clutch.py");
 /// Where Python looks for modules.
-const VARIABLE: &str = "PYTHONPATH";
+pub(crate) const VARIABLE: &str = "PYTHONPATH";
+/// What stands between two folders there.
+const SEPARATOR: u8 = b':';
 
 /// Writes the module into `folder`, which is made if it does not exist.
 ///
@@ -28,16 +34,42 @@ pub(crate) fn install(folder: &Path) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// The variable by which Python finds what is in `folder` first, and then what
-/// `others` says, or the endpoint's own environment.
-pub(crate) fn variable(folder: &Path, others: Option<&str>) -> (String, String) {
-    let others = others.map(OsString::from).or_else(|| std::env::var_os(VARIABLE));
-    let folder = folder.display();
-    let value = match others.filter(|others| !others.is_empty()) {
-        Some(others) => format!("{folder}:{}", others.to_string_lossy()),
-        None => folder.to_string(),
-    };
-    (VARIABLE.to_owned(), value)
+/// Where workers find the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    folder: PathBuf,
+    /// What `folder` names, where that is another name of this process's own.
+    _held: Option<Arc<OwnedFd>>,
+}
+
+impl Module {
+    /// In `folder`, which is absolute. `PYTHONPATH` cannot name a folder with a colon
+    /// in its path, so such a one is named by a descriptor of this process, for as
+    /// long as the module is kept.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn within(folder: &Path) -> io::Result<Self> {
+        if !folder.as_os_str().as_bytes().contains(&SEPARATOR) {
+            return Ok(Self { folder: folder.to_owned(), _held: None });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let held = open(folder, flags, Mode::empty())?;
+        let folder = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
+        Ok(Self { folder: folder.into(), _held: Some(Arc::new(held)) })
+    }
+
+    /// What [`VARIABLE`] is to be: this folder first, and then what `others` says, or
+    /// the endpoint's own environment.
+    pub(crate) fn path(&self, others: Option<&str>) -> OsString {
+        let others = others.map(OsString::from).or_else(|| std::env::var_os(VARIABLE));
+        let mut path = self.folder.clone().into_os_string();
+        if let Some(others) = others.filter(|others| !others.is_empty()) {
+            path.push(OsStr::from_bytes(&[SEPARATOR]));
+            path.push(others);
+        }
+        path
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +88,24 @@ mod tests {
         install(&folder).unwrap();
         assert_eq!(fs::read_to_string(folder.join("clutch.py")).unwrap(), MODULE);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        let (name, value) = variable(Path::new("/p"), Some("/theirs"));
-        assert_eq!((name.as_str(), value.as_str()), ("PYTHONPATH", "/p:/theirs"));
+        let module = Module::within(Path::new("/p")).unwrap();
+        assert_eq!(module.path(Some("/theirs")), "/p:/theirs");
+    }
+
+    #[test]
+    fn any_folder_can_be_named_and_no_colon_cuts_it_in_two() {
+        let base = tempfile::tempdir().unwrap();
+        for name in ["a:b", ":", "plain"] {
+            let folder = base.path().join(name);
+            install(&folder).unwrap();
+            let module = Module::within(&folder).unwrap();
+            let path = module.path(Some("/theirs"));
+            let found = std::env::split_paths(&path).next().unwrap();
+            assert_eq!(fs::read_to_string(found.join("clutch.py")).unwrap(), MODULE);
+            assert_eq!(std::env::split_paths(&path).count(), 2);
+        }
+        let odd = base.path().join(OsStr::from_bytes(b"a\xff"));
+        let module = Module::within(&odd).unwrap();
+        assert!(module.path(None).as_bytes().starts_with(odd.as_os_str().as_bytes()));
     }
 }

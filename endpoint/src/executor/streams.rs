@@ -204,6 +204,11 @@ impl Output {
         std::mem::replace(&mut self.capture, Capture::new(self.limit)).finish()
     }
 
+    /// Keeps something that was said elsewhere as if it had been written here.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.capture.push(bytes);
+    }
+
     /// Takes the output until it is closed.
     pub(super) async fn take_all(&mut self) {
         while self.pipe.readable().await.is_ok() {

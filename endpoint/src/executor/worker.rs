@@ -8,6 +8,7 @@
 use super::capture::Captured;
 use super::family::Family;
 use super::protocol::{self, MAX_LINE};
+use super::python::{self, Module};
 use super::spawn::{self, Leader, Spawner};
 use super::streams::{Output, TheirEnds};
 use super::tree::{self, Ending};
@@ -46,6 +47,8 @@ pub(crate) struct Recipe {
     pub(crate) command: Vec<String>,
     /// Variables over the endpoint's environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// Where they find the Python module.
+    pub(crate) module: Module,
     /// The folder they run in.
     pub(crate) cwd: PathBuf,
     /// How long one may take to be ready.
@@ -82,6 +85,11 @@ pub(super) struct Worker {
     stderr_open: bool,
     /// How much it was told since the last line, in bytes.
     told: usize,
+    /// Whether it has said hello. What is printed before, by a library that is being
+    /// loaded for example, is none of the protocol's.
+    greeted: bool,
+    /// How many calls it was asked: the number of the last one.
+    asked: u64,
     /// How many calls it has answered.
     pub(super) served: u64,
 }
@@ -131,6 +139,9 @@ pub(super) struct Remains {
     pub(super) ending: Ending,
     /// What it wrote to its standard error since the last call.
     pub(super) stderr: Captured,
+    /// Whether it has certainly not begun with what it was told last: all of that
+    /// was still in the pipe when nobody was left.
+    pub(super) unread: bool,
 }
 
 impl Worker {
@@ -152,6 +163,7 @@ impl Worker {
         let (farewell, why) = match worker.exchange(b"", Some(until), stop).await {
             Heard::Line(line) => match protocol::hello(&line) {
                 Ok(()) => {
+                    worker.greeted = true;
                     worker.stderr.cut();
                     return Ok(worker);
                 }
@@ -197,7 +209,8 @@ impl Worker {
         };
         let (marks, mark) = spawner.marks.for_worker(&recipe.function);
         let mut command = spawner.command(&recipe.command, &recipe.env, marks, theirs)?;
-        command.current_dir(&recipe.cwd);
+        let theirs = recipe.env.get(python::VARIABLE).map(String::as_str);
+        command.env(python::VARIABLE, recipe.module.path(theirs)).current_dir(&recipe.cwd);
         let start = spawn_blocking(move || match spawn::start(&mut command, &mark) {
             Ok(leader) => Ok((leader, mark)),
             Err(error) => Err(refusal::not_started(&command, &error)),
@@ -208,13 +221,32 @@ impl Worker {
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let family = Family::of(leader.pid, mark);
         let line = Vec::new();
-        let (stderr_open, told, served) = (true, 0, 0);
-        Ok(Self { leader, family, watch, stdin, stdout, line, stderr, stderr_open, told, served })
+        let (stderr_open, told, greeted, asked, served) = (true, 0, false, 0, 0);
+        Ok(Self {
+            leader,
+            family,
+            watch,
+            stdin,
+            stdout,
+            line,
+            stderr,
+            stderr_open,
+            told,
+            greeted,
+            asked,
+            served,
+        })
     }
 
     /// The worker's process.
     pub(super) fn pid(&self) -> rustix::process::Pid {
         self.leader.pid
+    }
+
+    /// A number for the next call, which no other of this worker has.
+    pub(super) fn next_call(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
     }
 
     /// Says something, and waits for a line, until a moment or until `stop`.
@@ -279,7 +311,7 @@ impl Worker {
 
     /// Whether it has taken nothing of what it was told last: all is in the pipe.
     pub(super) fn is_deaf(&self) -> bool {
-        ioctl_fionread(&self.stdin).is_ok_and(|unread| unread >= self.told as u64)
+        is_unread(&self.stdin, self.told)
     }
 
     /// Reads what there is; nothing while no line is complete.
@@ -293,22 +325,39 @@ impl Worker {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Some(Heard::Gone),
             };
-            let piece = &chunk[..count];
+            if let Some(heard) = self.take_in(&chunk[..count]) {
+                return Some(heard);
+            }
+        }
+    }
+
+    /// Takes in what was read; nothing while no line is complete.
+    fn take_in(&mut self, mut piece: &[u8]) -> Option<Heard> {
+        loop {
             let end = piece.iter().position(|byte| *byte == b'\n');
-            self.line.extend_from_slice(&piece[..end.unwrap_or(count)]);
+            self.line.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
             if self.line.len() > MAX_LINE {
                 let said = protocol::quoted(&self.line);
                 let why = format!("it wrote a line of more than {MAX_LINE} bytes: {said}");
                 return Some(Heard::Noise(why));
             }
-            let Some(end) = end else { continue };
-            let more = &piece[end + 1..];
+            let more = &piece[end? + 1..];
+            let room = self.line.capacity().min(KEPT_ROOM);
+            let mut line = std::mem::replace(&mut self.line, Vec::with_capacity(room));
+            if !self.greeted {
+                let Some(hello) = protocol::greeting(&line) else {
+                    line.push(b'\n');
+                    self.stderr.add(&line);
+                    piece = more;
+                    continue;
+                };
+                line = hello.to_vec();
+            }
             if !more.is_empty() {
                 let said = protocol::quoted(more);
                 return Some(Heard::Noise(format!("it wrote more than one line: {said}")));
             }
-            let room = self.line.capacity().min(KEPT_ROOM);
-            return Some(Heard::Line(std::mem::replace(&mut self.line, Vec::with_capacity(room))));
+            return Some(Heard::Line(line));
         }
     }
 
@@ -368,8 +417,11 @@ impl Worker {
 
     /// Sees it off, and everybody who came from it.
     pub(super) async fn end(self, farewell: Farewell, grace: Duration) -> Remains {
-        let Self { leader, family, watch, stdin, stdout, mut stderr, .. } = self;
-        drop((stdin, stdout));
+        let Self { leader, family, watch, stdin, stdout, mut stderr, told, .. } = self;
+        drop(stdout);
+        // One that is told to end at once need not see the end of its input, and
+        // whether it has read what it was told is known only when it is gone.
+        let stdin = (farewell == Farewell::Stop && told > 0).then_some(stdin);
         let over = async {
             let patience = match farewell {
                 Farewell::Retire => grace,
@@ -393,8 +445,14 @@ impl Worker {
                 "processes of a worker could not be ended even by SIGKILL: look at the host"
             );
         }
-        Remains { usage, ending, stderr: stderr.cut() }
+        let unread = stdin.is_some_and(|stdin| is_unread(&stdin, told));
+        Remains { usage, ending, stderr: stderr.cut(), unread }
     }
+}
+
+/// Whether all of what was told is still in the pipe.
+fn is_unread(pipe: &Sender, told: usize) -> bool {
+    ioctl_fionread(pipe).is_ok_and(|unread| unread >= told as u64)
 }
 
 /// Ends whoever is left of a family, and reaps its leader.

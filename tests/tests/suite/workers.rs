@@ -23,7 +23,8 @@ while read -r line; do
     *'"args":["die"'*) kill -9 $$ ;;
     *'"args":["sleep"'*) sleep 300 & wait ;;
     esac
-    echo "{\"value\": {\"asked\": $line, \"count\": $count, \"pid\": $$}}" >&3
+    call=${line#*:}
+    echo "{\"call\": ${call%%,*}, \"value\": {\"asked\": $line, \"count\": $count, \"pid\": $$}}" >&3
 done
 "#;
 

@@ -4,6 +4,7 @@ mod ending;
 
 use super::super::proc;
 use super::*;
+use crate::executor::python::Module;
 use crate::executor::worker::Recipe;
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::Work;
@@ -16,13 +17,21 @@ use tokio::time::sleep;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A worker whose function's one argument is the name of a script. What that prints
-/// is output; the script answers by `say`, or else with the worker's own process id.
+/// is output; the script answers by `say`, which names the call, or else with the
+/// worker's own process id.
 const WORKER: &str = r#"
 exec 3>&1 1>&2
-say() { said=1; printf '%s\n' "$1" >&3; }
+say() {
+    said=1
+    case $1 in
+    '{"value"'* | '{"error"'*) printf '{"call":%s,%s\n' "$call" "${1#?}" >&3 ;;
+    *) printf '%s\n' "$1" >&3 ;;
+    esac
+}
 say '{"clutch": 1}'
 while read -r line; do
     said=
+    call=${line#*:} call=${call%%,*}
     script=${line#*'"args":["'}
     . "./${script%%'"'*}"
     test "$said" || say "{\"value\": $$}"
@@ -44,6 +53,7 @@ fn rig_with(edit: impl FnOnce(&mut Terms)) -> Rig {
         function: "run".into(),
         command: ["sh", "-c", WORKER].map(str::to_owned).into(),
         env: [("COLOUR".to_owned(), "red".to_owned())].into(),
+        module: Module::within(folder.path()).unwrap(),
         cwd: folder.path().into(),
         startup_timeout: PATIENCE,
         grace: Duration::from_secs(120),
@@ -192,7 +202,8 @@ async fn what_is_larger_than_a_pipe_goes_through_both_ways() {
     assert_eq!(length, 6, "the length of the line that the worker read");
 
     let flood = "head -c 300000 /dev/zero | tr '\\0' ";
-    let script = format!("{flood} x; printf '{{\"value\":\"' >&3; {flood} y >&3; say '\"}}'");
+    let begin = "printf '{\"call\":%s,\"value\":\"' $call >&3";
+    let script = format!("{flood} x; {begin}; {flood} y >&3; say '\"}}'");
     let report = rig.sh(&script).await;
     assert_eq!(report.value.unwrap().text().len(), 300_002);
     assert!(report.stderr.omitted > 200_000);
@@ -201,8 +212,8 @@ async fn what_is_larger_than_a_pipe_goes_through_both_ways() {
 /// How fast calls are by themselves, for whoever asks: `--nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_calls_go_through_two_workers() {
-    const QUICK: &str =
-        "$| = 1; print qq({\"clutch\":1}\\n); print qq({\"value\":null}\\n) while <STDIN>";
+    const QUICK: &str = "$| = 1; print qq({\"clutch\":1}\\n); \
+         while (<STDIN>) { /:(\\d+)/; print qq({\"call\":$1,\"value\":null}\\n) }";
     let rig = rig_with(|terms| {
         if Path::new("/usr/bin/perl").exists() {
             terms.recipe.command = ["perl", "-e", QUICK].map(str::to_owned).into();

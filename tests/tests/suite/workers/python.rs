@@ -126,3 +126,74 @@ fn python_that_ends_fails_its_task_alone() {
         assert_eq!(place.value(&format!("after {kind}"), "add", &["--json-arg", "1"]), 1);
     }
 }
+
+/// What is below plays a library that prints while it is loaded, one that closes
+/// standard output, and a function whose child goes on as if it were the worker.
+const ROUGH: &str = r#"
+print("a banner", flush=True)
+import os
+os.write(1, b"no line end")
+from clutch import function, serve
+import sys
+os.close(1)
+sys.stdout.close()
+sys.stdout = None
+sys.stderr = None
+
+@function
+def rough(kind):
+    print("printed")
+    if kind == "fork" and os.fork() == 0:
+        return "child"
+    if kind == "serve" and os.fork() == 0:
+        serve()
+    if kind == "raise":
+        raise ValueError("not today")
+    return [kind, os.getpid()]
+
+serve()
+"#;
+
+#[test]
+fn python_starts_and_answers_whatever_was_done_to_its_output() {
+    let test = "python_starts_and_answers_whatever_was_done_to_its_output";
+    let rough = "[functions.rough]\ncommand = [\"python3\", \"{}/rough.py\"]\n";
+    let Some(place) = place(test, rough, &["--slots", "1"]) else { return };
+    std::fs::write(place.world.folder().join("rough.py"), ROUGH).unwrap();
+    let mut pid = Value::Null;
+    for kind in ["plain", "fork", "serve", "again"] {
+        let value = place.value(kind, "rough", &["--json-arg", &format!("\"{kind}\"")]);
+        assert_eq!(value[0], kind);
+        assert!(pid.is_null() || pid == value[1], "it was replaced after '{kind}'");
+        pid = value[1].clone();
+    }
+    place.call("raise", "rough", &["--json-arg", "\"raise\""]);
+    let result = place.result("raise");
+    assert!(result["reason"].as_str().unwrap().contains("ValueError: not today"), "{result}");
+    assert!(result["stderr"].as_str().unwrap().contains("in rough"), "{result}");
+}
+
+#[test]
+fn python_finds_its_module_wherever_the_state_folder_is() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let test = "python_finds_its_module_wherever_the_state_folder_is";
+    let Some(mut place) = python(test, &["--slots", "1"]) else { return };
+    assert_eq!(place.daemon.stop(SOON).unwrap(), 0);
+    let odd = std::ffi::OsString::from_vec(b"a:b\xff".to_vec());
+    let folder = place.world.folder().join(odd);
+    std::fs::create_dir(&folder).unwrap();
+    for (key, state, wrapper) in [
+        ("relative", "relative".to_owned(), &["env", "-C", "{}"][..]),
+        ("odd", "state".to_owned(), &["sh", "-c", "cd {}/a:b*; exec \"$@\"", "sh"]),
+    ] {
+        let here = place.world.folder().display().to_string();
+        let wrapper: Vec<String> = wrapper.iter().map(|part| part.replace("{}", &here)).collect();
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let options = ["--slots", "1", "--state", &state];
+        place.daemon = place.world.run_in(&wrapper, &place.endpoint, &options).unwrap();
+        let value = place.value(key, "add", &["--json-arg", "1", "--json-arg", "2"]);
+        assert_eq!(value, 3, "{key}");
+        assert_eq!(place.daemon.stop(SOON).unwrap(), 0);
+    }
+    assert!(folder.join("state").is_dir() && place.world.folder().join("relative").is_dir());
+}

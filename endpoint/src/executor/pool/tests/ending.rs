@@ -45,7 +45,9 @@ async fn a_worker_that_does_not_keep_to_the_protocol_is_replaced() {
     let rig = rig();
     for (script, words) in [
         ("say hello", "'hello' cannot be read"),
-        ("say '{}'", "not one of value and error"),
+        ("say '{}'", "names no call"),
+        ("printf '{\"value\":1}\\n' >&3", "names no call"),
+        ("say \"{\\\"call\\\":$call}\"", "not one of value and error"),
         ("say '{\"value\":1}{\"value\":2}'", "cannot be read"),
         ("printf '{\"value\":1}\\nmore\\n' >&3", "more than one line: 'more"),
         ("head -c 9000000 /dev/zero | tr '\\0' x >&3", "a line of more than"),
@@ -58,6 +60,54 @@ async fn a_worker_that_does_not_keep_to_the_protocol_is_replaced() {
         assert!(is_gone(pid), "{script}");
     }
     assert_eq!(rig.sh(":").await.outcome, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn no_call_gets_the_answer_of_another() {
+    let rig = rig();
+    let go = rig.folder.path().join("go");
+    // What was forked for the first call answers it again while the second is under way.
+    let script = "(until [ -e go ]; do sleep 0.01; done; say '{\"value\": \"late\"}') & \
+                  say '{\"value\": \"first\"}'";
+    let first = rig.sh(script).await;
+    assert_eq!(first.value.unwrap().text(), "\"first\"");
+    let second = rig.sh("touch go; sleep 300").await;
+    assert!(go.exists(), "the worker had not begun");
+    assert_eq!((second.outcome, second.value), (Outcome::Failed, None));
+    let reason = second.reason.unwrap();
+    assert!(reason.contains("late") && reason.contains("names call 1"), "{reason}");
+    assert_eq!(rig.sh(":").await.outcome, Outcome::Succeeded, "it was replaced");
+}
+
+#[tokio::test]
+async fn a_call_that_a_noisy_worker_has_not_read_is_another_ones() {
+    let rig = rig();
+    let first = rig.pid().await;
+    // It answers twice and reads no more; the second answer comes when it is asked.
+    let script = "say '{\"value\": 1}'; until [ -e asked ]; do sleep 0.01; done; \
+                  say '{\"value\": 2}'; sleep 300";
+    assert_eq!(rig.sh(script).await.value.unwrap().text(), "1");
+    let task = rig.task(":");
+    let asked = async {
+        sleep(Duration::from_millis(200)).await;
+        std::fs::write(rig.folder.path().join("asked"), "").unwrap();
+    };
+    let (report, ()) = tokio::join!(rig.run(&task), asked);
+    assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);
+    assert_ne!(report.value.unwrap().text(), first.to_string());
+    assert!(is_gone(first));
+}
+
+#[tokio::test]
+async fn what_is_printed_before_the_hello_keeps_no_worker_from_starting() {
+    for noise in ["echo banner; echo '{}'", "printf 'loading 100%%'", ":"] {
+        let rig = rig_with(|terms| {
+            terms.recipe.command = vec!["sh".into(), "-c".into(), format!("{noise}\n{WORKER}")];
+        });
+        let report = rig.sh(":").await;
+        assert_eq!(report.outcome, Outcome::Succeeded, "{noise}: {:?}", report.reason);
+        assert_eq!(text(&report.stderr), "", "it is no call's");
+    }
 }
 
 #[tokio::test]
@@ -120,14 +170,16 @@ async fn a_worker_that_does_not_come_up_fails_the_task_in_words() {
     let table = [
         ("sleep 300", "did not say hello within 1s"),
         ("echo oops >&2; exit 5", "ended before it was ready: exit code 5"),
-        ("echo ready; sleep 300", "'ready' instead of"),
+        ("echo oops; sleep 300", "did not say hello within 1s"),
+        ("echo '{\"clutch\": \"one\"}'; sleep 300", "instead of"),
         ("echo '{\"clutch\": 9}'; sleep 300", "version 9"),
     ];
     for (script, words) in table {
         let rig = rig_with(|terms| {
             terms.recipe.command = ["sh", "-c", script].map(str::to_owned).into();
             // Long enough for those that do not wait for it.
-            let patience = if script == "sleep 300" { Duration::from_secs(1) } else { PATIENCE };
+            let silent = words.contains("within 1s");
+            let patience = if silent { Duration::from_secs(1) } else { PATIENCE };
             terms.recipe.startup_timeout = patience;
         });
         let report = rig.sh(":").await;
