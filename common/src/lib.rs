@@ -3,8 +3,9 @@
 //! Ids, tasks and their outcomes, the wire they travel in, the broker topology
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
-//! [`clock`] (reads the clock), [`folder`] (tries a folder), [`removal`] (removes
-//! one), [`logging`] (sets up tracing) and [`link::memory`] (keeps the brokers of the process).
+//! [`clock`] (reads the clock), [`folder`] (tries a folder, and keeps one private),
+//! [`removal`] (removes one), [`logging`] (sets up tracing) and [`link::memory`] (keeps
+//! the brokers of the process).
 
 pub mod blob;
 pub mod clock;

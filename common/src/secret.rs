@@ -19,6 +19,12 @@ impl SecretUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether there is a password in it.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        has_password(&self.0)
+    }
 }
 
 impl From<String> for SecretUrl {
@@ -37,6 +43,12 @@ impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&redacted(&self.0), f)
     }
+}
+
+/// Whether there is a password in a URL.
+#[must_use]
+pub fn has_password(url: &str) -> bool {
+    matches!(redacted(url), Cow::Owned(shown) if shown != url)
 }
 
 /// The text with the passwords of the URLs in it left out. A URL ends at white space
@@ -94,6 +106,7 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
         }
+        assert!(has_password("amqp://u:sesame@h") && !has_password("file:///a"));
         assert_eq!(format!("{:?}", SecretUrl::from("amqp://u:sesame@h")), r#""amqp://u:***@h""#);
     }
 

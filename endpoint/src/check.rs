@@ -4,7 +4,7 @@
 
 use crate::cli::PlaceArgs;
 use crate::clutch;
-use crate::config::{Config, Overrides, exposure, functions};
+use crate::config::{Config, Overrides, functions};
 use crate::daemon::SEEN;
 use crate::disk_queue::{self, FolderError, Found, OpenError, Options};
 use crate::executor::Captured;
@@ -54,10 +54,7 @@ pub(crate) async fn run(place: &PlaceArgs) -> Checked {
             return Checked::new(vec![Check::failed(&what, &failure)], Some(failure.exit));
         }
     };
-    let mut checks = vec![match exposure(&place.config) {
-        None => Check::passed(&what),
-        Some(exposure) => Check::warning(&what, &exposure),
-    }];
+    let mut checks = vec![Check::passed(&what)];
     let (state, state_exit) = state(&config, path.clone()).await;
     checks.push(state);
     let workers = workers(&config, &path).await;

@@ -7,6 +7,7 @@ pub(crate) mod functions;
 use crate::executor::SandboxPolicy;
 use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
+use clutch_common::folder;
 use clutch_common::id::{EndpointId, check_endpoint_name};
 use clutch_common::link::{self, Terms, Transport};
 use clutch_common::secret;
@@ -14,7 +15,6 @@ use clutch_common::topology;
 use functions::{Function, Setting};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -204,6 +204,9 @@ impl Config {
             ))
         })?;
         let mut config = Self::parse(&text).map_err(&bad)?;
+        if secret::has_password(&config.broker.url) {
+            folder::check_private(path).map_err(&bad)?;
+        }
         config.state.path = overrides.state.or(config.state.path);
         config.engine.slots = overrides.slots.or(config.engine.slots);
         config.check().map_err(&bad)?;
@@ -313,17 +316,6 @@ impl Config {
     }
 }
 
-/// What is to be said about a configuration that others can read.
-pub(crate) fn exposure(path: &Path) -> Option<String> {
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.mode());
-    (mode & 0o077 != 0).then(|| {
-        format!(
-            "others can read {0}, and with it this endpoint's way to the broker: chmod 600 {0}",
-            path.display()
-        )
-    })
-}
-
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let custom = |why: String| serde::de::Error::custom(why);
@@ -378,6 +370,23 @@ lease_queue = "01890a5d-ac96-774b-bcce-b302099a8057.lease"
         assert!(error("[engine]\ncapture_limit = 99999999").contains("engine.capture_limit"));
         assert!(error("[engine]\nsandbox = \"burn\"").contains("burn"));
         assert!(error("[functions.add]\ncommand = []").contains("functions.add.command"));
+    }
+
+    #[test]
+    fn a_file_that_holds_a_password_and_that_others_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoint.toml");
+        let load = |text: &str, mode| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Config::load(&path, Overrides::default()).map(drop)
+        };
+        load(FILE, 0o600).unwrap();
+        let failure = load(FILE, 0o644).unwrap_err();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.message.contains("chmod 600"), "{failure}");
+        load(&FILE.replace("amqp://user:secret@host:5672/v", "file:///spool"), 0o644).unwrap();
     }
 
     #[test]

@@ -92,9 +92,6 @@ fn unprinted(error: std::io::Error) -> Option<Failure> {
 fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Failure> {
     failpoint::arm()?;
     let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
-    if let Some(exposure) = config::exposure(&place.config) {
-        tracing::warn!("{exposure}");
-    }
     runtime()?.block_on(daemon::run(config, standby))
 }
 

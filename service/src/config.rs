@@ -4,6 +4,7 @@
 use crate::cli::GlobalArgs;
 use crate::failure::{CONFIG, Failure, usage};
 use crate::paths::StateFolder;
+use clutch_common::folder;
 use clutch_common::link::{Terms, Transport, shared_transport};
 use clutch_common::secret::{self, SecretUrl};
 use serde::Deserialize;
@@ -88,7 +89,11 @@ fn read(path: &Path) -> anyhow::Result<File> {
     };
     let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let wrong = |error: &toml::de::Error| secret::located(&text, error.span(), error.message());
-    Ok(toml::from_str(&text).map_err(|error| bad(wrong(&error)))?)
+    let file: File = toml::from_str(&text).map_err(|error| bad(wrong(&error)))?;
+    if file.broker.as_ref().is_some_and(SecretUrl::has_password) {
+        folder::check_private(path).map_err(bad)?;
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -133,6 +138,28 @@ mod tests {
         let error = Settings::load(&args(Some(&file)), None).unwrap_err();
         assert!(error.to_string().contains("brokr"), "{error}");
         assert_eq!(exit_code(&error), CONFIG);
+    }
+
+    #[test]
+    fn a_file_that_holds_a_password_and_that_others_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("service.toml");
+        for (url, mode, good) in [
+            ("amqp://u:sesame@h", 0o644, false),
+            ("amqp://u:sesame@h", 0o600, true),
+            ("file:///spool", 0o644, true),
+        ] {
+            std::fs::write(&file, format!("broker = '{url}'\n")).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            match Settings::load(&args(Some(&file)), None) {
+                Ok(_) => assert!(good, "{url} {mode:o}"),
+                Err(error) => {
+                    assert!(!good && error.to_string().contains("chmod 600"), "{error}");
+                    assert_eq!(exit_code(&error), CONFIG);
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,19 +3,22 @@
 //! [`StateFolder::check`] and the locks.
 
 use crate::failure::{CANNOT_CREATE, Failure};
+use clutch_common::folder::{make_private, tighten};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest path a Unix socket can be bound to, in bytes.
 const MAX_SOCKET_PATH: usize = 107;
+/// The file of the database.
+const DATABASE: &str = "clutch.db";
 /// The file whose lock says that a `serve` is running.
 const SERVE_LOCK: &str = "serve.lock";
 /// How long a `serve` that was killed may keep its lock: until the last of its
@@ -71,7 +74,7 @@ impl StateFolder {
     /// The database.
     #[must_use]
     pub(crate) fn database(&self) -> PathBuf {
-        self.0.join("clutch.db")
+        self.0.join(DATABASE)
     }
 
     /// The API's socket.
@@ -101,9 +104,33 @@ impl StateFolder {
     /// When it cannot be made, or its name is too long for the socket.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         self.fits_socket()?;
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| {
+        let private = make_private(&self.0, &[DATABASE]).map_err(|error| {
             self.unusable(&format!("{error}; choose another folder with --state DIR"))
-        })
+        })?;
+        if !private {
+            tracing::warn!(
+                state = %self.0.display(),
+                "other users can look into the state folder: it holds other things than this \
+                 service's, or is another user's; choose one of its own, or chmod 700"
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes the database's file if it is not there, and keeps it and those beside it from
+    /// other users: the database gives those it makes later the rights of the first.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to, or a file is another user's.
+    pub(crate) fn keep_private(&self) -> anyhow::Result<()> {
+        drop(self.open_lock(DATABASE)?);
+        for end in ["", "-wal", "-shm", ".lock"] {
+            let name = format!("{DATABASE}{end}");
+            tighten(&self.0.join(&name)).map_err(|error| {
+                self.unusable(&format!("{name} can be read by others: {error}; chmod 600 it"))
+            })?;
+        }
+        Ok(())
     }
 
     /// Looks whether `serve` could use the folder or is running on it, without
@@ -165,7 +192,7 @@ impl StateFolder {
     /// # Errors
     /// When the folder cannot be written to.
     pub(crate) fn lock_database(&self) -> anyhow::Result<Lock> {
-        let file = self.open_lock("clutch.db.lock")?;
+        let file = self.open_lock(&format!("{DATABASE}.lock"))?;
         flock(&file, FlockOperation::LockExclusive)
             .map_err(|error| self.unusable(&error.to_string()))?;
         Ok(Lock { _file: file })

@@ -134,6 +134,7 @@ impl Store {
         let folder = folder.clone();
         tokio::task::spawn_blocking(move || {
             let _lock = folder.lock_database()?;
+            folder.keep_private()?;
             let path = folder.database();
             let writer = Writer { connection: writing(&path)?, names: Names::default() };
             let readers = (0..READERS).map(|_| reading(&path)).collect::<Result<Vec<_>>>()?;

@@ -3,11 +3,12 @@
 //! The lock is `flock` on the file `lock`, which holds the holder's process id
 //! for people. It goes with the process, however that ends.
 
+use clutch_common::folder::{make_private, tighten, tighten_all};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,14 @@ impl Folder {
     /// See [`FolderError`].
     pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let refused = |doing: &'static str| move |source| refused(path, doing, source);
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refused("making"))?;
+        let private = make_private(path, &["queue", "lock"]).map_err(refused("making"))?;
+        if !private {
+            tracing::warn!(
+                state = %path.display(),
+                "other users can look into the state folder: it holds other things than this \
+                 endpoint's, or is another user's; give the endpoint one of its own, or chmod 700"
+            );
+        }
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -96,7 +104,19 @@ impl Folder {
             Err(errno) => return Err(refused("locking")(errno.into())),
         }
         sign(&mut lock).map_err(refused("writing into"))?;
+        for name in ["lock", "mark", "running", "spool", "sandbox", "workers"] {
+            tighten(&path.join(name)).map_err(refused("taking from other users"))?;
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Keeps the files of the store, which makes them itself, from other users.
+    ///
+    /// # Errors
+    /// See [`FolderError`].
+    pub(crate) fn tighten_store(&self, below: &Path) -> Result<(), FolderError> {
+        tighten_all(below)
+            .map_err(|source| refused(&self.path, "taking from other users what is in", source))
     }
 
     /// Where it is.
@@ -182,6 +202,26 @@ mod tests {
         assert!(words.contains(&format!("process {}", std::process::id())), "{words}");
         drop(first);
         Folder::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_could_read_is_taken_from_them_with_what_is_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state");
+        let below = path.join("queue");
+        std::fs::create_dir_all(&below).unwrap();
+        let files = [path.join("mark"), below.join("db")];
+        for file in &files {
+            std::fs::write(file, "").unwrap();
+        }
+        for exposed in [&path, &below].into_iter().chain(&files) {
+            std::fs::set_permissions(exposed, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Folder::open(&path).unwrap().tighten_store(&below).unwrap();
+        for closed in [&path, &below].into_iter().chain(&files) {
+            let mode = std::fs::metadata(closed).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", closed.display());
+        }
     }
 
     #[test]

@@ -155,6 +155,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let spool =
         Spool::open(&options.path.join("spool")).map_err(failed("making the spool folder of"))?;
     let store = Store::open(&below)?;
+    folder.tighten_store(&below)?;
     let mark = Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"))?;
     let marked = mark.read().map_err(failed("reading the mark of"))?;
     let (running, left) = Running::open(&options.path.join("running"))

@@ -19,6 +19,31 @@ pub(crate) async fn store() -> (TempDir, Store) {
     (temp, store)
 }
 
+#[tokio::test]
+async fn a_database_that_others_could_read_is_taken_from_them_with_its_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let temp = tempfile::tempdir().unwrap();
+    let folder = StateFolder::new(temp.path().join("state"));
+    let open_to_all = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let names = |end: &str| folder.path().join(format!("clutch.db{end}"));
+    folder.prepare().unwrap();
+    for first in [true, false] {
+        if !first {
+            open_to_all(folder.path());
+            open_to_all(&names(""));
+            folder.prepare().unwrap();
+        }
+        let store = Store::open(&folder).await.unwrap();
+        for path in [folder.path(), &names(""), &names("-wal"), &names("-shm"), &names(".lock")] {
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", path.display());
+        }
+        store.close().await;
+    }
+}
+
 pub(crate) fn spec(argv: &[&str]) -> TaskSpec {
     serde_json::from_value(serde_json::json!({ "argv": argv })).unwrap()
 }

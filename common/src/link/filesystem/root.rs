@@ -4,6 +4,7 @@
 use super::disk;
 use super::names::encoded;
 use super::options::{Access, Options};
+use crate::folder;
 use crate::link::Fault;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
@@ -65,6 +66,9 @@ impl Root {
         }
         for folder in FOLDERS {
             disk::make_folder(&root.join(folder), options.access).map_err(failed)?;
+        }
+        if options.access == Access::Private {
+            keep_private(root);
         }
         if !marked {
             let marker = Marker { format: FORMAT, spool: Uuid::now_v7() };
@@ -183,6 +187,16 @@ impl Root {
     }
 }
 
+/// Takes a spool from other users, unless it was made for a group.
+fn keep_private(root: &Path) {
+    for folder in FOLDERS.map(|name| root.join(name)).iter().chain([&root.to_owned()]) {
+        let of_a_group = folder.metadata().is_ok_and(|found| found.mode() & 0o2000 != 0);
+        if let Err(error) = if of_a_group { Ok(()) } else { folder::tighten(folder) } {
+            tracing::warn!(folder = %folder.display(), %error, "other users can look into it");
+        }
+    }
+}
+
 /// Whether a name at the root is one of ours that comes and goes: what is being
 /// written, or tried.
 pub(super) fn is_passing(name: &str) -> bool {
@@ -242,6 +256,20 @@ mod tests {
             assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         }
         assert_eq!(marker.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_folder_that_others_could_enter_is_taken_from_them_but_not_from_a_group_it_was_made_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        for (before, after) in [(0o755, 0o700), (0o2770, 0o2770)] {
+            std::fs::create_dir_all(&options.root).unwrap();
+            std::fs::set_permissions(&options.root, std::fs::Permissions::from_mode(before))
+                .unwrap();
+            Root::create(&options).unwrap();
+            let mode = options.root.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, after);
+        }
     }
 
     #[test]
