@@ -4,8 +4,8 @@
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
 //! [`clock`] (reads the clock), [`folder`] (tries a folder, and keeps one private),
-//! [`removal`] (removes one), [`logging`] (sets up tracing) and [`link::memory`] (keeps
-//! the brokers of the process).
+//! [`removal`] (removes one), [`logging`] (sets up tracing), [`sink`] (writes lines from
+//! a thread of its own) and [`link::memory`] (keeps the brokers of the process).
 
 pub mod blob;
 pub mod clock;
@@ -18,6 +18,7 @@ pub mod printable;
 pub mod removal;
 pub mod result;
 pub mod secret;
+pub mod sink;
 pub mod task;
 pub mod topology;
 pub mod wire;

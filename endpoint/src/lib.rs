@@ -59,13 +59,15 @@ pub fn main() -> ExitCode {
             check(&place, json)
         }
     };
-    match started {
+    let code = match started {
         Ok(code) => code,
         Err(failure) => {
             tell(&failure);
             ExitCode::from(failure.exit as u8)
         }
-    }
+    };
+    clutch_common::logging::finish();
+    code
 }
 
 /// Says why the program ends, however little is logged.

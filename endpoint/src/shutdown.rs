@@ -108,6 +108,7 @@ impl Shutdown {
                     "exiting at once: what is pending stays on disk, and the next start ends \
                      the processes of tasks that are left running"
                 );
+                clutch_common::logging::finish();
                 std::process::exit(Exit::Forced as i32);
             }
         }

@@ -36,6 +36,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use cli::{Cli, Command, GlobalArgs};
 use client::Client;
+use clutch_common::{logging, printable};
 use config::Settings;
 use std::process::ExitCode;
 
@@ -47,11 +48,13 @@ pub fn main() -> ExitCode {
         Err(error) => return explain(&error),
     };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
-    clutch_common::logging::init(level);
-    match run(&cli).and_then(|code| Ok(output::flush().map(|()| code)?)) {
+    logging::init(level);
+    let code = match run(&cli).and_then(|code| Ok(output::flush().map(|()| code)?)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => unprinted(&error),
-    }
+    };
+    logging::finish();
+    code
 }
 
 /// A reader of stdout that has gone away has what it wanted; anything else is told.
@@ -59,7 +62,7 @@ fn unprinted(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    output::note(&format!("clutch-service: {error:#}"));
+    logging::say(&printable::lines(&format!("clutch-service: {error:#}")));
     ExitCode::from(failure::exit_code(error))
 }
 

@@ -11,6 +11,7 @@ mod failover;
 mod gathering;
 mod judge;
 mod link;
+mod log;
 mod million;
 mod needs;
 mod pair;
@@ -134,6 +135,7 @@ pub fn rows() -> Vec<Row> {
         service::ROWS,
         pair::ROWS,
         failover::ROWS,
+        log::ROWS,
         task::ROWS,
         million::ROWS,
     ]

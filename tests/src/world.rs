@@ -283,6 +283,20 @@ impl World {
         Ok(daemon)
     }
 
+    /// Starts `clutch-service serve` under another program and waits until it answers
+    /// and has its link to the broker.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn serve_in(&self, wrapper: &[&str]) -> Result<Daemon> {
+        let Some((program, first)) = wrapper.split_first() else { return self.serve() };
+        let binary = self.binaries.join(SERVICE).display().to_string();
+        let words = [first, &[&binary, "serve"]].concat();
+        let mut daemon = self.start(&self.environment(), Path::new(program), &words)?;
+        daemon.wait_for("serving", SOON)?;
+        Ok(daemon)
+    }
+
     /// Starts an endpoint's daemon and does not wait for anything.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Tells what happens, as it happens: lines on stdout, each with the time since
-//! the beginning, and a progress bar on a terminal. A reader that has gone away
-//! does not end the demonstration.
+//! the beginning, and a progress bar on a terminal. A reader that has gone away, or
+//! does not read, neither ends the demonstration nor holds it up.
 
-use crate::output;
+use clutch_common::sink::Sink;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// Between two lines about progress where there is no terminal.
 const NEWS: Duration = Duration::from_secs(2);
+/// How long a line may take to come out before the demonstration goes on.
+const LINE: Duration = Duration::from_millis(50);
 const DIM: &str = "\x1b[2m";
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -19,6 +21,7 @@ const PLAIN: &str = "\x1b[0m";
 #[derive(Debug)]
 pub(super) struct Tell {
     begun: Instant,
+    out: Sink,
     narrates: bool,
     coloured: bool,
     bar: Option<ProgressBar>,
@@ -32,7 +35,9 @@ impl Tell {
         let begun = Instant::now();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let coloured = std::io::stdout().is_terminal() && !no_colour;
-        Self { begun, narrates, coloured, bar: None, next_news: begun + NEWS }
+        // Lines that are lost here are nobody's loss: what was found is told at the end.
+        let out = Sink::before(std::io::stdout(), |_| {});
+        Self { begun, out, narrates, coloured, bar: None, next_news: begun + NEWS }
     }
 
     /// Something was done.
@@ -74,7 +79,8 @@ impl Tell {
             bar.finish_and_clear();
         }
         self.next_news = Instant::now() + NEWS;
-        drop(output::raw_line(text));
+        self.out.say(format!("{text}\n").as_bytes());
+        self.out.flush(LINE);
     }
 
     /// So many of all results are recorded.

@@ -56,3 +56,13 @@ fn nothing_is_lost_to_a_full_disk_of_the_service() {
 fn nothing_is_lost_to_kills_while_results_gather_and_while_they_leave() {
     holds("endpoint-kill-gathering");
 }
+
+#[test]
+fn nothing_waits_for_a_log_that_is_not_read() {
+    holds("log-not-read");
+}
+
+#[test]
+fn nothing_ends_with_the_reader_of_a_log() {
+    holds("log-reader-gone");
+}
