@@ -5,6 +5,7 @@
 //! the daemon with a code that makes a supervisor restart it.
 
 use crate::config::{Config, functions};
+use crate::descriptors;
 use crate::engine::Engine;
 use crate::executor::Executor;
 use crate::executor::calls::Calls;
@@ -12,7 +13,7 @@ use crate::executor::crew::Crew;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::instance::Instance;
-use crate::journal::{self, JournalConfig, OpenError, Recovered};
+use crate::journal::{self, Journal, JournalConfig, Recovered};
 use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
@@ -34,6 +35,9 @@ const JITTER: f64 = 0.5;
 /// How long closing the disk queue may take.
 const CLOSING: Duration = Duration::from_secs(10);
 
+/// The pause before a host that lacks what a start takes is looked at again.
+const HOST_PAUSE: Duration = Duration::from_secs(1);
+
 /// A part of the daemon that runs until it is told to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
@@ -45,10 +49,12 @@ enum Part {
 ///
 /// # Errors
 /// When it cannot start, or a part of it failed.
-pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
-    let signals = Signals::install()?;
+pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    let slots = descriptors::provide(config.slots(), config.functions.len());
+    config.engine.slots = Some(slots);
     let transport = config.transport()?;
-    let ledger = open(&config).await?;
+    let Some(ledger) = open(&config, &mut signals).await? else { return Ok(()) };
     let executor = executor(&config, &ledger).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
@@ -94,7 +100,8 @@ pub(crate) async fn run(config: Config, standby: bool) -> Result<(), Failure> {
     outcome
 }
 
-async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
+/// Opens what is pending; nothing if told to stop before the host has room for that.
+async fn open(config: &Config, signals: &mut Signals) -> Result<Option<Arc<Ledger>>, Failure> {
     let path = config.state_path()?;
     let journal_config = JournalConfig {
         path: path.clone(),
@@ -102,12 +109,9 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
         reserve_bytes: DISK_RESERVE,
         seen_max: SEEN,
     };
-    let opened = tokio::task::spawn_blocking(move || journal::open(journal_config)).await;
-    let (journal, recovered): (_, Recovered) = opened
-        .map_err(|error| {
-            Failure::new(Exit::Internal, format!("opening the state folder: {error}"))
-        })?
-        .map_err(|error: OpenError| Failure::new(Exit::State, error.to_string()))?;
+    let Some((journal, recovered)) = open_journal(journal_config, signals).await? else {
+        return Ok(None);
+    };
     tracing::info!(
         endpoint = %config.endpoint.id,
         name = config.endpoint.name,
@@ -122,7 +126,37 @@ async fn open(config: &Config) -> Result<Arc<Ledger>, Failure> {
         bounds: config.inbox.bounds(),
         poison_after: config.engine.poison_after,
     };
-    Ok(Arc::new(Ledger::new(journal, recovered, rules)))
+    Ok(Some(Arc::new(Ledger::new(journal, recovered, rules))))
+}
+
+/// Opens the journal, once the host has what that takes: nothing is wrong with a state
+/// folder on a full disk, and no task is started before its end can be recorded.
+async fn open_journal(
+    config: JournalConfig,
+    signals: &mut Signals,
+) -> Result<Option<(Journal, Recovered)>, Failure> {
+    let mut told = false;
+    loop {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || journal::open(config)).await;
+        let opened = opened.map_err(|error| {
+            Failure::new(Exit::Internal, format!("opening the state folder: {error}"))
+        })?;
+        match opened {
+            Ok(opened) => return Ok(Some(opened)),
+            Err(error) if error.may_pass() => {
+                if !std::mem::replace(&mut told, true) {
+                    let why = format!("{:#}", anyhow::Error::from(error));
+                    tracing::error!(why, "the endpoint waits for its host before it starts");
+                }
+            }
+            Err(error) => return Err(Failure::new(Exit::State, error.to_string())),
+        }
+        tokio::select! {
+            () = signals.next() => return Ok(None),
+            () = tokio::time::sleep(HOST_PAUSE) => (),
+        }
+    }
 }
 
 async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>, Failure> {

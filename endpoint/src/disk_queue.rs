@@ -16,6 +16,7 @@
 //!
 //! sled's background flusher stays off: with it, this work deadlocks.
 
+mod ahead;
 mod damage;
 mod deaths;
 mod files;
@@ -47,6 +48,8 @@ use futures_util::FutureExt as _;
 use record::Space;
 use std::error::Error as StdError;
 use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +60,9 @@ const SEGMENT: usize = 512 * 1024;
 /// What sled may cache, in bytes. It keeps at least 256 pages all the same; the
 /// system's own cache does the rest.
 const CACHE: u64 = 1024 * 1024;
+
+/// What the system says of a path where nothing is.
+const GONE: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
 
 /// Names a task in the inbox; grows in the order of acceptance.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -212,11 +218,12 @@ impl Store {
             .flush_every_ms(None);
         let open = || quiet::quietly(|| config.open().inspect(start_threads))?;
         // The state folder is ours: whoever still holds sled's lock is dying.
-        let db = folder::patiently(open, is_locked).map_err(|error| failed(error.into()))?;
+        let db = folder::patiently(open, is_locked).map_err(|error| failed(plain(error)))?;
         // sled does not sync the file of its own settings.
         let synced = File::open(path.join("conf")).and_then(|conf| conf.sync_all());
         synced.map_err(|error| failed(error.into()))?;
-        let file = File::open(path.join("db")).map_err(|error| failed(error.into()))?;
+        let file = File::options().read(true).write(true).open(path.join("db"));
+        let file = file.map_err(|error| failed(error.into()))?;
         Ok(Self { db, file: Arc::new(file), path: path.to_owned() })
     }
 
@@ -271,9 +278,24 @@ impl Store {
             return Ok(());
         }
         let failed = self.failed("writing to");
-        self.db.apply_batch(writes.batch).map_err(|error| failed(error.into()))?;
-        self.db.flush().map_err(|error| failed(error.into()))?;
-        self.file.sync_data().map_err(|error| failed(error.into()))
+        self.db.apply_batch(writes.batch).map_err(|error| failed(plain(error)))?;
+        self.db.flush().map_err(|error| failed(plain(error)))?;
+        self.file.sync_data().map_err(|error| failed(error.into()))?;
+        match self.is_here() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed("its file is not at its path any more".into())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Whether the file is the one at its path.
+    fn is_here(&self) -> io::Result<bool> {
+        let ours = self.file.metadata()?;
+        match std::fs::symlink_metadata(self.path.join("db")) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if GONE.contains(&error.kind()) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -282,6 +304,17 @@ fn start_threads(db: &sled::Db) {
     // Polled once, it has given a thread its work, which is nothing; what becomes of that
     // the first commit says as well.
     drop(db.flush_async().now_or_never());
+}
+
+/// sled's error, or the system's that it came from.
+fn plain(error: sled::Error) -> Box<dyn StdError + Send + Sync> {
+    match error {
+        sled::Error::Io(error) => error.into(),
+        sled::Error::CollectionNotFound(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::ReportableBug(_)
+        | sled::Error::Corruption { .. } => error.into(),
+    }
 }
 
 /// sled has no error of its own for its file being locked.

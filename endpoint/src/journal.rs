@@ -19,6 +19,7 @@ pub(crate) use crate::disk_queue::{
 pub(crate) use commit::Commit;
 
 use crate::disk_queue::{Change, DiskQueue, Options, SeenView};
+use crate::room::Room;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
@@ -81,6 +82,17 @@ pub(crate) enum JournalError {
          committed is still there, the rest is still with the broker"
     )]
     Failed(#[source] Arc<DiskError>),
+    /// The folder is not the one any more that was opened.
+    #[error(
+        "the state folder {path} was moved, deleted or replaced while the endpoint ran: it ends \
+         rather than keep records where nobody finds them. Nothing was acknowledged since. If the \
+         folder still exists, move it back before the endpoint starts again; if not, the service \
+         asks what became of its tasks"
+    )]
+    Displaced {
+        /// The state folder.
+        path: PathBuf,
+    },
     /// The store gave up in a way that it has no error for.
     #[error("the disk queue in {path} gave up unexpectedly: restart the endpoint")]
     Broken {
@@ -174,12 +186,13 @@ type Probe = Box<dyn FnMut() -> std::io::Result<u64> + Send>;
 /// # Errors
 /// See [`OpenError`].
 pub(crate) fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
-    let path = config.path.clone();
-    let probe = move || {
-        let free = rustix::fs::statvfs(&path)?;
-        Ok(free.f_bavail.saturating_mul(free.f_frsize))
-    };
-    open_with(config, Box::new(probe), STALL_LIMIT)
+    let mut room = Room::in_folder(&config.path);
+    // Better not begun than begun: a store that finds no room as it opens may fail in
+    // ways that look like damage. What else is wrong with the folder, opening it tells.
+    if room.free().is_ok_and(|free| free == 0) {
+        return Err(OpenError::NoRoom { path: config.path });
+    }
+    open_with(config, Box::new(move || room.free()), STALL_LIMIT)
 }
 
 fn open_with(

@@ -9,12 +9,14 @@ mod cli;
 mod clutch;
 mod config;
 mod daemon;
+mod descriptors;
 mod disk_queue;
 mod engine;
 mod executor;
 mod exit;
 mod failpoint;
 mod halt;
+mod host;
 mod inbox;
 mod instance;
 mod journal;
@@ -24,6 +26,7 @@ pub mod measured;
 mod outbox;
 mod poison;
 mod publisher;
+mod room;
 mod session;
 mod shutdown;
 #[cfg(test)]
@@ -40,7 +43,11 @@ use config::{Config, Overrides};
 use exit::{Exit, Failure};
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+
+/// How long a thread for what blocks is kept without work: for ever.
+const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Does what the command line says, and tells how that went.
 #[must_use]
@@ -106,12 +113,16 @@ fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {
 }
 
 /// One thread: a second one wakes for what the first is about to do, and the journal,
-/// the links and the processes have threads of their own (design/0013).
+/// the links and the processes have threads of their own (design/0013). Threads for what
+/// blocks stay, and the first is there from the start: where the system allows no
+/// further one, work waits for those that are there.
 fn runtime() -> Result<Runtime, Failure> {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Internal, format!("starting the runtime: {error}")))
+    let runtime =
+        Builder::new_current_thread().enable_all().thread_keep_alive(KEPT).build().map_err(
+            |error| Failure::new(Exit::Internal, format!("starting the runtime: {error}")),
+        )?;
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 /// Help and version go to stdout with 0, mistakes to stderr with 64.

@@ -70,7 +70,15 @@ impl Spool {
         let path = self.path(number);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(suffixed(&path, TEMPORARY))?;
+        let open = || options.open(suffixed(&path, TEMPORARY));
+        let file = match open() {
+            // Somebody removed the folder; not the one that it is in, as a rule.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o700).create(&self.folder)?;
+                open()?
+            }
+            opened => opened?,
+        };
         Ok(Writing { number, path, file, len: 0 })
     }
 

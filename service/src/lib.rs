@@ -39,6 +39,10 @@ use client::Client;
 use clutch_common::{logging, printable};
 use config::Settings;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a thread for what blocks is kept without work: for ever.
+const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Does what the command line says, and tells how that went.
 #[must_use]
@@ -81,7 +85,11 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     // A second thread of the runtime wakes for what the first is about to do: that
     // costs a lone task more than it gains a thousand (design/0013).
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build()?.block_on(command(&cli.global, &cli.command))
+    // Threads for what blocks stay, and the first is there from the start: where the
+    // system allows no further one, work waits for those that are there.
+    let runtime = runtime.enable_all().thread_keep_alive(KEPT).build()?;
+    drop(runtime.spawn_blocking(|| ()));
+    runtime.block_on(command(&cli.global, &cli.command))
 }
 
 async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {

@@ -4,7 +4,7 @@
 use super::duration;
 use crate::executor::pool::Terms;
 use crate::executor::python::{self, Module};
-use crate::executor::worker::Recipe;
+use crate::executor::recipe::{Recipe, Upkeep};
 use clutch_common::task::{BUILT_IN, check_function};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -99,6 +99,7 @@ impl Function {
                 env: self.env.clone(),
                 module: module.clone(),
                 cwd: self.cwd.clone().unwrap_or_else(|| setting.folders.join(name)),
+                upkeep: Upkeep { cwd: self.cwd.is_none(), python: Some(setting.python.clone()) },
                 startup_timeout: self.startup_timeout,
                 grace: setting.grace,
                 capture_limit: setting.capture_limit,

@@ -1,6 +1,7 @@
 //! Opening the queue: lock the folder, check what it is, take up what is in
 //! it, repair what is damaged, sweep what nobody refers to.
 
+use super::ahead::Ahead;
 use super::damage::Damaged;
 use super::files::Files;
 use super::folder::{Folder, FolderError};
@@ -11,6 +12,7 @@ use super::record::{self, Key, Space};
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Accepted, Error, Seq, Store, Unsecured, Writes, seen};
+use crate::host::{Place, Trouble, cause, trouble};
 use crate::spool::Spool;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
@@ -64,6 +66,15 @@ pub(crate) enum OpenError {
         /// What the store said.
         what: String,
     },
+    /// There is no room to open it.
+    #[error(
+        "the disk of the state folder {path} has no room left, or no inode, or the quota is used \
+         up: free some space there"
+    )]
+    NoRoom {
+        /// The state folder.
+        path: PathBuf,
+    },
     /// The system would not give the queue a thread.
     #[error("no thread could be started for the disk queue in {path}")]
     Thread {
@@ -94,6 +105,15 @@ pub(crate) enum OpenError {
         /// What is there.
         found: String,
     },
+}
+
+impl OpenError {
+    /// Whether the host lacks something that it may have later: then opening it again
+    /// may do.
+    pub(crate) fn may_pass(&self) -> bool {
+        let passes = |error: &std::io::Error| trouble(Place::Records, error) == Trouble::Wait;
+        matches!(self, Self::NoRoom { .. }) || cause(self).is_some_and(passes)
+    }
 }
 
 impl DiskQueue {
@@ -178,6 +198,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         keys: Keys::default(),
         deaths: HashMap::new(),
         running: Arc::new(running),
+        ahead: Ahead::default(),
         folder,
     };
     queue.load_counters(marked)?;

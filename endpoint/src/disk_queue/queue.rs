@@ -1,6 +1,7 @@
 //! What the queue does: takes changes in, makes them durable, remembers what was
 //! seen. How they lie there is in [`super::lying`].
 
+use super::ahead::Ahead;
 use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
@@ -34,6 +35,7 @@ pub(crate) struct DiskQueue {
     pub(super) keys: Keys,
     pub(super) deaths: HashMap<Attempt, Deaths>,
     pub(super) running: Arc<Running>,
+    pub(super) ahead: Ahead,
     // Last, so that the folder stays locked until all else is closed.
     pub(super) folder: Folder,
 }
@@ -154,6 +156,24 @@ impl DiskQueue {
     #[must_use]
     pub(crate) fn failed_to_look(&self, error: io::Error) -> Error {
         self.store.failed("looking at the free space of")(error.into())
+    }
+
+    /// Whether the queue is where it was opened: nothing that is written elsewhere is
+    /// found again.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn is_here(&self) -> io::Result<bool> {
+        self.store.is_here()
+    }
+
+    /// Has the file system put aside what the next commits take of the store; whether it
+    /// did, or the host has no room for that.
+    ///
+    /// # Errors
+    /// What else the system says.
+    pub(crate) fn get_ahead(&mut self) -> io::Result<bool> {
+        self.ahead.get(&self.store.file)
     }
 
     /// What was seen.

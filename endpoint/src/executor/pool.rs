@@ -8,9 +8,10 @@
 
 use super::capture::Captured;
 use super::protocol::{self, Answer};
+use super::recipe::Recipe;
 use super::spawn::Spawner;
 use super::verdict::Facts;
-use super::worker::{Farewell, Heard, Recipe, Remains, Unready, Worker, how};
+use super::worker::{Farewell, Heard, Remains, Unready, Worker, how};
 use super::{Ended, Report};
 use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
@@ -90,15 +91,33 @@ impl Pool {
                 return ended;
             }
         }
-        let worker = match Worker::start(&self.spawner, &self.terms.recipe, &stop).await {
+        let worker = match self.start(&stop).await {
             Ok(worker) => worker,
-            Err(Unready::Stopped) => return Ended::Stopped,
+            Err(Unready::Stopped | Unready::Host(_)) => return Ended::Stopped,
             Err(Unready::Failed(why, stderr)) => {
                 tracing::warn!(function = call.function, why, "a worker is not ready");
                 return Ended::Finished(Report { stderr, ..Report::not_run(why) });
             }
         };
         self.serve(worker, &mut asked).await.unwrap_or(Ended::Stopped)
+    }
+
+    /// A new worker, as soon as the host has what it takes.
+    async fn start(&self, stop: &CancellationToken) -> Result<Worker, Unready> {
+        let mut wait = self.spawner.patience.wait();
+        loop {
+            match Worker::start(&self.spawner, &self.terms.recipe, stop).await {
+                Err(Unready::Host(why)) => {
+                    if !wait.pause(&why, stop).await {
+                        return Err(Unready::Stopped);
+                    }
+                }
+                started => {
+                    wait.over();
+                    return started;
+                }
+            }
+        }
     }
 
     /// A worker that waits; those that turn out to be dead are seen off.
@@ -255,6 +274,7 @@ impl Pool {
                 Ok(())
             }
             Err(Unready::Failed(why, stderr)) => Err((why, stderr)),
+            Err(Unready::Host(why)) => Err((why, Captured::default())),
             Err(Unready::Stopped) => Ok(()),
         }
     }

@@ -38,8 +38,6 @@ use wait4::ResUse;
 const BRIEF: Duration = Duration::from_millis(20);
 /// How long the end of a leader may take to be told when its family is gone.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
-/// The pause before the disk is tried again that did not take a sandbox.
-const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// How often orphans that ended during a run are reaped at most.
 const REAP_PAUSE: Duration = Duration::from_secs(1);
 
@@ -136,6 +134,7 @@ impl ProcessExecutor {
         };
         let (pipes, theirs) = Pipes::open(!process.stdin.is_empty(), self.config.capture_limit)
             .map_err(|error| refusal::no_pipes(&error))?;
+        let spare = watch::spare().map_err(|error| refusal::no_pipes(&error))?;
         let marks = &self.spawner.marks;
         let mut command = self.spawner.command(
             &process.argv,
@@ -152,7 +151,7 @@ impl ProcessExecutor {
         let walltime = task.walltime();
         let terms = Terms { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };
         let patience = walltime.unwrap_or(BRIEF).min(BRIEF);
-        let start = spawn_blocking(move || start(command, sandbox, mark, pipes, patience));
+        let start = spawn_blocking(move || start(command, sandbox, mark, (pipes, spare), patience));
         let started = start.await.map_err(|error| format!("the endpoint is going down: {error}"));
         Ok((terms, started??))
     }
@@ -251,10 +250,11 @@ impl ProcessExecutor {
         if stop.is_cancelled() {
             return Ended::Stopped;
         }
-        let mut told = false;
+        let mut wait = self.spawner.patience.wait();
         loop {
             match self.start(task, process).await {
                 Ok((terms, started)) => {
+                    wait.over();
                     let over = match started {
                         Started::Over(over) => over,
                         Started::Running(launched) => match launched.watched() {
@@ -270,16 +270,11 @@ impl ProcessExecutor {
                     };
                 }
                 Err(Unstarted::Refused(reason)) => return Ended::Finished(Report::not_run(reason)),
-                Err(Unstarted::Disk(why)) if !told => {
-                    told = true;
-                    tracing::warn!(task = %task.id, why, "a task waits for the disk");
+                Err(Unstarted::Host(why)) => {
+                    if !wait.pause(&why, &stop).await {
+                        return Ended::Stopped;
+                    }
                 }
-                Err(Unstarted::Disk(_)) => {}
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ended::Stopped,
-                () = sleep(DISK_PAUSE) => (),
             }
         }
     }
@@ -319,7 +314,10 @@ impl Launched {
     fn watched(self) -> Result<Running, String> {
         let watch = Watch::with(self.handle, self.close.leader.pid)
             .map_err(|error| format!("the process could not be watched: {error}"))?;
-        let streams = self.pipes.watched().map_err(|error| refusal::no_pipes(&error))?;
+        let streams = self
+            .pipes
+            .watched()
+            .map_err(|error| format!("the pipes of the process could not be watched: {error}"))?;
         Ok(Running { close: self.close, watch, streams })
     }
 }
@@ -424,22 +422,30 @@ fn start(
     mut command: Command,
     mut sandbox: Option<Sandbox>,
     mark: Mark,
-    mut pipes: Pipes,
+    (mut pipes, spare): (Pipes, OwnedFd),
     patience: Duration,
 ) -> Result<Started, Unstarted> {
     if let Some(sandbox) = &mut sandbox {
-        sandbox.make().map_err(|error| Unstarted::no_sandbox(sandbox.path(), &error))?;
+        sandbox.make().map_err(|error| refusal::no_folder(sandbox.path(), &error))?;
     }
     let leader = match spawn::start(&mut command, &mark) {
         Ok(leader) => leader,
         Err(error) => {
-            let reason = refusal::not_started(&command, &error);
+            let gone = sandbox.as_ref().map(Sandbox::path).filter(|path| !path.is_dir());
+            let why = match gone {
+                Some(path) => refusal::folder_gone(path),
+                None => refusal::not_started(&command, &error),
+            };
             if let Some(sandbox) = sandbox {
-                sandbox.close(Run::Failed);
+                sandbox.close(match why {
+                    Unstarted::Refused(_) => Run::Failed,
+                    Unstarted::Host(_) => Run::Stopped,
+                });
             }
-            return Err(reason.into());
+            return Err(why);
         }
     };
+    drop(spare);
     // It holds their ends of the pipes.
     drop(command);
     let family = Family::of(leader.pid, mark);

@@ -1,8 +1,9 @@
 //! Why a process could not be started, and what to do about it, in words; and
-//! whether that is the task's fault or the disk's.
+//! whether that is the task's fault or the host's.
 //! Looks at the file system to find out what exactly is missing.
 
 use super::Report;
+use crate::host::{Place, Trouble, trouble};
 use clutch_common::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -10,8 +11,19 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// In words, why `command` could not be started.
-pub(super) fn not_started(command: &Command, error: &io::Error) -> String {
+/// Why `command` could not be started.
+pub(super) fn not_started(command: &Command, error: &io::Error) -> Unstarted {
+    judged(Place::Program, error, words(command, error))
+}
+
+fn judged(place: Place, error: &io::Error, words: String) -> Unstarted {
+    match trouble(place, error) {
+        Trouble::Wait => Unstarted::Host(words),
+        Trouble::Task | Trouble::Fatal => Unstarted::Refused(words),
+    }
+}
+
+fn words(command: &Command, error: &io::Error) -> String {
     let program = command.get_program();
     let why = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT | Errno::NOTDIR) => missing(command),
@@ -29,12 +41,27 @@ pub(super) fn not_started(command: &Command, error: &io::Error) -> String {
     format!("'{}' could not be started: {why}", program.display())
 }
 
-/// In words, why the pipes for a process could not be opened.
-pub(super) fn no_pipes(error: &io::Error) -> String {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
+/// Why the pipes for a process could not be opened.
+pub(super) fn no_pipes(error: &io::Error) -> Unstarted {
+    let words = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => format!("no pipes could be opened: {}", descriptors()),
         _ => format!("no pipes could be opened: {error}"),
-    }
+    };
+    judged(Place::Own, error, words)
+}
+
+/// Why a folder of the endpoint's own could not be made.
+pub(super) fn no_folder(path: &Path, error: &io::Error) -> Unstarted {
+    let words = format!(
+        "the folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
+        path.display()
+    );
+    judged(Place::Own, error, words)
+}
+
+/// That a folder of the endpoint's own went while a process was started in it.
+pub(super) fn folder_gone(path: &Path) -> Unstarted {
+    Unstarted::Host(format!("the folder '{}' was removed", path.display()))
 }
 
 /// Why a task has not been started.
@@ -42,28 +69,14 @@ pub(super) fn no_pipes(error: &io::Error) -> String {
 pub(super) enum Unstarted {
     /// It cannot be: that is its outcome.
     Refused(String),
-    /// The endpoint's own disk takes nothing for now, which is no outcome of a task:
-    /// it waits until there is room, or until the endpoint ends.
-    Disk(String),
+    /// The host lacks what it takes for now, which is no outcome of a task: it waits
+    /// until the host has it, or until the endpoint ends.
+    Host(String),
 }
 
 impl From<String> for Unstarted {
     fn from(reason: String) -> Self {
         Self::Refused(reason)
-    }
-}
-
-impl Unstarted {
-    /// That the sandbox could not be made.
-    pub(super) fn no_sandbox(path: &Path, error: &io::Error) -> Self {
-        let words = format!(
-            "the sandbox folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
-            path.display()
-        );
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::IO) => Self::Disk(words),
-            _ => Self::Refused(words),
-        }
     }
 }
 
@@ -134,8 +147,12 @@ fn search_path(command: &Command) -> Option<OsString> {
 mod tests {
     use super::*;
 
+    fn error(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
     fn words(command: &Command, errno: Errno) -> String {
-        not_started(command, &io::Error::from_raw_os_error(errno.raw_os_error()))
+        super::words(command, &error(errno))
     }
 
     #[test]
@@ -156,24 +173,22 @@ mod tests {
             assert!(words.starts_with("'prog' could not be started: "), "{words}");
             assert!(words.contains(advice), "{errno:?}: {words}");
         }
-        let no_pipes = no_pipes(&io::Error::from_raw_os_error(Errno::MFILE.raw_os_error()));
-        assert!(no_pipes.contains("ulimit -n"), "{no_pipes}");
     }
 
     #[test]
-    fn a_disk_that_takes_no_sandbox_is_no_fault_of_the_task() {
-        for (errno, disk) in [
-            (Errno::NOSPC, true),
-            (Errno::DQUOT, true),
-            (Errno::ROFS, true),
-            (Errno::IO, true),
-            (Errno::ACCESS, false),
-            (Errno::NOENT, false),
-        ] {
-            let error = io::Error::from_raw_os_error(errno.raw_os_error());
-            let unstarted = Unstarted::no_sandbox(Path::new("/sandbox"), &error);
-            assert_eq!(matches!(unstarted, Unstarted::Disk(_)), disk, "{errno:?}");
+    fn what_the_host_lacks_is_no_outcome_of_a_task() {
+        let command = Command::new("prog");
+        for (errno, hosts) in [(Errno::AGAIN, true), (Errno::MFILE, true), (Errno::NOENT, false)] {
+            let unstarted = not_started(&command, &error(errno));
+            assert_eq!(matches!(unstarted, Unstarted::Host(_)), hosts, "{errno:?}");
         }
+        let folder = Path::new("/sandbox");
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO, Errno::NOENT] {
+            let no_folder = no_folder(folder, &error(errno));
+            assert!(matches!(no_folder, Unstarted::Host(words) if words.contains("/sandbox")));
+        }
+        let no_pipes = no_pipes(&error(Errno::MFILE));
+        assert!(matches!(no_pipes, Unstarted::Host(words) if words.contains("ulimit -n")));
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Sandbox {
         &self.path
     }
 
-    /// Makes the folder. What a crash left of an earlier one is removed.
+    /// Makes the folder. What a crash left of an earlier one is removed; the root is
+    /// made again if it was removed.
     ///
     /// # Errors
     /// What the file system says.
@@ -105,11 +106,27 @@ impl Sandbox {
                     remove(&self.path)?;
                     make()
                 }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.make_root()?;
+                    make()
+                }
                 result => result,
             }?;
         }
         self.made = Untouched::now(&self.path).ok().map(Box::new);
         Ok(())
+    }
+
+    /// Makes the root in a state folder that is there. Another task may do the same.
+    fn make_root(&self) -> io::Result<()> {
+        let Some(root) = self.path.parent() else { return Ok(()) };
+        match DirBuilder::new().mode(0o700).create(root) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            made => made.inspect(|()| {
+                let path = root.display();
+                tracing::warn!(%path, "the folder for sandboxes was removed, and is made again");
+            }),
+        }
     }
 
     /// Does what the policy says. A folder that cannot be removed is logged.
@@ -201,6 +218,19 @@ mod tests {
         }
         sandbox.close(Run::Failed);
         assert!(!sandbox.path().exists());
+    }
+
+    #[test]
+    fn its_root_is_made_again_but_not_what_the_root_is_in() {
+        let state = tempfile::tempdir().unwrap();
+        let root = state.path().join("sandbox");
+        let mut sandbox = sandbox(&root, SandboxPolicy::Remove);
+        std::fs::remove_dir_all(&root).unwrap();
+        sandbox.make().unwrap();
+        assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::remove_dir_all(state.path()).unwrap();
+        assert_eq!(sandbox.make().unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(!state.path().exists());
     }
 
     #[test]

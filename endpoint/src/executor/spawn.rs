@@ -6,7 +6,9 @@
 //! environment keeps secret, and that one that is abandoned is killed.
 
 use super::mark::{Mark, Marks};
+use super::patience::Patience;
 use super::streams::TheirEnds;
+use crate::descriptors;
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
 use rustix::io::Errno;
@@ -36,6 +38,8 @@ pub(crate) struct Spawner {
     pub(super) marks: Marks,
     /// Variables of the endpoint's environment that they must not see.
     pub(super) hidden: Vec<OsString>,
+    /// Those that wait for the host.
+    pub(super) patience: Patience,
 }
 
 impl Spawner {
@@ -55,6 +59,7 @@ impl Spawner {
         Ok(Self {
             marks: Marks::new(endpoint_id, state_id, seed),
             hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
+            patience: Patience::default(),
         })
     }
 
@@ -92,7 +97,9 @@ impl Spawner {
 /// What the system says.
 pub(super) fn start(command: &mut Command, mark: &Mark) -> io::Result<Leader> {
     let child = mark.put_on(|| command.spawn())?;
-    Ok(Leader { pid: Pid::from_child(&child), reaped: false })
+    let pid = Pid::from_child(&child);
+    descriptors::give_back(pid);
+    Ok(Leader { pid, reaped: false })
 }
 
 /// The first process of a run, until it is reaped. If it is dropped before,

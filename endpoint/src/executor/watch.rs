@@ -3,6 +3,7 @@
 //! Touches one pidfd, or where there is none (an old kernel, no descriptor
 //! left) one thread that lives as long as the child.
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 use std::io;
@@ -17,6 +18,15 @@ use tokio_util::sync::CancellationToken;
 /// An old kernel, or no descriptor left.
 pub(super) fn handle(child: Pid) -> io::Result<OwnedFd> {
     Ok(pidfd_open(child, PidfdFlags::empty())?)
+}
+
+/// A descriptor to be let go of just before a [`handle`] is wanted, so that there is
+/// one for it.
+///
+/// # Errors
+/// No descriptor left.
+pub(super) fn spare() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
 
 /// Knows when a child has ended.

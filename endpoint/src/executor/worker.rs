@@ -7,20 +7,20 @@
 
 use super::capture::Captured;
 use super::family::Family;
+use super::proc;
 use super::protocol::{self, MAX_LINE};
-use super::python::{self, Module};
+use super::python;
+use super::recipe::Recipe;
+use super::refusal::{self, Unstarted};
 use super::spawn::{self, Leader, Spawner};
 use super::streams::{Output, TheirEnds};
 use super::tree::{self, Ending};
-use super::watch::Watch;
-use super::{proc, refusal};
+use super::watch::{self, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -31,45 +31,10 @@ use wait4::ResUse;
 
 /// How long the end of a process may take to be told that has closed its output.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
-/// How much of a command is shown, in characters.
-const SHOWN: usize = 200;
 /// How much is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
 /// The room for lines that a worker keeps, in bytes.
 const KEPT_ROOM: usize = 64 * 1024;
-
-/// How workers of a function are made.
-#[derive(Clone, Debug)]
-pub(crate) struct Recipe {
-    /// The function.
-    pub(crate) function: String,
-    /// Program and arguments.
-    pub(crate) command: Vec<String>,
-    /// Variables over the endpoint's environment.
-    pub(crate) env: BTreeMap<String, String>,
-    /// Where they find the Python module.
-    pub(crate) module: Module,
-    /// The folder they run in.
-    pub(crate) cwd: PathBuf,
-    /// How long one may take to be ready.
-    pub(crate) startup_timeout: Duration,
-    /// From TERM to KILL.
-    pub(crate) grace: Duration,
-    /// How many bytes of what it writes during a task are kept.
-    pub(crate) capture_limit: usize,
-}
-
-impl Recipe {
-    /// The worker, as it is named in messages.
-    pub(super) fn named(&self) -> String {
-        let line = self.command.join(" ");
-        let line = match line.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}…", &line[..end]),
-            None => line,
-        };
-        format!("the worker of '{}' ({line})", self.function)
-    }
-}
 
 /// A worker that has said hello.
 #[derive(Debug)]
@@ -100,6 +65,8 @@ pub(super) enum Unready {
     /// It could not be started, or does not do what a worker does; in words, and
     /// what it wrote to its standard error.
     Failed(String, Captured),
+    /// The host lacks what it takes for now; in words.
+    Host(String),
     /// Nobody wants it any more.
     Stopped,
 }
@@ -154,9 +121,12 @@ impl Worker {
         recipe: &Recipe,
         stop: &CancellationToken,
     ) -> Result<Self, Unready> {
-        let unstarted = |why: String| {
-            let named = recipe.named();
-            Unready::Failed(format!("{named} could not be started: {why}"), Captured::default())
+        let unstarted = |why: Unstarted| match why {
+            Unstarted::Refused(why) => {
+                let named = recipe.named();
+                Unready::Failed(format!("{named} could not be started: {why}"), Captured::default())
+            }
+            Unstarted::Host(why) => Unready::Host(why),
         };
         let mut worker = Self::spawn(spawner, recipe).await.map_err(unstarted)?;
         let until = Instant::now() + recipe.startup_timeout;
@@ -194,7 +164,8 @@ impl Worker {
         Err(Unready::Failed(format!("{} is of no use: {why}", recipe.named()), remains.stderr))
     }
 
-    async fn spawn(spawner: &Spawner, recipe: &Recipe) -> Result<Self, String> {
+    async fn spawn(spawner: &Spawner, recipe: &Recipe) -> Result<Self, Unstarted> {
+        recipe.look_after()?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
         let no_pipes = |error: io::Error| refusal::no_pipes(&error);
         let (their_stdin, stdin) = pipe().map_err(no_pipes)?;
@@ -202,6 +173,7 @@ impl Worker {
         let (stderr, their_stderr) = Output::open(recipe.capture_limit).map_err(no_pipes)?;
         let stdin = Sender::from_owned_fd(stdin).map_err(no_pipes)?;
         let stdout = Receiver::from_owned_fd(stdout).map_err(no_pipes)?;
+        let spare = watch::spare().map_err(no_pipes)?;
         let theirs = TheirEnds {
             stdin: Stdio::from(their_stdin),
             stdout: Stdio::from(their_stdout),
@@ -217,6 +189,7 @@ impl Worker {
         });
         let (leader, mark) =
             start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
+        drop(spare);
         let watch = Watch::over(leader.pid)
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let family = Family::of(leader.pid, mark);

@@ -215,6 +215,31 @@ async fn a_failure_is_told_to_all_and_for_good() {
     journal.close().await;
 }
 
+/// Nothing is durable that nobody would find again at the folder's path.
+#[tokio::test]
+async fn a_folder_that_is_not_the_one_that_was_opened_takes_nothing() {
+    let ways: [fn(&Path); 4] = [
+        |state| std::fs::remove_dir_all(state).unwrap(),
+        |state| std::fs::rename(state, state.with_extension("moved")).unwrap(),
+        |state| std::fs::remove_file(state.join("queue/db")).unwrap(),
+        |state| {
+            std::fs::rename(state, state.with_extension("moved")).unwrap();
+            std::fs::create_dir_all(state.join("queue")).unwrap();
+            std::fs::write(state.join("queue/db"), "another").unwrap();
+        },
+    ];
+    for displace in ways {
+        let folder = folder();
+        let state = folder.path().join("state");
+        let (journal, _) = open(config(&state)).unwrap();
+        durable(journal.accept(tasks(1)).await).await;
+        displace(&state);
+        let (_, commit) = journal.accept(tasks(1)).await.unwrap();
+        let error = commit.await.unwrap_err();
+        assert!(matches!(error, JournalError::Displaced { .. }), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn two_journals_cannot_share_a_folder() {
     let folder = folder();

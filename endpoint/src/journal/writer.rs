@@ -205,7 +205,11 @@ impl Writer {
     }
 
     fn failed(&self, error: Error) -> Failed {
-        self.pulse.fail(JournalError::Failed(Arc::new(error)));
+        let path = self.queue.path();
+        self.pulse.fail(match self.queue.is_here() {
+            Ok(false) => JournalError::Displaced { path: path.to_owned() },
+            Ok(true) | Err(_) => JournalError::Failed(Arc::new(error)),
+        });
         Failed
     }
 
@@ -298,7 +302,11 @@ impl Writer {
         loop {
             let free =
                 (self.probe)().map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
-            if free >= self.needed(group) {
+            let ahead = self
+                .queue
+                .get_ahead()
+                .map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
+            if ahead && free >= self.needed(group) {
                 if full {
                     tracing::info!("there is room on the disk again: going on");
                 }

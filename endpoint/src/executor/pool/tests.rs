@@ -5,7 +5,7 @@ mod ending;
 use super::super::proc;
 use super::*;
 use crate::executor::python::Module;
-use crate::executor::worker::Recipe;
+use crate::executor::recipe::{Recipe, Upkeep};
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::Work;
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,6 +55,7 @@ fn rig_with(edit: impl FnOnce(&mut Terms)) -> Rig {
         env: [("COLOUR".to_owned(), "red".to_owned())].into(),
         module: Module::within(folder.path()).unwrap(),
         cwd: folder.path().into(),
+        upkeep: Upkeep::default(),
         startup_timeout: PATIENCE,
         grace: Duration::from_secs(120),
         capture_limit: 64 * 1024,
@@ -234,4 +235,17 @@ async fn thousands_of_calls_go_through_two_workers() {
     }
     both.join_all().await;
     println!("{:.0} calls/s", f64::from(count) / begun.elapsed().as_secs_f64());
+}
+
+#[tokio::test]
+async fn folders_of_workers_that_were_removed_are_made_again() {
+    let rig = rig_with(|terms| {
+        terms.recipe.cwd = terms.recipe.cwd.join("workers/run");
+        let python = Some(terms.recipe.cwd.join("python"));
+        terms.recipe.upkeep = Upkeep { cwd: true, python };
+        terms.recipe.command[2] = WORKER.replace("./$", "../../$");
+    });
+    let report = rig.sh("pwd >&2; ls python >&2").await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);
+    assert!(text(&report.stderr).contains("workers/run\nclutch.py"), "{report:?}");
 }

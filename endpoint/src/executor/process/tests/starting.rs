@@ -71,15 +71,6 @@ async fn what_cannot_start_fails_with_words() {
 }
 
 #[tokio::test]
-async fn a_sandbox_that_cannot_be_made_fails_with_words() {
-    let rig = rig();
-    std::fs::remove_dir(&rig.executor.config.sandbox_root).unwrap();
-    let report = rig.sh("true").await;
-    assert_eq!((report.outcome, report.started_at_ms), (Outcome::Failed, None));
-    assert!(report.reason.unwrap().contains("could not be made"));
-}
-
-#[tokio::test]
 async fn arguments_arrive_as_they_are_without_a_shell() {
     let report = rig().run(&task(&["printf", "%s|", "a b", "$HOME", "*", "", "grüß"])).await;
     assert_eq!(text(&report.stdout), "a b|$HOME|*||grüß|");
@@ -237,4 +228,27 @@ async fn a_sandbox_that_its_task_left_alone_is_another_tasks_next() {
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "one waits");
     drop(rig.executor);
     assert_eq!(std::fs::read_dir(&root).map_or(0, Iterator::count), 0, "none stays");
+}
+
+#[tokio::test]
+async fn a_folder_for_sandboxes_that_was_removed_is_made_again() {
+    let rig = rig();
+    std::fs::remove_dir_all(rig.root.path().join("sandboxes")).unwrap();
+    let report = rig.sh("touch here").await;
+    assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);
+}
+
+#[tokio::test]
+async fn a_host_that_takes_no_sandbox_is_waited_for() {
+    let rig = rig();
+    let sandboxes = rig.root.path().join("sandboxes");
+    std::fs::remove_dir_all(&sandboxes).unwrap();
+    std::fs::write(&sandboxes, "in the way").unwrap();
+    let task = sh("echo there");
+    let running = rig.run(&task);
+    tokio::pin!(running);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut running).await;
+    assert!(early.is_err(), "it ended as {:?}", early.map(|report| report.reason));
+    std::fs::remove_file(&sandboxes).unwrap();
+    assert_eq!(running.await.outcome, Outcome::Succeeded);
 }

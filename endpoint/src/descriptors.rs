@@ -1,0 +1,112 @@
+//! How many descriptors the daemon may have, and how many tasks that is enough for.
+//!
+//! Touches: the soft limit of this process, once, and those of its children, which get
+//! back what the daemon was started with: programs that use select(2) do not bear a
+//! limit above 1,024. Promises that the daemon keeps enough for itself, so that no
+//! record fails for want of a descriptor.
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use std::sync::OnceLock;
+
+/// What the daemon needs for itself: its streams, links, records and timers.
+const OWN: u64 = 40;
+/// What a slot needs while its task starts: six ends of pipes, a handle, and one to
+/// spare.
+const SLOT: u64 = 8;
+/// What a worker keeps: three ends of pipes and a handle.
+const WORKER: u64 = 4;
+
+/// What children get back, where the daemon's limit was raised.
+static ORIGINAL: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises the limit as far as so many slots need that each of so many functions may
+/// have a worker for, and tells how many slots there can be.
+pub(crate) fn provide(slots: usize, functions: usize) -> usize {
+    let found = getrlimit(Resource::Nofile);
+    let wanted = Wanted::by(slots, functions);
+    let limit = wanted.limit(&found);
+    let raised = Rlimit { current: limit, maximum: found.maximum };
+    let limit = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of descriptors could not be raised");
+            found.current
+        }
+    };
+    if limit != found.current {
+        ORIGINAL.get_or_init(|| found);
+    }
+    let afforded = wanted.slots(limit);
+    if afforded < slots {
+        tracing::warn!(
+            limit,
+            slots = afforded,
+            configured = slots,
+            "there are too few descriptors for all slots: fewer tasks run at once. Raise the limit \
+             (ulimit -n, or LimitNOFILE of the service)"
+        );
+    }
+    afforded
+}
+
+/// Gives a child the limit that the daemon was started with.
+pub(crate) fn give_back(child: Pid) {
+    if let Some(original) = ORIGINAL.get() {
+        let original = Rlimit { current: original.current, maximum: original.maximum };
+        if let Err(error) = prlimit(Some(child), Resource::Nofile, original) {
+            tracing::debug!(%error, "a process keeps the endpoint's limit of descriptors");
+        }
+    }
+}
+
+/// What is wanted of the limit.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    slots: usize,
+    /// For each of them.
+    each: u64,
+}
+
+impl Wanted {
+    fn by(slots: usize, functions: usize) -> Self {
+        Self { slots, each: SLOT + WORKER * functions as u64 }
+    }
+
+    /// The soft limit to have: no lower than it was found, no higher than allowed, and
+    /// no higher than needed.
+    fn limit(self, found: &Rlimit) -> Option<u64> {
+        let needed = OWN.saturating_add(self.each.saturating_mul(self.slots as u64));
+        let allowed = found.maximum.map_or(needed, |maximum| maximum.min(needed));
+        found.current.map(|current| current.max(allowed))
+    }
+
+    /// How many slots a soft limit is enough for; one in any case.
+    fn slots(self, limit: Option<u64>) -> usize {
+        let Some(limit) = limit else { return self.slots };
+        let enough = limit.saturating_sub(OWN) / self.each;
+        usize::try_from(enough).unwrap_or(usize::MAX).clamp(1, self.slots.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_as_far_as_needed_and_allowed_and_slots_keep_to_it() {
+        for (slots, functions, current, maximum, limit, afforded) in [
+            (4, 0, Some(1024), Some(524_288), Some(1024), 4),
+            (200, 0, Some(1024), Some(524_288), Some(1640), 200),
+            (200, 2, Some(1024), Some(524_288), Some(3240), 200),
+            (200, 0, Some(1024), None, Some(1640), 200),
+            (200, 0, None, None, None, 200),
+            (200, 0, Some(1024), Some(1024), Some(1024), 123),
+            (40, 0, Some(64), Some(64), Some(64), 3),
+            (40, 0, Some(20), Some(20), Some(20), 1),
+        ] {
+            let wanted = Wanted::by(slots, functions);
+            let found = wanted.limit(&Rlimit { current, maximum });
+            assert_eq!((found, wanted.slots(found)), (limit, afforded), "{slots} of {current:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Whose trouble an error of the system is: the host's, which is waited out, the
+//! task's, which is its outcome, or the end of the daemon. Pure.
+//!
+//! | | no room, no inode, quota | no descriptor, process, memory | bad or read-only disk | anything else |
+//! |---|---|---|---|---|
+//! | starting a task's program | wait | wait | the task's | the task's |
+//! | pipes, threads, the endpoint's own folders | wait | wait | wait | wait |
+//! | records in the state folder | wait | wait | fatal | fatal |
+//!
+//! What a task names itself, its program and its working folder, is the task's. A
+//! record that could not be written because there was no room for it was not begun; one
+//! that a bad disk refused may be there in part, and only a new start finds out.
+
+use rustix::io::Errno;
+use std::error::Error;
+use std::io;
+
+/// Where an error came up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// Starting a program that a task or the configuration names.
+    Program,
+    /// What the endpoint makes for a task: pipes, threads, folders of its own.
+    Own,
+    /// Records in the state folder.
+    Records,
+}
+
+/// What follows from an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trouble {
+    /// The host's: it is tried again until the host has what it takes.
+    Wait,
+    /// The task's: it is its outcome.
+    Task,
+    /// The daemon cannot go on.
+    Fatal,
+}
+
+/// Judges an error by what the system said and where.
+pub(crate) fn trouble(place: Place, error: &io::Error) -> Trouble {
+    match (place, Errno::from_io_error(error)) {
+        (_, Some(Errno::NOSPC | Errno::DQUOT)) => Trouble::Wait,
+        (_, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)) => Trouble::Wait,
+        (Place::Own, _) => Trouble::Wait,
+        (Place::Program, _) => Trouble::Task,
+        (Place::Records, _) => Trouble::Fatal,
+    }
+}
+
+/// The error of the system that another one came from, if any did.
+pub(crate) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_lacks_is_waited_for_wherever_it_is_missed() {
+        use Place::{Own, Program, Records};
+        use Trouble::{Fatal, Task, Wait};
+        for (errno, expected) in [
+            (Errno::NOSPC, [Wait, Wait, Wait]),
+            (Errno::DQUOT, [Wait, Wait, Wait]),
+            (Errno::MFILE, [Wait, Wait, Wait]),
+            (Errno::NFILE, [Wait, Wait, Wait]),
+            (Errno::AGAIN, [Wait, Wait, Wait]),
+            (Errno::NOMEM, [Wait, Wait, Wait]),
+            (Errno::IO, [Task, Wait, Fatal]),
+            (Errno::ROFS, [Task, Wait, Fatal]),
+            (Errno::NOENT, [Task, Wait, Fatal]),
+            (Errno::NOTDIR, [Task, Wait, Fatal]),
+            (Errno::ACCESS, [Task, Wait, Fatal]),
+            (Errno::PERM, [Task, Wait, Fatal]),
+            (Errno::NOEXEC, [Task, Wait, Fatal]),
+            (Errno::TOOBIG, [Task, Wait, Fatal]),
+            (Errno::TXTBSY, [Task, Wait, Fatal]),
+            (Errno::LOOP, [Task, Wait, Fatal]),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let judged = [Program, Own, Records].map(|place| trouble(place, &error));
+            assert_eq!(judged, expected, "{errno:?}");
+        }
+        let other = io::Error::other("no error of the system");
+        assert_eq!(trouble(Program, &other), Task);
+    }
+
+    #[test]
+    fn the_cause_is_found_however_deep() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("doing")]
+        struct Outer(#[source] Box<dyn Error + Send + Sync>);
+        let full = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        let is_full = |error: &(dyn Error + 'static)| {
+            cause(error).and_then(Errno::from_io_error) == Some(Errno::NOSPC)
+        };
+        assert!(is_full(&Outer(full().into())));
+        assert!(is_full(&Outer(Outer(full().into()).into())));
+        assert!(cause(&Outer("words".into())).is_none());
+    }
+}
