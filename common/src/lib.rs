@@ -8,6 +8,7 @@
 //! a thread of its own) and [`link::memory`] (keeps the brokers of the process).
 
 pub mod blob;
+pub mod byte_string;
 pub mod clock;
 pub mod folder;
 pub mod id;

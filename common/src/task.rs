@@ -1,6 +1,7 @@
 //! A task as it is submitted, and the rules that make one acceptable. Pure.
 
 use crate::blob::Blob;
+use crate::byte_string::ByteString;
 use crate::id::{Attempt, TaskId};
 use crate::json::Json;
 use serde::{Deserialize, Serialize};
@@ -48,13 +49,13 @@ pub enum Work {
 #[derive(Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Process {
     /// Program and arguments. The program is looked up in `PATH`.
-    pub argv: Vec<String>,
+    pub argv: Vec<ByteString>,
     /// Environment variables set on top of the endpoint's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, ByteString>,
     /// An absolute folder to run in; a sandbox of the task's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cwd: Option<String>,
+    pub cwd: Option<ByteString>,
     /// What the process reads from its standard input.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdin: Blob,
@@ -120,7 +121,7 @@ pub enum Invalid {
     #[error("the working folder '{cwd}' is not an absolute path")]
     RelativeCwd {
         /// The folder.
-        cwd: String,
+        cwd: ByteString,
     },
     /// A call names no function.
     #[error("the function has no name: name one that the endpoint has")]
@@ -274,22 +275,22 @@ pub fn check_function(name: &str) -> Result<(), Invalid> {
 
 impl Process {
     fn validate(&self) -> Result<(), Invalid> {
-        if self.argv.first().is_none_or(String::is_empty) {
+        if self.argv.first().is_none_or(ByteString::is_empty) {
             return Err(Invalid::EmptyArgv);
         }
         for (index, argument) in self.argv.iter().enumerate() {
-            no_nul(argument, || format!("argv[{index}]"))?;
+            no_nul(argument.as_bytes(), || format!("argv[{index}]"))?;
         }
         for (name, value) in &self.env {
-            no_nul(name, || "the name of an environment variable".to_owned())?;
-            no_nul(value, || format!("the environment variable '{name}'"))?;
+            no_nul(name.as_bytes(), || "the name of an environment variable".to_owned())?;
+            no_nul(value.as_bytes(), || format!("the environment variable '{name}'"))?;
             if name.is_empty() || name.contains('=') {
                 return Err(Invalid::EnvName { name: name.clone() });
             }
         }
         if let Some(cwd) = &self.cwd {
-            no_nul(cwd, || "the working folder".to_owned())?;
-            if !cwd.starts_with('/') {
+            no_nul(cwd.as_bytes(), || "the working folder".to_owned())?;
+            if !cwd.as_bytes().starts_with(b"/") {
                 return Err(Invalid::RelativeCwd { cwd: cwd.clone() });
             }
         }
@@ -297,8 +298,8 @@ impl Process {
     }
 }
 
-fn no_nul(text: &str, what: impl FnOnce() -> String) -> Result<(), Invalid> {
-    if text.contains('\0') { Err(Invalid::Nul { what: what() }) } else { Ok(()) }
+fn no_nul(bytes: &[u8], what: impl FnOnce() -> String) -> Result<(), Invalid> {
+    if bytes.contains(&0) { Err(Invalid::Nul { what: what() }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -317,11 +318,11 @@ mod tests {
     fn every_rule_has_its_own_words() {
         let nul = |what: &str| Err(Invalid::Nul { what: what.into() });
         let env = |key: &str, value: &str| {
-            task(|_, p| drop(p.env.insert(key.to_owned(), value.to_owned()))).validate()
+            task(|_, p| drop(p.env.insert(key.to_owned(), value.into()))).validate()
         };
         assert_eq!(task(|_, _| ()).validate(), Ok(()));
         assert_eq!(task(|_, p| p.argv.clear()).validate(), Err(Invalid::EmptyArgv));
-        assert_eq!(task(|_, p| p.argv = vec![String::new()]).validate(), Err(Invalid::EmptyArgv));
+        assert_eq!(task(|_, p| p.argv = vec!["".into()]).validate(), Err(Invalid::EmptyArgv));
         assert_eq!(task(|_, p| p.argv.push("a\0b".into())).validate(), nul("argv[1]"));
         assert_eq!(env("A", "\0"), nul("the environment variable 'A'"));
         assert_eq!(env("A=B", ""), Err(Invalid::EnvName { name: "A=B".into() }));

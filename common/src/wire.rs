@@ -312,6 +312,7 @@ mod tests {
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
     fn task(argv: Vec<String>) -> Task {
+        let argv = argv.into_iter().map(Into::into).collect();
         Task::new(TaskId::new(), Process { argv, ..Process::default() })
     }
 

@@ -94,9 +94,16 @@ pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure
         tracing::error!(%error, "what was not certainly ours stays in the inbox");
     }
     if tokio::time::timeout(CLOSING, ledger.journal.clone().close()).await.is_err() {
-        tracing::error!("the disk queue did not close in time; what was committed is safe");
+        tracing::error!(
+            "the disk queue did not close in time; the next start goes on with what the disk has"
+        );
     }
-    tracing::info!(waiting = ledger.inbox.waiting(), undelivered = ledger.undelivered(), "stopped");
+    let (tasks, results) = (ledger.inbox.tasks(), ledger.undelivered());
+    tracing::info!(
+        tasks,
+        results,
+        "stopped; tasks and results that are pending go on at the next start"
+    );
     outcome
 }
 

@@ -181,6 +181,7 @@ impl Inbox {
     }
 
     /// How many tasks wait for a slot.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         let state = self.lock();
         let parked: usize = state.limited.values().map(|function| function.parked.len()).sum();

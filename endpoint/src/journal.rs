@@ -78,8 +78,9 @@ pub(crate) struct Recovered {
 pub(crate) enum JournalError {
     /// The disk failed.
     #[error(
-        "the disk queue cannot go on: look at the disk and restart the endpoint; what was \
-         committed is still there, the rest is still with the broker"
+        "the disk queue cannot go on: look at the disk, and whether the state folder is still there, \
+         and restart the endpoint; it goes on with what the disk has, and the broker has what was not \
+         acknowledged"
     )]
     Failed(#[source] Arc<DiskError>),
     /// The folder is not the one any more that was opened.

@@ -7,6 +7,7 @@
 //! culprit and its former neighbours are not counted together again.
 
 use crate::journal::Deaths;
+use clutch_common::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -65,7 +66,9 @@ pub(crate) fn reason(task: &Task, deaths: Deaths) -> String {
 
 fn command(task: &Task) -> String {
     let line = match &task.work {
-        Work::Process(process) => process.argv.join(" "),
+        Work::Process(process) => {
+            process.argv.iter().map(ByteString::shown).collect::<Vec<_>>().join(" ")
+        }
         Work::Call(call) => call.to_string(),
     };
     match line.char_indices().nth(SHOWN) {
@@ -120,7 +123,10 @@ mod tests {
     #[test]
     fn the_reason_says_how_often_and_when_and_what() {
         let argv = vec!["sh".to_owned(), "-c".to_owned(), "kill -9 $PPID".to_owned()];
-        let task = Task::new(TaskId::new(), Process { argv, ..Process::default() });
+        let task = Task::new(
+            TaskId::new(),
+            Process { argv: argv.into_iter().map(Into::into).collect(), ..Process::default() },
+        );
         let reason = reason(&task, deaths(3));
         assert!(reason.contains("died 3 times"), "{reason}");
         assert!(reason.contains("2026-01-01T00:00:00Z"), "{reason}");
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_long_command_is_cut_between_characters() {
-        let process = Process { argv: vec!["é".repeat(1000)], ..Process::default() };
+        let process = Process { argv: vec!["é".repeat(1000).into()], ..Process::default() };
         let shown = command(&Task::new(TaskId::new(), process));
         assert_eq!(shown.chars().count(), SHOWN + 1);
     }

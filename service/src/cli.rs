@@ -4,9 +4,12 @@
 mod tests;
 mod values;
 
-use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::builder::{
+    NonEmptyStringValueParser, OsStringValueParser, RangedU64ValueParser, TypedValueParser as _,
+};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clutch_common::byte_string::ByteString;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::json::Json;
 use clutch_common::secret::{self, SecretUrl};
@@ -14,7 +17,7 @@ use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
 use values::{
-    blocked_timeout, endpoint_name, heartbeat, json_kwarg, key_value, lost_after, positive, task_id,
+    blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive, task_id, variable,
 };
 
 /// What the exit codes mean.
@@ -318,8 +321,9 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "NAME=JSON", requires = "call", conflicts_with = "argv",
           value_parser = json_kwarg)]
     pub(crate) json_kwarg: Vec<(String, Json)>,
-    /// One task per line of FILE (`-`: stdin), an empty one too; `{}` is the line, which is
-    /// appended where there is no `{}` (not with --shell). With --call the line is one more
+    /// One task per line of FILE (`-`: stdin), an empty one too; a byte order mark at the beginning and
+    /// carriage returns at the ends of lines are left out. `{}` is the line, which is appended where
+    /// there is no `{}` (not with --shell). With --call the line is one more
     /// argument, a string, after the others
     #[arg(long, value_name = "FILE", conflicts_with = "array")]
     pub(crate) each_line: Option<PathBuf>,
@@ -331,11 +335,11 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) stdin: Option<PathBuf>,
     /// An environment variable of the tasks; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = key_value)]
-    pub(crate) env: Vec<(String, String)>,
+    #[arg(long, value_name = "K=V", value_parser = OsStringValueParser::new().try_map(variable))]
+    pub(crate) env: Vec<(String, ByteString)>,
     /// An absolute folder to run in, instead of a sandbox of the task's own
     #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<String>,
+    pub(crate) cwd: Option<ByteString>,
     /// How long each task may run: 90s, 1h 30m, or hours:minutes:seconds such as 1:30:00
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) walltime: Option<Duration>,
@@ -361,7 +365,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) wait: bool,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
-    pub(crate) argv: Vec<String>,
+    pub(crate) argv: Vec<ByteString>,
 }
 
 #[derive(Debug, Args)]

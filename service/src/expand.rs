@@ -1,20 +1,23 @@
 //! Turns one command line, or one call, and a list of items (lines, numbers) into
 //! the command lines, or the calls, of the tasks. Pure.
 
+use clutch_common::byte_string::ByteString;
 use clutch_common::json::Json;
 use clutch_common::task::Call;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// The place in an argument that an item is put at.
-const PLACE: &str = "{}";
+const PLACE: &[u8] = b"{}";
 /// What stands for the item in a script.
-const ARGUMENT: &str = "\"$1\"";
+const ARGUMENT: &[u8] = b"\"$1\"";
+/// What some editors put at the beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How to make a command line for an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
-    argv: Vec<String>,
+    argv: Vec<ByteString>,
     shell: bool,
 }
 
@@ -39,7 +42,7 @@ pub(crate) enum Pattern {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Made {
     /// A command line.
-    Argv(Vec<String>),
+    Argv(Vec<ByteString>),
     /// A call.
     Call(Call),
 }
@@ -48,7 +51,7 @@ pub(crate) enum Made {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item<'a> {
     /// A line.
-    Line(&'a str),
+    Line(&'a [u8]),
     /// A number.
     Number(u64),
 }
@@ -59,7 +62,7 @@ pub(crate) enum Items {
     /// One task, with the command line as it stands.
     One,
     /// A task for each line.
-    Lines(String),
+    Lines(Vec<u8>),
     /// A task for each number.
     Numbers(RangeInclusive<u64>),
 }
@@ -68,29 +71,38 @@ impl Template {
     /// `argv` as it was given. With `shell`, its words joined are a script for
     /// `sh -c`, and an item is the script's first argument: never part of it.
     #[must_use]
-    pub(crate) fn new(argv: Vec<String>, shell: bool) -> Self {
+    pub(crate) fn new(argv: Vec<ByteString>, shell: bool) -> Self {
         Self { argv, shell }
     }
 
     /// The command line without an item.
     #[must_use]
-    pub(crate) fn plain(&self) -> Vec<String> {
-        if self.shell { sh(self.argv.join(" ")) } else { self.argv.clone() }
+    pub(crate) fn plain(&self) -> Vec<ByteString> {
+        if self.shell { sh(self.script()) } else { self.argv.clone() }
+    }
+
+    fn script(&self) -> Vec<u8> {
+        self.argv.iter().map(ByteString::as_bytes).collect::<Vec<_>>().join(&b' ')
     }
 
     /// The command line for an item: put wherever `{}` stands, or appended; in a
     /// script, `{}` becomes `"$1"`, and nothing is appended.
     #[must_use]
-    pub(crate) fn with(&self, item: &str) -> Vec<String> {
+    pub(crate) fn with(&self, item: &[u8]) -> Vec<ByteString> {
         if self.shell {
-            let mut argv = sh(self.argv.join(" ").replace(PLACE, ARGUMENT));
-            argv.extend(["sh".to_owned(), item.to_owned()]);
+            let mut argv = sh(replaced(&self.script(), ARGUMENT).0);
+            argv.extend(["sh".into(), item.to_vec().into()]);
             return argv;
         }
-        let mut argv: Vec<String> =
-            self.argv.iter().map(|argument| argument.replace(PLACE, item)).collect();
-        if !self.argv.iter().any(|argument| argument.contains(PLACE)) {
-            argv.push(item.to_owned());
+        let mut argv = Vec::with_capacity(self.argv.len() + 1);
+        let mut placed = false;
+        for argument in &self.argv {
+            let (replaced, found) = replaced(argument.as_bytes(), item);
+            argv.push(replaced.into());
+            placed |= found;
+        }
+        if !placed {
+            argv.push(item.to_vec().into());
         }
         argv
     }
@@ -119,7 +131,7 @@ impl CallTemplate {
     /// The call for an item, which is one more argument after the others.
     fn made(&self, item: Option<Item<'_>>) -> Call {
         let own = item.and_then(|item| match item {
-            Item::Line(line) => Json::of(line).ok(),
+            Item::Line(line) => Json::of(&String::from_utf8_lossy(line)).ok(),
             Item::Number(number) => Json::of(&number).ok(),
         });
         let args =
@@ -135,24 +147,36 @@ impl Pattern {
             (Self::Program(template), None) => Made::Argv(template.plain()),
             (Self::Program(template), Some(Item::Line(line))) => Made::Argv(template.with(line)),
             (Self::Program(template), Some(Item::Number(number))) => {
-                Made::Argv(template.with(&number.to_string()))
+                Made::Argv(template.with(number.to_string().as_bytes()))
             }
         }
     }
 }
 
 impl Items {
-    /// Reads a file with one item per line. Every line is an item, an empty one
-    /// too; the end of the last line may lack its newline.
+    /// Reads a file with one item per line, which may be any bytes. Every line is an
+    /// item, an empty one too; the end of the last line may lack its newline. A byte
+    /// order mark, and a carriage return at the end of a line, are no part of an item.
+    ///
+    /// # Errors
+    /// When it is UTF-16, which has no lines to a program.
+    pub(crate) fn lines(bytes: Vec<u8>) -> Result<Self, String> {
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            return Err("the file is UTF-16: save it as UTF-8".to_owned());
+        }
+        Ok(Self::Lines(bytes))
+    }
+
+    /// Checks that every item can be an argument of a function, which JSON carries.
     ///
     /// # Errors
     /// The first line that is not UTF-8, counted from 1.
-    pub(crate) fn lines(bytes: Vec<u8>) -> Result<Self, String> {
-        String::from_utf8(bytes).map(Self::Lines).map_err(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let before = error.as_bytes().iter().take(valid);
+    pub(crate) fn check_text(&self) -> Result<(), String> {
+        let Self::Lines(bytes) = self else { return Ok(()) };
+        std::str::from_utf8(bytes).map(drop).map_err(|error| {
+            let before = bytes.iter().take(error.valid_up_to());
             let line = before.filter(|byte| **byte == b'\n').count() + 1;
-            format!("line {line} is not UTF-8, and only UTF-8 can be an argument of a task")
+            format!("line {line} is not UTF-8, and only text can be an argument of a function")
         })
     }
 
@@ -183,12 +207,23 @@ impl Items {
     ) -> Box<dyn Iterator<Item = Made> + 'a> {
         match self {
             Self::One => Box::new(std::iter::once_with(|| pattern.made(None))),
-            Self::Lines(text) => {
-                Box::new(lines(text).map(|line| pattern.made(Some(Item::Line(line)))))
+            Self::Lines(bytes) => {
+                Box::new(lines(bytes).map(|line| pattern.made(Some(Item::Line(line)))))
             }
             Self::Numbers(range) => {
                 Box::new(range.clone().map(|number| pattern.made(Some(Item::Number(number)))))
             }
+        }
+    }
+
+    /// How many there are, where that is known without looking at each; as many as can be
+    /// counted if there are more.
+    #[must_use]
+    pub(crate) fn count(&self) -> Option<u64> {
+        match self {
+            Self::One => Some(1),
+            Self::Lines(_) => None,
+            Self::Numbers(range) => Some((range.end() - range.start()).saturating_add(1)),
         }
     }
 
@@ -203,14 +238,31 @@ impl Items {
     }
 }
 
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let whole = text.strip_suffix('\n').unwrap_or(text);
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let whole = text.strip_suffix(b"\n").unwrap_or(text);
     let none = text.is_empty();
-    whole.split('\n').filter(move |_| !none)
+    whole
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(move |_| !none)
 }
 
-fn sh(command: String) -> Vec<String> {
-    vec!["sh".to_owned(), "-c".to_owned(), command]
+/// The bytes with an item wherever its place is, and whether there was one.
+fn replaced(bytes: &[u8], item: &[u8]) -> (Vec<u8>, bool) {
+    let mut made = Vec::with_capacity(bytes.len() + item.len());
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(PLACE.len()).position(|window| window == PLACE) {
+        made.extend_from_slice(&rest[..at]);
+        made.extend_from_slice(item);
+        rest = &rest[at + PLACE.len()..];
+    }
+    made.extend_from_slice(rest);
+    (made, rest.len() < bytes.len())
+}
+
+fn sh(script: Vec<u8>) -> Vec<ByteString> {
+    vec!["sh".into(), "-c".into(), script.into()]
 }
 
 #[cfg(test)]
@@ -218,10 +270,10 @@ mod tests {
     use super::*;
 
     fn all(items: &Items, argv: &[&str], shell: bool) -> Vec<String> {
-        let argv = argv.iter().map(|&word| word.to_owned()).collect();
+        let argv = argv.iter().map(|&word| word.into()).collect();
         let pattern = Pattern::Program(Template::new(argv, shell));
         let joined = |made| match made {
-            Made::Argv(argv) => argv.join("|"),
+            Made::Argv(argv) => argv.iter().map(ByteString::shown).collect::<Vec<_>>().join("|"),
             Made::Call(call) => panic!("a call: {call}"),
         };
         items.expand(&pattern).map(joined).collect()
@@ -276,7 +328,9 @@ mod tests {
         assert_eq!(all(&of(""), &["p"], false).len(), 0);
         assert_eq!(all(&of("\n"), &["p"], false), ["p|"]);
         assert_eq!(all(&of("a\n\nb"), &["p"], false), ["p|a", "p|", "p|b"]);
-        assert_eq!(all(&of("a\r\n"), &["p"], false), ["p|a\r"]);
+        assert_eq!(all(&of("a\r\n\r\nb\r"), &["p"], false), ["p|a", "p|", "p|b"]);
+        assert_eq!(all(&of("\u{feff}a\rb\n\u{feff}"), &["p"], false), ["p|a\rb", "p|\u{feff}"]);
+        assert_eq!(all(&of("\u{feff}"), &["p"], false).len(), 0);
     }
 
     #[test]
@@ -292,8 +346,7 @@ mod tests {
     #[test]
     fn quotes_around_the_place_run_nothing_of_the_item() {
         for script in ["echo {}", "echo '{}'", "echo \"{}\"", "echo \"in {} out\""] {
-            let argv =
-                Template::new(vec![script.to_owned()], true).with("'$(echo run)`echo run`\"");
+            let argv = Template::new(vec![script.into()], true).with(b"'$(echo run)`echo run`\"");
             let (program, arguments) = argv.split_first().unwrap();
             let output = std::process::Command::new(program).args(arguments).output().unwrap();
             let printed = String::from_utf8(output.stdout).unwrap();
@@ -304,11 +357,17 @@ mod tests {
 
     #[test]
     fn bad_items_are_told_in_words() {
-        assert!(Items::lines(b"ok\n\xff\n".to_vec()).unwrap_err().starts_with("line 2 "));
+        let bytes = Items::lines(b"ok\n\xff\n".to_vec()).unwrap();
+        assert!(bytes.check_text().unwrap_err().starts_with("line 2 "));
+        assert_eq!(all(&bytes, &["p", "x{}"], false)[1], "p|x\\xff");
+        assert!(Items::lines(b"\xff\xfea\0".to_vec()).unwrap_err().contains("UTF-16"));
         for bad in ["", "a", "1-", "-5", "1-2-3", "1.5"] {
             assert!(Items::range(bad).unwrap_err().contains("such as 1-100"), "{bad}");
         }
         assert!(Items::range("5-1").unwrap_err().contains("1-5"));
+        let counts = ["7", "5-9", "0-18446744073709551615"];
+        let counts = counts.map(|text| Items::range(text).unwrap().count());
+        assert_eq!(counts, [Some(1), Some(5), Some(u64::MAX)]);
     }
 
     #[test]

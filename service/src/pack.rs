@@ -71,7 +71,10 @@ mod tests {
     fn packed(sizes: &[usize]) -> Vec<Packed> {
         let task = |size: &usize| {
             let argv = vec!["x".repeat(size.saturating_sub(OVERHEAD))];
-            Task::new(TaskId::new(), Process { argv, ..Process::default() })
+            Task::new(
+                TaskId::new(),
+                Process { argv: argv.into_iter().map(Into::into).collect(), ..Process::default() },
+            )
         };
         let tasks: Vec<Task> = sizes.iter().map(task).collect();
         let bodies: Vec<String> =

@@ -96,7 +96,10 @@ fn task(number: usize) -> Task {
     let work = if number.is_multiple_of(4) {
         Work::Call(Call::new(FUNCTION, Json::empty_array()))
     } else {
-        Work::Process(Process { argv: argv(), ..Process::default() })
+        Work::Process(Process {
+            argv: argv().into_iter().map(Into::into).collect(),
+            ..Process::default()
+        })
     };
     Task::of(TaskId(Uuid::from_u128(number as u128)), work)
 }

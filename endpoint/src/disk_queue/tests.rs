@@ -32,7 +32,10 @@ fn folder() -> TempDir {
 
 fn task(len: usize) -> Arc<Task> {
     let argv = vec!["x".repeat(len)];
-    Arc::new(Task::new(TaskId::new(), Process { argv, ..Process::default() }))
+    Arc::new(Task::new(
+        TaskId::new(),
+        Process { argv: argv.into_iter().map(Into::into).collect(), ..Process::default() },
+    ))
 }
 
 fn finish(inbox: Option<u64>, out: u64, attempt: Attempt, len: usize) -> Change {

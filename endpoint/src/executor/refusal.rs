@@ -98,10 +98,15 @@ fn missing(command: &Command) -> String {
         return format!("its working folder '{}' does not exist on this host", folder.display());
     }
     let program = command.get_program();
+    if program.as_encoded_bytes().contains(&b' ') {
+        return "there is no program of that name, with its spaces: give program and arguments as \
+                words of their own, or submit with --shell for a line that a shell reads"
+            .into();
+    }
     if !is_path(program) {
         let path = search_path(command).unwrap_or_default();
         return format!(
-            "it is not in the endpoint's PATH ({}): install it there, or give its full path",
+            "it is not in the PATH ({}): install it there, or give its full path",
             path.display()
         );
     }
@@ -202,6 +207,9 @@ mod tests {
         };
         assert!(words(&in_folder("./script"), Errno::NOENT).contains("interpreter"));
         assert!(words(&in_folder("./other"), Errno::NOENT).contains("no such file"));
+        for line in ["ls -l", "/bin/ls -l"] {
+            assert!(words(&in_folder(line), Errno::NOENT).contains("--shell"), "{line}");
+        }
         let mut elsewhere = in_folder("true");
         elsewhere.current_dir("/no/such/folder");
         assert!(words(&elsewhere, Errno::NOENT).contains("'/no/such/folder' does not exist"));

@@ -70,8 +70,8 @@ impl Spawner {
     /// There is no program.
     pub(super) fn command(
         &self,
-        argv: &[String],
-        env: &BTreeMap<String, String>,
+        argv: &[impl AsRef<OsStr>],
+        env: &BTreeMap<String, impl AsRef<OsStr>>,
         marks: impl IntoIterator<Item = (&'static str, String)>,
         theirs: TheirEnds,
     ) -> Result<Command, String> {

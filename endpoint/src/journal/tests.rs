@@ -26,7 +26,10 @@ fn folder() -> TempDir {
 
 fn task() -> Arc<Task> {
     let argv = vec!["true".to_owned()];
-    Arc::new(Task::new(TaskId::new(), Process { argv, ..Process::default() }))
+    Arc::new(Task::new(
+        TaskId::new(),
+        Process { argv: argv.into_iter().map(Into::into).collect(), ..Process::default() },
+    ))
 }
 
 fn tasks(count: usize) -> Vec<Arc<Task>> {
@@ -301,7 +304,10 @@ async fn what_was_committed_survives_kill_9() {
 /// A task too large for a record.
 fn spooled_task() -> Arc<Task> {
     let argv = vec!["x".repeat(3000)];
-    Arc::new(Task::new(TaskId::new(), Process { argv, ..Process::default() }))
+    Arc::new(Task::new(
+        TaskId::new(),
+        Process { argv: argv.into_iter().map(Into::into).collect(), ..Process::default() },
+    ))
 }
 
 /// A result too large for a record.

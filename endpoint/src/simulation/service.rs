@@ -253,7 +253,7 @@ fn message(world: &World, number: &mut u128) -> Made {
 fn task(world: &World, number: &mut u128) -> (Task, Expected) {
     *number += 1;
     let process = |argv: &[&str]| Process {
-        argv: argv.iter().map(|argument| (*argument).to_owned()).collect(),
+        argv: argv.iter().map(|argument| (*argument).into()).collect(),
         ..Process::default()
     };
     let mut task = Task::new(TaskId(uuid::Uuid::from_u128(*number)), process(&["true"]));

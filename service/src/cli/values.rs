@@ -1,10 +1,13 @@
 //! Reads the values of arguments, and says how to write those that cannot be read.
 //! Pure.
 
+use clutch_common::byte_string::ByteString;
 use clutch_common::id::{TaskId, check_endpoint_name};
 use clutch_common::json::Json;
 use clutch_common::link::Terms;
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
 /// How long a silent instance's tasks may be waited for.
@@ -87,7 +90,17 @@ pub(super) fn task_id(text: &str) -> Result<TaskId, String> {
     text.parse().map_err(|_| format!("'{text}' is not a task id"))
 }
 
-pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
+/// A variable of the environment, whose value may be any bytes.
+pub(super) fn variable(text: OsString) -> Result<(String, ByteString), String> {
+    let bytes = text.into_vec();
+    let expected = || "expected NAME=VALUE".to_owned();
+    let end = bytes.iter().position(|byte| *byte == b'=').filter(|end| *end > 0);
+    let (name, value) = bytes.split_at(end.ok_or_else(expected)?);
+    let name = std::str::from_utf8(name).map_err(|_| "the name is not UTF-8".to_owned())?;
+    Ok((name.to_owned(), value[1..].to_vec().into()))
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),
@@ -119,6 +132,16 @@ mod tests {
         let huge = format!("{}:00:00", u64::MAX);
         assert!(duration(&huge).is_err());
         assert!(duration("60").unwrap_err().contains("60s"));
+    }
+
+    #[test]
+    fn a_variable_may_hold_any_bytes() {
+        let read = |bytes: &[u8]| variable(OsString::from_vec(bytes.to_vec()));
+        assert_eq!(read(b"A=b=\xff").unwrap(), ("A".into(), b"b=\xff".to_vec().into()));
+        assert_eq!(read(b"A=").unwrap(), ("A".into(), "".into()));
+        for bad in [&b"A"[..], b"=b", b"", b"\xff=b"] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

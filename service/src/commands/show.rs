@@ -70,7 +70,7 @@ fn work(work: &Work) -> Vec<(&'static str, String)> {
     };
     let mut lines = vec![("argv", format!("{:?}", process.argv))];
     lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
-    lines.extend(process.cwd.clone().map(|cwd| ("cwd", cwd)));
+    lines.extend(process.cwd.as_ref().map(|cwd| ("cwd", cwd.to_string())));
     lines
 }
 

@@ -32,6 +32,8 @@ struct Report<'a> {
     endpoint: Option<EndpointId>,
     key: &'a str,
     ids: &'a [TaskId],
+    /// How many of them had not been submitted before.
+    published: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<&'a Progress>,
     /// How the one task ended; not of several.
@@ -52,6 +54,8 @@ pub(crate) struct Submitted {
     pub(crate) endpoint: Option<EndpointId>,
     /// The tasks' ids, in the order they were given.
     pub(crate) ids: Vec<TaskId>,
+    /// How many of them had not been submitted before.
+    published: u64,
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,
     /// How far it is, if that was waited for.
@@ -62,6 +66,7 @@ impl Submitted {
     fn take(&mut self, answer: SubmitAnswer) {
         self.endpoint = Some(answer.endpoint);
         self.progress = answer.progress;
+        self.published += answer.published;
         self.ids.extend(answer.ids);
     }
 }
@@ -96,22 +101,44 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
         return wait(client, args, &key, &submitted, json).await;
     }
     if json {
-        let Submitted { endpoint, ids, .. } = &submitted;
+        let Submitted { endpoint, ids, published, .. } = &submitted;
         output::json(&Report {
             endpoint: *endpoint,
             key: &key,
             ids,
+            published: *published,
             progress: None,
             outcome: None,
             exit_code: None,
             value: None,
         })?;
-    } else if let [id] = submitted.ids.as_slice() {
-        output::line(&format!("submitted {id} under the key {key}"))?;
     } else {
-        output::line(&format!("submitted {total} tasks under the key {key}"))?;
+        output::line(&told(&submitted, &key))?;
     }
     Ok(0)
+}
+
+/// What was done, for people: a key that was used before may have nothing left to do.
+fn told(submitted: &Submitted, key: &str) -> String {
+    let Submitted { ids, published, .. } = submitted;
+    let total = ids.len() as u64;
+    let tasks = |count| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
+    match (ids.as_slice(), total.saturating_sub(*published)) {
+        ([id], 0) => format!("submitted {id} under the key {key}"),
+        ([id], _) => format!("{id} was submitted before, under the key {key}: nothing was done"),
+        (_, 0) => format!("submitted {} under the key {key}", tasks(total)),
+        (_, before) if before == total => {
+            format!(
+                "all {} were submitted before, under the key {key}: nothing was done",
+                tasks(total)
+            )
+        }
+        (_, before) => format!(
+            "submitted {} under the key {key}; {} had been submitted before",
+            tasks(*published),
+            tasks(before)
+        ),
+    }
 }
 
 fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
@@ -123,7 +150,12 @@ fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
         return Err(usage("--each-line and --stdin cannot both read this command's stdin"));
     }
     let bytes = read(path, "--each-line")?;
-    Items::lines(bytes).map_err(|reason| usage(format!("--each-line: {reason}")))
+    let wrong = |reason| usage(format!("--each-line: {reason}"));
+    let items = Items::lines(bytes).map_err(wrong)?;
+    if args.call.is_some() {
+        items.check_text().map_err(wrong)?;
+    }
+    Ok(items)
 }
 
 /// What the tasks' work is made after.
@@ -177,12 +209,17 @@ fn read(path: &Path, option: &str) -> anyhow::Result<Vec<u8>> {
 
 /// Checks every task before any is sent; returns how many there are.
 fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result<u64> {
+    let too_many = || {
+        let words = format!("a submission has at most {MAX_TASKS_PER_SUBMISSION} tasks");
+        usage(format!("{words}: submit in parts; nothing was submitted"))
+    };
+    if items.count().is_some_and(|count| count > MAX_TASKS_PER_SUBMISSION) {
+        return Err(too_many());
+    }
     let mut total = 0;
     for spec in specs {
         if total == MAX_TASKS_PER_SUBMISSION {
-            return Err(usage(format!(
-                "a submission has at most {MAX_TASKS_PER_SUBMISSION} tasks: submit in parts"
-            )));
+            return Err(too_many());
         }
         spec.check().map_err(|reason| {
             usage(format!("{}: {reason}; nothing was submitted", items.label(total)))
@@ -252,7 +289,7 @@ async fn wait(
 ) -> anyhow::Result<u8> {
     let Submitted { endpoint, ids, .. } = submitted;
     if !json && ids.len() > 1 {
-        output::note(&format!("submitted {} tasks under the key {key}", ids.len()));
+        output::note(&told(submitted, key));
     }
     let progress = match submitted.progress.clone().filter(Progress::complete) {
         Some(progress) => progress,
@@ -273,6 +310,7 @@ async fn wait(
             endpoint: *endpoint,
             key,
             ids,
+            published: submitted.published,
             progress: Some(&progress),
             outcome: one.as_ref().map(|result| result.outcome),
             exit_code: one.as_ref().and_then(|result| result.exit_code),
@@ -348,6 +386,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_submitted_before_is_not_called_submitted() {
+        let words = |count: usize, published| {
+            let ids = (0..count).map(|_| TaskId::new()).collect();
+            told(&Submitted { ids, published, ..Submitted::default() }, "k")
+        };
+        assert!(words(1, 1).starts_with("submitted "));
+        assert!(words(1, 0).contains("nothing was done"));
+        assert_eq!(words(5000, 5000), "submitted 5000 tasks under the key k");
+        assert!(words(5000, 0).starts_with("all 5000 tasks were submitted before"));
+        assert_eq!(
+            words(5, 1),
+            "submitted 1 task under the key k; 4 tasks had been submitted before"
+        );
+    }
+
+    #[test]
     fn a_bad_task_is_named_before_anything_is_sent() {
         let items = Items::lines(b"a\n\nb\0\n".to_vec()).unwrap();
         let pattern = Pattern::Program(Template::new(vec!["echo".into()], false));
@@ -355,6 +409,10 @@ mod tests {
         let specs = items.expand(&pattern).map(|made| with(&base, made));
         let words = check(&items, specs).unwrap_err().to_string();
         assert!(words.contains("line 3: argv[1] contains a NUL byte"), "{words}");
+        let all = Items::range("0-18446744073709551615").unwrap();
+        let specs = all.expand(&pattern).map(|_| panic!("a task was made"));
+        let words = check(&all, specs).unwrap_err().to_string();
+        assert!(words.contains("at most"), "{words}");
         let none = check(&items, std::iter::empty()).unwrap_err().to_string();
         assert!(none.contains("nothing to submit"), "{none}");
     }

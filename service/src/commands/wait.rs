@@ -58,7 +58,8 @@ pub(crate) async fn until_done(
     timeout: Option<Duration>,
     bar: bool,
 ) -> anyhow::Result<Progress> {
-    let until = timeout.map(|timeout| Instant::now() + timeout);
+    // A moment that no clock comes to is none.
+    let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let bar = (bar && std::io::stderr().is_terminal()).then(progress_bar);
     // Nobody has seen so many: the first answer comes at once.
     request.seen = bar.as_ref().map(|_| u64::MAX);
@@ -71,6 +72,9 @@ pub(crate) async fn until_done(
             bar.set_length(progress.total);
             bar.set_position(progress.done);
             bar.tick();
+            if request.seen == Some(u64::MAX) {
+                bar.reset_eta(); // What was done before is no part of the rate.
+            }
             request.seen = Some(progress.done);
         }
         let settled = request.key.is_some() && progress.settled();

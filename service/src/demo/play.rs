@@ -293,7 +293,7 @@ impl Play<'_> {
 fn spec(argv: Vec<String>) -> TaskSpec {
     TaskSpec {
         name: None,
-        argv,
+        argv: argv.into_iter().map(Into::into).collect(),
         call: None,
         env: BTreeMap::new(),
         cwd: None,

@@ -6,6 +6,7 @@ use super::moves::{Moves, shift};
 use super::rows::{self, all, one, parsed, run, run_all};
 use super::{Error, Result, Store, Write, doubts, endpoints, failed, signed, unsigned};
 use crate::api::types::{TaskSpec, TaskState};
+use clutch_common::byte_string::ByteString;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::{Task, Work};
 use rusqlite::{Connection, params};
@@ -286,7 +287,7 @@ fn command(task: &Task) -> String {
         Work::Process(process) => process,
         Work::Call(call) => return beginning(&call.to_string()),
     };
-    let words = process.argv.iter().map(String::as_str);
+    let words = process.argv.iter().map(ByteString::shown);
     let mut shown = String::new();
     for word in words {
         if !shown.is_empty() {

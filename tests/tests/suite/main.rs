@@ -28,6 +28,7 @@ mod poison;
 mod provision;
 mod stranger;
 mod terms;
+mod words;
 mod workers;
 
 use clutch_tests::process::Daemon;

@@ -68,7 +68,7 @@ impl Rig {
 }
 
 fn task(argv: &[&str]) -> Task {
-    let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
+    let argv = argv.iter().map(|&argument| argument.into()).collect();
     Task::new(TaskId::new(), Process { argv, ..Process::default() })
 }
 

@@ -1,6 +1,7 @@
 //! A task as it is asked for through the API. Pure.
 
 use clutch_common::blob::Blob;
+use clutch_common::byte_string::ByteString;
 use clutch_common::id::TaskId;
 use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
@@ -17,16 +18,16 @@ pub(crate) struct TaskSpec {
     pub(crate) name: Option<String>,
     /// Program and arguments; none where `call` is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) argv: Vec<String>,
+    pub(crate) argv: Vec<ByteString>,
     /// The function to call, instead of a program to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) call: Option<Call>,
     /// Environment variables on top of the endpoint's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, ByteString>,
     /// An absolute folder to run in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) cwd: Option<String>,
+    pub(crate) cwd: Option<ByteString>,
     /// Standard input.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub(crate) stdin: Blob,
