@@ -281,6 +281,11 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
                 }
                 return Some(done);
             }
+            Err(Error::Displaced) => {
+                // No other try will do better, and the service ends of it.
+                stop.cancelled().await;
+                return None;
+            }
             Err(error) if !failing => {
                 failing = true;
                 tracing::error!(

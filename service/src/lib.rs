@@ -20,6 +20,7 @@ mod failover;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod guard;
 mod management;
 #[doc(hidden)]
 pub mod measured;

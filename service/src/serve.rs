@@ -1,6 +1,8 @@
 //! The daemon: joins the broker session and the API, and ends them in order.
 //!
-//! One `serve` per state folder. On TERM or INT the API answers what is under
+//! One `serve` per state folder. It watches over that: a socket that was removed is
+//! opened again, and a database that is not the one at its path any more ends it, with
+//! what was recorded brought to where it is found again. On TERM or INT the API answers what is under
 //! way, submissions whose clients are gone get their end, then the session
 //! finishes its transaction, then the process exits.
 
@@ -9,10 +11,11 @@ use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::failover::Closer;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
+use crate::guard::{Guard, Named};
 use crate::management::Management;
 use crate::paths::StateFolder;
 use crate::session::{Link, Parts, keep_engaged};
-use crate::store::Store;
+use crate::store::{Saved, Store};
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use clutch_common::secret::SecretUrl;
@@ -28,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 /// How long requests under way, submissions whose requests are gone, and then
 /// the session, may each take to end.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a removal of the state folder may take until it is written anew.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -47,8 +53,10 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         Parts { transport, store: store.clone(), link, commits, news: news.clone(), closer };
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state, committed, news, stop.clone());
-    let listener = bind(&settings.state)?;
-    let ended = run(listener, api, parts, &settings.state, &stop).await;
+    let ended = run(api, parts, &settings.state, &stop).await;
+    if let Ok(Ended::Displaced) = ended {
+        return Err(save(store, &settings.state).await);
+    }
     if let Err(error) = std::fs::remove_file(settings.state.socket()) {
         tracing::debug!(%error, "the socket was removed before");
     }
@@ -56,7 +64,42 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     if ended.is_ok() {
         tracing::info!("stopped");
     }
-    ended
+    ended.map(drop)
+}
+
+/// How the parts came to their end, other than by failing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    /// It was asked for.
+    Asked,
+    /// The database is not at its path any more.
+    Displaced,
+}
+
+/// Brings what is recorded to where it is found again, and says why the service ends.
+async fn save(store: Store, state: &StateFolder) -> anyhow::Error {
+    let why = format!(
+        "the database in {} was moved, deleted or replaced while the service ran: it ends rather \
+         than record where nobody looks",
+        state.path().display()
+    );
+    // Whoever removes it may not have come to the end.
+    tokio::time::sleep(SETTLE).await;
+    let what = match store.save().await {
+        Ok(Saved::Back) => "all that was recorded is there again: start it again".to_owned(),
+        Ok(Saved::Moved(path)) => format!(
+            "the records are in {}: move them back, or give that folder as --state, and start it \
+             again",
+            path.display()
+        ),
+        Ok(Saved::Beside(path)) => format!(
+            "what is there now was left as it is, and all that was recorded is in {}: choose one \
+             of them, and start it again",
+            path.display()
+        ),
+        Err(error) => format!("what was recorded is lost: {:#}", anyhow::Error::from(error)),
+    };
+    Failure::new(INTERNAL, format!("{why}; {what}")).into()
 }
 
 /// What closes stale connections at the broker: its management API, at the
@@ -83,41 +126,107 @@ fn bind(state: &StateFolder) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// The API on its socket, and again on the next where the socket was removed.
+struct Answering {
+    api: Api,
+    stop: CancellationToken,
+    servers: JoinSet<std::io::Result<()>>,
+    /// Ends the newest one's intake; its requests end with the API.
+    intake: CancellationToken,
+    socket: Named,
+}
+
+impl Answering {
+    fn open(api: Api, state: &StateFolder, stop: &CancellationToken) -> anyhow::Result<Self> {
+        let listener = bind(state)?;
+        let socket = Named::at(&state.socket())?;
+        let (servers, intake) = (JoinSet::new(), stop.child_token());
+        let mut answering = Self { api, stop: stop.clone(), servers, intake, socket };
+        answering.serve(listener);
+        Ok(answering)
+    }
+
+    fn serve(&mut self, listener: UnixListener) {
+        let (router, told) = (self.api.clone().router(), self.intake.clone());
+        self.servers.spawn(async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(async move { told.cancelled().await })
+                .await
+        });
+    }
+
+    /// Opens the socket again if it was removed.
+    fn look(&mut self, state: &StateFolder) {
+        if self.socket.is_there() {
+            return;
+        }
+        let opened = bind(state).and_then(|listener| Ok((listener, Named::at(&state.socket())?)));
+        match opened {
+            Ok((listener, socket)) => {
+                tracing::warn!(
+                    socket = %state.socket().display(),
+                    "the API's socket was removed, and is open again"
+                );
+                self.socket = socket;
+                self.intake.cancel();
+                self.intake = self.stop.child_token();
+                self.serve(listener);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the API's socket was removed, and cannot be opened again");
+            }
+        }
+    }
+
+    /// Returns when it does not answer any more though nobody told it to end.
+    async fn ended(&mut self) -> anyhow::Error {
+        loop {
+            match self.servers.join_next().await {
+                Some(Ok(Ok(()))) if !self.servers.is_empty() => {}
+                ended => return anyhow::anyhow!("the API ended: {ended:?}"),
+            }
+        }
+    }
+}
+
 /// Runs both parts; one that ends early ends the other.
 async fn run(
-    listener: UnixListener,
     api: Api,
     parts: Parts,
     state: &StateFolder,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let session_stop = CancellationToken::new();
     let mut session = JoinSet::new();
-    session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
-    let mut answering = JoinSet::new();
     let placing = api.placing();
-    let told = stop.clone();
-    answering.spawn(async move {
-        axum::serve(listener, api.router())
-            .with_graceful_shutdown(async move { told.cancelled().await })
-            .await
-    });
-    let early = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        ended = session.join_next() => Some(why_session(ended)),
-        ended = answering.join_next() => Some(Err(anyhow::anyhow!("the API ended: {ended:?}"))),
+    let store = parts.store.clone();
+    let guard = Guard::over(state.path());
+    let mut answering = Answering::open(api, state, stop)?;
+    session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(Ended::Asked),
+            _ = interrupt.recv() => break Ok(Ended::Asked),
+            () = store.displaced() => break Ok(Ended::Displaced),
+            ended = session.join_next() => break why_session(ended).map(|()| Ended::Asked),
+            error = answering.ended() => break Err(error),
+            () = guard.changed() => {
+                store.look();
+                answering.look(state);
+            }
+        }
     };
     tracing::info!("stopping");
     stop.cancel();
-    finish("requests under way", all(&mut answering)).await;
+    finish("requests under way", all(&mut answering.servers)).await;
     placing.close();
     finish("submissions under way", placing.wait()).await;
     session_stop.cancel();
     finish("the broker session", all(&mut session)).await;
-    early.unwrap_or(Ok(()))
+    ended
 }
 
 /// Keeps the link engaged and says once that the service is serving.

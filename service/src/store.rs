@@ -20,6 +20,7 @@ mod losses;
 mod moves;
 mod names;
 mod near;
+mod place;
 mod results;
 mod rows;
 mod states;
@@ -32,6 +33,7 @@ mod threads;
 pub(crate) use doubts::Resubmission;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use listing::Filter;
+pub(crate) use place::Saved;
 pub(crate) use results::Batch;
 pub(crate) use states::{Standing, Word};
 pub(crate) use submissions::{Begun, Chunk};
@@ -101,6 +103,12 @@ pub(crate) enum Error {
     /// The disk failed under the database's log. Trying again may help.
     #[error("the database's log could not be written to the disk")]
     Log(#[source] std::io::Error),
+    /// The files of the database were moved, deleted or replaced while it was open.
+    #[error(
+        "the database was moved, deleted or replaced while the service ran; the service ends, and \
+         nothing that came since then is acknowledged"
+    )]
+    Displaced,
     /// The database was closed, or what it was asked for ended in a panic.
     #[error("the database does not answer")]
     Silent,
@@ -142,7 +150,7 @@ impl Store {
                 writer: Threads::start("records", vec![writer])?,
                 readers: Threads::start("reading", readers)?,
                 near: Near::over(reading(&path)?)?,
-                log: Log::of(&path),
+                log: Log::of(&path)?,
             })
         })
         .await?
@@ -160,7 +168,34 @@ impl Store {
     /// # Errors
     /// When the disk fails; then it is not known what is on it.
     pub(crate) async fn durable(&self) -> Result<()> {
-        self.log.sync().await.map_err(Error::Log)
+        self.log.sync().await
+    }
+
+    /// Returns when the database is not the one at its path any more.
+    pub(crate) async fn displaced(&self) {
+        self.log.displaced().cancelled().await;
+    }
+
+    /// Looks whether the database is the one at its path; [`Store::displaced`] returns if
+    /// it is not.
+    pub(crate) fn look(&self) {
+        if let Err(error) = self.log.look() {
+            tracing::debug!(%error, "the state folder was looked at");
+        }
+    }
+
+    /// Brings what is recorded in a database that is [displaced](Store::displaced) to where
+    /// it is found again. Nothing is closed after that: SQLite would remove what has the
+    /// names of its files.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(crate) async fn save(self) -> Result<Saved> {
+        let place = self.log.place().clone();
+        let saved = self.writer.run(move |writer: &mut Writer, _| place.save(&writer.connection));
+        let saved = saved.await;
+        std::mem::forget(self);
+        saved?
     }
 
     /// Reads.
@@ -219,7 +254,7 @@ impl Store {
             // Where nobody waits for the writer it syncs by itself: that saves two
             // turns of threads. Otherwise the next may go on meanwhile.
             if alone {
-                log.sync_here().map_err(Error::Log)?;
+                log.sync_here()?;
             }
             Ok(done)
         };

@@ -7,13 +7,16 @@
 //! after it, all commits before it survive both.
 //!
 //! Touches the log's file. Promises that a sync which begins after a commit covers
-//! it.
+//! it, and that nothing counts as durable which is not where people find it.
 
+use super::place::Place;
+use super::{Error, Result};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
 
 /// The log of one database; clones are the same log.
 #[derive(Clone, Debug)]
@@ -28,15 +31,49 @@ struct Shared {
     synced: AtomicU64,
     /// Whoever syncs has it.
     syncing: Mutex<()>,
+    place: Place,
+    /// Cancelled once the database is not at its path any more.
+    displaced: CancellationToken,
 }
 
 impl Log {
-    /// The log of the database at `path`.
-    pub(super) fn of(path: &Path) -> Self {
+    /// The log of the database at `path`, which is open.
+    ///
+    /// # Errors
+    /// When its files cannot be looked at.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        let (written, synced) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Shared { path: log.into(), written, synced, syncing: Mutex::new(()) }))
+        Ok(Self(Arc::new(Shared {
+            path: log.into(),
+            written: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            syncing: Mutex::new(()),
+            place: Place::of(path)?,
+            displaced: CancellationToken::new(),
+        })))
+    }
+
+    /// Where the database is.
+    pub(super) fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    /// Cancelled once the database is not at its path any more.
+    pub(super) fn displaced(&self) -> &CancellationToken {
+        &self.0.displaced
+    }
+
+    /// Looks whether the database is at its path.
+    ///
+    /// # Errors
+    /// [`Error::Displaced`] when it is not, or what the disk says.
+    pub(super) fn look(&self) -> Result<()> {
+        if self.0.place.holds().map_err(Error::Log)? {
+            return Ok(());
+        }
+        self.0.displaced.cancel();
+        Err(Error::Displaced)
     }
 
     /// Notes that a commit was written.
@@ -47,27 +84,29 @@ impl Log {
     /// Waits until what was written before is on disk.
     ///
     /// # Errors
-    /// What the disk says. Nothing counts as synced then.
-    pub(super) async fn sync(&self) -> io::Result<()> {
+    /// What the disk says, or [`Error::Displaced`]. Nothing counts as synced then.
+    pub(super) async fn sync(&self) -> Result<()> {
         if self.has_synced(self.0.written.load(Ordering::Acquire)) {
             return Ok(());
         }
         let log = self.clone();
-        tokio::task::spawn_blocking(move || log.sync_here()).await?
+        let synced = tokio::task::spawn_blocking(move || log.sync_here()).await;
+        synced.map_err(|error| Error::Log(error.into()))?
     }
 
     /// The same, on this thread.
     ///
     /// # Errors
-    /// What the disk says. Nothing counts as synced then.
-    pub(super) fn sync_here(&self) -> io::Result<()> {
+    /// What the disk says, or [`Error::Displaced`]. Nothing counts as synced then.
+    pub(super) fn sync_here(&self) -> Result<()> {
         let mine = self.0.written.load(Ordering::Acquire);
         let _turn = self.0.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has_synced(mine) {
             return Ok(());
         }
         let all = self.0.written.load(Ordering::Acquire);
-        sync(&self.0.path)?;
+        sync(&self.0.path).map_err(Error::Log)?;
+        self.look()?;
         self.0.synced.store(all, Ordering::Release);
         Ok(())
     }
