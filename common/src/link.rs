@@ -106,6 +106,12 @@ pub trait Connection: Send + Sync {
     /// Takes the lease and starts looking through a queue that nobody consumes.
     async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault>;
 
+    /// Tries whether tasks could be read and results be published here, and whether the
+    /// lease is free, without doing any of it. Says nothing where that cannot be tried.
+    async fn rehearse(&self, _inlet: &InletOptions, _results: &Destination) -> Vec<Check> {
+        Vec::new()
+    }
+
     /// Closes the connection in order, waiting a moment for the broker. What
     /// was delivered and not settled goes back to its queue.
     async fn close(&self);

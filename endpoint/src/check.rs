@@ -12,7 +12,7 @@ use crate::executor::calls::Calls;
 use crate::executor::spawn::Spawner;
 use crate::exit::{Exit, Failure};
 use clutch_common::id::StateId;
-use clutch_common::link::{self, Check, Report, Transport, Verdict};
+use clutch_common::link::{self, Check, Fault, Report, Transport, Verdict};
 use clutch_common::removal;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl Checked {
 }
 
 /// Tries everything that can be tried.
-pub(crate) async fn run(place: &PlaceArgs) -> Checked {
+pub(crate) async fn run(place: &PlaceArgs, standby: bool) -> Checked {
     let what = format!("the configuration {} can be used", place.config.display());
     let (config, transport, path) = match load(place) {
         Ok(loaded) => loaded,
@@ -56,11 +56,15 @@ pub(crate) async fn run(place: &PlaceArgs) -> Checked {
     };
     let mut checks = vec![Check::passed(&what)];
     let (state, state_exit) = state(&config, path.clone()).await;
+    let runs_here = state.verdict == Verdict::Warning;
     checks.push(state);
     let workers = workers(&config, &path).await;
     let unfit = workers.iter().any(|check| check.verdict == Verdict::Failed);
     checks.extend(workers);
-    let broker = link::check(transport.as_ref(), clutch::advice).await;
+    let mut broker = link::check(transport.as_ref(), clutch::advice).await;
+    if broker_exit(&broker).is_none() {
+        broker.extend(rehearse(&config, transport.as_ref(), runs_here || standby).await);
+    }
     let exit =
         state_exit.or_else(|| unfit.then_some(Exit::Config)).or_else(|| broker_exit(&broker));
     checks.extend(broker);
@@ -154,6 +158,33 @@ fn worker(name: &str, tried: Result<(), (String, Captured)>) -> Check {
     }
 }
 
+/// Tries whether `run` could take its lease, its tasks and its results' way. A lease that
+/// is held is no failure where it may be: by the daemon that runs here, or where an
+/// instance waits for it.
+async fn rehearse(config: &Config, transport: &dyn Transport, may_be_held: bool) -> Vec<Check> {
+    let name = format!("clutch/{}/check", config.endpoint.id);
+    let tried = match transport.connect(&name).await {
+        Ok(connection) => {
+            let tried = connection.rehearse(&config.inlet(), &config.results()).await;
+            connection.close().await;
+            tried
+        }
+        Err(fault) => vec![Check::faulty("the broker takes a connection", fault)],
+    };
+    tried.into_iter().map(|check| advised(check, may_be_held)).collect()
+}
+
+fn advised(check: Check, may_be_held: bool) -> Check {
+    match &check.fault {
+        Some(Fault::Locked(held)) if may_be_held => Check::warning(&check.what, held),
+        Some(fault) => {
+            let advice = clutch::advice(fault);
+            check.with(advice)
+        }
+        None => check,
+    }
+}
+
 fn broker_exit(checks: &[Check]) -> Option<Exit> {
     let failed = checks.iter().find(|check| check.verdict == Verdict::Failed);
     failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit))
@@ -162,7 +193,6 @@ fn broker_exit(checks: &[Check]) -> Option<Exit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clutch_common::link::Fault;
 
     #[test]
     fn a_folder_in_use_is_told_and_is_no_failure_and_an_unusable_one_is() {
@@ -186,6 +216,17 @@ mod tests {
         assert_eq!(check.verdict, Verdict::Failed);
         let words = check.to_string();
         assert!(words.contains("'add'") && words.contains("ImportError: no numpy"), "{words}");
+    }
+
+    #[test]
+    fn a_lease_that_is_held_is_a_failure_unless_it_may_be() {
+        let held = || Check::faulty("the lease is free", Fault::Locked("by another".to_owned()));
+        let refused = advised(held(), false);
+        assert_eq!(broker_exit(std::slice::from_ref(&refused)), Some(Exit::Refused));
+        assert!(refused.to_string().contains("--standby"), "{refused}");
+        assert_eq!(advised(held(), true).verdict, Verdict::Warning);
+        let forbidden = Check::faulty("results", Fault::Forbidden("no".to_owned()));
+        assert_eq!(broker_exit(&[advised(forbidden, true)]), Some(Exit::Refused));
     }
 
     #[test]

@@ -36,10 +36,16 @@ pub(crate) enum Command {
     /// broker, and tells what is wrong.
     ///
     /// Takes no task and no lease: a daemon that is running goes on. Exits with
-    /// 0 if `run` could work and the workers start, else as `run` would.
+    /// 0 if `run` could work and the workers start, else as `run` would: 69 if
+    /// the broker is away or lacks what this needs, 73 if the state folder cannot
+    /// be used, 77 if the broker refuses or another instance is active, 78 if the
+    /// configuration is wrong.
     Check {
         #[command(flatten)]
         place: PlaceArgs,
+        /// As for `run --standby`: another instance may be active.
+        #[arg(long)]
+        standby: bool,
         /// Write JSON to stdout, and nothing else.
         #[arg(long)]
         json: bool,

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::inbox::Bounds;
 use clutch_common::folder;
 use clutch_common::id::{EndpointId, check_endpoint_name};
-use clutch_common::link::{self, Terms, Transport};
+use clutch_common::link::{self, Destination, InletOptions, Terms, Transport};
 use clutch_common::secret;
 use clutch_common::topology;
 use functions::{Function, Setting};
@@ -271,6 +271,23 @@ impl Config {
     pub(crate) fn transport(&self) -> Result<Arc<dyn Transport>, Failure> {
         link::shared_transport(&self.broker.url, &self.broker.terms())
             .map_err(|error| Failure::new(Exit::Config, format!("reading broker.url: {error}")))
+    }
+
+    /// How tasks are taken.
+    pub(crate) fn inlet(&self) -> InletOptions {
+        InletOptions {
+            queue: self.broker.tasks_queue.clone(),
+            prefetch: self.inbox.prefetch,
+            lease: Some(self.broker.lease_queue.clone()),
+        }
+    }
+
+    /// Where results go.
+    pub(crate) fn results(&self) -> Destination {
+        Destination {
+            exchange: self.broker.results_exchange.clone(),
+            routing_key: self.broker.results_key.clone(),
+        }
     }
 
     /// How many tasks run at once.

@@ -17,7 +17,6 @@ use crate::journal::{self, Journal, JournalConfig, Recovered};
 use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
 use crate::shutdown::{Shutdown, Signals};
-use clutch_common::link::{Destination, InletOptions};
 use clutch_common::wire;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,15 +64,8 @@ pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure
         transport,
         ledger: Arc::clone(&ledger),
         instance: Instance::new(wire::session_name(chance, ledger.age, 0), standby),
-        inlet: InletOptions {
-            queue: config.broker.tasks_queue.clone(),
-            prefetch: config.inbox.prefetch,
-            lease: Some(config.broker.lease_queue.clone()),
-        },
-        results: Destination {
-            exchange: config.broker.results_exchange.clone(),
-            routing_key: config.broker.results_key.clone(),
-        },
+        inlet: config.inlet(),
+        results: config.results(),
         heartbeat: config.broker.heartbeat,
         jitter: JITTER,
         intake: shutdown.intake.clone(),

@@ -61,9 +61,9 @@ pub fn main() -> ExitCode {
             clutch_common::logging::init("info");
             run(&place, slots, standby).map(|()| ExitCode::SUCCESS)
         }
-        Command::Check { place, json } => {
+        Command::Check { place, standby, json } => {
             clutch_common::logging::init("warn");
-            check(&place, json)
+            check(&place, standby, json)
         }
     };
     let code = match started {
@@ -82,7 +82,8 @@ fn tell(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{failure}");
     } else {
-        write_to_stderr(&format!("clutch-endpoint: {failure}\n"));
+        let words = format!("clutch-endpoint: {failure}");
+        clutch_common::logging::say(&printable::lines(&words));
     }
 }
 
@@ -104,8 +105,8 @@ fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Fai
     runtime()?.block_on(daemon::run(config, standby))
 }
 
-fn check(place: &PlaceArgs, json: bool) -> Result<ExitCode, Failure> {
-    let checked = runtime()?.block_on(check::run(place));
+fn check(place: &PlaceArgs, standby: bool, json: bool) -> Result<ExitCode, Failure> {
+    let checked = runtime()?.block_on(check::run(place, standby));
     if let Err(Some(failure)) = checked.print(json).map_err(unprinted) {
         return Err(failure);
     }

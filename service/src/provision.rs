@@ -5,7 +5,7 @@ use crate::cli::ProvisionArgs;
 use crate::config::{Settings, reachable};
 use crate::endpoint_file::{EndpointFile, Existing, check_writable};
 use crate::failover;
-use crate::failure::{Failure, advice, code};
+use crate::failure::{Failure, advice, code, is_in_doubt};
 use crate::output;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::clock::now_ms;
@@ -79,6 +79,28 @@ async fn provision(
         now_ms: now_ms(),
     };
     let (endpoint, created) = store.register(wanted).await?;
+    let id = endpoint.id;
+    let done = carry_out(store, transport, endpoint_url, args, (endpoint, created)).await;
+    if let Err(error) = &done
+        && created
+        && !is_in_doubt(error)
+    {
+        // An endpoint that never was would keep its name for ever.
+        store.forget_undeclared(id).await?;
+    }
+    done
+}
+
+/// Declares what a registered endpoint needs, and writes its file. A failure that is in
+/// doubt may have left the queue.
+async fn carry_out(
+    store: &Store,
+    transport: &dyn Transport,
+    endpoint_url: &str,
+    args: &ProvisionArgs,
+    (endpoint, created): (Endpoint, bool),
+) -> anyhow::Result<Report> {
+    let address = transport.address();
     let Endpoint { id, name, queue } = endpoint;
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
     let existing = file.compare(&args.out)?;
@@ -92,7 +114,11 @@ async fn provision(
         tell_service(connection.as_ref()).await;
     }
     connection.close().await;
-    declared.map_err(|fault| refused_declaring(&fault, &address, shared))?;
+    declared.map_err(|fault| {
+        let undone = matches!(fault, Fault::Mismatch(_) | Fault::Forbidden(_));
+        let refused = refused_declaring(&fault, &address, shared);
+        if undone { refused } else { refused.in_doubt() }
+    })?;
     if existing == Existing::Absent {
         file.write(&args.out)?;
     }
@@ -279,9 +305,31 @@ mod tests {
         assert!(words.contains("x-queue-type") && words.contains("--queue"), "{words}");
         assert_eq!(exit_code(&error), CONFIG);
         assert!(!out.exists());
+        assert!(store.endpoint("lab").await.unwrap().is_none(), "the name is taken");
         let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
         let again = provision(&store, &Broker::default(), "amqp://h", &quorum).await.unwrap();
         assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
+    }
+
+    #[tokio::test]
+    async fn a_failure_leaves_no_endpoint_unless_the_broker_may_have_its_queue() {
+        let (temp, store) = store().await;
+        let out = temp.path().join("endpoint.toml");
+        for (fault, left) in
+            [(Fault::Forbidden("no".into()), false), (Fault::Closed("gone".into()), true)]
+        {
+            let broker = Broker::default();
+            broker.refuse_declaring(fault);
+            provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+            assert_eq!(store.endpoint("lab").await.unwrap().is_some(), left);
+        }
+        let known = store.endpoint("lab").await.unwrap().unwrap();
+        let again = provision(&store, &Broker::default(), "amqp://h", &args("lab", &out)).await;
+        assert_eq!(again.unwrap().id, known.id);
+        let broker = Broker::default();
+        broker.refuse_declaring(Fault::Forbidden("no".into()));
+        provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        assert!(store.endpoint("lab").await.unwrap().is_some(), "one that was there before stays");
     }
 
     #[tokio::test]

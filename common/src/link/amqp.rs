@@ -11,6 +11,7 @@ mod declare;
 mod inlet;
 mod outlet;
 mod properties;
+mod rehearsal;
 mod shelf;
 mod socket;
 mod window;

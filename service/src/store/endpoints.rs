@@ -51,6 +51,20 @@ impl Store {
         self.write(DOING, move |write| register(&write.db, &wanted, DOING)).await
     }
 
+    /// Forgets an endpoint that the broker has no queue of, as it refused it: its name and
+    /// id are free again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn forget_undeclared(&self, id: EndpointId) -> Result<()> {
+        const DOING: &str = "forgetting the endpoint";
+        self.write(DOING, move |write| {
+            let delete = "DELETE FROM endpoints WHERE id = ? AND declared = 0";
+            run(&write.db, delete, [id.to_string()]).map(drop).map_err(failed(DOING))
+        })
+        .await
+    }
+
     /// Records that the broker has the endpoint's queue, and of which kind the
     /// queues are that all endpoints share. A queue that was declared before may
     /// have been deleted with all that was in it: what the endpoint was sent and

@@ -26,6 +26,7 @@ mod order;
 mod path;
 mod poison;
 mod provision;
+mod rehearsal;
 mod stranger;
 mod terms;
 mod words;

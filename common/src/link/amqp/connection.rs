@@ -5,8 +5,10 @@ use super::inlet::AmqpInlet;
 use super::outlet::AmqpOutlet;
 use super::shelf::AmqpShelf;
 use super::socket::Cord;
-use super::{LONGEST_NAME, declare};
-use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Terms};
+use super::{LONGEST_NAME, declare, rehearsal};
+use crate::link::{
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
+};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -302,6 +304,10 @@ impl Connection for AmqpConnection {
 
     async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
         Ok(Box::new(AmqpShelf::open(&self.session(), queue, lease).await?))
+    }
+
+    async fn rehearse(&self, inlet: &InletOptions, results: &Destination) -> Vec<Check> {
+        rehearsal::rehearse(&self.session(), inlet, results).await
     }
 
     async fn close(&self) {

@@ -8,7 +8,9 @@ use super::root::Root;
 use super::shelf::FolderShelf;
 use super::{blocking, topology};
 use crate::clock::now_ms;
-use crate::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Terms};
+use crate::link::{
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
+};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -133,6 +135,22 @@ impl Session {
         Ok(())
     }
 
+    /// Looks whether a lease could be taken.
+    ///
+    /// # Errors
+    /// [`Fault::Locked`] when another session has it.
+    fn lease_is_free(&self, name: &str) -> Result<(), Fault> {
+        let path = self.root.lease(name);
+        match File::open(&path).and_then(|file| Ok(file.try_lock_shared()?)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Fault::Locked(format!("the lease '{name}' is held by {}", Holder::read(&path))))
+            }
+            Err(error) => Err(self.root.fault("looking at", &path, &error)),
+        }
+    }
+
     /// Locks a file, against everybody or against those who do.
     ///
     /// # Errors
@@ -237,6 +255,10 @@ impl Holder {
     }
 }
 
+fn judged(what: &str, tried: Result<(), Fault>) -> Check {
+    tried.map_or_else(|fault| Check::faulty(what, fault), |()| Check::passed(what))
+}
+
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_| "an unknown host".to_owned(), |name| name.trim().to_owned())
@@ -267,6 +289,21 @@ impl Connection for FolderConnection {
         let session = Arc::clone(&self.0);
         let open = move || FolderOutlet::open(&session);
         Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
+    }
+
+    async fn rehearse(&self, inlet: &InletOptions, _: &Destination) -> Vec<Check> {
+        let (session, inlet) = (Arc::clone(&self.0), inlet.clone());
+        let queue = inlet.queue.clone();
+        let has_queue = move || topology::check_queue(&session.root, &queue);
+        let there = blocking(self.0.terms.confirm_timeout, has_queue).await;
+        let mut checks = vec![judged("the queue of tasks is there", there)];
+        if let Some(lease) = inlet.lease {
+            let session = Arc::clone(&self.0);
+            let free = move || session.lease_is_free(&lease);
+            let free = blocking(self.0.terms.confirm_timeout, free).await;
+            checks.push(judged("the lease is free", free));
+        }
+        checks
     }
 
     async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {

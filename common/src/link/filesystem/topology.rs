@@ -176,6 +176,17 @@ impl Table {
     }
 }
 
+/// Checks that there is such a queue.
+///
+/// # Errors
+/// [`Fault::Missing`] when there is none.
+pub(super) fn check_queue(root: &Root, name: &str) -> Result<(), Fault> {
+    if Table::load(root)?.has_queue(name) {
+        return Ok(());
+    }
+    Err(Fault::Missing(format!("no queue '{name}' in {}", root.path().display())))
+}
+
 /// Declares a topology. Two that declare at once take turns.
 pub(super) fn declare(root: &Root, topology: &Topology) -> Result<(), Fault> {
     let turn = root.declaring();
