@@ -9,6 +9,7 @@
 mod broker;
 mod failover;
 mod gathering;
+mod host;
 mod judge;
 mod link;
 mod log;
@@ -135,6 +136,7 @@ pub fn rows() -> Vec<Row> {
         service::ROWS,
         pair::ROWS,
         failover::ROWS,
+        host::ROWS,
         log::ROWS,
         task::ROWS,
         million::ROWS,

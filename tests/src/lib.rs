@@ -15,6 +15,7 @@ pub mod leash;
 pub mod machine;
 pub mod mutations;
 pub mod oracle;
+pub mod pids;
 pub mod poll;
 pub mod process;
 pub mod proxy;

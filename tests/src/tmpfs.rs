@@ -18,8 +18,19 @@ impl Tmpfs {
     /// # Errors
     /// When that is not permitted.
     pub fn over(folder: &Path, kilobytes: u32) -> Result<Self> {
-        let size = format!("size={kilobytes}k,mode=700");
-        let mount = ["-t", "tmpfs", "-o", size.as_str(), "none"];
+        Self::mount(folder, &format!("size={kilobytes}k,mode=700"))
+    }
+
+    /// Mounts one of so many KiB and for so many files over a folder.
+    ///
+    /// # Errors
+    /// When that is not permitted.
+    pub fn of_files(folder: &Path, kilobytes: u32, files: u32) -> Result<Self> {
+        Self::mount(folder, &format!("size={kilobytes}k,nr_inodes={files},mode=700"))
+    }
+
+    fn mount(folder: &Path, size: &str) -> Result<Self> {
+        let mount = ["-t", "tmpfs", "-o", size, "none"];
         let output = Command::new("mount").args(mount).arg(folder).output().context("mounting")?;
         let words = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "mounting a tmpfs is not permitted: {words}");
@@ -50,6 +61,36 @@ impl Tmpfs {
     /// When nothing was taken.
     pub fn free(&self) -> Result<()> {
         std::fs::remove_file(self.filler()).context("freeing the file system")
+    }
+
+    /// Makes files until there can be no more.
+    ///
+    /// # Errors
+    /// When something other than inodes is missing.
+    pub fn take_files(&self) -> Result<()> {
+        let folder = self.folder.join(".files");
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).context("making room for files");
+            }
+            _ => {}
+        }
+        for number in std::fs::read_dir(&folder)?.count().. {
+            match File::create_new(folder.join(number.to_string())) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("taking all inodes"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Tmpfs::take_files`] took.
+    ///
+    /// # Errors
+    /// When nothing was taken.
+    pub fn free_files(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.folder.join(".files")).context("freeing the inodes")
     }
 
     fn filler(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What some faults take besides a broker, and whether the machine has it.
 
 use crate::machine;
+use crate::pids::Pids;
 use std::process::{Command, Stdio};
 
 /// Something that not every machine has or permits.
@@ -10,6 +11,8 @@ pub enum Need {
     Mount,
     /// To put a file system into a file (ext4, a loop device) and to break it.
     LoopDevice,
+    /// To limit the processes of a control group.
+    Pids,
     /// Python 3, whose library has SQLite.
     Python,
     /// libfaketime.
@@ -30,6 +33,7 @@ impl Need {
                 let works = tools && mounts() && runs("losetup", &["--find"]);
                 (!works).then(|| "there are no loop devices with ext4 here".to_owned())
             }
+            Self::Pids => Pids::make().err().map(|why| why.to_string()),
             Self::Python => (!has("python3", "python3")).then(|| "there is no python3".to_owned()),
             Self::Hours => None,
             Self::FakeTime => {

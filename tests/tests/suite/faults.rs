@@ -63,6 +63,31 @@ fn nothing_waits_for_a_log_that_is_not_read() {
 }
 
 #[test]
-fn nothing_ends_with_the_reader_of_a_log() {
-    holds("log-reader-gone");
+fn no_task_fails_for_a_folder_of_the_endpoints_own_or_a_socket() {
+    holds("own-folders-removed");
+}
+
+#[test]
+fn no_task_fails_for_want_of_descriptors() {
+    holds("few-descriptors");
+}
+
+#[test]
+fn no_task_fails_for_want_of_a_process() {
+    holds("no-process-left");
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_runs_again_for_want_of_inodes() {
+    holds("no-inodes");
+}
+
+#[test]
+fn nothing_is_lost_with_a_state_folder_that_is_moved_away() {
+    holds("endpoint-state-moved");
+}
+
+#[test]
+fn nothing_is_lost_with_a_state_folder_of_the_service_that_is_deleted() {
+    holds("service-state-deleted");
 }
