@@ -4,14 +4,16 @@
 //! as data, and the broker seam ([`link`]) with its transports. Only
 //! [`link::amqp`] does network IO; everything else here is pure, except
 //! [`clock`] (reads the clock), [`folder`] (tries a folder, and keeps one private),
-//! [`removal`] (removes one), [`logging`] (sets up tracing), [`sink`] (writes lines from
-//! a thread of its own) and [`link::memory`] (keeps the brokers of the process).
+//! [`removal`] (removes one), [`inherited`] and [`signals`] (what a daemon is started with,
+//! and stopped by), [`logging`] (sets up tracing), [`sink`] (writes lines from a thread of
+//! its own) and [`link::memory`] (keeps the brokers of the process).
 
 pub mod blob;
 pub mod byte_string;
 pub mod clock;
 pub mod folder;
 pub mod id;
+pub mod inherited;
 pub mod json;
 pub mod link;
 pub mod logging;
@@ -19,6 +21,7 @@ pub mod printable;
 pub mod removal;
 pub mod result;
 pub mod secret;
+pub mod signals;
 pub mod sink;
 pub mod task;
 pub mod topology;

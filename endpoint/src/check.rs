@@ -12,6 +12,7 @@ use crate::executor::calls::Calls;
 use crate::executor::spawn::Spawner;
 use crate::exit::{Exit, Failure};
 use clutch_common::id::StateId;
+use clutch_common::inherited::Descriptors;
 use clutch_common::link::{self, Check, Fault, Report, Transport, Verdict};
 use clutch_common::removal;
 use std::io::Write as _;
@@ -46,7 +47,7 @@ impl Checked {
 }
 
 /// Tries everything that can be tried.
-pub(crate) async fn run(place: &PlaceArgs, standby: bool) -> Checked {
+pub(crate) async fn run(place: &PlaceArgs, standby: bool, inherited: Descriptors) -> Checked {
     let what = format!("the configuration {} can be used", place.config.display());
     let (config, transport, path) = match load(place) {
         Ok(loaded) => loaded,
@@ -54,6 +55,7 @@ pub(crate) async fn run(place: &PlaceArgs, standby: bool) -> Checked {
             return Checked::new(vec![Check::failed(&what, &failure)], Some(failure.exit));
         }
     };
+    inherited.close();
     let mut checks = vec![Check::passed(&what)];
     let (state, state_exit) = state(&config, path.clone()).await;
     let runs_here = state.verdict == Verdict::Warning;

@@ -17,8 +17,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the daemon: takes tasks, runs them, delivers every result.
     ///
-    /// The first TERM or INT lets running tasks finish, the second stops them,
-    /// the third exits at once. What is pending stays on disk and goes on at
+    /// The first TERM, INT, QUIT or HUP lets running tasks finish, the second (HUP
+    /// counts once) stops them, the third exits at once. What is pending stays on disk and goes on at
     /// the next start.
     Run {
         #[command(flatten)]

@@ -16,7 +16,8 @@ use crate::instance::Instance;
 use crate::journal::{self, Journal, JournalConfig, Recovered};
 use crate::ledger::{Ledger, Rules};
 use crate::session::Link;
-use crate::shutdown::{Shutdown, Signals};
+use crate::shutdown::Shutdown;
+use clutch_common::signals::StopSignals;
 use clutch_common::wire;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,9 @@ enum Part {
 /// # Errors
 /// When it cannot start, or a part of it failed.
 pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
+    let mut signals = StopSignals::install().map_err(|error| {
+        Failure::new(Exit::Internal, format!("installing signal handlers: {error}"))
+    })?;
     let slots = descriptors::provide(config.slots(), config.functions.len());
     config.engine.slots = Some(slots);
     let transport = config.transport()?;
@@ -100,7 +103,7 @@ pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure
 }
 
 /// Opens what is pending; nothing if told to stop before the host has room for that.
-async fn open(config: &Config, signals: &mut Signals) -> Result<Option<Arc<Ledger>>, Failure> {
+async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<Ledger>>, Failure> {
     let path = config.state_path()?;
     let journal_config = JournalConfig {
         path: path.clone(),
@@ -132,7 +135,7 @@ async fn open(config: &Config, signals: &mut Signals) -> Result<Option<Arc<Ledge
 /// folder on a full disk, and no task is started before its end can be recorded.
 async fn open_journal(
     config: JournalConfig,
-    signals: &mut Signals,
+    signals: &mut StopSignals,
 ) -> Result<Option<(Journal, Recovered)>, Failure> {
     let mut told = false;
     loop {
@@ -190,7 +193,7 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
 async fn supervise(
     parts: &mut JoinSet<(Part, Result<(), Failure>)>,
     mut shutdown: Shutdown,
-    mut signals: Signals,
+    mut signals: StopSignals,
 ) -> Result<(), Failure> {
     let mut outcome = Ok(());
     loop {

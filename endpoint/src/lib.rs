@@ -38,6 +38,7 @@ mod testing;
 
 use clap::Parser as _;
 use cli::{Cli, Command, PlaceArgs};
+use clutch_common::inherited::{self, Descriptors};
 use clutch_common::{printable, secret};
 use config::{Config, Overrides};
 use exit::{Exit, Failure};
@@ -52,6 +53,7 @@ const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 /// Does what the command line says, and tells how that went.
 #[must_use]
 pub fn main() -> ExitCode {
+    let inherited = inherited::shed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -59,11 +61,11 @@ pub fn main() -> ExitCode {
     let started = match cli.command {
         Command::Run { place, slots, standby } => {
             clutch_common::logging::init("info");
-            run(&place, slots, standby).map(|()| ExitCode::SUCCESS)
+            run(&place, slots, standby, inherited).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { place, standby, json } => {
             clutch_common::logging::init("warn");
-            check(&place, standby, json)
+            check(&place, standby, json, inherited)
         }
     };
     let code = match started {
@@ -99,14 +101,26 @@ fn unprinted(error: std::io::Error) -> Option<Failure> {
     (error.kind() != std::io::ErrorKind::BrokenPipe).then(failure)
 }
 
-fn run(place: &PlaceArgs, slots: Option<usize>, standby: bool) -> Result<(), Failure> {
+fn run(
+    place: &PlaceArgs,
+    slots: Option<usize>,
+    standby: bool,
+    inherited: Descriptors,
+) -> Result<(), Failure> {
     failpoint::arm()?;
     let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
+    // Not before: the configuration may be read from one of them.
+    inherited.close();
     runtime()?.block_on(daemon::run(config, standby))
 }
 
-fn check(place: &PlaceArgs, standby: bool, json: bool) -> Result<ExitCode, Failure> {
-    let checked = runtime()?.block_on(check::run(place, standby));
+fn check(
+    place: &PlaceArgs,
+    standby: bool,
+    json: bool,
+    inherited: Descriptors,
+) -> Result<ExitCode, Failure> {
+    let checked = runtime()?.block_on(check::run(place, standby, inherited));
     if let Err(Some(failure)) = checked.print(json).map_err(unprinted) {
         return Err(failure);
     }

@@ -1,50 +1,20 @@
-//! How the daemon stops: signals in, three tokens and a deadline out.
+//! How the daemon stops: signals in ([`clutch_common::signals`]), three tokens and a deadline out.
 //!
 //! | event | effect |
 //! |---|---|
-//! | first TERM or INT | no more tasks are read or started; running ones may finish |
+//! | first TERM, INT, QUIT or HUP | no more tasks are read or started; running ones may finish |
 //! | second, or the deadline | running tasks are stopped, and stay in the inbox |
 //! | engine ended | results go out for as long as [`FLUSH`] |
 //! | third | exit at once, as `kill -9` would |
 
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long results may still be delivered once no task runs. What is left
 /// goes out at the next start.
 const FLUSH: Duration = Duration::from_secs(10);
-
-/// The signals that stop a daemon.
-pub(crate) struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    /// Takes over TERM and INT.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub(crate) fn install() -> Result<Self, Failure> {
-        let take = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(Exit::Internal, format!("installing a signal handler: {error}"))
-            })
-        };
-        Ok(Self { term: take(SignalKind::terminate())?, int: take(SignalKind::interrupt())? })
-    }
-
-    /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => (),
-            _ = self.int.recv() => (),
-        }
-    }
-}
 
 /// How far stopping has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

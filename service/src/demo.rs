@@ -22,6 +22,7 @@ use crate::output;
 use anyhow::Context as _;
 use clutch_common::removal;
 use clutch_common::secret::SecretUrl;
+use clutch_common::signals::StopSignals;
 use files::Files;
 use indicatif::HumanBytes;
 use link::Route;
@@ -37,7 +38,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tell::Tell;
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// The exit code of a shell for what INT ended.
@@ -91,16 +91,14 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
     })?;
     route.claim().await?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = StopSignals::install()?;
     let folder = folder()?;
     let mut tell = Tell::new(!global.json);
     tell.step(&format!("{files}: one task each, which runs sha256sum on it"));
     let stage = EmptyStage::provision(folder.path(), &route, endpoint).await;
     let shown = tokio::select! {
         biased;
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.next() => None,
         shown = Box::pin(show(stage, folder.path(), &route, &files, &mut tell, args.keep)) => {
             Some(shown)
         }

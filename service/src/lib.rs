@@ -37,6 +37,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use cli::{Cli, Command, GlobalArgs};
 use client::Client;
+use clutch_common::inherited::{self, Descriptors};
 use clutch_common::{logging, printable};
 use config::Settings;
 use std::process::ExitCode;
@@ -48,13 +49,14 @@ const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 /// Does what the command line says, and tells how that went.
 #[must_use]
 pub fn main() -> ExitCode {
+    let inherited = inherited::shed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     logging::init(level);
-    let code = match run(&cli).and_then(|code| Ok(output::flush().map(|()| code)?)) {
+    let code = match run(&cli, inherited).and_then(|code| Ok(output::flush().map(|()| code)?)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => unprinted(&error),
     };
@@ -82,7 +84,7 @@ fn explain(error: &clap::Error) -> ExitCode {
     ExitCode::from(failure::USAGE)
 }
 
-fn run(cli: &Cli) -> anyhow::Result<u8> {
+fn run(cli: &Cli, inherited: Descriptors) -> anyhow::Result<u8> {
     // A second thread of the runtime wakes for what the first is about to do: that
     // costs a lone task more than it gains a thousand (design/0013).
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -90,17 +92,29 @@ fn run(cli: &Cli) -> anyhow::Result<u8> {
     // system allows no further one, work waits for those that are there.
     let runtime = runtime.enable_all().thread_keep_alive(KEPT).build()?;
     drop(runtime.spawn_blocking(|| ()));
-    runtime.block_on(command(&cli.global, &cli.command))
+    runtime.block_on(command(&cli.global, &cli.command, inherited))
 }
 
-async fn command(global: &GlobalArgs, command: &Command) -> anyhow::Result<u8> {
+async fn command(
+    global: &GlobalArgs,
+    command: &Command,
+    inherited: Descriptors,
+) -> anyhow::Result<u8> {
     let settings = || Settings::load(global, command.broker());
     let client = || settings().map(|settings| Client::new(&settings.state));
     let json = global.json;
     match command {
-        Command::Demo(args) => return demo::run(global, args).await,
+        Command::Demo(args) => {
+            inherited.close();
+            return demo::run(global, args).await;
+        }
         Command::Provision(args) => provision::run(&settings()?, args).await?,
-        Command::Serve(args) => serve::serve(&settings()?, args).await?,
+        Command::Serve(args) => {
+            let settings = settings()?;
+            // Not before: the configuration may be read from one of them.
+            inherited.close();
+            serve::serve(&settings, args).await?;
+        }
         Command::Doctor(_) => return doctor::run(&settings()?).await,
         Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,

@@ -2,7 +2,7 @@
 //!
 //! One `serve` per state folder. It watches over that: a socket that was removed is
 //! opened again, and a database that is not the one at its path any more ends it, with
-//! what was recorded brought to where it is found again. On TERM or INT the API answers what is under
+//! what was recorded brought to where it is found again. On TERM, INT, QUIT or HUP the API answers what is under
 //! way, submissions whose clients are gone get their end, then the session
 //! finishes its transaction, then the process exits.
 
@@ -19,11 +19,11 @@ use crate::store::{Saved, Store};
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use clutch_common::secret::SecretUrl;
+use clutch_common::signals::StopSignals;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// When the state folder, the socket or the broker's URL cannot be used, or the
 /// broker refuses the credentials at the first attempt.
 pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Result<()> {
+    let signals = StopSignals::install()?;
     let transport = settings.transport()?;
     let closer = closer(settings.broker()?, args.management.as_ref().map(SecretUrl::expose))?;
     settings.state.prepare()?;
@@ -53,7 +54,7 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         Parts { transport, store: store.clone(), link, commits, news: news.clone(), closer };
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state, committed, news, stop.clone());
-    let ended = run(api, parts, &settings.state, &stop).await;
+    let ended = run(api, parts, signals, &settings.state, &stop).await;
     if let Ok(Ended::Displaced) = ended {
         return Err(save(store, &settings.state).await);
     }
@@ -194,11 +195,10 @@ impl Answering {
 async fn run(
     api: Api,
     parts: Parts,
+    mut signals: StopSignals,
     state: &StateFolder,
     stop: &CancellationToken,
 ) -> anyhow::Result<Ended> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let session_stop = CancellationToken::new();
     let mut session = JoinSet::new();
     let placing = api.placing();
@@ -208,8 +208,7 @@ async fn run(
     session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
     let ended = loop {
         tokio::select! {
-            _ = terminate.recv() => break Ok(Ended::Asked),
-            _ = interrupt.recv() => break Ok(Ended::Asked),
+            () = signals.next() => break Ok(Ended::Asked),
             () = store.displaced() => break Ok(Ended::Displaced),
             ended = session.join_next() => break why_session(ended).map(|()| Ended::Asked),
             error = answering.ended() => break Err(error),

@@ -1,0 +1,110 @@
+//! What signals do to a daemon: some stop it in order, and the others do nothing.
+//!
+//! Touches the handlers of this process. Promises that no signal ends it that somebody
+//! can send by mistake, but `KILL`; and that what it starts has every signal as it is by
+//! default, since a handler, unlike "ignore", is not passed on.
+
+use futures_util::future::{FutureExt as _, select_all};
+use std::io;
+use std::ops::RangeInclusive;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `TERM`, `INT` and `QUIT`, which ask for a stop as often as they come.
+const STOP: [SignalKind; 3] =
+    [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
+/// By Linux's numbers on all but a few machines: `USR1`, `USR2`, `ALRM`, `STKFLT`, `XCPU`,
+/// `XFSZ`, `VTALRM`, `PROF`, `IO`, `PWR`. They end a process that does nothing about them.
+const HARMLESS: [i32; 10] = [10, 12, 14, 16, 24, 25, 26, 27, 29, 30];
+/// Those that programs give a meaning of their own.
+const REAL_TIME: RangeInclusive<i32> = 34..=64;
+/// A write to a pipe that nobody reads. Rust ignores it, and passes it on as it is by
+/// default.
+const PIPE: i32 = 13;
+
+/// The signals that stop a daemon in order.
+#[derive(Debug)]
+pub struct StopSignals {
+    stop: Vec<Signal>,
+    /// A closed terminal, which says so more than once; none where it is ignored, as under
+    /// `nohup`, or has been told.
+    hangup: Option<Signal>,
+}
+
+impl StopSignals {
+    /// Handles all signals, from here on to the end of the process. To be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn install() -> io::Result<Self> {
+        let ignored = ignored();
+        let handled = HARMLESS.into_iter().chain(REAL_TIME);
+        for number in handled.chain(ignored.iter().copied().filter(|number| *number != PIPE)) {
+            // What may not be handled, or is none, is no signal that could do harm.
+            drop(signal(SignalKind::from_raw(number)));
+        }
+        let hangup = signal(SignalKind::hangup())?;
+        let kept = !ignored.contains(&SignalKind::hangup().as_raw_value());
+        let stop = STOP.into_iter().map(signal).collect::<io::Result<_>>()?;
+        Ok(Self { stop, hangup: kept.then_some(hangup) })
+    }
+
+    /// Waits for the next one. `HUP` counts once.
+    pub async fn next(&mut self) {
+        let hung_up = {
+            let stop = self.stop.iter_mut().map(|signal| signal.recv().map(|_| false).boxed());
+            let hangup = self.hangup.iter_mut().map(|signal| signal.recv().map(|_| true).boxed());
+            select_all(stop.chain(hangup)).await.0
+        };
+        if hung_up {
+            self.hangup = None;
+        }
+    }
+}
+
+/// The signals that this process ignores, as it was started.
+fn ignored() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    numbers(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+}
+
+/// The signals in a mask.
+fn numbers(mask: u64) -> Vec<i32> {
+    (1..=64).filter(|number| mask >> (number - 1) & 1 == 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Pid, Signal as Number, getpid, kill_process};
+    use std::time::Duration;
+
+    #[test]
+    fn a_mask_is_read_as_the_kernel_writes_it() {
+        assert_eq!(numbers(0), Vec::<i32>::new());
+        assert_eq!(numbers(0x1001), [1, 13]);
+        assert_eq!(numbers(1 << 63), [64]);
+    }
+
+    /// Signals are the whole process's: all in one test.
+    #[tokio::test]
+    async fn some_stop_and_others_do_nothing() {
+        let mut signals = StopSignals::install().unwrap();
+        let own: Pid = getpid();
+        let send = |number: Number| kill_process(own, number).unwrap();
+        for harmless in [Number::USR1, Number::USR2, Number::ALARM, Number::PROF, Number::XFSZ] {
+            send(harmless);
+        }
+        let early = tokio::time::timeout(Duration::from_millis(50), signals.next()).await;
+        assert!(early.is_err(), "one of them stopped it");
+        let long = Duration::from_secs(60);
+        for number in [Number::TERM, Number::QUIT, Number::INT, Number::HUP] {
+            send(number);
+            tokio::time::timeout(long, signals.next()).await.unwrap();
+        }
+        send(Number::HUP);
+        let again = tokio::time::timeout(Duration::from_millis(50), signals.next()).await;
+        assert!(again.is_err(), "a closed terminal was a second signal");
+    }
+}
