@@ -10,6 +10,7 @@ mod family;
 mod fit;
 mod mark;
 mod memory;
+mod orphans;
 mod patience;
 pub(crate) mod pool;
 mod proc;

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod binaries;
 pub mod broker;
+pub mod escapes;
 pub mod faults;
 pub mod gate;
 pub mod image;

@@ -132,7 +132,11 @@ fn processes(file: &File) -> Vec<String> {
     if !product || is_test(&file.path) || PROCESS_HOMES.contains(&file.path.as_str()) {
         return Vec::new();
     }
-    let starts = |line: &str| line.contains("Command::new(") || line.contains("tokio::process");
+    let starts = |line: &str| {
+        line.contains("Command::new(")
+            || line.contains("tokio::process")
+            || line.contains("nix::spawn")
+    };
     let names = |line: &str| line.contains("process::Command");
     let stranger = !file.path.starts_with(PROCESS_WORLD);
     code(file)

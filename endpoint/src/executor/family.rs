@@ -1,11 +1,14 @@
 //! Who belongs to a run: its first process, the leader, and everything that
 //! comes from it. Reads `/proc`; who descends from whom is decided purely.
 //!
-//! As this process is a child subreaper, an orphaned descendant becomes its
-//! child. So nobody is out of reach, and an empty list of adopted children is
-//! proof that nobody is left.
+//! As this process is a child subreaper, an orphaned descendant becomes its child,
+//! whatever it did to its session, its environment and its limits. So no member is out
+//! of reach, and an empty list of orphans is proof that none is left. An orphan without
+//! a mark may come from any run that had begun before it; it is taken for a member of
+//! the last of those that is still there.
 
 use super::mark::Mark;
+use super::orphans::Reaper;
 use super::proc::{self, Stat};
 use rustix::process::{Pid, getppid};
 use std::collections::{HashMap, HashSet};
@@ -47,23 +50,21 @@ impl Family {
         all.retain(|stat| stat.start >= since);
         let above = ancestry();
         all.retain(|stat| !above.contains(&stat.pid));
-        let roots = all.iter().filter(|stat| self.has(stat)).map(|stat| stat.pid).collect();
+        let orphans = match self.leader {
+            Some(_) => Reaper::lock().orphans_of(self).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let shown = all.iter().filter(|stat| self.has(stat)).map(|stat| stat.pid);
+        let roots = shown.chain(orphans.iter().map(|orphan| orphan.pid)).collect();
         Ok(with_descendants(&all, roots))
     }
 
-    /// The members that became children of this process, without the leader.
-    ///
-    /// # Errors
-    /// The kernel does not tell; [`Family::members`] has to be asked.
-    pub(super) fn adopted(&self) -> io::Result<Vec<Stat>> {
-        let mut children = proc::first_threads_children()?;
-        children.retain(|pid| Some(*pid) != self.leader);
-        if children.is_empty() {
-            return Ok(Vec::new());
-        }
-        let since = self.since();
-        let stats = children.into_iter().filter_map(proc::stat);
-        Ok(stats.filter(|stat| stat.start >= since && self.has(stat)).collect())
+    /// Whether an orphan that fell to this process belongs here: by what it shows, or
+    /// because no other run is left that it may come from.
+    pub(super) fn claims(&self, orphan: &Stat, reaper: &Reaper) -> bool {
+        orphan.start >= self.since()
+            && (self.has(orphan)
+                || self.leader.is_some() && !reaper.other_began_before(orphan, self.leader))
     }
 
     /// No member can be older than the leader.

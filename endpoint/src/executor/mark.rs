@@ -124,13 +124,14 @@ impl Marks {
 
 impl Mark {
     /// Calls `start`, which starts a process, so that the process bears the
-    /// number. Blocks while others do the same. Where the system does not
-    /// allow it, or somebody else's start hangs, the environment remains.
-    pub(super) fn put_on<T>(&self, start: impl FnOnce() -> T) -> T {
-        let Some(numbers) = &self.numbers else { return start() };
-        let Some(_turn) = Turn::take() else { return start() };
+    /// number, and tells it whether nothing else is started meanwhile. Blocks while
+    /// others do the same. Where the system does not allow it, or somebody else's
+    /// start hangs, the environment remains.
+    pub(super) fn put_on<T>(&self, start: impl FnOnce(bool) -> T) -> T {
+        let Some(_turn) = Turn::take() else { return start(false) };
+        let Some(numbers) = &self.numbers else { return start(true) };
         set_own_limit(Some(*numbers.start()));
-        let started = start();
+        let started = start(true);
         set_own_limit(None);
         started
     }

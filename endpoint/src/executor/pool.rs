@@ -253,11 +253,10 @@ impl Pool {
         });
     }
 
-    /// Looks after those that wait: sees off the dead, reaps their orphans.
+    /// Looks after those that wait: sees off the dead.
     pub(super) fn tend(&self) {
         let dead: Vec<Worker> = {
             let mut idle = self.idle();
-            idle.iter().for_each(Worker::reap_orphans);
             idle.extract_if(.., |worker| !worker.is_quiet()).collect()
         };
         dead.into_iter().for_each(|worker| self.bury(worker));

@@ -86,31 +86,14 @@ fn parse_realtime_limit(limits: &str) -> Option<u64> {
 
 /// The children of this process's first thread. The kernel makes every orphan
 /// that falls to this process a child of that thread, so no orphan is missing
-/// here; processes started by this process itself may be among them.
+/// here; processes started by this process itself may be among them. New ones come
+/// last: the list is whole if none is reaped meanwhile.
 ///
 /// # Errors
-/// The kernel does not tell (it was built without that file), or the list
-/// would not hold still.
+/// The kernel does not tell (it was built without that file).
 pub(super) fn first_threads_children() -> io::Result<Vec<Pid>> {
-    let path = format!("/proc/self/task/{}/children", std::process::id());
-    let mut before = children(&path)?;
-    // A child that goes away during the reading can hide another one: only
-    // an empty list, or the same one twice, is the whole list.
-    for _ in 0..8 {
-        if before.is_empty() {
-            return Ok(before);
-        }
-        let now = children(&path)?;
-        if now == before {
-            return Ok(now);
-        }
-        before = now;
-    }
-    Err(io::Error::other("the list of children would not hold still"))
-}
-
-fn children(path: &str) -> io::Result<Vec<Pid>> {
-    let text = std::fs::read_to_string(path)?;
+    let own = std::process::id();
+    let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
     Ok(text
         .split_ascii_whitespace()
         .filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw))

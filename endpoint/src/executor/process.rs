@@ -8,10 +8,11 @@
 use super::family::Family;
 use super::mark::Mark;
 use super::memory::{OomKills, OwnPeak};
+use super::orphans;
 use super::refusal::{self, Unstarted};
 use super::sandbox::{self, Run, Sandbox, Sandboxes};
-use super::spawn::{self, Leader, Spawner, SystemError};
-use super::streams::{Pipes, Streams};
+use super::spawn::{Leader, Spawner, SystemError};
+use super::streams::{Pipes, Streams, TheirEnds};
 use super::tree::{self, Ending};
 use super::verdict::Facts;
 use super::watch::{self, Watch};
@@ -19,7 +20,6 @@ use super::{Captured, Ended, Report, SandboxPolicy};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::{Process, Task};
-use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use wait4::ResUse;
@@ -38,8 +38,8 @@ use wait4::ResUse;
 const BRIEF: Duration = Duration::from_millis(20);
 /// How long the end of a leader may take to be told when its family is gone.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
-/// How often orphans that ended during a run are reaped at most.
-const REAP_PAUSE: Duration = Duration::from_secs(1);
+/// How often a family is ended again of which somebody turned up at the last moment.
+const ENDINGS: usize = 3;
 
 /// The terms processes are run on.
 #[derive(Clone, Debug)]
@@ -93,6 +93,8 @@ pub(crate) struct ProcessExecutor {
     spawner: Arc<Spawner>,
     oom_kills: OomKills,
     own_peak: OwnPeak,
+    /// Reaps orphans.
+    _reaping: JoinSet<()>,
 }
 
 impl ProcessExecutor {
@@ -106,7 +108,12 @@ impl ProcessExecutor {
         let sandboxes = Sandboxes::below(root, config.sandbox)
             .map_err(|source| SetupError::SandboxRoot { path: root.clone(), source })?;
         let (oom_kills, own_peak) = (OomKills::find(), OwnPeak::default());
-        Ok(Self { config, sandboxes, spawner, oom_kills, own_peak })
+        let mut reaping = JoinSet::new();
+        match signal(SignalKind::child()) {
+            Ok(ended) => drop(reaping.spawn(orphans::keep_reaping(ended))),
+            Err(error) => tracing::warn!(%error, "orphans are reaped at the end of tasks only"),
+        }
+        Ok(Self { config, sandboxes, spawner, oom_kills, own_peak, _reaping: reaping })
     }
 
     /// What its processes are started with.
@@ -136,12 +143,8 @@ impl ProcessExecutor {
             .map_err(|error| refusal::no_pipes(&error))?;
         let spare = watch::spare().map_err(|error| refusal::no_pipes(&error))?;
         let marks = &self.spawner.marks;
-        let mut command = self.spawner.command(
-            &process.argv,
-            &process.env,
-            marks.environment(task.attempt()),
-            theirs,
-        )?;
+        let mut command =
+            self.spawner.command(&process.argv, &process.env, marks.environment(task.attempt()))?;
         if let Some(folder) =
             sandbox.as_ref().map(Sandbox::path).or(process.cwd.as_ref().map(AsRef::as_ref))
         {
@@ -151,7 +154,9 @@ impl ProcessExecutor {
         let walltime = task.walltime();
         let terms = Terms { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };
         let patience = walltime.unwrap_or(BRIEF).min(BRIEF);
-        let start = spawn_blocking(move || start(command, sandbox, mark, (pipes, spare), patience));
+        let spawner = Arc::clone(&self.spawner);
+        let ends = (pipes, theirs, spare);
+        let start = spawn_blocking(move || start(&spawner, command, sandbox, mark, ends, patience));
         let started = start.await.map_err(|error| format!("the endpoint is going down: {error}"));
         Ok((terms, started??))
     }
@@ -168,7 +173,7 @@ impl ProcessExecutor {
         let (cause, ending, usage) = {
             let carry = streams.carry(&process.stdin.0);
             let until_over = async {
-                let cause = cause(&close.family, &watch, walltime, stop).await;
+                let cause = cause(&watch, walltime, stop).await;
                 let (ending, usage) = self.end(cause, close, &watch).await;
                 (cause, ending, usage)
             };
@@ -215,15 +220,24 @@ impl ProcessExecutor {
     /// Ends whatever there is left to end, then reaps the leader.
     async fn end(&self, cause: Cause, mut close: Close, watch: &Watch) -> (Ending, Option<ResUse>) {
         close.cause = cause;
-        if cause == Cause::End {
-            let closed = spawn_blocking(move || close.if_nobody_is_left()).await;
-            match closed {
-                Ok(Ok(usage)) => return (Ending::default(), usage),
-                Ok(Err(not_yet)) => close = not_yet,
-                Err(_) => return (Ending::default(), None), // going down
+        let (mut ending, mut over) = (Ending::default(), cause == Cause::End);
+        let mut closing: fn(&Sandbox, Run) = Sandbox::close_deserted;
+        for _ in 0..ENDINGS {
+            if over {
+                match spawn_blocking(move || close.if_nobody_is_left(closing)).await {
+                    Ok(Ok(usage)) => return (ending, usage),
+                    Ok(Err(not_yet)) => close = not_yet,
+                    Err(_) => return (ending, None), // going down
+                }
+            }
+            closing = Sandbox::close;
+            let ended = tree::end(&close.family, self.config.grace).await;
+            ending = Ending { told: ending.told + ended.told, survivors: ended.survivors };
+            over = ending.survivors.is_empty() && timeout(TOLD_LIMIT, watch.ended()).await.is_ok();
+            if !over {
+                break;
             }
         }
-        let ending = tree::end(&close.family, self.config.grace).await;
         if !ending.survivors.is_empty() {
             tracing::error!(
                 leader = %close.leader.pid, survivors = ?ending.survivors,
@@ -351,23 +365,19 @@ struct Close {
 
 impl Close {
     /// Closes, unless somebody of the family is still there.
-    fn if_nobody_is_left(mut self) -> Result<Option<ResUse>, Self> {
-        match tree::reap_adopted(&self.family) {
-            Ok(false) => Ok(self.reap(Leader::reap_ended, Sandbox::close_deserted)),
-            Ok(true) | Err(_) => Err(self),
+    fn if_nobody_is_left(mut self, close: fn(&Sandbox, Run)) -> Result<Option<ResUse>, Self> {
+        match self.leader.reap_alone(&self.family) {
+            Some(usage) => Ok(self.done(usage, close)),
+            None => Err(self),
         }
     }
 
     fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
-        self.reap(reap, Sandbox::close)
+        let usage = reap(&mut self.leader);
+        self.done(usage, Sandbox::close)
     }
 
-    fn reap(
-        &mut self,
-        reap: fn(&mut Leader) -> Option<ResUse>,
-        close: fn(&Sandbox, Run),
-    ) -> Option<ResUse> {
-        let usage = reap(&mut self.leader);
+    fn done(&self, usage: Option<ResUse>, close: fn(&Sandbox, Run)) -> Option<ResUse> {
         let success = usage.is_some_and(|usage| usage.status.success());
         let run = match self.cause {
             Cause::Stop => Run::Stopped,
@@ -381,13 +391,8 @@ impl Close {
     }
 }
 
-/// Waits for a reason to end, and meanwhile reaps orphans that end early.
-async fn cause(
-    family: &Family,
-    watch: &Watch,
-    walltime: Option<Duration>,
-    stop: &CancellationToken,
-) -> Cause {
+/// Waits for a reason to end.
+async fn cause(watch: &Watch, walltime: Option<Duration>, stop: &CancellationToken) -> Cause {
     let expiry = async {
         match walltime {
             Some(walltime) => sleep(walltime).await,
@@ -399,36 +404,22 @@ async fn cause(
         () = watch.ended() => Cause::End,
         () = stop.cancelled() => Cause::Stop,
         () = expiry => Cause::Walltime,
-        never = reap_orphans(family) => match never {},
-    }
-}
-
-/// Reaps orphans whenever children of this process have ended: a long run
-/// must not fill the host with zombies.
-async fn reap_orphans(family: &Family) -> Infallible {
-    sleep(REAP_PAUSE).await;
-    let Ok(mut ended) = signal(SignalKind::child()) else { return pending().await };
-    loop {
-        if let Err(error) = tree::reap_adopted(family) {
-            tracing::debug!(%error, "ended orphans stay until the end of their task");
-        }
-        ended.recv().await;
-        sleep(REAP_PAUSE).await;
     }
 }
 
 /// Makes the sandbox, starts the process in it, and stays with it for a moment.
 fn start(
+    spawner: &Spawner,
     mut command: Command,
     mut sandbox: Option<Sandbox>,
     mark: Mark,
-    (mut pipes, spare): (Pipes, OwnedFd),
+    (mut pipes, theirs, spare): (Pipes, TheirEnds, OwnedFd),
     patience: Duration,
 ) -> Result<Started, Unstarted> {
     if let Some(sandbox) = &mut sandbox {
         sandbox.make().map_err(|error| refusal::no_folder(sandbox.path(), &error))?;
     }
-    let leader = match spawn::start(&mut command, &mark) {
+    let leader = match spawner.start(&mut command, theirs, &mark) {
         Ok(leader) => leader,
         Err(error) => {
             let gone = sandbox.as_ref().map(Sandbox::path).filter(|path| !path.is_dir());
@@ -446,13 +437,11 @@ fn start(
         }
     };
     drop(spare);
-    // It holds their ends of the pipes.
-    drop(command);
     let family = Family::of(leader.pid, mark);
     let handle = watch::handle(leader.pid).ok();
     let mut close = Close { cause: Cause::End, leader, family, sandbox };
     if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, patience)) {
-        close = match close.if_nobody_is_left() {
+        close = match close.if_nobody_is_left(Sandbox::close_deserted) {
             Ok(usage) => {
                 let (cause, ending) = (Cause::End, Ending::default());
                 return Ok(Started::Over(Over { cause, ending, usage, output: pipes.finish() }));

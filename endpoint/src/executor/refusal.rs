@@ -141,7 +141,7 @@ fn located(command: &Command, program: &OsStr) -> std::path::PathBuf {
 }
 
 /// The `PATH` that the program was looked up in.
-fn search_path(command: &Command) -> Option<OsString> {
+pub(super) fn search_path(command: &Command) -> Option<OsString> {
     match command.get_envs().find(|(name, _)| *name == "PATH") {
         Some((_, value)) => value.map(OsStr::to_owned),
         None => std::env::var_os("PATH"),

@@ -8,9 +8,9 @@ use super::capture::{Capture, Captured};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -45,9 +45,9 @@ pub(super) struct Streams {
 /// The process's ends, to be passed to it and closed here.
 #[derive(Debug)]
 pub(super) struct TheirEnds {
-    pub(super) stdin: Stdio,
-    pub(super) stdout: Stdio,
-    pub(super) stderr: Stdio,
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
 }
 
 /// An output that the runtime watches, and what is kept of it.
@@ -67,9 +67,9 @@ impl Pipes {
     pub(super) fn open(with_input: bool, limit: usize) -> io::Result<(Self, TheirEnds)> {
         let (stdin, their_stdin) = if with_input {
             let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            (Some(ours), Stdio::from(theirs))
+            (Some(ours), theirs)
         } else {
-            (None, Stdio::null())
+            (None, File::open("/dev/null")?.into())
         };
         let (stdout, their_stdout) = Pipe::open(limit)?;
         let (stderr, their_stderr) = Pipe::open(limit)?;
@@ -135,10 +135,10 @@ impl Pipes {
 }
 
 impl Pipe {
-    fn open(limit: usize) -> io::Result<(Self, Stdio)> {
+    fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((Self { end: ours, capture: Capture::new(limit), limit }, Stdio::from(theirs)))
+        Ok((Self { end: ours, capture: Capture::new(limit), limit }, theirs))
     }
 
     /// Takes a piece; tells whether there may be more.
@@ -188,7 +188,7 @@ impl Output {
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub(super) fn open(limit: usize) -> io::Result<(Self, Stdio)> {
+    pub(super) fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
         let (pipe, theirs) = Pipe::open(limit)?;
         Ok((pipe.watched()?, theirs))
     }

@@ -1,16 +1,15 @@
 //! Ends a family: asks, waits, then kills, until nobody is left.
 //!
-//! Touches: signals to members, and reaps members that became children of
-//! this process (each by its own id, so that no other run loses a child).
-//! Never reaps a leader: whoever started it does. Promises that a signal
+//! Touches: signals to members. Orphans that end are reaped; a leader is not, as its run
+//! does that. Promises that a signal
 //! reaches a member or nobody, even where ids are given out anew.
 
 use super::family::Family;
+use super::orphans::Reaper;
 use super::proc::{self, Stat};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
 };
 use std::collections::HashSet;
 use std::io;
@@ -22,6 +21,11 @@ use tokio::time::Instant;
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The pauses between two looks: first and longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+/// How often orphans are killed in a row, in the hope that one of them has not forked
+/// since it was seen.
+const PASSES: usize = 500;
+/// … and how often when there is no new one.
+const IDLE_PASSES: usize = 20;
 
 /// What an ending came to.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -60,22 +64,6 @@ pub(super) async fn end(family: &Family, grace: Duration) -> Ending {
     }
 }
 
-/// Reaps the orphans of `family` that have ended; tells whether any are alive.
-///
-/// # Errors
-/// The kernel does not tell who was adopted.
-pub(super) fn reap_adopted(family: &Family) -> io::Result<bool> {
-    let mut alive = false;
-    for member in family.adopted()? {
-        if member.zombie {
-            reap(member.pid);
-        } else {
-            alive = true;
-        }
-    }
-    Ok(alive)
-}
-
 struct Hunt {
     family: Family,
     /// Members that were told to end, each by its id and its start.
@@ -97,24 +85,62 @@ impl Hunt {
                 continue;
             }
             left.push(member.pid);
-            let news = self.told.insert((member.pid, member.start));
-            if kill {
-                send(&member, &[Signal::KILL]);
-            } else if news {
-                send(&member, &[Signal::TERM, Signal::CONT]);
+            self.tell(&member, kill);
+        }
+        if self.family.leader().is_some() {
+            left.extend(self.orphans(kill));
+        }
+        left.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
+        left.dedup();
+        Ok(left)
+    }
+
+    /// Tells the orphans as well: what forks and ends faster than all processes can be
+    /// listed is among them, under another id each time. Returns those that are left.
+    fn orphans(&mut self, kill: bool) -> Vec<Pid> {
+        let (passes, mut idle) = if kill { (PASSES, 0) } else { (1, 0) };
+        let mut left = Vec::new();
+        for _ in 0..passes {
+            let reaper = Reaper::lock();
+            let orphans = match reaper.orphans_of(&self.family) {
+                Ok(orphans) => orphans,
+                // Who is next is not known yet, but there is somebody.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    left = self.family.leader().into_iter().collect();
+                    continue;
+                }
+                // Without the list, what all processes show is all there is to go by.
+                Err(_) => return Vec::new(),
+            };
+            let mut news = false;
+            for orphan in &orphans {
+                news |= self.tell(orphan, kill);
+            }
+            left = orphans.into_iter().map(|orphan| orphan.pid).collect();
+            idle = if news { 0 } else { idle + 1 };
+            if left.is_empty() || idle > IDLE_PASSES {
+                break;
             }
         }
-        Ok(left)
+        left
+    }
+
+    /// Tells one to end; tells whether it was not told before.
+    fn tell(&mut self, member: &Stat, kill: bool) -> bool {
+        let news = self.told.insert((member.pid, member.start));
+        if kill {
+            send(member, &[Signal::KILL]);
+        } else if news {
+            send(member, &[Signal::TERM, Signal::CONT]);
+        }
+        news
     }
 
     /// Sees a zombie off; returns it if that is not possible yet, because its
     /// dying parent has still to leave it to this process.
     fn bury(&self, zombie: &Stat) -> Option<Pid> {
-        if Some(zombie.pid) == self.family.leader() {
-            return None;
-        }
-        if zombie.parent == proc::own_pid() {
-            reap(zombie.pid);
+        // This process's own are reaped by the next look at the orphans.
+        if Some(zombie.pid) == self.family.leader() || zombie.parent == proc::own_pid() {
             return None;
         }
         // A former endpoint's zombies are for whoever inherited them.
@@ -153,11 +179,6 @@ fn send(to: &Stat, signals: &[Signal]) {
         };
         drop_gone("signal a process", sent);
     }
-}
-
-/// Takes notice of the end of `zombie`, a child of this process.
-fn reap(zombie: Pid) {
-    drop_gone("reap an orphan", waitpid(Some(zombie), WaitOptions::NOHANG).map(drop));
 }
 
 /// That somebody is gone already is what was wanted.

@@ -12,7 +12,7 @@ use super::protocol::{self, MAX_LINE};
 use super::python;
 use super::recipe::Recipe;
 use super::refusal::{self, Unstarted};
-use super::spawn::{self, Leader, Spawner};
+use super::spawn::{Leader, Spawner};
 use super::streams::{Output, TheirEnds};
 use super::tree::{self, Ending};
 use super::watch::{self, Watch};
@@ -21,7 +21,7 @@ use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::future::pending;
 use std::io::{self, ErrorKind};
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::task::spawn_blocking;
@@ -117,7 +117,7 @@ impl Worker {
     /// # Errors
     /// See [`Unready`]; nothing is left of it then.
     pub(super) async fn start(
-        spawner: &Spawner,
+        spawner: &Arc<Spawner>,
         recipe: &Recipe,
         stop: &CancellationToken,
     ) -> Result<Self, Unready> {
@@ -164,7 +164,7 @@ impl Worker {
         Err(Unready::Failed(format!("{} is of no use: {why}", recipe.named()), remains.stderr))
     }
 
-    async fn spawn(spawner: &Spawner, recipe: &Recipe) -> Result<Self, Unstarted> {
+    async fn spawn(spawner: &Arc<Spawner>, recipe: &Recipe) -> Result<Self, Unstarted> {
         recipe.look_after()?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
         let no_pipes = |error: io::Error| refusal::no_pipes(&error);
@@ -174,16 +174,13 @@ impl Worker {
         let stdin = Sender::from_owned_fd(stdin).map_err(no_pipes)?;
         let stdout = Receiver::from_owned_fd(stdout).map_err(no_pipes)?;
         let spare = watch::spare().map_err(no_pipes)?;
-        let theirs = TheirEnds {
-            stdin: Stdio::from(their_stdin),
-            stdout: Stdio::from(their_stdout),
-            stderr: their_stderr,
-        };
+        let theirs = TheirEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         let (marks, mark) = spawner.marks.for_worker(&recipe.function);
-        let mut command = spawner.command(&recipe.command, &recipe.env, marks, theirs)?;
-        let theirs = recipe.env.get(python::VARIABLE).map(String::as_str);
-        command.env(python::VARIABLE, recipe.module.path(theirs)).current_dir(&recipe.cwd);
-        let start = spawn_blocking(move || match spawn::start(&mut command, &mark) {
+        let mut command = spawner.command(&recipe.command, &recipe.env, marks)?;
+        let others = recipe.env.get(python::VARIABLE).map(String::as_str);
+        command.env(python::VARIABLE, recipe.module.path(others)).current_dir(&recipe.cwd);
+        let spawner = Arc::clone(spawner);
+        let start = spawn_blocking(move || match spawner.start(&mut command, theirs, &mark) {
             Ok(leader) => Ok((leader, mark)),
             Err(error) => Err(refusal::not_started(&command, &error)),
         });
@@ -381,13 +378,6 @@ impl Worker {
         proc::resident_memory(self.leader.pid)
     }
 
-    /// Reaps orphans of it that have ended.
-    pub(super) fn reap_orphans(&self) {
-        if let Err(error) = tree::reap_adopted(&self.family) {
-            tracing::debug!(%error, "ended orphans stay until the end of their worker");
-        }
-    }
-
     /// Sees it off, and everybody who came from it.
     pub(super) async fn end(self, farewell: Farewell, grace: Duration) -> Remains {
         let Self { leader, family, watch, stdin, stdout, mut stderr, told, .. } = self;
@@ -437,8 +427,8 @@ async fn close(
 ) -> (Option<ResUse>, Ending) {
     let look = spawn_blocking(move || {
         let mut leader = leader;
-        let alone = leader.has_ended() && matches!(tree::reap_adopted(&family), Ok(false));
-        if alone { Ok(leader.reap_ended()) } else { Err((leader, family)) }
+        let alone = if leader.has_ended() { leader.reap_alone(&family) } else { None };
+        alone.ok_or((leader, family))
     });
     let (mut leader, family) = match look.await {
         Ok(Ok(usage)) => return (usage, Ending::default()),

@@ -19,6 +19,7 @@ mod failover;
 mod faults;
 mod folder;
 mod harness;
+mod hygiene;
 mod letters;
 mod link;
 mod memory;

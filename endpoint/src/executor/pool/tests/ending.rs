@@ -46,7 +46,7 @@ async fn a_worker_that_does_not_keep_to_the_protocol_is_replaced() {
     for (script, words) in [
         ("say hello", "'hello' cannot be read"),
         ("say '{}'", "names no call"),
-        ("printf '{\"value\":1}\\n' >&3", "names no call"),
+        ("said=1; printf '{\"value\":1}\\n' >&3", "names no call"),
         ("say \"{\\\"call\\\":$call}\"", "not one of value and error"),
         ("say '{\"value\":1}{\"value\":2}'", "cannot be read"),
         ("printf '{\"value\":1}\\nmore\\n' >&3", "more than one line: 'more"),

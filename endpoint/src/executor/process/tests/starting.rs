@@ -1,6 +1,7 @@
 //! How tasks start, what they see, and what is kept of them.
 
 use super::*;
+use crate::executor::spawn;
 use std::os::unix::fs::PermissionsExt as _;
 
 #[tokio::test]
