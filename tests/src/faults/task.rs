@@ -2,8 +2,8 @@
 
 use super::stage::{Setup, Site};
 use super::{Need, Play, Row, Seen};
-use crate::poll;
 use crate::world::SOON;
+use crate::{escapes, poll};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -25,6 +25,15 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(walltime),
     )
     .since("the first task's walltime"),
+    Row::new(
+        "task-escapes",
+        "65 tasks try 13 ways out (sessions, groups, an empty environment, other limits, double \
+         forks, another user, deafness to SIGTERM, chains and bombs of forks); when the last has \
+         its outcome, no process of them is left, and no zombie of the endpoint",
+        Play::Beside(escapes),
+    )
+    .since("the submission")
+    .needs(&[Need::Python]),
     Row::new(
         "output-not-utf-8",
         "500 tasks print every byte there is; each byte is recorded as it was",
@@ -95,6 +104,33 @@ fn walltime(site: &Site) -> Result<Seen> {
     let timed_out = stage.reasons("timed_out")?.len();
     let seen = seen.must(left == 0, || format!("{left} processes are left"));
     Ok(seen.must(timed_out == TASKS, || format!("{timed_out} timed out")))
+}
+
+fn escapes(site: &Site) -> Result<Seen> {
+    const TASKS: usize = 5 * escapes::WAYS.len();
+    let settings = "[engine]\ngrace = \"1s\"";
+    let mut stage = site.stage_with(&Setup { settings, ..Setup::default() })?;
+    let program = escapes::program(stage.world.folder())?;
+    let (ways, count) = (escapes::WAYS.join(" "), escapes::WAYS.len());
+    let note = stage.world.folder().join("escape");
+    let script = format!(
+        "n=$1; set -- {ways}; shift $((n % {count})); exec python3 '{}' \"$1\" '{}'-$n",
+        program.display(),
+        note.display()
+    );
+    let begun = Instant::now();
+    stage.submit(TASKS, &script)?;
+    let recovery = stage.recovery(begun)?;
+    let left = escapes::alive(&program).len();
+    let out = (1..=TASKS).filter(|n| note.with_file_name(format!("escape-{n}")).exists()).count();
+    ensure!(out == TASKS, "the fault did not hit: {out} of {TASKS} got out at first");
+    let daemon = stage.daemon.pid();
+    let reaped = poll::until("zombies to be reaped", SOON, || {
+        Ok((escapes::zombies(daemon) == 0).then_some(()))
+    });
+    let seen = stage.seen()?.recovered_in(recovery);
+    let seen = seen.must(left == 0, || format!("{left} processes are left"));
+    Ok(seen.must(reaped.is_ok(), || "zombies stay".to_owned()))
 }
 
 /// The processes that have `text` in their environment.

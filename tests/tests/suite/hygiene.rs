@@ -250,3 +250,29 @@ fn orphans_that_end_do_not_stay_as_zombies_of_the_daemon() {
     std::fs::write(&go, "").unwrap();
     place.world.wait("many").unwrap().ok().unwrap();
 }
+
+#[test]
+fn a_sandbox_deeper_than_a_path_ends_no_daemon() {
+    let test = "a_sandbox_deeper_than_a_path_ends_no_daemon";
+    if !has_python(test) {
+        return;
+    }
+    let Some(mut place) = place(test, &[], "") else { return };
+    let deep = "import os\nfor k in range(16000):\n    os.mkdir('d'); os.chdir('d')";
+    place.output("deep", &["python3", "-c", deep]);
+    // And one that a killed daemon left.
+    let note = place.world.folder().join("deep");
+    let stays = format!("{deep}\nopen('{}', 'w')\nimport time; time.sleep(300)", note.display());
+    let submit = ["submit", "lab", "--key", "left", "--no-rerun", "--", "python3", "-c", &stays];
+    place.world.service(&submit).unwrap().ok().unwrap();
+    poll::until("it to be deep", SOON, || Ok(note.exists().then_some(()))).unwrap();
+    place.daemon.kill().unwrap();
+    place.daemon = place.world.run(&place.endpoint).unwrap();
+    place.world.wait("left").unwrap();
+    assert_eq!(place.world.result("left").unwrap()["state"], "interrupted");
+    let state = place.world.folder().join("state/clutch/endpoints").join(&place.endpoint.id);
+    let left = || std::fs::read_dir(state.join("sandbox")).unwrap().flatten().count();
+    let none = || Ok((left() <= 1).then_some(()));
+    poll::until("the sandboxes to be gone, but a spare one", SOON, none).unwrap();
+    assert_eq!(place.daemon.stop(SOON).unwrap(), 0);
+}
