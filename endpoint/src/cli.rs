@@ -31,6 +31,13 @@ pub(crate) enum Command {
         /// when that ends. Give it to every instance.
         #[arg(long)]
         standby: bool,
+        /// Says that the state folder of the instance before this one is lost: if
+        /// that instance, or a dead connection of it, still holds the endpoint's
+        /// lease, this one waits for the lease and then takes its place. Tasks that
+        /// it had accepted run again, or end as interrupted. Without this, they stay
+        /// the other's until it has been silent for `provision --lost-after`.
+        #[arg(long, conflicts_with = "standby")]
+        replace: bool,
     },
     /// Tries the configuration, the state folder, a worker of each function and the
     /// broker, and tells what is wrong.

@@ -173,7 +173,7 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "ask the service's operator to run `clutch-service provision` for this endpoint again"
         }
         Fault::Locked(_) => {
-            "only one instance of an endpoint is active: stop the other one, or run every instance with --standby to have one wait for the other; what a dead one holds is free after three heartbeats"
+            "only one instance of an endpoint is active: stop the other one, or run every instance with --standby to have one wait for the other; what a dead one holds is free after three heartbeats. If the other's state folder is lost, `run --replace` takes its place"
         }
         Fault::Mismatch(_) | Fault::Protocol(_) => {
             "check that the broker URL is right, and compare the versions of endpoint, service and broker"

@@ -45,11 +45,20 @@ enum Part {
     Link,
 }
 
+/// How an instance shares its endpoint with others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sharing {
+    /// It waits for as long as another instance is active.
+    pub(crate) standby: bool,
+    /// It takes the place of an instance whose state folder is lost.
+    pub(crate) replace: bool,
+}
+
 /// Runs the endpoint until a signal stops it.
 ///
 /// # Errors
 /// When it cannot start, or a part of it failed.
-pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure> {
+pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Failure> {
     let mut signals = StopSignals::install().map_err(|error| {
         Failure::new(Exit::Internal, format!("installing signal handlers: {error}"))
     })?;
@@ -66,7 +75,8 @@ pub(crate) async fn run(mut config: Config, standby: bool) -> Result<(), Failure
     let link = Link {
         transport,
         ledger: Arc::clone(&ledger),
-        instance: Instance::new(wire::session_name(chance, ledger.age, 0), standby),
+        instance: Instance::new(wire::session_name(chance, ledger.age, 0), sharing.standby)
+            .replacing(sharing.replace),
         inlet: config.inlet(),
         results: config.results(),
         heartbeat: config.broker.heartbeat,

@@ -29,6 +29,9 @@ pub(crate) struct Instance {
     first: Uuid,
     sessions: AtomicU64,
     standby: bool,
+    /// Whether it may take the place of an instance that it found holding the lease.
+    replaces: bool,
+    refused: AtomicBool,
     called: AtomicBool,
     introduced: AtomicBool,
     post: Mutex<Post>,
@@ -44,12 +47,32 @@ impl Instance {
             first,
             sessions: AtomicU64::new(0),
             standby,
+            replaces: false,
+            refused: AtomicBool::new(false),
             called: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
             post: Mutex::default(),
             due: Notify::new(),
             told: Notify::new(),
         }
+    }
+
+    /// Lets the instance take the place of one that it finds holding the lease: a
+    /// person says that the other's state folder is lost.
+    pub(crate) fn replacing(self, replaces: bool) -> Self {
+        Self { replaces, ..self }
+    }
+
+    /// Notes that another instance, or a dead connection of one, held the lease when
+    /// this one asked for it. From then on this one shares the endpoint as a standby
+    /// does: what the other has accepted stays the other's.
+    pub(crate) fn refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the endpoint has, or may have, another instance with tasks of its own.
+    fn shares(&self) -> bool {
+        self.standby || !self.replaces && self.refused.load(Ordering::Relaxed)
     }
 
     /// What it is called in this session: another one in each, so that nobody takes
@@ -73,7 +96,7 @@ impl Instance {
     /// know this one's tasks: then a task starts only when its acknowledgement
     /// is secured.
     pub(crate) fn is_careful(&self) -> bool {
-        self.standby || self.called.load(Ordering::Relaxed)
+        self.shares() || self.called.load(Ordering::Relaxed)
     }
 
     /// Takes up a role, tells so, and returns the role it had before.
@@ -141,7 +164,7 @@ impl Instance {
             state_id: ledger.state_id,
             instance: self.id(),
             role,
-            standby: self.standby,
+            standby: self.shares(),
             pending: ledger.pending(),
         })
     }
@@ -166,6 +189,19 @@ mod tests {
         plain.call();
         plain.lay_down();
         assert!(plain.is_careful() && !plain.is_standby());
+    }
+
+    #[test]
+    fn one_that_found_the_lease_held_replaces_only_by_a_persons_word() {
+        let (_disk, ledger) = testing::ledger(10);
+        for (replaces, shares) in [(false, true), (true, false)] {
+            let instance = Instance::new(Uuid::nil(), false).replacing(replaces);
+            instance.take_up(Role::Active);
+            assert!(!instance.presence(&ledger).unwrap().standby);
+            instance.refused();
+            assert_eq!(instance.presence(&ledger).unwrap().standby, shares);
+            assert_eq!(instance.is_careful(), shares);
+        }
     }
 
     #[tokio::test]

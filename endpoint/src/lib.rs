@@ -41,6 +41,7 @@ use cli::{Cli, Command, PlaceArgs};
 use clutch_common::inherited::{self, Descriptors};
 use clutch_common::{printable, secret};
 use config::{Config, Overrides};
+use daemon::Sharing;
 use exit::{Exit, Failure};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -59,9 +60,9 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let started = match cli.command {
-        Command::Run { place, slots, standby } => {
+        Command::Run { place, slots, standby, replace } => {
             clutch_common::logging::init("info");
-            run(&place, slots, standby, inherited).map(|()| ExitCode::SUCCESS)
+            run(&place, slots, Sharing { standby, replace }, inherited).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { place, standby, json } => {
             clutch_common::logging::init("warn");
@@ -104,14 +105,14 @@ fn unprinted(error: std::io::Error) -> Option<Failure> {
 fn run(
     place: &PlaceArgs,
     slots: Option<usize>,
-    standby: bool,
+    sharing: Sharing,
     inherited: Descriptors,
 ) -> Result<(), Failure> {
     failpoint::arm()?;
     let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
     // Not before: the configuration may be read from one of them.
     inherited.close();
-    runtime()?.block_on(daemon::run(config, standby))
+    runtime()?.block_on(daemon::run(config, sharing))
 }
 
 fn check(

@@ -78,6 +78,9 @@ impl Link {
                 Err(Halt::Link(fault)) => fault,
                 Err(Halt::Disk(error)) => return Err(broken(&error)),
             };
+            if let Fault::Locked(_) = &fault {
+                self.instance.refused();
+            }
             handed_back = Some(self.hand_back().await?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {

@@ -65,6 +65,14 @@ pub(super) const ROWS: &[Row] = &[
     .since("SIGSTOP to the takeover")
     .on(BOTH),
     Row::new(
+        "second-daemon-by-mistake",
+        "a second daemon with a state folder of its own is started without --standby and waits \
+         for the lease; the link of the first is cut for 5 s, the second takes the lease, the \
+         first finishes and delivers what it had accepted",
+        Play::Beside(by_mistake),
+    )
+    .since("the first one's link being back"),
+    Row::new(
         "dead-disk",
         "the endpoint is ended by kill -9, its state folder is gone, it is started anew; what the \
          lost disk knew is submitted again, and tasks that must not run again end as interrupted",
@@ -182,6 +190,29 @@ fn stop_cont(site: &Site) -> Result<Seen> {
     pair.stage.daemon.signal("CONT")?;
     pair.stage.daemon.wait_for("standing by", SOON).context("the first one was not told")?;
     Ok(pair.stage.seen()?.recovered_in(recovery))
+}
+
+fn by_mistake(site: &Site) -> Result<Seen> {
+    const ONCE: usize = 100;
+    let setup = Setup { provision: &["--heartbeat", HEARTBEAT], slots: SLOTS, ..Setup::default() };
+    let mut stage = site.stage_with(&setup)?;
+    stage.submit_with(ONCE, "sleep 0.1", &["--no-rerun"])?;
+    stage.submit(400, "sleep 0.1")?;
+    stage.until_recorded(20)?;
+    let other = stage.beside()?;
+    let mut second = stage.world.launch(&other, &["--slots", "4"])?;
+    second.wait_for("disengaged", SOON).context("the second one was not refused the lease")?;
+    stage.proxy.carry(Carry::Refuse)?;
+    ensure!(stage.proxy.cut() > 0, "there was no link to cut");
+    second.wait_for("engaged", SOON).context("the second one did not take the lease")?;
+    stage.proxy.carry(Carry::Pass)?;
+    let back = Instant::now();
+    stage.daemon.wait_for("standing by", SOON).context("the first one was not told")?;
+    let recovery = stage.recovery(back)?;
+    let attempts = stage.later_attempts()?;
+    let seen = stage.seen()?.recovered_in(recovery);
+    drop(second);
+    Ok(seen.must(attempts == 0, || format!("{attempts} tasks were submitted again")))
 }
 
 fn dead_disk(site: &Site) -> Result<Seen> {

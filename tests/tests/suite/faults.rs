@@ -91,3 +91,8 @@ fn nothing_is_lost_with_a_state_folder_that_is_moved_away() {
 fn nothing_is_lost_with_a_state_folder_of_the_service_that_is_deleted() {
     holds("service-state-deleted");
 }
+
+#[test]
+fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it() {
+    holds("second-daemon-by-mistake");
+}
