@@ -161,6 +161,10 @@ pub struct Message {
     /// Why it is a dead letter, the last time first; nothing for any other
     /// message. The broker says so: what is published with some has none.
     pub deaths: Vec<Death>,
+    /// What is wrong with it, where it is not what was published, or where it stands
+    /// for messages that are missing: then nothing else in it counts. The transport
+    /// says so: what is published with some has none.
+    pub damage: Option<String>,
 }
 
 /// Where a message goes.
@@ -177,7 +181,8 @@ pub struct Destination {
 pub trait Inlet: Send {
     /// Waits for a delivery, and takes up to `max` (at least one) that are
     /// there. Cancelling the wait loses nothing. After a fault, every delivery
-    /// that is not settled is the broker's again, to be delivered anew.
+    /// that is not settled is the broker's again, to be delivered anew. One with
+    /// [`Message::damage`] is to be refused once what was in it is answered for.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
 
     /// Waits until the link is lost, for whoever does not want to receive for

@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use clutch_common::wire::{Presence, Role};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 /// What the instance does on its present link.
@@ -35,6 +35,10 @@ pub(crate) struct Instance {
     called: AtomicBool,
     introduced: AtomicBool,
     post: Mutex<Post>,
+    /// How often messages were found damaged or missing, and of how many of these times
+    /// the service was told.
+    losses: AtomicU64,
+    reported: watch::Sender<u64>,
     due: Notify,
     told: Notify,
 }
@@ -52,6 +56,8 @@ impl Instance {
             called: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
             post: Mutex::default(),
+            losses: AtomicU64::new(0),
+            reported: watch::Sender::new(0),
             due: Notify::new(),
             told: Notify::new(),
         }
@@ -119,6 +125,34 @@ impl Instance {
         self.introduced.load(Ordering::Relaxed)
     }
 
+    /// Messages were found damaged or missing: the service is told, and the future is
+    /// ready once it certainly is.
+    pub(crate) fn lose(&self) -> impl Future<Output = ()> + Send + use<> {
+        let losses = self.losses.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut reported = self.reported.subscribe();
+        self.tell();
+        async move {
+            // An instance that is gone tells nothing more, and settles nothing.
+            if reported.wait_for(|reported| *reported >= losses).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// How often something was found damaged or missing.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// The service was told of so many losses.
+    pub(crate) fn reported(&self, losses: u64) {
+        self.reported.send_if_modified(|reported| {
+            let more = losses > *reported;
+            *reported = losses.max(*reported);
+            more
+        });
+    }
+
     /// What it told of this role has arrived.
     pub(crate) fn arrived(&self, role: Role) {
         self.introduced.fetch_or(role == Role::Active, Ordering::Relaxed);
@@ -166,6 +200,7 @@ impl Instance {
             role,
             standby: self.shares(),
             pending: ledger.pending(),
+            lost: self.losses() > *self.reported.borrow(),
         })
     }
 

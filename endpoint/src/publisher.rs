@@ -49,6 +49,14 @@ const RELEASE: usize = 512;
 
 type Records = Vec<(OutSeq, Arc<Finished>)>;
 
+/// A presence on its way.
+struct Telling {
+    ticket: Ticket,
+    role: Role,
+    /// The losses that it tells of, and those before.
+    losses: u64,
+}
+
 /// One link's publishing half.
 pub(crate) struct Publisher<'a> {
     outlet: &'a mut dyn Outlet,
@@ -56,7 +64,7 @@ pub(crate) struct Publisher<'a> {
     destination: &'a Destination,
     instance: &'a Instance,
     /// The presence that is sent and not confirmed.
-    telling: Option<(Ticket, Role)>,
+    telling: Option<Telling>,
     next: OutSeq,
     open: HashMap<Ticket, Records>,
     open_bytes: usize,
@@ -184,6 +192,7 @@ impl<'a> Publisher<'a> {
     }
 
     async fn tell(&mut self) -> Result<(), Fault> {
+        let losses = self.instance.losses();
         let Some(presence) = self.instance.presence(self.ledger) else { return Ok(()) };
         let message = Message {
             message_id: Some(Uuid::new_v4().to_string()),
@@ -193,16 +202,18 @@ impl<'a> Publisher<'a> {
             ..Message::default()
         };
         let ticket = self.outlet.publish(self.destination, message).await?;
-        self.telling = Some((ticket, presence.role));
+        self.telling = Some(Telling { ticket, role: presence.role, losses });
         Ok(())
     }
 
     /// Sees to it that the service learns who is active: whoever is says so once.
     /// Whoever waits says so again anyway.
-    fn told(&self, role: Role, settlement: Settlement) -> Result<(), Fault> {
+    fn told(&self, telling: &Telling, settlement: Settlement) -> Result<(), Fault> {
+        let role = telling.role;
         match settlement {
             Settlement::Confirmed => {
                 self.instance.arrived(role);
+                self.instance.reported(telling.losses);
                 Ok(())
             }
             Settlement::Returned(reason) => Err(unroutable(&reason)),
@@ -238,8 +249,8 @@ impl<'a> Publisher<'a> {
 
     fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
         for (ticket, settlement) in settled {
-            if let Some((_, role)) = self.telling.take_if(|(telling, _)| *telling == ticket) {
-                self.told(role, settlement)?;
+            if let Some(telling) = self.telling.take_if(|telling| telling.ticket == ticket) {
+                self.told(&telling, settlement)?;
                 continue;
             }
             let Some(records) = self.open.remove(&ticket) else { continue };

@@ -4,7 +4,8 @@
 //! Promises: a delivery is acknowledged only after the commit that covers it;
 //! a task known already, also one finished long ago, is acknowledged and not
 //! run again; a message that cannot be read goes to the dead-letter queue, and
-//! if it names its task, a `rejected` result says why; a roll call gets a result
+//! if it names its task, a `rejected` result says why; of one that is damaged the
+//! service is told, which asks for what it may have brought; a roll call gets a result
 //! for each attempt that is not known, if it is meant for this session. While the
 //! inbox is full nothing is read. A careful instance starts a task only when its acknowledgement is secured.
 
@@ -159,6 +160,10 @@ impl<'a> Reading<'a> {
     async fn read(&mut self, delivery: Delivery) -> Result<(), JournalError> {
         self.group.last = self.group.last.max(delivery.tag);
         let message = &delivery.message;
+        if let Some(damage) = &message.damage {
+            self.miss(delivery.tag, damage, message.message_id.as_deref());
+            return Ok(());
+        }
         match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
             ToEndpoint::RollCall(roll_call) => self.answer(roll_call).await,
             ToEndpoint::Tasks(tasks) => {
@@ -174,6 +179,23 @@ impl<'a> Reading<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Has the service told that something was damaged or is missing: it asks which
+    /// tasks are not known here. Refused once it is told, or found again.
+    fn miss(&mut self, tag: Tag, damage: &str, message_id: Option<&str>) {
+        tracing::warn!(
+            message_id,
+            reason = damage,
+            "messages in the task queue are damaged or missing: the service is told, and asks \
+             which tasks are not known here"
+        );
+        self.group.dead.push(tag);
+        let told = self.instance.lose();
+        self.commits.push(Box::pin(async move {
+            told.await;
+            Ok(())
+        }));
     }
 
     async fn refuse(

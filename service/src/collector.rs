@@ -182,9 +182,14 @@ impl Tags {
 impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
-        let (mut results, mut words) = (Vec::new(), Vec::new());
+        let (mut results, mut words, mut lost) = (Vec::new(), Vec::new(), false);
         for delivery in deliveries {
             group.tags.last = Some(delivery.tag);
+            if let Some(damage) = delivery.message.damage {
+                lost = true;
+                group.tags.unreadable.push((delivery.tag, vec![damage]));
+                continue;
+            }
             let body = &delivery.message.body;
             match wire::decode_to_service(body) {
                 ToService::Presence(presence) => {
@@ -201,7 +206,7 @@ impl Group {
                 }
             }
         }
-        group.batches = batches(results, words);
+        group.batches = batches(results, words, lost);
         group
     }
 
@@ -218,15 +223,15 @@ impl Group {
 
 /// Results in parts of which each is one transaction. What was sent before a
 /// presence is recorded before it.
-fn batches(mut results: Vec<TaskResult>, words: Vec<Word>) -> Vec<Arc<Batch>> {
+fn batches(mut results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Arc<Batch>> {
     let mut batches = Vec::new();
     while results.len() > RESULTS_PER_TRANSACTION {
         let rest = results.split_off(RESULTS_PER_TRANSACTION);
-        batches.push(Batch { results, words: Vec::new() });
+        batches.push(Batch { results, ..Batch::default() });
         results = rest;
     }
-    if !results.is_empty() || !words.is_empty() {
-        batches.push(Batch { results, words });
+    if !results.is_empty() || !words.is_empty() || lost {
+        batches.push(Batch { results, words, lost });
     }
     batches.into_iter().map(Arc::new).collect()
 }
@@ -309,6 +314,7 @@ mod tests {
     use super::*;
     use crate::fake::{Broker, result};
     use crate::store::tests::store;
+    use clutch_common::link::Message;
     use clutch_common::result::Outcome;
 
     async fn collect_all(broker: &Broker, store: &Store) {
@@ -340,6 +346,23 @@ mod tests {
         assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_damaged_is_refused_once_all_that_is_unanswered_is_in_doubt() {
+        let (_temp, store) = store().await;
+        let endpoint = crate::store::tests::submitted_task(&store).await;
+        let broker = Broker::default().patient();
+        let ours = result(Outcome::Succeeded);
+        broker.deliver_message(Message {
+            body: wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]),
+            damage: Some("its checksum does not hold".to_owned()),
+            ..Message::default()
+        });
+        collect_all(&broker, &store).await;
+        assert_eq!(broker.dead_lettered(), [Tag(1)]);
+        assert!(store.task(ours.task_id).await.unwrap().is_none(), "a damaged value is recorded");
+        assert_eq!(store.doubtful().await.unwrap(), [endpoint]);
     }
 
     #[tokio::test]

@@ -66,7 +66,7 @@ impl Records {
     /// When the database fails.
     pub async fn record(&self, results: Vec<TaskResult>) -> Result<()> {
         let count = results.len() as u64;
-        let batch = Arc::new(Batch { results, words: Vec::new() });
+        let batch = Arc::new(Batch { results, ..Batch::default() });
         let tally = self.store.record(batch, now_ms(), |_| ()).await?;
         self.store.durable().await?;
         ensure!(tally.recorded == count, "recorded otherwise: {tally:?}");

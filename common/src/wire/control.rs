@@ -52,6 +52,10 @@ pub struct Presence {
     pub standby: bool,
     /// How many tasks it has accepted and results it has not delivered.
     pub pending: u64,
+    /// Whether messages in its task queue were damaged or missing since it said so
+    /// last: which tasks were in them it cannot tell, and is to be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 impl Presence {
@@ -218,6 +222,7 @@ mod tests {
             role: Role::Standby,
             standby: true,
             pending: 7,
+            lost: true,
         };
         let body = encode_presence(&presence);
         assert_eq!(decode_to_service(&body), ToService::Presence(presence));
@@ -248,6 +253,7 @@ mod tests {
                 role: Role::Standby,
                 standby: true,
                 pending: 0,
+                lost: false,
             };
             for (other, session) in names.into_iter().enumerate() {
                 assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");

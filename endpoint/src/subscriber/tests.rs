@@ -389,3 +389,24 @@ async fn a_roll_call_for_another_state_folder_or_session_is_dropped_and_who_read
     rig.settled().await;
     assert_eq!(rig.take_all(), [task.id]);
 }
+
+#[tokio::test]
+async fn what_is_damaged_is_refused_once_the_service_was_told_and_the_rest_goes_on() {
+    let mut rig = rig(100);
+    rig.instance.take_up(clutch_common::wire::Role::Active);
+    let (damaged, task) = (testing::task(), testing::task());
+    let damage = Some("its checksum does not hold".to_owned());
+    rig.deliver(Message { damage, ..testing::message(&[&damaged]) }).await;
+    rig.deliver(testing::message(&[&task])).await;
+    assert_eq!(rig.take(1).await, [task.id], "nothing of what is damaged counts");
+    assert!(rig.broker.settled.try_recv().is_err(), "the service was not told");
+    assert!(rig.instance.presence(&rig.ledger).unwrap().lost);
+    rig.instance.reported(rig.instance.losses());
+    assert_eq!(rig.settled().await, Settled::DeadLettered(1));
+    let mut last = rig.settled().await;
+    while last != Settled::Acknowledged(2) {
+        last = rig.settled().await;
+    }
+    assert!(!rig.instance.presence(&rig.ledger).unwrap().lost);
+    assert_eq!(testing::results_on_disk(&rig.ledger).await, []);
+}

@@ -54,6 +54,9 @@ pub(crate) async fn requeue(
     let Some(queue) = &letter.queue else {
         return Ok(kept("it does not say which queue it came from"));
     };
+    if let Some(damage) = &held.message.damage {
+        return Ok(kept(format!("{damage}; what was in it was asked for when it was refused")));
+    }
     if letter.bytes > wire::MAX_BODY {
         return Ok(kept(format!(
             "it has {} bytes, and no message of more than {} is sent",

@@ -97,6 +97,7 @@ impl World {
             role,
             standby,
             pending,
+            lost: false,
         };
         self.broker.deliver_message(Message {
             message_id: Some(Uuid::new_v4().to_string()),

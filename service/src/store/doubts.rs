@@ -189,6 +189,18 @@ pub(super) fn doubt_all(db: &Connection, endpoint: EndpointId) -> Result<u64> {
     Ok(doubted.map_err(failed("putting tasks in doubt"))? as u64)
 }
 
+/// Puts all in doubt that any endpoint was or is being sent, and has not answered: an
+/// answer was damaged or lost, and it is not known whose. Says how much that is.
+pub(super) fn doubt_everywhere(db: &Connection) -> Result<u64> {
+    const DOING: &str = "putting tasks in doubt";
+    let ids = all(db, "SELECT id FROM endpoints", [], |row| row.get::<_, String>(0));
+    let mut doubted = 0;
+    for id in ids.map_err(failed(DOING))? {
+        doubted += doubt_all(db, parsed(&id)?)?;
+    }
+    Ok(doubted)
+}
+
 /// Puts one attempt in doubt; it is to be asked for, again if it was before.
 pub(super) fn doubt(db: &Connection, task: i64, endpoint: &str, attempt: u32) -> Result<()> {
     let insert = "INSERT INTO doubts (task, endpoint_id, attempt) VALUES (?, ?, ?) \

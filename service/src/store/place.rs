@@ -192,7 +192,7 @@ mod tests {
         async fn record(&mut self) {
             let ours = result(Outcome::Succeeded);
             self.tasks.push(ours.task_id);
-            let batch = Arc::new(Batch { results: vec![ours], words: Vec::new() });
+            let batch = Arc::new(Batch { results: vec![ours], ..Batch::default() });
             self.store.record(batch, 1, |_| {}).await.unwrap();
         }
 

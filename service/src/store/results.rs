@@ -20,6 +20,9 @@ pub(crate) struct Batch {
     pub(crate) results: Vec<TaskResult>,
     /// What instances said of themselves, after they sent these results.
     pub(crate) words: Vec<Word>,
+    /// Whether something came with these that was damaged, or did not come: what was in
+    /// it is to be asked for.
+    pub(crate) lost: bool,
 }
 
 /// What became of a batch of results.
@@ -108,6 +111,15 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     tally.add(&conclude(write, &interrupted, now_ms)?);
     for word in &batch.words {
         tally.states_changed |= states::hear(&write.db, word, now_ms)?;
+    }
+    if batch.lost {
+        let in_doubt = doubts::doubt_everywhere(&write.db)?;
+        tally.losses.doubted += in_doubt;
+        tracing::warn!(
+            in_doubt,
+            "messages from endpoints were damaged or are missing: every task that is not answered \
+             is asked for"
+        );
     }
     Ok(tally)
 }

@@ -180,7 +180,16 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              and not answered is submitted again, or ends as interrupted"
         );
     }
-    Ok(states != before)
+    if presence.lost {
+        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        tracing::warn!(
+            endpoint,
+            in_doubt,
+            "messages in the endpoint's task queue were damaged or are missing: it is asked which \
+             tasks it does not know, and they are submitted again, or end as interrupted"
+        );
+    }
+    Ok(states != before || presence.lost)
 }
 
 /// Whether this message was not heard before; from now on it was.

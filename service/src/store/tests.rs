@@ -75,6 +75,14 @@ pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<Begun>> {
     Ok(store.begin_submission(chunk).await?.unwrap().1)
 }
 
+/// Records a task that the broker has, and its endpoint.
+pub(crate) async fn submitted_task(store: &Store) -> EndpointId {
+    let endpoint = EndpointId::new();
+    let begun = begin(store, chunk(endpoint, "k", &[spec(&["a"])])).await.unwrap();
+    store.mark_submitted(vec![begun[0].seq], 5).await.unwrap();
+    endpoint
+}
+
 /// Records results, and presences after them.
 pub(crate) async fn record(
     store: &Store,
@@ -84,7 +92,7 @@ pub(crate) async fn record(
 ) -> Result<Tally> {
     let word = |presence: &Presence| Word { presence: presence.clone(), message: None };
     let words = presences.iter().map(word).collect();
-    let batch = Batch { results: results.to_vec(), words };
+    let batch = Batch { results: results.to_vec(), words, ..Batch::default() };
     store.record(Arc::new(batch), now_ms, |_| ()).await
 }
 

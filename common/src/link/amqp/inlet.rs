@@ -26,6 +26,8 @@ pub(super) struct AmqpInlet {
     calls: Option<Consumer>,
     queue: String,
     unsettled: BTreeSet<u64>,
+    /// Those that arrived damaged, and are to come again.
+    damaged: Vec<u64>,
     end: Option<End>,
 }
 
@@ -67,6 +69,7 @@ impl AmqpInlet {
             calls,
             queue: options.queue.clone(),
             unsettled: BTreeSet::new(),
+            damaged: Vec::new(),
             end: None,
         })
     }
@@ -83,6 +86,33 @@ impl AmqpInlet {
             }
         }
         None
+    }
+
+    /// Whether a delivery is to be had a second time: what is damaged may have become
+    /// so on its way from the broker.
+    fn is_to_come_again(&mut self, delivery: &Delivery) -> bool {
+        let again = delivery.message.damage.is_some() && !delivery.redelivered;
+        if again {
+            self.damaged.push(delivery.tag.0);
+        }
+        again
+    }
+
+    /// Gives back what arrived damaged. To be done before anything after it is
+    /// acknowledged: that would cover it, too.
+    async fn give_back(&mut self) -> Result<(), Fault> {
+        while let Some(tag) = self.damaged.pop() {
+            tracing::warn!(
+                queue = self.queue,
+                "a message arrived damaged, and is asked for once more"
+            );
+            let channel = self.channel.clone();
+            let back = async move {
+                channel.basic_reject(tag, BasicRejectOptions { requeue: true }).await
+            };
+            self.send(back).await?;
+        }
+        Ok(())
     }
 
     /// The fault that ended this inlet, if one has.
@@ -134,14 +164,24 @@ async fn hold(session: &Session, channel: &Channel, lease: &str) -> Result<Consu
 #[async_trait]
 impl Inlet for AmqpInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
-        self.ended().await?;
         let mut deliveries = Vec::new();
-        let mut item = Some(self.consumer.next().await);
-        // No await from here on to the return: a cancelled wait loses nothing.
-        while let Some(step) = item {
-            let Some(delivery) = self.take(step) else { break };
-            deliveries.push(delivery);
-            item = if deliveries.len() < max { self.consumer.next().now_or_never() } else { None };
+        while deliveries.is_empty() {
+            self.give_back().await?;
+            self.ended().await?;
+            let mut item = Some(self.consumer.next().await);
+            // No await from here on to the return, but where there is nothing to
+            // return: a cancelled wait loses nothing.
+            while let Some(step) = item {
+                let Some(delivery) = self.take(step) else { break };
+                if !self.is_to_come_again(&delivery) {
+                    deliveries.push(delivery);
+                }
+                item =
+                    if deliveries.len() < max { self.consumer.next().now_or_never() } else { None };
+            }
+            if self.end.is_some() {
+                break;
+            }
         }
         // What came before the end is the broker's again.
         self.ended().await?;
@@ -162,6 +202,7 @@ impl Inlet for AmqpInlet {
     }
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
+        self.give_back().await?;
         let later = self.unsettled.split_off(&up_to.0.saturating_add(1));
         let settled = std::mem::replace(&mut self.unsettled, later);
         // A tag that is settled already is an error to the broker, even as the

@@ -6,13 +6,16 @@ use super::death;
 use crate::link::{Delivery, Fault, Message, Tag};
 use crate::wire;
 use lapin::BasicProperties;
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 /// AMQP's delivery mode for what is to outlive a restart of the broker.
 const PERSISTENT: u8 = 2;
 
 /// What the broker and its tools see as the sender.
 const APP_ID: &str = "clutch";
+
+/// The header with the CRC-32 of the body.
+const CRC32: &str = "crc32";
 
 /// The properties a message is published with.
 ///
@@ -23,6 +26,7 @@ pub(super) fn outgoing(message: &Message, message_id: &str) -> Result<BasicPrope
         .with_content_type(wire::CONTENT_TYPE.into())
         .with_delivery_mode(PERSISTENT)
         .with_app_id(APP_ID.into())
+        .with_headers(checksum(&message.body))
         .with_message_id(short(message_id)?);
     if let Some(id) = &message.correlation_id {
         properties = properties.with_correlation_id(short(id)?);
@@ -34,6 +38,26 @@ pub(super) fn outgoing(message: &Message, message_id: &str) -> Result<BasicPrope
         properties = properties.with_timestamp(milliseconds / 1000);
     }
     Ok(properties)
+}
+
+fn checksum(body: &[u8]) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert(CRC32.into(), AMQPValue::LongLongInt(crc32fast::hash(body).into()));
+    headers
+}
+
+/// What is wrong with a body, by its checksum; nothing where there is none, as a
+/// stranger may leave it out.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a stranger may have written any type")]
+fn damage(headers: Option<&FieldTable>, body: &[u8]) -> Option<String> {
+    let expected = match headers?.inner().get(CRC32)? {
+        AMQPValue::LongLongInt(number) => *number,
+        AMQPValue::LongInt(number) => i64::from(number.cast_unsigned()),
+        AMQPValue::LongUInt(number) => i64::from(*number),
+        _ => return None,
+    };
+    (i64::from(crc32fast::hash(body)) != expected)
+        .then(|| "its body is damaged: the checksum does not hold".to_owned())
 }
 
 /// A delivery as it arrived.
@@ -51,6 +75,7 @@ pub(super) fn incoming(delivery: lapin::message::Delivery) -> Delivery {
             kind: text(properties.kind()),
             timestamp_ms: properties.timestamp().map(|seconds| seconds.saturating_mul(1000)),
             deaths: death::deaths(properties.headers().as_ref()),
+            damage: damage(properties.headers().as_ref(), &delivery.data),
             body: delivery.data,
         },
     }
@@ -81,6 +106,27 @@ mod tests {
         };
         let there = arrived(outgoing(&message, "m").unwrap());
         assert_eq!(there, Message { timestamp_ms: Some(1_700_000_000_000), ..message });
+    }
+
+    #[test]
+    fn a_body_that_changed_on_its_way_is_told_and_one_without_a_checksum_is_taken() {
+        let sent = |body: &[u8]| {
+            outgoing(&Message { body: body.to_vec(), ..Message::default() }, "m").unwrap()
+        };
+        assert_eq!(arrived(sent(b"body")).damage, None);
+        for other in [&b"bodx"[..], b"", b"body\0"] {
+            assert!(arrived(sent(other)).damage.is_some());
+        }
+        for odd in [AMQPValue::Void, AMQPValue::Boolean(true), AMQPValue::LongString("x".into())] {
+            let mut headers = FieldTable::default();
+            headers.insert(CRC32.into(), odd);
+            let odd = BasicProperties::default().with_headers(headers);
+            assert_eq!(arrived(odd).damage, None);
+        }
+        let mut headers = FieldTable::default();
+        let crc = crc32fast::hash(b"body");
+        headers.insert(CRC32.into(), AMQPValue::LongInt(crc.cast_signed()));
+        assert_eq!(arrived(BasicProperties::default().with_headers(headers)).damage, None);
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Header {
             timestamp_ms: self.timestamp_ms,
             deaths: self.deaths,
             body,
+            damage: None,
         }
     }
 }
@@ -138,7 +139,7 @@ mod tests {
             died in any::<Option<(String, Option<u64>)>>(), body in vec(any::<u8>(), 0..100)
         ) -> Message {
             let mut message =
-                Message { message_id, correlation_id, kind, timestamp_ms, body, deaths: vec![] };
+                Message { message_id, correlation_id, kind, timestamp_ms, body, ..Message::default() };
             if let Some((queue, at_ms)) = died {
                 message.died(&queue, "rejected", at_ms);
             }

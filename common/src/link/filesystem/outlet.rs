@@ -30,6 +30,7 @@ const MANY: usize = 8;
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks the thread.
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
 enum Command {
     Publish(Job),
     Stop,

@@ -1,17 +1,22 @@
 //! A TCP proxy before the broker that can stop forwarding, as a cut network
-//! does: nothing is closed, nothing arrives.
+//! does (nothing is closed, nothing arrives), and can flip a bit of what it carries.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// What is in the bodies that may be damaged.
+pub(crate) const FRAGILE: &[u8] = b"fragile";
 
 /// A proxy; it ends when dropped.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     stalled: watch::Sender<bool>,
     gone: watch::Receiver<usize>,
+    to_damage: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -23,6 +28,8 @@ impl Proxy {
         let (stalled, _) = watch::channel(false);
         let (went, gone) = watch::channel(0);
         let (stall, went) = (stalled.clone(), Arc::new(went));
+        let to_damage = Arc::new(AtomicUsize::new(0));
+        let damage = Arc::clone(&to_damage);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut pumps = JoinSet::new();
@@ -32,14 +39,27 @@ impl Proxy {
                 let (from_server, to_server) = server.into_split();
                 let (there, back) = (stall.subscribe(), stall.subscribe());
                 let went = Arc::clone(&went);
+                let (damage_there, damage_back) = (Arc::clone(&damage), Arc::clone(&damage));
                 pumps.spawn(async move {
-                    pump(from_client, to_server, there).await;
+                    pump(from_client, to_server, there, &damage_there).await;
                     went.send_modify(|count| *count += 1);
                 });
-                pumps.spawn(pump(from_server, to_client, back));
+                pumps.spawn(async move {
+                    pump(from_server, to_client, back, &damage_back).await;
+                });
             }
         });
-        Self { port, stalled, gone, _tasks: tasks }
+        Self { port, stalled, gone, to_damage, _tasks: tasks }
+    }
+
+    /// Flips a bit in each of the next messages with [`FRAGILE`] in them.
+    pub(crate) fn damage(&self, messages: usize) {
+        self.to_damage.store(messages, Ordering::SeqCst);
+    }
+
+    /// Whether all that was to be damaged is.
+    pub(crate) fn has_damaged(&self) -> bool {
+        self.to_damage.load(Ordering::SeqCst) == 0
     }
 
     /// Stops or resumes forwarding.
@@ -57,6 +77,7 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut stalled: watch::Receiver<bool>,
+    to_damage: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -66,6 +87,14 @@ async fn pump(
         }
         if stalled.wait_for(|stalled| !stalled).await.is_err() {
             return;
+        }
+        if let Some(at) =
+            buffer[..count].windows(FRAGILE.len()).position(|window| window == FRAGILE)
+            && to_damage
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_ok()
+        {
+            buffer[at] ^= 1;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;

@@ -37,7 +37,15 @@ async fn record(store: &Store, results: &[TaskResult]) {
 fn active(endpoint_id: EndpointId) -> Presence {
     let state_id = StateId::new();
     let instance = Uuid::new_v4();
-    Presence { endpoint_id, state_id, instance, role: Role::Active, standby: false, pending: 0 }
+    Presence {
+        endpoint_id,
+        state_id,
+        instance,
+        role: Role::Active,
+        standby: false,
+        pending: 0,
+        lost: false,
+    }
 }
 
 /// The attempts that are to be asked for.
@@ -218,7 +226,7 @@ async fn what_comes_again_brings_no_state_back_that_was_given_up() {
     let old = Word { presence: active(endpoint), message: Some("old".to_owned()) };
     let new = Word { presence: active(endpoint), message: Some("new".to_owned()) };
     let hear = async |words: &[Word]| {
-        let batch = Batch { results: Vec::new(), words: words.to_vec() };
+        let batch = Batch { words: words.to_vec(), ..Batch::default() };
         store.record(Arc::new(batch), 5, |_| ()).await.unwrap().states_changed
     };
     assert!(hear(&[old.clone(), new.clone()]).await);
@@ -228,4 +236,20 @@ async fn what_comes_again_brings_no_state_back_that_was_given_up() {
     assert_eq!(store.standings().await.unwrap(), known);
     // The old one is there after all.
     assert!(hear(&[Word { message: Some("later".to_owned()), ..old }]).await);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_has_lost_of_its_queue_is_in_doubt_and_nothing_else() {
+    let (_temp, store) = store().await;
+    let endpoint = registered(&store, None).await;
+    submitted(&store, &[spec(&["a"])]).await;
+    tests::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
+    assert_eq!(to_ask(&store).await, [0; 0]);
+    let word = Presence { lost: true, ..active(EndpointId::new()) };
+    assert!(!tests::record(&store, &[], &[word], 5).await.unwrap().is_news());
+    let known = store.standings().await.unwrap()[0].states[0].clone();
+    let word =
+        Presence { lost: true, state_id: known.id, instance: known.instance, ..active(endpoint) };
+    assert!(tests::record(&store, &[], &[word], 5).await.unwrap().is_news());
+    assert_eq!(to_ask(&store).await, [1]);
 }
