@@ -49,7 +49,8 @@ pub(crate) fn provide(slots: usize, functions: usize) -> usize {
     afforded
 }
 
-/// Gives a child the limit that the daemon was started with.
+/// Gives a child the limit that the daemon was started with. It runs since a moment, and
+/// where the machine is busy may have looked at the limit before.
 pub(crate) fn give_back(child: Pid) {
     if let Some(original) = ORIGINAL.get() {
         let original = Rlimit { current: original.current, maximum: original.maximum };

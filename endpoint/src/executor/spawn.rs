@@ -123,10 +123,11 @@ impl Spawner {
     ) -> io::Result<Leader> {
         let leader = mark.put_on(|alone| {
             let pid = if alone { in_session(command, &theirs) } else { in_group(command, theirs) }?;
+            // First of all: it runs already.
+            descriptors::give_back(pid);
             Reaper::lock().add(pid);
             Ok::<_, io::Error>(Leader { pid, reaped: false })
         })?;
-        descriptors::give_back(leader.pid);
         if self.spared
             && let Err(error) = std::fs::write(format!("/proc/{}/oom_score_adj", leader.pid), "0")
         {
