@@ -18,6 +18,7 @@ pub mod json;
 pub mod link;
 pub mod logging;
 pub mod printable;
+pub mod reason;
 pub mod removal;
 pub mod result;
 pub mod secret;

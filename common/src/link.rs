@@ -232,6 +232,9 @@ pub enum Settlement {
     Returned(String),
     /// The broker refused it (a full queue that rejects publishing).
     Refused,
+    /// The broker takes no message of more than so many bytes, and never will take
+    /// this one.
+    TooLarge(usize),
     /// It may or may not have arrived: publish it again.
     Doubt,
 }
@@ -260,6 +263,12 @@ pub trait Outlet: Send {
 
     /// How many published messages are not settled.
     fn open(&self) -> usize;
+
+    /// The most bytes of a body that the broker is known to take. It may turn out to
+    /// be less, by a [`Settlement::TooLarge`].
+    fn limit(&self) -> usize {
+        crate::wire::MAX_BODY
+    }
 }
 
 /// Refuses a message that one broker carries and the next does not, before it is

@@ -3,6 +3,7 @@
 use crate::blob::Blob;
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::json::{self, Json};
+use crate::reason::Reason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -106,7 +107,7 @@ pub struct TaskResult {
     pub signal: Option<i32>,
     /// Why, in words, wherever exit code and signal do not say it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// Where it is not known who has the attempt, if anybody: how that came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Loss>,
@@ -165,7 +166,7 @@ impl TaskResult {
             outcome,
             exit_code: None,
             signal: None,
-            reason: Some(reason),
+            reason: Some(reason.into()),
             lost: None,
             value: None,
             stdout: Blob::default(),

@@ -15,6 +15,7 @@ pub use control::{
 };
 
 use crate::id::{Attempt, EndpointId, TaskId};
+use crate::reason::Reason;
 use crate::result::TaskResult;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,7 @@ pub struct Unreadable {
     /// Which task it was about, where that could be read.
     pub attempt: Option<Attempt>,
     /// What is wrong with it, for whoever submitted it.
-    pub reason: String,
+    pub reason: Reason,
 }
 
 /// The tasks of a message, and what in it could not be read.
@@ -88,7 +89,7 @@ pub struct Results {
     /// The results, in the order of the message.
     pub results: Vec<TaskResult>,
     /// A reason for each of the rest.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<Reason>,
 }
 
 #[derive(Deserialize)]
@@ -209,7 +210,7 @@ fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) 
             attempt: correlation_id
                 .and_then(|id| id.parse().ok())
                 .map(|task_id| Attempt { task_id, attempt: 1 }),
-            reason,
+            reason: reason.into(),
         }],
     };
     if let Err(reason) = head.and_then(|head| expect(&head, TASKS_TYPE)) {
@@ -231,7 +232,7 @@ fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) 
                     task_id: loose.id,
                     attempt: loose.attempt.unwrap_or(1),
                 }),
-                reason: format!("the task cannot be read: {error}"),
+                reason: format!("the task cannot be read: {error}").into(),
             }),
         }
     }
@@ -246,7 +247,7 @@ pub fn decode_results(body: &[u8]) -> Results {
 
 /// The results of a body whose head is read, or why it cannot be.
 fn results(head: Result<Head, String>, body: &[u8]) -> Results {
-    let whole = |reason: String| Results { results: Vec::new(), unreadable: vec![reason] };
+    let whole = |reason: String| Results { results: Vec::new(), unreadable: vec![reason.into()] };
     if let Err(reason) = head.and_then(|head| expect(&head, RESULTS_TYPE)) {
         return whole(reason);
     }
@@ -258,7 +259,9 @@ fn results(head: Result<Head, String>, body: &[u8]) -> Results {
     for raw in raw.results {
         match serde_json::from_str(raw.get()) {
             Ok(result) => decoded.results.push(result),
-            Err(error) => decoded.unreadable.push(format!("a result cannot be read: {error}")),
+            Err(error) => {
+                decoded.unreadable.push(format!("a result cannot be read: {error}").into());
+            }
         }
     }
     decoded
@@ -319,7 +322,7 @@ mod tests {
     fn reason(body: &str) -> String {
         let decoded = decode_tasks(body.as_bytes(), None);
         assert!(decoded.tasks.is_empty());
-        decoded.unreadable[0].reason.clone()
+        decoded.unreadable[0].reason.clone().into()
     }
 
     proptest! {

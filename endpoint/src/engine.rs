@@ -136,7 +136,7 @@ fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
         value: report.value,
         exit_code: report.exit_code,
         signal: report.signal,
-        reason: report.reason,
+        reason: report.reason.map(Into::into),
         lost: None,
         stdout: report.stdout.bytes.into(),
         stdout_omitted: report.stdout.omitted,

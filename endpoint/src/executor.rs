@@ -29,6 +29,7 @@ pub(crate) mod worker;
 pub(crate) mod process;
 
 pub(crate) use capture::Captured;
+pub(crate) use fit::cut;
 pub(crate) use sandbox::SandboxPolicy;
 
 use async_trait::async_trait;

@@ -10,7 +10,11 @@
 //! leaves at once. Where they come in numbers, which shows by the last message, one
 //! that is not full waits a few milliseconds after it, and gathers what comes
 //! meanwhile. Releases gather in the same way: nobody waits for them.
+//!
+//! A message that the broker does not take for its size is divided; a result that is
+//! too large alone is replaced by one that is cut, and says so.
 
+use crate::executor;
 use crate::failpoint::{self, Step};
 use crate::halt::Halt;
 use crate::instance::Instance;
@@ -19,7 +23,8 @@ use crate::ledger::{Ledger, Stored};
 use crate::outbox::Next;
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
-use clutch_common::wire::{self, Role};
+use clutch_common::result::Outcome;
+use clutch_common::wire::{self, MAX_BODY, MAX_RESULT, Role};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::HashMap;
@@ -153,12 +158,13 @@ impl<'a> Publisher<'a> {
             return Ok(Some(records));
         }
         loop {
-            let records = match self.ledger.outbox.from(self.next, PACK, PACK_BYTES) {
+            let bytes = PACK_BYTES.min(self.room_in_one());
+            let records = match self.ledger.outbox.from(self.next, PACK, bytes) {
                 Next::None => return Ok(None),
                 Next::Fresh(records) if self.lingers(&records) => return Ok(None),
                 Next::Fresh(records) => records,
                 Next::Disk(limit) => {
-                    let page = self.ledger.backlog(self.next, PACK, PACK_BYTES).await?;
+                    let page = self.ledger.backlog(self.next, PACK, bytes).await?;
                     if page.is_empty() {
                         self.next = self.next.max(limit);
                     }
@@ -218,7 +224,7 @@ impl<'a> Publisher<'a> {
             }
             Settlement::Returned(reason) => Err(unroutable(&reason)),
             Settlement::Refused if role == Role::Standby => Ok(()),
-            Settlement::Refused => Err(full()),
+            Settlement::Refused | Settlement::TooLarge(_) => Err(full()),
             Settlement::Doubt => {
                 self.instance.tell();
                 Ok(())
@@ -240,10 +246,49 @@ impl<'a> Publisher<'a> {
             body: wire::pack_results(self.ledger.endpoint_id, &bodies),
             ..Message::default()
         };
+        if message.body.len() > self.outlet.limit() {
+            return self.divide(records);
+        }
         failpoint::reach(Step::Publish);
         let ticket = self.outlet.publish(self.destination, message).await?;
         self.open_bytes += size(&records);
         self.open.insert(ticket, records);
+        Ok(())
+    }
+
+    /// How many bytes of results a message may bring, as far as is known.
+    fn room_in_one(&self) -> usize {
+        self.outlet.limit().saturating_sub(MAX_BODY - MAX_RESULT)
+    }
+
+    /// Has results sent by smaller messages that were too many, or too large, for one.
+    fn divide(&mut self, mut records: Records) -> Result<(), Fault> {
+        if records.len() > 1 {
+            let rest = records.split_off(records.len() / 2);
+            self.again.extend([rest, records]);
+            return Ok(());
+        }
+        let limit = self.room_in_one();
+        let Some((seq, finished)) = records.pop() else { return Ok(()) };
+        let bytes = cut(&finished, limit, self.ledger);
+        let (task, size) = (finished.attempt, finished.bytes.len());
+        if bytes.len() >= size {
+            return Err(Fault::Rejected(format!(
+                "the broker takes no message of more than {} bytes, which is too little for any \
+                 result",
+                self.outlet.limit()
+            )));
+        }
+        tracing::warn!(
+            %task,
+            size,
+            limit,
+            "the broker takes no result as large: it is cut, and sent without what it brought \
+             beyond that. Tasks should pass large data by file, or the broker's max_message_size \
+             be raised"
+        );
+        let attempt = finished.attempt;
+        self.again.push(vec![(seq, Arc::new(Finished { attempt, bytes }))]);
         Ok(())
     }
 
@@ -261,6 +306,7 @@ impl<'a> Publisher<'a> {
                     self.release_at.get_or_insert_with(|| Instant::now() + RELEASE_AFTER);
                 }
                 Settlement::Doubt => self.again.push(records),
+                Settlement::TooLarge(_) => self.divide(records)?,
                 Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
                 Settlement::Refused => return Err(full().into()),
             }
@@ -275,6 +321,16 @@ async fn until(instant: Option<Instant>) {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,
     }
+}
+
+/// A result with no more bytes than a limit.
+fn cut(finished: &Finished, limit: usize, ledger: &Ledger) -> Vec<u8> {
+    let result = wire::decode_result(&finished.bytes).unwrap_or_else(|error| {
+        let reason =
+            format!("its result cannot be read, and is too large to be sent as it is: {error}");
+        ledger.not_run(finished.attempt, Outcome::Failed, reason)
+    });
+    wire::encode_result(&executor::cut(result, limit))
 }
 
 fn unroutable(reason: &str) -> Fault {

@@ -206,13 +206,13 @@ impl<'a> Reading<'a> {
         tracing::warn!(
             message_id,
             task = unreadable.attempt.map(tracing::field::display),
-            reason = unreadable.reason,
+            reason = %unreadable.reason,
             "a message cannot be read and goes to the dead-letter queue"
         );
         if let Some(attempt) = unreadable.attempt
             && !self.ledger.knows(attempt)?
         {
-            self.commits.push(self.ledger.reject(attempt, unreadable.reason).await?);
+            self.commits.push(self.ledger.reject(attempt, unreadable.reason.into()).await?);
         }
         Ok(())
     }

@@ -143,6 +143,8 @@ pub(crate) struct FakeOutlet {
     open: VecDeque<Ticket>,
     next_ticket: u64,
     published: mpsc::UnboundedSender<ToService>,
+    /// The most bytes that it is known to take.
+    limit: usize,
 }
 
 /// A link to publish on, and what is published on it.
@@ -151,7 +153,8 @@ pub(crate) fn outlet(
 ) -> (FakeOutlet, mpsc::UnboundedReceiver<ToService>) {
     let (published, messages) = mpsc::unbounded_channel();
     let script = script.into_iter().collect();
-    (FakeOutlet { script, open: VecDeque::new(), next_ticket: 0, published }, messages)
+    let (open, limit) = (VecDeque::new(), wire::MAX_BODY);
+    (FakeOutlet { script, open, next_ticket: 0, published, limit }, messages)
 }
 
 #[async_trait]
@@ -170,6 +173,9 @@ impl Outlet for FakeOutlet {
             None => std::future::pending().await,
             Some(ticket) => {
                 let settlement = self.script.pop_front().unwrap_or(Settlement::Confirmed);
+                if let Settlement::TooLarge(limit) = settlement {
+                    self.limit = limit;
+                }
                 Ok(vec![(ticket, settlement)])
             }
         }
@@ -177,5 +183,9 @@ impl Outlet for FakeOutlet {
 
     fn open(&self) -> usize {
         self.open.len()
+    }
+
+    fn limit(&self) -> usize {
+        self.limit
     }
 }

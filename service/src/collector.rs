@@ -10,6 +10,7 @@ use backoff::backoff::Backoff as _;
 use clutch_common::clock::now_ms;
 use clutch_common::id::StateId;
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
+use clutch_common::reason::Reason;
 use clutch_common::result::TaskResult;
 use clutch_common::topology;
 use clutch_common::wire::{self, ToService};
@@ -159,7 +160,7 @@ struct Group {
 #[derive(Default)]
 struct Tags {
     /// Those with something in them that could not be read.
-    unreadable: Vec<(Tag, Vec<String>)>,
+    unreadable: Vec<(Tag, Vec<Reason>)>,
     /// The last one.
     last: Option<Tag>,
 }
@@ -168,8 +169,9 @@ impl Tags {
     /// Sets aside what could not be read, and acknowledges the rest.
     async fn settle(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
-            let reason = reasons.join("; ");
-            tracing::warn!(reason, "a message in the results queue cannot be read: dead-lettered");
+            let reasons: Vec<&str> = reasons.iter().map(|reason| &**reason).collect();
+            let reason = Reason::from(reasons.join("; "));
+            tracing::warn!(%reason, "a message in the results queue cannot be read: dead-lettered");
             inlet.dead_letter(*tag).await?;
         }
         if let Some(tag) = self.last {
@@ -187,7 +189,7 @@ impl Group {
             group.tags.last = Some(delivery.tag);
             if let Some(damage) = delivery.message.damage {
                 lost = true;
-                group.tags.unreadable.push((delivery.tag, vec![damage]));
+                group.tags.unreadable.push((delivery.tag, vec![damage.into()]));
                 continue;
             }
             let body = &delivery.message.body;

@@ -14,11 +14,12 @@ pub(crate) use ear::Ear;
 pub(crate) use recovery::recover;
 pub(crate) use watch::{Closer, watch};
 
-use crate::submitter::{Fate, Job, Unplaced};
+use crate::placing::place;
+use crate::submitter::{Fate, Job};
 use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Message};
 use clutch_common::{topology, wire};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// A message that whoever reads the results queue takes for a sign that all
@@ -40,21 +41,6 @@ fn ping(id: String) -> Message {
 
 fn to_queue(queue: String) -> Destination {
     Destination { exchange: String::new(), routing_key: queue }
-}
-
-/// Has messages published, and waits for the broker's word on each.
-async fn place(
-    jobs: &mpsc::Sender<Job>,
-    destination: Destination,
-    messages: Vec<Message>,
-) -> Vec<Fate> {
-    let lost = || Err(Unplaced::Unknown("the link to the broker was lost".to_owned()));
-    let count = messages.len();
-    let (reply, answer) = oneshot::channel();
-    match jobs.send(Job { destination, messages, reply }).await {
-        Ok(()) => answer.await.unwrap_or_else(|_| vec![lost(); count]),
-        Err(_) => vec![lost(); count],
-    }
 }
 
 /// Has one message published, and waits for the broker's word on it.

@@ -27,6 +27,7 @@ pub mod measured;
 mod output;
 mod pack;
 mod paths;
+mod placing;
 mod provision;
 mod serve;
 mod session;

@@ -43,6 +43,12 @@ pub(crate) fn pack(tasks: &[Part<'_>], now_ms: u64) -> Vec<Packed> {
     packed
 }
 
+/// Packs tasks in order, each alone.
+#[must_use]
+pub(crate) fn singly(tasks: &[Part<'_>], now_ms: u64) -> Vec<Packed> {
+    (0..tasks.len()).filter_map(|index| message(tasks, index..index + 1, now_ms)).collect()
+}
+
 fn message(tasks: &[Part<'_>], range: Range<usize>, now_ms: u64) -> Option<Packed> {
     let chosen = tasks.get(range.clone()).filter(|chosen| !chosen.is_empty())?;
     let only = if let [(id, _)] = chosen { Some(id.to_string()) } else { None };

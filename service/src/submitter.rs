@@ -32,6 +32,8 @@ pub(crate) enum Unplaced {
     Returned(String),
     /// The broker refused it.
     Refused,
+    /// The broker takes no message of more than so many bytes.
+    TooLarge(usize),
     /// Whether the broker has it is not known; why.
     Unknown(String),
 }
@@ -128,6 +130,10 @@ impl Desk {
         {
             let Some(taken) = self.jobs.get(&place.job) else { continue };
             let Some(message) = taken.job.messages.get(place.index) else { continue };
+            if message.body.len() > outlet.limit() {
+                self.decide(place, Err(Unplaced::TooLarge(outlet.limit())));
+                continue;
+            }
             let ticket = outlet.publish(&taken.job.destination, message.clone()).await?;
             self.open.insert(ticket, place);
         }
@@ -141,6 +147,7 @@ impl Desk {
             Settlement::Confirmed => Ok(()),
             Settlement::Returned(reason) => Err(Unplaced::Returned(reason)),
             Settlement::Refused => Err(Unplaced::Refused),
+            Settlement::TooLarge(limit) => Err(Unplaced::TooLarge(limit)),
             Settlement::Doubt => {
                 let rounds = taken.rounds.get_mut(place.index).map_or(MAX_ROUNDS, |rounds| {
                     *rounds += 1;
@@ -153,6 +160,12 @@ impl Desk {
                 Err(Unplaced::Unknown("the broker left it in doubt again and again".to_owned()))
             }
         };
+        self.decide(place, fate);
+    }
+
+    /// Notes what became of a message, and answers its job if it was the last one.
+    fn decide(&mut self, place: Place, fate: Fate) {
+        let Some(taken) = self.jobs.get_mut(&place.job) else { return };
         if let Some(slot) = taken.fates.get_mut(place.index) {
             *slot = Some(fate);
             taken.left -= 1;
@@ -232,6 +245,21 @@ mod tests {
         let (fates, fault) = fates(&broker, 3).await;
         let returned = Err(Unplaced::Returned("NO_ROUTE".into()));
         assert_eq!((fates, fault), (vec![Ok(()), returned, Err(Unplaced::Refused)], None));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_no_broker_takes_is_not_sent_and_others_are() {
+        let broker = Broker::default();
+        let (jobs, mut queue) = mpsc::channel(1);
+        let (mut job, mut answer) = job(2);
+        job.messages[0].body = vec![b'x'; clutch_common::wire::MAX_BODY + 1];
+        jobs.try_send(job).ok().unwrap();
+        drop(jobs);
+        let ended = submit(broker.outlet(), &mut queue, &CancellationToken::new()).await;
+        assert_eq!(ended, Ok(()));
+        let large = Err(Unplaced::TooLarge(clutch_common::wire::MAX_BODY));
+        assert_eq!(answer.try_recv().unwrap(), [large, Ok(())]);
+        assert_eq!(broker.published().len(), 1);
     }
 
     #[tokio::test]

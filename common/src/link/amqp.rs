@@ -13,13 +13,16 @@ mod outlet;
 mod properties;
 mod rehearsal;
 mod shelf;
+mod sizes;
 mod socket;
 mod window;
 
 use super::{Connection, Fault, InvalidUrl, Terms, Transport};
 use async_trait::async_trait;
 use lapin::uri::AMQPUri;
+use sizes::Sizes;
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest name AMQP can carry, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -29,6 +32,7 @@ pub struct Amqp {
     uri: AMQPUri,
     terms: Terms,
     address: String,
+    sizes: Arc<Sizes>,
 }
 
 impl Amqp {
@@ -64,7 +68,7 @@ impl Amqp {
         uri.query.heartbeat = Some(heartbeat_seconds(&terms));
         uri.query.frame_max = Some(connection::FRAME_MAX);
         uri.query.channel_max = None;
-        Ok(Self { uri, terms, address })
+        Ok(Self { uri, terms, address, sizes: Arc::default() })
     }
 }
 
@@ -85,7 +89,9 @@ impl fmt::Debug for Amqp {
 #[async_trait]
 impl Transport for Amqp {
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
-        Ok(Box::new(connection::AmqpConnection::open(&self.uri, &self.terms, name).await?))
+        Ok(Box::new(
+            connection::AmqpConnection::open(&self.uri, &self.terms, &self.sizes, name).await?,
+        ))
     }
 
     fn address(&self) -> String {

@@ -1,6 +1,5 @@
 //! The transports behind the broker's seam: what all of them promise
-//! (`conformance`), what is AMQP's alone (`amqp`), against a real RabbitMQ, and what is a
-//! folder's alone (`folder`).
+//! (`conformance`), and what is AMQP's alone (`amqp`), against a real RabbitMQ.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,5 +12,4 @@
 mod amqp;
 mod broker;
 mod conformance;
-mod folder;
 mod toolkit;

@@ -3,10 +3,13 @@
 //! A result is one message, and brokers take only so much in one. What a task is
 //! asked is refused before it is recorded if it is larger; what it writes is known
 //! only afterwards, when it cannot be undone. So head and tail of it are kept, and
-//! the result says how much is missing.
+//! the result says how much is missing. The broker may take less than was thought:
+//! then a result that is on disk is cut again, before it is sent.
 
-use super::Report;
+use super::{Captured, Report};
 use clutch_common::blob::encoded_len;
+use clutch_common::reason::Reason;
+use clutch_common::result::TaskResult;
 use clutch_common::wire::MAX_RESULT;
 
 /// What all but the outputs, the value and the reason take at most, in bytes.
@@ -24,7 +27,7 @@ impl Report {
     fn fit_into(&mut self, limit: usize) {
         let value = self.value.as_ref().map_or(0, |value| value.text().len());
         // Every character of the reason may take six.
-        let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len());
+        let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len().min(Reason::MAX));
         let room = limit.saturating_sub(FIXED + value + reason);
         // No bytes take more than as base64: where that fits, nothing need be counted.
         let longest = |bytes: usize| bytes.div_ceil(3) * 4 + MARK;
@@ -49,9 +52,39 @@ impl Report {
     }
 }
 
+/// A result, cut so far that it takes no more than `limit` bytes when it is encoded, if
+/// that can be. Its outcome stays; what is missing, and why, is told by its reason.
+pub(crate) fn cut(result: TaskResult, limit: usize) -> TaskResult {
+    let value = result.value.as_ref().map_or(0, |value| value.text().len());
+    let too_much = value > limit.saturating_sub(FIXED);
+    let dropped =
+        if too_much { format!("; its value of {value} bytes is left out") } else { String::new() };
+    let before = result.reason.map(|reason| format!("{reason}; ")).unwrap_or_default();
+    let reason = format!(
+        "{before}the broker takes no result of more than {limit} bytes: what the task wrote is \
+         cut{dropped}; pass large data by file, or have the broker's max_message_size raised"
+    );
+    let mut report = Report {
+        stdout: Captured { bytes: result.stdout.0, omitted: result.stdout_omitted },
+        stderr: Captured { bytes: result.stderr.0, omitted: result.stderr_omitted },
+        value: result.value.filter(|_| !too_much),
+        reason: Some(Reason::from(reason).into()),
+        ..Report::blank(result.outcome)
+    };
+    report.fit_into(limit);
+    TaskResult {
+        value: report.value,
+        reason: report.reason.map(Into::into),
+        stdout: report.stdout.bytes.into(),
+        stdout_omitted: report.stdout.omitted,
+        stderr: report.stderr.bytes.into(),
+        stderr_omitted: report.stderr.omitted,
+        ..result
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::Captured;
     use super::*;
     use clutch_common::blob::Blob;
     use proptest::prelude::*;

@@ -4,6 +4,7 @@
 
 use super::Report;
 use crate::host::{Place, Trouble, trouble};
+use clutch_common::reason::Reason;
 use clutch_common::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -38,7 +39,7 @@ fn words(command: &Command, error: &io::Error) -> String {
         Some(Errno::NAMETOOLONG) => "its path is longer than the system allows".into(),
         _ => format!("{error}"),
     };
-    format!("'{}' could not be started: {why}", program.display())
+    format!("'{}' could not be started: {why}", quoted(program))
 }
 
 /// Why the pipes for a process could not be opened.
@@ -87,6 +88,11 @@ impl Report {
     }
 }
 
+/// What a task names, of which no more is told than people read.
+fn quoted(name: impl AsRef<OsStr>) -> String {
+    Reason::quote(&name.as_ref().to_string_lossy())
+}
+
 fn descriptors() -> String {
     "no file descriptors are left: raise the limit (ulimit -n, or LimitNOFILE of the service), or run fewer tasks at once".into()
 }
@@ -95,7 +101,7 @@ fn missing(command: &Command) -> String {
     if let Some(folder) = command.get_current_dir()
         && !folder.is_dir()
     {
-        return format!("its working folder '{}' does not exist on this host", folder.display());
+        return format!("its working folder '{}' does not exist on this host", quoted(folder));
     }
     let program = command.get_program();
     if program.as_encoded_bytes().contains(&b' ') {
@@ -107,7 +113,7 @@ fn missing(command: &Command) -> String {
         let path = search_path(command).unwrap_or_default();
         return format!(
             "it is not in the PATH ({}): install it there, or give its full path",
-            path.display()
+            quoted(&path)
         );
     }
     if located(command, program).exists() {
@@ -122,7 +128,7 @@ fn forbidden(command: &Command) -> String {
     {
         return format!(
             "its working folder '{}' cannot be entered by the endpoint's user",
-            folder.display()
+            quoted(folder)
         );
     }
     if is_path(command.get_program()) && located(command, command.get_program()).is_dir() {
@@ -177,6 +183,17 @@ mod tests {
             let words = words(&command, errno);
             assert!(words.starts_with("'prog' could not be started: "), "{words}");
             assert!(words.contains(advice), "{errno:?}: {words}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_quoted_as_far_as_people_read() {
+        let long = "x".repeat(1 << 20);
+        for errno in [Errno::TOOBIG, Errno::NOENT, Errno::NAMETOOLONG, Errno::ACCESS] {
+            let mut command = Command::new(&long);
+            command.current_dir(&long).env("PATH", &long);
+            let words = words(&command, errno);
+            assert!(words.len() < 2048 && words.contains("could not be started: "), "{errno:?}");
         }
     }
 

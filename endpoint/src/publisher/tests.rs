@@ -112,6 +112,38 @@ async fn what_is_returned_or_refused_stays_and_is_a_fault() {
 }
 
 #[tokio::test]
+async fn a_result_that_the_broker_does_not_take_is_cut_and_keeps_nothing_else_back() {
+    let (_disk, ledger) = testing::ledger(10_000);
+    let task = testing::task();
+    ledger.accept(vec![task]).await.unwrap().await.unwrap();
+    let held = ledger.inbox.take().unwrap();
+    let mut large = ledger.not_run(held.task.attempt(), Outcome::Failed, "exit code 1".into());
+    large.stdout = vec![b'x'; 100_000].into();
+    large.value = Some(format!("\"{}\"", "v".repeat(40_000)).parse().unwrap());
+    let large_id = large.task_id;
+    ledger.finish(&held, large).await.unwrap().await.unwrap();
+    let others = finish(&ledger, 3).await;
+    let (mut outlet, mut messages) = testing::outlet([Settlement::TooLarge(32 * 1024)]);
+    let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
+    let drain = CancellationToken::new();
+    drain.cancel();
+    let instance = Instance::new(uuid::Uuid::nil(), false);
+    Publisher::new(&mut outlet, &ledger, &destination, &instance).publish(&drain).await.unwrap();
+    let mut results = Vec::new();
+    while let Ok(ToService::Results(message)) = messages.try_recv() {
+        results.extend(message.results);
+    }
+    let cut = results.iter().rfind(|result| result.task_id == large_id).unwrap();
+    assert_eq!(cut.outcome, Outcome::Failed);
+    assert!(cut.value.is_none() && cut.stdout.0.len() < 32 * 1024 && cut.stdout_omitted > 0);
+    let reason = cut.reason.as_deref().unwrap();
+    assert!(reason.starts_with("exit code 1; ") && reason.contains("max_message_size"), "{reason}");
+    assert!(wire::encode_result(cut).len() <= 32 * 1024);
+    assert!(others.iter().all(|id| results.iter().any(|result| result.task_id == *id)));
+    assert_eq!(testing::results_on_disk(&ledger).await, [], "all of them are released");
+}
+
+#[tokio::test]
 async fn after_several_results_one_waits_for_more_only_while_tasks_are_pending() {
     let (_disk, ledger) = testing::ledger(10);
     let (mut outlet, _messages) = testing::outlet([]);

@@ -11,7 +11,8 @@ use super::types::{
 };
 use super::wait::{self, Target};
 use super::{Api, MAX_REQUEST, SHARE};
-use crate::pack::{self, Packed, Part};
+use crate::pack::Part;
+use crate::placing::place_tasks;
 use crate::session::Link;
 use crate::store::{Age, Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
@@ -19,8 +20,6 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use clutch_common::clock::now_ms;
-use clutch_common::link::Destination;
-use clutch_common::topology;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -188,28 +187,16 @@ async fn publish(
 ) -> Result<u64, ApiError> {
     let open: Vec<&Begun> = begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
     let parts: Vec<Part> = open.iter().map(|one| (one.task.id, one.body.as_str())).collect();
-    let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&parts, now_ms())
-        .into_iter()
-        .map(|Packed { message, tasks }| (message, tasks))
-        .unzip();
-    if messages.is_empty() {
+    if parts.is_empty() {
         return Ok(0);
     }
-    let (reply, answer) = oneshot::channel();
-    let destination =
-        Destination { exchange: String::new(), routing_key: topology::tasks_queue(endpoint.id) };
-    let lost = || Err(Unplaced::Unknown("the link to the broker was lost".to_owned()));
-    let fates = match jobs.send(Job { destination, messages, reply }).await {
-        Ok(()) => answer.await.unwrap_or_else(|_| vec![lost(); ranges.len()]),
-        Err(_) => vec![lost(); ranges.len()],
-    };
+    let fates = place_tasks(jobs, endpoint.id, &parts).await;
     let mut confirmed = Vec::with_capacity(open.len());
     let mut failed: Vec<(&Begun, Unplaced)> = Vec::new();
-    for (range, fate) in ranges.into_iter().zip(fates) {
-        let tasks = open.iter().skip(range.start).take(range.len()).copied();
+    for (one, fate) in open.iter().copied().zip(fates) {
         match fate {
-            Ok(()) => confirmed.extend(tasks.map(|one| one.seq)),
-            Err(why) => failed.extend(tasks.map(|one| (one, why.clone()))),
+            Ok(()) => confirmed.push(one.seq),
+            Err(why) => failed.push((one, why)),
         }
     }
     if soon {
@@ -232,7 +219,7 @@ async fn publish(
 fn state_of(why: &Unplaced) -> TaskState {
     match why {
         Unplaced::Returned(_) => TaskState::Returned,
-        Unplaced::Refused => TaskState::Refused,
+        Unplaced::Refused | Unplaced::TooLarge(_) => TaskState::Refused,
         Unplaced::Unknown(_) => TaskState::Submitting,
     }
 }
@@ -256,6 +243,13 @@ fn refusal(
         Unplaced::Refused => (
             "refused",
             format!("the broker refused the tasks: is the queue of the endpoint '{name}' full?"),
+        ),
+        Unplaced::TooLarge(limit) => (
+            "too_large",
+            format!(
+                "the broker takes no message of more than {limit} bytes: pass large data by file, \
+                 or have its max_message_size raised"
+            ),
         ),
         Unplaced::Unknown(reason) => (
             "unconfirmed",

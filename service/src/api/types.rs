@@ -57,8 +57,8 @@ impl TaskState {
                  it; then submit again with the same --key",
             ),
             Self::Refused => Some(
-                "the queue of the endpoint is full: submit again with the same --key when there \
-                 is room",
+                "the queue of the endpoint is full, or the task larger than the broker takes: \
+                 submit again with the same --key when there is room, or pass large data by file",
             ),
             Self::Resubmitting => Some(
                 "the endpoint has lost the attempt that was submitted; the next one is being \

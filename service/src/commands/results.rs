@@ -112,6 +112,7 @@ fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> 
 pub(super) fn how(result: &TaskResult) -> Option<String> {
     let code = result.exit_code.filter(|code| *code != 0).map(|code| format!("exit code {code}"));
     let signal = result.signal.map(|signal| format!("signal {signal}"));
-    let words: Vec<String> = [code, signal, result.reason.clone()].into_iter().flatten().collect();
+    let words: Vec<String> =
+        [code, signal, result.reason.clone().map(Into::into)].into_iter().flatten().collect();
     (!words.is_empty()).then(|| words.join(", "))
 }

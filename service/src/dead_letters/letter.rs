@@ -133,6 +133,7 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
         return match wire::decode_to_service(&message.body) {
             ToService::Results(Results { results, unreadable }) => {
                 let results = results.iter().map(|result| result.attempt()).collect();
+                let unreadable = unreadable.into_iter().map(Into::into).collect();
                 (Content { results, ..Content::default() }, unreadable)
             }
             ToService::Presence(_) => other("an instance's presence"),
@@ -147,7 +148,7 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
                 unreadable: unreadable.iter().filter_map(|one| one.attempt).collect(),
                 ..Content::default()
             };
-            (content, unreadable.into_iter().map(|one| one.reason).collect())
+            (content, unreadable.into_iter().map(|one| one.reason.into()).collect())
         }
     }
 }

@@ -188,6 +188,12 @@ async fn place(
             Settlement::Refused => {
                 return Ok(Some(format!("the queue for '{key}' is full: try again later")));
             }
+            Settlement::TooLarge(limit) => {
+                return Ok(Some(format!(
+                    "the broker takes no message of more than {limit} bytes: raise its \
+                     max_message_size, or drop it"
+                )));
+            }
             Settlement::Doubt => {}
         }
     }

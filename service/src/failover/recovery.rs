@@ -3,8 +3,10 @@
 //! endpoint absorbs what it knows.
 
 use super::rules::State;
-use super::{place, place_one, rules, to_queue};
-use crate::pack::{self, Packed, Part};
+use super::{place_one, rules, to_queue};
+use crate::api::types::TaskState;
+use crate::pack::Part;
+use crate::placing::place_tasks;
 use crate::store::{Error, Resubmission, Store};
 use crate::submitter::{Job, Unplaced};
 use clutch_common::clock::now_ms;
@@ -41,7 +43,8 @@ pub(crate) async fn recover(
     mut news: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
-    let mut recovery = Recovery { store, jobs, asked_again: false, told: false };
+    let roll_call = wire::ROLL_CALL_MAX;
+    let mut recovery = Recovery { store, jobs, roll_call, asked_again: false, told: false };
     let recovering = async {
         loop {
             news.mark_unchanged();
@@ -64,6 +67,8 @@ pub(crate) async fn recover(
 struct Recovery<'a> {
     store: &'a Store,
     jobs: mpsc::Sender<Job>,
+    /// How many attempts a roll call asks for.
+    roll_call: usize,
     /// What was asked for before this session is asked for anew: a state that
     /// was asked may have been active in between, unheard.
     asked_again: bool,
@@ -120,7 +125,7 @@ impl Recovery<'_> {
 
     /// Sends one roll call.
     async fn ask(&mut self, endpoint: EndpointId, state: &State) -> Result<Left, Error> {
-        let doubts = self.store.to_ask(endpoint, wire::ROLL_CALL_MAX).await?;
+        let doubts = self.store.to_ask(endpoint, self.roll_call).await?;
         if doubts.is_empty() {
             return Ok(Left::Nothing);
         }
@@ -138,6 +143,10 @@ impl Recovery<'_> {
             Ok(()) => {
                 tracing::info!(%endpoint, %state, attempts = doubts.len(), "roll call");
                 self.store.asked(doubts, state).await?;
+                Ok(Left::More)
+            }
+            Err(Unplaced::TooLarge(_)) if self.roll_call > 1 => {
+                self.roll_call /= 2;
                 Ok(Left::More)
             }
             Err(why) => {
@@ -169,30 +178,30 @@ impl Recovery<'_> {
         }
     }
 
-    /// Publishes new attempts for one endpoint; says why some were not taken.
+    /// Publishes new attempts for one endpoint; says why some were not taken. What is
+    /// too large for the broker ends as refused: another try would do no better.
     async fn publish(
         &self,
         endpoint: EndpointId,
         tasks: &[Resubmission],
     ) -> Result<Option<Unplaced>, Error> {
         let parts: Vec<Part> = tasks.iter().map(|one| (one.task.id, one.body.as_str())).collect();
-        let (messages, ranges): (Vec<_>, Vec<_>) = pack::pack(&parts, now_ms())
-            .into_iter()
-            .map(|Packed { message, tasks }| (message, tasks))
-            .unzip();
-        let queue = to_queue(topology::tasks_queue(endpoint));
-        let fates = place(&self.jobs, queue, messages).await;
+        let fates = place_tasks(&self.jobs, endpoint, &parts).await;
         let mut confirmed = Vec::with_capacity(tasks.len());
-        let mut unplaced = None;
-        for (range, fate) in ranges.into_iter().zip(fates) {
-            let those = tasks.iter().skip(range.start).take(range.len());
+        let (mut unplaced, mut large) = (None, Vec::new());
+        for (one, fate) in tasks.iter().zip(fates) {
             match fate {
-                Ok(()) => confirmed.extend(those.map(|one| (one.seq, one.task.attempt))),
+                Ok(()) => confirmed.push((one.seq, one.task.attempt)),
+                Err(why @ Unplaced::TooLarge(_)) => {
+                    tracing::warn!(task = %one.task.id, reason = words(&why), "a task cannot be submitted again");
+                    large.push(one.seq);
+                }
                 Err(why) => unplaced = Some(why),
             }
         }
         tracing::info!(%endpoint, tasks = confirmed.len(), "submitted again, as a new attempt");
         self.store.resubmitted(confirmed).await?;
+        self.store.mark_unplaced(large, TaskState::Refused).await?;
         Ok(unplaced)
     }
 }
@@ -211,6 +220,9 @@ fn words(why: &Unplaced) -> String {
             format!("the broker has no queue for the endpoint ({reason})")
         }
         Unplaced::Refused => "the endpoint's queue is full".to_owned(),
+        Unplaced::TooLarge(limit) => {
+            format!("the broker takes no message of more than {limit} bytes")
+        }
         Unplaced::Unknown(reason) => format!("the broker did not confirm them: {reason}"),
     }
 }

@@ -236,7 +236,7 @@ impl<'a> Watch<'a> {
             let held = match fate {
                 Ok(()) => true,
                 Err(Unplaced::Returned(_)) => false,
-                Err(Unplaced::Refused | Unplaced::Unknown(_)) => return,
+                Err(Unplaced::Refused | Unplaced::TooLarge(_) | Unplaced::Unknown(_)) => return,
             };
             let holder = rules::holder(&one.standing.states);
             one.times.called(now, held, holder, heard);

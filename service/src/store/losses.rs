@@ -87,7 +87,7 @@ pub(super) fn record(db: &Connection, lost: &[&TaskResult]) -> Result<(Losses, V
             Verdict::Interrupt => {
                 interrupted.push(TaskResult {
                     outcome: Outcome::Interrupted,
-                    reason: Some(INTERRUPTED.to_owned()),
+                    reason: Some(INTERRUPTED.into()),
                     lost: None,
                     ..(*result).clone()
                 });

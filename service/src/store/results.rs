@@ -256,7 +256,7 @@ fn insert(db: &Connection, rows: &[Row<'_>], now_ms: u64) -> rusqlite::Result<()
          received_at_ms, stdout, stderr, value)";
     rows::insert(db, results, rows, |values, Row { task, endpoint, state, result }| {
         values.bind(rows::result_row(*task, result.attempt))?.bind(result.outcome.as_str())?;
-        values.bind(result.exit_code)?.bind(result.signal)?.bind(&result.reason)?;
+        values.bind(result.exit_code)?.bind(result.signal)?.bind(result.reason.as_deref())?;
         values.bind(signed(result.stdout_omitted))?.bind(signed(result.stderr_omitted))?;
         values.bind(result.started_at_ms.map(signed))?.bind(signed(result.ended_at_ms))?;
         values.bind(result.cpu_ms.map(signed))?.bind(result.peak_memory_bytes.map(signed))?;

@@ -218,7 +218,7 @@ impl ResultRow {
                 outcome: parsed(&self.r_outcome)?,
                 exit_code: self.r_exit_code,
                 signal: self.r_signal,
-                reason: self.r_reason,
+                reason: self.r_reason.map(Into::into),
                 lost: None,
                 value: self.r_value.as_deref().map(parsed).transpose()?,
                 stdout: Blob(self.r_stdout),

@@ -129,7 +129,8 @@ impl Store {
             return Ok(());
         }
         self.write(DOING, move |write| {
-            shift(&write.db, &tasks, &[TaskState::Submitting], state, DOING)
+            let from = [TaskState::Submitting, TaskState::Resubmitting];
+            shift(&write.db, &tasks, &from, state, DOING)
         })
         .await
     }

@@ -60,6 +60,27 @@ pub(super) fn is_aftermath(error: &lapin::Error) -> bool {
     )
 }
 
+/// The limit that the broker named when it refused a message for its size, or nothing
+/// in its place; nothing at all if that is not why.
+pub(super) fn too_large(error: &lapin::Error) -> Option<Option<usize>> {
+    let ErrorKind::ProtocolError(reason) = error.kind() else { return None };
+    is_too_large(reason.get_id(), reason.get_message().as_str())
+        .then(|| limit(reason.get_message().as_str()))
+}
+
+fn is_too_large(code: u16, text: &str) -> bool {
+    code == 311 || (code == 406 && text.contains("message size"))
+}
+
+/// The number at the end of the broker's words: "message size 9 is larger than
+/// configured max size 8".
+fn limit(text: &str) -> Option<usize> {
+    let end = text.get(text.find("max")?..)?;
+    let digits = end.get(end.find(|letter: char| letter.is_ascii_digit())?..)?;
+    let count = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
+    digits.get(..count)?.parse().ok()
+}
+
 fn connecting_io(error: &io::Error, stage: Stage) -> Fault {
     match stage {
         Stage::Tcp if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -95,6 +116,8 @@ fn reply(code: u16, text: &str) -> Fault {
         405 => Fault::Locked,
         406 if text.contains("inequivalent") => Fault::Mismatch,
         406 if text.contains("timed out") => Fault::Closed,
+        // What is too large is not sent again; the link can be had again.
+        _ if is_too_large(code, text) => Fault::Closed,
         _ => Fault::Protocol,
     };
     fault(text.to_owned())
@@ -119,7 +142,7 @@ mod tests {
         use Fault::{Closed, Forbidden, Locked, Mismatch, Missing, Protocol, Unreachable};
         type Make = fn(String) -> Fault;
         let table: [(u16, &str, Make); 17] = [
-            (311, "CONTENT_TOO_LARGE", Protocol),
+            (311, "CONTENT_TOO_LARGE", Closed),
             (320, "CONNECTION_FORCED - broker forced connection closure", Closed),
             (320, "CONNECTION_FORCED - Closed via management plugin", Closed),
             (403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", Locked),
@@ -130,7 +153,7 @@ mod tests {
             (405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'", Locked),
             (406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q'", Mismatch),
             (406, "PRECONDITION_FAILED - unknown delivery tag 7", Protocol),
-            (406, "PRECONDITION_FAILED - message size 9 is larger than max size 8", Protocol),
+            (406, "PRECONDITION_FAILED - message size 9 is larger than max size 8", Closed),
             (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out", Closed),
             (503, "COMMAND_INVALID", Protocol),
             (506, "RESOURCE_ERROR", Closed),
@@ -140,6 +163,24 @@ mod tests {
         for (code, text, fault) in table {
             assert_eq!(established(&replied(code, text)), fault(text.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_message_refused_for_its_size_names_the_limit() {
+        for (code, text, limit) in [
+            (406, "PRECONDITION_FAILED - message size 9 is larger than max size 8", Some(Some(8))),
+            (
+                406,
+                "PRECONDITION_FAILED - message size 200185 is larger than configured max size 131072",
+                Some(Some(131_072)),
+            ),
+            (311, "CONTENT_TOO_LARGE", Some(None)),
+            (406, "PRECONDITION_FAILED - unknown delivery tag 7", None),
+            (404, "NOT_FOUND", None),
+        ] {
+            assert_eq!(too_large(&replied(code, text)), limit, "{text}");
+        }
+        assert_eq!(too_large(&io(io::ErrorKind::ConnectionReset)), None);
     }
 
     #[test]

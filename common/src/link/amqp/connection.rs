@@ -4,6 +4,7 @@ use super::classify::{self, Stage};
 use super::inlet::AmqpInlet;
 use super::outlet::AmqpOutlet;
 use super::shelf::AmqpShelf;
+use super::sizes::Sizes;
 use super::socket::Cord;
 use super::{LONGEST_NAME, declare, rehearsal};
 use crate::link::{
@@ -67,21 +68,30 @@ pub(super) struct Session {
     opened: AtomicU16,
     /// The terms it was opened with.
     pub(super) terms: Terms,
+    /// How large a message the broker takes.
+    pub(super) sizes: Arc<Sizes>,
 }
 
 /// A [`Connection`] to a broker.
 pub(super) struct AmqpConnection {
     uri: AMQPUri,
     terms: Terms,
+    sizes: Arc<Sizes>,
     name: String,
     session: Mutex<Arc<Session>>,
 }
 
 impl AmqpConnection {
     /// Connects and logs in, within [`Terms::connect_timeout`].
-    pub(super) async fn open(uri: &AMQPUri, terms: &Terms, name: &str) -> Result<Self, Fault> {
-        let session = Mutex::new(Arc::new(open(uri, terms, name).await?));
-        Ok(Self { uri: uri.clone(), terms: terms.clone(), name: name.to_owned(), session })
+    pub(super) async fn open(
+        uri: &AMQPUri,
+        terms: &Terms,
+        sizes: &Arc<Sizes>,
+        name: &str,
+    ) -> Result<Self, Fault> {
+        let session = Mutex::new(Arc::new(open(uri, terms, sizes, name).await?));
+        let (uri, terms, sizes) = (uri.clone(), terms.clone(), Arc::clone(sizes));
+        Ok(Self { uri, terms, sizes, name: name.to_owned(), session })
     }
 
     fn session(&self) -> Arc<Session> {
@@ -97,16 +107,21 @@ impl AmqpConnection {
             return Ok(session);
         }
         session.close().await;
-        let fresh = Arc::new(open(&self.uri, &self.terms, &self.name).await?);
+        let fresh = Arc::new(open(&self.uri, &self.terms, &self.sizes, &self.name).await?);
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
     }
 }
 
-async fn open(uri: &AMQPUri, terms: &Terms, name: &str) -> Result<Session, Fault> {
+async fn open(
+    uri: &AMQPUri,
+    terms: &Terms,
+    sizes: &Arc<Sizes>,
+    name: &str,
+) -> Result<Session, Fault> {
     let cord = Cord::default();
     match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord)).await {
-        Ok(Ok(lapin)) => Ok(Session::new(lapin, cord, terms.clone())),
+        Ok(Ok(lapin)) => Ok(Session::new(lapin, cord, terms.clone(), Arc::clone(sizes))),
         Ok(Err(error)) => {
             cord.cut();
             Err(classify::connecting(&error, cord.stage()))
@@ -165,7 +180,7 @@ async fn limited<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) ->
 }
 
 impl Session {
-    fn new(lapin: lapin::Connection, cord: Cord, terms: Terms) -> Self {
+    fn new(lapin: lapin::Connection, cord: Cord, terms: Terms, sizes: Arc<Sizes>) -> Self {
         let (health, _) = watch::channel(Health::Up(Instant::now()));
         // lapin hands each event to one listener only, so there is one, which
         // tells the others.
@@ -187,7 +202,8 @@ impl Session {
                 }
             }
         });
-        Self { lapin, cord, health, events: Mutex::new(tasks), opened: AtomicU16::new(0), terms }
+        let (events, opened) = (Mutex::new(tasks), AtomicU16::new(0));
+        Self { lapin, cord, health, events, opened, terms, sizes }
     }
 
     /// Watches the connection's health.

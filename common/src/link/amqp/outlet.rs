@@ -7,6 +7,10 @@
 //! became the oldest, so that a slow link that moves is no fault and a message
 //! that is stuck is one. While the broker blocks the connection, only the
 //! blocked timeout counts; when that ends, the confirm timeout starts anew.
+//!
+//! A message larger than any that the broker has taken goes alone by a channel of its
+//! own: if it is too large, the broker closes that channel, and nothing else is in
+//! doubt. Others of that kind wait for what becomes of it.
 
 use super::classify;
 use super::connection::{Health, REASON_PATIENCE, Session, short};
@@ -14,9 +18,10 @@ use super::properties;
 use super::window::{Answer, Return, Window};
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use async_trait::async_trait;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,11 +40,33 @@ pub(super) struct AmqpOutlet {
     landed: Vec<(Ticket, Answer)>,
     landing: Arc<Landing>,
     end: Option<lapin::Error>,
+    probe: Probe,
+    /// Messages that wait for the probe.
+    unproven: VecDeque<Unproven>,
+    /// Messages that need no answer of the broker.
+    told: Vec<(Ticket, Settlement)>,
+}
+
+/// The channel for one message at a time that is larger than any before.
+#[derive(Default)]
+struct Probe {
+    channel: Option<Channel>,
+    opening: Option<BoxFuture<'static, Result<Channel, Fault>>>,
+    /// The message, and its size.
+    open: Option<(Ticket, usize)>,
+}
+
+/// A message that may be too large for the broker.
+struct Unproven {
+    ticket: Ticket,
+    destination: Destination,
+    message: Message,
 }
 
 /// A message on its way: written, then confirmed.
 struct Flight {
     confirmed: Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>,
+    size: usize,
     beacon: Arc<Beacon>,
 }
 
@@ -84,8 +111,7 @@ impl Flight {
 impl AmqpOutlet {
     /// Opens a channel with confirms.
     pub(super) async fn open(session: &Arc<Session>) -> Result<Self, Fault> {
-        let channel = session.channel().await?;
-        session.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let channel = confirming(session).await?;
         Ok(Self {
             session: Arc::clone(session),
             channel,
@@ -95,6 +121,9 @@ impl AmqpOutlet {
             landed: Vec::new(),
             landing: Arc::default(),
             end: None,
+            probe: Probe::default(),
+            unproven: VecDeque::new(),
+            told: Vec::new(),
         })
     }
 
@@ -112,16 +141,128 @@ impl AmqpOutlet {
         loop {
             let woken = std::mem::take(&mut *self.landing.lock());
             if woken.is_empty() {
-                return self.window.settle(answers, Instant::now());
+                let mut settled = self.window.settle(answers, Instant::now());
+                settled.append(&mut self.told);
+                return settled;
             }
             for ticket in woken {
                 let Some(flight) = self.flights.get_mut(&ticket) else { continue };
                 let Poll::Ready(outcome) = flight.poll() else { continue };
+                let size = flight.size;
                 self.flights.remove(&ticket);
                 match outcome {
-                    Ok(confirmation) => answers.push((ticket, answer(confirmation))),
-                    Err(error) => self.fail(error),
+                    Ok(confirmation) => {
+                        self.proven(ticket);
+                        answers.push((ticket, answer(confirmation)));
+                    }
+                    Err(error) => self.refused(ticket, size, error),
                 }
+            }
+        }
+    }
+
+    /// Notes that the broker has taken the message on the probe, if it is that.
+    fn proven(&mut self, ticket: Ticket) {
+        if let Some((_, size)) = self.probe.open.take_if(|(open, _)| *open == ticket) {
+            self.session.sizes.took(size);
+        }
+    }
+
+    /// Notes an error that a message met: that it is too large, or what ended the
+    /// outlet. A message on the probe that is too large ends that, and nothing else.
+    fn refused(&mut self, ticket: Ticket, size: usize, error: lapin::Error) {
+        let probed = self.probe.open.take_if(|(open, _)| *open == ticket).is_some();
+        if let Some(limit) = classify::too_large(&error) {
+            let sizes = &self.session.sizes;
+            if probed || limit.is_some() {
+                sizes.refused(size, limit);
+            }
+            if size > sizes.limit() {
+                self.window.forget(ticket);
+                self.told.push((ticket, Settlement::TooLarge(sizes.limit())));
+            }
+            if probed {
+                self.probe.channel = None;
+                return;
+            }
+        }
+        self.fail(error);
+    }
+
+    /// Sends what waits for the probe, if that is free. Cancelling it loses nothing.
+    async fn advance(&mut self) -> Result<(), Fault> {
+        while self.probe.open.is_none()
+            && let Some(next) = self.unproven.front()
+        {
+            let size = next.message.body.len();
+            let (sizes, proven) = (&self.session.sizes, self.session.sizes.is_proven(size));
+            let fits = size <= sizes.limit();
+            let channel = if !fits || proven { self.channel.clone() } else { self.probe().await? };
+            let Some(next) = self.unproven.pop_front() else { return Ok(()) };
+            if !fits {
+                self.told.push((next.ticket, Settlement::TooLarge(self.session.sizes.limit())));
+                continue;
+            }
+            if !proven {
+                self.probe.open = Some((next.ticket, size));
+            }
+            self.launch(next, channel).await?;
+        }
+        Ok(())
+    }
+
+    /// The probe's channel, which is opened if there is none.
+    async fn probe(&mut self) -> Result<Channel, Fault> {
+        if let Some(channel) = &self.probe.channel {
+            return Ok(channel.clone());
+        }
+        let session = &self.session;
+        let opening = self.probe.opening.get_or_insert_with(|| {
+            let session = Arc::clone(session);
+            async move { confirming(&session).await }.boxed()
+        });
+        let opened = opening.await;
+        self.probe.opening = None;
+        Ok(self.probe.channel.insert(opened?).clone())
+    }
+
+    /// Hands a message to lapin.
+    async fn launch(&mut self, one: Unproven, channel: Channel) -> Result<(), Fault> {
+        let Unproven { ticket, destination, message } = one;
+        let message_id =
+            message.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let properties = properties::outgoing(&message, &message_id)?;
+        let exchange = short(&destination.exchange)?;
+        let routing_key = short(&destination.routing_key)?;
+        let body = message.body;
+        let size = body.len();
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let beacon =
+            Beacon { ticket, lit: AtomicBool::new(false), landing: Arc::clone(&self.landing) };
+        let confirmed = async move {
+            let published =
+                channel.basic_publish(exchange, routing_key, options, &body, properties).await;
+            drop(body);
+            published?.await
+        };
+        let (confirmed, beacon) = (Box::pin(confirmed), Arc::new(beacon));
+        let mut flight = Flight { confirmed, size, beacon };
+        // The first poll queues the message with lapin, after those before it.
+        match flight.poll() {
+            Poll::Pending => {
+                self.window.publish(ticket, message_id, Instant::now());
+                self.flights.insert(ticket, flight);
+                Ok(())
+            }
+            Poll::Ready(Ok(confirmation)) => {
+                self.window.publish(ticket, message_id, Instant::now());
+                self.proven(ticket);
+                self.landed.push((ticket, answer(confirmation)));
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => {
+                self.fail(error);
+                Err(self.why().await)
             }
         }
     }
@@ -184,6 +325,13 @@ impl AmqpOutlet {
     }
 }
 
+/// A channel with confirms.
+async fn confirming(session: &Session) -> Result<Channel, Fault> {
+    let channel = session.channel().await?;
+    session.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
+}
+
 /// The broker's answer as the window understands it.
 fn answer(confirmation: Confirmation) -> Answer {
     let (accepted, returned) = match confirmation {
@@ -212,40 +360,20 @@ impl Outlet for AmqpOutlet {
             return Err(self.why().await);
         }
         link::fits(&message)?;
-        let message_id =
-            message.message_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let properties = properties::outgoing(&message, &message_id)?;
-        let exchange = short(&destination.exchange)?;
-        let routing_key = short(&destination.routing_key)?;
-        let (channel, body) = (self.channel.clone(), message.body);
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let ticket = self.window.ticket();
-        let beacon =
-            Beacon { ticket, lit: AtomicBool::new(false), landing: Arc::clone(&self.landing) };
-        let confirmed = async move {
-            let published =
-                channel.basic_publish(exchange, routing_key, options, &body, properties).await;
-            drop(body);
-            published?.await
-        };
-        let mut flight = Flight { confirmed: Box::pin(confirmed), beacon: Arc::new(beacon) };
-        // The first poll queues the message with lapin, after those before it.
-        match flight.poll() {
-            Poll::Pending => {
-                self.window.publish(ticket, message_id, Instant::now());
-                self.flights.insert(ticket, flight);
-                Ok(ticket)
-            }
-            Poll::Ready(Ok(confirmation)) => {
-                self.window.publish(ticket, message_id, Instant::now());
-                self.landed.push((ticket, answer(confirmation)));
-                Ok(ticket)
-            }
-            Poll::Ready(Err(error)) => {
-                self.fail(error);
-                Err(self.why().await)
-            }
+        let size = message.body.len();
+        let one = Unproven { ticket, destination: destination.clone(), message };
+        if self.session.sizes.is_proven(size) {
+            self.launch(one, self.channel.clone()).await?;
+        } else {
+            // What cannot be sent on is to be told by this message, and not by a later one.
+            properties::outgoing(&one.message, "")?;
+            short(&destination.exchange)?;
+            short(&destination.routing_key)?;
+            self.unproven.push_back(one);
+            self.landing.notify.notify_one();
         }
+        Ok(ticket)
     }
 
     async fn settled(&mut self) -> Result<Vec<(Ticket, Settlement)>, Fault> {
@@ -255,6 +383,10 @@ impl Outlet for AmqpOutlet {
                 return Ok(settled);
             }
             self.ended().await?;
+            self.advance().await?;
+            if !self.told.is_empty() {
+                continue;
+            }
             let landing = Arc::clone(&self.landing);
             match self.deadline() {
                 None => tokio::select! {
@@ -271,6 +403,10 @@ impl Outlet for AmqpOutlet {
     }
 
     fn open(&self) -> usize {
-        self.window.len()
+        self.window.len() + self.unproven.len() + self.told.len()
+    }
+
+    fn limit(&self) -> usize {
+        self.session.sizes.limit()
     }
 }

@@ -80,6 +80,11 @@ impl Window {
         Some(self.headed.map_or(oldest.published, |headed| headed.max(oldest.published)))
     }
 
+    /// Closes a message that the broker refused by itself.
+    pub(super) fn forget(&mut self, ticket: Ticket) {
+        self.open.remove(&ticket);
+    }
+
     /// Settles what was answered. The batch must be complete (see above).
     pub(super) fn settle(
         &mut self,

@@ -53,6 +53,42 @@ async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_larger_than_the_broker_takes_is_told_and_costs_nothing_else() {
+    let (_alone, broker) = broker::private().await;
+    let vhost = broker.vhost();
+    with_queue(&vhost, "q").await.close().await;
+    let set = |limit: &str| {
+        broker.ctl(&["eval", &format!("application:set_env(rabbit, max_message_size, {limit}).")]);
+    };
+    set("131072");
+    let transport = link::transport(&vhost.url(), &Terms::default()).unwrap();
+    let connection = transport.connect("test").await.unwrap();
+    let mut outlet = connection.outlet().await.unwrap();
+    let sized = |number: usize, size: usize| Message { body: vec![b'x'; size], ..message(number) };
+    let sizes = [10, 200_000, 100_000, 10, 131_072, 131_073, 10];
+    let mut sent = std::collections::BTreeMap::new();
+    for (number, size) in sizes.into_iter().enumerate() {
+        sent.insert(outlet.publish(&to("q"), sized(number, size)).await.unwrap(), size);
+    }
+    while outlet.open() > 0 {
+        for (ticket, settlement) in within(outlet.settled()).await.unwrap() {
+            let size = sent.remove(&ticket).unwrap();
+            let expected =
+                if size > 131_072 { Settlement::TooLarge(131_072) } else { Settlement::Confirmed };
+            assert_eq!(settlement, expected, "{size}");
+        }
+    }
+    assert!(sent.is_empty());
+    assert_eq!(outlet.limit(), 131_072);
+    // What one connection has learnt, the next one knows.
+    connection.close().await;
+    let connection = transport.connect("test").await.unwrap();
+    assert_eq!(connection.outlet().await.unwrap().limit(), 131_072);
+    connection.close().await;
+    set("134217728");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_confirm_that_does_not_come_is_a_fault_in_time() {
     let vhost = broker::shared().vhost();
     with_queue(&vhost, "q").await.close().await;

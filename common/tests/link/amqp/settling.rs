@@ -34,7 +34,7 @@ async fn no_unroutable_message_is_ever_confirmed_and_each_is_returned_in_the_end
                         pending.push(number);
                         true
                     }
-                    Settlement::Refused => panic!("nothing is refused"),
+                    Settlement::Refused | Settlement::TooLarge(_) => panic!("nothing is refused"),
                 };
             }
             assert!(tickets.is_empty(), "everything is settled");

@@ -140,7 +140,7 @@ pub(super) async fn unroutable_is_told_in_the_midst_of_what_is_routable(site: &i
                 Settlement::Confirmed => assert!(confirmed.insert(number)),
                 Settlement::Returned(_) => assert!(returned.insert(number)),
                 Settlement::Doubt => pending.push(number),
-                Settlement::Refused => panic!("nothing is refused"),
+                Settlement::Refused | Settlement::TooLarge(_) => panic!("nothing is refused"),
             }
         }
         assert!(tickets.is_empty(), "everything is settled");

@@ -141,7 +141,7 @@ proptest! {
                         Settlement::Confirmed => prop_assert!(routable[*message]),
                         Settlement::Returned(_) => prop_assert!(!routable[*message] || round > 0),
                         Settlement::Doubt => again.push(*message),
-                        Settlement::Refused => prop_assert!(false, "nothing was refused"),
+                        Settlement::Refused | Settlement::TooLarge(_) => prop_assert!(false, "nothing was refused"),
                     }
                 }
                 if resolved.is_empty() {
