@@ -74,7 +74,13 @@ impl Transport for Filesystem {
             let root = Root::open(&options)?;
             if *first.get_or_init(|| root.spool) != root.spool {
                 let path = root.path().display();
-                return Err(Fault::Unreachable(format!("another spool is in the place of {path}")));
+                return Err(Fault::Unreachable(format!(
+                    "{path} is the spool {}, and was {} before: mount or restore the one that \
+                     was there; or, if it was deleted and provisioned anew, start this program \
+                     again, and carry the new endpoint.toml to each endpoint",
+                    root.spool,
+                    first.get().copied().unwrap_or_default()
+                )));
             }
             Session::open(root, terms, &name)
         });

@@ -1,5 +1,6 @@
 //! The transports behind the broker's seam: what all of them promise
-//! (`conformance`), and what is AMQP's alone (`amqp`), against a real RabbitMQ.
+//! (`conformance`), what is AMQP's alone (`amqp`), against a real RabbitMQ, and what is a
+//! folder's alone (`folder`).
 
 #![allow(
     clippy::unwrap_used,
@@ -12,4 +13,5 @@
 mod amqp;
 mod broker;
 mod conformance;
+mod folder;
 mod toolkit;

@@ -96,3 +96,8 @@ fn nothing_is_lost_with_a_state_folder_of_the_service_that_is_deleted() {
 fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it() {
     holds("second-daemon-by-mistake");
 }
+
+#[test]
+fn no_process_gets_away_from_its_task() {
+    holds("task-escapes");
+}

@@ -276,3 +276,34 @@ fn a_sandbox_deeper_than_a_path_ends_no_daemon() {
     poll::until("the sandboxes to be gone, but a spare one", SOON, none).unwrap();
     assert_eq!(place.daemon.stop(SOON).unwrap(), 0);
 }
+
+#[test]
+fn as_process_1_of_a_container_a_daemon_reaps_and_lets_nothing_away() {
+    let test = "as_process_1_of_a_container_a_daemon_reaps_and_lets_nothing_away";
+    let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let may = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        skip::because(test, "this user may not make namespaces");
+        return;
+    }
+    if !has_python(test) {
+        return;
+    }
+    let Some(place) = place(test, &wrapper, "[engine]\ngrace = \"1s\"") else { return };
+    let daemon = child(place.daemon.pid()).unwrap();
+    let program = escapes::program(place.world.folder()).unwrap();
+    for way in ["double", "exec", "chain", "bomb"] {
+        tries(&place, &program, way, &place.world.folder().join(way), &[], &[]);
+        assert_eq!(escapes::alive(&program), Vec::<u32>::new(), "{way}");
+    }
+    let chain = "import os\nfor k in range(600):\n    os.fork() and os._exit(0)\n    os.setsid()";
+    place.output("many", &["python3", "-c", chain]);
+    let none = || Ok((escapes::zombies(daemon) == 0).then_some(()));
+    poll::until("all to be reaped", SOON, none).unwrap();
+}
+
+/// The first child of a process.
+fn child(of: u32) -> Option<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
+    list.split_whitespace().next()?.parse().ok()
+}

@@ -3,6 +3,7 @@
 //! goes when all of it is settled; until then its name says how much is. For a
 //! shelf it claims and delivers one message at a time, when it is asked to.
 
+mod damage;
 mod looking;
 
 use super::names::Entry;
@@ -16,10 +17,11 @@ use crate::clock::now_ms;
 use crate::link::{
     DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Tag,
 };
+use damage::read;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
@@ -84,6 +86,9 @@ struct Group {
     /// Where nothing is settled yet.
     open: BTreeSet<usize>,
     delivered: bool,
+    /// Why its file can never be read: it stands for its messages, and is set aside
+    /// when it is settled.
+    damage: Option<String>,
 }
 
 impl Consumer {
@@ -212,7 +217,7 @@ impl Consumer {
     /// Delivers as much as there is room and messages for.
     fn fill(&mut self, deliver: &UnboundedSender<Delivery>) -> io::Result<()> {
         while self.unsettled.len() < self.prefetch {
-            if let Some(delivery) = self.pop() {
+            if let Some(delivery) = self.miss().or_else(|| self.pop()) {
                 // Nobody takes it once the inlet is dropped; a command to stop waits.
                 drop(deliver.send(delivery));
             } else if !self.claim(self.prefetch - self.unsettled.len())? {
@@ -242,14 +247,19 @@ impl Consumer {
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
-            let mut messages: VecDeque<Message> = match read(&path)? {
+            let (mut messages, damage): (VecDeque<Message>, _) = match read(&path)? {
                 Ok(messages) => {
                     let to = claim.entry.to.unwrap_or(messages.len());
-                    messages.into_iter().take(to).skip(claim.entry.from).collect()
+                    (messages.into_iter().take(to).skip(claim.entry.from).collect(), None)
                 }
-                Err(reason) => {
+                // Who looks through a queue has nobody to answer to.
+                Err(reason) if self.prefetch == 0 => {
                     self.quarantine(&claim, &reason)?;
                     continue;
+                }
+                Err(reason) => {
+                    let damage = Some(format!("a file of messages: {reason}"));
+                    (VecDeque::from([Message { damage, ..Message::default() }]), Some(reason))
                 }
             };
             if messages.is_empty() {
@@ -267,7 +277,7 @@ impl Consumer {
             }
             let from = claim.entry.from;
             let open = (from..from + messages.len()).collect();
-            let group = Group { messages, next: from, open, delivered: false, claim };
+            let group = Group { messages, next: from, open, delivered: false, claim, damage };
             self.claimed += 1;
             let exceeded = limit.is_some_and(|limit| group.claim.entry.deliveries > limit + 1);
             self.groups.insert(self.claimed, group);
@@ -302,19 +312,6 @@ impl Consumer {
         }
     }
 
-    fn quarantine(&self, claim: &Claim, reason: &str) -> io::Result<()> {
-        let name = claim.entry.claim_name(&claim.producer);
-        let to = self.session.root.quarantine().join(&name);
-        fs::rename(claim.path(&self.claims), &to)?;
-        tracing::error!(
-            queue = self.queue,
-            file = %to.display(),
-            reason,
-            "a file in the queue cannot be read: it is set aside and not delivered"
-        );
-        Ok(())
-    }
-
     fn acknowledge(&mut self, up_to: Tag) -> io::Result<()> {
         let later = self.unsettled.split_off(&Tag(up_to.0.saturating_add(1)));
         let settled = std::mem::replace(&mut self.unsettled, later);
@@ -344,8 +341,8 @@ impl Consumer {
     /// A message of a claimed group, which may be delivered already.
     fn read(&self, number: u64, place: usize) -> io::Result<Option<Message>> {
         let Some(group) = self.groups.get(&number) else { return Ok(None) };
-        let bytes = fs::read(group.claim.path(&self.claims))?;
-        Ok(group::decode(&bytes).ok().and_then(|messages| messages.into_iter().nth(place)))
+        let messages = read(&group.claim.path(&self.claims))?;
+        Ok(messages.ok().and_then(|messages| messages.into_iter().nth(place)))
     }
 
     /// Puts a refused message where the queue's dead letters go; without such a
@@ -397,7 +394,13 @@ impl Consumer {
         let path = group.claim.path(&self.claims);
         match group.open.first() {
             None => {
-                fs::remove_file(path)?;
+                match &group.damage {
+                    None => fs::remove_file(path)?,
+                    Some(reason) => {
+                        let (claim, reason) = (group.claim.clone(), reason.clone());
+                        self.quarantine(&claim, &reason)?;
+                    }
+                }
                 self.groups.remove(&number);
             }
             Some(&first) if first > group.claim.entry.from => {
@@ -467,18 +470,5 @@ impl Consumer {
             return Fault::Missing(format!("the queue '{}' was deleted", self.queue));
         }
         root.fault("consuming from", &queue, error)
-    }
-}
-
-/// The messages of a claimed file, or why it can never be read.
-fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(group::decode(&bytes)),
-        Err(error)
-            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::IsADirectory) =>
-        {
-            Ok(Err(error.to_string()))
-        }
-        Err(error) => Err(error),
     }
 }

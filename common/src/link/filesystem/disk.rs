@@ -4,6 +4,7 @@
 use super::options::Access;
 use crate::link::Fault;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd;
@@ -128,12 +129,20 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether an error says that there is no room, or none for us: it may pass.
+/// Whether an error says that there is no room, or none for us, or no descriptor: it may
+/// pass.
 pub(super) fn is_short_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
-    )
+    ) || matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Whether an error is about the one file that was read, and stays: the medium is
+/// damaged, or the file is not for us.
+pub(super) fn is_for_good(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::IsADirectory)
+        || Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 /// What an error means for the link.

@@ -105,7 +105,8 @@ impl Root {
         if options.spool.is_some_and(|wanted| wanted != spool) {
             return Err(Fault::Mismatch(format!(
                 "{} is the spool {spool}, and not the one that this was provisioned for ({}): is \
-                 the right file system mounted?",
+                 the right file system mounted? If the folder was deleted and provisioned anew, \
+                 this needs the new endpoint.toml",
                 root.display(),
                 options.spool.unwrap_or_default()
             )));

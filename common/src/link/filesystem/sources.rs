@@ -24,6 +24,8 @@ pub(super) struct Sources {
     known: BTreeMap<String, Source>,
     /// Whose turn was last.
     last: String,
+    /// How many groups are gone that nobody claimed, since that was asked.
+    missing: u64,
 }
 
 #[derive(Default)]
@@ -36,8 +38,11 @@ struct Source {
     stirred: bool,
     /// Whether it is to be listed before it counts as empty.
     unsure: bool,
-    /// Whether something was claimed since it was last listed or looked at.
+    /// Whether something was claimed, or looked for in vain, since it was last listed
+    /// or looked at.
     moved: bool,
+    /// How many groups were passed by because they are gone.
+    missing: u64,
 }
 
 /// A group that was claimed.
@@ -59,7 +64,7 @@ impl Claim {
 impl Sources {
     /// The producers in `ready`; what is claimed goes into `claims`.
     pub(super) fn new(ready: PathBuf, claims: PathBuf, shared: bool) -> Self {
-        Self { ready, claims, shared, known: BTreeMap::new(), last: String::new() }
+        Self { ready, claims, shared, known: BTreeMap::new(), last: String::new(), missing: 0 }
     }
 
     /// Looks which producers there are, and lets all of them be looked into; those
@@ -111,6 +116,12 @@ impl Sources {
         Ok(())
     }
 
+    /// How many groups are gone that were there, and that this consumer, the only one,
+    /// has not claimed; since that was asked last.
+    pub(super) fn missing(&mut self) -> u64 {
+        std::mem::take(&mut self.missing)
+    }
+
     /// Claims the next group of the next producer that has one.
     ///
     /// # Errors
@@ -127,6 +138,7 @@ impl Sources {
             let Some(source) = self.known.get_mut(&producer) else { continue };
             let folder = self.ready.join(&producer);
             let found = source.claim(&folder, &producer, &self.claims, self.shared)?;
+            self.missing += std::mem::take(&mut source.missing);
             self.last.clone_from(&producer);
             if let Some(entry) = found {
                 return Ok(Some(Claim { producer, entry }));
@@ -157,6 +169,7 @@ impl Source {
                     self.moved = true;
                     return Ok(claimed);
                 }
+                self.missing += u64::from(!shared);
             }
             if let Some(number) = self.next
                 && let Some(claimed) = rename(Entry::fresh(number), folder, producer, claims)?
@@ -167,9 +180,13 @@ impl Source {
             }
             if self.next.is_some() && !(self.unsure || shared) {
                 self.stirred = false;
+                self.moved = true;
                 return Ok(None);
             }
             self.listed = list(folder, self.next)?;
+            if let Some(next) = self.next.filter(|_| !shared) {
+                self.missing += gaps(&self.listed, next);
+            }
             self.unsure = false;
             if self.listed.is_empty() {
                 self.stirred = false;
@@ -178,6 +195,18 @@ impl Source {
             self.next = self.listed.back().map(|entry| entry.number + 1).max(self.next);
         }
     }
+}
+
+/// How many numbers are missing from `next` on. What was put there before something
+/// that is listed is listed, too, if it is there.
+fn gaps(listed: &VecDeque<Entry>, next: u64) -> u64 {
+    let mut expected = next;
+    let mut missing = 0;
+    for entry in listed {
+        missing += entry.number.saturating_sub(expected);
+        expected = expected.max(entry.number + 1);
+    }
+    missing
 }
 
 /// Claims one group, unless it is not there.

@@ -1,0 +1,69 @@
+//! What a consumer's thread does about files that are damaged or gone: it delivers what
+//! stands for them, and sets aside what cannot be read. It never reads what cannot be
+//! one of ours.
+
+use super::Consumer;
+use crate::link::filesystem::sources::Claim;
+use crate::link::filesystem::{disk, group};
+use crate::link::{Delivery, Message, Tag};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where a delivery is from that no group has: they count from 1.
+const NO_GROUP: (u64, usize) = (0, 0);
+/// No file of ours is larger: one message may be as large as a body, or several share
+/// much less.
+const LARGEST_FILE: u64 = 2 * crate::wire::MAX_BODY as u64;
+
+impl Consumer {
+    /// What tells that groups are gone which nobody claimed.
+    pub(super) fn miss(&mut self) -> Option<Delivery> {
+        let missing = Some(self.sources.missing()).filter(|missing| *missing > 0)?;
+        tracing::error!(
+            queue = self.queue,
+            missing,
+            "files that were in the queue are gone, with the messages in them: did something \
+             other than Clutch remove them?"
+        );
+        self.tag += 1;
+        let tag = Tag(self.tag);
+        self.unsettled.insert(tag, NO_GROUP);
+        let damage = Some(format!("{missing} files of messages are missing"));
+        Some(Delivery {
+            tag,
+            redelivered: false,
+            message: Message { damage, ..Message::default() },
+        })
+    }
+
+    /// Sets a file aside that can never be read.
+    pub(super) fn quarantine(&self, claim: &Claim, reason: &str) -> io::Result<()> {
+        let name = claim.entry.claim_name(&claim.producer);
+        let to = self.session.root.quarantine().join(&name);
+        fs::rename(claim.path(&self.claims), &to)?;
+        tracing::error!(
+            queue = self.queue,
+            file = %to.display(),
+            reason,
+            "a file in the queue cannot be read: it is set aside and not delivered"
+        );
+        Ok(())
+    }
+}
+
+/// The messages of a claimed file, or why it can never be read.
+pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Ok(Err("it is no plain file".to_owned()));
+    }
+    if found.len() > LARGEST_FILE {
+        return Ok(Err(format!("it has {} bytes, more than any of ours", found.len())));
+    }
+    match fs::read(path) {
+        Ok(bytes) => Ok(group::decode(&bytes)),
+        Err(error) if disk::is_for_good(&error) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
