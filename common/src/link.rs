@@ -255,7 +255,7 @@ pub trait Outlet: Send {
     /// Waits until at least one published message is settled and returns all
     /// that are; when none is open, waits for a fault. Cancelling the wait loses
     /// nothing. A message that is the oldest open one for longer than
-    /// [`Terms::confirm_timeout`] is a [`Fault::ConfirmTimeout`]; while the
+    /// [`Terms::confirm_timeout`], and what is under way may take on a slow link, is a [`Fault::ConfirmTimeout`]; while the
     /// broker blocks the connection, [`Terms::blocked_timeout`] counts instead.
     /// After a fault the outlet is no more, and what is open may or may not have
     /// arrived.

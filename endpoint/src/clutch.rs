@@ -151,7 +151,7 @@ fn policy(fault: &Fault) -> Policy {
     }
 }
 
-/// What a person may do about a fault; empty where time alone mends it.
+/// What a person may do about a fault.
 pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::Refused(_) => {
@@ -182,7 +182,12 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "the results queue does not take more: check that `clutch-service serve` collects"
         }
         Fault::Blocked { .. } => "memory or disk is short there: its operator has to make room",
-        Fault::Closed(_) | Fault::ConfirmTimeout(_) => "",
+        Fault::Closed(_) => {
+            "it is dialled again by itself; if that goes on, look at the broker's log and at what lies between"
+        }
+        Fault::ConfirmTimeout(_) => {
+            "the broker is busy, or the link to it slower than it takes: look at both; what is not confirmed is sent again"
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! once the broker's confirm is certain.
 //!
 //! Promises: a record leaves the outbox only after a confirm that cannot be
-//! another message's; results go out in the order tasks finished; what was in
+//! another message's; results go out in the order tasks finished, but for large ones,
+//! which wait for one another while small ones go on; what was in
 //! flight when a link broke is sent again on the next one. What the instance has
 //! to tell of itself goes ahead of them, and is not sent twice.
 //!
@@ -27,7 +28,7 @@ use clutch_common::result::Outcome;
 use clutch_common::wire::{self, MAX_BODY, MAX_RESULT, Role};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -38,6 +39,12 @@ use uuid::Uuid;
 const WINDOW: usize = 256;
 /// Most bytes of results open at once, one message more or less.
 const WINDOW_BYTES: usize = 1024 * 1024;
+/// From how many bytes on a result is large.
+const LARGE: usize = 64 * 1024;
+/// How many large results wait for those before them, at most.
+const LARGE_WAITING: usize = 4096;
+/// A link that takes longer for one large result gets one at a time.
+const SLOW: Duration = Duration::from_secs(2);
 /// Most results in one message.
 const PACK: usize = 100;
 /// Most bytes of results in one message, unless one result alone is larger.
@@ -72,7 +79,9 @@ pub(crate) struct Publisher<'a> {
     telling: Option<Telling>,
     next: OutSeq,
     open: HashMap<Ticket, Records>,
+    /// Of those that are not large.
     open_bytes: usize,
+    large: Large,
     again: Vec<Records>,
     /// Until when a message that is not full waits, if results come in numbers.
     lingering: Option<Instant>,
@@ -99,6 +108,7 @@ impl<'a> Publisher<'a> {
             next: OutSeq(0),
             open: HashMap::new(),
             open_bytes: 0,
+            large: Large::default(),
             again: Vec::new(),
             lingering: None,
             confirmed: Vec::new(),
@@ -157,7 +167,13 @@ impl<'a> Publisher<'a> {
         if let Some(records) = self.again.pop() {
             return Ok(Some(records));
         }
-        loop {
+        if self.large.has_room()
+            && let Some(seq) = self.large.waiting.pop_front()
+            && let Some(records) = self.one(seq).await?
+        {
+            return Ok(Some(records));
+        }
+        while self.large.waiting.len() < LARGE_WAITING {
             let bytes = PACK_BYTES.min(self.room_in_one());
             let records = match self.ledger.outbox.from(self.next, PACK, bytes) {
                 Next::None => return Ok(None),
@@ -173,10 +189,24 @@ impl<'a> Publisher<'a> {
             };
             if let Some((last, _)) = records.last() {
                 self.next = OutSeq(last.0 + 1);
+                if is_large(&records) && !self.large.has_room() {
+                    self.large.waiting.push_back(*last);
+                    continue;
+                }
                 self.lingering = (records.len() > 1).then(|| Instant::now() + LINGER);
                 return Ok(Some(records));
             }
         }
+        Ok(None)
+    }
+
+    /// A large result that has waited.
+    async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, Halt> {
+        let records = match self.ledger.outbox.from(seq, 1, 0) {
+            Next::Fresh(records) => records,
+            Next::Disk(_) | Next::None => self.ledger.backlog(seq, 1, 0).await?,
+        };
+        Ok(Some(records).filter(|records| records.iter().any(|(found, _)| *found == seq)))
     }
 
     /// Whether a message of these is to wait for more, as long as there are tasks that
@@ -251,7 +281,11 @@ impl<'a> Publisher<'a> {
         }
         failpoint::reach(Step::Publish);
         let ticket = self.outlet.publish(self.destination, message).await?;
-        self.open_bytes += size(&records);
+        if is_large(&records) {
+            self.large.open.insert(ticket, (size(&records), Instant::now()));
+        } else {
+            self.open_bytes += size(&records);
+        }
         self.open.insert(ticket, records);
         Ok(())
     }
@@ -299,7 +333,9 @@ impl<'a> Publisher<'a> {
                 continue;
             }
             let Some(records) = self.open.remove(&ticket) else { continue };
-            self.open_bytes -= size(&records);
+            if !self.large.settle(ticket) {
+                self.open_bytes -= size(&records);
+            }
             match settlement {
                 Settlement::Confirmed => {
                     self.confirmed.extend(records.iter().map(|(seq, _)| *seq));
@@ -313,6 +349,37 @@ impl<'a> Publisher<'a> {
         }
         Ok(())
     }
+}
+
+/// The large results. On a slow link one keeps it busy for minutes, and what is small
+/// is to find its way in between.
+#[derive(Default)]
+struct Large {
+    /// Those that are sent and not confirmed: their size, and since when.
+    open: HashMap<Ticket, (usize, Instant)>,
+    /// Those that are not sent, in order.
+    waiting: VecDeque<OutSeq>,
+    /// Whether the last one went fast.
+    fast: bool,
+}
+
+impl Large {
+    /// Whether another one may be sent.
+    fn has_room(&self) -> bool {
+        let bytes: usize = self.open.values().map(|(size, _)| size).sum();
+        self.open.is_empty() || (self.fast && bytes < WINDOW_BYTES)
+    }
+
+    /// Notes that the broker has answered for one, if it is one.
+    fn settle(&mut self, ticket: Ticket) -> bool {
+        let Some((_, since)) = self.open.remove(&ticket) else { return false };
+        self.fast = since.elapsed() < SLOW;
+        true
+    }
+}
+
+fn is_large(records: &Records) -> bool {
+    records.len() == 1 && size(records) >= LARGE
 }
 
 /// Resolves at an instant; never if there is none.

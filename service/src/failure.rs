@@ -91,8 +91,7 @@ pub(crate) fn code(fault: &Fault) -> u8 {
     }
 }
 
-/// What a person may do about a fault of the link; empty where its own words
-/// say it.
+/// What a person may do about a fault of the link.
 #[must_use]
 pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {
@@ -101,14 +100,16 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
         Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
             "is it there, and is --broker right?"
         }
-        Fault::Closed(_)
-        | Fault::Blocked { .. }
-        | Fault::ConfirmTimeout(_)
-        | Fault::Rejected(_)
-        | Fault::Missing(_)
-        | Fault::Locked(_)
-        | Fault::Mismatch(_)
-        | Fault::Protocol(_) => "",
+        Fault::Closed(_) | Fault::ConfirmTimeout(_) => {
+            "look at the broker's log and at what lies between"
+        }
+        Fault::Blocked { .. } => "memory or disk is short there: its operator has to make room",
+        Fault::Rejected(_) => "the queue there takes no more",
+        Fault::Missing(_) => "`clutch-service provision` declares what is missing",
+        Fault::Locked(_) => "only one at a time may use it: is another one running?",
+        Fault::Mismatch(_) | Fault::Protocol(_) => {
+            "compare the versions of service, endpoint and broker, and what was declared there"
+        }
     }
 }
 

@@ -144,6 +144,37 @@ async fn a_result_that_the_broker_does_not_take_is_cut_and_keeps_nothing_else_ba
 }
 
 #[tokio::test]
+async fn small_results_go_on_while_a_large_one_is_on_its_way_and_others_wait_for_it() {
+    let (_disk, ledger) = testing::ledger(10_000);
+    let mut large = Vec::new();
+    for _ in 0..3 {
+        let task = testing::task();
+        ledger.accept(vec![task]).await.unwrap().await.unwrap();
+        let held = ledger.inbox.take().unwrap();
+        let mut result = ledger.not_run(held.task.attempt(), Outcome::Failed, "x".into());
+        result.stdout = vec![b'x'; PACK_BYTES].into();
+        large.push(result.task_id);
+        ledger.finish(&held, result).await.unwrap().await.unwrap();
+    }
+    let small = finish(&ledger, 3).await;
+    let (mut outlet, _messages) = testing::outlet([]);
+    let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
+    let instance = Instance::new(uuid::Uuid::nil(), false);
+    let mut publisher = Publisher::new(&mut outlet, &ledger, &destination, &instance);
+    let mut sent = Vec::new();
+    while let Some(records) = publisher.take().await.unwrap() {
+        sent.extend(records.iter().map(|(_, finished)| finished.attempt.task_id));
+        publisher.send(records).await.unwrap();
+    }
+    assert_eq!(sent, [vec![large[0]], small].concat());
+    // The rest is sent, and released, in the end.
+    let drain = CancellationToken::new();
+    drain.cancel();
+    publisher.publish(&drain).await.unwrap();
+    assert_eq!(testing::results_on_disk(&ledger).await, []);
+}
+
+#[tokio::test]
 async fn after_several_results_one_waits_for_more_only_while_tasks_are_pending() {
     let (_disk, ledger) = testing::ledger(10);
     let (mut outlet, _messages) = testing::outlet([]);

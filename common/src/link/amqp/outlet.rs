@@ -4,7 +4,8 @@
 //! way are futures, polled by [`Outlet::settled`] when lapin wakes them. One
 //! timer runs while messages are open or the connection is blocked, and none
 //! otherwise. It gives the oldest open message its confirm timeout from when it
-//! became the oldest, so that a slow link that moves is no fault and a message
+//! became the oldest, and the time that what is under way takes on the slowest link
+//! that is of use, so that a slow link that moves is no fault and a message
 //! that is stuck is one. While the broker blocks the connection, only the
 //! blocked timeout counts; when that ends, the confirm timeout starts anew.
 //!
@@ -26,8 +27,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
+
+/// The slowest link that messages get through, in bytes per second.
+const SLOWEST: u64 = 4 * 1024;
 
 /// An [`Outlet`] to a broker. What it keeps is bounded by the messages that are
 /// open.
@@ -37,6 +42,8 @@ pub(super) struct AmqpOutlet {
     health: watch::Receiver<Health>,
     window: Window,
     flights: HashMap<Ticket, Flight>,
+    /// How many bytes these have together.
+    flying: usize,
     landed: Vec<(Ticket, Answer)>,
     landing: Arc<Landing>,
     end: Option<lapin::Error>,
@@ -118,6 +125,7 @@ impl AmqpOutlet {
             health: session.watch(),
             window: Window::default(),
             flights: HashMap::new(),
+            flying: 0,
             landed: Vec::new(),
             landing: Arc::default(),
             end: None,
@@ -150,6 +158,7 @@ impl AmqpOutlet {
                 let Poll::Ready(outcome) = flight.poll() else { continue };
                 let size = flight.size;
                 self.flights.remove(&ticket);
+                self.flying -= size;
                 match outcome {
                     Ok(confirmation) => {
                         self.proven(ticket);
@@ -252,6 +261,7 @@ impl AmqpOutlet {
             Poll::Pending => {
                 self.window.publish(ticket, message_id, Instant::now());
                 self.flights.insert(ticket, flight);
+                self.flying += size;
                 Ok(())
             }
             Poll::Ready(Ok(confirmation)) => {
@@ -310,7 +320,7 @@ impl AmqpOutlet {
             )),
             Health::Up(since) => {
                 let waiting = self.window.waiting_since()?;
-                let patience = terms.confirm_timeout;
+                let patience = patience(terms.confirm_timeout, self.flying);
                 Some(((*since).max(waiting) + patience, Fault::ConfirmTimeout(patience)))
             }
         }
@@ -323,6 +333,11 @@ impl AmqpOutlet {
         }
         self.session.alive()
     }
+}
+
+/// How long the oldest message may be the oldest while so many bytes are under way.
+fn patience(timeout: Duration, bytes: usize) -> Duration {
+    timeout + Duration::from_secs(bytes as u64 / SLOWEST)
 }
 
 /// A channel with confirms.
@@ -408,5 +423,19 @@ impl Outlet for AmqpOutlet {
 
     fn limit(&self) -> usize {
         self.session.sizes.limit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_slow_link_needs_for_what_is_under_way_is_no_fault() {
+        let timeout = Duration::from_secs(30);
+        assert_eq!(patience(timeout, 4000), timeout);
+        // A megabyte at ten kilobytes a second takes a hundred seconds.
+        assert!(patience(timeout, 1_000_000) > Duration::from_secs(100) + timeout);
+        assert!(patience(timeout, crate::wire::MAX_BODY) < Duration::from_secs(2 * 3600));
     }
 }
