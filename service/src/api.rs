@@ -3,6 +3,7 @@
 //! It reads and writes the records, hands messages to the session's submitter,
 //! and waits for the collector's commits. It never touches the broker itself.
 
+pub(crate) mod connections;
 mod error;
 mod marks;
 mod query;
@@ -10,6 +11,7 @@ mod submit;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
+mod upload;
 mod wait;
 
 use crate::session::Link;
@@ -18,8 +20,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use error::{ApiError, Json};
-use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::Health;
@@ -27,9 +28,13 @@ use types::Health;
 /// The largest body a request may have, in bytes: one task of the largest size,
 /// and room for the rest.
 const MAX_REQUEST: usize = clutch_common::wire::MAX_BODY + 1024 * 1024;
-/// How many bytes the submissions have together that are read and worked on at once;
-/// the others wait, and their bodies with them.
-const UNDER_WAY: usize = 4 * MAX_REQUEST;
+/// How many bytes the small submissions have together that are read and worked on at
+/// once; the others wait, and their bodies with them.
+const UNDER_WAY: usize = 32 * 1024 * 1024;
+/// How many bytes the large ones have together.
+const LARGE_UNDER_WAY: usize = 4 * MAX_REQUEST;
+/// The largest body of a request that is no submission.
+const MAX_QUESTION: usize = 1024 * 1024;
 /// What a submission counts as is a multiple of this, in bytes.
 const SHARE: usize = 64 * 1024;
 
@@ -41,8 +46,7 @@ pub(crate) struct Api {
     commits: watch::Receiver<u64>,
     news: watch::Sender<u64>,
     stop: CancellationToken,
-    /// A permit is a share.
-    submissions: Arc<Semaphore>,
+    uploads: upload::Uploads,
     placing: TaskTracker,
     marks: marks::Marks,
 }
@@ -58,9 +62,9 @@ impl Api {
         news: watch::Sender<u64>,
         stop: CancellationToken,
     ) -> Self {
-        let submissions = Arc::new(Semaphore::new(UNDER_WAY / SHARE));
         let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
-        Self { store, link, commits, news, stop, submissions, placing, marks }
+        let uploads = upload::Uploads::default();
+        Self { store, link, commits, news, stop, uploads, placing, marks }
     }
 
     /// The submissions under way. They outlive the requests that brought them,
@@ -79,7 +83,7 @@ impl Api {
             .route("/v1/wait", post(wait::wait))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
-            .layer(DefaultBodyLimit::max(MAX_REQUEST))
+            .layer(DefaultBodyLimit::max(MAX_QUESTION))
             .with_state(self)
     }
 }

@@ -7,6 +7,7 @@
 //! finishes its transaction, then the process exits.
 
 use crate::api::Api;
+use crate::api::connections::{self, Bounds};
 use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::failover::Closer;
@@ -150,9 +151,7 @@ impl Answering {
     fn serve(&mut self, listener: UnixListener) {
         let (router, told) = (self.api.clone().router(), self.intake.clone());
         self.servers.spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(async move { told.cancelled().await })
-                .await
+            connections::serve(listener, router, Bounds::default(), told).await
         });
     }
 

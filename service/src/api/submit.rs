@@ -3,29 +3,23 @@
 //! broker had the tasks is plain then. What was recorded is published, and the
 //! broker's word on it recorded, whether or not whoever asked is still there.
 
-use super::error::{ApiError, Json, body};
+use super::Api;
+use super::error::{self, ApiError, Json};
 use super::query::{known_submission, unknown_endpoint};
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, SubmitAnswer,
     SubmitRequest, TaskState,
 };
 use super::wait::{self, Target};
-use super::{Api, MAX_REQUEST, SHARE};
 use crate::pack::Part;
 use crate::placing::place_tasks;
 use crate::session::Link;
 use crate::store::{Age, Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
 use clutch_common::clock::now_ms;
-use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a request's body may take to arrive; only so much is read at a time.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// How many tasks an error names.
 const NAMED: usize = 5;
 
@@ -33,11 +27,9 @@ pub(super) async fn submit(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<SubmitAnswer>, ApiError> {
-    let stopping = || ApiError::unavailable("stopping", "the service is stopping");
-    let shares = shares(request.headers());
-    let permits = Arc::clone(&api.submissions).acquire_many_owned(shares).await;
-    let permit = permits.map_err(|_| stopping())?;
-    let request = read(request).await?;
+    let (parts, body) = request.into_parts();
+    let upload = api.uploads.read(&parts.headers, body).await?;
+    let request: SubmitRequest = error::body(&upload.bytes)?;
     check(&request)?;
     let jobs = jobs(&api)?;
     let wait_ms = request.wait_ms;
@@ -51,7 +43,7 @@ pub(super) async fn submit(
     let mut placing = api.placing.clone().spawn({
         let api = api.clone();
         async move {
-            let _permit = permit;
+            let _upload = upload;
             place(&api, &jobs, request, tell).await
         }
     });
@@ -81,27 +73,6 @@ pub(super) async fn submit(
         }
     };
     Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
-}
-
-/// How many shares a request has of what may be under way: by its length, or those of
-/// the largest if it does not say.
-fn shares(headers: &HeaderMap) -> u32 {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let bytes = length.unwrap_or(MAX_REQUEST).clamp(1, MAX_REQUEST);
-    u32::try_from(bytes.div_ceil(SHARE)).unwrap_or(u32::MAX)
-}
-
-async fn read(request: Request) -> Result<SubmitRequest, ApiError> {
-    let bytes =
-        tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(request.into_body(), MAX_REQUEST))
-            .await
-            .map_err(|_| ApiError::bad_request("the body took too long to arrive".to_owned()))?
-            .map_err(|error| {
-                ApiError::bad_request(format!(
-                    "the body cannot be read, or has more than {MAX_REQUEST} bytes: {error}"
-                ))
-            })?;
-    body(&bytes)
 }
 
 /// Records, tells what was recorded to whoever waits for outcomes, publishes, and
@@ -266,24 +237,4 @@ fn refusal(
         code,
         format!("{words}; {count} of {asked} tasks are not submitted: {}", named.join(", ")),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::UNDER_WAY;
-
-    #[test]
-    fn a_request_takes_its_share_and_the_largest_finds_room() {
-        let of = |length: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_LENGTH, length.parse().unwrap());
-            shares(&headers) as usize
-        };
-        assert_eq!(["0", "1", "65536", "65537"].map(of), [1, 1, 1, 2]);
-        let largest = MAX_REQUEST.div_ceil(SHARE);
-        assert_eq!(shares(&HeaderMap::new()) as usize, largest);
-        assert_eq!(["much", "99999999999", "-1"].map(of), [largest; 3]);
-        assert!(largest <= UNDER_WAY / SHARE);
-    }
 }

@@ -1,6 +1,7 @@
 //! The API over a real Unix socket, with the real session on a fake broker.
 
 use super::Api;
+use super::connections::{self, Bounds};
 use super::types::*;
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
@@ -52,7 +53,8 @@ async fn service(engaged: bool) -> Service {
     let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
-    running.spawn(async move { axum::serve(listener, api.router()).await.unwrap() });
+    let serving = connections::serve(listener, api.router(), Bounds::default(), stop.clone());
+    running.spawn(async move { serving.await.unwrap() });
     let transport = Arc::new(broker.clone());
     let parts = Parts { transport, store, link, commits, news, closer: None };
     let session_stop = stop.clone();

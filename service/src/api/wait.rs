@@ -7,7 +7,7 @@ use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, Progress, WaitRequest};
 use crate::store::Age;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{FromRequest as _, Request, State};
 use clutch_common::id::TaskId;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -21,7 +21,19 @@ pub(super) enum Target {
     Tasks(Vec<TaskId>),
 }
 
-pub(super) async fn wait(State(api): State<Api>, bytes: Bytes) -> Result<Json<Progress>, ApiError> {
+/// How long the body of a request may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn wait(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<Progress>, ApiError> {
+    let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()));
+    let late = |_| ApiError::bad_request("the body took too long to arrive".to_owned());
+    let bytes = bytes
+        .await
+        .map_err(late)?
+        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
     let request: WaitRequest = body(&bytes)?;
     let target = target(&api, &request).await?;
     let seen = request.seen;
