@@ -158,6 +158,10 @@ pub struct Message {
     pub timestamp_ms: Option<u64>,
     /// The envelope.
     pub body: Vec<u8>,
+    /// The routing key it was published with to an exchange; nothing where it was put
+    /// into its queue by the queue's name, and unknown to whoever publishes it. The
+    /// transport says so: a broker may allow each user keys of its own.
+    pub routing_key: Option<String>,
     /// Why it is a dead letter, the last time first; nothing for any other
     /// message. The broker says so: what is published with some has none.
     pub deaths: Vec<Death>,
@@ -174,6 +178,13 @@ pub struct Destination {
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
+}
+
+impl Destination {
+    /// What [`Message::routing_key`] is of a message that goes there.
+    fn key_at_an_exchange(&self) -> Option<String> {
+        (!self.exchange.is_empty()).then(|| self.routing_key.clone())
+    }
 }
 
 /// The consuming end of a connection.

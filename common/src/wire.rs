@@ -7,6 +7,7 @@
 //! a reason and, where it can be found, its id.
 
 mod control;
+mod naming;
 
 pub use control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall, ToEndpoint,
@@ -21,6 +22,7 @@ use crate::task::Task;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The version of the envelope this build speaks.
 pub const VERSION: u32 = 1;
@@ -76,16 +78,11 @@ struct TasksIn<'a> {
     tasks: Vec<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct LooseTask {
-    id: TaskId,
-    #[serde(default)]
-    attempt: Option<u32>,
-}
-
 /// The results of a message, and why the rest of it could not be read.
 #[derive(PartialEq, Debug, Default)]
 pub struct Results {
+    /// Whose they are: each says the same.
+    pub endpoint: Option<EndpointId>,
     /// The results, in the order of the message.
     pub results: Vec<TaskResult>,
     /// A reason for each of the rest.
@@ -94,6 +91,7 @@ pub struct Results {
 
 #[derive(Deserialize)]
 struct ResultsIn<'a> {
+    endpoint: EndpointId,
     #[serde(borrow)]
     results: Vec<&'a RawValue>,
 }
@@ -169,34 +167,39 @@ struct Sound<'a, T> {
     version: u32,
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
+    #[serde(default)]
+    endpoint: Option<EndpointId>,
     #[serde(alias = "results", alias = "tasks")]
     parts: Vec<T>,
 }
 
 /// What an envelope carries, read in one pass. `None` if it is another envelope or
 /// anything in it is odd: then it is to be read with care.
-fn sound<'a, T: Deserialize<'a>>(body: &'a [u8], kind: &str) -> Option<Vec<T>> {
+fn sound<'a, T: Deserialize<'a>>(body: &'a [u8], kind: &str) -> Option<Sound<'a, T>> {
     if body.len() > MAX_BODY {
         return None;
     }
     let sound: Sound<'_, T> = serde_json::from_slice(body).ok()?;
     let expected = sound.version == VERSION && sound.kind == kind && !sound.parts.is_empty();
-    expected.then_some(sound.parts)
+    expected.then_some(sound)
 }
 
 /// The tasks of a body of which all can be read.
 fn sound_tasks(body: &[u8]) -> Option<Tasks> {
-    Some(Tasks { tasks: sound(body, TASKS_TYPE)?, unreadable: Vec::new() })
+    Some(Tasks { tasks: sound(body, TASKS_TYPE)?.parts, unreadable: Vec::new() })
 }
 
 /// The results of a body of which all can be read.
 fn sound_results(body: &[u8]) -> Option<Results> {
-    Some(Results { results: sound(body, RESULTS_TYPE)?, unreadable: Vec::new() })
+    let Sound { endpoint, parts: results, .. } = sound::<TaskResult>(body, RESULTS_TYPE)?;
+    let endpoint = endpoint?;
+    let agree = results.iter().all(|result| result.endpoint_id == endpoint);
+    agree.then_some(Results { endpoint: Some(endpoint), results, unreadable: Vec::new() })
 }
 
 /// Decodes the body of a message that carries tasks. `correlation_id` is the
-/// message's property of that name: where the body cannot be read at all, it
-/// may still name the task.
+/// message's property of that name: where the body does not say whose a task is, it
+/// may.
 #[must_use]
 pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
     sound_tasks(body).unwrap_or_else(|| tasks(head(body), body, correlation_id))
@@ -204,39 +207,81 @@ pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
 
 /// The tasks of a body whose head is read, or why it cannot be.
 fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) -> Tasks {
-    let whole = |reason: String| Tasks {
-        tasks: Vec::new(),
-        unreadable: vec![Unreadable {
-            attempt: correlation_id
-                .and_then(|id| id.parse().ok())
-                .map(|task_id| Attempt { task_id, attempt: 1 }),
-            reason: reason.into(),
-        }],
-    };
-    if let Err(reason) = head.and_then(|head| expect(&head, TASKS_TYPE)) {
-        return whole(reason);
-    }
-    let raw: TasksIn<'_> = match serde_json::from_slice(body) {
+    let correlated = correlation_id.and_then(|id| id.parse().ok());
+    let raw = match head.and_then(|head| expect(&head, TASKS_TYPE)).and_then(|()| list(body)) {
         Ok(raw) => raw,
-        Err(error) => return whole(format!("the list of tasks cannot be read: {error}")),
+        Err(reason) => return none_of(body, correlated, &reason),
     };
-    if raw.tasks.is_empty() {
-        return whole("the message carries no tasks".to_owned());
-    }
     let mut decoded = Tasks::default();
     for raw in raw.tasks {
         match serde_json::from_str::<Task>(raw.get()) {
             Ok(task) => decoded.tasks.push(task),
-            Err(error) => decoded.unreadable.push(Unreadable {
-                attempt: serde_json::from_str::<LooseTask>(raw.get()).ok().map(|loose| Attempt {
-                    task_id: loose.id,
-                    attempt: loose.attempt.unwrap_or(1),
-                }),
-                reason: format!("the task cannot be read: {error}").into(),
-            }),
+            Err(error) => {
+                let reason = format!("the task cannot be read: {error}");
+                decoded.unreadable.extend(answers(naming::of_task(raw.get()), &reason));
+            }
         }
     }
+    decoded.name(correlated);
     decoded
+}
+
+fn list(body: &[u8]) -> Result<TasksIn<'_>, String> {
+    let raw: TasksIn<'_> = serde_json::from_slice(body)
+        .map_err(|error| format!("the list of tasks cannot be read: {error}"))?;
+    if raw.tasks.is_empty() { Err("the message carries no tasks".to_owned()) } else { Ok(raw) }
+}
+
+/// What is answered for a body of which nothing can be read.
+fn none_of(body: &[u8], correlated: Option<TaskId>, reason: &str) -> Tasks {
+    let named = if body.len() <= MAX_BODY { naming::of_body(body) } else { Vec::new() };
+    let mut none = Tasks { tasks: Vec::new(), unreadable: answers(named, reason) };
+    let known = none.has(correlated);
+    if let Some(task_id) = correlated
+        && !known
+        && none.unreadable.iter().all(|one| one.attempt.is_some())
+    {
+        // Another task than those that could be found: the rest may be cut off.
+        none.unreadable.extend(answers(vec![Attempt { task_id, attempt: 1 }], reason));
+    }
+    none.name(correlated);
+    none
+}
+
+/// An answer for each of these, or for one that cannot be named.
+fn answers(named: Vec<Attempt>, reason: &str) -> Vec<Unreadable> {
+    let answer = |attempt| Unreadable { attempt, reason: Reason::from(reason.to_owned()) };
+    if named.is_empty() {
+        return vec![answer(None)];
+    }
+    named.into_iter().map(Some).map(answer).collect()
+}
+
+impl Tasks {
+    /// Gives the first answer that has no name that of the message, unless another task
+    /// has it. One for an attempt that can be read as well is none: that runs.
+    fn name(&mut self, correlated: Option<TaskId>) {
+        let runs: BTreeSet<Attempt> = self.tasks.iter().map(Task::attempt).collect();
+        for one in &mut self.unreadable {
+            one.attempt = one.attempt.filter(|attempt| !runs.contains(attempt));
+        }
+        if self.has(correlated) {
+            return;
+        }
+        let nameless = self.unreadable.iter_mut().find(|one| one.attempt.is_none());
+        if let (Some(nameless), Some(task_id)) = (nameless, correlated) {
+            nameless.attempt = Some(Attempt { task_id, attempt: 1 });
+        }
+    }
+
+    /// Whether one of the tasks has this id.
+    fn has(&self, id: Option<TaskId>) -> bool {
+        let mut unreadable = self.unreadable.iter().filter_map(|one| one.attempt);
+        id.is_some_and(|id| {
+            self.tasks.iter().any(|task| task.id == id)
+                || unreadable.any(|attempt| attempt.task_id == id)
+        })
+    }
 }
 
 /// Decodes the body of a message that carries results.
@@ -247,7 +292,7 @@ pub fn decode_results(body: &[u8]) -> Results {
 
 /// The results of a body whose head is read, or why it cannot be.
 fn results(head: Result<Head, String>, body: &[u8]) -> Results {
-    let whole = |reason: String| Results { results: Vec::new(), unreadable: vec![reason.into()] };
+    let whole = |reason: String| Results { unreadable: vec![reason.into()], ..Results::default() };
     if let Err(reason) = head.and_then(|head| expect(&head, RESULTS_TYPE)) {
         return whole(reason);
     }
@@ -255,10 +300,15 @@ fn results(head: Result<Head, String>, body: &[u8]) -> Results {
         Ok(raw) => raw,
         Err(error) => return whole(format!("the list of results cannot be read: {error}")),
     };
-    let mut decoded = Results::default();
+    let endpoint = raw.endpoint;
+    let mut decoded = Results { endpoint: Some(endpoint), ..Results::default() };
     for raw in raw.results {
-        match serde_json::from_str(raw.get()) {
-            Ok(result) => decoded.results.push(result),
+        match serde_json::from_str::<TaskResult>(raw.get()) {
+            Ok(result) if result.endpoint_id == endpoint => decoded.results.push(result),
+            Ok(result) => decoded.unreadable.push(format!(
+                "a result says that it is of the endpoint {}, and its message that it is of {endpoint}",
+                result.endpoint_id
+            ).into()),
             Err(error) => {
                 decoded.unreadable.push(format!("a result cannot be read: {error}").into());
             }
@@ -354,7 +404,13 @@ mod tests {
         let results = vec![result(1), result(2)];
         let encoded: Vec<Vec<u8>> = results.iter().map(encode_result).collect();
         let body = pack_results(endpoint, &encoded);
-        assert_eq!(decode_results(&body), Results { results: results.clone(), unreadable: vec![] });
+        let (endpoint_of_all, unreadable) = (Some(endpoint), vec![]);
+        assert_eq!(
+            decode_results(&body),
+            Results { endpoint: endpoint_of_all, results: results.clone(), unreadable }
+        );
+        let forged = decode_results(&pack_results(EndpointId::new(), &encoded));
+        assert_eq!((forged.results, forged.unreadable.len()), (vec![], 2));
 
         let foreign = br#"{"task_id":"x"}"#.to_vec();
         let mixed = [encoded[0].clone(), foreign, encoded[1].clone()];

@@ -12,7 +12,7 @@ use crate::store::tests::spec;
 use crate::store::{Registration, Store};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
-use clutch_common::result::Outcome;
+use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::wire;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -106,7 +106,8 @@ impl Service {
         let results: Vec<Vec<u8>> = ids
             .iter()
             .map(|&task_id| {
-                wire::encode_result(&result_of(Attempt { task_id, attempt: 1 }, outcome))
+                let result = result_of(Attempt { task_id, attempt: 1 }, outcome);
+                wire::encode_result(&TaskResult { endpoint_id: self.endpoint, ..result })
             })
             .collect();
         self.broker.deliver(wire::pack_results(self.endpoint, &results));

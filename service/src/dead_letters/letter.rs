@@ -131,7 +131,7 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
     let other = |what| (Content { other: Some(what), ..Content::default() }, Vec::new());
     if to_service {
         return match wire::decode_to_service(&message.body) {
-            ToService::Results(Results { results, unreadable }) => {
+            ToService::Results(Results { results, unreadable, .. }) => {
                 let results = results.iter().map(|result| result.attempt()).collect();
                 let unreadable = unreadable.into_iter().map(Into::into).collect();
                 (Content { results, ..Content::default() }, unreadable)
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(stake(&queue, DELIVERY_LIMIT, b"nonsense"), Stake::Nothing);
 
         let ended = crate::fake::result(Outcome::Succeeded);
-        let results = wire::pack_results(id, &[wire::encode_result(&ended)]);
+        let results = wire::pack_results(ended.endpoint_id, &[wire::encode_result(&ended)]);
         for body in [&results[..], b"nonsense"] {
             for reason in [REJECTED, DELIVERY_LIMIT] {
                 assert_eq!(stake(RESULTS_QUEUE, reason, body), Stake::Results);
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_message_is_read_as_its_queue_is() {
         let ended = crate::fake::result(Outcome::Failed);
-        let results = wire::pack_results(EndpointId::new(), &[wire::encode_result(&ended)]);
+        let results = wire::pack_results(ended.endpoint_id, &[wire::encode_result(&ended)]);
         let words = |message| Letter::read(&message).words();
         assert_eq!(words(dead(RESULTS_QUEUE, REJECTED, results.clone())), "1 result");
         assert!(words(dead("a.tasks", REJECTED, results.clone())).contains("clutch.results"));

@@ -64,13 +64,25 @@ pub(crate) async fn requeue(
             wire::MAX_BODY
         )));
     }
-    let to = Destination { exchange: String::new(), routing_key: queue.clone() };
+    let to = way_back(queue, held.message.routing_key.as_deref());
     let message = Message { deaths: Vec::new(), ..held.message };
     if let Some(why) = place(outlet, &to, message).await? {
         return Ok(kept(why));
     }
     shelf.remove(held.tag).await?;
     Ok(Done::Requeued)
+}
+
+/// Where a letter is put back. What an endpoint sent goes by the key it was allowed, which
+/// says whose it is; everything else goes to its queue by name.
+fn way_back(queue: &str, key: Option<&str>) -> Destination {
+    match key {
+        Some(key) if queue == topology::RESULTS_QUEUE && key.ends_with(".results") => Destination {
+            exchange: topology::RESULTS_EXCHANGE.to_owned(),
+            routing_key: key.to_owned(),
+        },
+        _ => Destination { exchange: String::new(), routing_key: queue.to_owned() },
+    }
 }
 
 /// Drops a letter for good. Tasks that nobody has answered for are told to be

@@ -117,7 +117,8 @@ impl World {
     }
 
     fn deliver(&self, result: &TaskResult) {
-        self.broker.deliver(wire::pack_results(self.endpoint, &[wire::encode_result(result)]));
+        let result = TaskResult { endpoint_id: self.endpoint, ..result.clone() };
+        self.broker.deliver(wire::pack_results(self.endpoint, &[wire::encode_result(&result)]));
     }
 
     /// Tasks that the broker has.

@@ -76,9 +76,14 @@ pub(super) fn incoming(delivery: lapin::message::Delivery) -> Delivery {
             timestamp_ms: properties.timestamp().map(|seconds| seconds.saturating_mul(1000)),
             deaths: death::deaths(properties.headers().as_ref()),
             damage: damage(properties.headers().as_ref(), &delivery.data),
+            routing_key: routing_key(delivery.exchange.as_str(), delivery.routing_key.as_str()),
             body: delivery.data,
         },
     }
+}
+
+fn routing_key(exchange: &str, key: &str) -> Option<String> {
+    (!exchange.is_empty()).then(|| key.to_owned())
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ struct Header {
     kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timestamp_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routing_key: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     deaths: Vec<Death>,
     bytes: usize,
@@ -108,6 +110,7 @@ impl Header {
             correlation_id: message.correlation_id.clone(),
             kind: message.kind.clone(),
             timestamp_ms: message.timestamp_ms,
+            routing_key: message.routing_key.clone(),
             deaths: message.deaths.clone(),
             bytes: message.body.len(),
         }
@@ -119,6 +122,7 @@ impl Header {
             correlation_id: self.correlation_id,
             kind: self.kind,
             timestamp_ms: self.timestamp_ms,
+            routing_key: self.routing_key,
             deaths: self.deaths,
             body,
             damage: None,

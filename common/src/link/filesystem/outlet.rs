@@ -146,6 +146,7 @@ impl Outlet for FolderOutlet {
         self.alive()?;
         link::fits(&message)?;
         message.deaths.clear();
+        message.routing_key = destination.key_at_an_exchange();
         message.message_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
         self.last += 1;
         let ticket = Ticket(self.last);

@@ -120,6 +120,7 @@ impl Hub {
             return Ok(Settlement::Returned(reason));
         }
         message.deaths.clear();
+        message.routing_key = to.key_at_an_exchange();
         if message.message_id.is_none() {
             message.message_id = Some(format!("memory-{}", self.number()));
         }
