@@ -88,6 +88,9 @@ pub enum Loss {
     /// The instance was asked for it by a roll call and does not know it. It
     /// would not run it any more.
     Unknown,
+    /// The instance was asked for it by a roll call: it ran to its end, the broker
+    /// confirmed its result, and the endpoint does not keep that result any more.
+    Delivered,
 }
 
 /// The result of one attempt at one task.

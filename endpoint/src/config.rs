@@ -40,6 +40,9 @@ pub(crate) struct Config {
     /// How many tasks are taken in advance.
     #[serde(default)]
     pub(crate) inbox: Inbox,
+    /// How long results are kept once they are delivered.
+    #[serde(default)]
+    pub(crate) results: Results,
     /// How tasks run.
     #[serde(default)]
     pub(crate) engine: Engine,
@@ -130,6 +133,23 @@ impl Inbox {
     /// The bounds of the inbox in memory.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { max_tasks: self.max_tasks, max_bytes: self.max_bytes }
+    }
+}
+
+/// `[results]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Results {
+    /// How long a delivered result is kept, to be sent again if the service lost it.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) keep: Duration,
+    /// Bytes of delivered results that are kept, about; 0 for none.
+    pub(crate) keep_bytes: u64,
+}
+
+impl Default for Results {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(24 * 60 * 60), keep_bytes: 64 * 1024 * 1024 }
     }
 }
 

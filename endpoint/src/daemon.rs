@@ -4,7 +4,7 @@
 //! Stopping goes intake, engine, outbox, link. A part that ends early stops
 //! the daemon with a code that makes a supervisor restart it.
 
-use crate::config::{Config, functions};
+use crate::config::{Config, Results, functions};
 use crate::descriptors;
 use crate::engine::Engine;
 use crate::executor::Executor;
@@ -15,10 +15,12 @@ use crate::exit::{Exit, Failure};
 use crate::instance::Instance;
 use crate::journal::{self, Journal, JournalConfig, Recovered};
 use crate::ledger::{Ledger, Rules};
+use crate::sent::{SentConfig, SentLog};
 use crate::session::Link;
 use crate::shutdown::Shutdown;
 use clutch_common::signals::StopSignals;
 use clutch_common::wire;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -138,7 +140,29 @@ async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<L
         bounds: config.inbox.bounds(),
         poison_after: config.engine.poison_after,
     };
-    Ok(Some(Arc::new(Ledger::new(journal, recovered, rules))))
+    let ledger = Ledger::new(journal, recovered, rules);
+    Ok(Some(Arc::new(keep_sent(ledger, config, path.join("sent")))))
+}
+
+/// Has delivered results kept, if that is wanted and possible: tasks do not wait for it.
+fn keep_sent(ledger: Ledger, config: &Config, path: PathBuf) -> Ledger {
+    let Results { keep, keep_bytes } = config.results;
+    if keep_bytes == 0 {
+        return ledger;
+    }
+    let folder = path.display().to_string();
+    match SentLog::open(SentConfig { path, keep, keep_bytes }) {
+        Ok(sent) => ledger.with_sent_log(sent),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                folder,
+                "results that are delivered will not be kept, to be sent again if the service \
+                 loses them: the folder for them cannot be used"
+            );
+            ledger
+        }
+    }
 }
 
 /// Opens the journal, once the host has what that takes: nothing is wrong with a state

@@ -24,13 +24,14 @@ use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use teller::Teller;
 use tokio::sync::{mpsc, oneshot};
-use writer::{Command, Reading, Submission, Writer};
+use writer::{Command, Finding, Reading, Submission, Writer};
 
 /// How many commands may wait for the writer.
 const WAITING_MAX: usize = 1024;
@@ -379,6 +380,21 @@ impl Journal {
         let reading = Reading { from, max, max_bytes, reply };
         self.hand_over().await?.send(Command::Read(reading));
         Answer::new(records, self.shared.pulse.clone()).await
+    }
+
+    /// Which of these attempts are accepted and not finished, or finished and not
+    /// released, as of all that was handed over before. Where very many results wait,
+    /// all of them are taken to be.
+    ///
+    /// # Errors
+    /// The journal has failed or is closed.
+    pub(crate) async fn held(
+        &self,
+        attempts: HashSet<Attempt>,
+    ) -> Result<HashSet<Attempt>, JournalError> {
+        let (reply, held) = oneshot::channel();
+        self.hand_over().await?.send(Command::Find(Finding { attempts, reply }));
+        Answer::new(held, self.shared.pulse.clone()).await
     }
 
     /// The highest attempt at a task that was accepted or finished, those not

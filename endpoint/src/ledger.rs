@@ -17,13 +17,14 @@ use crate::journal::{
 };
 use crate::outbox::Outbox;
 use crate::poison::Standing;
+use crate::sent::{Recalled, SentLog};
 use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::Task;
 use clutch_common::wire;
 use futures_util::future::BoxFuture;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,8 @@ pub(crate) struct Ledger {
     deaths: HashMap<Attempt, Deaths>,
     poison_after: u64,
     undelivered: AtomicU64,
+    /// What was delivered, for a while.
+    sent: Option<SentLog>,
     /// Released, and maybe on disk still: not to be sent again, nor counted.
     releasing: Arc<Mutex<BTreeSet<OutSeq>>>,
     /// What is accepted and not secured, in order.
@@ -90,6 +93,7 @@ impl Ledger {
             deaths,
             poison_after: rules.poison_after,
             undelivered: AtomicU64::new(outbox),
+            sent: None,
             releasing: Arc::default(),
             unsecured: Mutex::default(),
         };
@@ -101,6 +105,12 @@ impl Ledger {
             }
         }
         ledger
+    }
+
+    /// Has results kept in a log once they are delivered, to be sent again if the
+    /// service lost them.
+    pub(crate) fn with_sent_log(self, sent: SentLog) -> Self {
+        Self { sent: Some(sent), ..self }
     }
 
     fn hold(&self, seq: Seq, task: Arc<Task>, started: bool) -> Held {
@@ -249,6 +259,52 @@ impl Ledger {
         self.record(None, TaskResult { lost: Some(Loss::Unknown), ..result }).await
     }
 
+    /// Notes that the broker has confirmed these results.
+    pub(crate) fn delivered(&self, results: Vec<Arc<Finished>>) {
+        if let Some(sent) = &self.sent {
+            sent.append(results);
+        }
+    }
+
+    /// The attempt whose result was delivered last.
+    pub(crate) fn delivered_last(&self) -> Option<Attempt> {
+        self.sent.as_ref().and_then(SentLog::last)
+    }
+
+    /// Has the results of these attempts sent again, as the service lost them: those
+    /// that are kept go into the outbox once more, for the others a result says that
+    /// they had been delivered. What is pending is left alone. Says how many went.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn send_again(
+        &self,
+        attempts: HashSet<Attempt>,
+    ) -> Result<(usize, Vec<Stored>), JournalError> {
+        if attempts.is_empty() {
+            return Ok((0, Vec::new()));
+        }
+        let held = self.journal.held(attempts.clone()).await?;
+        let mut gone: HashSet<Attempt> = attempts.difference(&held).copied().collect();
+        let Recalled { found, more } = match &self.sent {
+            Some(sent) => sent.recall(gone.clone()).await,
+            None => Recalled::default(),
+        };
+        let mut stored = Vec::with_capacity(gone.len());
+        for result in found {
+            gone.remove(&result.attempt);
+            stored.push(self.put_out(None, Arc::new(result)).await?);
+        }
+        for attempt in gone.difference(&more) {
+            let reason = "it ran to its end and its result was delivered; the endpoint does not \
+                 keep that result any more";
+            let result = self.not_run(*attempt, Outcome::Interrupted, reason.to_owned());
+            let result = TaskResult { lost: Some(Loss::Delivered), ..result };
+            stored.push(self.record(None, result).await?);
+        }
+        Ok((stored.len(), stored))
+    }
+
     /// A result of a task that did not run here.
     pub(crate) fn not_run(&self, attempt: Attempt, outcome: Outcome, reason: String) -> TaskResult {
         TaskResult::not_run(attempt, outcome, reason, self.endpoint_id, now_ms())
@@ -346,7 +402,15 @@ impl Ledger {
         held: Option<&Held>,
         result: TaskResult,
     ) -> Result<Stored, JournalError> {
-        let finished = Arc::new(self.finished(result));
+        self.put_out(held, Arc::new(self.finished(result))).await
+    }
+
+    /// Puts a result into the outbox.
+    async fn put_out(
+        &self,
+        held: Option<&Held>,
+        finished: Arc<Finished>,
+    ) -> Result<Stored, JournalError> {
         let inbox = held.map(|held| held.seq);
         let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
         self.undelivered.fetch_add(1, Ordering::Relaxed);

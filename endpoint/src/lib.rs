@@ -27,6 +27,7 @@ mod outbox;
 mod poison;
 mod publisher;
 mod room;
+mod sent;
 mod session;
 mod shutdown;
 #[cfg(test)]

@@ -339,6 +339,8 @@ impl<'a> Publisher<'a> {
             match settlement {
                 Settlement::Confirmed => {
                     self.confirmed.extend(records.iter().map(|(seq, _)| *seq));
+                    let results = records.into_iter().map(|(_, result)| result).collect();
+                    self.ledger.delivered(results);
                     self.release_at.get_or_insert_with(|| Instant::now() + RELEASE_AFTER);
                 }
                 Settlement::Doubt => self.again.push(records),

@@ -6,7 +6,7 @@
 //! run again; a message that cannot be read goes to the dead-letter queue, and
 //! if it names its task, a `rejected` result says why; of one that is damaged the
 //! service is told, which asks for what it may have brought; a roll call gets a result
-//! for each attempt that is not known, if it is meant for this session. While the
+//! for each attempt that is not known or whose result was delivered, if it is meant for this session. While the
 //! inbox is full nothing is read. A careful instance starts a task only when its acknowledgement is secured.
 
 use crate::failpoint::{self, Step};
@@ -21,7 +21,7 @@ use clutch_common::wire::{self, RollCall, ToEndpoint, Unreadable};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokio_util::sync::CancellationToken;
 
 /// Most deliveries taken as one group; a group is acknowledged as one.
@@ -230,10 +230,10 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Whoever calls the roll twice gets one answer: an attempt that was disowned
-    /// is known from then on, and its result is on its way or there. Where somebody
-    /// else is asked, or this one before it lost its link, the service does not
-    /// know who reads, and is told: others may have read what came before.
+    /// Answers a roll call: an attempt that is not known is disowned, one whose result
+    /// was delivered has it sent again. A roll call for another disk, or for an earlier
+    /// session of this one, gets no answer, as another instance may have read what came
+    /// before it; the service is told who reads.
     async fn answer(&mut self, roll_call: RollCall) -> Result<(), JournalError> {
         let RollCall { state_id, instance, attempts } = roll_call;
         if (state_id, instance) != (self.ledger.state_id, self.instance.id()) {
@@ -241,14 +241,19 @@ impl<'a> Reading<'a> {
             self.instance.tell();
             return Ok(());
         }
-        let mut unknown = 0;
+        let (mut unknown, mut known) = (0, HashSet::new());
         for attempt in attempts {
             if !self.knows(attempt)? {
                 unknown += 1;
                 self.commits.push(self.ledger.disown(attempt).await?);
+            } else if !self.fresh.contains_key(&attempt.task_id) {
+                known.insert(attempt);
             }
         }
-        tracing::info!(unknown, "the service asked which tasks are not known here");
+        let (sent_again, commits) = self.ledger.send_again(known).await?;
+        self.commits.extend(commits);
+        tracing::info!(unknown, sent_again, "the service asked what became of tasks");
+        self.instance.tell();
         Ok(())
     }
 

@@ -56,6 +56,10 @@ pub struct Presence {
     /// last: which tasks were in them it cannot tell, and is to be asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// The attempt whose result the broker confirmed last, of those from this disk:
+    /// the service that has no record of it has lost records or results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<Attempt>,
 }
 
 impl Presence {
@@ -91,10 +95,12 @@ fn age(session: Uuid) -> u128 {
     (session.as_u128() >> SESSION_BITS) & u128::from(AGE_MAX)
 }
 
-/// Asks an endpoint which of these attempts it does not know. It answers with a
-/// result for each that it does not, whose `lost` is
-/// [`Unknown`](crate::result::Loss::Unknown), and not at all for the others:
-/// their results have come or will.
+/// Asks an endpoint what became of these attempts. It answers with a result for each
+/// that it does not know, whose `lost` is
+/// [`Unknown`](crate::result::Loss::Unknown), and for each whose result the broker
+/// had confirmed: that result again, or `lost` as
+/// [`Delivered`](crate::result::Loss::Delivered) if it is not kept any more. The
+/// others are pending, and their results will come. A [`Presence`] follows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RollCall {
     /// The disk that is asked. Anybody else who reads this drops it.
@@ -223,6 +229,7 @@ mod tests {
             standby: true,
             pending: 7,
             lost: true,
+            delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
         };
         let body = encode_presence(&presence);
         assert_eq!(decode_to_service(&body), ToService::Presence(presence));
@@ -254,6 +261,7 @@ mod tests {
                 standby: true,
                 pending: 0,
                 lost: false,
+                delivered: None,
             };
             for (other, session) in names.into_iter().enumerate() {
                 assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");

@@ -4,6 +4,11 @@ use super::damage::Damaged;
 use super::queue::{DiskQueue, Group};
 use super::record::{Member, Space};
 use super::{Error, Finished, OutSeq, OutboxRecord};
+use clutch_common::id::Attempt;
+use std::collections::HashSet;
+
+/// The most waiting results that are looked through for an attempt: about a second's work.
+const LOOKED_THROUGH: u64 = 100_000;
 
 impl DiskQueue {
     pub(super) fn put_result(
@@ -24,6 +29,29 @@ impl DiskQueue {
         group.next.waiting = group.next.waiting.saturating_sub(1);
         group.released.extend(file);
         Ok(())
+    }
+
+    /// Which of these attempts are in the inbox or in the outbox. All of them are
+    /// taken to be where so many results wait that looking through them takes long.
+    ///
+    /// # Errors
+    /// The disk failed. The queue must not be used any more.
+    pub(crate) fn held(&self, attempts: &HashSet<Attempt>) -> Result<HashSet<Attempt>, Error> {
+        if self.waiting() > LOOKED_THROUGH {
+            return Ok(attempts.clone());
+        }
+        let mut held = HashSet::new();
+        for space in [Space::Inbox, Space::Outbox] {
+            for found in self.all(space, 0)? {
+                match found? {
+                    Ok(one) => held.extend(attempts.get(&one.member.attempt)),
+                    Err(damaged) => held.extend(
+                        damaged.members().iter().filter_map(|one| attempts.get(&one.attempt)),
+                    ),
+                }
+            }
+        }
+        Ok(held)
     }
 
     /// The results from `from` on, in order: at most `max`, and `max_bytes`

@@ -12,6 +12,7 @@ use super::commit::Pulse;
 use super::teller::Teller;
 use super::{JournalError, Probe, linger};
 use crate::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
+use clutch_common::id::Attempt;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ const FULL_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum Command {
     Submit(Submission),
     Read(Reading),
+    Find(Finding),
     Close(oneshot::Sender<Result<(), JournalError>>),
 }
 
@@ -72,11 +74,18 @@ pub(crate) struct Reading {
     pub(crate) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
 }
 
+/// A wish to know which of some attempts are in the inbox or in the outbox.
+pub(crate) struct Finding {
+    pub(crate) attempts: HashSet<Attempt>,
+    pub(crate) reply: oneshot::Sender<Result<HashSet<Attempt>, JournalError>>,
+}
+
 /// What is done together.
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) submissions: Vec<Submission>,
     pub(crate) readings: Vec<Reading>,
+    pub(crate) findings: Vec<Finding>,
     changes: usize,
     pub(crate) bytes: usize,
     /// Whether somebody waits for any of it.
@@ -95,6 +104,7 @@ impl Group {
                 self.submissions.push(submission);
             }
             Command::Read(reading) => self.readings.push(reading),
+            Command::Find(finding) => self.findings.push(finding),
             Command::Close(done) => self.close = Some(done),
         }
     }
@@ -104,13 +114,14 @@ impl Group {
         !self.presses
             && self.changes < LINGER_CHANGES
             && self.readings.is_empty()
+            && self.findings.is_empty()
             && self.close.is_none()
     }
 
     /// Whether it takes no more.
     pub(crate) fn is_full(&self) -> bool {
         self.close.is_some()
-            || self.changes + self.readings.len() >= GROUP_CHANGES
+            || self.changes + self.readings.len() + self.findings.len() >= GROUP_CHANGES
             || self.bytes >= GROUP_BYTES
     }
 
@@ -251,7 +262,8 @@ impl Writer {
         }
         let submissions = std::mem::take(&mut group.submissions);
         self.commit(submissions)?;
-        self.answer(&mut group.readings)
+        self.answer(&mut group.readings)?;
+        self.find(&mut group.findings)
     }
 
     fn commit(&mut self, submissions: Vec<Submission>) -> Result<(), Failed> {
@@ -278,6 +290,17 @@ impl Writer {
             let records = records.map_err(|error| self.failed(error))?;
             self.pulse.busy(false);
             drop(reply.send(Ok(records)));
+        }
+        Ok(())
+    }
+
+    /// Looks for attempts, after all that was submitted before is committed.
+    fn find(&mut self, findings: &mut Vec<Finding>) -> Result<(), Failed> {
+        for Finding { attempts, reply } in findings.drain(..) {
+            self.pulse.busy(true);
+            let held = self.queue.held(&attempts).map_err(|error| self.failed(error))?;
+            self.pulse.busy(false);
+            drop(reply.send(Ok(held)));
         }
         Ok(())
     }

@@ -8,14 +8,14 @@ use super::process::Life;
 use super::world::{World, lock};
 use crate::disk_queue::{Change, Unsecured};
 use crate::journal::commit::Pulse;
-use crate::journal::writer::{Command, Group, Reading, Submission};
+use crate::journal::writer::{Command, Finding, Group, Reading, Submission};
 use crate::journal::{Accepted, DiskError, Finished, Journal, JournalError, OutSeq, OutboxRecord};
 use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::result::Loss;
 use clutch_common::task::Task;
 use clutch_common::wire;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -139,6 +139,12 @@ impl Disk {
         *highest = attempt.attempt.max(*highest);
     }
 
+    fn held(&self, attempts: &HashSet<Attempt>) -> HashSet<Attempt> {
+        let inbox = self.inbox.values().map(|kept| kept.task.attempt());
+        let outbox = self.outbox.values().map(|result| result.attempt);
+        inbox.chain(outbox).filter(|attempt| attempts.contains(attempt)).collect()
+    }
+
     fn outbox(&self, from: OutSeq, max: usize, max_bytes: usize) -> Vec<OutboxRecord> {
         let mut bytes = 0;
         let records = self.outbox.range(from..).take(max).enumerate();
@@ -160,6 +166,7 @@ fn told_by(result: &Finished) -> oracle::Change {
     match lost(result) {
         Some(Loss::Unknown) => oracle::Change::Disowned,
         Some(Loss::HandedBack) => oracle::Change::HandedBack,
+        Some(Loss::Delivered) => oracle::Change::SaidDelivered,
         None => oracle::Change::Finished,
     }
 }
@@ -277,6 +284,7 @@ impl Writer {
         let submissions = std::mem::take(&mut group.submissions);
         self.commit(submissions).await?;
         self.answer(&mut group.readings);
+        self.find(&mut group.findings);
         Ok(())
     }
 
@@ -352,6 +360,12 @@ impl Writer {
             return Err(Over);
         }
         if self.life.is_over() { Err(Over) } else { Ok(()) }
+    }
+
+    fn find(&self, findings: &mut Vec<Finding>) {
+        for Finding { attempts, reply } in findings.drain(..) {
+            drop(reply.send(Ok(lock(&self.disk).held(&attempts))));
+        }
     }
 
     fn answer(&self, readings: &mut Vec<Reading>) {

@@ -38,6 +38,8 @@ pub(super) enum Change {
     HandedBack,
     /// It was asked for and is not known; it will not run.
     Disowned,
+    /// It was asked for, and its result had been delivered.
+    SaidDelivered,
     /// Its result is no longer needed; why it may not be the task's end.
     Released(Option<Loss>),
 }
@@ -48,6 +50,7 @@ struct Instance {
     /// On disk, now or earlier.
     durable: BTreeSet<Attempt>,
     marked: BTreeSet<Attempt>,
+    released: BTreeSet<Attempt>,
     secured: BTreeSet<Attempt>,
     disowned: BTreeSet<Attempt>,
     /// Its disk is lost, or the service does not wait for it any more: what it
@@ -221,7 +224,12 @@ impl Oracle {
                     "the result of {name} left the outbox and is not at the broker"
                 ));
             }
-            Change::Released(_) => {}
+            Change::Released(_) => drop(instance.released.insert(attempt)),
+            Change::SaidDelivered if instance.released.contains(&attempt) => {}
+            Change::SaidDelivered => {
+                let name = name(attempt);
+                return Err(format!("instance {on} says that {name} was delivered, which it has"));
+            }
         }
         Ok(())
     }

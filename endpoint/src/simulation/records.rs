@@ -111,12 +111,12 @@ impl Records {
                 self.doubts.insert(task_id, false);
                 return Verdict::Ask;
             }
-            Some(Loss::Unknown) if entry.task.rerun => {
+            Some(Loss::Unknown | Loss::Delivered) if entry.task.rerun => {
                 entry.task.attempt += 1;
                 entry.stage = Stage::Resubmitting;
                 Verdict::Resubmit
             }
-            Some(Loss::Unknown) => {
+            Some(Loss::Unknown | Loss::Delivered) => {
                 entry.recorded.push(attempt);
                 entry.stage = Stage::Done;
                 Verdict::Interrupt

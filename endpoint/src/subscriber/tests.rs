@@ -1,6 +1,8 @@
 //! The subscriber against a real disk queue and a fake link.
 
 use super::*;
+use crate::journal::OutSeq;
+use crate::sent::{SentConfig, SentLog};
 use crate::testing::{self, InletBroker, Settled};
 use clutch_common::id::StateId;
 use clutch_common::link::Message;
@@ -350,6 +352,39 @@ async fn a_roll_call_is_answered_once_for_what_is_not_known_and_not_for_what_is(
         rig.deliver(testing::message(&[&unknown])).await;
         assert_eq!(rig.settled().await, Settled::Acknowledged(3));
         assert_eq!(rig.take_all(), [known.id], "one that was disowned is not run any more");
+    }
+}
+
+#[tokio::test]
+async fn a_roll_call_has_a_delivered_result_sent_again_or_says_that_it_was() {
+    for kept in [true, false] {
+        let (disk, mut ledger) = testing::ledger(100);
+        if kept {
+            let (path, keep) = (disk.path().join("sent"), std::time::Duration::from_secs(60));
+            let config = SentConfig { path, keep, keep_bytes: 1 << 20 };
+            let plain = std::sync::Arc::into_inner(ledger).unwrap();
+            ledger = std::sync::Arc::new(plain.with_sent_log(SentLog::open(config).unwrap()));
+        }
+        let (delivered, pending) = (testing::task(), testing::task());
+        for task in [&delivered, &pending] {
+            ledger.reject(task.attempt(), "no".to_owned()).await.unwrap().await.unwrap();
+        }
+        let first = ledger.backlog(OutSeq(0), 1, usize::MAX).await.unwrap();
+        ledger.delivered(first.iter().map(|(_, result)| std::sync::Arc::clone(result)).collect());
+        ledger.release(vec![first[0].0]).await.unwrap().await.unwrap();
+        let call = roll_call(ledger.state_id, &[delivered.attempt(), pending.attempt()]);
+        let call = Delivery { tag: Tag(1), redelivered: false, message: call };
+        let instance = Instance::new(uuid::Uuid::nil(), false);
+        accept(&ledger, vec![call], &instance).await.unwrap().await.unwrap();
+        let results = testing::results_on_disk(&ledger).await;
+        let told: Vec<_> = results.iter().map(|one| (one.task_id, one.outcome, one.lost)).collect();
+        let again = if kept {
+            (delivered.id, Outcome::Rejected, None)
+        } else {
+            (delivered.id, Outcome::Interrupted, Some(Loss::Delivered))
+        };
+        assert_eq!(told, [(pending.id, Outcome::Rejected, None), again]);
+        assert!(instance.due().now_or_never().is_some(), "the service is told who answered");
     }
 }
 

@@ -98,6 +98,7 @@ impl World {
             standby,
             pending,
             lost: false,
+            delivered: None,
         };
         self.broker.deliver_message(Message {
             message_id: Some(Uuid::new_v4().to_string()),

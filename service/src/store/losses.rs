@@ -15,6 +15,18 @@ use std::collections::BTreeMap;
 const INTERRUPTED: &str = "the endpoint had it, and no disk of the endpoint has it any more; \
      whether it ran is not known, and it must not run again";
 
+/// Why a task ends whose result was lost and that must not run again.
+const RESULT_LOST: &str = "it ran to its end, its result was delivered to the broker and lost \
+     before it was recorded, the endpoint does not keep it any more, and the task must not run again";
+
+/// Why a task ends that must not run again, in words for people.
+fn interrupted_by(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Delivered => RESULT_LOST,
+        Loss::HandedBack | Loss::Unknown => INTERRUPTED,
+    }
+}
+
 /// What became of attempts that nobody may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
@@ -53,8 +65,8 @@ fn verdict(loss: Loss, attempt: u32, state: TaskState, current: u32, rerun: bool
     }
     match loss {
         Loss::HandedBack => Verdict::Ask,
-        Loss::Unknown if rerun => Verdict::Resubmit,
-        Loss::Unknown => Verdict::Interrupt,
+        Loss::Unknown | Loss::Delivered if rerun => Verdict::Resubmit,
+        Loss::Unknown | Loss::Delivered => Verdict::Interrupt,
     }
 }
 
@@ -87,7 +99,7 @@ pub(super) fn record(db: &Connection, lost: &[&TaskResult]) -> Result<(Losses, V
             Verdict::Interrupt => {
                 interrupted.push(TaskResult {
                     outcome: Outcome::Interrupted,
-                    reason: Some(INTERRUPTED.into()),
+                    reason: Some(interrupted_by(loss).into()),
                     lost: None,
                     ..(*result).clone()
                 });
@@ -150,6 +162,9 @@ mod tests {
             (Loss::Unknown, 1, Submitted, 1, true, Verdict::Resubmit),
             (Loss::Unknown, 3, Submitted, 3, false, Verdict::Interrupt),
             (Loss::Unknown, 1, Submitted, 2, true, Verdict::PassBy),
+            (Loss::Delivered, 1, Submitted, 1, true, Verdict::Resubmit),
+            (Loss::Delivered, 1, Submitted, 1, false, Verdict::Interrupt),
+            (Loss::Delivered, 1, done, 1, true, Verdict::PassBy),
             (Loss::Unknown, 2, Submitted, 1, true, Verdict::PassBy),
             (Loss::Unknown, 1, done, 1, true, Verdict::PassBy),
         ] {

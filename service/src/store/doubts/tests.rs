@@ -45,6 +45,7 @@ fn active(endpoint_id: EndpointId) -> Presence {
         standby: false,
         pending: 0,
         lost: false,
+        delivered: None,
     }
 }
 
