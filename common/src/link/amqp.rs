@@ -10,6 +10,7 @@ mod death;
 mod declare;
 mod inlet;
 mod outlet;
+mod pace;
 mod properties;
 mod rehearsal;
 mod shelf;

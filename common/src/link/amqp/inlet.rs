@@ -1,13 +1,20 @@
 //! Consumes one queue on a channel of its own, holding the lease if it has one.
+//!
+//! How many deliveries are under way follows their size ([`Pace`]). A running consumer
+//! keeps the prefetch it began with, so another one takes its place: it is asked for
+//! once the last one has ended, and all that came to that was received.
 
 use super::classify;
 use super::connection::{REASON_PATIENCE, Session, short};
+use super::pace::Pace;
 use super::properties;
 use crate::link::{Calls, Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer, ErrorKind};
@@ -16,25 +23,41 @@ use std::sync::Arc;
 use tokio::time::timeout;
 
 /// An [`Inlet`] of a broker's queue. What waits in it is bounded by the
-/// prefetch.
+/// prefetch, and by bytes.
 pub(super) struct AmqpInlet {
     session: Arc<Session>,
     channel: Channel,
     consumer: Consumer,
-    prefetch: u16,
+    pace: Pace,
+    change: Change,
     /// What is published to the lease that it holds, until somebody listens.
     calls: Option<Consumer>,
     queue: String,
+    exclusive: bool,
     unsettled: BTreeSet<u64>,
     /// Those that arrived damaged, and are to come again.
     damaged: Vec<u64>,
     end: Option<End>,
 }
 
+/// Whether another consumer is taking the place of the last one, and how far that is.
+enum Change {
+    None,
+    /// The last one is being ended, for one with so many deliveries under way.
+    Leaving(Option<Pending<()>>, u16),
+    /// All that came to the last one is received.
+    Left(Option<Pending<()>>, u16),
+    /// The next one is being asked for.
+    Joining(Pending<Consumer>),
+}
+
+type Pending<T> = BoxFuture<'static, Result<T, Fault>>;
+
 /// Why there is nothing more to receive.
 enum End {
     Cancelled,
     Failed(lapin::Error),
+    Refused(Fault),
 }
 
 impl AmqpInlet {
@@ -48,24 +71,19 @@ impl AmqpInlet {
             Some(lease) => Some(hold(session, &channel, lease).await?),
             None => None,
         };
-        // AMQP takes 0 for no bound.
-        let prefetch = options.prefetch.max(1);
-        session.answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let consumer = channel.basic_consume(
-            short(&options.queue)?,
-            "".into(),
-            BasicConsumeOptions {
-                exclusive: options.lease.is_some(),
-                ..BasicConsumeOptions::default()
-            },
-            FieldTable::default(),
-        );
-        let consumer = session.answer(consumer).await?;
+        let exclusive = options.lease.is_some();
+        // Where several drain a queue, another consumer would change whose turn it is.
+        let pace =
+            if exclusive { Pace::new(options.prefetch) } else { Pace::fixed(options.prefetch) };
+        let consumer =
+            consume(session, &channel, &options.queue, exclusive, pace.granted()).await?;
         Ok(Self {
             session: Arc::clone(session),
             channel,
             consumer,
-            prefetch,
+            pace,
+            change: Change::None,
+            exclusive,
             calls,
             queue: options.queue.clone(),
             unsettled: BTreeSet::new(),
@@ -74,11 +92,62 @@ impl AmqpInlet {
         })
     }
 
+    /// Waits for the next step of the consumer, and has another one take its place where
+    /// that is due. Cancelling it loses nothing.
+    async fn step(&mut self) -> Result<Option<lapin::Result<lapin::message::Delivery>>, Fault> {
+        loop {
+            let done = match &mut self.change {
+                Change::None => match self.pace.change(self.unsettled.len()) {
+                    None => return Ok(self.consumer.next().await),
+                    Some(wanted) => Ok(Change::Leaving(Some(self.leave()), wanted)),
+                },
+                Change::Leaving(None, _) => return Ok(self.consumer.next().await),
+                Change::Leaving(Some(cancel), wanted) => tokio::select! {
+                    biased;
+                    item = self.consumer.next() => return Ok(item),
+                    done = cancel => done.map(|()| Change::Leaving(None, *wanted)),
+                },
+                Change::Left(Some(cancel), wanted) => {
+                    cancel.await.map(|()| Change::Left(None, *wanted))
+                }
+                Change::Left(None, wanted) => {
+                    let prefetch = self.pace.grant(*wanted, self.unsettled.len());
+                    Ok(Change::Joining(self.join(prefetch)))
+                }
+                Change::Joining(consumer) => consumer.await.map(|consumer| {
+                    self.consumer = consumer;
+                    Change::None
+                }),
+            };
+            self.change = done.inspect_err(|fault| self.end = Some(End::Refused(fault.clone())))?;
+        }
+    }
+
+    fn leave(&self) -> Pending<()> {
+        let (session, channel) = (Arc::clone(&self.session), self.channel.clone());
+        let tag = self.consumer.tag();
+        let cancel = async move {
+            session.answer(channel.basic_cancel(tag, BasicCancelOptions::default())).await
+        };
+        cancel.boxed()
+    }
+
+    fn join(&self, prefetch: u16) -> Pending<Consumer> {
+        let (session, channel) = (Arc::clone(&self.session), self.channel.clone());
+        let (queue, exclusive) = (self.queue.clone(), self.exclusive);
+        async move { consume(&session, &channel, &queue, exclusive, prefetch).await }.boxed()
+    }
+
     /// Takes one step of the consumer, or notes its end.
     fn take(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
         match item {
             Some(Ok(delivery)) => return Some(properties::incoming(delivery)),
             Some(Err(error)) => self.end = Some(End::Failed(error)),
+            None if matches!(self.change, Change::Leaving(..)) => {
+                if let Change::Leaving(cancel, wanted) = &mut self.change {
+                    self.change = Change::Left(cancel.take(), *wanted);
+                }
+            }
             None if self.channel.status().connected() => self.end = Some(End::Cancelled),
             None => {
                 let state = lapin::ConnectionState::Closed;
@@ -116,9 +185,10 @@ impl AmqpInlet {
     }
 
     /// The fault that ended this inlet, if one has.
-    async fn ended(&self) -> Result<(), Fault> {
+    async fn ended(&mut self) -> Result<(), Fault> {
         match &self.end {
             None => self.session.alive(),
+            Some(End::Refused(fault)) => Err(fault.clone()),
             Some(End::Failed(error)) => Err(self.session.explain(error).await),
             Some(End::Cancelled) => Err(Fault::Missing(format!(
                 "it cancelled the consumer of the queue '{}', which was deleted or moved",
@@ -147,6 +217,20 @@ impl AmqpInlet {
     }
 }
 
+/// Starts consuming, with so many deliveries under way.
+async fn consume(
+    session: &Session,
+    channel: &Channel,
+    queue: &str,
+    exclusive: bool,
+    prefetch: u16,
+) -> Result<Consumer, Fault> {
+    session.answer(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
+    let queue = short(queue)?;
+    session.answer(channel.basic_consume(queue, "".into(), options, FieldTable::default())).await
+}
+
 /// Takes a lease, and starts listening to what is published to it.
 async fn hold(session: &Session, channel: &Channel, lease: &str) -> Result<Consumer, Fault> {
     let exclusive = QueueDeclareOptions {
@@ -168,7 +252,7 @@ impl Inlet for AmqpInlet {
         while deliveries.is_empty() {
             self.give_back().await?;
             self.ended().await?;
-            let mut item = Some(self.consumer.next().await);
+            let mut item = Some(self.step().await?);
             // No await from here on to the return, but where there is nothing to
             // return: a cancelled wait loses nothing.
             while let Some(step) = item {
@@ -186,6 +270,7 @@ impl Inlet for AmqpInlet {
         // What came before the end is the broker's again.
         self.ended().await?;
         self.unsettled.extend(deliveries.iter().map(|delivery| delivery.tag.0));
+        deliveries.iter().for_each(|delivery| self.pace.came(delivery.message.body.len()));
         Ok(deliveries)
     }
 
@@ -229,7 +314,7 @@ impl Inlet for AmqpInlet {
     /// consumer stays what it is.)
     async fn secured(&mut self) -> Result<(), Fault> {
         self.ended().await?;
-        let barrier = self.channel.basic_qos(self.prefetch, BasicQosOptions::default());
+        let barrier = self.channel.basic_qos(self.pace.granted(), BasicQosOptions::default());
         self.session.answer(barrier).await
     }
 

@@ -1,0 +1,123 @@
+//! How many deliveries a broker may have under way, so that these are not too many
+//! bytes. Pure. AMQP counts messages, and lapin keeps all that come: a few small ones are
+//! asked for first, and more as they turn out to be small.
+
+/// How many bytes may be under way, about.
+const BYTES: usize = 16 * 1024 * 1024;
+/// How many deliveries are asked for while nothing is known of their size.
+const FIRST: u16 = 2;
+/// By how much more are asked for at a time.
+const STEP: u16 = 8;
+
+/// What is known of a queue's messages.
+pub(super) struct Pace {
+    /// The most that may be under way, whatever their size.
+    most: u16,
+    /// About the largest of the last messages, in bytes.
+    size: usize,
+    granted: u16,
+    fixed: bool,
+    /// How many have come since that was granted.
+    seen: u16,
+}
+
+impl Pace {
+    /// For at most so many deliveries, at least one.
+    pub(super) fn new(most: u16) -> Self {
+        let most = most.max(1);
+        Self { most, size: 0, granted: most.min(FIRST), fixed: false, seen: 0 }
+    }
+
+    /// For so many deliveries, whatever their size.
+    pub(super) fn fixed(prefetch: u16) -> Self {
+        let granted = prefetch.max(1);
+        Self { granted, fixed: true, ..Self::new(granted) }
+    }
+
+    /// How many deliveries are to be under way.
+    pub(super) fn granted(&self) -> u16 {
+        self.granted
+    }
+
+    /// Notes the size of a delivery.
+    pub(super) fn came(&mut self, bytes: usize) {
+        self.size = bytes.max(self.size - self.size / 8);
+        self.seen = self.seen.saturating_add(1);
+    }
+
+    /// How many deliveries are to be asked for instead, if that is worth it while so
+    /// many are not settled. Asking anew takes until the last consumer is gone.
+    pub(super) fn change(&self, unsettled: usize) -> Option<u16> {
+        if self.fixed {
+            return None;
+        }
+        let fitting = u16::try_from(BYTES / self.size.max(1)).unwrap_or(u16::MAX);
+        let wanted = fitting.clamp(1, self.most);
+        let more = wanted.min(self.granted.saturating_mul(STEP));
+        let grows = more > self.granted && (more == self.most || more >= self.granted * 2);
+        let exhausted = unsettled >= usize::from(self.granted);
+        let shrinks = wanted <= self.granted / 2;
+        if shrinks && unsettled == 0 {
+            return Some(wanted);
+        }
+        let seen = self.seen >= self.granted && (unsettled == 0 || exhausted);
+        (grows && seen && usize::from(more) > unsettled).then_some(more)
+    }
+
+    /// Notes how many are asked for from now on, of so many that are to be under way
+    /// together with those that are not settled.
+    pub(super) fn grant(&mut self, wanted: u16, unsettled: usize) -> u16 {
+        let taken = u16::try_from(unsettled).unwrap_or(u16::MAX);
+        self.granted = wanted.saturating_sub(taken).max(1);
+        self.seen = 0;
+        self.granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn came(pace: &mut Pace, count: usize, bytes: usize) {
+        (0..count).for_each(|_| pace.came(bytes));
+    }
+
+    #[test]
+    fn small_messages_are_asked_for_by_the_prefetch_and_large_ones_one_by_one() {
+        let mut pace = Pace::new(64);
+        assert_eq!((pace.granted(), pace.change(0)), (2, None));
+        came(&mut pace, 2, 1000);
+        assert_eq!(pace.change(1), None, "one is under way still");
+        assert_eq!(pace.change(2), Some(16), "all are here, and not settled");
+        assert_eq!(pace.grant(16, 2), 14);
+        came(&mut pace, 14, 1000);
+        assert_eq!(pace.change(0), Some(64));
+        assert_eq!(pace.grant(64, 0), 64);
+        came(&mut pace, 64, 1000);
+        assert_eq!(pace.change(0), None);
+        pace.came(15_000_000);
+        assert_eq!((pace.change(1), pace.change(0)), (None, Some(1)));
+    }
+
+    #[test]
+    fn what_is_large_from_the_start_is_never_many() {
+        let mut pace = Pace::new(64);
+        for _ in 0..40 {
+            pace.came(15_000_000);
+            if let Some(wanted) = pace.change(0) {
+                assert!(pace.grant(wanted, 0) <= FIRST);
+            }
+        }
+        assert_eq!(pace.granted(), 1);
+    }
+
+    #[test]
+    fn a_prefetch_of_one_or_a_fixed_one_stays() {
+        let mut pace = Pace::new(0);
+        came(&mut pace, 9, 1);
+        assert_eq!((pace.granted(), pace.change(0)), (1, None));
+        let mut fixed = Pace::fixed(64);
+        came(&mut fixed, 64, 15_000_000);
+        assert_eq!((fixed.granted(), fixed.change(0)), (64, None));
+    }
+}
