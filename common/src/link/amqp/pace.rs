@@ -1,11 +1,11 @@
 //! How many deliveries a broker may have under way, so that these are not too many
-//! bytes. Pure. AMQP counts messages, and lapin keeps all that come: a few small ones are
+//! bytes. Pure. AMQP counts messages, and lapin keeps all that come: one is
 //! asked for first, and more as they turn out to be small.
 
 /// How many bytes may be under way, about.
 const BYTES: usize = 16 * 1024 * 1024;
 /// How many deliveries are asked for while nothing is known of their size.
-const FIRST: u16 = 2;
+const FIRST: u16 = 1;
 /// By how much more are asked for at a time.
 const STEP: u16 = 8;
 
@@ -85,13 +85,13 @@ mod tests {
     #[test]
     fn small_messages_are_asked_for_by_the_prefetch_and_large_ones_one_by_one() {
         let mut pace = Pace::new(64);
-        assert_eq!((pace.granted(), pace.change(0)), (2, None));
-        came(&mut pace, 2, 1000);
-        assert_eq!(pace.change(1), None, "one is under way still");
-        assert_eq!(pace.change(2), Some(16), "all are here, and not settled");
-        assert_eq!(pace.grant(16, 2), 14);
-        came(&mut pace, 14, 1000);
-        assert_eq!(pace.change(0), Some(64));
+        assert_eq!((pace.granted(), pace.change(0)), (1, None));
+        came(&mut pace, 1, 1000);
+        assert_eq!(pace.change(1), Some(8), "all are here, and not settled");
+        assert_eq!(pace.grant(8, 1), 7);
+        came(&mut pace, 7, 1000);
+        assert_eq!(pace.change(3), None, "some are under way still");
+        assert_eq!(pace.change(0), Some(56));
         assert_eq!(pace.grant(64, 0), 64);
         came(&mut pace, 64, 1000);
         assert_eq!(pace.change(0), None);
