@@ -18,8 +18,24 @@ const HOMES: [(&str, &[&str]); 6] = [
     ("sled", &["endpoint/src/disk_queue"]),
     ("rusqlite", &["service/src/store"]),
     ("axum", &["service/src/api", "service/src/serve"]),
-    ("hyper", &["service/src/client", "service/src/management", "bench/src/api"]),
-    ("hyper_util", &["service/src/client", "service/src/management", "bench/src/api"]),
+    (
+        "hyper",
+        &[
+            "service/src/api/connections",
+            "service/src/client",
+            "service/src/management",
+            "bench/src/api",
+        ],
+    ),
+    (
+        "hyper_util",
+        &[
+            "service/src/api/connections",
+            "service/src/client",
+            "service/src/management",
+            "bench/src/api",
+        ],
+    ),
 ];
 /// Starts processes: the endpoint, which runs tasks, and the service's
 /// demonstration, which plays both daemons and kills one of them.
