@@ -17,7 +17,8 @@ use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
 use values::{
-    blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive, task_id, variable,
+    ask_after, blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive,
+    task_id, variable,
 };
 
 /// What the exit codes mean.
@@ -265,6 +266,10 @@ pub(crate) struct ServeArgs {
     /// --broker [default: port 15672 of the broker's host]
     #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
     pub(crate) management: Option<SecretUrl>,
+    /// How long a task may be without a result until its endpoint is asked whether it still has
+    /// it, so that what a queue lost runs again, or ends: 1s to 30days
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
+    pub(crate) ask_after: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -51,8 +51,15 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
     let (news, _) = watch::channel(0);
-    let parts =
-        Parts { transport, store: store.clone(), link, commits, news: news.clone(), closer };
+    let parts = Parts {
+        transport,
+        store: store.clone(),
+        link,
+        commits,
+        news: news.clone(),
+        closer,
+        ask_after: args.ask_after,
+    };
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state, committed, news, stop.clone());
     let ended = run(api, parts, signals, &settings.state, &stop).await;

@@ -49,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) news: watch::Sender<u64>,
     /// Closes stale connections, where the broker can be asked to.
     pub(crate) closer: Option<Arc<dyn Closer>>,
+    /// How long a task may be without a result until its endpoint is asked for it.
+    pub(crate) ask_after: Duration,
 }
 
 /// Keeps the link up until told to stop, and calls `engaged` whenever it comes
@@ -154,7 +156,7 @@ async fn work(
     parts.link.send_replace(Link::Engaged(sender.clone()));
     tracing::info!(broker = parts.transport.address(), "engaged");
     engaged();
-    let Parts { store, commits, news, closer, .. } = parts;
+    let Parts { store, commits, news, closer, ask_after, .. } = parts;
     let ear = Ear::new(news.clone());
     let watching =
         failover::watch(store, sender.clone(), closer.as_deref(), &ear, news.subscribe(), stop);
@@ -162,7 +164,7 @@ async fn work(
         collect(inlet, store, commits, &ear, stop),
         submit(outlet, &mut jobs, stop),
         watching,
-        failover::recover(store, sender, news.subscribe(), stop),
+        failover::recover(store, sender, news.subscribe(), *ask_after, stop),
     )
     .map(|_| ())
 }

@@ -56,7 +56,8 @@ async fn service(engaged: bool) -> Service {
     let serving = connections::serve(listener, api.router(), Bounds::default(), stop.clone());
     running.spawn(async move { serving.await.unwrap() });
     let transport = Arc::new(broker.clone());
-    let parts = Parts { transport, store, link, commits, news, closer: None };
+    let ask_after = Duration::from_secs(600);
+    let parts = Parts { transport, store, link, commits, news, closer: None, ask_after };
     let session_stop = stop.clone();
     running.spawn(async move {
         if engaged {

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long a silent instance's tasks may be waited for.
 const LOST_AFTER: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 60 * 60);
+/// How long a task may be without a result until its endpoint is asked for it.
+const ASK_AFTER: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A span as people write it, or as batch systems do: `90s`, `1h 30m`, `1:30:00`, `2-00:00:00`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -58,6 +61,10 @@ pub(super) fn positive(text: &str) -> Result<Duration, String> {
 
 pub(super) fn lost_after(text: &str) -> Result<Duration, String> {
     within(text, &LOST_AFTER)
+}
+
+pub(super) fn ask_after(text: &str) -> Result<Duration, String> {
+    within(text, &ASK_AFTER)
 }
 
 pub(super) fn heartbeat(text: &str) -> Result<Duration, String> {

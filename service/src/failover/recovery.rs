@@ -7,7 +7,7 @@ use super::{place_one, rules, to_queue};
 use crate::api::types::TaskState;
 use crate::pack::Part;
 use crate::placing::place_tasks;
-use crate::store::{Error, Resubmission, Store};
+use crate::store::{Error, Overdue, Resubmission, Store};
 use crate::submitter::{Job, Unplaced};
 use clutch_common::clock::now_ms;
 use clutch_common::id::EndpointId;
@@ -16,6 +16,7 @@ use clutch_common::{topology, wire};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -41,16 +42,23 @@ pub(crate) async fn recover(
     store: &Store,
     jobs: mpsc::Sender<Job>,
     mut news: watch::Receiver<u64>,
+    ask_after: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
     let mut recovery = Recovery { store, jobs, roll_call, asked_again: false, told: false };
+    let mut look_at = Instant::now();
     let recovering = async {
         loop {
             news.mark_unchanged();
+            if Instant::now() >= look_at {
+                recovery.look(ask_after).await;
+                look_at = Instant::now() + ask_after;
+            }
             let left = recovery.round().await;
             tokio::select! {
                 changed = news.changed(), if left == Left::Nothing => if changed.is_err() { return },
+                () = tokio::time::sleep_until(look_at), if left == Left::Nothing => (),
                 () = tokio::time::sleep(PAUSE), if left == Left::Failed => (),
                 () = tokio::task::yield_now(), if left == Left::More => (),
             }
@@ -85,6 +93,25 @@ impl Recovery<'_> {
                 self.tell(&error);
                 Left::Failed
             }
+        }
+    }
+
+    /// Puts tasks in doubt that have been without an answer for long.
+    async fn look(&mut self, ask_after: Duration) {
+        match self.store.doubt_overdue(ask_after, now_ms()).await {
+            Ok(overdue) => {
+                for Overdue { endpoint, tasks, since_ms } in overdue {
+                    let oldest =
+                        Duration::from_millis(now_ms().saturating_sub(since_ms) / 1000 * 1000);
+                    tracing::info!(
+                        %endpoint,
+                        tasks,
+                        oldest = %humantime::format_duration(oldest),
+                        "tasks have no result yet: the endpoint is asked whether it has them"
+                    );
+                }
+            }
+            Err(error) => self.tell(&format!("{:#}", anyhow::Error::from(error))),
         }
     }
 
@@ -142,7 +169,7 @@ impl Recovery<'_> {
         match place_one(&self.jobs, queue, message).await {
             Ok(()) => {
                 tracing::info!(%endpoint, %state, attempts = doubts.len(), "roll call");
-                self.store.asked(doubts, state).await?;
+                self.store.asked(doubts, state, now_ms()).await?;
                 Ok(Left::More)
             }
             Err(Unplaced::TooLarge(_)) if self.roll_call > 1 => {

@@ -80,6 +80,7 @@ impl World {
             commits: watch::channel(0).0,
             news: watch::channel(0).0,
             closer: Some(self.closed.clone()),
+            ask_after: Duration::from_secs(600),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {

@@ -79,13 +79,19 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn asked(&self, doubts: Vec<Doubt>, state: StateId) -> Result<()> {
+    pub(crate) async fn asked(
+        &self,
+        doubts: Vec<Doubt>,
+        state: StateId,
+        now_ms: u64,
+    ) -> Result<()> {
         const DOING: &str = "recording a roll call";
         self.write(DOING, move |write| {
             let state = state.to_string();
             for Doubt { task, attempt } in doubts {
-                let update = "UPDATE doubts SET asked = ? WHERE task = ? AND attempt = ?";
-                run(&write.db, update, params![state, task, attempt.attempt])
+                let update =
+                    "UPDATE doubts SET asked = ?, asked_at_ms = ? WHERE task = ? AND attempt = ?";
+                run(&write.db, update, params![state, signed(now_ms), task, attempt.attempt])
                     .map_err(failed(DOING))?;
             }
             Ok(())

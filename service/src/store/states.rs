@@ -1,7 +1,7 @@
 //! What an endpoint's instances said of their states, and who is given up.
 
 use super::rows::{all, one, parsed, run};
-use super::{Result, Store, doubts, failed, signed, unsigned};
+use super::{Result, Store, doubts, failed, overdue, signed, unsigned};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
@@ -167,6 +167,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, &endpoint, state)?;
     }
+    let mut missed = false;
     if took_over {
         doubts::ask_again(db, presence.endpoint_id)?;
     }
@@ -180,6 +181,22 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              and not answered is submitted again, or ends as interrupted"
         );
     }
+    if let Some(attempt) = presence.delivered
+        && overdue::is_missing(db, attempt).map_err(failed(DOING))?
+        && overdue::miss(db, &endpoint, &presence.state_id.to_string(), &attempt.to_string())
+            .map_err(failed(DOING))?
+    {
+        missed = true;
+        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        tracing::warn!(
+            endpoint,
+            %attempt,
+            in_doubt,
+            "the endpoint has delivered a result that is not recorded here: the database was \
+             restored from a backup, or results were taken from their queue. The endpoint is asked \
+             for everything that is not answered"
+        );
+    }
     if presence.lost {
         let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
         tracing::warn!(
@@ -189,7 +206,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              tasks it does not know, and they are submitted again, or end as interrupted"
         );
     }
-    Ok(states != before || presence.lost)
+    Ok(states != before || presence.lost || missed)
 }
 
 /// Whether this message was not heard before; from now on it was.

@@ -141,7 +141,7 @@ async fn a_doubt_is_asked_for_once_until_there_is_a_reason_to_ask_again() {
     let ask = async |state| {
         let doubts = store.to_ask(endpoint, 10).await.unwrap();
         let count = doubts.len();
-        store.asked(doubts, state).await.unwrap();
+        store.asked(doubts, state, 7).await.unwrap();
         count
     };
     assert_eq!((ask(first.state_id).await, ask(first.state_id).await), (2, 0));

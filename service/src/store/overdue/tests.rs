@@ -1,0 +1,116 @@
+//! What is overdue, on databases of their own.
+
+use super::*;
+use crate::api::types::TaskState;
+use crate::store::tests::{begin, chunk, done, record, spec, state, store};
+use crate::store::{Begun, Registration};
+use clutch_common::id::StateId;
+use clutch_common::result::Outcome;
+use clutch_common::wire::{Presence, Role};
+use uuid::Uuid;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Tasks of an endpoint that were submitted at 1,000 ms.
+async fn submitted(store: &Store, name: &str, count: usize) -> (EndpointId, Vec<Begun>) {
+    let wanted =
+        Registration { name: name.to_owned(), id: None, queue: None, lost_after: None, now_ms: 1 };
+    let endpoint = store.register(wanted).await.unwrap().0.id;
+    let specs = vec![spec(&["true"]); count];
+    let begun = begin(store, chunk(endpoint, name, &specs)).await.unwrap();
+    let seqs = begun.iter().map(|one| one.seq).collect();
+    assert!(!store.mark_submitted(seqs, 1000).await.unwrap());
+    (endpoint, begun)
+}
+
+async fn overdue(store: &Store, now_ms: u64) -> Vec<(EndpointId, u64, u64)> {
+    let found = store.doubt_overdue(MINUTE, now_ms).await.unwrap();
+    found.iter().map(|one| (one.endpoint, one.tasks, one.since_ms)).collect()
+}
+
+#[tokio::test]
+async fn what_is_unanswered_for_long_is_in_doubt_and_nothing_else() {
+    let (_temp, store) = store().await;
+    let (endpoint, begun) = submitted(&store, "lab", 3).await;
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    assert_eq!(overdue(&store, 60_999).await, []);
+    assert_eq!(overdue(&store, 61_000).await, [(endpoint, 2, 1000)]);
+    assert_eq!(overdue(&store, 62_000).await, [], "it is in doubt already");
+    let asked = store.to_ask(endpoint, 10).await.unwrap();
+    assert_eq!(
+        asked.iter().map(|doubt| doubt.task).collect::<Vec<_>>(),
+        [begun[1].seq, begun[2].seq]
+    );
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_asked_for_again_when_as_much_time_has_passed_once_more() {
+    let (_temp, store) = store().await;
+    let (endpoint, begun) = submitted(&store, "lab", 1).await;
+    let mut asked_at = 61_000;
+    assert_eq!(overdue(&store, asked_at).await.len(), 1);
+    for pause in [60_000, 120_000, 240_000] {
+        let doubts = store.to_ask(endpoint, 10).await.unwrap();
+        assert_eq!(doubts.len(), 1);
+        store.asked(doubts, StateId::new(), asked_at).await.unwrap();
+        assert_eq!(store.to_ask(endpoint, 10).await.unwrap(), []);
+        assert_eq!(overdue(&store, asked_at + pause - 1).await, []);
+        asked_at += pause;
+        assert_eq!(overdue(&store, asked_at).await, [(endpoint, 1, 1000)], "after {pause}");
+    }
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    assert_eq!(overdue(&store, asked_at * 10).await, []);
+}
+
+#[tokio::test]
+async fn an_endpoint_with_many_does_not_keep_others_from_theirs() {
+    let (_temp, store) = store().await;
+    let (many, begun) = submitted(&store, "many", 1000).await;
+    let (few, _) = submitted(&store, "few", 2).await;
+    // As many as may be in doubt are so already, with tasks of their own.
+    let seqs: Vec<i64> = (0..DOUBTS_MAX - 1).map(|n| 1_000_000 + signed(n)).collect();
+    store
+        .write("testing", move |write| {
+            seqs.iter().try_for_each(|seq| doubt(&write.db, *seq, &many.to_string(), 1))
+        })
+        .await
+        .unwrap();
+    let mut found = overdue(&store, 61_000).await;
+    found.sort_by_key(|(_, tasks, _)| *tasks);
+    assert_eq!(found, [(many, 1, 1000), (few, 2, 1000)]);
+    let asked = store.to_ask(many, 10).await.unwrap();
+    assert_eq!(asked.iter().map(|doubt| doubt.task).collect::<Vec<_>>(), [begun[0].seq]);
+}
+
+#[tokio::test]
+async fn a_delivered_result_that_is_not_recorded_puts_all_in_doubt_once() {
+    let (_temp, store) = store().await;
+    let (endpoint, begun) = submitted(&store, "lab", 2).await;
+    let presence = |attempt| Presence {
+        endpoint_id: endpoint,
+        state_id: StateId(Uuid::from_u128(1)),
+        instance: Uuid::from_u128(2),
+        role: Role::Active,
+        standby: false,
+        pending: 0,
+        lost: false,
+        delivered: attempt,
+    };
+    let first = done(&begun[0], 1, Outcome::Succeeded);
+    record(&store, std::slice::from_ref(&first), &[presence(None)], 5).await.unwrap();
+    let recorded = presence(Some(first.attempt()));
+    record(&store, &[], &[recorded], 6).await.unwrap();
+    assert_eq!(store.to_ask(endpoint, 10).await.unwrap(), []);
+    let second = done(&begun[1], 1, Outcome::Succeeded);
+    let missed = presence(Some(second.attempt()));
+    let tally = record(&store, &[], std::slice::from_ref(&missed), 7).await.unwrap();
+    assert!(tally.is_news());
+    let doubts = store.to_ask(endpoint, 10).await.unwrap();
+    assert_eq!(doubts.len(), 1);
+    store.asked(doubts, StateId::new(), 8).await.unwrap();
+    record(&store, &[], &[missed], 9).await.unwrap();
+    assert_eq!(store.to_ask(endpoint, 10).await.unwrap(), [], "it was told and asked for");
+    record(&store, &[second], &[], 10).await.unwrap();
+    let ended = (TaskState::Done(Outcome::Succeeded), Some(1));
+    assert_eq!(state(&store, begun[1].task.id).await, ended);
+}
