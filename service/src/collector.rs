@@ -193,7 +193,14 @@ impl Group {
                 continue;
             }
             let body = &delivery.message.body;
-            match wire::decode_to_service(body) {
+            let content = wire::decode_to_service(body);
+            if let Err(reason) =
+                is_from_its_sender(delivery.message.routing_key.as_deref(), &content)
+            {
+                group.tags.unreadable.push((delivery.tag, vec![reason.into()]));
+                continue;
+            }
+            match content {
                 ToService::Presence(presence) => {
                     words.push(Word { presence, message: delivery.message.message_id });
                 }
@@ -221,6 +228,24 @@ impl Group {
         }
         states
     }
+}
+
+/// Whether a message says that it is of the endpoint whose key it was published with:
+/// a broker may keep each endpoint to its own. What was put into the queue by name is the
+/// service's, or an operator's.
+fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), String> {
+    let Some(key) = key else { return Ok(()) };
+    let says = match content {
+        ToService::Results(results) => results.endpoint,
+        ToService::Presence(presence) => Some(presence.endpoint_id),
+        ToService::Ping => None,
+    };
+    // What cannot be read at all says nothing that could be false.
+    let unread = matches!(content, ToService::Results(results) if results.endpoint.is_none());
+    if unread || says.is_some_and(|endpoint| key == topology::results_key(endpoint)) {
+        return Ok(());
+    }
+    Err(format!("it was published with the routing key '{key}', which is not that of its endpoint"))
 }
 
 /// Results in parts of which each is one transaction. What was sent before a
@@ -348,6 +373,37 @@ mod tests {
         assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_published_with_the_key_of_another_endpoint_is_set_aside() {
+        let (_temp, store) = store().await;
+        let broker = Broker::default().patient();
+        let ours = result(Outcome::Succeeded);
+        let body = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
+        let other = clutch_common::id::EndpointId::new();
+        let key = Some(topology::results_key(other));
+        for body in [body.clone(), wire::encode_ping()] {
+            broker.deliver_message(Message {
+                body,
+                routing_key: key.clone(),
+                ..Message::default()
+            });
+        }
+        let own = Some(topology::results_key(ours.endpoint_id));
+        let forged = TaskResult { endpoint_id: other, ..ours.clone() };
+        let mixed = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&forged)]);
+        for body in [mixed, body] {
+            broker.deliver_message(Message {
+                body,
+                routing_key: own.clone(),
+                ..Message::default()
+            });
+        }
+        collect_all(&broker, &store).await;
+        assert_eq!(broker.dead_lettered(), [Tag(1), Tag(2), Tag(3)]);
+        let detail = store.task(ours.task_id).await.unwrap().unwrap();
+        assert_eq!(detail.results[0].duplicates, 0);
     }
 
     #[tokio::test]

@@ -85,11 +85,28 @@ pub(super) fn record(db: &Connection, lost: &[&TaskResult]) -> Result<(Losses, V
             losses.passed_by += 1;
             continue;
         };
+        if task.endpoint_id != result.endpoint_id.to_string() {
+            tracing::warn!(
+                task = %result.attempt(),
+                endpoint = %result.endpoint_id,
+                "an endpoint says that it has lost a task that it was not given: passed by"
+            );
+            losses.passed_by += 1;
+            continue;
+        }
         let state = parsed(&task.state)?;
         match verdict(loss, result.attempt, state, task.current_attempt, task.rerun) {
             Verdict::Ask => {
                 doubts::doubt(db, task.seq, &task.endpoint_id, result.attempt)?;
                 losses.doubted += 1;
+            }
+            Verdict::Resubmit | Verdict::Interrupt if !doubts::any(db, &[task.seq])? => {
+                tracing::warn!(
+                    task = %result.attempt(),
+                    "an endpoint says that it does not know a task that it was not asked for: \
+                     passed by"
+                );
+                losses.passed_by += 1;
             }
             Verdict::Resubmit => {
                 resubmit(db, task.seq)?;

@@ -34,6 +34,8 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     /// Results of tasks that were submitted by somebody else.
     pub(crate) strangers: u64,
+    /// Results that contradict the records, which are not recorded.
+    pub(crate) refused: u64,
     /// What became of attempts that nobody may have.
     pub(crate) losses: Losses,
     /// An endpoint's states are not what they were.
@@ -51,6 +53,7 @@ impl Tally {
         self.duplicates +=
             changes.duplicates.values().map(|count| count.unsigned_abs()).sum::<u64>();
         self.strangers += changes.strangers.len() as u64;
+        self.refused += changes.refused;
     }
 }
 
@@ -59,6 +62,8 @@ impl Tally {
 struct Known {
     seq: i64,
     submission: Option<i64>,
+    /// The number of the endpoint that it was given to.
+    endpoint: i64,
     state: TaskState,
     /// The attempt whose result is the recorded one.
     recorded: Option<u32>,
@@ -69,12 +74,24 @@ struct Known {
     attempts: Vec<u32>,
 }
 
+impl Known {
+    /// Whether an endpoint may answer for an attempt. Which attempts there are of a task
+    /// that was submitted by another is not known.
+    fn was_given(&self, endpoint: i64, attempt: u32) -> bool {
+        let given = self.submission.is_none() || (1..=self.current).contains(&attempt);
+        self.endpoint == endpoint && given
+    }
+}
+
 /// What a batch changes, in memory, before it is written.
 #[derive(Default)]
 struct Changes<'a> {
     strangers: Vec<(i64, &'a TaskResult)>,
     results: Vec<(i64, &'a TaskResult)>,
     duplicates: BTreeMap<(i64, u32), i64>,
+    /// Of attempts that the endpoint was not given.
+    refused: u64,
+    first_refused: Option<(i64, &'a TaskResult)>,
     /// The result to record, by row of the task.
     states: BTreeMap<i64, &'a TaskResult>,
     moves: Moves,
@@ -138,7 +155,20 @@ fn conclude<'a>(
     let mut known = known(db, results)?;
     let all_known = results.iter().all(|result| known.contains_key(&result.task_id));
     let last = if all_known { 0 } else { rows::last(db, DOING)? };
-    let changes = decide(results, &mut known, last);
+    let names = &mut *write.names;
+    let numbered: Vec<(i64, &TaskResult)> = results
+        .iter()
+        .map(|result| Ok((names.number(db, result.endpoint_id)?, *result)))
+        .collect::<Result<_>>()?;
+    let changes = decide(&numbered, &mut known, last);
+    if let Some((_, result)) = changes.first_refused {
+        tracing::warn!(
+            task = %result.attempt(),
+            endpoint = %result.endpoint_id,
+            refused = changes.refused,
+            "results are not recorded: their endpoint was not given these attempts"
+        );
+    }
     for (task, result) in &changes.strangers {
         let endpoint = write.names.number(db, result.endpoint_id)?;
         insert_stranger(db, *task, endpoint, result, now_ms).map_err(failed(DOING))?;
@@ -178,20 +208,25 @@ struct Row<'a> {
 /// Goes through a batch in order. `last` is the last row that `tasks` has, needed
 /// where a task is not known.
 fn decide<'a>(
-    results: &[&'a TaskResult],
+    results: &[(i64, &'a TaskResult)],
     known: &mut BTreeMap<TaskId, Known>,
     mut last: i64,
 ) -> Changes<'a> {
     let mut changes = Changes::default();
-    for &result in results {
+    for &(endpoint, result) in results {
         let Attempt { task_id, attempt } = result.attempt();
         let task = known.entry(task_id).or_insert_with(|| {
             last += 1;
             changes.strangers.push((last, result));
             let state = TaskState::Done(result.outcome);
             let (submission, attempts) = (None, Vec::new());
-            Known { seq: last, submission, state, recorded: None, current: 1, attempts }
+            Known { seq: last, submission, endpoint, state, recorded: None, current: 1, attempts }
         });
+        if !task.was_given(endpoint, attempt) {
+            changes.refused += 1;
+            changes.first_refused.get_or_insert((endpoint, result));
+            continue;
+        }
         if task.attempts.contains(&attempt) {
             *changes.duplicates.entry((task.seq, attempt)).or_default() += 1;
             continue;
@@ -211,12 +246,20 @@ fn decide<'a>(
 
 fn known(db: &Connection, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Known>> {
     const DOING: &str = "looking up the tasks of results";
-    const FIND: &str = "SELECT t.seq, t.submission, t.state, t.attempt, t.current_attempt, r.n \
+    const FIND: &str = "SELECT t.seq, t.submission, t.endpoint, t.state, t.attempt, t.current_attempt, r.n \
          FROM tasks t LEFT JOIN results r \
          ON r.n BETWEEN t.seq << 32 AND (t.seq << 32) + 4294967295 WHERE t.id = ?";
-    type Found = (i64, Option<i64>, String, Option<u32>, u32, Option<i64>);
+    type Found = (i64, Option<i64>, i64, String, Option<u32>, u32, Option<i64>);
     let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Found> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        Ok((
+            row.get(0)?,
+            row.get(1)?,
+            row.get(2)?,
+            row.get(3)?,
+            row.get(4)?,
+            row.get(5)?,
+            row.get(6)?,
+        ))
     };
     let mut find = db.prepare_cached(FIND).map_err(failed(DOING))?;
     let mut known: BTreeMap<TaskId, Known> = BTreeMap::new();
@@ -226,9 +269,11 @@ fn known(db: &Connection, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Kn
         }
         let found = find.query_map([rows::id(&result.task_id)], read).map_err(failed(DOING))?;
         for row in found {
-            let (seq, submission, state, recorded, current, row) = row.map_err(failed(DOING))?;
+            let (seq, submission, endpoint, state, recorded, current, row) =
+                row.map_err(failed(DOING))?;
             let state = parsed(&state)?;
-            let fresh = Known { seq, submission, state, recorded, current, attempts: vec![] };
+            let fresh =
+                Known { seq, submission, endpoint, state, recorded, current, attempts: vec![] };
             let task = known.entry(result.task_id).or_insert(fresh);
             task.attempts.extend(row.map(rows::attempt));
         }

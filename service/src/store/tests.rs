@@ -4,7 +4,7 @@ use super::listing::index_of;
 use super::results::Tally;
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
-use crate::fake::result_of;
+use crate::fake::{result, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
@@ -92,7 +92,13 @@ pub(crate) async fn record(
 ) -> Result<Tally> {
     let word = |presence: &Presence| Word { presence: presence.clone(), message: None };
     let words = presences.iter().map(word).collect();
-    let batch = Batch { results: results.to_vec(), words, ..Batch::default() };
+    let mut own = Vec::new();
+    for result in results {
+        let known = store.task(result.task_id).await?;
+        let endpoint_id = known.map_or(result.endpoint_id, |known| known.summary.endpoint);
+        own.push(TaskResult { endpoint_id, ..result.clone() });
+    }
+    let batch = Batch { results: own, words, ..Batch::default() };
     store.record(Arc::new(batch), now_ms, |_| ()).await
 }
 
@@ -209,8 +215,10 @@ async fn an_expiry_counts_from_the_first_recording() {
 async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
     let (_temp, store) = store().await;
     let specs = specs(1);
-    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
-    let first = TaskResult { stdout: "one".into(), ..done(&begun[0], 1, Outcome::Succeeded) };
+    let endpoint_id = EndpointId::new();
+    let begun = begin(&store, chunk(endpoint_id, "k", &specs)).await.unwrap();
+    let first = done(&begun[0], 1, Outcome::Succeeded);
+    let first = TaskResult { stdout: "one".into(), endpoint_id, ..first };
     let second = TaskResult { stdout: "two".into(), ..done(&begun[0], 1, Outcome::Failed) };
     let tally = record(&store, &[first.clone(), second.clone()], &[], 5).await.unwrap();
     assert_eq!((tally.recorded, tally.duplicates, tally.strangers), (1, 1, 0));
@@ -225,29 +233,46 @@ async fn the_first_result_of_an_attempt_wins_and_the_rest_is_counted() {
 #[tokio::test]
 async fn a_later_attempt_supersedes_and_an_older_one_is_only_kept() {
     let (_temp, store) = store().await;
-    let specs = specs(1);
-    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
-    let id = begun[0].task.id;
-    record(&store, &[done(&begun[0], 2, Outcome::Failed)], &[], 5).await.unwrap();
-    record(&store, &[done(&begun[0], 1, Outcome::Interrupted)], &[], 6).await.unwrap();
+    let first = TaskResult { attempt: 2, ..result(Outcome::Failed) };
+    let of = |attempt, outcome| TaskResult { attempt, outcome, ..first.clone() };
+    let id = first.task_id;
+    record(&store, std::slice::from_ref(&first), &[], 5).await.unwrap();
+    record(&store, &[of(1, Outcome::Interrupted)], &[], 6).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Failed), Some(2)));
-    let batch = [done(&begun[0], 4, Outcome::Succeeded), done(&begun[0], 3, Outcome::Failed)];
+    let batch = [of(4, Outcome::Succeeded), of(3, Outcome::Failed)];
     record(&store, &batch, &[], 7).await.unwrap();
     assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Succeeded), Some(4)));
-    let attempts: Vec<u32> = store
-        .task(id)
-        .await
-        .unwrap()
-        .unwrap()
-        .results
-        .iter()
-        .map(|one| one.result.attempt)
-        .collect();
+    let results = store.task(id).await.unwrap().unwrap().results;
+    let attempts: Vec<u32> = results.iter().map(|one| one.result.attempt).collect();
     assert_eq!(attempts, [1, 2, 3, 4]);
-    let submission = store.submission("k").await.unwrap().unwrap();
-    assert_counts_agree(&store, submission).await;
-    let progress = store.submission_progress(submission, Age::Any).await.unwrap();
-    assert_eq!((progress.done, progress.succeeded), (1, 1));
+}
+
+#[tokio::test]
+async fn only_the_endpoint_that_was_given_an_attempt_answers_for_it() {
+    let (_temp, store) = store().await;
+    let endpoint_id = EndpointId::new();
+    let begun = begin(&store, chunk(endpoint_id, "k", &specs(1))).await.unwrap();
+    let id = begun[0].task.id;
+    let of = |endpoint_id, attempt, outcome| TaskResult {
+        endpoint_id,
+        ..done(&begun[0], attempt, outcome)
+    };
+    let send = async |result| {
+        let batch = Batch { results: vec![result], ..Batch::default() };
+        store.record(Arc::new(batch), 5, |_| ()).await.unwrap().refused
+    };
+    let open = state(&store, id).await;
+    for (endpoint, attempt) in [(EndpointId::new(), 1), (endpoint_id, 2), (endpoint_id, 0)] {
+        assert_eq!(send(of(endpoint, attempt, Outcome::Succeeded)).await, 1);
+        assert_eq!(state(&store, id).await, open);
+    }
+    assert_eq!(send(of(endpoint_id, 1, Outcome::Failed)).await, 0);
+    assert_eq!(send(of(endpoint_id, 2, Outcome::Succeeded)).await, 1);
+    assert_eq!(state(&store, id).await, (TaskState::Done(Outcome::Failed), Some(1)));
+    assert_eq!(store.task(id).await.unwrap().unwrap().results.len(), 1);
+    let theirs = result(Outcome::Failed);
+    assert_eq!(send(theirs.clone()).await, 0, "a task that another submitted");
+    assert_eq!(send(TaskResult { endpoint_id, ..theirs }).await, 1);
 }
 
 #[tokio::test]

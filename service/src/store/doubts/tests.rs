@@ -34,6 +34,29 @@ async fn record(store: &Store, results: &[TaskResult]) {
     tests::record(store, results, &[], 5).await.unwrap();
 }
 
+/// Records that an attempt is lost that was asked for.
+async fn lose(store: &Store, task: &Begun, attempt: u32) {
+    record(store, &[lost(task, attempt, Loss::HandedBack)]).await;
+    record(store, &[lost(task, attempt, Loss::Unknown)]).await;
+}
+
+#[tokio::test]
+async fn only_its_own_endpoint_loses_an_attempt_and_only_one_that_is_in_doubt() {
+    let (_temp, store) = store().await;
+    let begun = submitted(&store, &[spec(&["a"])]).await;
+    let submitted = (TaskState::Submitted, None);
+    record(&store, &[lost(&begun[0], 1, Loss::Unknown)]).await;
+    assert_eq!(state(&store, begun[0].task.id).await, submitted, "it was not asked for");
+    for loss in [Loss::HandedBack, Loss::Unknown] {
+        let forged = vec![lost(&begun[0], 1, loss)];
+        let forged = Arc::new(Batch { results: forged, ..Batch::default() });
+        store.record(forged, 5, |_| ()).await.unwrap();
+        assert_eq!(to_ask(&store).await, [0; 0], "another endpoint has it lost");
+    }
+    lose(&store, &begun[0], 1).await;
+    assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Resubmitting, None));
+}
+
 fn active(endpoint_id: EndpointId) -> Presence {
     let state_id = StateId::new();
     let instance = Uuid::new_v4();
@@ -61,7 +84,8 @@ async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends_the_task()
     let (_temp, store) = store().await;
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let [a, b] = [&begun[0], &begun[1]];
-    record(&store, &[lost(a, 1, Loss::Unknown), lost(b, 1, Loss::Unknown)]).await;
+    lose(&store, a, 1).await;
+    lose(&store, b, 1).await;
     let resubmitting = (TaskState::Resubmitting, None);
     assert_eq!(state(&store, a.task.id).await, resubmitting);
     assert_eq!(store.task(a.task.id).await.unwrap().unwrap().results, []);
@@ -87,7 +111,8 @@ async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_ke
     let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }];
     let begun = submitted(&store, &specs).await;
     let endpoint = registered(&store, None).await;
-    record(&store, &[lost(&begun[0], 1, Loss::Unknown), lost(&begun[1], 1, Loss::Unknown)]).await;
+    lose(&store, &begun[0], 1).await;
+    lose(&store, &begun[1], 1).await;
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&begun));
@@ -106,7 +131,7 @@ async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_ke
     assert_eq!(store.to_resubmit(&[]).await.unwrap(), []);
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Submitted, None));
     // It can be lost as well.
-    record(&store, &[lost(&begun[0], 2, Loss::Unknown)]).await;
+    lose(&store, &begun[0], 2).await;
     assert_eq!(store.to_resubmit(&[]).await.unwrap()[0].task.attempt, 3);
 }
 
@@ -123,7 +148,7 @@ async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there() {
     assert_eq!(to_ask(&store).await, [1]);
     // A loss that is learnt of before the broker's word leaves the word to whoever submitted.
     let other = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
-    record(&store, &[lost(&other[0], 1, Loss::Unknown)]).await;
+    lose(&store, &other[0], 1).await;
     assert_eq!(state(&store, other[0].task.id).await, (TaskState::Submitting, None));
     let again = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
     assert_eq!((again[0].state, again[0].task.attempt), (TaskState::Submitting, 2));
