@@ -106,6 +106,10 @@ pub trait Connection: Send + Sync {
     /// Takes the lease and starts looking through a queue that nobody consumes.
     async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault>;
 
+    /// Removes a queue with what it holds, and its bindings; one that is not there is
+    /// gone already. It must have no consumer: to hold its lease makes sure of that.
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault>;
+
     /// Tries whether tasks could be read and results be published here, and whether the
     /// lease is free, without doing any of it. Says nothing where that cannot be tried.
     async fn rehearse(&self, _inlet: &InletOptions, _results: &Destination) -> Vec<Check> {

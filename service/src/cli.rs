@@ -79,7 +79,7 @@ pub(crate) fn mistake(error: &clap::Error) -> String {
         let first = words.lines().next().unwrap_or_default();
         return format!(
             "{first}\n\n  tip: this command speaks to the service, and --broker is for those that speak \
-             to the broker: provision, serve, doctor and dead-letters"
+             to the broker: provision, deprovision, serve, doctor and dead-letters"
         );
     }
     words.into_owned()
@@ -118,6 +118,9 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
+    /// Remove an endpoint: its queue and its name, not what its tasks came to; needs no running
+    /// service
+    Deprovision(DeprovisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
     Serve(ServeArgs),
     /// Try the state folder and the broker, and tell what is wrong; changes nothing
@@ -141,6 +144,7 @@ impl Command {
     pub(crate) fn broker(&self) -> Option<&SecretUrl> {
         let args = match self {
             Self::Provision(args) => &args.broker,
+            Self::Deprovision(args) => &args.broker,
             Self::Serve(args) => &args.broker,
             Self::Doctor(args) => args,
             Self::DeadLetters(args) => &args.broker,
@@ -302,6 +306,18 @@ pub(crate) struct ProvisionArgs {
     /// The broker's URL as the endpoint reaches it, if it differs from --broker
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_broker: Option<SecretUrl>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeprovisionArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// The endpoint's name or id; no instance of it may be running
+    pub(crate) endpoint: String,
+    /// Remove it also if tasks have no outcome, which end as cancelled, or messages wait in its
+    /// queue, which go
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

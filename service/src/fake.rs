@@ -166,6 +166,11 @@ impl Connection for Broker {
         Err(Fault::Missing(format!("no queue '{queue}'")))
     }
 
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
+        self.return_for(queue, true);
+        Ok(())
+    }
+
     async fn close(&self) {}
 }
 

@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod dead_letters;
 mod demo;
+mod deprovision;
 mod doctor;
 mod endpoint_file;
 mod expand;
@@ -110,6 +111,7 @@ async fn command(
             return demo::run(global, args).await;
         }
         Command::Provision(args) => provision::run(&settings()?, args).await?,
+        Command::Deprovision(args) => deprovision::run(&settings()?, args).await?,
         Command::Serve(args) => {
             let settings = settings()?;
             // Not before: the configuration may be read from one of them.

@@ -145,7 +145,7 @@ async fn declare(
 
 /// Tells a service that is collecting that there is something in its records to
 /// look at. One that is started later looks anyway.
-async fn tell_service(connection: &dyn Connection) {
+pub(crate) async fn tell_service(connection: &dyn Connection) {
     let told = async {
         let mut outlet = connection.outlet().await?;
         let (results_queue, mark, _) = failover::mark();

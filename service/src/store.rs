@@ -22,6 +22,7 @@ mod names;
 mod near;
 mod overdue;
 mod place;
+mod removal;
 mod results;
 mod rows;
 mod states;

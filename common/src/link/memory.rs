@@ -120,6 +120,10 @@ impl Connection for MemoryConnection {
         self.0.broker.hub().declare(self.0.id, topology)
     }
 
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
+        self.0.broker.hub().remove_queue(self.0.id, queue)
+    }
+
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
         Ok(Box::new(inlet::MemoryInlet::open(&self.0, options)?))
     }

@@ -122,6 +122,7 @@ macro_rules! conformance {
             declaring {
                 declaring_again_changes_nothing
                 a_queue_declared_again_keeps_what_it_has
+                a_queue_that_is_removed_takes_nothing_and_can_be_declared_again
                 a_mismatch_says_what_differs_and_what_to_do
             }
             routing {

@@ -98,6 +98,11 @@ impl Connection for NetConnection {
         self.inner.declare(topology).await
     }
 
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
+        self.wire.alive()?;
+        self.inner.remove_queue(queue).await
+    }
+
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
         self.life.gate.awake().await;
         self.world.travel().await;

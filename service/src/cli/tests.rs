@@ -48,6 +48,7 @@ fn a_broker_is_taken_by_the_commands_that_speak_to_it_and_by_no_other() {
     };
     for command in [
         &["provision", "e"][..],
+        &["deprovision", "e"],
         &["serve"],
         &["doctor"],
         &["dead-letters", "list"],
@@ -73,7 +74,7 @@ fn a_mistake_is_told_without_passwords_and_with_the_place_of_a_broker() {
     let stray = words(&["c", "doctor", "amqp://u:sesame@h"]);
     assert!(stray.contains("amqp://u:***@h") && !stray.contains("sesame"), "{stray}");
     let misplaced = words(&["c", "tasks", "--broker", "amqp://u:sesame@h"]);
-    assert!(misplaced.contains("provision, serve, doctor"), "{misplaced}");
+    assert!(misplaced.contains("provision, deprovision, serve, doctor"), "{misplaced}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Provisioning: what it writes, and that doing it again changes nothing.
 
-use clutch_tests::world::World;
+use crate::{Running, running};
+use clutch_tests::world::{SOON, World};
 use std::os::unix::fs::PermissionsExt as _;
 
 #[test]
@@ -48,4 +49,49 @@ fn an_id_of_ones_own_is_kept() {
     let endpoint = world.provision_with("lab", &["--id", &id, "--heartbeat", "7s"]).unwrap();
     assert_eq!(endpoint.id, id);
     assert!(std::fs::read_to_string(&endpoint.config).unwrap().contains("heartbeat = \"7s\""));
+}
+
+fn deprovisioning(mut running: Running) {
+    let (world, id) = (&running.world, running.endpoint.id.clone());
+    let deprovision =
+        |options: &[&str]| world.service(&[&["deprovision", "lab"], options].concat()).unwrap();
+    world.service(&["submit", "lab", "--key", "done", "--wait", "--", "true"]).unwrap();
+    let held = deprovision(&["--yes"]);
+    assert_eq!(held.code, 77, "{}", held.stderr);
+    assert!(held.stderr.contains("an instance of the endpoint is running"), "{}", held.stderr);
+    running.daemon.stop(SOON).unwrap();
+    world.service(&["submit", "lab", "--key", "open", "--", "true"]).unwrap().ok().unwrap();
+    let refused = deprovision(&[]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("1 tasks have no outcome"), "{}", refused.stderr);
+    let removed = deprovision(&["--yes", "--json"]).ok().unwrap().json().unwrap();
+    assert_eq!(removed["cancelled"], 1);
+    assert_eq!(removed["id"], id.as_str());
+    assert_eq!(world.result("open").unwrap()["state"], "cancelled");
+    assert_eq!(world.result("done").unwrap()["state"], "succeeded");
+    let unknown = world.service(&["submit", "lab", "--", "true"]).unwrap();
+    assert!(unknown.stderr.contains("lab"), "{}", unknown.stderr);
+    assert_eq!(unknown.code, 1);
+    assert_eq!(deprovision(&[]).code, 1);
+
+    std::fs::remove_file(&running.endpoint.config).unwrap();
+    assert_ne!(world.provision("lab").unwrap().id, id, "the name is free for another endpoint");
+}
+
+#[test]
+fn an_endpoint_is_removed_from_a_broker_once_it_has_stopped_and_nothing_is_left_silent() {
+    let test =
+        "an_endpoint_is_removed_from_a_broker_once_it_has_stopped_and_nothing_is_left_silent";
+    if let Some(running) = running(test) {
+        deprovisioning(running);
+    }
+}
+
+#[test]
+fn an_endpoint_is_removed_from_a_folder_once_it_has_stopped_and_nothing_is_left_silent() {
+    let world = World::in_folder().unwrap();
+    let endpoint = world.provision("lab").unwrap();
+    let service = world.serve().unwrap();
+    let daemon = world.run(&endpoint).unwrap();
+    deprovisioning(Running { endpoint, daemon, service, world });
 }

@@ -322,6 +322,10 @@ impl Connection for AmqpConnection {
         Ok(Box::new(AmqpShelf::open(&self.session(), queue, lease).await?))
     }
 
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
+        declare::remove(&self.session(), queue).await
+    }
+
     async fn rehearse(&self, inlet: &InletOptions, results: &Destination) -> Vec<Check> {
         rehearsal::rehearse(&self.session(), inlet, results).await
     }

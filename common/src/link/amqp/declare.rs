@@ -5,7 +5,9 @@ use super::connection::{Session, short};
 use crate::link::Fault;
 use crate::topology::{self, Argument, Topology};
 use lapin::ExchangeKind;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 
 /// Declares exchanges, queues and bindings, in that order, up to the first
@@ -46,6 +48,14 @@ pub(super) async fn topology(session: &Session, topology: &Topology) -> Result<(
         );
         session.answer(bound).await?;
     }
+    session.answer(channel.close(200, "OK".into())).await
+}
+
+/// Removes a queue. The broker answers for one that is not there as for any other.
+pub(super) async fn remove(session: &Session, queue: &str) -> Result<(), Fault> {
+    let channel = session.channel().await?;
+    let removed = channel.queue_delete(short(queue)?, QueueDeleteOptions::default());
+    session.answer(removed).await?;
     session.answer(channel.close(200, "OK".into())).await
 }
 

@@ -291,6 +291,15 @@ impl Connection for FolderConnection {
         Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
     }
 
+    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
+        let (session, queue) = (Arc::clone(&self.0), queue.to_owned());
+        let remove = move || {
+            session.is_open()?;
+            topology::remove(&session.root, &queue)
+        };
+        blocking(self.0.terms.confirm_timeout, remove).await
+    }
+
     async fn rehearse(&self, inlet: &InletOptions, _: &Destination) -> Vec<Check> {
         let (session, inlet) = (Arc::clone(&self.0), inlet.clone());
         let queue = inlet.queue.clone();

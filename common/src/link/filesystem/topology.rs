@@ -5,6 +5,7 @@ use super::disk;
 use super::names::LONGEST_NAME;
 use super::root::Root;
 use crate::link::{Destination, Fault};
+use crate::removal;
 use crate::topology::{Argument, ExchangeKind, Topology, matches};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -187,14 +188,41 @@ pub(super) fn check_queue(root: &Root, name: &str) -> Result<(), Fault> {
     Err(Fault::Missing(format!("no queue '{name}' in {}", root.path().display())))
 }
 
+/// Removes a queue: from the table first, so that nothing more is put into it.
+pub(super) fn remove(root: &Root, queue: &str) -> Result<(), Fault> {
+    let _turn = take_turn(root)?;
+    let mut table = Table::load(root)?;
+    if table.queues.remove(queue).is_some() {
+        table.bindings.retain(|binding| binding.queue != queue);
+        write(root, &table)?;
+    }
+    let folder = root.queue(queue);
+    removal::remove_all(&folder).map_err(|error| root.fault("removing", &folder, &error))
+}
+
+/// Waits for the turn to change what is declared, which lasts as long as the file.
+fn take_turn(root: &Root) -> Result<std::fs::File, Fault> {
+    let turn = root.declaring();
+    let failed = |error: std::io::Error| root.fault("declaring, which writes", &turn, &error);
+    let lock = disk::open_for_writing(&turn, root.access()).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    Ok(lock)
+}
+
+fn write(root: &Root, table: &Table) -> Result<(), Fault> {
+    let path = root.topology();
+    let bytes = serde_json::to_vec_pretty(table)
+        .map_err(|error| Fault::Protocol(format!("writing the topology: {error}")))?;
+    disk::replace(&path, &bytes, root.access())
+        .map_err(|error| root.fault("declaring, which writes", &path, &error))
+}
+
 /// Declares a topology. Two that declare at once take turns.
 pub(super) fn declare(root: &Root, topology: &Topology) -> Result<(), Fault> {
-    let turn = root.declaring();
     let failed = |path: &std::path::Path, error: std::io::Error| {
         root.fault("declaring, which writes", path, &error)
     };
-    let lock = disk::open_for_writing(&turn, root.access()).map_err(|e| failed(&turn, e))?;
-    lock.lock().map_err(|error| failed(&turn, error))?;
+    let _turn = take_turn(root)?;
     let known = Table::load(root)?;
     let mut table = known.clone();
     table.add(topology)?;
@@ -207,10 +235,7 @@ pub(super) fn declare(root: &Root, topology: &Topology) -> Result<(), Fault> {
     if table == known {
         return Ok(());
     }
-    let path = root.topology();
-    let bytes = serde_json::to_vec_pretty(&table)
-        .map_err(|error| Fault::Protocol(format!("writing the topology: {error}")))?;
-    disk::replace(&path, &bytes, root.access()).map_err(|error| failed(&path, error))
+    write(root, &table)
 }
 
 /// A table that is read again only when its file was replaced.

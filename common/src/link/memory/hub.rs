@@ -73,6 +73,16 @@ impl Hub {
         if self.connections.contains_key(&id) { Ok(()) } else { Err(closed()) }
     }
 
+    /// Removes a queue and its bindings.
+    pub(super) fn remove_queue(&mut self, id: ConnectionId, queue: &str) -> Result<(), Fault> {
+        self.alive(id)?;
+        self.queues.remove(queue);
+        for exchange in self.exchanges.values_mut() {
+            exchange.bindings.retain(|(_, bound)| bound != queue);
+        }
+        Ok(())
+    }
+
     /// Declares a topology up to the first fault.
     pub(super) fn declare(&mut self, id: ConnectionId, topology: &Topology) -> Result<(), Fault> {
         self.alive(id)?;

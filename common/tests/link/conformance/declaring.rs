@@ -55,3 +55,24 @@ pub(super) async fn a_mismatch_says_what_differs_and_what_to_do(site: &impl Site
     // The connection has outlived both.
     connection.declare(&classic).await.unwrap();
 }
+
+pub(super) async fn a_queue_that_is_removed_takes_nothing_and_can_be_declared_again(
+    site: &impl Site,
+) {
+    let connection = with_queue(site, "q").await;
+    let topic = exchange("topic", ExchangeKind::Topic, &[("q", "*.results")]);
+    connection.declare(&topic).await.unwrap();
+    fill(connection.as_ref(), "q", 3).await;
+    for _ in 0..2 {
+        connection.remove_queue("q").await.unwrap();
+    }
+    assert!(matches!(fault(connection.shelf("q", "lease").await), Fault::Missing(_)));
+    let again = connect(&site.url()).await;
+    again.declare(&queue("q", &[])).await.unwrap();
+    let mut outlet = again.outlet().await.unwrap();
+    outlet.publish(&by("topic", "a.results"), message(0)).await.unwrap();
+    let settled = settle(outlet.as_mut()).await;
+    assert!(settled.iter().any(|(_, one)| matches!(one, Settlement::Returned(_))), "{settled:?}");
+    let mut inlet = shared(again.as_ref(), "q", 8).await;
+    nothing_else(again.as_ref(), "q", inlet.as_mut()).await;
+}
