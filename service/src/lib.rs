@@ -54,7 +54,11 @@ pub fn main() -> ExitCode {
     let inherited = inherited::shed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => {
+            let code = explain(&error);
+            logging::finish();
+            return code;
+        }
     };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     logging::init(level);

@@ -6,6 +6,9 @@
 const BYTES: usize = 16 * 1024 * 1024;
 /// How many deliveries are asked for while nothing is known of their size.
 const FIRST: u16 = 1;
+/// A prefetch of at most this many is asked for at once: another consumer in the place of
+/// the last one may change the order in which a quorum queue delivers again.
+const FEW: u16 = 8;
 /// By how much more are asked for at a time.
 const STEP: u16 = 8;
 
@@ -25,13 +28,16 @@ impl Pace {
     /// For at most so many deliveries, at least one.
     pub(super) fn new(most: u16) -> Self {
         let most = most.max(1);
+        if most <= FEW {
+            return Self::fixed(most);
+        }
         Self { most, size: 0, granted: most.min(FIRST), fixed: false, seen: 0 }
     }
 
     /// For so many deliveries, whatever their size.
     pub(super) fn fixed(prefetch: u16) -> Self {
         let granted = prefetch.max(1);
-        Self { granted, fixed: true, ..Self::new(granted) }
+        Self { most: granted, size: 0, granted, fixed: true, seen: 0 }
     }
 
     /// How many deliveries are to be under way.
@@ -112,10 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn a_prefetch_of_one_or_a_fixed_one_stays() {
+    fn a_small_prefetch_or_a_fixed_one_stays() {
         let mut pace = Pace::new(0);
         came(&mut pace, 9, 1);
         assert_eq!((pace.granted(), pace.change(0)), (1, None));
+        assert_eq!((Pace::new(8).granted(), Pace::new(9).granted()), (8, 1));
         let mut fixed = Pace::fixed(64);
         came(&mut fixed, 64, 15_000_000);
         assert_eq!((fixed.granted(), fixed.change(0)), (64, None));

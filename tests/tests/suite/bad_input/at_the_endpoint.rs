@@ -13,6 +13,8 @@ fn edited(world: &World, endpoint: &Endpoint, from: &str, to: &str) -> PathBuf {
     let text = std::fs::read_to_string(&endpoint.config).unwrap();
     assert!(text.contains(from), "{from} is not in {text}");
     let path = world.folder().join(format!("{}.toml", uuid::Uuid::new_v4()));
+    // The copy has the rights of the original, which others cannot read.
+    std::fs::copy(&endpoint.config, &path).unwrap();
     std::fs::write(&path, text.replace(from, to)).unwrap();
     path
 }
