@@ -22,6 +22,9 @@ const WAITING_JOBS: usize = 16;
 /// The longest pause between two attempts to reach the broker.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// A link that held at least this long counts as mended: the pauses start anew.
+const STABLE: Duration = Duration::from_secs(30);
+
 /// How long the lease of a predecessor that died may outlive it at the broker,
 /// beyond the heartbeats that it misses.
 const LEASE_LINGERS: Duration = Duration::from_secs(5);
@@ -77,10 +80,13 @@ pub(crate) async fn keep_engaged(
         let fault = match until(stop, dial(parts)).await {
             None => return Ok(()),
             Some(Ok(pair)) => {
+                let opened = Instant::now();
                 let ended = work(parts, &pair, &engaged, stop).await;
                 if matches!(*parts.link.borrow(), Link::Engaged(_)) {
-                    pause.reset();
                     ever = true;
+                    if opened.elapsed() >= STABLE {
+                        pause.reset();
+                    }
                 }
                 pair.close().await;
                 match ended {
