@@ -12,20 +12,26 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::net::UnixStream;
+
+/// How long the service may say nothing at all before it is asked whether it lives,
+/// and how long it may take to say so.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A way to ask the service.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
     state: PathBuf,
+    silence: Duration,
 }
 
 impl Client {
     /// A client of the service on that state folder.
     #[must_use]
     pub(crate) fn new(state: &crate::paths::StateFolder) -> Self {
-        Self { socket: state.socket(), state: state.path().to_path_buf() }
+        Self { socket: state.socket(), state: state.path().to_path_buf(), silence: SILENCE }
     }
 
     /// Asks for something.
@@ -67,11 +73,33 @@ impl Client {
             .header("host", "clutch")
             .header("content-type", "application/json")
             .body(Full::new(body))?;
-        let (status, answer) = self.exchange(request).await?;
+        let (status, answer) = tokio::select! {
+            biased;
+            answer = self.exchange(request) => answer?,
+            stopped = self.stopped() => return Err(stopped.into()),
+        };
         if status == StatusCode::OK {
             return serde_json::from_slice(&answer).context("the service's answer cannot be read");
         }
         Err(refused(status, &answer).into())
+    }
+
+    /// Resolves when the service does not answer at all: an answer may take long, that
+    /// it lives may not.
+    async fn stopped(&self) -> Failure {
+        loop {
+            tokio::time::sleep(self.silence).await;
+            let health = Request::get("/v1/health").header("host", "clutch").body(Full::default());
+            let Ok(health) = health else { continue };
+            if tokio::time::timeout(self.silence, self.exchange(health)).await.is_err() {
+                let words = format!(
+                    "the service at {} takes connections and does not answer: it is stopped, or \
+                     its host is overloaded; look at its process and its log",
+                    self.socket.display()
+                );
+                return Failure::new(UNAVAILABLE, words).in_doubt();
+            }
+        }
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -125,4 +153,23 @@ fn refused(status: StatusCode, answer: &[u8]) -> Failure {
     };
     let failure = Failure::new(code, message);
     if status.is_server_error() { failure.in_doubt() } else { failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::exit_code;
+
+    #[tokio::test]
+    async fn a_service_that_is_stopped_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut client = Client::new(&crate::paths::StateFolder::new(folder.path()));
+        client.silence = Duration::from_millis(50);
+        let _stopped = tokio::net::UnixListener::bind(&client.socket).unwrap();
+        let asked = client.get::<serde_json::Value>("/v1/tasks", &[]);
+        let error = tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        assert_eq!(exit_code(&error), UNAVAILABLE);
+    }
 }
