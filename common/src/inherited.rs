@@ -29,7 +29,7 @@ pub fn shed() -> Descriptors {
 
 impl Descriptors {
     /// Closes them, when nothing is read from them any more: a lock, or the end of a pipe,
-    /// that whoever started this process still has open would otherwise be held for as
+    /// that the parent of this process still has open would otherwise be held for as
     /// long as this process and its children have it too.
     pub fn close(self) {
         for descriptor in self.0 {

@@ -163,7 +163,7 @@ pub struct Message {
     /// The envelope.
     pub body: Vec<u8>,
     /// The routing key it was published with to an exchange; nothing where it was put
-    /// into its queue by the queue's name, and unknown to whoever publishes it. The
+    /// into its queue by the queue's name, and not set by the publisher. The
     /// transport says so: a broker may allow each user keys of its own.
     pub routing_key: Option<String>,
     /// Why it is a dead letter, the last time first; nothing for any other

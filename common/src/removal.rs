@@ -1,4 +1,4 @@
-//! Removes a folder and all that is in it, whatever somebody made of it.
+//! Removes a folder and all that is in it, however deep the tree and whatever is mounted in it.
 //!
 //! Touches what is below the folder that is named, and nothing else: it follows no
 //! symbolic link, and enters no folder that something else is mounted on. Promises

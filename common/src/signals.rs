@@ -1,8 +1,8 @@
 //! What signals do to a daemon: some stop it in order, and the others do nothing.
 //!
-//! Touches the handlers of this process. Promises that no signal ends it that somebody
-//! can send by mistake, but `KILL`; and that what it starts has every signal as it is by
-//! default, since a handler, unlike "ignore", is not passed on.
+//! Touches the handlers of this process. Promises that no signal but `KILL` ends it that a
+//! user can send by mistake; and that its children have every signal as it is by default,
+//! since a handler, unlike "ignore", is not passed on.
 
 use futures_util::future::{FutureExt as _, select_all};
 use std::io;

@@ -24,7 +24,7 @@ pub(super) struct Sources {
     known: BTreeMap<String, Source>,
     /// Whose turn was last.
     last: String,
-    /// How many groups are gone that nobody claimed, since that was asked.
+    /// How many groups are gone that no consumer claimed, since the count was last taken.
     missing: u64,
 }
 

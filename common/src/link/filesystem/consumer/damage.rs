@@ -17,7 +17,7 @@ const NO_GROUP: (u64, usize) = (0, 0);
 const LARGEST_FILE: u64 = 2 * crate::wire::MAX_BODY as u64;
 
 impl Consumer {
-    /// What tells that groups are gone which nobody claimed.
+    /// Whether the sources have found groups gone that no consumer claimed.
     pub(super) fn miss(&mut self) -> Option<Delivery> {
         let missing = Some(self.sources.missing()).filter(|missing| *missing > 0)?;
         tracing::error!(
