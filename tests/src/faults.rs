@@ -1,5 +1,5 @@
 //! The fault suite: every fault played against real processes and a real
-//! broker, and judged by what was submitted, recorded, lost, and run again.
+//! broker, or a shared folder in its place, and judged by what was submitted, recorded, lost, and run again.
 //!
 //! A [`Row`] is one fault. It plays on a [`Stage`], whose oracle knows every
 //! task that was submitted, makes sure that the fault really hit, and hands
@@ -8,6 +8,7 @@
 
 mod broker;
 mod failover;
+mod folder;
 mod gathering;
 mod host;
 mod judge;
@@ -35,13 +36,15 @@ use anyhow::Result;
 use std::fmt;
 use std::time::Duration;
 
-/// How the broker keeps the task queue.
+/// What keeps the task queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queue {
-    /// On one node's disk.
+    /// The broker, on one node's disk.
     Classic,
-    /// Replicated.
+    /// The broker, replicated.
     Quorum,
+    /// A folder that endpoint and service share; there is no broker.
+    Folder,
 }
 
 impl fmt::Display for Queue {
@@ -49,6 +52,7 @@ impl fmt::Display for Queue {
         f.pad(match self {
             Self::Classic => "classic",
             Self::Quorum => "quorum",
+            Self::Folder => "folder",
         })
     }
 }
@@ -75,7 +79,7 @@ pub struct Row {
     pub within: Duration,
     /// What the time to recover counts from.
     pub since: &'static str,
-    /// The kinds of task queue it is played on.
+    /// What keeps the task queue when it is played.
     pub queues: &'static [Queue],
     /// What it takes besides a broker.
     pub needs: &'static [Need],
@@ -85,6 +89,7 @@ pub struct Row {
 
 const CLASSIC: &[Queue] = &[Queue::Classic];
 const BOTH: &[Queue] = &[Queue::Classic, Queue::Quorum];
+const FOLDER: &[Queue] = &[Queue::Folder];
 
 impl Row {
     /// A fault of the link, the broker or the service: nothing runs again, and
@@ -136,6 +141,7 @@ pub fn rows() -> Vec<Row> {
         service::ROWS,
         pair::ROWS,
         failover::ROWS,
+        folder::ROWS,
         host::ROWS,
         log::ROWS,
         task::ROWS,

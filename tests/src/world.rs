@@ -83,6 +83,18 @@ impl World {
         Ok(world)
     }
 
+    /// A world on a [spool folder](World::spool), of the binaries in a folder, whose own
+    /// folder is in another one and goes with that one.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn in_folder_beside(binaries: &Path, base: &Path) -> Result<Self> {
+        let mut world = Self::with(None, binaries, base)?;
+        world.folder.disable_cleanup(true);
+        std::fs::create_dir(world.shared())?;
+        Ok(world)
+    }
+
     /// A world without a broker: its parts have a [spool folder](World::spool)
     /// in common.
     ///
@@ -404,6 +416,19 @@ impl World {
         let mut results = self.results(key)?;
         ensure!(results.len() == 1, "{} tasks have the key {key}", results.len());
         Ok(results.remove(0))
+    }
+
+    /// How many messages were dead-lettered, up to a thousand.
+    ///
+    /// # Errors
+    /// When the broker, or the service for a folder, does not tell.
+    pub fn dead_letters(&self) -> Result<usize> {
+        match &self.vhost {
+            Some(vhost) => Ok(vhost.take("dead-letters", 1000)?.len()),
+            None => {
+                Ok(self.service(&["dead-letters", "list", "--json"])?.ok()?.json_lines()?.len())
+            }
+        }
     }
 
     /// The ids of the tasks in an answer of [`World::results`].

@@ -16,7 +16,7 @@ const INTRODUCTION: &str = "\
 # Faults
 
 What happens to tasks when things break. Every row is one fault, played against
-real processes and a real RabbitMQ; an oracle knows every task that was
+real processes and a real RabbitMQ, or a folder in its place; an oracle knows every task that was
 submitted, what was recorded of it, and how often it started. A row that could
 not be sure that its fault hit counts as failed.
 
@@ -49,7 +49,10 @@ pub struct About {
 /// A line for the terminal.
 #[must_use]
 pub fn line(report: &Report) -> String {
-    let broker = format!("{} {}", report.broker, report.queue);
+    let broker = match report.queue {
+        Queue::Folder => report.queue.to_string(),
+        Queue::Classic | Queue::Quorum => format!("{} {}", report.broker, report.queue),
+    };
     let mut line = format!("{:26} {broker:15}", report.name);
     // Writing to a string does not fail.
     if let Some(seen) = &report.seen {
@@ -126,6 +129,7 @@ fn broker(report: &Report) -> String {
     match report.queue {
         Queue::Classic => report.release.to_string(),
         Queue::Quorum => format!("{}, quorum", report.release),
+        Queue::Folder => "folder".to_owned(),
     }
 }
 

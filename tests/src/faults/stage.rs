@@ -33,7 +33,7 @@ pub struct Site {
     pub amqp: SocketAddr,
     /// The binaries under test.
     pub binaries: PathBuf,
-    /// The kind of task queue.
+    /// What keeps the task queue.
     pub queue: Queue,
     /// A folder that goes with the row.
     pub folder: PathBuf,
@@ -70,6 +70,8 @@ pub struct Setup<'a> {
     /// How large the disk of the service's state folder is, in KiB, if it is
     /// one of its own.
     pub service_disk: Option<u32>,
+    /// How large the disk of the spool folder is, in KiB, if it is one of its own.
+    pub spool_disk: Option<u32>,
 }
 
 impl Default for Setup<'_> {
@@ -82,6 +84,7 @@ impl Default for Setup<'_> {
             run: &[],
             service: &[],
             service_disk: None,
+            spool_disk: None,
         }
     }
 }
@@ -93,7 +96,8 @@ pub struct Stage {
     pub daemon: Daemon,
     /// The service.
     pub service: Daemon,
-    /// What is between the endpoint and the broker.
+    /// What is between the endpoint and the broker; nothing comes by where a folder
+    /// is in the broker's place.
     pub proxy: Proxy,
     /// The endpoint.
     pub endpoint: Endpoint,
@@ -101,10 +105,12 @@ pub struct Stage {
     pub runs: Runs,
     /// How many tasks run at once.
     pub slots: usize,
-    /// Folder, vhost and binaries.
+    /// Folder, vhost or spool folder, and binaries.
     pub world: World,
     /// The disk of the service's state folder, if it has one of its own.
     pub service_disk: Option<Tmpfs>,
+    /// The disk of the spool folder, if it has one of its own.
+    pub spool_disk: Option<Tmpfs>,
     submitted: usize,
 }
 
@@ -122,16 +128,25 @@ impl Site {
     /// # Errors
     /// When something does not start.
     pub fn stage_with(&self, setup: &Setup) -> Result<Stage> {
-        let world = World::beside(&self.address, &self.binaries, &self.folder)?;
-        let service_disk = match setup.service_disk {
-            Some(kilobytes) => Some(disk(&world.folder().join("service"), kilobytes)?),
-            None => None,
+        let world = match self.queue {
+            Queue::Folder => World::in_folder_beside(&self.binaries, &self.folder)?,
+            Queue::Classic | Queue::Quorum => {
+                World::beside(&self.address, &self.binaries, &self.folder)?
+            }
         };
+        let disk = |folder: PathBuf, kilobytes| {
+            std::fs::create_dir_all(&folder)?;
+            Tmpfs::over(&folder, kilobytes)
+        };
+        let service = setup.service_disk.map(|size| disk(world.folder().join("service"), size));
+        let spool = setup.spool_disk.map(|size| disk(world.shared(), size));
+        let (service_disk, spool_disk) = (service.transpose()?, spool.transpose()?);
         let proxy = Proxy::before(self.amqp)?;
-        let queue = self.queue.to_string();
         let behind = self.behind(&world, &proxy)?;
-        let options = [&["--queue", &queue, "--endpoint-broker", &behind], setup.provision];
-        let endpoint = world.provision_with("lab", &options.concat())?;
+        let mut options: Vec<&str> = self.queue_options();
+        options.extend(behind.iter().flat_map(|url| ["--endpoint-broker", url]));
+        options.extend(setup.provision);
+        let endpoint = world.provision_with("lab", &options)?;
         append(&endpoint.config, setup.settings)?;
         let mut service = world.launch_service(setup.service)?;
         service.wait_for("serving", SOON)?;
@@ -148,23 +163,31 @@ impl Site {
             slots: setup.slots,
             world,
             service_disk,
+            spool_disk,
             submitted: 0,
         })
     }
 
-    /// The broker's URL through a proxy.
-    fn behind(&self, world: &World, proxy: &Proxy) -> Result<String> {
+    /// The options of `provision` that say what keeps the task queue.
+    fn queue_options(&self) -> Vec<&'static str> {
+        match self.queue {
+            Queue::Classic => vec!["--queue", "classic"],
+            Queue::Quorum => vec!["--queue", "quorum"],
+            Queue::Folder => Vec::new(),
+        }
+    }
+
+    /// The broker's URL through a proxy, if there is a broker.
+    fn behind(&self, world: &World, proxy: &Proxy) -> Result<Option<String>> {
+        if self.queue == Queue::Folder {
+            return Ok(None);
+        }
         let mut url = url::Url::parse(&world.broker())?;
         if url.set_port(Some(proxy.port())).is_err() || url.set_host(Some("127.0.0.1")).is_err() {
             bail!("no other address can be put into {url}");
         }
-        Ok(url.into())
+        Ok(Some(url.into()))
     }
-}
-
-fn disk(folder: &Path, kilobytes: u32) -> Result<Tmpfs> {
-    std::fs::create_dir(folder)?;
-    Tmpfs::over(folder, kilobytes)
 }
 
 fn append(file: &Path, lines: &str) -> Result<()> {
@@ -339,9 +362,8 @@ impl Stage {
     /// When the broker refuses.
     pub fn provision_again(&self, site: &Site) -> Result<()> {
         let out = self.world.folder().join("again.toml").display().to_string();
-        let queue = site.queue.to_string();
-        let again = ["provision", &self.endpoint.name, "--queue", &queue, "--out", &out];
-        self.world.service(&again)?.ok().map(drop)
+        let again = ["provision", &self.endpoint.name, "--out", &out];
+        self.world.service(&[&again[..], &site.queue_options()].concat())?.ok().map(drop)
     }
 
     /// Starts the endpoint's daemon on what the last one left.
@@ -409,7 +431,7 @@ impl Stage {
                 seen = seen.note(format!("{count} {outcome}"));
             }
         }
-        let dead = self.world.vhost().take("dead-letters", 1000)?.len();
+        let dead = self.world.dead_letters()?;
         Ok(seen.must(dead == 0, || format!("{dead} messages were dead-lettered")))
     }
 

@@ -101,3 +101,18 @@ fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it()
 fn no_process_gets_away_from_its_task() {
     holds("task-escapes");
 }
+
+#[test]
+fn nothing_is_lost_without_a_word_to_damaged_files_in_a_folder() {
+    holds("folder-group-damaged");
+}
+
+#[test]
+fn nothing_is_lost_without_a_word_to_missing_files_in_a_folder() {
+    holds("folder-group-missing");
+}
+
+#[test]
+fn nothing_is_lost_to_a_full_disk_of_a_folder() {
+    holds("folder-full");
+}
