@@ -100,6 +100,12 @@ pub trait Connection: Send + Sync {
     /// Takes the lease and starts consuming.
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault>;
 
+    /// How many consume a queue, where the link can tell without asking for the lease:
+    /// a broker logs each lease that it refuses as an error.
+    async fn consumers(&self, _queue: &str) -> Result<Option<u32>, Fault> {
+        Ok(None)
+    }
+
     /// Opens a way to publish with confirms.
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
 

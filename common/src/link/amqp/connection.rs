@@ -13,12 +13,14 @@ use crate::link::{
 use crate::topology::Topology;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
+use lapin::options::QueueDeclareOptions;
 use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
-use lapin::types::ShortString;
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, ConnectionProperties, Event};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,9 +28,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// The largest frame we take, in bytes. lapin keeps 32 of these for each
-/// direction of a connection.
-pub(super) const FRAME_MAX: u32 = 32 * 1024;
+/// The largest frame we take, in bytes: that of a `RabbitMQ` left as it is, so that a
+/// message whose headers the broker took can be read. The headers of a message are one
+/// frame. lapin keeps 32 of these for each direction of a connection.
+pub(super) const FRAME_MAX: u32 = 128 * 1024;
 
 /// How many channels are opened on one connection, one after another or at once.
 /// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
@@ -155,8 +158,14 @@ async fn handshake(
         // lapin calls this on its own thread, which no timeout of ours ends:
         // it needs one itself.
         async move |uri: AMQPUri, runtime| {
-            let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-            let stream = limited(limit, plain.connect_async(&runtime)).await?;
+            let addresses = addresses(&uri, limit).await?;
+            let plain = |address: SocketAddr| {
+                let mut plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+                plain.authority.host = address.ip().to_string();
+                let runtime = runtime.clone();
+                async move { plain.connect_async(&runtime).await }
+            };
+            let stream = first_reached(&addresses, limit, plain).await?;
             if let AsyncTcpStream::Plain(stream) = &stream {
                 cord.attach(stream.get_ref())?;
             }
@@ -173,6 +182,37 @@ async fn handshake(
         properties,
     )
     .await
+}
+
+/// The addresses that the host's name stands for.
+async fn addresses(uri: &AMQPUri, limit: Duration) -> io::Result<Vec<SocketAddr>> {
+    let name = (uri.authority.host.as_str(), uri.authority.port);
+    Ok(limited(limit, tokio::net::lookup_host(name)).await?.collect())
+}
+
+/// Dials one address after another, each with a share of the time, and leaves a share
+/// for what follows: an address that swallows packets does not keep the next from
+/// being tried.
+async fn first_reached<T, D>(
+    addresses: &[SocketAddr],
+    limit: Duration,
+    dial: impl Fn(SocketAddr) -> D,
+) -> io::Result<T>
+where
+    D: Future<Output = io::Result<T>>,
+{
+    let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host's name has no address");
+    for &address in addresses {
+        match limited(share, dial(address)).await {
+            Ok(reached) => return Ok(reached),
+            Err(error) => {
+                tracing::debug!(%address, %error, "not reached");
+                last = error;
+            }
+        }
+    }
+    Err(last)
 }
 
 async fn limited<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -314,6 +354,16 @@ impl Connection for AmqpConnection {
         Ok(Box::new(AmqpInlet::open(&self.fresh_session().await?, options).await?))
     }
 
+    async fn consumers(&self, queue: &str) -> Result<Option<u32>, Fault> {
+        let session = self.fresh_session().await?;
+        let channel = session.channel().await?;
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looked = channel.queue_declare(short(queue)?, look, FieldTable::default());
+        let consumers = session.answer(looked).await?.consumer_count();
+        session.answer(channel.close(200, "OK".into())).await?;
+        Ok(Some(consumers))
+    }
+
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
         Ok(Box::new(AmqpOutlet::open(&self.session()).await?))
     }
@@ -332,5 +382,29 @@ impl Connection for AmqpConnection {
 
     async fn close(&self) {
         self.session().close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_does_not_keep_the_next_from_being_dialled() {
+        let addresses: Vec<SocketAddr> =
+            ["192.0.2.1:5672".parse().unwrap(), "127.0.0.1:5672".parse().unwrap()].into();
+        let limit = Duration::from_millis(300);
+        let dial = async |address: SocketAddr| match address.ip().is_loopback() {
+            true => Ok(address),
+            false => std::future::pending().await,
+        };
+        let reached = first_reached(&addresses, limit, dial).await.unwrap();
+        assert_eq!(reached, addresses[1]);
+        let none = first_reached(&addresses[..1], limit, dial).await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            first_reached(&[], limit, dial).await.unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

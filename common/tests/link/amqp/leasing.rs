@@ -52,3 +52,23 @@ async fn the_holder_of_a_lease_and_nobody_else_hears_what_is_published_to_it() {
     inlet.acknowledge(more[0].tag).await.unwrap();
     within(inlet.secured()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_consumes_is_seen_without_asking_for_the_lease_and_by_a_user_with_no_rights() {
+    let vhost = broker::shared().vhost();
+    let holder = with_queue(&vhost, "tasks").await;
+    let user = format!("{}-looks", vhost.name);
+    vhost.user(&user);
+    vhost.permit(&user, "^$", "^$", "^$");
+    let other = connect(&vhost.url_as(&user, "secret")).await;
+    let inlet = holder.inlet(&options("tasks", 8, Some("lease"))).await.unwrap();
+    assert_eq!(other.consumers("tasks").await.unwrap(), Some(1));
+    drop(inlet);
+    holder.close().await;
+    within(async {
+        while other.consumers("tasks").await.unwrap() != Some(0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
