@@ -22,8 +22,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often the lease is asked for while another instance holds it.
+/// How often an instance looks whether another one still holds the lease, and asks for
+/// it if that cannot be seen, or not.
 const ASK: Duration = Duration::from_millis(500);
+/// How often the lease is asked for though it seems to be held.
+const ANYWAY: Duration = Duration::from_secs(60);
 /// How often a waiting instance tells that it is there.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -199,14 +202,35 @@ impl Link {
                     Some(_) => self.instance.tell(),
                 }
             }
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(ASK) => (),
-                () = self.intake.cancelled() => (),
-            }
+            self.until_free(tasks, &mut told).await?;
         }
         self.instance.lay_down();
         Ok(None)
+    }
+
+    /// Waits until the lease is worth asking for, or the intake ends. A queue that is
+    /// consumed has a holder.
+    async fn until_free(
+        &self,
+        tasks: &dyn Connection,
+        told: &mut Option<Instant>,
+    ) -> Result<(), Fault> {
+        let anyway = Instant::now() + ANYWAY;
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(ASK) => (),
+                () = self.intake.cancelled() => return Ok(()),
+            }
+            let consumers = tasks.consumers(&self.inlet.queue).await?;
+            if consumers.is_none_or(|consumers| consumers == 0) || Instant::now() >= anyway {
+                return Ok(());
+            }
+            if told.is_none_or(|told| told.elapsed() >= TELL) {
+                *told = Some(Instant::now());
+                self.instance.tell();
+            }
+        }
     }
 
     fn stand_by(&self, fault: &Fault) {
