@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 /// it if that cannot be seen, or not.
 const ASK: Duration = Duration::from_millis(500);
 /// How often the lease is asked for though it seems to be held.
-const ANYWAY: Duration = Duration::from_secs(60);
+const ANYWAY: Duration = Duration::from_secs(600);
+/// The longest pause between asking for a lease that is refused though nothing consumes
+/// the queue.
+const REFUSED: Duration = Duration::from_secs(4);
 /// How often a waiting instance tells that it is there.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -190,6 +193,7 @@ impl Link {
         lap: &mut Lap,
     ) -> Result<Option<Box<dyn Inlet>>, Fault> {
         let mut told: Option<Instant> = None;
+        let mut pause = ASK;
         while !self.intake.is_cancelled() {
             let fault = match tasks.inlet(&self.inlet).await {
                 Err(fault @ Fault::Locked(_)) if lap.waits => fault,
@@ -202,20 +206,21 @@ impl Link {
                     Some(_) => self.instance.tell(),
                 }
             }
-            self.until_free(tasks, &mut told).await?;
+            self.until_free(tasks, &mut told, &mut pause).await?;
         }
         self.instance.lay_down();
         Ok(None)
     }
 
-    /// Waits until the lease is worth asking for, or the intake ends. A queue that is
-    /// consumed has a holder.
+    /// Waits until the lease is worth asking for again, or the intake ends. `pause` grows
+    /// with each refusal that no consumer explains.
     async fn until_free(
         &self,
         tasks: &dyn Connection,
         told: &mut Option<Instant>,
+        pause: &mut Duration,
     ) -> Result<(), Fault> {
-        let anyway = Instant::now() + ANYWAY;
+        let since = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -223,7 +228,9 @@ impl Link {
                 () = self.intake.cancelled() => return Ok(()),
             }
             let consumers = tasks.consumers(&self.inlet.queue).await?;
-            if consumers.is_none_or(|consumers| consumers == 0) || Instant::now() >= anyway {
+            if since.elapsed() >= due(consumers, *pause) {
+                let grown = (*pause * 2).min(REFUSED);
+                *pause = if consumers == Some(0) { grown } else { ASK };
                 return Ok(());
             }
             if told.is_none_or(|told| told.elapsed() >= TELL) {
@@ -248,6 +255,16 @@ impl Link {
     }
 }
 
+/// How long after a refusal the lease is worth asking for again, by how many consume the
+/// queue: one that is consumed has a holder. Each refusal is an error in a broker's log.
+fn due(consumers: Option<u32>, pause: Duration) -> Duration {
+    match consumers {
+        None => ASK,
+        Some(0) => pause,
+        Some(_) => ANYWAY,
+    }
+}
+
 /// Answers calls to the holder of the lease until it is lost.
 async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
     loop {
@@ -266,4 +283,18 @@ fn broken(error: &JournalError) -> Failure {
 
 fn whole_ms(delay: Duration) -> Duration {
     Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_asked_for_when_nothing_consumes_the_queue_and_hardly_ever_otherwise() {
+        assert_eq!(due(Some(0), ASK), ASK);
+        assert_eq!(due(Some(0), REFUSED), REFUSED);
+        assert!(REFUSED + ASK < Duration::from_secs(5), "a takeover takes no longer");
+        assert_eq!(due(Some(1), ASK), ANYWAY);
+        assert_eq!(due(None, REFUSED), ASK, "a folder logs no refusal");
+    }
 }

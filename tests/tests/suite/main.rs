@@ -28,6 +28,7 @@ mod path;
 mod poison;
 mod provision;
 mod rehearsal;
+mod standby;
 mod stranger;
 mod terms;
 mod words;

@@ -17,12 +17,12 @@ use lapin::options::QueueDeclareOptions;
 use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, ConnectionProperties, Event};
+use lapin::{AsyncTcpStream, Channel, ConnectionProperties, Event};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -82,6 +82,8 @@ pub(super) struct AmqpConnection {
     sizes: Arc<Sizes>,
     name: String,
     session: Mutex<Arc<Session>>,
+    /// The channel to look at queues by, while nobody does.
+    looking: Mutex<Option<Channel>>,
 }
 
 impl AmqpConnection {
@@ -94,11 +96,16 @@ impl AmqpConnection {
     ) -> Result<Self, Fault> {
         let session = Mutex::new(Arc::new(open(uri, terms, sizes, name).await?));
         let (uri, terms, sizes) = (uri.clone(), terms.clone(), Arc::clone(sizes));
-        Ok(Self { uri, terms, sizes, name: name.to_owned(), session })
+        let looking = Mutex::default();
+        Ok(Self { uri, terms, sizes, name: name.to_owned(), session, looking })
     }
 
     fn session(&self) -> Arc<Session> {
         Arc::clone(&self.session.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn looking(&self) -> MutexGuard<'_, Option<Channel>> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session, or a new one in its place when its channels are used up: a
@@ -356,11 +363,15 @@ impl Connection for AmqpConnection {
 
     async fn consumers(&self, queue: &str) -> Result<Option<u32>, Fault> {
         let session = self.fresh_session().await?;
-        let channel = session.channel().await?;
+        let kept = self.looking().take().filter(|channel| channel.status().connected());
+        let channel = match kept {
+            Some(channel) => channel,
+            None => session.channel().await?,
+        };
         let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let looked = channel.queue_declare(short(queue)?, look, FieldTable::default());
         let consumers = session.answer(looked).await?.consumer_count();
-        session.answer(channel.close(200, "OK".into())).await?;
+        *self.looking() = Some(channel);
         Ok(Some(consumers))
     }
 
