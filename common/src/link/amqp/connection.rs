@@ -28,10 +28,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-/// The largest frame we take, in bytes: that of a `RabbitMQ` left as it is, so that a
-/// message whose headers the broker took can be read. The headers of a message are one
-/// frame. lapin keeps 32 of these for each direction of a connection.
-pub(super) const FRAME_MAX: u32 = 128 * 1024;
+/// The largest frame we take, in bytes. lapin keeps 32 of these for each
+/// direction of a connection.
+pub(super) const FRAME_MAX: u32 = 32 * 1024;
 
 /// How many channels are opened on one connection, one after another or at once.
 /// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose

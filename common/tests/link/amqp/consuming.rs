@@ -84,18 +84,3 @@ async fn a_body_damaged_on_its_way_to_the_broker_is_told_to_be_and_may_be_refuse
     let next = take(inlet.as_mut(), 1).await;
     assert_eq!(next[0].message.damage, None);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_with_headers_as_large_as_the_broker_takes_is_delivered() {
-    let vhost = broker::shared().vhost();
-    let connection = with_queue(&vhost, "tasks").await;
-    let large = serde_json::json!({
-        "routing_key": "tasks", "payload": "", "payload_encoding": "string",
-        "properties": { "headers": { "x": "y".repeat(120_000) } },
-    });
-    let path = format!("exchanges/{}/amq.default/publish", vhost.name);
-    vhost.broker.api("POST", &path, Some(&large.to_string()));
-    let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
-    let taken = take(inlet.as_mut(), 1).await;
-    inlet.acknowledge(taken[0].tag).await.unwrap();
-}
