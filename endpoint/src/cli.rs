@@ -33,9 +33,10 @@ pub(crate) enum Command {
         standby: bool,
         /// Says that the state folder of the instance before this one is lost: if
         /// that instance, or a dead connection of it, still holds the endpoint's
-        /// lease, this one waits for the lease and then takes its place. Tasks that
-        /// it had accepted run again, or end as interrupted. Without this, they stay
-        /// the other's until it has been silent for `provision --lost-after`.
+        /// lease, or this state folder is a copy of it, this one waits for the lease
+        /// and then takes its place. Tasks that it had accepted run again, or end as
+        /// interrupted. Without this, they stay the other's until it has been silent
+        /// for `provision --lost-after`.
         #[arg(long, conflicts_with = "standby")]
         replace: bool,
     },

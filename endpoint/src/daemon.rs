@@ -13,14 +13,14 @@ use crate::executor::crew::Crew;
 use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::instance::Instance;
-use crate::journal::{self, Journal, JournalConfig, Recovered};
+use crate::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::ledger::{Ledger, Rules};
 use crate::sent::{SentConfig, SentLog};
 use crate::session::Link;
 use crate::shutdown::Shutdown;
 use clutch_common::signals::StopSignals;
 use clutch_common::wire;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -78,7 +78,8 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
         transport,
         ledger: Arc::clone(&ledger),
         instance: Instance::new(wire::session_name(chance, ledger.age, 0), sharing.standby)
-            .replacing(sharing.replace),
+            .replacing(sharing.replace)
+            .copied(matches!(ledger.origin, Origin::Copied { .. })),
         inlet: config.inlet(),
         results: config.results(),
         heartbeat: config.broker.heartbeat,
@@ -86,6 +87,8 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
         intake: shutdown.intake.clone(),
         drain: shutdown.drain.clone(),
     };
+    // Until the link has the lease, or is known to be down.
+    ledger.inbox.shut();
     let mut parts = JoinSet::new();
     let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
     parts.spawn(async move {
@@ -135,6 +138,7 @@ async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<L
         results = recovered.outbox,
         "starting"
     );
+    tell_origin(&recovered, &path);
     let rules = Rules {
         endpoint_id: config.endpoint.id,
         bounds: config.inbox.bounds(),
@@ -142,6 +146,29 @@ async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<L
     };
     let ledger = Ledger::new(journal, recovered, rules);
     Ok(Some(Arc::new(keep_sent(ledger, config, path.join("sent")))))
+}
+
+/// Tells of a state folder that was copied, or put back from a backup.
+fn tell_origin(recovered: &Recovered, path: &Path) {
+    let (state, tasks) = (path.display(), recovered.tasks.len());
+    match &recovered.origin {
+        Origin::Own => (),
+        Origin::PutBack { .. } => tracing::warn!(
+            %state,
+            tasks,
+            "the state folder was put back from a backup, or replaced by a copy of itself: the tasks \
+             in it are not run but handed back, as they may have run meanwhile. The service submits \
+             again what is not answered, or ends it as interrupted where it must not run again"
+        ),
+        Origin::Copied { from } => tracing::warn!(
+            %state,
+            from,
+            tasks,
+            "the state folder is a copy of another one: the tasks in it are not run but handed back, \
+             and stay with the other one until that has been silent for `provision --lost-after`. If \
+             that one is gone for good, start with --replace to have them submitted again at once"
+        ),
+    }
 }
 
 /// Has delivered results kept, if that is wanted and possible: tasks do not wait for it.
@@ -203,6 +230,10 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
         sandbox_root: config.state_path()?.join("sandbox"),
         endpoint_id: ledger.endpoint_id,
         state_id: ledger.state_id,
+        was: match ledger.origin {
+            Origin::PutBack { was } => Some(was),
+            Origin::Own | Origin::Copied { .. } => None,
+        },
     };
     let processes = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))

@@ -22,6 +22,7 @@ mod deaths;
 mod files;
 mod folder;
 mod gathering;
+mod home;
 mod lying;
 mod mark;
 mod open;
@@ -37,6 +38,7 @@ mod tests;
 
 pub(crate) use deaths::Deaths;
 pub(crate) use folder::FolderError;
+pub(crate) use home::Origin;
 pub(crate) use open::{Found, OpenError, Options, look};
 pub(crate) use queue::DiskQueue;
 pub(crate) use running::Running;

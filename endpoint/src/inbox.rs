@@ -43,6 +43,8 @@ pub(crate) struct Held {
 
 #[derive(Default)]
 struct State {
+    /// Whether nothing may be taken yet.
+    shut: bool,
     waiting: VecDeque<Held>,
     /// Those of them that the daemon died with.
     suspected: VecDeque<Held>,
@@ -125,10 +127,23 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Lets nothing be taken until [`Inbox::open`].
+    pub(crate) fn shut(&self) {
+        self.lock().shut = true;
+    }
+
+    /// Lets tasks be taken.
+    pub(crate) fn open(&self) {
+        if std::mem::replace(&mut self.lock().shut, false) {
+            self.filled.notify_one();
+        }
+    }
+
     /// Takes the oldest waiting task that may start. It counts until
     /// [`Inbox::free`].
     pub(crate) fn take(&self) -> Option<Held> {
-        self.lock().take()
+        let mut state = self.lock();
+        if state.shut { None } else { state.take() }
     }
 
     /// Frees the room of a task that was taken and is finished.
@@ -379,6 +394,17 @@ mod tests {
         assert_eq!(inbox.room_now(), 0);
         inbox.free(&running);
         assert!(inbox.room_now() > 0);
+    }
+
+    #[test]
+    fn nothing_leaves_while_it_is_shut() {
+        let inbox = inbox(10, 1 << 20);
+        inbox.shut();
+        inbox.put([held(1, 0)]);
+        assert!(taken(&inbox).is_empty());
+        assert_eq!((inbox.waiting(), inbox.tasks()), (1, 1));
+        inbox.open();
+        assert_eq!(taken(&inbox), [1]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Instance {
     standby: bool,
     /// Whether it may take the place of an instance that it found holding the lease.
     replaces: bool,
+    /// Whether its state folder is a copy of one that may be in use.
+    copied: bool,
     refused: AtomicBool,
     called: AtomicBool,
     introduced: AtomicBool,
@@ -52,6 +54,7 @@ impl Instance {
             sessions: AtomicU64::new(0),
             standby,
             replaces: false,
+            copied: false,
             refused: AtomicBool::new(false),
             called: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
@@ -69,6 +72,12 @@ impl Instance {
         Self { replaces, ..self }
     }
 
+    /// Says that the state folder is a copy of one that may be in use: what that one
+    /// has accepted stays its own.
+    pub(crate) fn copied(self, copied: bool) -> Self {
+        Self { copied, ..self }
+    }
+
     /// Notes that another instance, or a dead connection of one, held the lease when
     /// this one asked for it. From then on this one tells the service that it shares the
     /// endpoint: what the other has accepted stays the other's.
@@ -76,9 +85,14 @@ impl Instance {
         self.refused.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it has found the lease held.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Whether another instance may have tasks that are to stay its own.
     fn shares(&self) -> bool {
-        self.standby || !self.replaces && self.refused.load(Ordering::Relaxed)
+        self.standby || !self.replaces && (self.copied || self.was_refused())
     }
 
     /// What it is called in this session: another one in each, so that nobody takes
@@ -102,7 +116,7 @@ impl Instance {
     /// know this one's tasks: then a task starts only when its acknowledgement
     /// is secured.
     pub(crate) fn is_careful(&self) -> bool {
-        self.standby || self.called.load(Ordering::Relaxed)
+        self.standby || self.copied || self.called.load(Ordering::Relaxed)
     }
 
     /// Takes up a role, tells so, and returns the role it had before.
@@ -199,6 +213,7 @@ impl Instance {
             instance: self.id(),
             role,
             standby: self.shares(),
+            replaces: self.replaces && !self.is_introduced(),
             pending: ledger.pending(),
             lost: self.losses() > *self.reported.borrow(),
             delivered: ledger.delivered_last(),
@@ -236,6 +251,20 @@ mod tests {
             assert!(!instance.presence(&ledger).unwrap().standby);
             instance.refused();
             assert_eq!(instance.presence(&ledger).unwrap().standby, shares);
+        }
+    }
+
+    #[test]
+    fn one_on_a_copied_folder_is_careful_and_replaces_only_by_a_persons_word() {
+        let (_disk, ledger) = testing::ledger(10);
+        for (replaces, shares) in [(false, true), (true, false)] {
+            let instance = Instance::new(Uuid::nil(), false).replacing(replaces).copied(true);
+            instance.take_up(Role::Active);
+            let presence = instance.presence(&ledger).unwrap();
+            assert!(instance.is_careful());
+            assert_eq!((presence.standby, presence.replaces), (shares, replaces));
+            instance.arrived(Role::Active);
+            assert!(!instance.presence(&ledger).unwrap().replaces, "the word is given once");
         }
     }
 

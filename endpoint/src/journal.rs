@@ -14,7 +14,8 @@ mod tests;
 pub(crate) mod writer;
 
 pub(crate) use crate::disk_queue::{
-    Accepted, Deaths, Error as DiskError, Finished, OpenError, OutSeq, OutboxRecord, Running, Seq,
+    Accepted, Deaths, Error as DiskError, Finished, OpenError, Origin, OutSeq, OutboxRecord,
+    Running, Seq,
 };
 pub(crate) use commit::Commit;
 
@@ -59,6 +60,8 @@ pub(crate) struct JournalConfig {
 pub(crate) struct Recovered {
     /// The state folder's id, made once.
     pub(crate) state_id: StateId,
+    /// How the folder came to be where it is.
+    pub(crate) origin: Origin,
     /// How many commits it has seen: what a run accepts, it has seen in the next.
     pub(crate) age: u64,
     /// The tasks in the inbox, in the order they were accepted.
@@ -207,6 +210,7 @@ fn open_with(
     let free = queue.free_names();
     let recovered = Recovered {
         state_id: queue.state_id(),
+        origin: queue.origin().clone(),
         age: queue.commits(),
         tasks,
         outbox: queue.waiting(),

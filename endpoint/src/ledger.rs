@@ -12,8 +12,8 @@
 
 use crate::inbox::{Bounds, Held, Inbox};
 use crate::journal::{
-    Accepted, Commit, Deaths, Finished, HandBack, Journal, JournalError, OutSeq, OutboxRecord,
-    Recovered, Running, Seq,
+    Accepted, Commit, Deaths, Finished, HandBack, Journal, JournalError, Origin, OutSeq,
+    OutboxRecord, Recovered, Running, Seq,
 };
 use crate::outbox::Outbox;
 use crate::poison::Standing;
@@ -44,6 +44,8 @@ pub(crate) struct Ledger {
     pub(crate) endpoint_id: EndpointId,
     /// On which disk.
     pub(crate) state_id: StateId,
+    /// How that came to be where it is.
+    pub(crate) origin: Origin,
     /// How many commits that had seen before.
     pub(crate) age: u64,
     /// Where it is noted which tasks run.
@@ -81,13 +83,14 @@ impl Ledger {
     /// A ledger over an open journal, with what an earlier life of the daemon
     /// left in it.
     pub(crate) fn new(journal: Journal, found: Recovered, rules: Rules) -> Self {
-        let Recovered { state_id, age, tasks, outbox, next_out, deaths, running } = found;
+        let Recovered { state_id, origin, age, tasks, outbox, next_out, deaths, running } = found;
         let ledger = Self {
             journal,
             inbox: Inbox::new(rules.bounds),
             outbox: Arc::new(Outbox::new(next_out)),
             endpoint_id: rules.endpoint_id,
             state_id,
+            origin,
             age,
             running,
             deaths,
@@ -208,8 +211,8 @@ impl Ledger {
         }
         tracing::warn!(
             tasks = seqs.len(),
-            "handing back tasks that came and did not start: the link was lost, or the endpoint \
-             ended, before it was certain that nobody else is given them"
+            "handing back tasks that are not run here: it is not certain that no other instance is, \
+             or was, given them. The service asks which of them are lost"
         );
         self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
         for (seq, result) in seqs.iter().zip(results) {
@@ -379,8 +382,8 @@ impl Ledger {
 
     fn handing_back(&self, one: &Unsecured) -> HandBack {
         let Unsecured { held, before } = one;
-        let reason = "the endpoint lost its link, or ended, before it was certain that nobody else \
-             is given the task; it did not start it";
+        let reason = "the endpoint does not run it: it is not certain that no other instance of the \
+             endpoint is, or was, given it";
         let attempt = held.task.attempt();
         let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
         result.lost = Some(Loss::HandedBack);

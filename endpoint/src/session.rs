@@ -17,6 +17,7 @@ use crate::subscriber::subscribe;
 use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
 use clutch_common::wire::{self, Role};
 use futures_util::StreamExt as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,9 @@ const ANYWAY: Duration = Duration::from_secs(600);
 /// The longest pause between asking for a lease that is refused though nothing consumes
 /// the queue.
 const REFUSED: Duration = Duration::from_secs(4);
+/// How long what an earlier life of the daemon left waits for a first word of the
+/// broker.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a waiting instance tells that it is there.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -77,7 +81,7 @@ impl Link {
         let mut handed_back = Some(self.hand_back().await?);
         loop {
             let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
-            let ended = self.session(&mut lap).await;
+            let ended = self.patiently(self.session(&mut lap)).await;
             self.instance.lay_down();
             let fault = match ended {
                 Ok(()) => return Ok(()),
@@ -87,6 +91,7 @@ impl Link {
             if let Fault::Locked(_) = &fault {
                 self.instance.refused();
             }
+            self.go_on_alone();
             handed_back = Some(self.hand_back().await?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
@@ -107,6 +112,26 @@ impl Link {
                     return Err(Failure::new(exit, message));
                 }
             }
+        }
+    }
+
+    /// Runs a session. What an earlier life of the daemon left waits for it to have the
+    /// lease, but not for long: a link that does not come up keeps no task.
+    async fn patiently<T>(&self, session: impl Future<Output = T>) -> T {
+        let mut session = pin!(session);
+        tokio::select! {
+            biased;
+            ended = &mut session => return ended,
+            () = tokio::time::sleep(PATIENCE) => self.go_on_alone(),
+        }
+        session.await
+    }
+
+    /// Lets what an earlier life of the daemon left run without the lease, unless that
+    /// was found held: who holds it may be at work on the same tasks.
+    fn go_on_alone(&self) {
+        if !self.instance.was_refused() {
+            self.ledger.inbox.open();
         }
     }
 
@@ -151,6 +176,7 @@ impl Link {
         }
         let Some(mut inlet) = self.lease(tasks, lap).await? else { return Ok(()) };
         lap.up.get_or_insert_with(Instant::now);
+        self.ledger.inbox.open();
         self.instance.take_up(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
@@ -241,6 +267,7 @@ impl Link {
     }
 
     fn stand_by(&self, fault: &Fault) {
+        self.ledger.inbox.open();
         let (address, pending) = (self.transport.address(), self.ledger.pending());
         if self.instance.take_up(Role::Standby) == Some(Role::Active) {
             tracing::warn!(

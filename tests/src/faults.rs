@@ -17,6 +17,7 @@ mod log;
 mod million;
 mod needs;
 mod pair;
+mod past;
 mod play;
 pub mod record;
 mod service;
@@ -140,6 +141,7 @@ pub fn rows() -> Vec<Row> {
         state::ROWS,
         service::ROWS,
         pair::ROWS,
+        past::ROWS,
         failover::ROWS,
         folder::ROWS,
         host::ROWS,

@@ -50,6 +50,10 @@ pub struct Presence {
     /// before.
     #[serde(default)]
     pub standby: bool,
+    /// Whether a person says that the disks before this one are lost, also where this
+    /// one was active before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaces: bool,
     /// How many tasks it has accepted and results it has not delivered.
     pub pending: u64,
     /// Whether messages in its task queue were damaged or missing since it said so
@@ -227,6 +231,7 @@ mod tests {
             instance: Uuid::new_v4(),
             role: Role::Standby,
             standby: true,
+            replaces: false,
             pending: 7,
             lost: true,
             delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
@@ -259,6 +264,7 @@ mod tests {
                 instance,
                 role: Role::Standby,
                 standby: true,
+                replaces: false,
                 pending: 0,
                 lost: false,
                 delivered: None,

@@ -104,7 +104,7 @@ impl Folder {
             Err(errno) => return Err(refused("locking")(errno.into())),
         }
         sign(&mut lock).map_err(refused("writing into"))?;
-        for name in ["lock", "mark", "running", "spool", "sandbox", "workers"] {
+        for name in ["lock", "home", "mark", "running", "spool", "sandbox", "workers"] {
             tighten(&path.join(name)).map_err(refused("taking from other users"))?;
         }
         Ok(Self { path: path.to_owned(), _lock: lock })

@@ -5,6 +5,7 @@ use super::ahead::Ahead;
 use super::damage::Damaged;
 use super::files::Files;
 use super::folder::{Folder, FolderError};
+use super::home::{Home, Origin};
 use super::lying::{Keys, One};
 use super::mark::Mark;
 use super::queue::{DiskQueue, Lately, Next, RUN, Slot};
@@ -181,7 +182,11 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let (running, left) = Running::open(&options.path.join("running"))
         .map_err(failed("finding out what ran before with"))?;
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
-    let state_id = identify(&store, options)?;
+    let stored = identify(&store, options)?;
+    let home = Home::of(&options.path).map_err(failed("finding out where there is"))?;
+    let before = Home::noted(&options.path).map_err(failed("finding out where there was"))?;
+    let origin = before.as_ref().map_or(Origin::Own, |before| home.origin(before, stored));
+    let state_id = if origin.is_own() { stored } else { StateId::new() };
     let index = Arc::default();
     let seen = SeenView { index, store: store.clone(), spool: spool.clone() };
     let mut queue = DiskQueue {
@@ -199,6 +204,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         deaths: HashMap::new(),
         running: Arc::new(running),
         ahead: Ahead::default(),
+        origin,
         folder,
     };
     queue.load_counters(marked)?;
@@ -211,6 +217,12 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     let (tasks, damaged) = queue.load_inbox()?;
     queue.count_deaths(&left)?;
     queue.repair(damaged)?;
+    if !queue.origin.is_own() {
+        queue.settle_in()?;
+    }
+    if before.as_ref() != Some(&home) {
+        home.note(&options.path).map_err(failed("noting where there is"))?;
+    }
     Ok((queue, tasks))
 }
 
@@ -267,6 +279,17 @@ fn identity(store: &Store, key: &[u8], path: &Path, what: &str) -> Result<Uuid, 
 }
 
 impl DiskQueue {
+    /// Makes a copy of another state folder one of its own: it gets its id, and what is
+    /// in its inbox somebody else may have, or have had.
+    fn settle_in(&mut self) -> Result<(), Error> {
+        let mut writes = Writes::default();
+        writes.put(&record::named(Space::Meta, "state"), self.state_id.0.as_bytes());
+        for seq in self.inbox.keys() {
+            writes.put(&record::numbered(Space::Unsecured, seq.0), &[]);
+        }
+        self.store.commit(writes)
+    }
+
     fn load_seen(&mut self) -> Result<(), Error> {
         let mut writes = Writes::default();
         for entry in self.store.scan(Space::Seen, &[Space::Seen as u8]) {
@@ -329,6 +352,7 @@ impl DiskQueue {
     fn load_inbox(&mut self) -> Result<(Vec<Accepted>, Vec<Damaged>), Error> {
         let started = self.marks(Space::Started)?;
         let unsecured = self.marks(Space::Unsecured)?;
+        let is_own = self.origin.is_own();
         let spool = self.spool.clone();
         let mut reader = spool.reader();
         let (mut tasks, mut damaged) = (Vec::new(), Vec::new());
@@ -349,7 +373,7 @@ impl DiskQueue {
             match task {
                 Ok(task) => {
                     let started = started.contains(&one.member.seq);
-                    let secured = !unsecured.contains(&one.member.seq);
+                    let secured = is_own && !unsecured.contains(&one.member.seq);
                     tasks.push(self.take_up(&one, task, started, secured)?);
                 }
                 Err(how) => damaged.push(one.damaged(how)),

@@ -6,6 +6,7 @@ use super::deaths::Deaths;
 use super::files::Files;
 use super::folder::Folder;
 use super::gathering;
+use super::home::Origin;
 use super::lying::{Keys, Moves, One};
 use super::mark::Mark;
 use super::record::{self, Form, Member, Space};
@@ -28,6 +29,8 @@ pub(crate) struct DiskQueue {
     pub(super) mark: Mark,
     pub(super) endpoint_id: EndpointId,
     pub(super) state_id: StateId,
+    /// How the folder came to be where it is.
+    pub(super) origin: Origin,
     pub(super) inbox: BTreeMap<Seq, Slot>,
     pub(super) next: Next,
     pub(super) seen: SeenView,
@@ -114,6 +117,12 @@ impl DiskQueue {
     #[must_use]
     pub(crate) fn state_id(&self) -> StateId {
         self.state_id
+    }
+
+    /// How the folder came to be where it is.
+    #[must_use]
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// How many results wait in the outbox.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+mod copying;
 mod dying;
 mod sharing;
 mod spooling;

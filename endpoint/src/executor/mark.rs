@@ -96,7 +96,7 @@ impl Marks {
     }
 
     fn mark(&self, number: u32, environment: &[(&'static str, String)]) -> Mark {
-        let number = self.base() + u64::from(number);
+        let number = base(self.state_id) + u64::from(number);
         Mark {
             environment: environment
                 .iter()
@@ -108,18 +108,23 @@ impl Marks {
 
     /// The marks that all runs on the state folder have in common.
     pub(super) fn for_state(&self) -> Mark {
-        let base = self.base();
+        self.for_another(self.state_id)
+    }
+
+    /// The marks that all runs on another state folder have in common.
+    pub(super) fn for_another(&self, state_id: StateId) -> Mark {
+        let base = base(state_id);
         Mark {
-            environment: vec![format!("{STATE_ID}={}", self.state_id)],
+            environment: vec![format!("{STATE_ID}={state_id}")],
             numbers: self.numbered.then_some(base..=base + u64::from(u32::MAX)),
         }
     }
+}
 
-    /// 2^62, then 30 bits of the state folder's id, then 32 bits of the run.
-    fn base(&self) -> u64 {
-        let state = self.state_id.0.as_u64_pair().1 & ((1 << 30) - 1);
-        FIRST_NUMBER | (state << 32)
-    }
+/// 2^62, then 30 bits of a state folder's id, then 32 bits of a run.
+fn base(state_id: StateId) -> u64 {
+    let state = state_id.0.as_u64_pair().1 & ((1 << 30) - 1);
+    FIRST_NUMBER | (state << 32)
 }
 
 impl Mark {

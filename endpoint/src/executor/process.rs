@@ -56,6 +56,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) endpoint_id: EndpointId,
     /// The state folder: how processes of a killed endpoint are recognised.
     pub(crate) state_id: StateId,
+    /// The state folder that was in this one's place, if it was another one.
+    pub(crate) was: Option<StateId>,
 }
 
 /// Why no processes can be run at all.
@@ -126,7 +128,13 @@ impl ProcessExecutor {
     /// them. To be called before the first run.
     pub(crate) async fn sweep_stale(&self) -> Swept {
         let family = Family::marked(self.spawner.marks.for_state());
-        let ending = tree::end(&family, self.config.grace).await;
+        let mut ending = tree::end(&family, self.config.grace).await;
+        if let Some(was) = self.config.was {
+            let family = Family::marked(self.spawner.marks.for_another(was));
+            let earlier = tree::end(&family, self.config.grace).await;
+            ending.told += earlier.told;
+            ending.survivors.extend(earlier.survivors);
+        }
         let (root, policy) = (self.config.sandbox_root.clone(), self.config.sandbox);
         let sandboxes = spawn_blocking(move || sandbox::sweep(&root, policy)).await;
         let survivors = ending.survivors.len();

@@ -9,7 +9,9 @@ use super::world::{World, lock};
 use crate::disk_queue::{Change, Unsecured};
 use crate::journal::commit::Pulse;
 use crate::journal::writer::{Command, Finding, Group, Reading, Submission};
-use crate::journal::{Accepted, DiskError, Finished, Journal, JournalError, OutSeq, OutboxRecord};
+use crate::journal::{
+    Accepted, DiskError, Finished, Journal, JournalError, Origin, OutSeq, OutboxRecord,
+};
 use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::result::Loss;
@@ -226,6 +228,7 @@ pub(super) fn open(
     let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
     let recovered = Recovered {
         state_id: found.state_id,
+        origin: Origin::Own,
         age: found.commits,
         tasks,
         outbox: found.outbox.len() as u64,

@@ -122,6 +122,7 @@ pub(super) async fn live(
     let rules =
         Rules { endpoint_id: ENDPOINT, bounds: world.plan.bounds, poison_after: POISON_AFTER };
     let ledger = Arc::new(Ledger::new(journal, recovered, rules));
+    ledger.inbox.shut();
     let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
     let parts = start(&world, &life, &broker, &ledger, &shutdown);
     let outcome = supervise(parts, shutdown, stop).await;

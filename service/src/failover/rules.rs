@@ -123,8 +123,10 @@ pub(crate) fn hear(states: &mut Vec<State>, presence: &Presence, now_ms: u64) ->
         return News::default();
     }
     // One that comes with a disk of its own and waits for nobody replaces what
-    // was: its disk is gone. One that was active before takes over again.
-    let replaces = state.active_since_ms.is_none() && !presence.standby;
+    // was: its disk is gone. One that was active before takes over again, unless a
+    // person says otherwise.
+    let is_new = state.active_since_ms.is_none() && !presence.standby;
+    let replaces = is_new || presence.replaces;
     state.active_since_ms = Some(now_ms);
     state.superseded_at_ms = None;
     let mut given_up = Vec::new();

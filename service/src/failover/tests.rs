@@ -97,6 +97,7 @@ impl World {
             instance,
             role,
             standby,
+            replaces: false,
             pending,
             lost: false,
             delivered: None,

@@ -103,6 +103,14 @@ impl Vhost {
         self.api.call("DELETE", &["queues", &self.name, queue], None).map(drop)
     }
 
+    /// Empties a queue, but for what is delivered and not settled.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn purge(&self, queue: &str) -> Result<()> {
+        self.api.call("DELETE", &["queues", &self.name, queue, "contents"], None).map(drop)
+    }
+
     /// Deletes an exchange.
     ///
     /// # Errors

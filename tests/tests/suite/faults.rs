@@ -98,6 +98,31 @@ fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it()
 }
 
 #[test]
+fn results_that_are_purged_come_again() {
+    holds("results-purged");
+}
+
+#[test]
+fn tasks_that_are_purged_or_expire_are_submitted_again() {
+    holds("tasks-purged");
+}
+
+#[test]
+fn a_database_that_was_restored_is_told_what_it_missed() {
+    holds("database-restored");
+}
+
+#[test]
+fn a_copied_state_folder_runs_nothing_beside_its_original() {
+    holds("state-copied");
+}
+
+#[test]
+fn a_state_folder_that_was_put_back_runs_nothing_twice() {
+    holds("state-restored");
+}
+
+#[test]
 fn no_process_gets_away_from_its_task() {
     holds("task-escapes");
 }

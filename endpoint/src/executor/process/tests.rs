@@ -39,6 +39,7 @@ fn rig_with(edit: impl FnOnce(&mut ProcessConfig)) -> Rig {
         sandbox_root: root.path().join("sandboxes"),
         endpoint_id: EndpointId::new(),
         state_id: StateId::new(),
+        was: None,
     };
     edit(&mut config);
     Rig { executor: ProcessExecutor::new(config).unwrap(), root }

@@ -24,6 +24,7 @@ fn presence(told: &str) -> Presence {
         instance: instance(n),
         role: if kind.eq_ignore_ascii_case("a") { Role::Active } else { Role::Standby },
         standby: kind != "A",
+        replaces: false,
         pending: u64::from(kind == "h"),
         lost: false,
         delivered: None,
@@ -111,6 +112,13 @@ fn another_instance_on_the_same_disk_takes_over_and_loses_nothing() {
     let news = hear(&mut states, &again, 7);
     assert_eq!(news, News { took_over: true, given_up: Vec::new() });
     assert_eq!((states.len(), states[0].instance), (1, Uuid::nil()));
+}
+
+#[test]
+fn one_that_was_active_before_replaces_what_was_by_a_persons_word() {
+    let (mut states, _) = after("A1 a2");
+    let again = Presence { instance: Uuid::nil(), replaces: true, ..presence("A1") };
+    assert_eq!(hear(&mut states, &again, 7).given_up, [id(2)]);
 }
 
 #[test]

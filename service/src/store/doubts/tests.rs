@@ -66,6 +66,7 @@ fn active(endpoint_id: EndpointId) -> Presence {
         instance,
         role: Role::Active,
         standby: false,
+        replaces: false,
         pending: 0,
         lost: false,
         delivered: None,

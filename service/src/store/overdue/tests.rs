@@ -92,6 +92,7 @@ async fn a_delivered_result_that_is_not_recorded_puts_all_in_doubt_once() {
         instance: Uuid::from_u128(2),
         role: Role::Active,
         standby: false,
+        replaces: false,
         pending: 0,
         lost: false,
         delivered: attempt,
