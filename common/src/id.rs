@@ -56,6 +56,10 @@ id! {
     /// [`EndpointId`] means that the old disk is gone.
     StateId
 }
+id! {
+    /// Names one service, by its records: a copy of its database is the same service.
+    ServiceId
+}
 
 /// One attempt at one task: what results are idempotent by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ mod check;
 mod fault;
 pub mod filesystem;
 pub mod memory;
+pub mod ownership;
 mod shelf;
 
 pub use check::{Check, Report, Verdict};

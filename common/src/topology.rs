@@ -4,7 +4,7 @@
 //! lease: a short-lived exclusive queue that lives and dies with the connection
 //! that consumes.
 
-use crate::id::EndpointId;
+use crate::id::{EndpointId, ServiceId};
 use serde::{Deserialize, Serialize};
 
 /// The topic exchange that every endpoint publishes results to.
@@ -13,12 +13,18 @@ pub const RESULTS_EXCHANGE: &str = "results";
 pub const RESULTS_QUEUE: &str = "results";
 /// What binds [`RESULTS_QUEUE`] to [`RESULTS_EXCHANGE`].
 pub const RESULTS_PATTERN: &str = "*.results";
+/// The queue that says whose the results are: it holds nothing, and its arguments name
+/// the service ([`owner`]).
+pub const OWNER_QUEUE: &str = "results.owner";
 /// The exclusive queue that the one service that collects results holds.
 pub const SERVICE_LEASE: &str = "results.lease";
 /// The exchange that refused messages go to.
 pub const DEAD_LETTER_EXCHANGE: &str = "dead-letters";
 /// The durable queue that keeps refused messages.
 pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
+/// The argument of [`OWNER_QUEUE`] that names the service. It is one that every broker
+/// compares when a queue is declared again; other names are not compared, or not taken.
+const OWNER_ARGUMENT: &str = "x-dead-letter-routing-key";
 /// The exclusive queue that whoever looks through [`DEAD_LETTER_QUEUE`] holds: two at
 /// once would each see a part.
 pub const DEAD_LETTER_LEASE: &str = "dead-letters.lease";
@@ -175,6 +181,25 @@ pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
     if kind == QueueKind::Quorum {
         queue.arguments.push(("x-single-active-consumer", Argument::Flag(true)));
     }
+    Topology { queues: vec![queue], ..Topology::default() }
+}
+
+/// What says that the results are those of one service: a queue with its id among its
+/// arguments. A broker refuses to declare it with other arguments than it has, so two
+/// services cannot both have declared it, and neither needs to hold or to read anything.
+/// A demonstration's queues go by themselves, and are nobody's.
+#[must_use]
+pub fn owner(service: ServiceId, kind: QueueKind) -> Topology {
+    if kind == QueueKind::Expiring {
+        return Topology::default();
+    }
+    let text = |value: &str| Argument::Text(value.to_owned());
+    let arguments = vec![
+        queue_type(kind),
+        ("x-dead-letter-exchange", text(DEAD_LETTER_EXCHANGE)),
+        (OWNER_ARGUMENT, text(&service.to_string())),
+    ];
+    let queue = Queue { name: OWNER_QUEUE.to_owned(), arguments };
     Topology { queues: vec![queue], ..Topology::default() }
 }
 

@@ -124,6 +124,7 @@ macro_rules! conformance {
                 a_queue_declared_again_keeps_what_it_has
                 a_queue_that_is_removed_takes_nothing_and_can_be_declared_again
                 a_mismatch_says_what_differs_and_what_to_do
+                results_are_of_one_service_until_another_takes_them_over
             }
             routing {
                 a_topic_exchange_routes_by_words

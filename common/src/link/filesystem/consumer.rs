@@ -355,7 +355,8 @@ impl Consumer {
             tracing::warn!(queue = self.queue, "a refused message has no dead-letter exchange");
             return Ok(());
         };
-        let to = Destination { exchange: exchange.to_owned(), routing_key: self.queue.clone() };
+        let key = table.dead_letter_key(&self.queue).unwrap_or(&self.queue);
+        let to = Destination { exchange: exchange.to_owned(), routing_key: key.to_owned() };
         let queues = table.route(&to).unwrap_or_default();
         if queues.is_empty() {
             let aside = root.quarantine().join(uuid::Uuid::now_v7().to_string());

@@ -16,9 +16,10 @@ use std::sync::Arc;
 /// The queue arguments whose promise a folder keeps. The rest of what
 /// `RabbitMQ` offers (times to live, lengths in bytes) is refused rather than
 /// ignored.
-const ARGUMENTS: [&str; 7] = [
+const ARGUMENTS: [&str; 8] = [
     "x-queue-type",
     DEAD_LETTER_EXCHANGE,
+    DEAD_LETTER_KEY,
     DELIVERY_LIMIT,
     MAX_LENGTH,
     OVERFLOW,
@@ -26,6 +27,7 @@ const ARGUMENTS: [&str; 7] = [
     "x-single-active-consumer",
 ];
 const DEAD_LETTER_EXCHANGE: &str = "x-dead-letter-exchange";
+const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const MAX_LENGTH: &str = "x-max-length";
 const OVERFLOW: &str = "x-overflow";
@@ -113,8 +115,17 @@ impl Table {
 
     /// Where a queue's refused messages go.
     pub(super) fn dead_letter_exchange(&self, queue: &str) -> Option<&str> {
-        match self.queues.get(queue)?.get(DEAD_LETTER_EXCHANGE)? {
-            Value::Text(exchange) => Some(exchange),
+        self.text(queue, DEAD_LETTER_EXCHANGE)
+    }
+
+    /// The routing key that they go there with, if it is a certain one.
+    pub(super) fn dead_letter_key(&self, queue: &str) -> Option<&str> {
+        self.text(queue, DEAD_LETTER_KEY)
+    }
+
+    fn text(&self, queue: &str, argument: &str) -> Option<&str> {
+        match self.queues.get(queue)?.get(argument)? {
+            Value::Text(text) => Some(text),
             Value::Flag(_) | Value::Number(_) => None,
         }
     }

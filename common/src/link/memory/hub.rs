@@ -248,12 +248,13 @@ impl Hub {
     /// Routes a dead letter. It is dropped where nothing takes it. (It reads no
     /// clock, so it does not say when.)
     fn bury(&mut self, queue: &str, entry: &Entry, reason: &str) {
-        let exchange = self.queues.get(queue).and_then(Queue::dead_letter_exchange);
-        let Some(exchange) = exchange.map(str::to_owned) else { return };
-        if let Ok(queues) = self.route(&exchange, &entry.routing_key) {
+        let Some(of) = self.queues.get(queue) else { return };
+        let Some(exchange) = of.dead_letter_exchange().map(str::to_owned) else { return };
+        let key = of.dead_letter_key().map_or_else(|| Arc::clone(&entry.routing_key), Arc::from);
+        if let Ok(queues) = self.route(&exchange, &key) {
             let mut message = Message::clone(&entry.message);
             message.died(queue, reason, None);
-            self.deliver(&queues, &Arc::new(message), &entry.routing_key);
+            self.deliver(&queues, &Arc::new(message), &key);
         }
     }
 

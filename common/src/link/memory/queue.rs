@@ -1,9 +1,9 @@
 //! One queue: what is ready, in order, and what its arguments make of a message.
 //! Pure.
 //!
-//! It acts on `x-dead-letter-exchange`, `x-delivery-limit`, and `x-max-length`
-//! with the `x-overflow` of `reject-publish`. Other arguments only have to be the
-//! same when the queue is declared again.
+//! It acts on `x-dead-letter-exchange` and its `x-dead-letter-routing-key`,
+//! `x-delivery-limit`, and `x-max-length` with the `x-overflow` of `reject-publish`.
+//! Other arguments only have to be the same when the queue is declared again.
 
 use crate::link::Message;
 use crate::topology::Argument;
@@ -67,6 +67,11 @@ impl Queue {
     /// Where its dead letters go.
     pub(super) fn dead_letter_exchange(&self) -> Option<&str> {
         self.text("x-dead-letter-exchange")
+    }
+
+    /// What its dead letters are published with, if not with what they came by.
+    pub(super) fn dead_letter_key(&self) -> Option<&str> {
+        self.text("x-dead-letter-routing-key")
     }
 
     /// Adds a message at the end.

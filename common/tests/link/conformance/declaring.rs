@@ -1,7 +1,8 @@
 //! Declaring: once, twice, and otherwise.
 
 use super::*;
-use clutch_common::id::EndpointId;
+use clutch_common::id::{EndpointId, ServiceId};
+use clutch_common::link::ownership::{self, Claim};
 use clutch_common::topology::{self, QueueKind};
 
 pub(super) async fn declaring_again_changes_nothing(site: &impl Site) {
@@ -75,4 +76,31 @@ pub(super) async fn a_queue_that_is_removed_takes_nothing_and_can_be_declared_ag
     assert!(settled.iter().any(|(_, one)| matches!(one, Settlement::Returned(_))), "{settled:?}");
     let mut inlet = shared(again.as_ref(), "q", 8).await;
     nothing_else(again.as_ref(), "q", inlet.as_mut()).await;
+}
+
+pub(super) async fn results_are_of_one_service_until_another_takes_them_over(site: &impl Site) {
+    let (first, second) = (ServiceId::new(), ServiceId::new());
+    for kind in [QueueKind::Classic, QueueKind::Quorum] {
+        let one = connect(&site.url()).await;
+        one.remove_queue(topology::OWNER_QUEUE).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(ownership::claim(one.as_ref(), first, kind).await.unwrap(), Claim::Ours);
+        }
+        // They are so whether or not that one is there.
+        one.close().await;
+        let other = connect(&site.url()).await;
+        for claimed in [QueueKind::Classic, QueueKind::Quorum] {
+            let claim = ownership::claim(other.as_ref(), second, claimed).await.unwrap();
+            assert!(matches!(claim, Claim::Theirs { .. }), "{kind:?} {claimed:?}: {claim:?}");
+            if claimed == kind {
+                assert!(matches!(claim, Claim::Theirs { service, .. } if service == Some(first)));
+            }
+        }
+        assert_eq!(ownership::claim(other.as_ref(), first, kind).await.unwrap(), Claim::Ours);
+        ownership::take_over(other.as_ref(), second, kind).await.unwrap();
+        let again = connect(&site.url()).await;
+        let claim = ownership::claim(again.as_ref(), first, kind).await.unwrap();
+        assert!(matches!(claim, Claim::Theirs { service, .. } if service == Some(second)));
+        assert_eq!(ownership::claim(again.as_ref(), second, kind).await.unwrap(), Claim::Ours);
+    }
 }

@@ -1,0 +1,80 @@
+//! Says whose the results in a place are, and keeps another service from taking them.
+//!
+//! Works through the seam alone, so it is the same on every transport. The place itself
+//! compares: the claim is a queue with the service's id among its arguments
+//! ([`topology::owner`]), and declaring it with another one is refused, whoever comes
+//! first and whether or not a service is running.
+
+use super::{Connection, Fault};
+use crate::id::ServiceId;
+use crate::topology::{self, QueueKind};
+
+/// Whose the results are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// They are this service's, from then on if they were nobody's.
+    Ours,
+    /// They are another service's.
+    Theirs {
+        /// Its id, where the place tells that.
+        service: Option<ServiceId>,
+        /// What the place says.
+        words: String,
+    },
+}
+
+/// Claims the results for a service, unless they are another's. `kind` is that of the
+/// queues that all endpoints share.
+///
+/// # Errors
+/// When the place cannot be asked; then nothing is known.
+pub async fn claim(
+    connection: &dyn Connection,
+    service: ServiceId,
+    kind: QueueKind,
+) -> Result<Claim, Fault> {
+    match connection.declare(&topology::owner(service, kind)).await {
+        Ok(()) => Ok(Claim::Ours),
+        Err(Fault::Mismatch(words)) => Ok(Claim::Theirs { service: holder(&words), words }),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Makes the results those of a service, whosever they were. To be called by a service
+/// that holds [`topology::SERVICE_LEASE`]: another one does not collect meanwhile.
+///
+/// # Errors
+/// When that cannot be done; then they may be nobody's.
+pub async fn take_over(
+    connection: &dyn Connection,
+    service: ServiceId,
+    kind: QueueKind,
+) -> Result<(), Fault> {
+    connection.remove_queue(topology::OWNER_QUEUE).await?;
+    connection.declare(&topology::owner(service, kind)).await
+}
+
+/// The service that a place says has claimed the results: each transport tells of an
+/// argument that differs what was received and what is current.
+fn holder(words: &str) -> Option<ServiceId> {
+    let (_, current) = words.rsplit_once("current is")?;
+    current.split(|c: char| c != '-' && !c.is_ascii_hexdigit()).find_map(|word| {
+        let whole = word.len() == uuid::fmt::Hyphenated::LENGTH;
+        word.parse().ok().filter(|_| whole)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_read_from_what_the_place_says_if_it_says_so() {
+        let (ours, theirs) = (ServiceId::new(), ServiceId::new());
+        let words = format!("received '{ours}' but current is '{theirs}'); delete it");
+        assert_eq!(holder(&words), Some(theirs));
+        for words in ["", "current is none", "received 'quorum' but current is 'classic'"] {
+            assert_eq!(holder(words), None, "{words}");
+        }
+    }
+}
