@@ -117,6 +117,10 @@ pub trait Connection: Send + Sync {
     /// gone already. It must have no consumer: to hold its lease makes sure of that.
     async fn remove_queue(&self, queue: &str) -> Result<(), Fault>;
 
+    /// How many messages wait in a queue that nobody has taken, as far as can be told for
+    /// now; [`Fault::Missing`] where there is no such queue. Changes nothing.
+    async fn waiting(&self, queue: &str) -> Result<u64, Fault>;
+
     /// Tries whether tasks could be read and results be published here, and whether the
     /// lease is free, without doing any of it. Says nothing where that cannot be tried.
     async fn rehearse(&self, _inlet: &InletOptions, _results: &Destination) -> Vec<Check> {

@@ -14,12 +14,14 @@ pub(crate) mod types;
 mod upload;
 mod wait;
 
+use crate::counts::Counts;
 use crate::session::Link;
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use error::{ApiError, Json};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +47,7 @@ pub(crate) struct Api {
     link: watch::Receiver<Link>,
     commits: watch::Receiver<u64>,
     news: watch::Sender<u64>,
+    counts: Arc<Counts>,
     stop: CancellationToken,
     uploads: upload::Uploads,
     placing: TaskTracker,
@@ -53,18 +56,19 @@ pub(crate) struct Api {
 
 impl Api {
     /// An API over these records. Long polls end when `stop` is cancelled; `news`
-    /// is bumped when a task in doubt can be asked for.
+    /// is bumped when a task in doubt can be asked for, and `counts` are told.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<Link>,
         commits: watch::Receiver<u64>,
         news: watch::Sender<u64>,
+        counts: Arc<Counts>,
         stop: CancellationToken,
     ) -> Self {
         let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
         let uploads = upload::Uploads::default();
-        Self { store, link, commits, news, stop, uploads, placing, marks }
+        Self { store, link, commits, news, counts, stop, uploads, placing, marks }
     }
 
     /// The submissions under way. They outlive the requests that brought them,
@@ -93,7 +97,12 @@ async fn health(State(api): State<Api>) -> Json<Health> {
         Link::Engaged(_) => None,
         Link::Disengaged(fault) => Some(fault.clone()),
     };
-    Json(Health { version: env!("CARGO_PKG_VERSION").to_owned(), engaged: fault.is_none(), fault })
+    Json(Health {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        engaged: fault.is_none(),
+        fault,
+        oddities: api.counts.read(),
+    })
 }
 
 async fn no_route(uri: axum::http::Uri) -> ApiError {

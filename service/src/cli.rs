@@ -274,6 +274,10 @@ pub(crate) struct ServeArgs {
     /// it, so that what a queue lost runs again, or ends: 1s to 30days
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
     pub(crate) ask_after: Duration,
+    /// Take over the results from another clutch-service, whose state folder is lost or not to be
+    /// used any more: that one is refused from then on, and what its tasks came to is recorded here
+    #[arg(long)]
+    pub(crate) take_over: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! has. Results that come twice are counted; messages that cannot be read go to
 //! the dead-letter queue.
 
+use crate::counts::Counts;
 use crate::failover::Ear;
 use crate::store::{Batch, Error, Store, Word};
 use backoff::backoff::Backoff as _;
@@ -49,15 +50,23 @@ pub(crate) fn inlet_options() -> InletOptions {
     }
 }
 
-/// Collects until told to stop. `commits` is bumped after each transaction with
-/// results; `ear` hears who sent something.
+/// Where it records.
+pub(crate) struct Recorder<'a> {
+    /// The records.
+    pub(crate) store: &'a Store,
+    /// Bumped after each transaction with results.
+    pub(crate) commits: &'a watch::Sender<u64>,
+    /// Counts what is no outcome of a task.
+    pub(crate) counts: &'a Arc<Counts>,
+}
+
+/// Collects until told to stop. `ear` hears who sent something.
 ///
 /// # Errors
 /// The fault that ended the connection; what was not acknowledged comes again.
 pub(crate) async fn collect(
     mut inlet: Box<dyn Inlet>,
-    store: &Store,
-    commits: &watch::Sender<u64>,
+    recorder: &Recorder<'_>,
     ear: &Ear,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
@@ -65,10 +74,10 @@ pub(crate) async fn collect(
     loop {
         let deliveries = tokio::select! {
             biased;
-            () = stop.cancelled() => return open.settle(store, inlet.as_mut(), stop).await,
+            () = stop.cancelled() => return open.settle(recorder, inlet.as_mut(), stop).await,
             deliveries = inlet.receive(GROUP) => deliveries?,
             () = tokio::time::sleep_until(open.due), if open.messages > 0 => {
-                open.settle(store, inlet.as_mut(), stop).await?;
+                open.settle(recorder, inlet.as_mut(), stop).await?;
                 continue;
             }
         };
@@ -78,7 +87,7 @@ pub(crate) async fn collect(
             let messages = part.len();
             let group = Group::read(part);
             ear.hear(&group.states(), Instant::now());
-            if record(&group, store, commits, ear, stop).await.is_none() {
+            if record(&group, recorder, ear, stop).await.is_none() {
                 return Ok(());
             }
             if !group.marks.is_empty() {
@@ -86,7 +95,7 @@ pub(crate) async fn collect(
             }
             open.add(messages, group.tags);
             if open.messages >= UNSETTLED {
-                open.settle(store, inlet.as_mut(), stop).await?;
+                open.settle(recorder, inlet.as_mut(), stop).await?;
             }
         }
     }
@@ -118,16 +127,16 @@ impl Open {
     /// Acknowledges all of it once it is on disk, unless told to stop before that.
     async fn settle(
         &mut self,
-        store: &Store,
+        recorder: &Recorder<'_>,
         inlet: &mut dyn Inlet,
         stop: &CancellationToken,
     ) -> Result<(), Fault> {
-        if self.messages == 0 || until_done(stop, || store.durable()).await.is_none() {
+        if self.messages == 0 || until_done(stop, || recorder.store.durable()).await.is_none() {
             return Ok(());
         }
         self.messages = 0;
         for tags in self.groups.drain(..) {
-            tags.settle(inlet).await?;
+            tags.settle(inlet, recorder.counts).await?;
         }
         Ok(())
     }
@@ -167,12 +176,13 @@ struct Tags {
 
 impl Tags {
     /// Sets aside what could not be read, and acknowledges the rest.
-    async fn settle(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+    async fn settle(&self, inlet: &mut dyn Inlet, counts: &Counts) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
             let reasons: Vec<&str> = reasons.iter().map(|reason| &**reason).collect();
             let reason = Reason::from(reasons.join("; "));
             tracing::warn!(%reason, "a message in the results queue cannot be read: dead-lettered");
             inlet.dead_letter(*tag).await?;
+            counts.dead_lettered(1);
         }
         if let Some(tag) = self.last {
             inlet.acknowledge(tag).await?;
@@ -268,16 +278,17 @@ fn batches(mut results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Ar
 /// waits here any more, as when the link is lost meanwhile.
 async fn record(
     group: &Group,
-    store: &Store,
-    commits: &watch::Sender<u64>,
+    recorder: &Recorder<'_>,
     ear: &Ear,
     stop: &CancellationToken,
 ) -> Option<()> {
     for batch in &group.batches {
         let write = || {
-            let (commits, news) = (commits.clone(), ear.news());
+            let (commits, news) = (recorder.commits.clone(), ear.news());
+            let counts = Arc::clone(recorder.counts);
             let results = !batch.results.is_empty();
-            store.record(Arc::clone(batch), now_ms(), move |tally| {
+            recorder.store.record(Arc::clone(batch), now_ms(), move |tally| {
+                counts.recorded(tally, Instant::now());
                 commits.send_if_modified(|count| {
                     *count += u64::from(results);
                     results
@@ -339,16 +350,18 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::Oddities;
     use crate::fake::{Broker, result};
     use crate::store::tests::store;
     use clutch_common::link::Message;
     use clutch_common::result::Outcome;
 
-    async fn collect_all(broker: &Broker, store: &Store) {
-        let (commits, _) = watch::channel(0);
+    async fn collect_all(broker: &Broker, store: &Store) -> Oddities {
+        let (commits, counts) = (watch::channel(0).0, Arc::default());
+        let recorder = Recorder { store, commits: &commits, counts: &counts };
         let ear = Ear::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), store, &commits, &ear, &stop);
+        let collecting = collect(broker.inlet(), &recorder, &ear, &stop);
         let stopping = async {
             while broker.acknowledged().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -356,6 +369,7 @@ mod tests {
             stop.cancel();
         };
         assert_eq!(tokio::join!(collecting, stopping).0, Ok(()));
+        counts.read()
     }
 
     #[tokio::test]
@@ -368,7 +382,9 @@ mod tests {
         broker.deliver(packed.clone());
         broker.deliver(packed);
         broker.deliver(b"nonsense".to_vec());
-        collect_all(&broker, &store).await;
+        let counted = collect_all(&broker, &store).await;
+        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, refused: 0 };
+        assert_eq!(counted, expected);
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
         assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
@@ -430,10 +446,11 @@ mod tests {
         let broker = Broker::default().patient();
         let ours = result(Outcome::Failed);
         broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
-        let (commits, _) = watch::channel(0);
+        let (commits, counts) = (watch::channel(0).0, Arc::default());
+        let recorder = Recorder { store: &store, commits: &commits, counts: &counts };
         let ear = Ear::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &store, &commits, &ear, &stop);
+        let collecting = collect(broker.inlet(), &recorder, &ear, &stop);
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             stop.cancel();

@@ -1,9 +1,12 @@
 //! Looks whether a service can work here: its state folder, its socket, its
 //! broker. Changes nothing, and needs no running service.
 
+mod place;
+
 use crate::api::types::Health;
 use crate::client::Client;
 use crate::config::Settings;
+use crate::counts::Oddities;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
 use crate::output;
 use crate::paths::{Holder, StateFolder};
@@ -18,7 +21,12 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<u8> {
     let transport = settings.transport()?;
     let mut checks = state(&settings.state).await;
     let state_failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
-    checks.extend(link::check(transport.as_ref(), failure::advice).await);
+    let broker = link::check(transport.as_ref(), failure::advice).await;
+    let usable = broker.iter().all(|check| check.verdict != Verdict::Failed);
+    checks.extend(broker);
+    if usable {
+        checks.extend(place::look(settings, transport.as_ref()).await);
+    }
     let report = Report::from(checks);
     let code = if state_failed { CANNOT_CREATE } else { broker_code(&report) };
     if settings.json {
@@ -42,7 +50,26 @@ async fn state(state: &StateFolder) -> Vec<Check> {
         Holder::Serve => "a `clutch-service serve` is running on it",
     };
     let answer = Client::new(state).get::<Health>("/v1/health", &[]).await;
-    vec![Check::passed(&what).with(found), answering(held, answer)]
+    let odd = answer.as_ref().ok().and_then(|health| odd(&health.oddities));
+    [Check::passed(&what).with(found), answering(held, answer)].into_iter().chain(odd).collect()
+}
+
+/// What came to a service that is running and is no outcome of a task of its own.
+fn odd(counted: &Oddities) -> Option<Check> {
+    let Oddities { unknown, foreign, refused, dead_lettered } = *counted;
+    let words = [
+        (foreign, "of endpoints that were not provisioned with this state folder (kept as tasks)"),
+        (unknown - foreign.min(unknown), "of tasks that are not in the records (kept as tasks)"),
+        (refused, "that contradict the records, which the log names (not recorded)"),
+        (dead_lettered, "in messages that could not be read (among the dead letters)"),
+    ];
+    let told = words.iter().filter(|(count, _)| *count > 0);
+    let told: Vec<String> = told.map(|(count, what)| format!("{count} {what}")).collect();
+    if told.is_empty() {
+        return None;
+    }
+    let what = "all results since the service started are of tasks of its own";
+    Some(Check::warning(what, &told.join("; ")))
 }
 
 /// What the socket tells: a service that is not running is no failure.
@@ -78,7 +105,7 @@ mod tests {
 
     fn health(engaged: bool) -> Health {
         let fault = (!engaged).then(|| "gone".to_owned());
-        Health { version: "1".to_owned(), engaged, fault }
+        Health { version: "1".to_owned(), engaged, fault, oddities: Oddities::default() }
     }
 
     #[test]
@@ -89,6 +116,17 @@ mod tests {
         assert_eq!(verdict(Holder::Serve, Ok(health(false))), Verdict::Warning);
         assert_eq!(verdict(Holder::Nobody, none()), Verdict::Passed);
         assert_eq!(verdict(Holder::Serve, none()), Verdict::Warning);
+    }
+
+    #[test]
+    fn results_of_nobody_are_told_with_their_number() {
+        assert_eq!(odd(&Oddities::default()), None);
+        let counted = Oddities { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1 };
+        let check = odd(&counted).unwrap();
+        assert_eq!(check.verdict, Verdict::Warning);
+        for words in ["2 of endpoints", "3 of tasks", "7 that contradict", "1 in messages"] {
+            assert!(check.detail.contains(words), "{}", check.detail);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod client;
 mod collector;
 mod commands;
 mod config;
+mod counts;
 mod dead_letters;
 mod demo;
 mod deprovision;
@@ -26,6 +27,7 @@ mod management;
 #[doc(hidden)]
 pub mod measured;
 mod output;
+mod ownership;
 mod pack;
 mod paths;
 mod placing;

@@ -5,11 +5,14 @@ use crate::cli::ProvisionArgs;
 use crate::config::{Settings, reachable};
 use crate::endpoint_file::{EndpointFile, Existing, check_writable};
 use crate::failover;
-use crate::failure::{Failure, advice, code, is_in_doubt};
+use crate::failure::{Failure, REFUSED, advice, code, is_in_doubt};
 use crate::output;
+use crate::ownership;
+use crate::paths::StateFolder;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::clock::now_ms;
 use clutch_common::id::EndpointId;
+use clutch_common::link::ownership::{Claim, claim};
 use clutch_common::link::{Connection, Fault, Transport};
 use clutch_common::topology::{self, QueueKind};
 use serde::Serialize;
@@ -56,13 +59,15 @@ pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyho
     reachable(endpoint_url)?;
     settings.state.prepare()?;
     let store = Store::open(&settings.state).await?;
-    let provisioned = provision(&store, transport.as_ref(), endpoint_url, args).await;
+    let provisioned =
+        provision(&store, &settings.state, transport.as_ref(), endpoint_url, args).await;
     store.close().await;
     provisioned
 }
 
 async fn provision(
     store: &Store,
+    state: &StateFolder,
     transport: &dyn Transport,
     endpoint_url: &str,
     args: &ProvisionArgs,
@@ -80,7 +85,7 @@ async fn provision(
     };
     let (endpoint, created) = store.register(wanted).await?;
     let id = endpoint.id;
-    let done = carry_out(store, transport, endpoint_url, args, (endpoint, created)).await;
+    let done = carry_out(store, state, transport, endpoint_url, args, (endpoint, created)).await;
     if let Err(error) = &done
         && created
         && !is_in_doubt(error)
@@ -95,6 +100,7 @@ async fn provision(
 /// doubt may have left the queue.
 async fn carry_out(
     store: &Store,
+    state: &StateFolder,
     transport: &dyn Transport,
     endpoint_url: &str,
     args: &ProvisionArgs,
@@ -109,7 +115,15 @@ async fn carry_out(
         .connect("clutch/service/provision")
         .await
         .map_err(|fault| refusal(&fault, &address))?;
-    let declared = declare(connection.as_ref(), id, queue, shared).await;
+    let service = store.service_id().await?;
+    let declared = match claim(connection.as_ref(), service, shared).await {
+        Ok(Claim::Ours) => declare(connection.as_ref(), id, queue, shared).await,
+        Ok(Claim::Theirs { words, .. }) => {
+            connection.close().await;
+            return Err(not_ours(&ownership::refused(Some(service), state, &words), &address));
+        }
+        Err(fault) => Err(fault),
+    };
     if declared.is_ok() && store.declared(id, shared).await? {
         tell_service(connection.as_ref()).await;
     }
@@ -175,6 +189,12 @@ fn named(url: &str, place: Option<(&'static str, String)>) -> anyhow::Result<Str
 /// The failure for a place to provision in that cannot be made.
 fn unprepared(fault: &Fault, address: &str) -> Failure {
     Failure::new(code(fault), format!("cannot provision in {address}: {fault}"))
+}
+
+/// The failure for a place whose results are another service's.
+fn not_ours(refused: &str, address: &str) -> anyhow::Error {
+    let words = format!("cannot provision at {address}: {refused}; nothing was provisioned");
+    Failure::new(REFUSED, words).into()
 }
 
 fn refusal(fault: &Fault, address: &str) -> Failure {
@@ -243,20 +263,29 @@ mod tests {
         }
     }
 
+    async fn provisioned(
+        store: &Store,
+        broker: &Broker,
+        args: &ProvisionArgs,
+    ) -> anyhow::Result<Report> {
+        provision(store, &StateFolder::new("/s"), broker, "amqp://h", args).await
+    }
+
     #[tokio::test]
     async fn provisioning_again_changes_nothing() {
         let (temp, store) = store().await;
         let broker = Broker::default();
         let out = temp.path().join("endpoint.toml");
         let args = args("lab", &out);
-        let first = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        let first = provisioned(&store, &broker, &args).await.unwrap();
         let text = std::fs::read_to_string(&out).unwrap();
-        let again = provision(&store, &broker, "amqp://h", &args).await.unwrap();
+        let again = provisioned(&store, &broker, &args).await.unwrap();
         assert!(first.created && first.file_created);
         assert_eq!(again.id, first.id);
         assert!(!again.created && !again.file_created && !again.file_edited);
         assert_eq!(std::fs::read_to_string(&out).unwrap(), text);
         let expected = [
+            topology::owner(store.service_id().await.unwrap(), QueueKind::Classic),
             topology::shared(QueueKind::Classic),
             topology::endpoint(first.id, QueueKind::Classic),
         ];
@@ -268,12 +297,12 @@ mod tests {
         let (temp, store) = store().await;
         let broker = Broker::default();
         let out = temp.path().join("endpoint.toml");
-        provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        provisioned(&store, &broker, &args("lab", &out)).await.unwrap();
         let edited = format!("{}[engine]\nslots = 1\n", std::fs::read_to_string(&out).unwrap());
         std::fs::write(&out, &edited).unwrap();
-        let again = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap();
+        let again = provisioned(&store, &broker, &args("lab", &out)).await.unwrap();
         assert!(again.file_edited && !again.file_created);
-        let error = provision(&store, &broker, "amqp://h", &args("other", &out)).await.unwrap_err();
+        let error = provisioned(&store, &broker, &args("other", &out)).await.unwrap_err();
         assert!(error.to_string().contains("belongs to another endpoint"), "{error}");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), edited);
     }
@@ -283,15 +312,15 @@ mod tests {
         let (temp, store) = store().await;
         let broker = Broker::default();
         let first = args("lab", &temp.path().join("a.toml"));
-        provision(&store, &broker, "amqp://h", &first).await.unwrap();
+        provisioned(&store, &broker, &first).await.unwrap();
         let quorum = ProvisionArgs {
             queue: Some(crate::cli::Queue::Quorum),
             ..args("big", &temp.path().join("b.toml"))
         };
-        let big = provision(&store, &broker, "amqp://h", &quorum).await.unwrap();
+        let big = provisioned(&store, &broker, &quorum).await.unwrap();
         let declared = broker.declared();
-        assert_eq!(declared[2], topology::shared(QueueKind::Classic));
-        assert_eq!(declared[3], topology::endpoint(big.id, QueueKind::Quorum));
+        assert_eq!(declared[4], topology::shared(QueueKind::Classic));
+        assert_eq!(declared[5], topology::endpoint(big.id, QueueKind::Quorum));
     }
 
     #[tokio::test]
@@ -300,14 +329,14 @@ mod tests {
         let broker = Broker::default();
         broker.refuse_declaring(Fault::Mismatch("inequivalent arg 'x-queue-type'".into()));
         let out = temp.path().join("endpoint.toml");
-        let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        let error = provisioned(&store, &broker, &args("lab", &out)).await.unwrap_err();
         let words = error.to_string();
         assert!(words.contains("x-queue-type") && words.contains("--queue"), "{words}");
         assert_eq!(exit_code(&error), CONFIG);
         assert!(!out.exists());
         assert!(store.endpoint("lab").await.unwrap().is_none(), "the name is taken");
         let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
-        let again = provision(&store, &Broker::default(), "amqp://h", &quorum).await.unwrap();
+        let again = provisioned(&store, &Broker::default(), &quorum).await.unwrap();
         assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
     }
 
@@ -320,15 +349,22 @@ mod tests {
         {
             let broker = Broker::default();
             broker.refuse_declaring(fault);
-            provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+            provisioned(&store, &broker, &args("lab", &out)).await.unwrap_err();
             assert_eq!(store.endpoint("lab").await.unwrap().is_some(), left);
         }
         let known = store.endpoint("lab").await.unwrap().unwrap();
-        let again = provision(&store, &Broker::default(), "amqp://h", &args("lab", &out)).await;
+        let again = provision(
+            &store,
+            &StateFolder::new("/s"),
+            &Broker::default(),
+            "amqp://h",
+            &args("lab", &out),
+        )
+        .await;
         assert_eq!(again.unwrap().id, known.id);
         let broker = Broker::default();
         broker.refuse_declaring(Fault::Forbidden("no".into()));
-        provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        provisioned(&store, &broker, &args("lab", &out)).await.unwrap_err();
         assert!(store.endpoint("lab").await.unwrap().is_some(), "one that was there before stays");
     }
 
@@ -337,7 +373,7 @@ mod tests {
         let (temp, store) = store().await;
         let broker = Broker::default();
         let out = temp.path().join("none/endpoint.toml");
-        let error = provision(&store, &broker, "amqp://h", &args("lab", &out)).await.unwrap_err();
+        let error = provisioned(&store, &broker, &args("lab", &out)).await.unwrap_err();
         assert!(error.to_string().contains("nothing was provisioned"), "{error}");
         assert!(broker.declared().is_empty());
         assert!(store.endpoint("lab").await.unwrap().is_none());

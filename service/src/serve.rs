@@ -14,8 +14,9 @@ use crate::failover::Closer;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
 use crate::guard::{Guard, Named};
 use crate::management::Management;
+use crate::ownership::{self, Claimant};
 use crate::paths::StateFolder;
-use crate::session::{Link, Parts, keep_engaged};
+use crate::session::{self, Link, Parts, keep_engaged};
 use crate::store::{Saved, Store};
 use anyhow::Context as _;
 use clutch_common::link::Fault;
@@ -48,9 +49,11 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     settings.state.prepare()?;
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
+    let claimant = Claimant { service: store.service_id().await?, take_over: args.take_over };
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
     let (news, _) = watch::channel(0);
+    let counts = Arc::default();
     let parts = Parts {
         transport,
         store: store.clone(),
@@ -59,9 +62,11 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         news: news.clone(),
         closer,
         ask_after: args.ask_after,
+        claimant,
+        counts: Arc::clone(&counts),
     };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, committed, news, stop.clone());
+    let api = Api::new(store.clone(), link_state, committed, news, counts, stop.clone());
     let ended = run(api, parts, signals, &settings.state, &stop).await;
     if let Ok(Ended::Displaced) = ended {
         return Err(save(store, &settings.state).await);
@@ -211,7 +216,7 @@ async fn run(
     let store = parts.store.clone();
     let guard = Guard::over(state.path());
     let mut answering = Answering::open(api, state, stop)?;
-    session.spawn(keep_engaged_and_tell(parts, state.socket(), session_stop.clone()));
+    session.spawn(keep_engaged_and_tell(parts, state.clone(), session_stop.clone()));
     let ended = loop {
         tokio::select! {
             () = signals.next() => break Ok(Ended::Asked),
@@ -237,37 +242,48 @@ async fn run(
 /// Keeps the link engaged and says once that the service is serving.
 async fn keep_engaged_and_tell(
     parts: Parts,
-    socket: std::path::PathBuf,
+    state: StateFolder,
     stop: CancellationToken,
-) -> Result<(), (Fault, String)> {
-    let told = std::sync::Once::new();
+) -> Result<(), Failure> {
+    let (told, socket) = (std::sync::Once::new(), state.socket());
     let engaged = move || {
         told.call_once(|| tracing::info!(socket = %socket.display(), "serving"));
     };
     let ended = keep_engaged(&parts, engaged, &stop).await;
-    ended.map_err(|fault| (fault, parts.transport.address()))
+    ended.map_err(|ended| refusal(&ended, &parts.transport.address(), parts.claimant, &state))
 }
 
-type SessionEnd = Option<Result<Result<(), (Fault, String)>, tokio::task::JoinError>>;
+type SessionEnd = Option<Result<Result<(), Failure>, tokio::task::JoinError>>;
 
 /// Why the session ended before it was told to.
 fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
     match ended {
-        Some(Ok(Err((Fault::Locked(holder), address)))) => Err(Failure::new(
-            REFUSED,
-            format!(
-                "another clutch-service is collecting results at {address}: stop that one, or \
-                 use it, with its --state ({holder})"
-            ),
-        )
-        .into()),
-        Some(Ok(Err((fault, address)))) => Err(Failure::new(
-            REFUSED,
-            format!("{address} cannot be used: {fault}; {}", advice(&fault)),
-        )
-        .into()),
+        Some(Ok(Err(refused))) => Err(refused.into()),
         other => Err(Failure::new(INTERNAL, format!("the broker session ended: {other:?}")).into()),
     }
+}
+
+/// The words for a session that there is no point in trying again.
+fn refusal(
+    ended: &session::Ended,
+    address: &str,
+    claimant: Claimant,
+    state: &StateFolder,
+) -> Failure {
+    let words = match ended {
+        session::Ended::NotOurs(words) => {
+            let refused = ownership::refused(Some(claimant.service), state, words);
+            format!("cannot collect at {address}: {refused}")
+        }
+        session::Ended::Lost(Fault::Locked(holder)) => format!(
+            "another clutch-service is collecting results at {address}: stop that one, or use it, \
+             with its --state ({holder})"
+        ),
+        session::Ended::Lost(fault) => {
+            format!("{address} cannot be used: {fault}; {}", advice(fault))
+        }
+    };
+    Failure::new(REFUSED, words)
 }
 
 async fn all<T: 'static>(tasks: &mut JoinSet<T>) {

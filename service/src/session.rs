@@ -4,12 +4,15 @@
 //! that submissions go through, and takes it along.
 
 use crate::collector::{self, collect};
+use crate::counts::Counts;
 use crate::failover::{self, Closer, Ear};
+use crate::ownership::{self, Claimant};
 use crate::store::Store;
 use crate::submitter::{Job, submit};
 use backoff::backoff::Backoff as _;
+use clutch_common::link::ownership::{Claim, claim, take_over};
 use clutch_common::link::{Connection, Fault, Terms, Transport};
-use clutch_common::topology;
+use clutch_common::topology::{self, QueueKind};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,20 +57,40 @@ pub(crate) struct Parts {
     pub(crate) closer: Option<Arc<dyn Closer>>,
     /// How long a task may be without a result until its endpoint is asked for it.
     pub(crate) ask_after: Duration,
+    /// Who claims the results.
+    pub(crate) claimant: Claimant,
+    /// What came and is no outcome of a task.
+    pub(crate) counts: Arc<Counts>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The link failed.
+    Lost(Fault),
+    /// The results are another service's, in the words of the place.
+    NotOurs(String),
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self::Lost(fault)
+    }
 }
 
 /// Keeps the link up until told to stop, and calls `engaged` whenever it comes
 /// up.
 ///
 /// # Errors
-/// When the broker refuses the credentials or a permission, or another service
-/// keeps the lease for longer than a dead one could, before the link was up for
-/// the first time. Later, everything is tried again.
+/// When the results are another service's. And, before the link was up for the first
+/// time, when the broker refuses the credentials or a permission, or another service
+/// keeps the lease for longer than a dead one could; later, everything else is tried again.
 pub(crate) async fn keep_engaged(
     parts: &Parts,
     engaged: impl Fn() + Send + Sync,
     stop: &CancellationToken,
-) -> Result<(), Fault> {
+) -> Result<(), Ended> {
+    let mut claimant = parts.claimant;
     let mut pause = backoff::ExponentialBackoffBuilder::new()
         .with_initial_interval(Duration::from_millis(200))
         .with_randomization_factor(0.5)
@@ -81,7 +104,7 @@ pub(crate) async fn keep_engaged(
             None => return Ok(()),
             Some(Ok(pair)) => {
                 let opened = Instant::now();
-                let ended = work(parts, &pair, &engaged, stop).await;
+                let ended = work(parts, &pair, &mut claimant, &engaged, stop).await;
                 if matches!(*parts.link.borrow(), Link::Engaged(_)) {
                     ever = true;
                     if opened.elapsed() >= STABLE {
@@ -91,14 +114,15 @@ pub(crate) async fn keep_engaged(
                 pair.close().await;
                 match ended {
                     Ok(()) => return Ok(()),
-                    Err(fault) => fault,
+                    Err(Ended::Lost(fault)) => fault,
+                    Err(not_ours) => return Err(not_ours),
                 }
             }
             Some(Err(fault)) => fault,
         };
         parts.link.send_replace(Link::Disengaged(fault.to_string()));
         if !ever && is_final(&fault, patient_until) {
-            return Err(fault);
+            return Err(fault.into());
         }
         if matches!(fault, Fault::Locked(_)) {
             tracing::warn!("another clutch-service is collecting results on this broker");
@@ -147,42 +171,72 @@ async fn dial(parts: &Parts) -> Result<Pair, Fault> {
 async fn work(
     parts: &Parts,
     pair: &Pair,
+    claimant: &mut Claimant,
     engaged: &(impl Fn() + Send + Sync),
     stop: &CancellationToken,
-) -> Result<(), Fault> {
+) -> Result<(), Ended> {
+    let kind = queue_kind(parts).await;
+    // Before anything is delivered that may be another's.
+    let claimed = claim(pair.publishing.as_ref(), claimant.service, kind).await?;
+    if let Claim::Theirs { words, .. } = &claimed
+        && !claimant.take_over
+    {
+        return Err(Ended::NotOurs(words.clone()));
+    }
     let inlet = match pair.consuming.inlet(&collector::inlet_options()).await {
         Err(Fault::Missing(_)) => {
-            declare_results(parts, pair).await?;
+            declare_results(parts, pair, kind).await?;
             pair.consuming.inlet(&collector::inlet_options()).await?
         }
         inlet => inlet?,
     };
+    if let Claim::Theirs { service, .. } = claimed {
+        take_over(pair.publishing.as_ref(), claimant.service, kind).await?;
+        tracing::warn!(
+            from = ownership::name(service),
+            by = %claimant.service,
+            "took over the results from another clutch-service, which is refused from now on: \
+             results of tasks that it submitted are recorded here, as those of tasks that were \
+             submitted elsewhere"
+        );
+    }
+    claimant.take_over = false;
     let outlet = pair.publishing.outlet().await?;
     let (sender, mut jobs) = mpsc::channel(WAITING_JOBS);
     parts.link.send_replace(Link::Engaged(sender.clone()));
-    tracing::info!(broker = parts.transport.address(), "engaged");
+    tracing::info!(
+        broker = parts.transport.address(),
+        service = %claimant.service,
+        "engaged"
+    );
     engaged();
-    let Parts { store, commits, news, closer, ask_after, .. } = parts;
+    let Parts { store, commits, news, closer, ask_after, counts, .. } = parts;
+    let recorder = collector::Recorder { store, commits, counts };
     let ear = Ear::new(news.clone());
     let watching =
         failover::watch(store, sender.clone(), closer.as_deref(), &ear, news.subscribe(), stop);
     tokio::try_join!(
-        collect(inlet, store, commits, &ear, stop),
+        collect(inlet, &recorder, &ear, stop),
         submit(outlet, &mut jobs, stop),
         watching,
         failover::recover(store, sender, news.subscribe(), *ask_after, stop),
     )
     .map(|_| ())
+    .map_err(Ended::from)
 }
 
-/// The queue for results exists once an endpoint is provisioned; a service that
-/// is started before that makes it.
-async fn declare_results(parts: &Parts, pair: &Pair) -> Result<(), Fault> {
+/// The kind of the queues that all endpoints share, as far as it is known.
+async fn queue_kind(parts: &Parts) -> QueueKind {
     let known = parts.store.shared_queue_kind().await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the kind of the queues is not known: taking classic ones");
         None
     });
-    let kind = known.unwrap_or_default();
+    known.unwrap_or_default()
+}
+
+/// The queue for results exists once an endpoint is provisioned; a service that
+/// is started before that makes it.
+async fn declare_results(parts: &Parts, pair: &Pair, kind: QueueKind) -> Result<(), Fault> {
     pair.publishing.declare(&topology::shared(kind)).await?;
     if let Err(error) = parts.store.shared_declared(kind).await {
         tracing::warn!(%error, "the kind of the queues is not recorded");

@@ -14,6 +14,7 @@
 
 mod doubts;
 mod endpoints;
+mod identity;
 mod layout;
 mod listing;
 mod losses;
@@ -34,10 +35,11 @@ mod threads;
 
 pub(crate) use doubts::Resubmission;
 pub(crate) use endpoints::{Endpoint, Registration};
+pub(crate) use identity::service_in;
 pub(crate) use listing::Filter;
 pub(crate) use overdue::Overdue;
 pub(crate) use place::Saved;
-pub(crate) use results::Batch;
+pub(crate) use results::{Batch, Tally};
 pub(crate) use states::{Standing, Word};
 pub(crate) use submissions::{Begun, Chunk};
 

@@ -124,6 +124,10 @@ impl Connection for MemoryConnection {
         self.0.broker.hub().remove_queue(self.0.id, queue)
     }
 
+    async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
+        self.0.broker.hub().waiting_in(self.0.id, queue)
+    }
+
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
         Ok(Box::new(inlet::MemoryInlet::open(&self.0, options)?))
     }

@@ -33,11 +33,25 @@ pub async fn claim(
     service: ServiceId,
     kind: QueueKind,
 ) -> Result<Claim, Fault> {
-    match connection.declare(&topology::owner(service, kind)).await {
-        Ok(()) => Ok(Claim::Ours),
-        Err(Fault::Mismatch(words)) => Ok(Claim::Theirs { service: holder(&words), words }),
-        Err(fault) => Err(fault),
+    let other = match kind {
+        QueueKind::Quorum => QueueKind::Classic,
+        QueueKind::Classic | QueueKind::Expiring => QueueKind::Quorum,
+    };
+    let mut theirs = None;
+    // That it is of the other kind would hide whose it is.
+    for kind in [kind, other] {
+        match connection.declare(&topology::owner(service, kind)).await {
+            Ok(()) => return Ok(Claim::Ours),
+            Err(Fault::Mismatch(words)) => {
+                let service = holder(&words);
+                if theirs.is_none() || service.is_some() {
+                    theirs = Some(Claim::Theirs { service, words });
+                }
+            }
+            Err(fault) => return Err(fault),
+        }
     }
+    Ok(theirs.unwrap_or(Claim::Ours))
 }
 
 /// Makes the results those of a service, whosever they were. To be called by a service

@@ -114,6 +114,7 @@ macro_rules! conformance {
                 looking_leaves_everything_where_it_was
                 what_is_removed_is_gone_and_the_rest_is_not
                 what_is_held_goes_to_nobody_else
+                what_waits_is_counted_without_taking_any
                 what_waits_is_counted_and_what_comes_later_is_shown
                 a_shelf_needs_its_queue_its_lease_and_its_connection
                 a_dead_letter_says_where_it_died_and_why

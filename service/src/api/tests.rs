@@ -6,6 +6,7 @@ use super::types::*;
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
 use crate::fake::{Broker, result_of};
+use crate::ownership::Claimant;
 use crate::paths::StateFolder;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::spec;
@@ -49,7 +50,15 @@ async fn service(engaged: bool) -> Service {
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
-    let api = Api::new(store.clone(), link_state.clone(), committed, news.clone(), stop.clone());
+    let counts = Arc::default();
+    let api = Api::new(
+        store.clone(),
+        link_state.clone(),
+        committed,
+        news.clone(),
+        Arc::clone(&counts),
+        stop.clone(),
+    );
     let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
@@ -57,7 +66,10 @@ async fn service(engaged: bool) -> Service {
     running.spawn(async move { serving.await.unwrap() });
     let transport = Arc::new(broker.clone());
     let ask_after = Duration::from_secs(600);
-    let parts = Parts { transport, store, link, commits, news, closer: None, ask_after };
+    let claimant = Claimant { service: store.service_id().await.unwrap(), take_over: false };
+    let closer = None;
+    let parts =
+        Parts { transport, store, link, commits, news, closer, ask_after, claimant, counts };
     let session_stop = stop.clone();
     running.spawn(async move {
         if engaged {

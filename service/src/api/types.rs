@@ -5,6 +5,7 @@ mod spec;
 
 pub(crate) use spec::TaskSpec;
 
+use crate::counts::Oddities;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::task::Task;
@@ -337,6 +338,9 @@ pub(crate) struct Health {
     pub(crate) engaged: bool,
     /// Why it is not.
     pub(crate) fault: Option<String>,
+    /// What came since it started and is no outcome of a task of its own.
+    #[serde(default)]
+    pub(crate) oddities: Oddities,
 }
 
 /// The body of every error.

@@ -4,11 +4,12 @@
 use super::Closer;
 use crate::api::types::{TaskSpec, TaskState};
 use crate::fake::{Broker, result_of};
+use crate::ownership::Claimant;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::{spec, store};
 use crate::store::{Begun, Chunk, Registration, Store};
 use async_trait::async_trait;
-use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
+use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology;
@@ -81,6 +82,8 @@ impl World {
             news: watch::channel(0).0,
             closer: Some(self.closed.clone()),
             ask_after: Duration::from_secs(600),
+            claimant: Claimant { service: ServiceId::new(), take_over: false },
+            counts: Arc::default(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {

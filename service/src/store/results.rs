@@ -7,7 +7,7 @@ use super::rows::{self, parsed, run, run_all};
 use super::states::{self, Word};
 use super::{Result, Store, Write, doubts, failed, signed};
 use crate::api::types::TaskState;
-use clutch_common::id::{Attempt, TaskId};
+use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::result::TaskResult;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -34,6 +34,8 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
     /// Results of tasks that were submitted by somebody else.
     pub(crate) strangers: u64,
+    /// Of these, those from endpoints that this service did not provision.
+    pub(crate) foreign: u64,
     /// Results that contradict the records, which are not recorded.
     pub(crate) refused: u64,
     /// What became of attempts that nobody may have.
@@ -53,6 +55,7 @@ impl Tally {
         self.duplicates +=
             changes.duplicates.values().map(|count| count.unsigned_abs()).sum::<u64>();
         self.strangers += changes.strangers.len() as u64;
+        self.foreign += changes.foreign;
         self.refused += changes.refused;
     }
 }
@@ -87,6 +90,8 @@ impl Known {
 #[derive(Default)]
 struct Changes<'a> {
     strangers: Vec<(i64, &'a TaskResult)>,
+    /// How many of these are of endpoints that were not provisioned here.
+    foreign: u64,
     results: Vec<(i64, &'a TaskResult)>,
     duplicates: BTreeMap<(i64, u32), i64>,
     /// Of attempts that the endpoint was not given.
@@ -160,7 +165,11 @@ fn conclude<'a>(
         .iter()
         .map(|result| Ok((names.number(db, result.endpoint_id)?, *result)))
         .collect::<Result<_>>()?;
-    let changes = decide(&numbered, &mut known, last);
+    let mut changes = decide(&numbered, &mut known, last);
+    for (_, result) in &changes.strangers {
+        let provisioned = is_provisioned(db, result.endpoint_id).map_err(failed(DOING))?;
+        changes.foreign += u64::from(!provisioned);
+    }
     if let Some((_, result)) = changes.first_refused {
         tracing::warn!(
             task = %result.attempt(),
@@ -279,6 +288,11 @@ fn known(db: &Connection, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Kn
         }
     }
     Ok(known)
+}
+
+fn is_provisioned(db: &Connection, endpoint: EndpointId) -> rusqlite::Result<bool> {
+    let find = "SELECT 1 FROM endpoints WHERE id = ?";
+    db.prepare_cached(find)?.exists([endpoint.to_string()])
 }
 
 fn insert_stranger(

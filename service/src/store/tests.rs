@@ -302,7 +302,8 @@ async fn a_strangers_task_is_recorded_by_its_result_with_every_field() {
         state_id: Some(clutch_common::id::StateId::new()),
         ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
     };
-    assert_eq!(record(&store, std::slice::from_ref(&result), &[], 5).await.unwrap().strangers, 1);
+    let tally = record(&store, std::slice::from_ref(&result), &[], 5).await.unwrap();
+    assert_eq!((tally.strangers, tally.foreign), (1, 1));
     let detail = store.task(result.task_id).await.unwrap().unwrap();
     let expected = TaskResult { stdout_omitted: i64::MAX.unsigned_abs(), ..result };
     assert_eq!(detail.results[0].result, expected);

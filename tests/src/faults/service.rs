@@ -29,6 +29,13 @@ pub(super) const ROWS: &[Row] = &[
     )
     .since("the last kill"),
     Row::new(
+        "second-service-other-state",
+        "the service is stopped while results come; another one, of another state folder, is \
+         started by mistake, and must be refused; the first is started again",
+        Play::Beside(second),
+    )
+    .since("the next start"),
+    Row::new(
         "database-locked",
         "another process holds the write lock of the service's database for 20 s",
         Play::Beside(locked),
@@ -55,6 +62,23 @@ fn kill(site: &Site) -> Result<Seen> {
         recovery = stage.recovery(at)?;
     }
     Ok(stage.seen()?.recovered_in(recovery))
+}
+
+fn second(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(4000, "")?;
+    stage.until_recorded(500)?;
+    stage.service.stop(SOON)?;
+    let other = stage.world.folder().join("other").display().to_string();
+    let mistaken = stage.world.service(&["serve", "--state", &other])?;
+    let again = Instant::now();
+    stage.service = stage.world.serve()?;
+    let recovery = stage.recovery(again)?;
+    let seen = stage.seen()?.recovered_in(recovery);
+    let told = mistaken.stderr.contains("belong to another clutch-service")
+        && mistaken.stderr.contains("--take-over");
+    let seen = seen.must(mistaken.code == 77, || format!("it ended with {}", mistaken.code));
+    Ok(seen.must(told, || format!("it said: {}", mistaken.stderr)))
 }
 
 /// A process that is killed when this is dropped.

@@ -93,6 +93,11 @@ fn nothing_is_lost_with_a_state_folder_of_the_service_that_is_deleted() {
 }
 
 #[test]
+fn a_second_service_by_mistake_takes_nothing_from_the_first() {
+    holds("second-service-other-state");
+}
+
+#[test]
 fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it() {
     holds("second-daemon-by-mistake");
 }

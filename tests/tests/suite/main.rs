@@ -24,6 +24,7 @@ mod letters;
 mod link;
 mod memory;
 mod order;
+mod ownership;
 mod path;
 mod poison;
 mod provision;

@@ -386,6 +386,10 @@ impl Connection for AmqpConnection {
         declare::remove(&self.session(), queue).await
     }
 
+    async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
+        declare::waiting(&self.session(), queue).await
+    }
+
     async fn rehearse(&self, inlet: &InletOptions, results: &Destination) -> Vec<Check> {
         rehearsal::rehearse(&self.session(), inlet, results).await
     }

@@ -59,6 +59,16 @@ pub(super) async fn remove(session: &Session, queue: &str) -> Result<(), Fault> 
     session.answer(channel.close(200, "OK".into())).await
 }
 
+/// How many messages are ready in a queue.
+pub(super) async fn waiting(session: &Session, queue: &str) -> Result<u64, Fault> {
+    let channel = session.channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());
+    let waiting = session.answer(asked).await?.message_count().into();
+    session.answer(channel.close(200, "OK".into())).await?;
+    Ok(waiting)
+}
+
 /// Says which object differs and what to do; the broker's text says how.
 fn explain(fault: Fault, what: &str, name: &str) -> Fault {
     let Fault::Mismatch(text) = fault else { return fault };

@@ -5,7 +5,7 @@ use super::disk;
 use super::inlet::FolderInlet;
 use super::outlet::FolderOutlet;
 use super::root::Root;
-use super::shelf::FolderShelf;
+use super::shelf::{self, FolderShelf};
 use super::{blocking, topology};
 use crate::clock::now_ms;
 use crate::link::{
@@ -313,6 +313,10 @@ impl Connection for FolderConnection {
             checks.push(judged("the lease is free", free));
         }
         checks
+    }
+
+    async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
+        shelf::waiting(&self.0, queue).await
     }
 
     async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {

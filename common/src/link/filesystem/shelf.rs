@@ -5,7 +5,7 @@ use super::consumer::Command;
 use super::inlet::FolderInlet;
 use super::names::{Entry, is_member};
 use super::session::Session;
-use super::{blocking, disk, group};
+use super::{blocking, disk, group, topology};
 use crate::link::{Fault, Held, InletOptions, Shelf, Tag};
 use async_trait::async_trait;
 use std::fs::File;
@@ -56,13 +56,21 @@ impl Shelf for FolderShelf {
     }
 
     async fn waiting(&mut self) -> Result<u64, Fault> {
-        let (session, queue) = (Arc::clone(&self.session), self.queue.clone());
-        let count = move || {
-            let ready = session.root.ready(&queue);
-            count(&ready).map_err(|error| session.root.fault("counting what is in", &ready, &error))
-        };
-        blocking(self.session.terms.confirm_timeout, count).await
+        waiting(&self.session, &self.queue).await
     }
+}
+
+/// How many messages of a queue nobody has claimed.
+pub(super) async fn waiting(session: &Arc<Session>, queue: &str) -> Result<u64, Fault> {
+    let patience = session.terms.confirm_timeout;
+    let (session, queue) = (Arc::clone(session), queue.to_owned());
+    let count = move || {
+        session.is_open()?;
+        topology::check_queue(&session.root, &queue)?;
+        let ready = session.root.ready(&queue);
+        count(&ready).map_err(|error| session.root.fault("counting what is in", &ready, &error))
+    };
+    blocking(patience, count).await
 }
 
 /// How many messages nobody has claimed, by what their files say.

@@ -83,6 +83,12 @@ impl Hub {
         Ok(())
     }
 
+    /// How many messages are ready in a queue.
+    pub(super) fn waiting_in(&self, id: ConnectionId, queue: &str) -> Result<u64, Fault> {
+        self.alive(id)?;
+        self.queues.get(queue).map(Queue::waiting).ok_or_else(|| missing("queue", queue))
+    }
+
     /// Declares a topology up to the first fault.
     pub(super) fn declare(&mut self, id: ConnectionId, topology: &Topology) -> Result<(), Fault> {
         self.alive(id)?;

@@ -105,6 +105,19 @@ pub(super) async fn what_is_held_goes_to_nobody_else(site: &impl Site) {
     assert_eq!(rest(second.as_mut()).await, numbers(0..3));
 }
 
+pub(super) async fn what_waits_is_counted_without_taking_any(site: &impl Site) {
+    let connection = with_queue(site, "q").await;
+    assert_eq!(connection.waiting("q").await.unwrap(), 0);
+    fill(connection.as_ref(), "q", 3).await;
+    let other = connect(&site.url()).await;
+    for _ in 0..2 {
+        assert_eq!(other.waiting("q").await.unwrap(), 3);
+    }
+    assert!(matches!(fault(other.waiting("none").await), Fault::Missing(_)));
+    let mut inlet = shared(connection.as_ref(), "q", 8).await;
+    assert!(take(inlet.as_mut(), 3).await.iter().all(|delivery| !delivery.redelivered));
+}
+
 pub(super) async fn what_waits_is_counted_and_what_comes_later_is_shown(site: &impl Site) {
     let connection = with_queue(site, "letters").await;
     let looking = connect(&site.url()).await;

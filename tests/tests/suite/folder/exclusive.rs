@@ -28,7 +28,7 @@ fn a_second_daemon_is_told_who_holds_the_endpoint() {
 fn a_second_service_is_told_who_collects() {
     let running = running();
     let state = running.world.folder().join("second").display().to_string();
-    let seen = running.world.service(&["serve", "--state", &state]).unwrap();
+    let seen = running.world.service(&["serve", "--state", &state, "--take-over"]).unwrap();
     assert_eq!(seen.code, 77, "{}", seen.stderr);
     assert!(seen.stderr.contains("another clutch-service is collecting"), "{}", seen.stderr);
     names(&running.world, running.service.pid(), &seen.stderr);
@@ -55,17 +55,18 @@ fn a_second_daemon_takes_over_when_the_first_is_killed() {
 }
 
 #[test]
-fn a_second_service_takes_over_when_the_first_is_killed() {
+fn a_second_service_that_is_to_take_over_does_so_when_the_first_is_killed() {
     let mut running = running();
     let state = running.world.folder().join("second").display().to_string();
-    let mut second = running.world.launch_service(&["--state", &state]).unwrap();
+    let mut second = running.world.launch_service(&["--state", &state, "--take-over"]).unwrap();
     let told = second.wait_for("disengaged", SOON).unwrap();
     names(&running.world, running.service.pid(), told["fault"].as_str().unwrap());
     running.service.kill().unwrap();
     second.wait_for("engaged", SOON).unwrap();
 
     second.kill().unwrap();
-    let service = running.world.serve().unwrap();
+    let mut service = running.world.launch_service(&["--take-over"]).unwrap();
+    service.wait_for("serving", SOON).unwrap();
     assert!(!service.log().unwrap().contains("disengaged"), "it waited for the dead one");
     running.world.submit(&running.endpoint, "k", &["--", "true"], SOON).unwrap().ok().unwrap();
 }

@@ -1,0 +1,61 @@
+//! What `doctor` looks at in a broker, or in a folder, that can be used: whose the results
+//! there are, and whether dead letters wait.
+//!
+//! Touches the place through the seam, and declares nothing that is not there. Changes
+//! nothing.
+
+use crate::config::Settings;
+use crate::ownership;
+use crate::store::service_in;
+use clutch_common::id::ServiceId;
+use clutch_common::link::ownership::{Claim, claim};
+use clutch_common::link::{Check, Connection, Fault, Transport};
+use clutch_common::topology::{self, QueueKind};
+
+const OWNED: &str = "the results are collected by this service";
+const LETTERS: &str = "no dead letters wait";
+
+/// Looks at a place. Nothing is told where it has just been found unusable.
+pub(super) async fn look(settings: &Settings, transport: &dyn Transport) -> Vec<Check> {
+    let Ok(connection) = transport.connect("clutch/service/doctor").await else {
+        return Vec::new();
+    };
+    let checks =
+        vec![owned(settings, connection.as_ref()).await, letters(connection.as_ref()).await];
+    connection.close().await;
+    checks
+}
+
+async fn owned(settings: &Settings, connection: &dyn Connection) -> Check {
+    match connection.waiting(topology::OWNER_QUEUE).await {
+        Ok(_) => {}
+        Err(Fault::Missing(_)) => return Check::passed(OWNED).with("they are nobody's yet"),
+        Err(fault) => return Check::faulty(OWNED, fault),
+    }
+    let ours = service_in(&settings.state.database()).unwrap_or_default();
+    // Where this service has no id yet, one that nobody has will not be taken for the owner.
+    match claim(connection, ours.unwrap_or_else(ServiceId::new), QueueKind::Classic).await {
+        Ok(Claim::Ours) => Check::passed(OWNED).with(&format!("it is {}", ownership::name(ours))),
+        Ok(Claim::Theirs { words, .. }) => {
+            let words = ownership::refused(ours, &settings.state, &words);
+            Check::faulty(OWNED, Fault::Mismatch(words))
+        }
+        Err(fault) => Check::faulty(OWNED, fault),
+    }
+}
+
+async fn letters(connection: &dyn Connection) -> Check {
+    match connection.waiting(topology::DEAD_LETTER_QUEUE).await {
+        Ok(0) => Check::passed(LETTERS),
+        Ok(waiting) => Check::warning(
+            LETTERS,
+            &format!(
+                "{waiting} do: messages that could not be read or delivered. `clutch-service \
+                 dead-letters list` tells which and why; `requeue` puts them back, `drop` removes \
+                 them"
+            ),
+        ),
+        Err(Fault::Missing(_)) => Check::passed(LETTERS).with("nothing was provisioned yet"),
+        Err(fault) => Check::faulty(LETTERS, fault),
+    }
+}
