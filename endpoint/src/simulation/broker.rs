@@ -103,6 +103,11 @@ impl Connection for NetConnection {
         self.inner.remove_queue(queue).await
     }
 
+    async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
+        self.wire.alive()?;
+        self.inner.waiting(queue).await
+    }
+
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
         self.life.gate.awake().await;
         self.world.travel().await;
