@@ -14,8 +14,10 @@ mod pace;
 mod properties;
 mod rehearsal;
 mod shelf;
+mod sieve;
 mod sizes;
 mod socket;
+mod stream;
 mod window;
 
 use super::{Connection, Fault, InvalidUrl, Terms, Transport};

@@ -6,21 +6,25 @@ use super::outlet::AmqpOutlet;
 use super::shelf::AmqpShelf;
 use super::sizes::Sizes;
 use super::socket::Cord;
+use super::stream::{self, Pulse, Sifted};
 use super::{LONGEST_NAME, declare, rehearsal};
 use crate::link::{
     Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
 };
 use crate::topology::Topology;
+use async_rs::Tokio;
+use async_rs::traits::Reactor as _;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use lapin::options::QueueDeclareOptions;
-use lapin::tcp::{AMQPUriTcpExt as _, TLSConfig};
+use lapin::tcp::TLSConfig;
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Channel, ConnectionProperties, Event};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +40,12 @@ pub(super) const FRAME_MAX: u32 = 32 * 1024;
 /// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
 /// number was another's, which the broker closed, with that one's error.
 const CHANNELS: u16 = 2000;
+
+/// How many bytes within a [`Terms::confirm_timeout`] are more than heartbeats.
+pub(super) const MOVING: u64 = 4 * 1024;
+
+/// The longest wait for an answer on a connection that moves.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 /// How long closing in order may take before the socket is cut.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
@@ -64,6 +74,8 @@ pub(super) enum Health {
 pub(super) struct Session {
     lapin: lapin::Connection,
     cord: Cord,
+    /// What has moved on it.
+    pub(super) pulse: Pulse,
     health: watch::Sender<Health>,
     events: Mutex<JoinSet<()>>,
     /// How many channels there have been.
@@ -128,9 +140,12 @@ async fn open(
     sizes: &Arc<Sizes>,
     name: &str,
 ) -> Result<Session, Fault> {
-    let cord = Cord::default();
-    match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord)).await {
-        Ok(Ok(lapin)) => Ok(Session::new(lapin, cord, terms.clone(), Arc::clone(sizes))),
+    let (cord, pulse) = (Cord::default(), Pulse::default());
+    match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord, &pulse)).await {
+        Ok(Ok(lapin)) => {
+            pulse.agreed(lapin.configuration().frame_max());
+            Ok(Session::new(lapin, cord, pulse, terms.clone(), Arc::clone(sizes)))
+        }
         Ok(Err(error)) => {
             cord.cut();
             Err(classify::connecting(&error, cord.stage()))
@@ -152,38 +167,32 @@ async fn handshake(
     terms: &Terms,
     name: &str,
     cord: &Cord,
+    pulse: &Pulse,
 ) -> lapin::Result<lapin::Connection> {
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "clutch".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let (cord, limit) = (cord.clone(), terms.connect_timeout);
+    let (cord, pulse, limit) = (cord.clone(), pulse.clone(), terms.connect_timeout);
+    let tokio = Tokio::current();
     lapin::Connection::connector(
         uri.clone(),
-        lapin::runtime::default_runtime()?,
+        stream::runtime(),
         // lapin calls this on its own thread, which no timeout of ours ends:
         // it needs one itself.
-        async move |uri: AMQPUri, runtime| {
+        async move |uri: AMQPUri, _| {
             let addresses = addresses(&uri, limit).await?;
-            let plain = |address: SocketAddr| {
-                let mut plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-                plain.authority.host = address.ip().to_string();
-                let runtime = runtime.clone();
-                async move { plain.connect_async(&runtime).await }
-            };
-            let stream = first_reached(&addresses, limit, plain).await?;
-            if let AsyncTcpStream::Plain(stream) = &stream {
-                cord.attach(stream.get_ref())?;
+            let dial = |address| tokio.tcp_connect_addr(address);
+            let stream = first_reached(&addresses, limit, dial).await?;
+            cord.attach(stream.get_ref())?;
+            let mut stream = AsyncTcpStream::Plain(stream);
+            if uri.scheme == AMQPScheme::AMQPS {
+                cord.reached(Stage::Tls);
+                let tls = stream.into_tls(&uri.authority.host, TLSConfig::default());
+                stream = limited(limit, tls).await?;
             }
-            if uri.scheme == AMQPScheme::AMQP {
-                cord.reached(Stage::Handshake);
-                return Ok(stream);
-            }
-            cord.reached(Stage::Tls);
-            let tls = stream.into_tls(&uri.authority.host, TLSConfig::default());
-            let stream = limited(limit, tls).await?;
             cord.reached(Stage::Handshake);
-            Ok(stream)
+            Ok(AsyncTcpStream::Plain(Sifted::new(stream, pulse.clone())))
         },
         properties,
     )
@@ -226,7 +235,13 @@ async fn limited<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) ->
 }
 
 impl Session {
-    fn new(lapin: lapin::Connection, cord: Cord, terms: Terms, sizes: Arc<Sizes>) -> Self {
+    fn new(
+        lapin: lapin::Connection,
+        cord: Cord,
+        pulse: Pulse,
+        terms: Terms,
+        sizes: Arc<Sizes>,
+    ) -> Self {
         let (health, _) = watch::channel(Health::Up(Instant::now()));
         // lapin hands each event to one listener only, so there is one, which
         // tells the others.
@@ -249,7 +264,7 @@ impl Session {
             }
         });
         let (events, opened) = (Mutex::new(tasks), AtomicU16::new(0));
-        Self { lapin, cord, health, events, opened, terms, sizes }
+        Self { lapin, cord, pulse, health, events, opened, terms, sizes }
     }
 
     /// Watches the connection's health.
@@ -275,16 +290,33 @@ impl Session {
         self.answer(self.lapin.create_channel()).await
     }
 
-    /// Waits for the broker's answer to a request, and no longer than
-    /// [`Terms::confirm_timeout`].
+    /// Waits for the broker's answer to a request, as [`Session::while_moving`] does.
     pub(super) async fn answer<T>(
         &self,
         request: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Fault> {
-        match timeout(self.terms.confirm_timeout, request).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(self.explain(&error).await),
-            Err(_) => Err(Fault::ConfirmTimeout(self.terms.confirm_timeout)),
+        match self.while_moving(request).await? {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explain(&error).await),
+        }
+    }
+
+    /// Waits for something of the broker's while anything moves on the connection, as it
+    /// may come behind large messages; else, no longer than [`Terms::confirm_timeout`].
+    pub(super) async fn while_moving<T>(
+        &self,
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, Fault> {
+        let (mut awaited, patience) = (pin!(awaited), self.terms.confirm_timeout);
+        let until = Instant::now() + LONGEST.max(patience);
+        loop {
+            let before = self.pulse.moved();
+            if let Ok(came) = timeout(patience, awaited.as_mut()).await {
+                return Ok(came);
+            }
+            if self.pulse.moved() - before < MOVING || Instant::now() >= until {
+                return Err(Fault::ConfirmTimeout(patience));
+            }
         }
     }
 

@@ -202,11 +202,7 @@ impl AmqpInlet {
         &mut self,
         request: impl Future<Output = lapin::Result<()>> + Send,
     ) -> Result<(), Fault> {
-        let error = match timeout(self.session.terms.confirm_timeout, request).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(Fault::ConfirmTimeout(self.session.terms.confirm_timeout)),
-        };
+        let Err(error) = self.session.while_moving(request).await? else { return Ok(()) };
         // Why the channel is gone is what the consumer was told.
         while classify::is_aftermath(&error) && self.end.is_none() {
             let Ok(item) = timeout(REASON_PATIENCE, self.consumer.next()).await else { break };

@@ -4,17 +4,18 @@
 //! way are futures, polled by [`Outlet::settled`] when lapin wakes them. One
 //! timer runs while messages are open or the connection is blocked, and none
 //! otherwise. It gives the oldest open message its confirm timeout from when it
-//! became the oldest, and the time that what is under way takes on the slowest link
-//! that is of use, so that a slow link that moves is no fault and a message
-//! that is stuck is one. While the broker blocks the connection, only the
-//! blocked timeout counts; when that ends, the confirm timeout starts anew.
+//! became the oldest, and from when the system was last seen to take bytes of it; and the
+//! time that what the system may hold back takes on the slowest link that is of use. So a
+//! slow link that moves is no fault, and a message that is stuck is one. While the broker
+//! blocks the connection, only the blocked timeout counts; when that ends, the confirm
+//! timeout starts anew.
 //!
 //! A message larger than any that the broker has taken goes alone by a channel of its
 //! own: if it is too large, the broker closes that channel, and nothing else is in
 //! doubt. Others of that kind wait for what becomes of it.
 
 use super::classify;
-use super::connection::{Health, REASON_PATIENCE, Session, short};
+use super::connection::{Health, MOVING, REASON_PATIENCE, Session, short};
 use super::properties;
 use super::window::{Answer, Return, Window};
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
@@ -33,6 +34,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// The slowest link that messages get through, in bytes per second.
 const SLOWEST: u64 = 4 * 1024;
+/// How many bytes the system takes of a connection before it sends them, at the most.
+const BUFFERED: usize = 4 * 1024 * 1024;
 
 /// An [`Outlet`] to a broker. What it keeps is bounded by the messages that are
 /// open.
@@ -44,6 +47,10 @@ pub(super) struct AmqpOutlet {
     flights: HashMap<Ticket, Flight>,
     /// How many bytes these have together.
     flying: usize,
+    /// How many bytes the connection has sent, about, when all of these are sent.
+    mark: u64,
+    /// How many it had sent when it was last seen to send, and when that was.
+    seen: (u64, Option<Instant>),
     landed: Vec<(Ticket, Answer)>,
     landing: Arc<Landing>,
     end: Option<lapin::Error>,
@@ -74,6 +81,8 @@ struct Unproven {
 struct Flight {
     confirmed: Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>,
     size: usize,
+    /// How many bytes the connection has sent, about, when this is sent.
+    mark: u64,
     beacon: Arc<Beacon>,
 }
 
@@ -126,6 +135,8 @@ impl AmqpOutlet {
             window: Window::default(),
             flights: HashMap::new(),
             flying: 0,
+            mark: 0,
+            seen: (session.pulse.sent(), None),
             landed: Vec::new(),
             landing: Arc::default(),
             end: None,
@@ -255,7 +266,8 @@ impl AmqpOutlet {
             published?.await
         };
         let (confirmed, beacon) = (Box::pin(confirmed), Arc::new(beacon));
-        let mut flight = Flight { confirmed, size, beacon };
+        self.mark = self.mark.max(self.session.pulse.sent()) + size as u64;
+        let mut flight = Flight { confirmed, size, mark: self.mark, beacon };
         // The first poll queues the message with lapin, after those before it.
         match flight.poll() {
             Poll::Pending => {
@@ -319,11 +331,28 @@ impl AmqpOutlet {
                 Fault::Blocked { reason: reason.clone(), after: terms.blocked_timeout },
             )),
             Health::Up(since) => {
-                let waiting = self.window.waiting_since()?;
+                let (_, waiting) = self.window.oldest()?;
                 let patience = patience(terms.confirm_timeout, self.flying);
-                Some(((*since).max(waiting) + patience, Fault::ConfirmTimeout(patience)))
+                let since = (*since).max(waiting).max(self.seen.1.unwrap_or(waiting));
+                Some((since + patience, Fault::ConfirmTimeout(patience)))
             }
         }
+    }
+
+    /// Whether the oldest message has come further since that was last asked: then it is
+    /// waited for anew.
+    fn moves(&mut self) -> bool {
+        if !matches!(&*self.health.borrow(), Health::Up(_)) {
+            return false;
+        }
+        let (sent, before) = (self.session.pulse.sent(), self.seen.0);
+        let oldest = self.window.oldest().and_then(|(ticket, _)| self.flights.get(&ticket));
+        let unsent = oldest.is_some_and(|flight| flight.mark > before);
+        let moves = unsent && sent - before >= MOVING;
+        if moves {
+            self.seen = (sent, Some(Instant::now()));
+        }
+        moves
     }
 
     /// The fault that ended this outlet, if one has.
@@ -335,9 +364,10 @@ impl AmqpOutlet {
     }
 }
 
-/// How long the oldest message may be the oldest while so many bytes are under way.
+/// How long the oldest message may be the oldest, and not come further, while so many
+/// bytes are under way.
 fn patience(timeout: Duration, bytes: usize) -> Duration {
-    timeout + Duration::from_secs(bytes as u64 / SLOWEST)
+    timeout + Duration::from_secs(bytes.min(BUFFERED) as u64 / SLOWEST)
 }
 
 /// A channel with confirms.
@@ -411,7 +441,9 @@ impl Outlet for AmqpOutlet {
                 Some((deadline, fault)) => tokio::select! {
                     () = landing.notify.notified() => {}
                     _ = self.health.changed() => {}
-                    () = sleep_until(deadline) => return Err(fault),
+                    () = sleep_until(deadline) => if !self.moves() {
+                        return Err(fault);
+                    },
                 },
             }
         }
@@ -436,6 +468,6 @@ mod tests {
         assert_eq!(patience(timeout, 4000), timeout);
         // A megabyte at ten kilobytes a second takes a hundred seconds.
         assert!(patience(timeout, 1_000_000) > Duration::from_secs(100) + timeout);
-        assert!(patience(timeout, crate::wire::MAX_BODY) < Duration::from_secs(2 * 3600));
+        assert!(patience(timeout, crate::wire::MAX_BODY) < Duration::from_secs(1200));
     }
 }

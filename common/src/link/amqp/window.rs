@@ -74,10 +74,11 @@ impl Window {
         self.open.len()
     }
 
-    /// Since when the oldest open message is the oldest.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
-        let (_, oldest) = self.open.first_key_value()?;
-        Some(self.headed.map_or(oldest.published, |headed| headed.max(oldest.published)))
+    /// The oldest open message, and since when it is the oldest.
+    pub(super) fn oldest(&self) -> Option<(Ticket, Instant)> {
+        let (&ticket, oldest) = self.open.first_key_value()?;
+        let since = self.headed.map_or(oldest.published, |headed| headed.max(oldest.published));
+        Some((ticket, since))
     }
 
     /// Closes a message that the broker refused by itself.

@@ -84,3 +84,56 @@ async fn a_body_damaged_on_its_way_to_the_broker_is_told_to_be_and_may_be_refuse
     let next = take(inlet.as_mut(), 1).await;
     assert_eq!(next[0].message.damage, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_no_frame_holds_or_no_stack_keep_no_message_from_being_delivered() {
+    let vhost = broker::shared().vhost();
+    let connection = with_queue(&vhost, "tasks").await;
+    let path = format!("exchanges/{}/amq.default/publish", vhost.name);
+    let nested =
+        |depth| (0..depth).fold(serde_json::json!(1), |n, _| serde_json::json!({ "n": n }));
+    let headers = [
+        ("large", "y".repeat(33_000).into()),
+        ("larger", "y".repeat(120_000).into()),
+        ("largest", "y".repeat(200_000).into()),
+        ("nested", nested(90)),
+        ("good", 1.into()),
+    ];
+    for (id, header) in &headers {
+        let message = serde_json::json!({
+            "routing_key": "tasks", "payload": "body", "payload_encoding": "string",
+            "properties": { "message_id": id, "headers": { "a": 1, "x": header } },
+        });
+        vhost.broker.api("POST", &path, Some(&message.to_string()));
+    }
+    let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
+    let taken = take(inlet.as_mut(), headers.len()).await;
+    for (delivery, (id, _)) in taken.iter().zip(&headers) {
+        assert_eq!(delivery.message.message_id.as_deref(), Some(*id));
+        assert_eq!(delivery.message.body, b"body");
+    }
+    inlet.acknowledge(taken[headers.len() - 1].tag).await.unwrap();
+    within(inlet.secured()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_on_a_slow_link_is_waited_for_while_it_comes() {
+    let vhost = broker::shared().vhost();
+    let connection = with_queue(&vhost, "tasks").await;
+    let mut outlet = connection.outlet().await.unwrap();
+    let large = link::Message { body: vec![b'x'; 400_000], ..message("large") };
+    outlet.publish(&to("tasks"), large).await.unwrap();
+    settle(outlet.as_mut()).await;
+
+    let proxy = Proxy::before(vhost.port()).await;
+    let terms = Terms { confirm_timeout: Duration::from_secs(1), ..Terms::default() };
+    let transport = link::transport(&vhost.url_by(proxy.port), &terms).unwrap();
+    let slow = within(transport.connect("slow")).await.unwrap();
+    let mut shelf = slow.shelf("tasks", "lease").await.unwrap();
+    proxy.slow(100_000);
+    let found = shelf.next().await.unwrap().unwrap();
+    assert_eq!(found.message.body.len(), 400_000);
+    proxy.stall(true);
+    let fault = shelf.next().await.err();
+    assert!(matches!(fault, Some(Fault::ConfirmTimeout(_))), "{fault:?}");
+}

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ pub(crate) struct Proxy {
     stalled: watch::Sender<bool>,
     gone: watch::Receiver<usize>,
     to_damage: Arc<AtomicUsize>,
+    rate: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -30,6 +32,8 @@ impl Proxy {
         let (stall, went) = (stalled.clone(), Arc::new(went));
         let to_damage = Arc::new(AtomicUsize::new(0));
         let damage = Arc::clone(&to_damage);
+        let rate = Arc::new(AtomicUsize::new(0));
+        let slow = Arc::clone(&rate);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut pumps = JoinSet::new();
@@ -40,16 +44,17 @@ impl Proxy {
                 let (there, back) = (stall.subscribe(), stall.subscribe());
                 let went = Arc::clone(&went);
                 let (damage_there, damage_back) = (Arc::clone(&damage), Arc::clone(&damage));
+                let (slow_there, slow_back) = (Arc::clone(&slow), Arc::clone(&slow));
                 pumps.spawn(async move {
-                    pump(from_client, to_server, there, &damage_there).await;
+                    pump(from_client, to_server, there, &damage_there, &slow_there).await;
                     went.send_modify(|count| *count += 1);
                 });
                 pumps.spawn(async move {
-                    pump(from_server, to_client, back, &damage_back).await;
+                    pump(from_server, to_client, back, &damage_back, &slow_back).await;
                 });
             }
         });
-        Self { port, stalled, gone, to_damage, _tasks: tasks }
+        Self { port, stalled, gone, to_damage, rate, _tasks: tasks }
     }
 
     /// Flips a bit in each of the next messages with [`FRAGILE`] in them.
@@ -67,6 +72,11 @@ impl Proxy {
         self.stalled.send_replace(stalled);
     }
 
+    /// Forwards so many bytes a second, in each direction of each connection.
+    pub(crate) fn slow(&self, rate: usize) {
+        self.rate.store(rate, Ordering::SeqCst);
+    }
+
     /// Waits until the client has closed a connection.
     pub(crate) async fn client_gone(&mut self) {
         self.gone.wait_for(|count| *count > 0).await.unwrap();
@@ -78,12 +88,18 @@ async fn pump(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut stalled: watch::Receiver<bool>,
     to_damage: &AtomicUsize,
+    rate: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let count = from.read(&mut buffer).await.unwrap_or(0);
+        let slow = rate.load(Ordering::SeqCst);
+        let most = if slow == 0 { buffer.len() } else { slow / 20 };
+        let count = from.read(&mut buffer[..most]).await.unwrap_or(0);
         if count == 0 {
             return;
+        }
+        if slow != 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         if stalled.wait_for(|stalled| !stalled).await.is_err() {
             return;
