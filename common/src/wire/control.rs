@@ -76,6 +76,13 @@ impl Presence {
         let same_run = this >> SESSION_BITS == that >> SESSION_BITS;
         age(self.instance) < age(session) || same_run && this < that
     }
+
+    /// Whether the disk was younger when this run began than when the session's did: it
+    /// went back in time, or this is read late.
+    #[must_use]
+    pub fn is_younger_than(&self, session: Uuid) -> bool {
+        age(self.instance) < age(session)
+    }
 }
 
 /// The bits of a session's name that are its number.

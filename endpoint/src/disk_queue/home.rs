@@ -1,6 +1,7 @@
 //! Where a state folder lives: tells one that was copied, or put back from a backup,
 //! from the folder itself. The file `home` names the host, the path, and the inode of
-//! the file `mark`, which every copy has another one of, whoever made it.
+//! the file `mark`, of which every copy has another one, and every start makes another
+//! one: what is written over the files of a later start is told as well.
 //!
 //! A folder that is renamed, or mounted elsewhere, keeps its files and is itself. What
 //! goes back with all that is around it (the snapshot of a file system or of a host)
@@ -17,6 +18,8 @@ use std::time::UNIX_EPOCH;
 
 /// The file that has it, in the state folder.
 const FILE: &str = "home";
+/// The file that tells copies apart.
+const MARK: &str = "mark";
 /// What names a host, where something does.
 const MACHINE: &str = "/etc/machine-id";
 
@@ -52,10 +55,23 @@ pub(super) struct Home {
     machine: Option<String>,
     /// The path of the folder.
     path: ByteString,
-    /// The number of the file `mark`.
-    inode: u64,
-    /// When that was made, in nanoseconds, where the file system knows.
+    /// The file `mark`, or the one that was to follow it when the daemon died.
+    marks: Vec<Inode>,
+}
+
+/// A file, whatever it is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Inode {
+    number: u64,
+    /// When it was made, in nanoseconds, where the file system knows.
     born: Option<u128>,
+}
+
+impl Inode {
+    fn of(file: &fs::Metadata) -> Self {
+        let born = file.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Self { number: file.ino(), born: born.map(|age| age.as_nanos()) }
+    }
 }
 
 impl Home {
@@ -64,15 +80,33 @@ impl Home {
     /// # Errors
     /// What the system said.
     pub(super) fn of(folder: &Path) -> io::Result<Self> {
-        let mark = fs::metadata(folder.join("mark"))?;
-        let born = mark.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let mark = fs::metadata(folder.join(MARK))?;
         let machine = fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
         Ok(Self {
             machine: machine.filter(|id| !id.is_empty()),
             path: fs::canonicalize(folder)?.into_os_string().into(),
-            inode: mark.ino(),
-            born: born.map(|age| age.as_nanos()),
+            marks: vec![Inode::of(&mark)],
         })
+    }
+
+    /// Settles in a folder: makes another mark with what is in the one that is there,
+    /// and notes where that is. A death in between leaves one of the two that are noted.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn settle(mut self, folder: &Path) -> io::Result<()> {
+        let (mark, fresh) = (folder.join(MARK), folder.join("mark.tmp"));
+        let content = fs::read(&mark)?;
+        if let Err(error) = fs::remove_file(&fresh)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let written = write_new(&fresh, &content)?;
+        self.marks.push(Inode::of(&written.metadata()?));
+        self.note(folder)?;
+        fs::rename(&fresh, &mark)?;
+        File::open(folder)?.sync_all()
     }
 
     /// Reads where a state folder was when it was used last; nothing where that is not
@@ -88,18 +122,10 @@ impl Home {
         }
     }
 
-    /// Notes it, for good.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub(super) fn note(&self, folder: &Path) -> io::Result<()> {
-        let (file, fresh) = (folder.join(FILE), folder.join("home.tmp"));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut written = options.open(&fresh)?;
-        written.write_all(&serde_json::to_vec(self)?)?;
-        written.sync_all()?;
-        fs::rename(&fresh, &file)?;
+    fn note(&self, folder: &Path) -> io::Result<()> {
+        let fresh = folder.join("home.tmp");
+        write_new(&fresh, &serde_json::to_vec(self)?)?;
+        fs::rename(&fresh, folder.join(FILE))?;
         File::open(folder)?.sync_all()
     }
 
@@ -109,8 +135,8 @@ impl Home {
         let known = |one: &Option<String>| one.is_some();
         let hosts_known = known(&self.machine) && known(&before.machine);
         let other_host = hosts_known && self.machine != before.machine;
-        let files = (self.inode, self.born) == (before.inode, before.born);
-        if files && !other_host {
+        let same_files = self.marks.iter().any(|mark| before.marks.contains(mark));
+        if same_files && !other_host {
             return Origin::Own;
         }
         // Where the host has no name, the same path may be that of another host.
@@ -123,13 +149,26 @@ impl Home {
     }
 }
 
+/// Writes a file for good, whatever was there.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn marks(number: u64, born: u128) -> Vec<Inode> {
+        vec![Inode { number, born: Some(born) }]
+    }
+
     fn home() -> Home {
-        let machine = Some("one".to_owned());
-        Home { machine, path: "/state".into(), inode: 7, born: Some(1) }
+        Home { machine: Some("one".to_owned()), path: "/state".into(), marks: marks(7, 1) }
     }
 
     #[test]
@@ -143,37 +182,47 @@ mod tests {
             (home(), Origin::Own),
             (elsewhere(), Origin::Own),
             (Home { machine: None, ..elsewhere() }, Origin::Own),
-            (Home { inode: 8, ..home() }, put_back()),
-            (Home { born: Some(2), ..home() }, put_back()),
-            (Home { inode: 8, ..elsewhere() }, copied("/copy")),
+            (Home { marks: [marks(6, 1), marks(7, 1)].concat(), ..home() }, Origin::Own),
+            (Home { marks: marks(8, 1), ..home() }, put_back()),
+            (Home { marks: marks(7, 2), ..home() }, put_back()),
+            (Home { marks: marks(8, 1), ..elsewhere() }, copied("/copy")),
             (Home { machine: host("two"), ..home() }, copied("/state on another host")),
-            (Home { machine: None, inode: 8, ..home() }, copied("/state")),
+            (Home { machine: None, marks: marks(8, 1), ..home() }, copied("/state")),
         ] {
             assert_eq!(here.origin(&before, state), expected, "{before:?}");
         }
     }
 
     #[test]
-    fn it_is_noted_and_a_copy_of_the_folder_has_another() {
+    fn a_start_makes_another_mark_and_tells_every_other_folder_from_its_own() {
         let parent = tempfile::tempdir().unwrap();
         let [folder, copy] = ["folder", "copy"].map(|name| parent.path().join(name));
         for folder in [&folder, &copy] {
             fs::create_dir(folder).unwrap();
         }
-        fs::write(folder.join("mark"), "").unwrap();
+        fs::write(folder.join(MARK), "content").unwrap();
         assert_eq!(Home::noted(&folder).unwrap(), None);
-        let home = Home::of(&folder).unwrap();
-        home.note(&folder).unwrap();
-        assert_eq!(Home::noted(&folder).unwrap(), Some(home.clone()));
-        for name in ["mark", FILE] {
+        let first = Home::of(&folder).unwrap();
+        first.clone().settle(&folder).unwrap();
+        let second = Home::of(&folder).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(fs::read(folder.join(MARK)).unwrap(), b"content");
+        let noted = || Home::noted(&folder).unwrap().unwrap();
+        // Whether or not the daemon died before the other mark was in its place.
+        for home in [&first, &second] {
+            assert!(home.origin(&noted(), StateId::new()).is_own());
+        }
+        for name in [MARK, FILE] {
             fs::copy(folder.join(name), copy.join(name)).unwrap();
         }
-        let found = Home::of(&copy).unwrap();
-        let before = Home::noted(&copy).unwrap().unwrap();
-        assert_eq!(before, home);
-        assert!(!found.origin(&before, StateId::new()).is_own());
-        fs::rename(&folder, parent.path().join("renamed")).unwrap();
-        let renamed = Home::of(&parent.path().join("renamed")).unwrap();
-        assert_eq!(renamed.origin(&home, StateId::new()), Origin::Own);
+        let copied = Home::of(&copy).unwrap();
+        assert!(!copied.origin(&noted(), StateId::new()).is_own());
+        let old = fs::read(folder.join(FILE)).unwrap();
+        second.settle(&folder).unwrap();
+        let third = Home::of(&folder).unwrap();
+        assert!(third.origin(&noted(), StateId::new()).is_own());
+        // Written over what is there, which leaves the files what they are.
+        fs::write(folder.join(FILE), old).unwrap();
+        assert!(!third.origin(&noted(), StateId::new()).is_own());
     }
 }

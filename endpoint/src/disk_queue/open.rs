@@ -177,14 +177,15 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         Spool::open(&options.path.join("spool")).map_err(failed("making the spool folder of"))?;
     let store = Store::open(&below)?;
     folder.tighten_store(&below)?;
-    let mark = Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"))?;
+    let mark_of = || Mark::open(&options.path.join("mark")).map_err(failed("opening the mark of"));
+    let mark = mark_of()?;
     let marked = mark.read().map_err(failed("reading the mark of"))?;
     let (running, left) = Running::open(&options.path.join("running"))
         .map_err(failed("finding out what ran before with"))?;
     folder.sync(&below).map_err(failed("syncing the folder of"))?;
     let stored = identify(&store, options)?;
-    let home = Home::of(&options.path).map_err(failed("finding out where there is"))?;
-    let before = Home::noted(&options.path).map_err(failed("finding out where there was"))?;
+    let home = Home::of(&options.path).map_err(failed("finding out the place of"))?;
+    let before = Home::noted(&options.path).map_err(failed("reading the place of"))?;
     let origin = before.as_ref().map_or(Origin::Own, |before| home.origin(before, stored));
     let state_id = if origin.is_own() { stored } else { StateId::new() };
     let index = Arc::default();
@@ -220,9 +221,8 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     if !queue.origin.is_own() {
         queue.settle_in()?;
     }
-    if before.as_ref() != Some(&home) {
-        home.note(&options.path).map_err(failed("noting where there is"))?;
-    }
+    home.settle(&options.path).map_err(failed("noting the place of"))?;
+    queue.mark = mark_of()?;
     Ok((queue, tasks))
 }
 

@@ -167,7 +167,21 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, &endpoint, state)?;
     }
-    let mut missed = false;
+    let went_back = presence.role == Role::Active
+        && before
+            .iter()
+            .any(|state| state.id == presence.state_id && presence.is_younger_than(state.instance));
+    if went_back {
+        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        tracing::warn!(
+            endpoint,
+            state = %presence.state_id,
+            in_doubt,
+            "the endpoint's state folder has seen less than it had when it was used last: it was \
+             put back from a snapshot. The endpoint is asked for everything that is not answered"
+        );
+    }
+    let mut missed = went_back;
     if took_over {
         doubts::ask_again(db, presence.endpoint_id)?;
     }

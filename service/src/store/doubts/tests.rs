@@ -6,7 +6,7 @@ use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, s
 use crate::store::{Batch, Begun, Registration, Word};
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
-use clutch_common::wire::{Presence, Role};
+use clutch_common::wire::{self, Presence, Role};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -57,9 +57,15 @@ async fn only_its_own_endpoint_loses_an_attempt_and_only_one_that_is_in_doubt() 
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Resubmitting, None));
 }
 
+/// A session of another instance, on a disk of an age.
+fn session_of(age: u64) -> Uuid {
+    let (chance, _) = Uuid::new_v4().as_u64_pair();
+    wire::session_name(chance, age, 0)
+}
+
 fn active(endpoint_id: EndpointId) -> Presence {
     let state_id = StateId::new();
-    let instance = Uuid::new_v4();
+    let instance = session_of(1);
     Presence {
         endpoint_id,
         state_id,
@@ -181,13 +187,27 @@ async fn a_doubt_is_asked_for_once_until_there_is_a_reason_to_ask_again() {
     store.ask_again().await.unwrap();
     assert_eq!(store.doubtful().await.unwrap(), [endpoint]);
     assert_eq!(ask(first.state_id).await, 2);
-    let restarted = Presence { instance: Uuid::new_v4(), ..first };
+    let restarted = Presence { instance: session_of(1), ..first };
     tests::record(&store, &[], &[restarted], 5).await.unwrap();
     assert_eq!(ask(restarted_state(&store).await).await, 2);
     // A result is the end of it.
     record(&store, &[done(&begun[0], 1, Outcome::Failed)]).await;
     store.ask_again().await.unwrap();
     assert_eq!(ask(restarted_state(&store).await).await, 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_went_back_is_asked_for_all_that_is_not_answered() {
+    let (_temp, store) = store().await;
+    let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
+    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)]).await;
+    let endpoint = registered(&store, None).await;
+    let first = Presence { instance: session_of(5), ..active(endpoint) };
+    for (age, asked) in [(5, 0), (9, 0), (8, 1)] {
+        let word = Presence { instance: session_of(age), ..first.clone() };
+        tests::record(&store, &[], &[word], 5).await.unwrap();
+        assert_eq!(to_ask(&store).await.len(), asked, "{age}");
+    }
 }
 
 async fn restarted_state(store: &Store) -> StateId {
