@@ -315,6 +315,84 @@ fn whole_ms(delay: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing;
+    use clutch_common::link::{self, Terms};
+    use clutch_common::topology::{self, QueueKind};
+    use uuid::Uuid;
+
+    /// The link of an instance that shares with nobody, on a broker in memory.
+    async fn link_to(broker: &str, ledger: &Arc<Ledger>) -> Link {
+        let transport = link::transport(broker, &Terms::default()).unwrap();
+        let operator = transport.connect("operator").await.unwrap();
+        operator.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
+        operator
+            .declare(&topology::endpoint(ledger.endpoint_id, QueueKind::Classic))
+            .await
+            .unwrap();
+        Link {
+            transport,
+            inlet: inlet(ledger),
+            results: Destination {
+                exchange: topology::RESULTS_EXCHANGE.to_owned(),
+                routing_key: topology::results_key(ledger.endpoint_id),
+            },
+            ledger: Arc::clone(ledger),
+            instance: Instance::new(Uuid::nil(), false),
+            heartbeat: Duration::from_secs(2),
+            jitter: 0.0,
+            intake: CancellationToken::new(),
+            drain: CancellationToken::new(),
+        }
+    }
+
+    fn inlet(ledger: &Ledger) -> InletOptions {
+        InletOptions {
+            queue: topology::tasks_queue(ledger.endpoint_id),
+            prefetch: 10,
+            lease: Some(topology::lease_queue(ledger.endpoint_id)),
+        }
+    }
+
+    /// A ledger with a task that an earlier run left.
+    async fn left() -> (tempfile::TempDir, Arc<Ledger>) {
+        let (disk, ledger) = testing::ledger(10);
+        ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+        ledger.inbox.filled().await;
+        ledger.inbox.shut();
+        (disk, ledger)
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_starts_once_the_lease_is_held_and_not_while_another_has_it() {
+        let (_disk, ledger) = left().await;
+        tokio::time::pause();
+        let link = link_to("memory:what-was-left", &ledger).await;
+        let other = link.transport.connect("other").await.unwrap();
+        let lease = other.inlet(&inlet(&ledger)).await.unwrap();
+        let Err(failure) = link.run().await else { panic!("it had the lease") };
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(ledger.inbox.take().is_none(), "it ran beside another");
+        drop(lease);
+        other.close().await;
+        let link = link_to("memory:what-was-left", &ledger).await;
+        tokio::select! {
+            _ = link.run() => panic!("it ended"),
+            () = ledger.inbox.filled() => (),
+        }
+        assert!(ledger.inbox.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_starts_without_a_broker() {
+        let (_disk, ledger) = left().await;
+        let mut link = link_to("memory:nobody-there", &ledger).await;
+        link.transport = link::transport("amqp://127.0.0.1:1", &Terms::default()).unwrap();
+        tokio::select! {
+            _ = link.run() => panic!("it ended"),
+            () = ledger.inbox.filled() => (),
+        }
+        assert!(ledger.inbox.take().is_some());
+    }
 
     #[test]
     fn a_lease_is_asked_for_when_nothing_consumes_the_queue_and_hardly_ever_otherwise() {

@@ -4,9 +4,9 @@ use super::*;
 use clutch_common::id::StateId;
 use std::fs;
 
-/// Copies a folder and all that is in it.
+/// Copies what is in a folder, over what is in another if that is there.
 fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
+    fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
@@ -68,6 +68,19 @@ fn a_folder_that_was_put_back_runs_nothing_that_it_holds() {
     if Path::new("/etc/machine-id").exists() {
         assert_eq!(queue.origin(), &Origin::PutBack { was: state });
     }
+    assert!(tasks.iter().all(|task| task.unsecured.is_some()) && tasks.len() == 2);
+}
+
+#[test]
+fn a_folder_whose_files_are_those_of_an_earlier_start_runs_nothing_that_it_holds() {
+    let folder = folder();
+    let state = used(&folder);
+    let (path, aside) = (folder.path().join("state"), folder.path().join("aside"));
+    copy(&path, &aside);
+    drop(open_at(&path));
+    copy(&aside, &path);
+    let (queue, tasks) = open_at(&path);
+    assert_ne!(queue.state_id(), state);
     assert!(tasks.iter().all(|task| task.unsecured.is_some()) && tasks.len() == 2);
 }
 
