@@ -164,7 +164,7 @@ impl Scale {
         deep: 3000,
         deep_rounds: 1,
         small: 1000,
-        small_rounds: 1,
+        small_rounds: 3,
     };
 }
 

@@ -29,7 +29,8 @@ fn quick(rows: &[&str]) {
     assert_eq!(names, rows);
     for row in measured["rows"].as_array().unwrap() {
         let figures = row["figures"].as_array().unwrap();
-        let measured = |figure: &Value| figure["min"].as_f64().is_some_and(|min| min > 0.0);
+        // Few tasks may take less processor time than one tick of its clock.
+        let measured = |figure: &Value| figure["max"].as_f64().is_some_and(|max| max > 0.0);
         assert!(!figures.is_empty() && figures.iter().all(measured), "{row}");
         assert_eq!(row["bars"].as_array().map(Vec::len), Some(0), "bars do not count: {row}");
     }

@@ -1,9 +1,8 @@
 //! Bytes as they appear in JSON: a plain string where they are UTF-8 and that
 //! is not the longer form, `{"base64": "…"}` otherwise. Pure.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use crate::text_or_base64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes of a process's input or output; any value, UTF-8 or not.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -23,29 +22,23 @@ impl From<Vec<u8>> for Blob {
     }
 }
 
+impl From<String> for Blob {
+    fn from(text: String) -> Self {
+        Self(text.into_bytes())
+    }
+}
+
 impl From<&str> for Blob {
     fn from(text: &str) -> Self {
         Self(text.as_bytes().to_vec())
     }
 }
 
-#[derive(Serialize)]
-struct Base64 {
-    base64: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Form {
-    Text(String),
-    Base64 { base64: String },
-}
-
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match text(&self.0) {
             Some(text) => serializer.serialize_str(text),
-            None => Base64 { base64: STANDARD.encode(&self.0) }.serialize(serializer),
+            None => text_or_base64::write_base64(&self.0, serializer),
         }
     }
 }
@@ -78,15 +71,7 @@ fn escaped_len(text: &str) -> usize {
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Form::deserialize(deserializer)? {
-            Form::Text(text) => Ok(Self(text.into_bytes())),
-            Form::Base64 { base64 } => {
-                let bytes = STANDARD
-                    .decode(base64)
-                    .map_err(|error| D::Error::custom(format!("bad base64: {error}")))?;
-                Ok(Self(bytes))
-            }
-        }
+        text_or_base64::read(deserializer)
     }
 }
 

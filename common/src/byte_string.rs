@@ -1,9 +1,7 @@
 //! A string that the system takes as bytes: an argument, a variable's value, a path. In
 //! JSON it is a string where it is UTF-8, and `{"base64": "…"}` otherwise. Pure.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::de::{Error as _, MapAccess, Visitor};
+use crate::text_or_base64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -129,62 +127,16 @@ impl PartialEq<&str> for ByteString {
 
 impl Serialize for ByteString {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Base64 {
-            base64: String,
-        }
         match &self.0 {
             Form::Text(text) => serializer.serialize_str(text),
-            Form::Bytes(bytes) => Base64 { base64: STANDARD.encode(bytes) }.serialize(serializer),
+            Form::Bytes(bytes) => text_or_base64::write_base64(bytes, serializer),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for ByteString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Either)
-    }
-}
-
-/// Takes either form.
-struct Either;
-
-impl<'de> Visitor<'de> for Either {
-    type Value = ByteString;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or {\"base64\": \"…\"}")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ByteString, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<ByteString, E> {
-        Ok(text.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ByteString, A::Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Key {
-            Base64,
-            #[serde(other)]
-            Other,
-        }
-        let mut bytes = None;
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Base64 => {
-                    let text: Cow<'_, str> = map.next_value()?;
-                    let decoded = STANDARD.decode(text.as_bytes());
-                    let bad = |error| A::Error::custom(format!("bad base64: {error}"));
-                    bytes = Some(decoded.map_err(bad)?);
-                }
-                Key::Other => drop(map.next_value::<serde::de::IgnoredAny>()?),
-            }
-        }
-        bytes.map(ByteString::from).ok_or_else(|| A::Error::missing_field("base64"))
+        text_or_base64::read(deserializer)
     }
 }
 

@@ -25,5 +25,6 @@ pub mod secret;
 pub mod signals;
 pub mod sink;
 pub mod task;
+mod text_or_base64;
 pub mod topology;
 pub mod wire;

@@ -45,6 +45,20 @@ pub enum Work {
     Call(Call),
 }
 
+impl Work {
+    /// About how many bytes it takes, in memory or as JSON.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let process = match self {
+            Self::Process(process) => process,
+            Self::Call(call) => return call.size(),
+        };
+        let argv: usize = process.argv.iter().map(|argument| argument.len() + 32).sum();
+        let env = process.env.iter().map(|(name, value)| name.len() + value.len() + 64);
+        argv + env.sum::<usize>() + process.stdin.0.len()
+    }
+}
+
 /// An external process to run, without a shell.
 #[derive(Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Process {

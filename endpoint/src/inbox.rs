@@ -283,15 +283,9 @@ fn function(task: &Task) -> &str {
     }
 }
 
-/// What a task takes in memory, roughly: its strings and a fixed part.
+/// What a task takes in memory, roughly: its work and a fixed part.
 fn weight(task: &Task) -> usize {
-    let process = match &task.work {
-        Work::Process(process) => process,
-        Work::Call(call) => return 512 + call.size(),
-    };
-    let argv: usize = process.argv.iter().map(|argument| argument.len() + 32).sum();
-    let env: usize = process.env.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
-    512 + argv + env + process.stdin.0.len()
+    512 + task.work.size()
 }
 
 #[cfg(test)]

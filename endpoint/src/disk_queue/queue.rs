@@ -302,7 +302,9 @@ impl DiskQueue {
         task: &Task,
         secured: bool,
     ) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(task)
+        // Room for all of it: a large buffer that grows is there twice.
+        let mut bytes = Vec::with_capacity(512 + task.work.size());
+        serde_json::to_writer(&mut bytes, task)
             .map_err(|error| self.store.failed("encoding for")(error.into()))?;
         let (attempt, form) = (task.attempt(), group.form(&bytes));
         let member = Member { seq: seq.0, attempt, form };
