@@ -50,7 +50,7 @@ impl Site {
     /// When no transport takes the URL, or the broker refuses.
     pub(crate) async fn prepare(url: &str) -> Result<Self> {
         let site = Self::new(url, EndpointId::new())?;
-        site.transport.prepare().await?;
+        site.transport.prepare(&[]).await?;
         let connection = site.connect("prepare").await?;
         connection.declare(&topology::shared(QueueKind::Classic)).await?;
         connection.declare(&topology::endpoint(site.endpoint, QueueKind::Classic)).await?;

@@ -66,8 +66,11 @@ impl Default for Terms {
 pub trait Transport: Send + Sync {
     /// Makes the place that topologies are declared in, where that is for us to
     /// do: a folder, not a broker. Idempotent. Returns the option of the URL by
-    /// which others make sure that they are in the same place.
-    async fn prepare(&self) -> Result<Option<(&'static str, String)>, Fault> {
+    /// which others make sure that they are in the same place. A place that is new
+    /// takes the place of those that were `earlier` there, which are told by the values
+    /// of that option: those that were in one of them go on in the new one.
+    async fn prepare(&self, earlier: &[String]) -> Result<Option<(&'static str, String)>, Fault> {
+        let _ = earlier;
         Ok(None)
     }
 

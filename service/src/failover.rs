@@ -6,6 +6,7 @@
 //! dies with the session, and starts anew from the records.
 
 mod ear;
+mod pace;
 mod recovery;
 pub(crate) mod rules;
 mod watch;

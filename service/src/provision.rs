@@ -74,8 +74,9 @@ async fn provision(
 ) -> anyhow::Result<Report> {
     check_writable(&args.out)?;
     let address = transport.address();
-    let place = transport.prepare().await.map_err(|fault| unprepared(&fault, &address))?;
-    let endpoint_url = &named(endpoint_url, place)?;
+    let earlier = store.places().await?;
+    let place = transport.prepare(&earlier).await.map_err(|fault| unprepared(&fault, &address))?;
+    let endpoint_url = &named(endpoint_url, place.as_ref())?;
     let wanted = Registration {
         name: args.name.clone(),
         id: args.id,
@@ -86,6 +87,9 @@ async fn provision(
     let (endpoint, created) = store.register(wanted).await?;
     let id = endpoint.id;
     let done = carry_out(store, state, transport, endpoint_url, args, (endpoint, created)).await;
+    if let (Ok(_), Some((_, place))) = (&done, &place) {
+        store.prepared(place).await?;
+    }
     if let Err(error) = &done
         && created
         && !is_in_doubt(error)
@@ -177,11 +181,11 @@ pub(crate) async fn tell_service(connection: &dyn Connection) {
 
 /// The endpoint's URL, with the option that tells the place from others of its
 /// kind.
-fn named(url: &str, place: Option<(&'static str, String)>) -> anyhow::Result<String> {
+fn named(url: &str, place: Option<&(&'static str, String)>) -> anyhow::Result<String> {
     let Some((option, value)) = place else { return Ok(url.to_owned()) };
     let mut named = url::Url::parse(url)?;
-    if !named.query_pairs().any(|(key, _)| key == option) {
-        named.query_pairs_mut().append_pair(option, &value);
+    if !named.query_pairs().any(|(key, _)| key == *option) {
+        named.query_pairs_mut().append_pair(option, value);
     }
     Ok(named.into())
 }

@@ -1,6 +1,6 @@
 //! A TCP proxy before a broker, that treats what it carries as bad networks do:
 //! resets, stalls, one side gone while the other sees nothing, a trickle, a cut
-//! in the middle of a frame. It listens on loopback, on threads of its own, for
+//! in the middle of a frame, a flipped bit. It listens on loopback, on threads of its own, for
 //! as long as it exists.
 //!
 //! Every order is carried out when its call returns, but for those that wait
@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use carry::Line;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -67,6 +68,8 @@ struct Shared {
     bytes: AtomicU64,
     torn: AtomicUsize,
     forged: AtomicUsize,
+    /// How many bodies came by while some were damaged, there and back.
+    bodies: [AtomicUsize; 2],
     /// Whether a listener is there.
     listening: AtomicBool,
 }
@@ -76,6 +79,8 @@ struct Orders {
     carry: Carry,
     tear: Option<Way>,
     forge: bool,
+    /// One body of so many is damaged.
+    damage: Option<usize>,
     /// When a slow proxy may carry on.
     free_at: Instant,
 }
@@ -87,6 +92,13 @@ impl Shared {
 
     fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bodies(&self, way: Way) -> &AtomicUsize {
+        match way {
+            Way::There => &self.bodies[0],
+            Way::Back => &self.bodies[1],
+        }
     }
 
     fn ended(&self) -> bool {
@@ -107,6 +119,7 @@ impl Proxy {
                 carry: Carry::Pass,
                 tear: None,
                 forge: false,
+                damage: None,
                 free_at: Instant::now(),
             }),
             lines: Mutex::default(),
@@ -115,6 +128,7 @@ impl Proxy {
             bytes: AtomicU64::new(0),
             torn: AtomicUsize::new(0),
             forged: AtomicUsize::new(0),
+            bodies: Default::default(),
             listening: AtomicBool::new(true),
         });
         let listener = listen(own)?;
@@ -195,6 +209,18 @@ impl Proxy {
     #[must_use]
     pub fn forged(&self) -> usize {
         self.shared.forged.load(Ordering::Relaxed)
+    }
+
+    /// Flips a bit in one of so many bodies of messages, each way; none where there is
+    /// no number.
+    pub fn damage(&self, one_of: Option<NonZeroUsize>) {
+        self.shared.orders().damage = one_of.map(NonZeroUsize::get);
+    }
+
+    /// How many bodies came by this way while some were damaged.
+    #[must_use]
+    pub fn bodies(&self, way: Way) -> usize {
+        self.shared.bodies(way).load(Ordering::Relaxed)
     }
 
     /// How many bytes were carried so far.

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use options::Options;
 use root::Root;
 use session::Session;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -44,8 +44,8 @@ use uuid::Uuid;
 pub struct Filesystem {
     options: Options,
     terms: Terms,
-    /// Which spool was there first: no other one will do.
-    spool: Arc<OnceLock<Uuid>>,
+    /// Which spool was there last: only one that takes its place will do instead.
+    spool: Arc<Mutex<Option<Uuid>>>,
 }
 
 impl Filesystem {
@@ -61,27 +61,20 @@ impl Filesystem {
 
 #[async_trait]
 impl Transport for Filesystem {
-    async fn prepare(&self) -> Result<Option<(&'static str, String)>, Fault> {
+    async fn prepare(&self, earlier: &[String]) -> Result<Option<(&'static str, String)>, Fault> {
         let options = self.options.clone();
-        let spool = blocking(self.terms.connect_timeout, move || Root::create(&options)).await?;
+        let earlier = earlier.iter().filter_map(|spool| spool.parse().ok()).collect();
+        let create = move || Root::create(&options, earlier);
+        let spool = blocking(self.terms.connect_timeout, create).await?;
         Ok(Some(("spool", spool.to_string())))
     }
 
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
         let (options, terms, name) = (self.options.clone(), self.terms.clone(), name.to_owned());
-        let first = Arc::clone(&self.spool);
+        let last = Arc::clone(&self.spool);
         let opened = blocking(terms.connect_timeout, move || {
             let root = Root::open(&options)?;
-            if *first.get_or_init(|| root.spool) != root.spool {
-                let path = root.path().display();
-                return Err(Fault::Unreachable(format!(
-                    "{path} is the spool {}, and was {} before: mount or restore the one that \
-                     was there; or, if it was deleted and provisioned anew, start this program \
-                     again, and carry the new endpoint.toml to each endpoint",
-                    root.spool,
-                    first.get().copied().unwrap_or_default()
-                )));
-            }
+            follow(&root, &mut last.lock().unwrap_or_else(PoisonError::into_inner))?;
             Session::open(root, terms, &name)
         });
         Ok(Box::new(session::FolderConnection(Arc::new(opened.await?))))
@@ -96,6 +89,37 @@ impl Transport for Filesystem {
     fn address(&self) -> String {
         format!("file://{}", self.options.root.display())
     }
+}
+
+/// Goes on in a spool that takes the place of the last one.
+///
+/// # Errors
+/// When the spool is another one, and does not say so: the wrong file system may be
+/// mounted.
+fn follow(root: &Root, last: &mut Option<Uuid>) -> Result<(), Fault> {
+    let path = root.path().display();
+    match *last {
+        Some(before) if before != root.spool && !root.replaces(before) => {
+            return Err(Fault::Unreachable(format!(
+                "{path} is the spool {}, and was {before} before: mount or restore the one that \
+                 was there. If it was deleted, and the new one provisioned by a service with \
+                 other records, start this program again, and carry the new endpoint.toml to each \
+                 endpoint",
+                root.spool,
+            )));
+        }
+        Some(before) if before != root.spool => tracing::warn!(
+            spool = %root.spool,
+            %before,
+            folder = %path,
+            "the folder was provisioned anew in the place of one that is gone, with all that was \
+             in it: going on in the new one. Tasks and results that were on their way are asked \
+             for"
+        ),
+        Some(_) | None => {}
+    }
+    *last = Some(root.spool);
+    Ok(())
 }
 
 /// How much may be stuck at once in a file system that does not answer. More is

@@ -11,7 +11,7 @@ use std::time::Duration;
 async fn connection(temp: &Path) -> Box<dyn Connection> {
     let url = format!("file://{}/spool?group=1&poll=5ms", temp.display());
     let transport = transport(&url, &Terms::default()).unwrap();
-    transport.prepare().await.unwrap();
+    transport.prepare(&[]).await.unwrap();
     let connection = transport.connect("test").await.unwrap();
     connection.declare(&queue("q", &[])).await.unwrap();
     connection

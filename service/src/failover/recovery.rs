@@ -2,6 +2,7 @@
 //! calls, and the next attempts are published. Each step can be repeated: an
 //! endpoint absorbs what it knows.
 
+use super::pace::Pace;
 use super::rules::State;
 use super::{place_one, rules, to_queue};
 use crate::api::types::TaskState;
@@ -30,6 +31,8 @@ enum Left {
     Nothing,
     /// More of the same.
     More,
+    /// Something that is too early before then.
+    Later(Instant),
     /// Something that could not be done.
     Failed,
 }
@@ -46,7 +49,8 @@ pub(crate) async fn recover(
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
-    let mut recovery = Recovery { store, jobs, roll_call, asked_again: false, told: false };
+    let paces = BTreeMap::new();
+    let mut recovery = Recovery { store, jobs, roll_call, paces, asked_again: false, told: false };
     let mut look_at = Instant::now();
     let recovering = async {
         loop {
@@ -56,9 +60,14 @@ pub(crate) async fn recover(
                 look_at = Instant::now() + ask_after;
             }
             let left = recovery.round().await;
+            let wake = match left {
+                Left::Later(then) => then.min(look_at),
+                Left::Nothing | Left::More | Left::Failed => look_at,
+            };
+            let done = matches!(left, Left::Nothing | Left::Later(_));
             tokio::select! {
-                changed = news.changed(), if left == Left::Nothing => if changed.is_err() { return },
-                () = tokio::time::sleep_until(look_at), if left == Left::Nothing => (),
+                changed = news.changed(), if done => if changed.is_err() { return },
+                () = tokio::time::sleep_until(wake), if done => (),
                 () = tokio::time::sleep(PAUSE), if left == Left::Failed => (),
                 () = tokio::task::yield_now(), if left == Left::More => (),
             }
@@ -77,6 +86,8 @@ struct Recovery<'a> {
     jobs: mpsc::Sender<Job>,
     /// How many attempts a roll call asks for.
     roll_call: usize,
+    /// When each endpoint may be asked again.
+    paces: BTreeMap<EndpointId, Pace>,
     /// What was asked for before this session is asked for anew: a state that
     /// was asked may have been active in between, unheard.
     asked_again: bool,
@@ -135,6 +146,9 @@ impl Recovery<'_> {
         }
         let mut left = self.resubmit().await?;
         let doubtful = self.store.doubtful().await?;
+        let now = Instant::now();
+        let asked = self.paces.iter_mut().filter(|(endpoint, _)| !doubtful.contains(endpoint));
+        asked.for_each(|(_, pace)| pace.settle(now));
         if !doubtful.is_empty() {
             for standing in self.store.standings().await? {
                 if doubtful.contains(&standing.endpoint)
@@ -144,7 +158,7 @@ impl Recovery<'_> {
                 }
             }
         }
-        if left == Left::Nothing {
+        if matches!(left, Left::Nothing | Left::Later(_)) {
             self.told = false;
         }
         Ok(left)
@@ -153,8 +167,13 @@ impl Recovery<'_> {
     /// Sends one roll call.
     async fn ask(&mut self, endpoint: EndpointId, state: &State) -> Result<Left, Error> {
         let doubts = self.store.to_ask(endpoint, self.roll_call).await?;
+        let (pace, now) = (self.paces.entry(endpoint).or_default(), Instant::now());
         if doubts.is_empty() {
+            pace.settle(now);
             return Ok(Left::Nothing);
+        }
+        if let Some(then) = pace.ask(now) {
+            return Ok(Left::Later(then));
         }
         let attempts = doubts.iter().map(|doubt| doubt.attempt).collect();
         let State { id: state, instance, .. } = *state;
@@ -237,6 +256,10 @@ fn worse(one: Left, other: Left) -> Left {
     match (one, other) {
         (Left::Failed, _) | (_, Left::Failed) => Left::Failed,
         (Left::More, _) | (_, Left::More) => Left::More,
+        (Left::Later(one), Left::Later(other)) => Left::Later(one.min(other)),
+        (Left::Later(then), Left::Nothing) | (Left::Nothing, Left::Later(then)) => {
+            Left::Later(then)
+        }
         (Left::Nothing, Left::Nothing) => Left::Nothing,
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Registration {
 
 type Row = (String, String, String, bool);
 
+/// How many places are remembered.
+const MOST_PLACES: usize = 32;
+
 /// The endpoints of a name and of an id, that of the name first.
 const LOOK_UP: &str = "SELECT id, name, queue_kind, declared FROM endpoints \
      WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC";
@@ -108,6 +111,35 @@ impl Store {
         .await
     }
 
+    /// The places that were prepared for endpoints, by what tells each from others of its
+    /// kind; the newest last.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn places(&self) -> Result<Vec<String>> {
+        const DOING: &str = "reading what was provisioned";
+        self.read(DOING, |db| places(db).map_err(failed(DOING))).await
+    }
+
+    /// Records that a place was prepared.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn prepared(&self, place: &str) -> Result<()> {
+        const DOING: &str = "recording what is provisioned";
+        let place = place.to_owned();
+        self.write(DOING, move |write| {
+            let mut places = places(&write.db).map_err(failed(DOING))?;
+            places.retain(|known| *known != place);
+            places.push(place);
+            let kept = places.len().saturating_sub(MOST_PLACES);
+            let insert = "INSERT INTO facts (name, value) VALUES ('places', ?) \
+                 ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            run(&write.db, insert, [places[kept..].join(" ")]).map(drop).map_err(failed(DOING))
+        })
+        .await
+    }
+
     /// The endpoint of that name or id.
     ///
     /// # Errors
@@ -169,6 +201,12 @@ fn register(
         run(db, update, params![signed(millis), id]).map_err(failed(doing))?;
     }
     Ok((endpoint, new))
+}
+
+fn places(db: &Connection) -> rusqlite::Result<Vec<String>> {
+    let find = "SELECT value FROM facts WHERE name = 'places'";
+    let found = one(db, find, [], |row| row.get::<_, String>(0))?;
+    Ok(found.iter().flat_map(|places| places.split(' ')).map(str::to_owned).collect())
 }
 
 fn insert_shared_kind(db: &Connection, shared: QueueKind) -> rusqlite::Result<()> {

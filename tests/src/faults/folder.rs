@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const DAMAGED: &str = "a file in the queue cannot be read: it is set aside and not delivered";
 const MISSING: &str = "files that were in the queue are gone, with the messages in them: did \
                        something other than Clutch remove them?";
+/// What both say of a folder that takes the place of one that was deleted.
+const ANEW: &str = "the folder was provisioned anew in the place of one that is gone, with all that \
+                    was in it: going on in the new one. Tasks and results that were on their way \
+                    are asked for";
 /// What a producer says while it finds no room.
 const FULL: &str = "the folder takes no more for now";
 /// How large the folder's disk is, in KiB, where it is filled.
@@ -37,6 +41,15 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(group_missing),
     )
     .since("the consumer being awake")
+    .on(FOLDER),
+    Row::new(
+        "folder-deleted",
+        "a shared folder is deleted with all that is in it while tasks run, and provisioned again \
+         after 3 s; both sides go on in the new one without a restart, and say so",
+        Play::Beside(deleted),
+    )
+    .within(60)
+    .since("the folder being back")
     .on(FOLDER),
     Row::new(
         "folder-full",
@@ -120,6 +133,30 @@ fn group_missing(site: &Site) -> Result<Seen> {
 fn remove_newest(stage: &Stage) -> Result<()> {
     let waiting = waiting(stage, &stage.tasks_queue(), 1)?;
     fs::remove_file(waiting.last().context("nothing waits")?).context("removing the newest file")
+}
+
+fn deleted(site: &Site) -> Result<Seen> {
+    let mut stage = half_way(site, &[])?;
+    stage.submit(2000, "")?;
+    let spool = stage.world.spool();
+    poll::until("the folder to go", SOON, || {
+        // What is being written into it keeps it there.
+        let gone = fs::remove_dir_all(&spool);
+        Ok((gone.is_ok() && !spool.exists()).then_some(()))
+    })?;
+    stage.daemon.wait_for("disengaged", SOON).context("the fault did not hit")?;
+    stage.service.wait_for("disengaged", SOON).context("the fault did not hit")?;
+    poll::pause(Duration::from_secs(3));
+    stage.provision_again(site)?;
+    let back = Instant::now();
+    stage.daemon.wait_for(ANEW, SOON)?;
+    stage.service.wait_for(ANEW, SOON)?;
+    let recovery = stage.back(back)?;
+    let seen = stage.seen()?.recovered_in(recovery);
+    // A file that names the one before is good for the new one.
+    stage.daemon.stop(SOON)?;
+    stage.restart()?;
+    Ok(seen)
 }
 
 fn full(site: &Site) -> Result<Seen> {

@@ -7,6 +7,7 @@ use crate::poll;
 use crate::proxy::{Carry, Way};
 use crate::world::SOON;
 use anyhow::{Result, ensure};
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 pub(super) const ROWS: &[Row] = &[
@@ -55,6 +56,13 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(refuse_60_s),
     )
     .within(60),
+    Row::new(
+        "damaged-body",
+        "a bit is flipped in every tenth body that goes to the endpoint or comes from it, as noise \
+         does that no checksum of TCP's notices; each task prints its number, and no other may be \
+         recorded",
+        Play::Beside(damaged_body),
+    ),
 ];
 
 fn stall_then_reset(site: &Site) -> Result<Seen> {
@@ -165,6 +173,27 @@ fn cut_inside_a_frame(site: &Site) -> Result<Seen> {
         }
     }
     mended(&mut stage, Instant::now())
+}
+
+fn damaged_body(site: &Site) -> Result<Seen> {
+    const TASKS: usize = 3000;
+    const ONE_OF: usize = 10;
+    let mut stage = site.stage()?;
+    stage.proxy.damage(NonZeroUsize::new(ONE_OF));
+    stage.submit(TASKS, "echo $1")?;
+    let damaged = |way| stage.proxy.bodies(way) / ONE_OF;
+    poll::until("bodies to be damaged on both ways", SOON, || {
+        Ok((damaged(Way::There) >= 5 && damaged(Way::Back) >= 2).then_some(()))
+    })?;
+    let (there, back) = (damaged(Way::There), damaged(Way::Back));
+    stage.proxy.damage(None);
+    let recovery = stage.recovery(Instant::now())?;
+    let seen = stage.seen_beside(&[], there)?.recovered_in(recovery);
+    let printed = ["results", "--key", &stage.key(0), "--stdout-only"];
+    let printed = stage.world.service_within(&printed, 4 * SOON)?.ok()?.text();
+    let right = (1..=TASKS).map(|number| format!("{number}\n")).eq(printed.split_inclusive('\n'));
+    let seen = seen.must(right, || "a task has a value that is not its own".to_owned());
+    Ok(seen.note(format!("{there} bodies damaged there, {back} back")))
 }
 
 fn refuse_60_s(site: &Site) -> Result<Seen> {

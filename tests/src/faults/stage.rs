@@ -409,6 +409,15 @@ impl Stage {
     /// # Errors
     /// When the service does not tell.
     pub fn seen_with(&self, others: &[(&str, usize)]) -> Result<Seen> {
+        self.seen_beside(others, 0)
+    }
+
+    /// Like [`Stage::seen_with`], where so many messages at most may have been
+    /// dead-lettered.
+    ///
+    /// # Errors
+    /// When the service does not tell.
+    pub fn seen_beside(&self, others: &[(&str, usize)], letters: usize) -> Result<Seen> {
         self.until_all()?;
         let mut results = Vec::new();
         for key in self.keys() {
@@ -432,7 +441,7 @@ impl Stage {
             }
         }
         let dead = self.world.dead_letters()?;
-        Ok(seen.must(dead == 0, || format!("{dead} messages were dead-lettered")))
+        Ok(seen.must(dead <= letters, || format!("{dead} messages were dead-lettered")))
     }
 
     /// Why tasks ended in an outcome, in words.

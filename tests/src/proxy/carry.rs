@@ -135,7 +135,7 @@ impl Pump<'_> {
                     if let Carry::Slow(rate) = carry {
                         self.wait_turn(count, rate);
                     }
-                    self.obey(&mut frames, &buffer[..count]);
+                    self.obey(&mut frames, &mut buffer[..count]);
                 }
                 Err(error) if is_pause(&error) => (),
                 Err(_) => self.line.cut(),
@@ -154,14 +154,21 @@ impl Pump<'_> {
     }
 
     /// Carries bytes on, as far as the orders let it.
-    fn obey(&self, frames: &mut Frames, bytes: &[u8]) {
-        let (tear, forge) = {
+    fn obey(&self, frames: &mut Frames, bytes: &mut [u8]) {
+        let (tear, forge, damage) = {
             let orders = self.shared.orders();
-            (orders.tear == Some(self.way), orders.forge && self.way == Way::There)
+            let forge = orders.forge && self.way == Way::There;
+            (orders.tear == Some(self.way), forge, orders.damage)
         };
         let mut sent = 0;
-        for (index, byte) in bytes.iter().enumerate() {
-            frames.push(*byte);
+        for index in 0..bytes.len() {
+            frames.push(bytes[index]);
+            if let Some(every) = damage
+                && frames.is_amid_body()
+                && self.shared.bodies(self.way).fetch_add(1, Ordering::Relaxed) % every == every - 1
+            {
+                bytes[index] ^= 1;
+            }
             if tear && frames.is_inside() && self.shared.orders().tear.take().is_some() {
                 self.send(&bytes[sent..=index]);
                 self.shared.torn.fetch_add(1, Ordering::Relaxed);

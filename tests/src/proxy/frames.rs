@@ -9,6 +9,7 @@ const TEARABLE: usize = 8;
 /// Class and method of `basic.ack`.
 const ACK: [u8; 4] = [0, 60, 0, 80];
 const METHOD_FRAME: u8 = 1;
+const BODY_FRAME: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 
 /// The state of one direction.
@@ -49,6 +50,13 @@ impl Frames {
     pub(super) fn is_inside(&self) -> bool {
         let size = if self.come > HEADER { self.size() } else { 0 };
         size >= TEARABLE && self.come < HEADER + size
+    }
+
+    /// Whether the byte that has just come is the middle one of a message's body.
+    pub(super) fn is_amid_body(&self) -> bool {
+        self.is_inside()
+            && self.header[0] == BODY_FRAME
+            && self.come == HEADER + self.size().div_ceil(2)
     }
 
     /// The channel of an acknowledgement that has just come in full.
@@ -109,6 +117,23 @@ mod tests {
         let fourth = second + 9 + 15 + 7;
         let expected: Vec<usize> = (second..second + 7).chain(fourth..fourth + 299).collect();
         assert_eq!(inside, expected);
+    }
+
+    #[test]
+    fn every_body_has_one_middle_and_nothing_else_has_any() {
+        let mut bytes = frame(1, 1, &[0, 60, 0, 40, 1, 2, 3, 4]);
+        bytes.extend(frame(2, 1, &[9; 20]));
+        bytes.extend(frame(3, 1, &[7; 11]));
+        bytes.extend(frame(3, 1, &[7; 10]));
+        let mut frames = Frames::new(false);
+        let amid: Vec<usize> = (0..bytes.len())
+            .filter(|index| {
+                frames.push(bytes[*index]);
+                frames.is_amid_body()
+            })
+            .collect();
+        let first = 16 + 28 + 7;
+        assert_eq!(amid, [first + 5, first + 12 + 7 + 4]);
     }
 
     #[test]

@@ -131,6 +131,25 @@ fn a_slow_proxy_keeps_its_rate() {
 }
 
 #[test]
+fn one_body_of_so_many_is_damaged_and_nothing_else() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.address).unwrap();
+    let mut stream = dial(&proxy);
+    proxy.damage(NonZeroUsize::new(2));
+    let frame = |kind: u8| [&[kind, 0, 1, 0, 0, 0, 10][..], &[7; 10], &[0xCE]].concat();
+    // What comes back begins like no frame: only the way there has bodies.
+    let sent = [&b"AMQP\0\0\x09\x01"[..], &frame(3), &frame(2), &frame(3)].concat();
+    stream.write_all(&sent).unwrap();
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).unwrap();
+    let changed: Vec<usize> = (0..sent.len()).filter(|at| sent[*at] != back[*at]).collect();
+    assert_eq!(changed, [8 + 2 * 18 + 7 + 4]);
+    assert_eq!(proxy.bodies(Way::There), 2);
+    proxy.damage(None);
+    assert!(answers(&mut stream, &[frame(3), frame(3)].concat()));
+}
+
+#[test]
 fn a_torn_frame_arrives_in_part() {
     let echo = Echo::start();
     let proxy = Proxy::before(echo.address).unwrap();

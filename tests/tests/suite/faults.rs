@@ -146,3 +146,13 @@ fn nothing_is_lost_without_a_word_to_missing_files_in_a_folder() {
 fn nothing_is_lost_to_a_full_disk_of_a_folder() {
     holds("folder-full");
 }
+
+#[test]
+fn nothing_is_lost_and_no_other_value_recorded_for_bodies_that_arrive_damaged() {
+    holds("damaged-body");
+}
+
+#[test]
+fn nothing_is_lost_with_a_folder_that_is_deleted_and_provisioned_again() {
+    holds("folder-deleted");
+}

@@ -245,7 +245,7 @@ mod tests {
     fn a_good_folder_passes_and_nothing_is_left_behind() {
         let temp = tempfile::tempdir().unwrap();
         let options = options(&temp.path().join("spool"));
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         let before = disk::names(&options.root).unwrap().len();
         let checks = all(&options);
         assert_eq!(checks.len(), 10, "{checks:?}");

@@ -26,6 +26,10 @@ struct Marker {
     format: u32,
     /// Tells this spool from every other one.
     spool: Uuid,
+    /// Those that were here before, which are gone: what was in them is not to be had
+    /// any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaces: Vec<Uuid>,
 }
 
 /// An open root.
@@ -33,22 +37,29 @@ struct Marker {
 pub(super) struct Root {
     /// How it is used.
     pub(super) options: Options,
-    /// Device and inode of the marker.
-    identity: (u64, u64),
+    /// What the marker is told by.
+    identity: Identity,
     /// Which spool it is.
     pub(super) spool: Uuid,
+    /// Those whose place it takes.
+    replaces: Vec<Uuid>,
 }
+
+/// Device, inode and time of writing. A file that is made after another one was deleted
+/// may have its inode.
+type Identity = (u64, u64, i64, i64);
 
 impl Root {
     /// Makes a folder a root, unless it is one: one that is not there (but
-    /// whose parent is), or an empty one.
+    /// whose parent is), or an empty one. If it was not one, it takes the place of the
+    /// earlier ones.
     ///
     /// # Errors
     /// When the folder holds something else, is of another format, or cannot be
     /// written to.
     ///
     /// Returns which spool it is.
-    pub(super) fn create(options: &Options) -> Result<Uuid, Fault> {
+    pub(super) fn create(options: &Options, earlier: Vec<Uuid>) -> Result<Uuid, Fault> {
         let root = &options.root;
         let failed = |error: std::io::Error| disk::fault("making the spool folder", root, &error);
         if root.exists() && !root.is_dir() {
@@ -71,7 +82,7 @@ impl Root {
             keep_private(root);
         }
         if !marked {
-            let marker = Marker { format: FORMAT, spool: Uuid::now_v7() };
+            let marker = Marker { format: FORMAT, spool: Uuid::now_v7(), replaces: earlier };
             let text = serde_json::to_vec(&marker).map_err(|error| failed(error.into()))?;
             disk::replace(&root.join(MARKER), &text, options.access).map_err(failed)?;
         }
@@ -92,7 +103,8 @@ impl Root {
             Err(error) => return Err(disk::fault("reading", &marker, &error)),
         };
         let marked = serde_json::from_str::<Marker>(&text).ok();
-        let Some(Marker { spool, .. }) = marked.filter(|marker| marker.format == FORMAT) else {
+        let Some(Marker { spool, replaces, .. }) = marked.filter(|marker| marker.format == FORMAT)
+        else {
             return Err(Fault::Mismatch(format!(
                 "{} says {:?}, and this program reads format {FORMAT}: use the version of Clutch \
                  that made the folder, or another folder",
@@ -102,16 +114,22 @@ impl Root {
         };
         let identity =
             identity(&marker).map_err(|error| disk::fault("reading", &marker, &error))?;
-        if options.spool.is_some_and(|wanted| wanted != spool) {
+        let is_it = |wanted: Uuid| wanted == spool || replaces.contains(&wanted);
+        if options.spool.is_some_and(|wanted| !is_it(wanted)) {
             return Err(Fault::Mismatch(format!(
                 "{} is the spool {spool}, and not the one that this was provisioned for ({}): is \
-                 the right file system mounted? If the folder was deleted and provisioned anew, \
-                 this needs the new endpoint.toml",
+                 the right file system mounted? If the folder was deleted, and the new one \
+                 provisioned by a service with other records, this needs the new endpoint.toml",
                 root.display(),
                 options.spool.unwrap_or_default()
             )));
         }
-        Ok(Self { options: options.clone(), identity, spool })
+        Ok(Self { options: options.clone(), identity, spool, replaces })
+    }
+
+    /// Whether it takes the place of another one.
+    pub(super) fn replaces(&self, other: Uuid) -> bool {
+        self.replaces.contains(&other)
     }
 
     /// Its path.
@@ -206,9 +224,9 @@ pub(super) fn is_passing(name: &str) -> bool {
     name == DECLARING || id.is_some_and(|id| Uuid::try_parse(id).is_ok())
 }
 
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+fn identity(path: &Path) -> std::io::Result<Identity> {
     let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 fn absent(root: &Path) -> Fault {
@@ -248,10 +266,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let options = options(temp.path().join("spool"));
         assert!(matches!(Root::open(&options), Err(Fault::Unreachable(_))));
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         let marker = options.root.join(MARKER);
         let made = identity(&marker).unwrap();
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         assert_eq!(identity(&marker).unwrap(), made);
         for folder in FOLDERS.map(|name| options.root.join(name)).iter().chain([&options.root]) {
             assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
@@ -267,7 +285,7 @@ mod tests {
             std::fs::create_dir_all(&options.root).unwrap();
             std::fs::set_permissions(&options.root, std::fs::Permissions::from_mode(before))
                 .unwrap();
-            Root::create(&options).unwrap();
+            Root::create(&options, Vec::new()).unwrap();
             let mode = options.root.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, after);
         }
@@ -277,7 +295,7 @@ mod tests {
     fn a_group_may_share_what_was_made_for_it_whatever_the_umask() {
         let temp = tempfile::tempdir().unwrap();
         let options = Options { access: Access::Group, ..options(temp.path().join("spool")) };
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(&options.root), 0o2770);
         assert_eq!(mode(&options.root.join(MARKER)), 0o660);
@@ -291,11 +309,13 @@ mod tests {
         let empty = Root::open(&options).unwrap_err();
         assert!(matches!(&empty, Fault::Unreachable(text) if text.contains("is empty")), "{empty}");
         std::fs::write(options.root.join("thesis.tex"), b"").unwrap();
-        for refused in [Root::create(&options).map(|_| ()), Root::open(&options).map(|_| ())] {
+        for refused in
+            [Root::create(&options, Vec::new()).map(|_| ()), Root::open(&options).map(|_| ())]
+        {
             assert!(matches!(refused, Err(Fault::Mismatch(_))), "{refused:?}");
         }
         std::fs::write(options.root.join(MARKER), b"{\"format\": 9}").unwrap();
-        let other = Root::create(&options).unwrap_err().to_string();
+        let other = Root::create(&options, Vec::new()).unwrap_err().to_string();
         assert!(other.contains("format 1") && other.contains('9'), "{other}");
     }
 
@@ -304,7 +324,9 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let options = options(temp.path().join("home"));
         std::fs::create_dir_all(options.root.join(".ssh")).unwrap();
-        for refused in [Root::create(&options).map(|_| ()), Root::open(&options).map(|_| ())] {
+        for refused in
+            [Root::create(&options, Vec::new()).map(|_| ()), Root::open(&options).map(|_| ())]
+        {
             assert!(matches!(refused, Err(Fault::Mismatch(_))), "{refused:?}");
         }
         assert!(!is_passing(".ssh") && !is_passing(".new-thing") && is_passing(".declaring"));
@@ -314,9 +336,9 @@ mod tests {
     fn folders_that_a_restore_dropped_are_made_again_and_the_spool_stays_the_same() {
         let temp = tempfile::tempdir().unwrap();
         let options = options(temp.path().join("spool"));
-        let spool = Root::create(&options).unwrap();
+        let spool = Root::create(&options, Vec::new()).unwrap();
         std::fs::remove_dir(options.root.join("leases")).unwrap();
-        assert_eq!(Root::create(&options).unwrap(), spool);
+        assert_eq!(Root::create(&options, Vec::new()).unwrap(), spool);
         assert!(options.root.join("leases").is_dir());
     }
 
@@ -324,23 +346,38 @@ mod tests {
     fn another_spool_than_the_one_provisioned_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let options = options(temp.path().join("spool"));
-        let spool = Root::create(&options).unwrap();
+        let spool = Root::create(&options, Vec::new()).unwrap();
         Root::open(&Options { spool: Some(spool), ..options.clone() }).unwrap();
         let other = Root::open(&Options { spool: Some(Uuid::nil()), ..options }).unwrap_err();
         assert!(matches!(&other, Fault::Mismatch(text) if text.contains("mounted")), "{other}");
     }
 
     #[test]
+    fn a_spool_is_also_those_whose_place_it_was_given_and_keeps_that() {
+        let temp = tempfile::tempdir().unwrap();
+        let options = options(temp.path().join("spool"));
+        let first = Root::create(&options, Vec::new()).unwrap();
+        let named = Options { spool: Some(first), ..options.clone() };
+        let before = Root::open(&named).unwrap();
+        std::fs::remove_dir_all(&options.root).unwrap();
+        let second = Root::create(&options, vec![first]).unwrap();
+        assert!(matches!(before.is_there(), Err(Fault::Closed(_))), "it is taken for the first");
+        Root::create(&options, Vec::new()).unwrap();
+        let root = Root::open(&named).unwrap();
+        assert!(root.spool == second && root.replaces(first) && !root.replaces(second));
+    }
+
+    #[test]
     fn a_root_that_was_moved_or_replaced_is_noticed() {
         let temp = tempfile::tempdir().unwrap();
         let options = options(temp.path().join("spool"));
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         let root = Root::open(&options).unwrap();
         root.is_there().unwrap();
         let aside = temp.path().join("aside");
         std::fs::rename(&options.root, &aside).unwrap();
         assert!(matches!(root.is_there(), Err(Fault::Closed(_))));
-        Root::create(&options).unwrap();
+        Root::create(&options, Vec::new()).unwrap();
         assert!(matches!(root.is_there(), Err(Fault::Closed(_))));
         std::fs::remove_dir_all(&options.root).unwrap();
         std::fs::rename(&aside, &options.root).unwrap();

@@ -50,7 +50,7 @@ impl Site for Filesystem {
         // A runtime cannot be waited for on one of its own threads.
         let prepared = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-            runtime.unwrap().block_on(transport.prepare())
+            runtime.unwrap().block_on(transport.prepare(&[]))
         });
         prepared.join().unwrap().unwrap();
         site

@@ -1,0 +1,79 @@
+//! When an endpoint may be asked again. Pure.
+//!
+//! A roll call has results sent again, and one of those that arrives damaged puts all that
+//! is unanswered in doubt once more: without pauses that grow, each answer could bring more
+//! questions than it settles.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The pause after a series of roll calls, and the longest it grows to.
+const SHORTEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The series of roll calls to one endpoint: those that go out one after another, until
+/// nothing is left to be asked.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the last series ended, and how long the next one has to wait from then.
+    ended: Option<(Instant, Duration)>,
+    asking: bool,
+}
+
+impl Pace {
+    /// Begins a series, or goes on with one; says until when to wait instead, if it is too
+    /// early for one.
+    pub(super) fn ask(&mut self, now: Instant) -> Option<Instant> {
+        let early = self.ended.map(|(ended, pause)| ended + pause).filter(|then| now < *then);
+        if self.asking || early.is_none() {
+            self.asking = true;
+            return None;
+        }
+        early
+    }
+
+    /// Notes that nothing is left to be asked. The next pause is twice as long, if this
+    /// series came soon after the one before.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.asking) {
+            let soon = self.ended.filter(|(ended, pause)| now < *ended + 4 * *pause);
+            let pause = soon.map_or(SHORTEST, |(_, pause)| (2 * pause).min(LONGEST));
+            self.ended = Some((now, pause));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_series_is_not_held_up_and_the_next_one_waits() {
+        let (mut pace, now) = (Pace::default(), Instant::now());
+        pace.settle(now);
+        assert_eq!((pace.ask(now), pace.ask(now)), (None, None));
+        pace.settle(now);
+        assert_eq!(pace.ask(now + SECOND), Some(now + SHORTEST));
+        assert_eq!(pace.ask(now + SHORTEST), None);
+    }
+
+    #[test]
+    fn pauses_grow_while_series_follow_each_other_and_start_anew_after_a_quiet_time() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            assert_eq!(pace.ask(now), None);
+            pace.settle(now);
+            let then = pace.ask(now).unwrap();
+            pauses.push((then - now).as_secs());
+            now = then;
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 30, 30, 30, 30]);
+        now += 5 * LONGEST;
+        assert_eq!(pace.ask(now), None);
+        pace.settle(now);
+        assert_eq!(pace.ask(now), Some(now + SHORTEST));
+    }
+}
