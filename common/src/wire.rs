@@ -7,6 +7,7 @@
 //! a reason and, where it can be found, its id.
 
 mod control;
+mod each;
 mod naming;
 
 pub use control::{
@@ -53,7 +54,7 @@ pub struct Unreadable {
 pub struct Tasks {
     /// The tasks, in the order of the message.
     pub tasks: Vec<Task>,
-    /// The rest.
+    /// The rest; of those that cannot be named, the first ones.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -72,12 +73,6 @@ struct TasksOut<'a> {
     tasks: &'a [&'a Task],
 }
 
-#[derive(Deserialize)]
-struct TasksIn<'a> {
-    #[serde(borrow)]
-    tasks: Vec<&'a RawValue>,
-}
-
 /// The results of a message, and why the rest of it could not be read.
 #[derive(PartialEq, Debug, Default)]
 pub struct Results {
@@ -85,15 +80,14 @@ pub struct Results {
     pub endpoint: Option<EndpointId>,
     /// The results, in the order of the message.
     pub results: Vec<TaskResult>,
-    /// A reason for each of the rest.
+    /// Why the rest cannot be read: for each of the first ones.
     pub unreadable: Vec<Reason>,
 }
 
+/// Whose the results of a message are.
 #[derive(Deserialize)]
-struct ResultsIn<'a> {
+struct Sender {
     endpoint: EndpointId,
-    #[serde(borrow)]
-    results: Vec<&'a RawValue>,
 }
 
 /// Encodes one task as it stands in an envelope. What [`pack_tasks`] takes.
@@ -208,28 +202,38 @@ pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
 /// The tasks of a body whose head is read, or why it cannot be.
 fn tasks(head: Result<Head, String>, body: &[u8], correlation_id: Option<&str>) -> Tasks {
     let correlated = correlation_id.and_then(|id| id.parse().ok());
-    let raw = match head.and_then(|head| expect(&head, TASKS_TYPE)).and_then(|()| list(body)) {
-        Ok(raw) => raw,
-        Err(reason) => return none_of(body, correlated, &reason),
-    };
-    let mut decoded = Tasks::default();
-    for raw in raw.tasks {
-        match serde_json::from_str::<Task>(raw.get()) {
-            Ok(task) => decoded.tasks.push(task),
-            Err(error) => {
-                let reason = format!("the task cannot be read: {error}");
-                decoded.unreadable.extend(answers(naming::of_task(raw.get()), &reason));
-            }
+    match head.and_then(|head| expect(&head, TASKS_TYPE)).and_then(|()| listed_tasks(body)) {
+        Ok(mut decoded) => {
+            decoded.name(correlated);
+            decoded
         }
+        Err(reason) => none_of(body, correlated, &reason),
     }
-    decoded.name(correlated);
-    decoded
 }
 
-fn list(body: &[u8]) -> Result<TasksIn<'_>, String> {
-    let raw: TasksIn<'_> = serde_json::from_slice(body)
-        .map_err(|error| format!("the list of tasks cannot be read: {error}"))?;
-    if raw.tasks.is_empty() { Err("the message carries no tasks".to_owned()) } else { Ok(raw) }
+/// The tasks of a list, each read by itself.
+fn listed_tasks(body: &[u8]) -> Result<Tasks, String> {
+    let (mut decoded, mut nameless) = (Tasks::default(), 0_usize);
+    let mut read = |raw: &RawValue| match serde_json::from_str::<Task>(raw.get()) {
+        Ok(task) => decoded.tasks.push(task),
+        Err(error) => {
+            let named = naming::of_task(raw.get());
+            nameless += usize::from(named.is_empty());
+            if !named.is_empty() || nameless <= each::REASONS {
+                let reason = format!("the task cannot be read: {error}");
+                decoded.unreadable.extend(answers(named, &reason));
+            }
+        }
+    };
+    match each::each(body, "tasks", &mut read) {
+        Ok(0) => return Err("the message carries no tasks".to_owned()),
+        Ok(_) => {}
+        Err(error) => return Err(format!("the list of tasks cannot be read: {error}")),
+    }
+    if let Some(more) = nameless.checked_sub(each::REASONS).filter(|more| *more > 0) {
+        decoded.unreadable.push(Unreadable { attempt: None, reason: each::and_more(more) });
+    }
+    Ok(decoded)
 }
 
 /// What is answered for a body of which nothing can be read.
@@ -296,25 +300,35 @@ fn results(head: Result<Head, String>, body: &[u8]) -> Results {
     if let Err(reason) = head.and_then(|head| expect(&head, RESULTS_TYPE)) {
         return whole(reason);
     }
-    let raw: ResultsIn<'_> = match serde_json::from_slice(body) {
-        Ok(raw) => raw,
-        Err(error) => return whole(format!("the list of results cannot be read: {error}")),
-    };
-    let endpoint = raw.endpoint;
+    listed_results(body)
+        .unwrap_or_else(|error| whole(format!("the list of results cannot be read: {error}")))
+}
+
+/// The results of a list, each read by itself.
+fn listed_results(body: &[u8]) -> serde_json::Result<Results> {
+    let Sender { endpoint } = serde_json::from_slice(body)?;
     let mut decoded = Results { endpoint: Some(endpoint), ..Results::default() };
-    for raw in raw.results {
-        match serde_json::from_str::<TaskResult>(raw.get()) {
-            Ok(result) if result.endpoint_id == endpoint => decoded.results.push(result),
-            Ok(result) => decoded.unreadable.push(format!(
-                "a result says that it is of the endpoint {}, and its message that it is of {endpoint}",
+    let mut unreadable = 0_usize;
+    let mut read = |raw: &RawValue| {
+        let reason = match serde_json::from_str::<TaskResult>(raw.get()) {
+            Ok(result) if result.endpoint_id == endpoint => return decoded.results.push(result),
+            Ok(result) => format!(
+                "a result says that it is of the endpoint {}, and its message that it is of \
+                 {endpoint}",
                 result.endpoint_id
-            ).into()),
-            Err(error) => {
-                decoded.unreadable.push(format!("a result cannot be read: {error}").into());
-            }
+            ),
+            Err(error) => format!("a result cannot be read: {error}"),
+        };
+        unreadable += 1;
+        if unreadable <= each::REASONS {
+            decoded.unreadable.push(reason.into());
         }
+    };
+    each::each(body, "results", &mut read)?;
+    if let Some(more) = unreadable.checked_sub(each::REASONS).filter(|more| *more > 0) {
+        decoded.unreadable.push(each::and_more(more));
     }
-    decoded
+    Ok(decoded)
 }
 
 /// What kind of envelope a body is, if it is one that this build reads.
@@ -416,6 +430,17 @@ mod tests {
         let mixed = [encoded[0].clone(), foreign, encoded[1].clone()];
         let decoded = decode_results(&pack_results(endpoint, &mixed));
         assert_eq!((decoded.results, decoded.unreadable.len()), (results, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_its_first_parts_and_counted() {
+        let parts = vec!["{}"; 100_000];
+        let tasks = decode_tasks(&pack_tasks(&parts), None);
+        assert_eq!((tasks.tasks.len(), tasks.unreadable.len()), (0, 11));
+        assert_eq!(&*tasks.unreadable[10].reason, "and 99990 more");
+        let results = decode_results(&pack_results(EndpointId::new(), &parts));
+        assert_eq!((results.results.len(), results.unreadable.len()), (0, 11));
+        assert_eq!(&*results.unreadable[10], "and 99990 more");
     }
 
     #[test]

@@ -260,13 +260,14 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
 
 /// Results in parts of which each is one transaction. What was sent before a
 /// presence is recorded before it.
-fn batches(mut results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Arc<Batch>> {
-    let mut batches = Vec::new();
-    while results.len() > RESULTS_PER_TRANSACTION {
-        let rest = results.split_off(RESULTS_PER_TRANSACTION);
-        batches.push(Batch { results, ..Batch::default() });
-        results = rest;
-    }
+fn batches(results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Arc<Batch>> {
+    let whole = results.len().saturating_sub(1) / RESULTS_PER_TRANSACTION;
+    let mut results = results.into_iter();
+    let mut batches: Vec<Batch> = (0..whole)
+        .map(|_| results.by_ref().take(RESULTS_PER_TRANSACTION).collect())
+        .map(|results| Batch { results, ..Batch::default() })
+        .collect();
+    let results: Vec<TaskResult> = results.collect();
     if !results.is_empty() || !words.is_empty() || lost {
         batches.push(Batch { results, words, lost });
     }
@@ -420,6 +421,16 @@ mod tests {
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(2), Tag(3)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!(detail.results[0].duplicates, 0);
+    }
+
+    #[test]
+    fn many_results_are_recorded_in_parts_that_take_what_they_need() {
+        let one = result(Outcome::Succeeded);
+        let batches = batches(vec![one; 9 * RESULTS_PER_TRANSACTION + 1], Vec::new(), false);
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch.results.len()).collect();
+        assert_eq!(sizes, [&[RESULTS_PER_TRANSACTION; 9][..], &[1]].concat());
+        let room: usize = batches.iter().map(|batch| batch.results.capacity()).sum();
+        assert!(room < 11 * RESULTS_PER_TRANSACTION, "room for {room} results");
     }
 
     #[tokio::test]

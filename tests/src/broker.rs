@@ -9,12 +9,14 @@
 mod compose;
 mod management;
 mod private;
+mod raw;
 mod release;
 mod vhost;
 
 pub use compose::Compose;
 pub use management::Management;
 pub use private::{Options, Private, free_ports};
+pub use raw::{Properties, Raw};
 pub use release::{FOUR, Release};
 pub use vhost::{Received, Vhost};
 

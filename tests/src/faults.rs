@@ -14,6 +14,7 @@ mod host;
 mod judge;
 mod link;
 mod log;
+mod messages;
 mod million;
 mod needs;
 mod pair;
@@ -134,6 +135,7 @@ impl Row {
 pub fn rows() -> Vec<Row> {
     [
         link::ROWS,
+        messages::ROWS,
         broker::ROWS,
         topology::ROWS,
         stop::ROWS,

@@ -28,6 +28,11 @@ fn nothing_is_lost_to_frames_that_are_cut() {
 }
 
 #[test]
+fn nothing_is_lost_to_messages_that_no_client_reads() {
+    holds("large-headers");
+}
+
+#[test]
 fn nothing_is_lost_to_a_channel_that_the_broker_closes() {
     holds("channel-closed");
 }
