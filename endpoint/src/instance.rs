@@ -41,6 +41,9 @@ pub(crate) struct Instance {
     /// the service was told.
     losses: AtomicU64,
     reported: watch::Sender<u64>,
+    /// How many roll calls were answered, and of how many the service was told.
+    answers: AtomicU64,
+    answers_told: AtomicU64,
     due: Notify,
     told: Notify,
 }
@@ -60,6 +63,8 @@ impl Instance {
             introduced: AtomicBool::new(false),
             post: Mutex::default(),
             losses: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            answers_told: AtomicU64::new(0),
             reported: watch::Sender::new(0),
             due: Notify::new(),
             told: Notify::new(),
@@ -167,6 +172,22 @@ impl Instance {
         });
     }
 
+    /// A roll call was answered: the service is told.
+    pub(crate) fn answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// How many roll calls were answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// The service was told of so many answered roll calls.
+    pub(crate) fn answers_told(&self, answers: u64) {
+        self.answers_told.fetch_max(answers, Ordering::Relaxed);
+    }
+
     /// What it told of this role has arrived.
     pub(crate) fn arrived(&self, role: Role) {
         self.introduced.fetch_or(role == Role::Active, Ordering::Relaxed);
@@ -217,6 +238,7 @@ impl Instance {
             pending: ledger.pending(),
             lost: self.losses() > *self.reported.borrow(),
             delivered: ledger.delivered_last(),
+            answered: self.answers() > self.answers_told.load(Ordering::Relaxed),
         })
     }
 

@@ -67,6 +67,8 @@ struct Telling {
     role: Role,
     /// The losses that it tells of, and those before.
     losses: u64,
+    /// The roll calls that it says were answered.
+    answers: u64,
 }
 
 /// One link's publishing half.
@@ -228,7 +230,7 @@ impl<'a> Publisher<'a> {
     }
 
     async fn tell(&mut self) -> Result<(), Fault> {
-        let losses = self.instance.losses();
+        let (losses, answers) = (self.instance.losses(), self.instance.answers());
         let Some(presence) = self.instance.presence(self.ledger) else { return Ok(()) };
         let message = Message {
             message_id: Some(Uuid::new_v4().to_string()),
@@ -238,7 +240,7 @@ impl<'a> Publisher<'a> {
             ..Message::default()
         };
         let ticket = self.outlet.publish(self.destination, message).await?;
-        self.telling = Some(Telling { ticket, role: presence.role, losses });
+        self.telling = Some(Telling { ticket, role: presence.role, losses, answers });
         Ok(())
     }
 
@@ -250,6 +252,7 @@ impl<'a> Publisher<'a> {
             Settlement::Confirmed => {
                 self.instance.arrived(role);
                 self.instance.reported(telling.losses);
+                self.instance.answers_told(telling.answers);
                 Ok(())
             }
             Settlement::Returned(reason) => Err(unroutable(&reason)),

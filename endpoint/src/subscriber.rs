@@ -253,7 +253,7 @@ impl<'a> Reading<'a> {
         let (sent_again, commits) = self.ledger.send_again(known).await?;
         self.commits.extend(commits);
         tracing::info!(unknown, sent_again, "the service asked what became of tasks");
-        self.instance.tell();
+        self.instance.answer();
         Ok(())
     }
 

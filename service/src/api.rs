@@ -84,6 +84,7 @@ impl Api {
             .route("/v1/tasks", get(query::tasks).post(submit::submit))
             .route("/v1/tasks/{id}", get(query::task))
             .route("/v1/results", get(query::results))
+            .route("/v1/missing", get(query::missing))
             .route("/v1/wait", post(wait::wait))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)

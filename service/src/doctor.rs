@@ -1,15 +1,17 @@
 //! Looks whether a service can work here: its state folder, its socket, its
 //! broker. Changes nothing, and needs no running service.
 
+mod missing;
 mod place;
 
-use crate::api::types::Health;
+use crate::api::types::{Health, MissingPage};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::counts::Oddities;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
 use crate::output;
 use crate::paths::{Holder, StateFolder};
+use clutch_common::clock::now_ms;
 use clutch_common::link::{self, Check, Report, Verdict};
 
 /// Tries everything, tells it, and returns the exit code: 0 unless something
@@ -51,7 +53,10 @@ async fn state(state: &StateFolder) -> Vec<Check> {
     };
     let answer = Client::new(state).get::<Health>("/v1/health", &[]).await;
     let odd = answer.as_ref().ok().and_then(|health| odd(&health.oddities));
-    [Check::passed(&what).with(found), answering(held, answer)].into_iter().chain(odd).collect()
+    let page = Client::new(state).get::<MissingPage>("/v1/missing", &[]).await;
+    let missing = page.ok().map(|page| missing::check(&page.missing, now_ms()));
+    let checks = [Check::passed(&what).with(found), answering(held, answer)];
+    checks.into_iter().chain(missing).chain(odd).collect()
 }
 
 /// What came to a service that is running and is no outcome of a task of its own.

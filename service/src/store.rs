@@ -18,6 +18,7 @@ mod identity;
 mod layout;
 mod listing;
 mod losses;
+mod missing;
 mod moves;
 mod names;
 mod near;

@@ -64,6 +64,10 @@ pub struct Presence {
     /// the service that has no record of it has lost records or results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered: Option<Attempt>,
+    /// Whether it has read a roll call since it said so last: what it was asked for and
+    /// does not say is lost, it has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answered: bool,
 }
 
 impl Presence {
@@ -239,6 +243,7 @@ mod tests {
             role: Role::Standby,
             standby: true,
             replaces: false,
+            answered: false,
             pending: 7,
             lost: true,
             delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
@@ -272,6 +277,7 @@ mod tests {
                 role: Role::Standby,
                 standby: true,
                 replaces: false,
+                answered: false,
                 pending: 0,
                 lost: false,
                 delivered: None,

@@ -2,7 +2,7 @@
 
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
-use super::types::{MAX_PAGE, ResultPage, TaskDetail, TaskOutcome, TaskPage};
+use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskDetail, TaskOutcome, TaskPage};
 use crate::store::Filter;
 use axum::extract::{Path, State};
 use clutch_common::id::TaskId;
@@ -50,6 +50,10 @@ pub(super) async fn task(
     Path(id): Path<String>,
 ) -> Result<Json<TaskDetail>, ApiError> {
     Ok(Json(known_task(&api, &id).await?))
+}
+
+pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>, ApiError> {
+    Ok(Json(MissingPage { missing: api.store.missing().await? }))
 }
 
 /// Whose results, and which page.

@@ -237,8 +237,44 @@ pub(crate) struct TaskDetail {
     pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
     pub(crate) task: Option<Task>,
+    /// What is known of it where it has been without a result for long, or may be lost.
+    #[serde(default)]
+    pub(crate) asked: Option<Asked>,
     /// The results of all its attempts, first attempt first.
     pub(crate) results: Vec<Recorded>,
+}
+
+/// Whether an endpoint was asked what became of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    /// When it was asked last.
+    pub(crate) asked_at_ms: Option<u64>,
+    /// When it had read that, and did not say that the task is lost.
+    pub(crate) answered_at_ms: Option<u64>,
+}
+
+/// The tasks of an endpoint that have been without a result for long, or may be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// The endpoint's name.
+    pub(crate) endpoint: String,
+    /// How many there are.
+    pub(crate) tasks: u64,
+    /// How many of them the endpoint has not said anything about.
+    pub(crate) unanswered: u64,
+    /// How many of these it was not asked for yet.
+    pub(crate) unasked: u64,
+    /// When the oldest was submitted.
+    pub(crate) since_ms: u64,
+    /// The longest time ago that it was asked for one.
+    pub(crate) asked_at_ms: Option<u64>,
+}
+
+/// All that is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MissingPage {
+    /// By endpoint.
+    pub(crate) missing: Vec<Missing>,
 }
 
 /// A task with its recorded result.

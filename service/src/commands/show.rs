@@ -1,7 +1,7 @@
 //! Shows everything known about one task.
 
 use super::moment;
-use crate::api::types::{Recorded, TaskDetail, TaskState};
+use crate::api::types::{Asked, Recorded, TaskDetail, TaskState};
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
@@ -51,6 +51,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     );
     lines.push(("recorded", moment(summary.created_at_ms)));
     lines.extend(summary.submitted_at_ms.map(|at| ("submitted", moment(at))));
+    lines.extend(detail.asked.map(|asked| ("asked", words(asked))));
     if let Some(task) = &detail.task {
         lines.extend(work(&task.work));
         lines.extend(
@@ -72,6 +73,25 @@ fn work(work: &Work) -> Vec<(&'static str, String)> {
     lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
     lines.extend(process.cwd.as_ref().map(|cwd| ("cwd", cwd.to_string())));
     lines
+}
+
+/// Whether the endpoint was asked what became of the task, and what that told.
+fn words(asked: Asked) -> String {
+    match (asked.asked_at_ms, asked.answered_at_ms) {
+        (Some(at), Some(_)) => {
+            format!(
+                "{}: the endpoint has it, waiting or running, or its result is on its way",
+                moment(at)
+            )
+        }
+        (Some(at), None) => {
+            format!(
+                "{}: the endpoint has not answered; it may be away, or have much to read first",
+                moment(at)
+            )
+        }
+        (None, _) => "not yet: no instance is active, or another one may still have it".to_owned(),
+    }
 }
 
 /// A state, and what it means where the word does not say it.

@@ -101,6 +101,7 @@ impl World {
             role,
             standby,
             replaces: false,
+            answered: false,
             pending,
             lost: false,
             delivered: None,

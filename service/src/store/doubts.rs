@@ -89,8 +89,8 @@ impl Store {
         self.write(DOING, move |write| {
             let state = state.to_string();
             for Doubt { task, attempt } in doubts {
-                let update =
-                    "UPDATE doubts SET asked = ?, asked_at_ms = ? WHERE task = ? AND attempt = ?";
+                let update = "UPDATE doubts SET asked = ?, asked_at_ms = ?, answered_at_ms = NULL \
+                     WHERE task = ? AND attempt = ?";
                 run(&write.db, update, params![state, signed(now_ms), task, attempt.attempt])
                     .map_err(failed(DOING))?;
             }

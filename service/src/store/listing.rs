@@ -4,7 +4,7 @@ use super::rows::{
     self, RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SUMMARY_TABLES, SummaryRow,
     all, one, parsed,
 };
-use super::{Age, Result, Store, doubts, failed, signed, unsigned};
+use super::{Age, Result, Store, doubts, failed, missing, signed, unsigned};
 use crate::api::types::{
     Progress, Recorded, ResultPage, TaskDetail, TaskOutcome, TaskPage, TaskState,
 };
@@ -200,7 +200,8 @@ fn task(db: &Connection, id: TaskId) -> Result<Option<TaskDetail>> {
     let results = all(db, &find, [seq], ResultRow::read).map_err(failed(DOING))?;
     let results: Vec<Recorded> =
         results.into_iter().map(|row| row.recorded(id)).collect::<Result<_>>()?;
-    Ok(Some(TaskDetail { summary: row.summary()?, task, results }))
+    let asked = missing::asked(db, seq).map_err(failed(DOING))?;
+    Ok(Some(TaskDetail { summary: row.summary()?, task, asked, results }))
 }
 
 fn results(db: &Connection, submission: i64, from: u64, limit: u64) -> Result<ResultPage> {

@@ -1,7 +1,7 @@
 //! What an endpoint's instances said of their states, and who is given up.
 
 use super::rows::{all, one, parsed, run};
-use super::{Result, Store, doubts, failed, overdue, signed, unsigned};
+use super::{Result, Store, doubts, failed, missing, overdue, signed, unsigned};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
@@ -167,6 +167,29 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, &endpoint, state)?;
     }
+    if took_over {
+        doubts::ask_again(db, presence.endpoint_id)?;
+    }
+    if !given_up.is_empty() {
+        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        tracing::warn!(
+            endpoint,
+            state = %presence.state_id,
+            in_doubt,
+            "the endpoint has come back with another state folder: what the old one had accepted \
+             and not answered is submitted again, or ends as interrupted"
+        );
+    }
+    let missed = suspect(db, presence, &before)?;
+    missing::answer(db, presence, now_ms).map_err(failed(DOING))?;
+    Ok(states != before || missed)
+}
+
+/// Puts in doubt what may be lost by what an instance says; whether there is such.
+/// `before` are the endpoint's states as they were.
+fn suspect(db: &Connection, presence: &Presence, before: &[State]) -> Result<bool> {
+    const DOING: &str = "recording an endpoint's state";
+    let endpoint = presence.endpoint_id.to_string();
     let went_back = presence.role == Role::Active
         && before
             .iter()
@@ -181,20 +204,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              put back from a snapshot. The endpoint is asked for everything that is not answered"
         );
     }
-    let mut missed = went_back;
-    if took_over {
-        doubts::ask_again(db, presence.endpoint_id)?;
-    }
-    if !given_up.is_empty() {
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
-        tracing::warn!(
-            endpoint,
-            state = %presence.state_id,
-            in_doubt,
-            "the endpoint has come back with another state folder: what the old one had accepted \
-             and not answered is submitted again, or ends as interrupted"
-        );
-    }
+    let mut missed = went_back || presence.lost;
     if let Some(attempt) = presence.delivered
         && overdue::is_missing(db, attempt).map_err(failed(DOING))?
         && overdue::miss(db, &endpoint, &presence.state_id.to_string(), &attempt.to_string())
@@ -220,7 +230,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              tasks it does not know, and they are submitted again, or end as interrupted"
         );
     }
-    Ok(states != before || presence.lost || missed)
+    Ok(missed)
 }
 
 /// Whether this message was not heard before; from now on it was.

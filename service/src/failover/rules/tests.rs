@@ -25,6 +25,7 @@ fn presence(told: &str) -> Presence {
         role: if kind.eq_ignore_ascii_case("a") { Role::Active } else { Role::Standby },
         standby: kind != "A",
         replaces: false,
+        answered: false,
         pending: u64::from(kind == "h"),
         lost: false,
         delivered: None,

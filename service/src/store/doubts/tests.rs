@@ -73,6 +73,7 @@ fn active(endpoint_id: EndpointId) -> Presence {
         role: Role::Active,
         standby: false,
         replaces: false,
+        answered: false,
         pending: 0,
         lost: false,
         delivered: None,

@@ -1,7 +1,7 @@
 //! What is overdue, on databases of their own.
 
 use super::*;
-use crate::api::types::TaskState;
+use crate::api::types::{Missing, TaskState};
 use crate::store::tests::{begin, chunk, done, record, spec, state, store};
 use crate::store::{Begun, Registration};
 use clutch_common::id::StateId;
@@ -82,21 +82,26 @@ async fn an_endpoint_with_many_does_not_keep_others_from_theirs() {
     assert_eq!(asked.iter().map(|doubt| doubt.task).collect::<Vec<_>>(), [begun[0].seq]);
 }
 
-#[tokio::test]
-async fn a_delivered_result_that_is_not_recorded_puts_all_in_doubt_once() {
-    let (_temp, store) = store().await;
-    let (endpoint, begun) = submitted(&store, "lab", 2).await;
-    let presence = |attempt| Presence {
-        endpoint_id: endpoint,
+fn presence(endpoint_id: EndpointId) -> Presence {
+    Presence {
+        endpoint_id,
         state_id: StateId(Uuid::from_u128(1)),
         instance: Uuid::from_u128(2),
         role: Role::Active,
         standby: false,
         replaces: false,
+        answered: false,
         pending: 0,
         lost: false,
-        delivered: attempt,
-    };
+        delivered: None,
+    }
+}
+
+#[tokio::test]
+async fn a_delivered_result_that_is_not_recorded_puts_all_in_doubt_once() {
+    let (_temp, store) = store().await;
+    let (endpoint, begun) = submitted(&store, "lab", 2).await;
+    let presence = |delivered| Presence { delivered, ..presence(endpoint) };
     let first = done(&begun[0], 1, Outcome::Succeeded);
     record(&store, std::slice::from_ref(&first), &[presence(None)], 5).await.unwrap();
     let recorded = presence(Some(first.attempt()));
@@ -114,4 +119,38 @@ async fn a_delivered_result_that_is_not_recorded_puts_all_in_doubt_once() {
     record(&store, &[second], &[], 10).await.unwrap();
     let ended = (TaskState::Done(Outcome::Succeeded), Some(1));
     assert_eq!(state(&store, begun[1].task.id).await, ended);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_with_what_the_endpoint_answered() {
+    let (_temp, store) = store().await;
+    let (endpoint, begun) = submitted(&store, "lab", 3).await;
+    assert_eq!(store.missing().await.unwrap(), []);
+    overdue(&store, 61_000).await;
+    let told = |found: &[Missing]| {
+        let [one] = found else { panic!("{found:?}") };
+        assert_eq!((one.endpoint.as_str(), one.tasks, one.since_ms), ("lab", 3, 1000));
+        (one.unanswered, one.unasked, one.asked_at_ms)
+    };
+    assert_eq!(told(&store.missing().await.unwrap()), (3, 3, None));
+    let active = presence(endpoint);
+    record(&store, &[], std::slice::from_ref(&active), 61_000).await.unwrap();
+    let doubts = store.to_ask(endpoint, 2).await.unwrap();
+    store.asked(doubts, active.state_id, 62_000).await.unwrap();
+    assert_eq!(told(&store.missing().await.unwrap()), (3, 1, Some(62_000)));
+    // What another disk says, and what is no answer, says nothing.
+    let waiting = Presence { state_id: StateId::new(), role: Role::Standby, ..active.clone() };
+    for (word, answered, unanswered) in
+        [(&waiting, true, 3), (&active, false, 3), (&active, true, 1)]
+    {
+        let word = Presence { answered, ..word.clone() };
+        record(&store, &[], &[word], 63_000).await.unwrap();
+        assert_eq!(told(&store.missing().await.unwrap()).0, unanswered);
+    }
+    let asked = store.task(begun[0].task.id).await.unwrap().unwrap().asked.unwrap();
+    assert_eq!((asked.asked_at_ms, asked.answered_at_ms), (Some(62_000), Some(63_000)));
+    let done = begun.iter().map(|one| done(one, 1, Outcome::Succeeded)).collect::<Vec<_>>();
+    record(&store, &done, &[], 64_000).await.unwrap();
+    assert_eq!(store.missing().await.unwrap(), []);
+    assert_eq!(store.task(begun[0].task.id).await.unwrap().unwrap().asked, None);
 }
