@@ -4,7 +4,7 @@
 use super::stage::{Setup, Site, Stage, said};
 use super::{Play, Row, Seen};
 use crate::poll;
-use crate::world::SOON;
+use crate::world::{SOON, World};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use std::path::Path;
@@ -77,9 +77,9 @@ impl Stage {
     /// How many of the tasks that must not run again started more than once.
     fn ran_twice(&self, number: usize) -> Result<usize> {
         let runs = self.runs.read()?;
-        let results = self.world.results(&self.key(number))?;
-        let ids = results.iter().filter_map(|task| task["task_id"].as_str());
-        Ok(ids.filter(|id| runs.get(*id).is_some_and(|count| *count > 1)).count())
+        let ids = World::ids(&self.world.results(&self.key(number))?);
+        ensure!(ids.len() == ONCE, "there are {} tasks that must not run again", ids.len());
+        Ok(ids.iter().filter(|id| runs.get(*id).is_some_and(|count| *count > 1)).count())
     }
 }
 

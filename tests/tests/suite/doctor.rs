@@ -2,6 +2,8 @@
 //! words and by the exit code, and nothing is changed by looking.
 
 use clutch_tests::binaries::{self, ENDPOINT, SERVICE};
+use clutch_tests::gate::Gate;
+use clutch_tests::poll;
 use clutch_tests::process::{Daemon, Output, run};
 use clutch_tests::skip;
 use clutch_tests::world::{SOON, World};
@@ -190,6 +192,44 @@ fn daemons_that_run_are_told_of_and_go_on() {
         assert_eq!(daemon.stop(SOON).unwrap(), 0);
     }
     judge(&site.check(), 0, &["0 tasks and 0 results are pending"]);
+}
+
+/// What `doctor` says until it says it of what is missing.
+fn told_of_missing(world: &World, words: &str) -> Output {
+    poll::until(&format!("doctor to say '{words}'"), SOON, || {
+        let said = world.service(&["doctor"])?;
+        let line = |line: &&str| line.contains("no task is missing");
+        let found = said.text().lines().find(line).is_some_and(|line| line.contains(words));
+        Ok(found.then_some(said))
+    })
+    .unwrap()
+}
+
+#[test]
+fn tasks_without_a_sign_of_life_are_named_and_so_is_what_their_endpoint_answers() {
+    let world = World::in_folder().unwrap();
+    let lab = world.provision("lab").unwrap();
+    let mut service = world.launch_service(&["--ask-after", "1s"]).unwrap();
+    service.wait_for("serving", SOON).unwrap();
+    told_of_missing(&world, "ok");
+    let gate = Gate::new(world.folder(), "runs");
+    let submit = ["submit", "lab", "--key", "k", "--", "sh", "-c", &gate.line()];
+    world.service(&submit).unwrap().ok().unwrap();
+    let id = world.result("k").unwrap()["id"].as_str().unwrap().to_owned();
+    let asked = |words: &str| {
+        let shown = world.service(&["show", &id]).unwrap().ok().unwrap().text();
+        let line = shown.lines().find(|line| line.starts_with("asked")).unwrap_or_default();
+        assert!(line.contains(words), "{shown}");
+    };
+    // Nothing is active yet that could be asked.
+    told_of_missing(&world, "lab: 1 without a result");
+    asked("not yet");
+    let _daemon = world.run(&lab).unwrap();
+    told_of_missing(&world, "it has 1 of them");
+    asked("the endpoint has it, waiting or running");
+    gate.open().unwrap();
+    world.wait("k").unwrap().ok().unwrap();
+    assert!(!told_of_missing(&world, "ok").text().contains("without a result"));
 }
 
 #[test]
