@@ -12,6 +12,7 @@
 //! honoured, `flock` excludes. [`Transport::check`] tries them. Only this file
 //! and those below it touch the folder.
 
+mod census;
 mod check;
 mod consumer;
 mod disk;

@@ -1,16 +1,21 @@
 //! What only a folder does: files of messages that are damaged or gone.
 
 use crate::toolkit::*;
-use clutch_common::link::{Connection, Delivery, Inlet, Terms, transport};
+use clutch_common::link::{Connection, Delivery, Inlet, Terms, Transport, Verdict, transport};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+fn at(temp: &Path) -> Arc<dyn Transport> {
+    let url = format!("file://{}/spool?group=1&poll=5ms", temp.display());
+    transport(&url, &Terms::default()).unwrap()
+}
 
 /// A connection to a folder in which every message is a file of its own, and each is
 /// looked for every few milliseconds.
 async fn connection(temp: &Path) -> Box<dyn Connection> {
-    let url = format!("file://{}/spool?group=1&poll=5ms", temp.display());
-    let transport = transport(&url, &Terms::default()).unwrap();
+    let transport = at(temp);
     transport.prepare(&[]).await.unwrap();
     let connection = transport.connect("test").await.unwrap();
     connection.declare(&queue("q", &[])).await.unwrap();
@@ -119,5 +124,45 @@ async fn a_file_that_is_gone_is_told_and_holds_up_nothing() {
         let there = take(inlet.as_mut(), 1).await;
         assert_eq!(there[0].message.message_id.as_deref(), Some(expected));
         inlet.acknowledge(there[0].tag).await.unwrap();
+    }
+}
+
+/// What a check says of the files in a folder.
+async fn checked(temp: &Path) -> (Verdict, String) {
+    let checks = at(temp).check().await;
+    let of_files = |text: &str| text == "no file of messages is damaged, missing or set aside";
+    let check = checks.into_iter().find(|check| of_files(&check.what)).unwrap();
+    (check.verdict, check.detail)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_what_is_damaged_missing_or_set_aside() {
+    let temp = tempfile::tempdir().unwrap();
+    let connection = connection(temp.path()).await;
+    fill(connection.as_ref(), "q", 6).await;
+    assert_eq!(checked(temp.path()).await.0, Verdict::Passed);
+    let files = waiting(temp.path());
+    fs::write(&files[1], b"noise").unwrap();
+    fs::remove_file(&files[3]).unwrap();
+    let (verdict, detail) = checked(temp.path()).await;
+    assert_eq!(verdict, Verdict::Warning);
+    let first = files[1].display().to_string();
+    for words in ["1 file of q damaged", "1 file of q missing", &first, "quarantine"] {
+        assert!(detail.contains(words), "{detail}");
+    }
+    // The only consumer claims one group after another.
+    let mut inlet = connection.inlet(&options("q", 1, Some("lease"))).await.unwrap();
+    for _ in 0..6 {
+        for delivery in take(inlet.as_mut(), 1).await {
+            match delivery.message.damage {
+                Some(_) => inlet.dead_letter(delivery.tag).await.unwrap(),
+                None => inlet.acknowledge(delivery.tag).await.unwrap(),
+            }
+        }
+    }
+    poll_until(|| fs::read_dir(temp.path().join("spool/quarantine")).unwrap().count() == 2).await;
+    let (_, detail) = checked(temp.path()).await;
+    for words in ["1 file set aside as damaged", "1 file found missing"] {
+        assert!(detail.contains(words), "{detail}");
     }
 }

@@ -2,10 +2,10 @@
 //! atomic renames, syncs, locks, hard links, wakes. Works in a folder of its own
 //! inside and removes it.
 
-use super::disk;
 use super::options::{Access, Options};
 use super::root::Root;
 use super::wake::{Ear, Heard};
+use super::{census, disk};
 use crate::link::Check;
 use crate::removal;
 use rustix::fs::{statfs, statvfs};
@@ -24,6 +24,8 @@ const LITTLE_ROOM: u64 = 256 << 20;
 /// Fewer files than this may still be made.
 const FEW_FILES: u64 = 10_000;
 
+const WHOLE: &str = "no file of messages is damaged, missing or set aside";
+
 /// File systems by the number `statfs` gives them (`statfs(2)`).
 const NFS: i64 = 0x6969;
 const TMPFS: i64 = 0x0102_1994;
@@ -33,9 +35,10 @@ const RAMFS: i64 = 0x8584_58f6;
 /// left out.
 pub(super) fn all(options: &Options) -> Vec<Check> {
     let what = "the folder is a Clutch spool";
-    if let Err(fault) = Root::open(options) {
-        return vec![Check::faulty(what, fault)];
-    }
+    let root = match Root::open(options) {
+        Ok(root) => root,
+        Err(fault) => return vec![Check::faulty(what, fault)],
+    };
     let mut checks = vec![Check::passed(what)];
     let place = options.root.join(format!(".check-{}", uuid::Uuid::now_v7()));
     let what = "folders and files can be made in it";
@@ -62,6 +65,11 @@ pub(super) fn all(options: &Options) -> Vec<Check> {
             Err(error) => Check::failed(what, &error),
         });
     }
+    checks.push(match census::take(&root).map(|census| census.words(&root.quarantine())) {
+        Ok(None) => Check::passed(WHOLE),
+        Ok(Some(words)) => Check::warning(WHOLE, &words),
+        Err(fault) => Check::faulty(WHOLE, fault),
+    });
     if let Err(error) = removal::remove_all(&place) {
         checks.push(Check::warning(
             "nothing is left behind",
@@ -248,7 +256,7 @@ mod tests {
         Root::create(&options, Vec::new()).unwrap();
         let before = disk::names(&options.root).unwrap().len();
         let checks = all(&options);
-        assert_eq!(checks.len(), 10, "{checks:?}");
+        assert_eq!(checks.len(), 11, "{checks:?}");
         assert!(checks.iter().all(|check| check.verdict != Verdict::Failed), "{checks:?}");
         assert_eq!(disk::names(&options.root).unwrap().len(), before);
     }

@@ -17,7 +17,7 @@ use crate::clock::now_ms;
 use crate::link::{
     DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Tag,
 };
-use damage::read;
+pub(super) use damage::read;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;

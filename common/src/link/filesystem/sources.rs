@@ -184,8 +184,11 @@ impl Source {
                 return Ok(None);
             }
             self.listed = list(folder, self.next)?;
-            if let Some(next) = self.next.filter(|_| !shared) {
-                self.missing += gaps(&self.listed, next);
+            if !shared {
+                self.missing += match self.next {
+                    Some(next) => gaps(&self.listed, next),
+                    None => gaps_unclaimed(self.listed.iter()),
+                };
             }
             self.unsure = false;
             if self.listed.is_empty() {
@@ -205,6 +208,18 @@ fn gaps(listed: &VecDeque<Entry>, next: u64) -> u64 {
     for entry in listed {
         missing += entry.number.saturating_sub(expected);
         expected = expected.max(entry.number + 1);
+    }
+    missing
+}
+
+/// How many numbers are missing between groups that no consumer has had. What was given
+/// back leaves gaps of its own.
+pub(super) fn gaps_unclaimed<'a>(listed: impl Iterator<Item = &'a Entry>) -> u64 {
+    let mut missing = 0;
+    let mut last: Option<u64> = None;
+    for entry in listed.filter(|entry| **entry == Entry::fresh(entry.number)) {
+        missing += last.map_or(0, |last| (entry.number - last).saturating_sub(1));
+        last = Some(entry.number);
     }
     missing
 }

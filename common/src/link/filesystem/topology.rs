@@ -108,6 +108,11 @@ impl Table {
         Ok(queues.into_iter().collect())
     }
 
+    /// The names of all queues.
+    pub(super) fn queue_names(&self) -> impl Iterator<Item = &str> {
+        self.queues.keys().map(String::as_str)
+    }
+
     /// Whether there is such a queue.
     pub(super) fn has_queue(&self, name: &str) -> bool {
         self.queues.contains_key(name)

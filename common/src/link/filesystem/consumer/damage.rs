@@ -4,7 +4,7 @@
 
 use super::Consumer;
 use crate::link::filesystem::sources::Claim;
-use crate::link::filesystem::{disk, group};
+use crate::link::filesystem::{census, disk, group};
 use crate::link::{Delivery, Message, Tag};
 use std::fs;
 use std::io;
@@ -26,6 +26,9 @@ impl Consumer {
             "files that were in the queue are gone, with the messages in them: did something \
              other than Clutch remove them?"
         );
+        if let Err(error) = census::note(&self.session.root, &self.queue, missing) {
+            tracing::warn!(%error, "that files are gone is not noted for those who look later");
+        }
         self.tag += 1;
         let tag = Tag(self.tag);
         self.unsettled.insert(tag, NO_GROUP);
@@ -53,7 +56,7 @@ impl Consumer {
 }
 
 /// The messages of a claimed file, or why it can never be read.
-pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
+pub(in crate::link::filesystem) fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() {
         return Ok(Err("it is no plain file".to_owned()));

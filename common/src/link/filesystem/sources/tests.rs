@@ -197,3 +197,24 @@ fn what_is_nobodys_of_ours_is_passed_by() {
     sources.stir([".DS_Store".to_owned()].into());
     assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
 }
+
+#[test]
+fn only_between_what_no_consumer_has_had_are_gaps_that_count_at_first() {
+    let entry = |number, deliveries| Entry { deliveries, ..Entry::fresh(number) };
+    for (entries, missing) in [
+        (vec![entry(2, 0), entry(3, 0)], 0),
+        (vec![entry(2, 0), entry(5, 0), entry(7, 0)], 3),
+        (vec![entry(2, 1), entry(5, 1), entry(7, 0)], 0),
+        (Vec::new(), 0),
+    ] {
+        assert_eq!(gaps_unclaimed(entries.iter()), missing, "{entries:?}");
+    }
+    let queue = Queue::new();
+    for number in [3, 4, 7] {
+        queue.put("a", Entry::fresh(number));
+    }
+    let mut sources = queue.sources("mine", false);
+    sources.look().unwrap();
+    assert_eq!(drain(&mut sources).len(), 3);
+    assert_eq!((sources.missing(), sources.missing()), (2, 0));
+}

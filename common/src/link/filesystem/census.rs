@@ -1,0 +1,152 @@
+//! Looks for files of messages that are damaged, missing or set aside. Reads a part of
+//! what waits, bounded by number and bytes, and changes nothing.
+
+use super::consumer::read;
+use super::disk;
+use super::names::{Entry, is_member};
+use super::root::Root;
+use super::sources::gaps_unclaimed;
+use super::topology::Cached;
+use crate::link::Fault;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// Most files that are read, and most bytes of them.
+const MOST_FILES: usize = 1000;
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// What the name of a note about missing files begins with.
+const NOTE: &str = "missing.";
+
+/// What is not as it should be with the files of a folder.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    /// How many were set aside, as they could not be read.
+    aside: u64,
+    /// How many were found missing by a consumer, which noted so.
+    noted: u64,
+    /// The queues in which some are damaged or missing that no consumer has met.
+    queues: Vec<Queue>,
+    files: usize,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    name: String,
+    damaged: u64,
+    missing: u64,
+    /// One that is damaged.
+    first: Option<PathBuf>,
+}
+
+/// Notes that files of a queue are missing, for people who look later.
+pub(super) fn note(root: &Root, queue: &str, missing: u64) -> io::Result<()> {
+    let file = root.quarantine().join(format!("{NOTE}{}", uuid::Uuid::now_v7()));
+    disk::replace(&file, format!("{missing} files of {queue}\n").as_bytes(), root.access())
+}
+
+/// Looks at all queues of a folder.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn take(root: &Root) -> Result<Census, Fault> {
+    let failed = |path: &Path, error: io::Error| root.fault("looking through", path, &error);
+    let mut census = Census::default();
+    let quarantine = root.quarantine();
+    for name in disk::names(&quarantine).map_err(|error| failed(&quarantine, error))? {
+        if name.starts_with(NOTE) {
+            let text = fs::read_to_string(quarantine.join(name)).unwrap_or_default();
+            let count = text.split(' ').next().and_then(|count| count.parse::<u64>().ok());
+            census.noted += count.unwrap_or(1);
+        } else if !name.starts_with('.') {
+            census.aside += 1;
+        }
+    }
+    let table = Cached::default().get(root)?;
+    for name in table.queue_names() {
+        let ready = root.ready(name);
+        let queue = census.queue(&ready, name).map_err(|error| failed(&ready, error))?;
+        if queue.damaged + queue.missing > 0 {
+            census.queues.push(queue);
+        }
+    }
+    Ok(census)
+}
+
+impl Census {
+    fn queue(&mut self, ready: &Path, name: &str) -> io::Result<Queue> {
+        let mut queue = Queue { name: name.to_owned(), damaged: 0, missing: 0, first: None };
+        for producer in disk::names(ready)?.iter().filter(|name| is_member(name)) {
+            let folder = ready.join(producer);
+            let waiting = waiting(&folder)?;
+            let missing = gaps_unclaimed(waiting.iter());
+            if missing > 0 {
+                // What was claimed while the names were listed is not in the next listing.
+                queue.missing += gaps_unclaimed(self::waiting(&folder)?.iter()).min(missing);
+            }
+            for entry in waiting {
+                let file = folder.join(entry.name());
+                if self.files < MOST_FILES && self.bytes < MOST_BYTES && !self.is_good(&file)? {
+                    queue.damaged += 1;
+                    queue.first.get_or_insert(file);
+                }
+            }
+        }
+        Ok(queue)
+    }
+
+    /// Whether a file can be read, or was taken by a consumer meanwhile.
+    fn is_good(&mut self, file: &Path) -> io::Result<bool> {
+        self.files += 1;
+        let size = fs::symlink_metadata(file).map(|found| found.len());
+        self.bytes += size.unwrap_or_default();
+        match read(file) {
+            Ok(messages) => Ok(messages.is_ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is wrong and what to do, in words; nothing if all is well.
+    pub(super) fn words(&self, quarantine: &Path) -> Option<String> {
+        let mut words = Vec::new();
+        if self.aside > 0 {
+            words.push(format!("{} set aside as damaged", files(self.aside)));
+        }
+        if self.noted > 0 {
+            words.push(format!("{} found missing", files(self.noted)));
+        }
+        for Queue { name, damaged, missing, first } in &self.queues {
+            if let Some(first) = first {
+                let first = first.display();
+                words.push(format!("{} of {name} damaged, one is {first}", files(*damaged)));
+            }
+            if *missing > 0 {
+                words.push(format!("{} of {name} missing", files(*missing)));
+            }
+        }
+        if words.is_empty() {
+            return None;
+        }
+        let words = words.join("; ");
+        Some(format!(
+            "{words}. Tasks in them are asked for when an endpoint or the service meets the \
+             damage, and run again or end as interrupted. Find out what damages files there (the \
+             disk, another program), then remove those in {}",
+            quarantine.display()
+        ))
+    }
+}
+
+fn files(count: u64) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+}
+
+/// The groups that wait in a producer's folder, in order.
+fn waiting(folder: &Path) -> io::Result<Vec<Entry>> {
+    let names = disk::names(folder)?;
+    let mut entries: Vec<Entry> = names.iter().filter_map(|name| Entry::parse(name)).collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
