@@ -14,14 +14,13 @@ pub(crate) mod types;
 mod upload;
 mod wait;
 
-use crate::counts::Counts;
 use crate::session::Link;
 use crate::store::Store;
+use crate::told::Told;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use error::{ApiError, Json};
-use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,7 +46,7 @@ pub(crate) struct Api {
     link: watch::Receiver<Link>,
     commits: watch::Receiver<u64>,
     news: watch::Sender<u64>,
-    counts: Arc<Counts>,
+    told: Told,
     stop: CancellationToken,
     uploads: upload::Uploads,
     placing: TaskTracker,
@@ -56,19 +55,19 @@ pub(crate) struct Api {
 
 impl Api {
     /// An API over these records. Long polls end when `stop` is cancelled; `news`
-    /// is bumped when a task in doubt can be asked for, and `counts` are told.
+    /// is bumped when a task in doubt can be asked for.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<Link>,
         commits: watch::Receiver<u64>,
         news: watch::Sender<u64>,
-        counts: Arc<Counts>,
+        told: Told,
         stop: CancellationToken,
     ) -> Self {
         let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
         let uploads = upload::Uploads::default();
-        Self { store, link, commits, news, counts, stop, uploads, placing, marks }
+        Self { store, link, commits, news, told, stop, uploads, placing, marks }
     }
 
     /// The submissions under way. They outlive the requests that brought them,
@@ -102,7 +101,8 @@ async fn health(State(api): State<Api>) -> Json<Health> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engaged: fault.is_none(),
         fault,
-        oddities: api.counts.read(),
+        oddities: api.told.counts.read(),
+        policies: api.told.policies.found(),
     })
 }
 

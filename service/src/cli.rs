@@ -124,7 +124,7 @@ pub(crate) enum Command {
     /// Collect results, keep records and answer the API, until told to stop
     Serve(ServeArgs),
     /// Try the state folder and the broker, and tell what is wrong; changes nothing
-    Doctor(BrokerArgs),
+    Doctor(DoctorArgs),
     /// Submit one task, or one per line of a file, or one per number of a range
     Submit(Box<SubmitArgs>),
     /// List tasks, newest first
@@ -146,7 +146,7 @@ impl Command {
             Self::Provision(args) => &args.broker,
             Self::Deprovision(args) => &args.broker,
             Self::Serve(args) => &args.broker,
-            Self::Doctor(args) => args,
+            Self::Doctor(args) => &args.broker,
             Self::DeadLetters(args) => &args.broker,
             Self::Demo(_)
             | Self::Submit(_)
@@ -278,6 +278,16 @@ pub(crate) struct ServeArgs {
     /// used any more: that one is refused from then on, and what its tasks came to is recorded here
     #[arg(long)]
     pub(crate) take_over: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// The broker's management API, which tells of policies that take messages from the queues, as
+    /// `serve --management` has it
+    #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
+    pub(crate) management: Option<SecretUrl>,
 }
 
 #[derive(Debug, Args)]

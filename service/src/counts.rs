@@ -34,9 +34,29 @@ pub(crate) struct Counts(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     counted: Oddities,
+    /// Results from endpoints that were not provisioned here.
+    foreign: Untold,
+    /// Other results of tasks that are not in the records.
+    unknown: Untold,
+}
+
+/// How many were not told of yet, and when some were.
+#[derive(Debug, Default)]
+struct Untold {
+    count: u64,
     told: Option<Instant>,
-    /// How many unknown and foreign ones there were when it was told.
-    before: (u64, u64),
+}
+
+impl Untold {
+    /// Adds some; how many are to be told of, if it is time to.
+    fn add(&mut self, count: u64, now: Instant) -> Option<u64> {
+        self.count += count;
+        if self.count == 0 || self.told.is_some_and(|told| now < told + PAUSE) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 impl Counts {
@@ -54,23 +74,17 @@ impl Counts {
         inner.counted.unknown += tally.strangers;
         inner.counted.foreign += tally.foreign;
         inner.counted.refused += tally.refused;
-        let Inner { counted, told, before } = &mut *inner;
-        if tally.strangers == 0 || told.is_some_and(|told| now < told + PAUSE) {
-            return;
-        }
-        let (unknown, foreign) = (counted.unknown - before.0, counted.foreign - before.1);
-        (*told, *before) = (Some(now), (counted.unknown, counted.foreign));
-        if foreign > 0 {
+        if let Some(results) = inner.foreign.add(tally.foreign, now) {
             tracing::error!(
-                results = foreign,
+                results,
                 "results came from endpoints that were not provisioned with this state folder, of \
                  tasks that are not in it: are --state and --broker right? Another service's tasks \
                  may wait for them. They are kept: `clutch-service tasks` lists them"
             );
         }
-        if unknown > foreign {
+        if let Some(results) = inner.unknown.add(tally.strangers - tally.foreign, now) {
             tracing::warn!(
-                results = unknown - foreign,
+                results,
                 "results came of tasks that are not in the records: they were submitted by others, \
                  or since the backup that the records are from. They are kept: `clutch-service \
                  tasks` lists them"
@@ -93,17 +107,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_from_nowhere_is_counted_and_told_once_a_minute() {
+    fn what_came_from_nowhere_is_counted_and_each_kind_told_once_a_minute() {
         let (counts, now) = (Counts::default(), Instant::now());
-        let tally = Tally { strangers: 3, foreign: 1, refused: 2, ..Tally::default() };
-        for second in 0..3 {
-            counts.recorded(&tally, now + Duration::from_secs(second));
-        }
+        let tally =
+            |strangers, foreign| Tally { strangers, foreign, refused: 2, ..Tally::default() };
+        counts.recorded(&tally(3, 0), now);
+        counts.recorded(&tally(3, 3), now);
+        counts.recorded(&tally(3, 1), now + Duration::from_secs(1));
         counts.dead_lettered(4);
-        let expected = Oddities { unknown: 9, foreign: 3, refused: 6, dead_lettered: 4 };
+        let expected = Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4 };
         assert_eq!(counts.read(), expected);
-        assert_eq!(counts.lock().before, (3, 1), "it was told of the first only");
-        counts.recorded(&tally, now + PAUSE);
-        assert_eq!(counts.lock().before, (12, 4));
+        let untold = || (counts.lock().unknown.count, counts.lock().foreign.count);
+        assert_eq!(untold(), (2, 1), "the first of each were told of, and no others");
+        counts.recorded(&tally(1, 0), now + PAUSE);
+        assert_eq!(untold(), (0, 0));
     }
 }

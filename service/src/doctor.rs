@@ -5,22 +5,27 @@ mod missing;
 mod place;
 
 use crate::api::types::{Health, MissingPage};
+use crate::cli::DoctorArgs;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::counts::Oddities;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
+use crate::management::Management;
 use crate::output;
 use crate::paths::{Holder, StateFolder};
 use clutch_common::clock::now_ms;
 use clutch_common::link::{self, Check, Report, Verdict};
+use clutch_common::secret::SecretUrl;
 
 /// Tries everything, tells it, and returns the exit code: 0 unless something
 /// failed.
 ///
 /// # Errors
 /// When no broker was given or its URL cannot be used.
-pub(crate) async fn run(settings: &Settings) -> anyhow::Result<u8> {
+pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Result<u8> {
     let transport = settings.transport()?;
+    let given = args.management.as_ref().map(SecretUrl::expose);
+    let management = Management::of(settings.broker()?, given)?;
     let mut checks = state(&settings.state).await;
     let state_failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
     let broker = link::check(transport.as_ref(), failure::advice).await;
@@ -28,6 +33,9 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<u8> {
     checks.extend(broker);
     if usable {
         checks.extend(place::look(settings, transport.as_ref()).await);
+        if let Some(management) = management {
+            checks.extend(place::policies(management.harms().await));
+        }
     }
     let report = Report::from(checks);
     let code = if state_failed { CANNOT_CREATE } else { broker_code(&report) };
@@ -110,7 +118,13 @@ mod tests {
 
     fn health(engaged: bool) -> Health {
         let fault = (!engaged).then(|| "gone".to_owned());
-        Health { version: "1".to_owned(), engaged, fault, oddities: Oddities::default() }
+        Health {
+            version: "1".to_owned(),
+            engaged,
+            fault,
+            oddities: Oddities::default(),
+            policies: Vec::new(),
+        }
     }
 
     #[test]

@@ -31,11 +31,13 @@ mod ownership;
 mod pack;
 mod paths;
 mod placing;
+mod policies;
 mod provision;
 mod serve;
 mod session;
 mod store;
 mod submitter;
+mod told;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
@@ -124,7 +126,7 @@ async fn command(
             inherited.close();
             serve::serve(&settings, args).await?;
         }
-        Command::Doctor(_) => return doctor::run(&settings()?).await,
+        Command::Doctor(args) => return doctor::run(&settings()?, args).await,
         Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
         Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => commands::show::run(&client()?, args, json).await?,

@@ -1,8 +1,13 @@
-//! The broker's management API, over HTTP: closes a connection. Everything it
-//! knows it asks for when it is needed; nothing depends on its being there.
+//! The broker's management API, over HTTP: closes a connection, and tells what policies
+//! do to the queues. Everything it knows it asks for when it is needed; nothing depends on
+//! its being there.
 //!
 //! The broker lists a connection only a few seconds after it was opened (its
 //! `collect_statistics_interval`, 5 s by default).
+
+mod terms;
+
+pub(crate) use terms::Harm;
 
 use crate::failover::Closer;
 use crate::failure::usage;
@@ -17,6 +22,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use terms::Listed;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
@@ -42,7 +48,19 @@ pub(crate) struct Management {
     unusable: Option<&'static str>,
 }
 
-/// A queue, as far as it matters.
+/// How many queues are listed at once, and how many times at most.
+const PAGE: usize = 500;
+/// See [`PAGE`].
+const PAGES: usize = 100;
+
+/// Queues, of which there may be more.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Listed>,
+    page_count: usize,
+}
+
+/// A queue, as far as its lease matters.
 #[derive(Deserialize)]
 struct Queue {
     /// Empty, an empty list, or the connection whose exclusive queue this is.
@@ -58,6 +76,35 @@ struct Connection {
 }
 
 impl Management {
+    /// The API of a broker: at the address given, or where it is by default; nothing
+    /// where there is none to be had.
+    ///
+    /// # Errors
+    /// When the address cannot be used.
+    pub(crate) fn of(broker: &str, given: Option<&str>) -> anyhow::Result<Option<Self>> {
+        given.map_or_else(|| Ok(Self::beside(broker)), |url| Self::at(url, broker).map(Some))
+    }
+
+    /// What takes messages from the queues that provisioning declares.
+    ///
+    /// # Errors
+    /// Why it cannot be known, in words for people.
+    pub(crate) async fn harms(&self) -> Result<Vec<Harm>, String> {
+        const COLUMNS: &str = "name,arguments,policy,operator_policy,effective_policy_definition";
+        let mut found = Vec::new();
+        for number in 1..=PAGES {
+            let vhost = &self.vhost;
+            let path = format!("queues/{vhost}?page={number}&page_size={PAGE}&columns={COLUMNS}");
+            let page: Option<Page> = self.get(&path).await?;
+            let Some(page) = page else { return Err("there is no such vhost".to_owned()) };
+            found.extend(page.items.iter().flat_map(terms::harms));
+            if number >= page.page_count {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The API at `url`; user and password, where it has none, and the vhost are
     /// the broker's.
     ///

@@ -18,6 +18,7 @@ use crate::ownership::{self, Claimant};
 use crate::paths::StateFolder;
 use crate::session::{self, Link, Parts, keep_engaged};
 use crate::store::{Saved, Store};
+use crate::told::Told;
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use clutch_common::secret::SecretUrl;
@@ -45,7 +46,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Result<()> {
     let signals = StopSignals::install()?;
     let transport = settings.transport()?;
-    let closer = closer(settings.broker()?, args.management.as_ref().map(SecretUrl::expose))?;
+    let given = args.management.as_ref().map(SecretUrl::expose);
+    let management = Management::of(settings.broker()?, given)?;
     settings.state.prepare()?;
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
@@ -53,20 +55,21 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
     let (news, _) = watch::channel(0);
-    let counts = Arc::default();
+    let told = Told::default();
     let parts = Parts {
         transport,
         store: store.clone(),
         link,
         commits,
         news: news.clone(),
-        closer,
+        closer: management.clone().map(|it| Arc::new(it) as Arc<dyn Closer>),
+        management,
         ask_after: args.ask_after,
         claimant,
-        counts: Arc::clone(&counts),
+        told: told.clone(),
     };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, committed, news, counts, stop.clone());
+    let api = Api::new(store.clone(), link_state, committed, news, told, stop.clone());
     let ended = run(api, parts, signals, &settings.state, &stop).await;
     if let Ok(Ended::Displaced) = ended {
         return Err(save(store, &settings.state).await);
@@ -114,16 +117,6 @@ async fn save(store: Store, state: &StateFolder) -> anyhow::Error {
         Err(error) => format!("what was recorded is lost: {:#}", anyhow::Error::from(error)),
     };
     Failure::new(INTERNAL, format!("{why}; {what}")).into()
-}
-
-/// What closes stale connections at the broker: its management API, at the
-/// address given or where it is by default.
-fn closer(broker: &str, given: Option<&str>) -> anyhow::Result<Option<Arc<dyn Closer>>> {
-    let management = match given {
-        Some(url) => Some(Management::at(url, broker)?),
-        None => Management::beside(broker),
-    };
-    Ok(management.map(|management| Arc::new(management) as Arc<dyn Closer>))
 }
 
 /// Opens the API's socket, private from its first moment, over a stale one.

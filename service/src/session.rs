@@ -4,11 +4,12 @@
 //! that submissions go through, and takes it along.
 
 use crate::collector::{self, collect};
-use crate::counts::Counts;
 use crate::failover::{self, Closer, Ear};
+use crate::management::Management;
 use crate::ownership::{self, Claimant};
 use crate::store::Store;
 use crate::submitter::{Job, submit};
+use crate::told::Told;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
 use clutch_common::link::{Connection, Fault, Terms, Transport};
@@ -55,12 +56,14 @@ pub(crate) struct Parts {
     pub(crate) news: watch::Sender<u64>,
     /// Closes stale connections, where the broker can be asked to.
     pub(crate) closer: Option<Arc<dyn Closer>>,
+    /// The broker's management API, where it has one.
+    pub(crate) management: Option<Management>,
     /// How long a task may be without a result until its endpoint is asked for it.
     pub(crate) ask_after: Duration,
     /// Who claims the results.
     pub(crate) claimant: Claimant,
-    /// What came and is no outcome of a task.
-    pub(crate) counts: Arc<Counts>,
+    /// What is noticed, for those who ask.
+    pub(crate) told: Told,
 }
 
 /// Why a session ended.
@@ -210,8 +213,8 @@ async fn work(
         "engaged"
     );
     engaged();
-    let Parts { store, commits, news, closer, ask_after, counts, .. } = parts;
-    let recorder = collector::Recorder { store, commits, counts };
+    let Parts { store, commits, news, closer, ask_after, told, .. } = parts;
+    let recorder = collector::Recorder { store, commits, counts: &told.counts };
     let ear = Ear::new(news.clone());
     let watching =
         failover::watch(store, sender.clone(), closer.as_deref(), &ear, news.subscribe(), stop);
@@ -220,9 +223,16 @@ async fn work(
         submit(outlet, &mut jobs, stop),
         watching,
         failover::recover(store, sender, news.subscribe(), *ask_after, stop),
+        look_at_policies(parts, stop),
     )
     .map(|_| ())
     .map_err(Ended::from)
+}
+
+/// Looks at what policies do to the queues, as often as for what has no result for long.
+async fn look_at_policies(parts: &Parts, stop: &CancellationToken) -> Result<(), Fault> {
+    until(stop, parts.told.policies.watch(parts.management.as_ref(), parts.ask_after)).await;
+    Ok(())
 }
 
 /// The kind of the queues that all endpoints share, as far as it is known.

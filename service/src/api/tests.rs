@@ -11,6 +11,7 @@ use crate::paths::StateFolder;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::spec;
 use crate::store::{Registration, Store};
+use crate::told::Told;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
 use clutch_common::result::{Outcome, TaskResult};
@@ -50,13 +51,13 @@ async fn service(engaged: bool) -> Service {
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
-    let counts = Arc::default();
+    let told = Told::default();
     let api = Api::new(
         store.clone(),
         link_state.clone(),
         committed,
         news.clone(),
-        Arc::clone(&counts),
+        told.clone(),
         stop.clone(),
     );
     let placing = api.placing();
@@ -67,9 +68,19 @@ async fn service(engaged: bool) -> Service {
     let transport = Arc::new(broker.clone());
     let ask_after = Duration::from_secs(600);
     let claimant = Claimant { service: store.service_id().await.unwrap(), take_over: false };
-    let closer = None;
-    let parts =
-        Parts { transport, store, link, commits, news, closer, ask_after, claimant, counts };
+    let (closer, management) = (None, None);
+    let parts = Parts {
+        transport,
+        store,
+        link,
+        commits,
+        news,
+        closer,
+        management,
+        ask_after,
+        claimant,
+        told,
+    };
     let session_stop = stop.clone();
     running.spawn(async move {
         if engaged {

@@ -6,6 +6,7 @@ mod spec;
 pub(crate) use spec::TaskSpec;
 
 use crate::counts::Oddities;
+use crate::management::Harm;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::task::Task;
@@ -377,6 +378,9 @@ pub(crate) struct Health {
     /// What came since it started and is no outcome of a task of its own.
     #[serde(default)]
     pub(crate) oddities: Oddities,
+    /// What takes messages from the queues at the broker, where that can be known.
+    #[serde(default)]
+    pub(crate) policies: Vec<Harm>,
 }
 
 /// The body of every error.

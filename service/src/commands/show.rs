@@ -1,13 +1,14 @@
 //! Shows everything known about one task.
 
 use super::moment;
-use crate::api::types::{Asked, Recorded, TaskDetail, TaskState};
+use crate::api::types::{Asked, Health, Recorded, TaskDetail, TaskState, TaskSummary};
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
 use clutch_common::printable;
 use clutch_common::result::TaskResult;
 use clutch_common::task::Work;
+use clutch_common::topology;
 use std::io::IsTerminal as _;
 
 /// Prints a task, its terms and the results of its attempts.
@@ -19,13 +20,29 @@ pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow:
     if json {
         return output::json(&detail);
     }
-    for (name, value) in lines(&detail) {
+    let warnings = warnings(client, &detail.summary).await?;
+    for (name, value) in lines(&detail).into_iter().chain(warnings) {
         output::line(&format!("{name:<12} {}", output::one_line(&value)))?;
     }
     for recorded in &detail.results {
         attempt(recorded)?;
     }
     Ok(())
+}
+
+/// Why a task may have no outcome yet: what takes messages from the queues it, or its
+/// result, goes through.
+async fn warnings(
+    client: &Client,
+    task: &TaskSummary,
+) -> anyhow::Result<Vec<(&'static str, String)>> {
+    if matches!(task.state, TaskState::Done(_)) {
+        return Ok(Vec::new());
+    }
+    let health: Health = client.get("/v1/health", &[]).await?;
+    let queues = [topology::tasks_queue(task.endpoint), topology::RESULTS_QUEUE.to_owned()];
+    let harms = health.policies.into_iter().filter(|harm| queues.contains(&harm.queue));
+    Ok(harms.map(|harm| ("warning", harm.words)).collect())
 }
 
 fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {

@@ -1,10 +1,11 @@
 //! What `doctor` looks at in a broker, or in a folder, that can be used: whose the results
-//! there are, and whether dead letters wait.
+//! there are, whether dead letters wait, and what policies do to the queues.
 //!
 //! Touches the place through the seam, and declares nothing that is not there. Changes
 //! nothing.
 
 use crate::config::Settings;
+use crate::management::Harm;
 use crate::ownership;
 use crate::store::service_in;
 use clutch_common::id::ServiceId;
@@ -14,6 +15,7 @@ use clutch_common::topology::{self, QueueKind};
 
 const OWNED: &str = "the results are collected by this service";
 const LETTERS: &str = "no dead letters wait";
+const POLICIES: &str = "nothing else takes messages from the queues";
 
 /// Looks at a place. Nothing is told where it has just been found unusable.
 pub(super) async fn look(settings: &Settings, transport: &dyn Transport) -> Vec<Check> {
@@ -57,5 +59,20 @@ async fn letters(connection: &dyn Connection) -> Check {
         ),
         Err(Fault::Missing(_)) => Check::passed(LETTERS).with("nothing was provisioned yet"),
         Err(fault) => Check::faulty(LETTERS, fault),
+    }
+}
+
+/// What policies do to the queues, a check for each that takes messages from one.
+pub(super) fn policies(found: Result<Vec<Harm>, String>) -> Vec<Check> {
+    match found {
+        Ok(found) if found.is_empty() => vec![Check::passed(POLICIES)],
+        Ok(found) => found.iter().map(|harm| Check::warning(POLICIES, &harm.words)).collect(),
+        Err(reason) => vec![Check::warning(
+            POLICIES,
+            &format!(
+                "policies there could not be looked at: {reason}; --management URL says where the \
+                 management API is"
+            ),
+        )],
     }
 }

@@ -8,6 +8,7 @@ use crate::ownership::Claimant;
 use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::{spec, store};
 use crate::store::{Begun, Chunk, Registration, Store};
+use crate::told::Told;
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;
@@ -83,7 +84,8 @@ impl World {
             closer: Some(self.closed.clone()),
             ask_after: Duration::from_secs(600),
             claimant: Claimant { service: ServiceId::new(), take_over: false },
-            counts: Arc::default(),
+            management: None,
+            told: Told::default(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {

@@ -7,6 +7,7 @@ use clutch_tests::poll;
 use clutch_tests::process::{Daemon, Output, run};
 use clutch_tests::skip;
 use clutch_tests::world::{SOON, World};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -258,4 +259,84 @@ fn a_wrong_password_is_told_on_both_sides() {
     let seen = run(check, b"", SOON).unwrap();
     judge(&seen, 77, &["FAILED", "credentials were refused", "endpoint.toml"]);
     assert!(!seen.text().contains("wr0ng"));
+}
+
+/// Tells that something takes messages from a queue.
+const TAKES: &str = "something at the broker takes messages from a queue";
+
+#[test]
+fn what_takes_messages_from_a_queue_and_dead_letters_that_wait_are_told() {
+    let test = "what_takes_messages_from_a_queue_and_dead_letters_that_wait_are_told";
+    let Some(world) = World::or_skip(test) else { return };
+    let endpoint = world.provision("lab").unwrap();
+    judge(
+        &world.service(&["doctor"]).unwrap(),
+        0,
+        &["ok       no dead letters wait", "ok       nothing else takes messages"],
+    );
+    let vhost = world.vhost();
+    vhost.policy("short", "tasks$", &json!({"message-ttl": 300})).unwrap();
+    let told = ["message-ttl=300 by the policy 'short'", "clear_policy short"];
+    poll::until("the policy to apply", SOON, || {
+        Ok(world.service(&["doctor"])?.text().contains(told[0]).then_some(()))
+    })
+    .unwrap();
+    judge(&world.service(&["doctor"]).unwrap(), 0, &[&["warning"], &told[..]].concat());
+    let mut service = world.serve().unwrap();
+    let line = service.wait_for(TAKES, SOON).unwrap();
+    assert!(line["what"].as_str().unwrap().contains(told[0]), "{line}");
+
+    // Nobody reads the queue, so the task leaves it.
+    world.service(&["submit", "lab", "--key", "k", "--", "true"]).unwrap().ok().unwrap();
+    let task = world.result("k").unwrap()["id"].as_str().unwrap().to_owned();
+    judge(&world.service(&["show", &task]).unwrap(), 0, &told);
+    poll::until("the task to be a dead letter", SOON, || {
+        Ok((vhost.depth("dead-letters")? == Some(1)).then_some(()))
+    })
+    .unwrap();
+    let doctor = world.service(&["doctor"]).unwrap();
+    judge(&doctor, 0, &["warning", "1 do: messages", "dead-letters list"]);
+    vhost.delete_policy("short").unwrap();
+    world.service(&["dead-letters", "requeue", "--all"]).unwrap().ok().unwrap();
+    let _daemon = world.run(&endpoint).unwrap();
+    world.wait("k").unwrap().ok().unwrap();
+    judge(&world.service(&["doctor"]).unwrap(), 0, &["ok       no dead letters wait"]);
+}
+
+#[test]
+fn results_that_are_nobodys_are_counted_and_told() {
+    let Some(world) = World::or_skip("results_that_are_nobodys_are_counted_and_told") else {
+        return;
+    };
+    let endpoint = world.provision("lab").unwrap();
+    let mut service = world.serve().unwrap();
+    let result = |endpoint: &str| {
+        json!({"task_id": uuid::Uuid::now_v7(), "attempt": 1, "outcome": "succeeded",
+            "ended_at_ms": 1, "endpoint_id": endpoint})
+    };
+    let nobody = uuid::Uuid::now_v7().to_string();
+    for of in [&endpoint.id, &nobody, &nobody] {
+        let body = json!({"version": 1, "type": "clutch.results", "endpoint": of,
+            "results": [result(of)]});
+        let body = body.to_string().into_bytes();
+        world.vhost().publish("results", &format!("{of}.results"), json!({}), &body).unwrap();
+    }
+    world.vhost().publish("", "results", json!({}), b"nonsense").unwrap();
+    let line = service
+        .wait_for(
+            "results came from endpoints that were not provisioned with this state folder, of tasks \
+             that are not in it: are --state and --broker right? Another service's tasks may wait \
+             for them. They are kept: `clutch-service tasks` lists them",
+            SOON,
+        )
+        .unwrap();
+    assert_eq!(line["level"], "ERROR", "{line}");
+    let words = ["2 of endpoints that were not", "1 of tasks that are not", "1 in messages"];
+    poll::until("all of it to be counted", SOON, || {
+        let said = world.service(&["doctor"])?.text();
+        Ok(words.iter().all(|word| said.contains(word)).then_some(()))
+    })
+    .unwrap();
+    let kept = world.service(&["tasks", "--json"]).unwrap().ok().unwrap();
+    assert_eq!(kept.json_lines().unwrap().len(), 3, "{}", kept.text());
 }

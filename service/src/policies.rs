@@ -1,0 +1,57 @@
+//! Looks for what takes messages from our queues at the broker besides us, and keeps
+//! what was found for whoever asks.
+//!
+//! Asks the broker's management API when a session begins and then now and then, where
+//! that can be asked at all. Changes nothing there.
+
+use crate::management::{Harm, Management};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The most that are told of at once: one policy may be on every queue.
+const TOLD: usize = 10;
+
+/// What was found last; nothing where nobody could be asked.
+#[derive(Debug, Default)]
+pub(crate) struct Policies(Mutex<Vec<Harm>>);
+
+impl Policies {
+    /// What was found last.
+    pub(crate) fn found(&self) -> Vec<Harm> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at once and then every so often; never returns.
+    pub(crate) async fn watch(&self, management: Option<&Management>, every: Duration) {
+        let Some(management) = management else { return std::future::pending().await };
+        loop {
+            match management.harms().await {
+                Ok(found) => self.note(found),
+                Err(reason) => tracing::debug!(reason, "policies on the queues are not known"),
+            }
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Keeps what was found, and tells of what was not there before.
+    fn note(&self, found: Vec<Harm>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<&Harm> = found.iter().filter(|harm| !kept.contains(harm)).collect();
+        for harm in new.iter().take(TOLD) {
+            tracing::warn!(
+                what = harm.words,
+                "something at the broker takes messages from a queue"
+            );
+        }
+        if let Some(more) = new.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            tracing::warn!(
+                more,
+                "there are more such queues: `clutch-service doctor` tells of them"
+            );
+        }
+        if found.is_empty() && !kept.is_empty() {
+            tracing::info!("nothing takes messages from the queues any more");
+        }
+        *kept = found;
+    }
+}
