@@ -141,6 +141,7 @@ fn policy(fault: &Fault) -> Policy {
         | Fault::Closed(_)
         | Fault::Blocked { .. }
         | Fault::ConfirmTimeout(_)
+        | Fault::Limited(_)
         | Fault::Rejected(_) => Policy::Transient,
         Fault::Credentials(_) | Fault::Forbidden(_) => Policy::Standing(Exit::Refused),
         Fault::Tls(_) => Policy::Standing(Exit::Config),
@@ -177,6 +178,9 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
         }
         Fault::Mismatch(_) | Fault::Protocol(_) => {
             "check that the broker URL is right, and compare the versions of endpoint, service and broker"
+        }
+        Fault::Limited(_) => {
+            "an endpoint has two connections to its broker, each with up to two channels: close what is not needed there, or ask the broker's operator to raise the limit"
         }
         Fault::Rejected(_) => {
             "the results queue does not take more: check that `clutch-service serve` collects"
@@ -223,7 +227,9 @@ mod tests {
 
     #[test]
     fn what_time_mends_is_waited_for_without_end_and_ever_longer() {
-        for make in [Fault::Refused, Fault::Unreachable, Fault::Closed, Fault::Rejected] {
+        for make in
+            [Fault::Refused, Fault::Unreachable, Fault::Closed, Fault::Limited, Fault::Rejected]
+        {
             let mut clutch = clutch();
             let delays: Vec<u128> = (0..1000)
                 .map(|_| delay(clutch.disengage(&fault(make), None)).as_millis())

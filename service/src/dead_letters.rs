@@ -77,6 +77,7 @@ fn unusable(fault: &Fault, address: &str) -> Failure {
         | Fault::Closed(_)
         | Fault::Blocked { .. }
         | Fault::ConfirmTimeout(_)
+        | Fault::Limited(_)
         | Fault::Rejected(_)
         | Fault::Mismatch(_)
         | Fault::Protocol(_) => (failure::code(fault), failure::advice(fault)),

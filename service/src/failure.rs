@@ -86,6 +86,7 @@ pub(crate) fn code(fault: &Fault) -> u8 {
         | Fault::Closed(_)
         | Fault::Blocked { .. }
         | Fault::ConfirmTimeout(_)
+        | Fault::Limited(_)
         | Fault::Rejected(_) => UNAVAILABLE,
         Fault::Missing(_) | Fault::Locked(_) | Fault::Protocol(_) => GENERAL,
     }
@@ -104,6 +105,9 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "look at the broker's log and at what lies between"
         }
         Fault::Blocked { .. } => "memory or disk is short there: its operator has to make room",
+        Fault::Limited(_) => {
+            "close what is not needed there, or have the limit on connections or channels raised"
+        }
         Fault::Rejected(_) => "the queue there takes no more",
         Fault::Missing(_) => "`clutch-service provision` declares what is missing",
         Fault::Locked(_) => "only one at a time may use it: is another one running?",

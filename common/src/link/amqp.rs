@@ -20,7 +20,7 @@ mod socket;
 mod stream;
 mod window;
 
-use super::{Connection, Fault, InvalidUrl, Terms, Transport};
+use super::{Check, Connection, Fault, InvalidUrl, Terms, Transport};
 use async_trait::async_trait;
 use lapin::uri::AMQPUri;
 use sizes::Sizes;
@@ -95,6 +95,29 @@ impl Transport for Amqp {
         Ok(Box::new(
             connection::AmqpConnection::open(&self.uri, &self.terms, &self.sizes, name).await?,
         ))
+    }
+
+    /// An endpoint has two connections at once, one of which is not enough: a broker may
+    /// limit them.
+    async fn check(&self) -> Vec<Check> {
+        const WHAT: &str = "the broker takes a connection, and another one";
+        let open = async || {
+            connection::AmqpConnection::open(&self.uri, &self.terms, &self.sizes, "clutch/check")
+                .await
+        };
+        let first = match open().await {
+            Ok(first) => first,
+            Err(fault) => return vec![Check::faulty(WHAT, fault)],
+        };
+        let check = match open().await {
+            Ok(second) => {
+                second.close().await;
+                Check::passed(WHAT).with(&first.agreed())
+            }
+            Err(fault) => Check::faulty(WHAT, fault),
+        };
+        first.close().await;
+        vec![check]
     }
 
     fn address(&self) -> String {

@@ -28,6 +28,9 @@ pub enum Fault {
     /// Another connection holds the lease or the exclusive consumer.
     #[error("another instance is connected: {0}")]
     Locked(String),
+    /// The broker allows no more connections or channels.
+    #[error("a limit there is reached: {0}")]
+    Limited(String),
     /// What exists differs from what was declared.
     #[error("what is there differs: {0}")]
     Mismatch(String),

@@ -44,13 +44,15 @@ fn large_headers(site: &Site) -> Result<Seen> {
     poll::until("the odd messages to be set aside", SOON, || {
         Ok((vhost.depth("dead-letters")? == Some(odd)).then_some(()))
     })?;
-    let listed = stage.world.service(&["dead-letters", "list"])?.ok()?.text();
+    let listed = stage.world.service(&["dead-letters", "list"])?.ok()?;
+    let (said, listed) = (listed.stderr.clone(), listed.text());
     let taken = vhost.take("dead-letters", 1000)?.len() as u64;
     let lost = stage.said("disengaged")? + stage.service.log()?.matches("\"disengaged\"").count();
     Ok(stage
         .seen()?
         .recovered_in(recovery)
         .must(lost == 0, || format!("the link was lost {lost} times"))
+        .must(said.is_empty(), || format!("a command that works says: {said}"))
         .must(taken == odd, || format!("{taken} of {odd} messages are dead letters"))
         .must(listed.lines().count() as u64 >= odd, || format!("not all are listed: {listed}")))
 }

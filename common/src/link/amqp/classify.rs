@@ -45,6 +45,7 @@ pub(super) fn established(error: &lapin::Error) -> Fault {
         ErrorKind::InvalidChannel(_)
         | ErrorKind::InvalidChannelState(..)
         | ErrorKind::InvalidConnectionState(_) => Fault::Closed(error.to_string()),
+        ErrorKind::ChannelsLimitReached => Fault::Limited(error.to_string()),
         _ => Fault::Protocol(error.to_string()),
     }
 }
@@ -99,7 +100,7 @@ fn connecting_io(error: &io::Error, stage: Stage) -> Fault {
 /// vhost that does not exist or is closed to the user is 530.
 fn login_reply(code: u16, text: &str) -> Fault {
     match code {
-        530 if text.contains("limit") => Fault::Closed(text.to_owned()),
+        530 if text.contains("limit") => Fault::Limited(text.to_owned()),
         403 | 530 => Fault::Credentials(text.to_owned()),
         _ => reply(code, text),
     }
@@ -114,6 +115,7 @@ fn reply(code: u16, text: &str) -> Fault {
         404 if text.contains("down or inaccessible") => Fault::Unreachable,
         404 => Fault::Missing,
         405 => Fault::Locked,
+        530 if text.contains("limit") => Fault::Limited,
         406 if text.contains("inequivalent") => Fault::Mismatch,
         406 if text.contains("timed out") => Fault::Closed,
         // What is too large is not sent again; the link can be had again.
@@ -139,9 +141,9 @@ mod tests {
 
     #[test]
     fn a_brokers_reply_on_an_open_connection() {
-        use Fault::{Closed, Forbidden, Locked, Mismatch, Missing, Protocol, Unreachable};
+        use Fault::{Closed, Forbidden, Limited, Locked, Mismatch, Missing, Protocol, Unreachable};
         type Make = fn(String) -> Fault;
-        let table: [(u16, &str, Make); 17] = [
+        let table: [(u16, &str, Make); 18] = [
             (311, "CONTENT_TOO_LARGE", Closed),
             (320, "CONNECTION_FORCED - broker forced connection closure", Closed),
             (320, "CONNECTION_FORCED - Closed via management plugin", Closed),
@@ -157,6 +159,11 @@ mod tests {
             (406, "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out", Closed),
             (503, "COMMAND_INVALID", Protocol),
             (506, "RESOURCE_ERROR", Closed),
+            (
+                530,
+                "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed limit of (1)",
+                Limited,
+            ),
             (530, "NOT_ALLOWED - attempt to reuse consumer tag 'c'", Protocol),
             (541, "INTERNAL_ERROR", Closed),
         ];
@@ -200,7 +207,7 @@ mod tests {
             assert_eq!(fault, Fault::Credentials(text.to_owned()));
         }
         let full = "NOT_ALLOWED - access to vhost '/' refused for user 'u': connection limit (1)";
-        assert!(matches!(connecting(&replied(530, full), Stage::Handshake), Fault::Closed(_)));
+        assert!(matches!(connecting(&replied(530, full), Stage::Handshake), Fault::Limited(_)));
         let down = "INTERNAL_ERROR - vhost '/' is down";
         assert!(matches!(connecting(&replied(541, down), Stage::Handshake), Fault::Closed(_)));
     }

@@ -38,8 +38,12 @@ pub(super) const FRAME_MAX: u32 = 32 * 1024;
 
 /// How many channels are opened on one connection, one after another or at once.
 /// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
-/// number was another's, which the broker closed, with that one's error.
+/// number was another's, which the broker closed, with that one's error. A broker may
+/// allow fewer.
 const CHANNELS: u16 = 2000;
+
+/// How many channels there are on a connection at once, at most.
+const NEEDED: u16 = 2;
 
 /// How many bytes within a [`Terms::confirm_timeout`] are more than heartbeats.
 pub(super) const MOVING: u64 = 4 * 1024;
@@ -124,7 +128,9 @@ impl AmqpConnection {
     /// one, that stays.
     async fn fresh_session(&self) -> Result<Arc<Session>, Fault> {
         let session = self.session();
-        if session.opened.load(Ordering::Relaxed) < CHANNELS || Arc::strong_count(&session) > 2 {
+        if session.opened.load(Ordering::Relaxed) < session.channels()
+            || Arc::strong_count(&session) > 2
+        {
             return Ok(session);
         }
         session.close().await;
@@ -144,6 +150,13 @@ async fn open(
     match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord, &pulse)).await {
         Ok(Ok(lapin)) => {
             pulse.agreed(lapin.configuration().frame_max());
+            let channels = lapin.configuration().channel_max();
+            if channels < NEEDED {
+                cord.cut();
+                let allowed =
+                    format!("it allows {channels} channel a connection, {NEEDED} are needed");
+                return Err(Fault::Limited(allowed));
+            }
             Ok(Session::new(lapin, cord, pulse, terms.clone(), Arc::clone(sizes)))
         }
         Ok(Err(error)) => {
@@ -280,11 +293,27 @@ impl Session {
         }
     }
 
+    /// How many channels there may be, one after another.
+    fn channels(&self) -> u16 {
+        CHANNELS.min(self.lapin.configuration().channel_max())
+    }
+
+    /// What was agreed on with the broker, in words.
+    pub(super) fn agreed(&self) -> String {
+        let agreed = self.lapin.configuration();
+        format!(
+            "heartbeats of {} s, frames of {} bytes, {} channels a connection",
+            agreed.heartbeat(),
+            agreed.frame_max(),
+            agreed.channel_max()
+        )
+    }
+
     /// Opens a channel, of which a connection has so many and no more.
     pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
-        let opened = self.opened.fetch_add(1, Ordering::Relaxed);
-        if opened >= CHANNELS {
-            self.opened.store(CHANNELS, Ordering::Relaxed);
+        let (opened, most) = (self.opened.fetch_add(1, Ordering::Relaxed), self.channels());
+        if opened >= most {
+            self.opened.store(most, Ordering::Relaxed);
             return Err(Fault::Closed("its channels are used up".to_owned()));
         }
         self.answer(self.lapin.create_channel()).await
@@ -428,6 +457,13 @@ impl Connection for AmqpConnection {
 
     async fn close(&self) {
         self.session().close().await;
+    }
+}
+
+impl AmqpConnection {
+    /// What was agreed on with the broker, in words.
+    pub(super) fn agreed(&self) -> String {
+        self.session().agreed()
     }
 }
 

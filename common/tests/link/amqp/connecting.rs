@@ -121,6 +121,30 @@ async fn a_wrong_user_password_or_vhost_is_a_credentials_fault_without_the_passw
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_limits_is_told_as_a_limit() {
+    let vhost = broker::shared().vhost();
+    let limit = |path: String, value: i32| {
+        vhost.broker.api("PUT", &path, Some(&format!(r#"{{"value":{value}}}"#)));
+    };
+    let user = format!("{}-few", vhost.name);
+    vhost.user(&user);
+    vhost.permit(&user, ".*", ".*", ".*");
+    limit(format!("user-limits/{user}/max-channels"), 1);
+    let few = connect(&vhost.url_as(&user, "secret")).await;
+    let _one = few.outlet().await.unwrap();
+    let fault = few.outlet().await.err();
+    assert!(matches!(&fault, Some(Fault::Limited(text)) if text.contains("(1)")), "{fault:?}");
+    few.close().await;
+
+    let transport = link::transport(&vhost.url(), &Terms::default()).unwrap();
+    let checks = transport.check().await;
+    assert!(checks[0].detail.contains("2047 channels"), "{checks:?}");
+    limit(format!("vhost-limits/{}/max-connections", vhost.name), 1);
+    let checks = transport.check().await;
+    assert!(matches!(checks[0].fault, Some(Fault::Limited(_))), "{checks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_broker_sees_our_name_and_our_heartbeat() {
     let vhost = broker::shared().vhost();
     let terms = Terms { heartbeat: Duration::from_secs(7), ..Terms::default() };
