@@ -92,17 +92,7 @@ impl Folder {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(refused("locking"))?;
-        let locked = patiently(
-            || flock(&lock, FlockOperation::NonBlockingLockExclusive),
-            |errno| *errno == Errno::WOULDBLOCK,
-        );
-        match locked {
-            Ok(()) => (),
-            Err(Errno::WOULDBLOCK) => {
-                return Err(FolderError::Locked { path: path.to_owned(), pid: holder(&mut lock) });
-            }
-            Err(errno) => return Err(refused("locking")(errno.into())),
-        }
+        take(&mut lock, path)?;
         sign(&mut lock).map_err(refused("writing into"))?;
         for name in ["lock", "home", "mark", "running", "spool", "sandbox", "workers"] {
             tighten(&path.join(name)).map_err(refused("taking from other users"))?;
@@ -148,6 +138,36 @@ impl Folder {
 pub(super) fn writable(path: &Path) -> Result<(), FolderError> {
     clutch_common::folder::writable(path)
         .map_err(|(_, source)| refused(path, "writing into", source))
+}
+
+/// Holds the lock of a state folder, and changes nothing in it. Nothing is held where no
+/// daemon ever was.
+///
+/// # Errors
+/// See [`FolderError`].
+pub(super) fn hold(path: &Path) -> Result<Option<File>, FolderError> {
+    let mut lock = match File::open(path.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(refused(path, "locking", source)),
+    };
+    take(&mut lock, path)?;
+    Ok(Some(lock))
+}
+
+/// Takes the lock of a state folder.
+fn take(lock: &mut File, path: &Path) -> Result<(), FolderError> {
+    let locked = patiently(
+        || flock(&*lock, FlockOperation::NonBlockingLockExclusive),
+        |errno| *errno == Errno::WOULDBLOCK,
+    );
+    match locked {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            Err(FolderError::Locked { path: path.to_owned(), pid: holder(lock) })
+        }
+        Err(errno) => Err(refused(path, "locking", errno.into())),
+    }
 }
 
 fn refused(path: &Path, doing: &'static str, source: io::Error) -> FolderError {

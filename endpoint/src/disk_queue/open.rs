@@ -31,7 +31,7 @@ const ONE_A_RECORD: [u64; 2] = [1, 2];
 /// The kind of keys that were in the second format only, where results had gathered.
 const TWINS: u8 = b'p';
 /// The folder of the store, in the state folder.
-const QUEUE: &str = "queue";
+pub(super) const QUEUE: &str = "queue";
 
 /// How to open a queue.
 #[derive(Clone, Debug)]
@@ -115,6 +115,20 @@ impl OpenError {
         let passes = |error: &std::io::Error| trouble(Place::Records, error) == Trouble::Wait;
         matches!(self, Self::NoRoom { .. }) || cause(self).is_some_and(passes)
     }
+
+    /// The same, of the folder at another path.
+    pub(super) fn at(self, path: &Path) -> Self {
+        let path = path.to_owned();
+        match self {
+            Self::Folder(error) => Self::Folder(error),
+            Self::Failed(error) => Self::Failed(Error { path, ..error }),
+            Self::Broken { what, .. } => Self::Broken { path, what },
+            Self::NoRoom { .. } => Self::NoRoom { path },
+            Self::Thread { source, .. } => Self::Thread { path, source },
+            Self::Owner { owner, .. } => Self::Owner { path, owner },
+            Self::Foreign { found, .. } => Self::Foreign { path, found },
+        }
+    }
 }
 
 impl DiskQueue {
@@ -136,35 +150,6 @@ impl DiskQueue {
             },
         )
     }
-}
-
-/// What a look at a state folder found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
-    /// No queue: one can be made.
-    Nothing,
-    /// A queue that opens.
-    Pending {
-        /// How many tasks are not finished.
-        tasks: usize,
-        /// How many results are not released.
-        results: u64,
-    },
-}
-
-/// Looks whether a daemon could use a state folder. A queue that is there is
-/// opened, which does to damaged records what every start does; where there is
-/// none, nothing is made.
-///
-/// # Errors
-/// See [`OpenError`].
-pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
-    if !options.path.join(QUEUE).exists() {
-        super::folder::writable(&options.path)?;
-        return Ok(Found::Nothing);
-    }
-    let (queue, tasks) = DiskQueue::open(options)?;
-    Ok(Found::Pending { tasks: tasks.len(), results: queue.next.waiting })
 }
 
 fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>), OpenError> {

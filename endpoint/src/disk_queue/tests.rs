@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 mod copying;
 mod dying;
+mod looking;
 mod sharing;
 mod spooling;
 
