@@ -11,6 +11,7 @@
 pub mod blob;
 pub mod byte_string;
 pub mod clock;
+pub mod counted;
 pub mod folder;
 pub mod id;
 pub mod inherited;

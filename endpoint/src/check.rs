@@ -11,6 +11,7 @@ use crate::executor::Captured;
 use crate::executor::calls::Calls;
 use crate::executor::spawn::Spawner;
 use crate::exit::{Exit, Failure};
+use clutch_common::counted::counted;
 use clutch_common::id::StateId;
 use clutch_common::inherited::Descriptors;
 use clutch_common::link::{self, Check, Fault, Report, Transport, Verdict};
@@ -95,7 +96,8 @@ fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) 
     match looked {
         Ok(Found::Nothing) => (Check::passed(what).with("nothing is in it yet"), None),
         Ok(Found::Pending { tasks, results }) => {
-            let pending = format!("{tasks} tasks and {results} results are pending in it");
+            let (tasks, results) = (counted(tasks as u64, "task"), counted(results, "result"));
+            let pending = format!("{tasks} and {results} are pending in it");
             (Check::passed(what).with(&pending), None)
         }
         Err(OpenError::Folder(FolderError::Locked { pid, .. })) => {

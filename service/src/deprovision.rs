@@ -8,6 +8,7 @@ use crate::output;
 use crate::provision::tell_service;
 use crate::store::{Batch, Endpoint, Store};
 use clutch_common::clock::now_ms;
+use clutch_common::counted::counted;
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Connection, Fault, Transport};
 use clutch_common::result::{Outcome, TaskResult};
@@ -49,10 +50,13 @@ pub(crate) async fn run(settings: &Settings, args: &DeprovisionArgs) -> anyhow::
     let Report { id, name, cancelled, messages } = &report;
     let mut words = format!("removed {name} ({id})");
     if *cancelled > 0 {
-        words.push_str(&format!("; {cancelled} tasks without an outcome end as cancelled"));
+        words.push_str(&format!(
+            "; {} without an outcome ended as cancelled",
+            counted(*cancelled, "task")
+        ));
     }
     if *messages > 0 {
-        words.push_str(&format!("; {messages} messages went with its queue"));
+        words.push_str(&format!("; {} went with its queue", counted(*messages, "message")));
     }
     Ok(output::line(&words)?)
 }
@@ -99,9 +103,11 @@ async fn with_lease(
     if !yes && (open > 0 || messages.is_some_and(|messages| messages > 0)) {
         let waiting = messages.unwrap_or(0);
         let words = format!(
-            "{} is not removed: {open} tasks have no outcome, and its queue holds {waiting} messages. \
-             Wait for them; or have the tasks end as cancelled, and the messages go, with --yes",
-            endpoint.name
+            "{} is not removed: {} without an outcome, and {} in its queue. Wait for them; or have \
+             the tasks end as cancelled, and the messages go, with --yes",
+            endpoint.name,
+            counted(open, "task"),
+            counted(waiting, "message"),
         );
         return Err(Failure::new(GENERAL, words).into());
     }

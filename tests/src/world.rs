@@ -402,7 +402,7 @@ impl World {
     /// When the service does not tell.
     pub fn results(&self, key: &str) -> Result<Vec<Value>> {
         let output = self.service_within(&["results", "--json", "--key", key], 4 * SOON)?;
-        let unfinished = ["no result yet", "were never submitted"]
+        let unfinished = ["no result yet", "never submitted"]
             .iter()
             .any(|words| output.code == 1 && output.stderr.contains(words));
         if unfinished { output } else { output.ok()? }.json_lines()

@@ -6,6 +6,7 @@ use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
 use crate::output;
+use clutch_common::counted::counted;
 use clutch_common::result::TaskResult;
 
 /// How results are printed.
@@ -63,7 +64,7 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
     let Seen { total, submitted, open } = seen;
     let mut words = Vec::new();
     if open > 0 {
-        words.push(format!("{open} of {total} tasks have no result yet"));
+        words.push(format!("{open} of {}: no result yet", counted(total, "task")));
     }
     if submitted < total {
         words.push(never_submitted(total - submitted, total, key.as_deref()));
@@ -74,7 +75,7 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
 /// The words for tasks that the broker is not known to have.
 pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> String {
     let again = key.map(|key| format!(": submit again with --key {key}")).unwrap_or_default();
-    format!("{missing} of {total} tasks were never submitted{again}")
+    format!("{missing} of {} never submitted{again}", counted(total, "task"))
 }
 
 fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {

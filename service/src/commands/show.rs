@@ -5,6 +5,7 @@ use crate::api::types::{Asked, Health, Recorded, TaskDetail, TaskState, TaskSumm
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
+use clutch_common::counted::counted;
 use clutch_common::printable;
 use clutch_common::result::TaskResult;
 use clutch_common::task::Work;
@@ -129,7 +130,8 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     words.extend(result.cpu_ms.map(|ms| format!("{ms} ms of CPU")));
     words.extend(result.peak_memory_bytes.map(|bytes| format!("{} KiB at most", bytes / 1024)));
     words.extend(
-        (recorded.duplicates > 0).then(|| format!("came {} times more", recorded.duplicates)),
+        (recorded.duplicates > 0)
+            .then(|| format!("came {} more", counted(recorded.duplicates, "time"))),
     );
     output::line(&format!("\n{}", words.join(", ")))?;
     if let Some(reason) = &result.reason {

@@ -13,6 +13,7 @@ use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage}
 use crate::output;
 use anyhow::Context as _;
 use clutch_common::blob::Blob;
+use clutch_common::counted::counted;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::json::Json;
 use clutch_common::result::{Outcome, TaskResult};
@@ -122,7 +123,7 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
 fn told(submitted: &Submitted, key: &str) -> String {
     let Submitted { ids, published, .. } = submitted;
     let total = ids.len() as u64;
-    let tasks = |count| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
+    let tasks = |count| counted(count, "task");
     match (ids.as_slice(), total.saturating_sub(*published)) {
         ([id], 0) => format!("submitted {id} under the key {key}"),
         ([id], _) => format!("{id} was submitted before, under the key {key}: nothing was done"),

@@ -6,6 +6,7 @@ use crate::cli::{Selection, WaitArgs};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL, TIMEOUT};
 use crate::output;
+use clutch_common::counted::counted;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow:
     let Progress { total, done, .. } = progress;
     let cut_off = key.is_some() && progress.settled();
     if !progress.complete() && !cut_off {
-        let message = format!("the time is over: {done} of {total} tasks are done");
+        let message = format!("the time is over: {done} of {} done", counted(total, "task"));
         return Err(Failure::new(TIMEOUT, message).into());
     }
     if !json {
@@ -107,8 +108,7 @@ fn progress_bar() -> ProgressBar {
 pub(crate) fn summary(progress: &Progress) -> String {
     let states: Vec<String> =
         progress.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let tasks = if progress.total == 1 { "1 task" } else { &format!("{} tasks", progress.total) };
-    format!("{tasks}: {}", states.join(", "))
+    format!("{}: {}", counted(progress.total, "task"), states.join(", "))
 }
 
 /// The exit code for how tasks ended.

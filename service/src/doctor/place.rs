@@ -8,6 +8,7 @@ use crate::config::Settings;
 use crate::management::Harm;
 use crate::ownership;
 use crate::store::service_in;
+use clutch_common::counted::counted;
 use clutch_common::id::ServiceId;
 use clutch_common::link::ownership::{Claim, claim};
 use clutch_common::link::{Check, Connection, Fault, Transport};
@@ -52,9 +53,10 @@ async fn letters(connection: &dyn Connection) -> Check {
         Ok(waiting) => Check::warning(
             LETTERS,
             &format!(
-                "{waiting} do: messages that could not be read or delivered. `clutch-service \
+                "{}: messages that could not be read or delivered. `clutch-service \
                  dead-letters list` tells which and why; `requeue` puts them back, `drop` removes \
-                 them"
+                 them",
+                counted(waiting, "letter")
             ),
         ),
         Err(Fault::Missing(_)) => Check::passed(LETTERS).with("nothing was provisioned yet"),

@@ -62,7 +62,7 @@ fn deprovisioning(mut running: Running) {
     world.service(&["submit", "lab", "--key", "open", "--", "true"]).unwrap().ok().unwrap();
     let refused = deprovision(&[]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
-    assert!(refused.stderr.contains("1 tasks have no outcome"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("1 task without an outcome"), "{}", refused.stderr);
     let removed = deprovision(&["--yes", "--json"]).ok().unwrap().json().unwrap();
     assert_eq!(removed["cancelled"], 1);
     assert_eq!(removed["id"], id.as_str());

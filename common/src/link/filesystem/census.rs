@@ -7,6 +7,7 @@ use super::names::{Entry, is_member};
 use super::root::Root;
 use super::sources::gaps_unclaimed;
 use super::topology::Cached;
+use crate::counted::counted;
 use crate::link::Fault;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -43,7 +44,11 @@ struct Queue {
 /// Notes that files of a queue are missing, for people who look later.
 pub(super) fn note(root: &Root, queue: &str, missing: u64) -> io::Result<()> {
     let file = root.quarantine().join(format!("{NOTE}{}", uuid::Uuid::now_v7()));
-    disk::replace(&file, format!("{missing} files of {queue}\n").as_bytes(), root.access())
+    disk::replace(
+        &file,
+        format!("{} of {queue}\n", counted(missing, "file")).as_bytes(),
+        root.access(),
+    )
 }
 
 /// Looks at all queues of a folder.
@@ -112,18 +117,21 @@ impl Census {
     pub(super) fn words(&self, quarantine: &Path) -> Option<String> {
         let mut words = Vec::new();
         if self.aside > 0 {
-            words.push(format!("{} set aside as damaged", files(self.aside)));
+            words.push(format!("{} set aside as damaged", counted(self.aside, "file")));
         }
         if self.noted > 0 {
-            words.push(format!("{} found missing", files(self.noted)));
+            words.push(format!("{} found missing", counted(self.noted, "file")));
         }
         for Queue { name, damaged, missing, first } in &self.queues {
             if let Some(first) = first {
                 let first = first.display();
-                words.push(format!("{} of {name} damaged, one is {first}", files(*damaged)));
+                words.push(format!(
+                    "{} of {name} damaged, one is {first}",
+                    counted(*damaged, "file")
+                ));
             }
             if *missing > 0 {
-                words.push(format!("{} of {name} missing", files(*missing)));
+                words.push(format!("{} of {name} missing", counted(*missing, "file")));
             }
         }
         if words.is_empty() {
@@ -137,10 +145,6 @@ impl Census {
             quarantine.display()
         ))
     }
-}
-
-fn files(count: u64) -> String {
-    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 /// The groups that wait in a producer's folder, in order.

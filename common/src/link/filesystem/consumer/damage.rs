@@ -3,6 +3,7 @@
 //! one of ours.
 
 use super::Consumer;
+use crate::counted::counted;
 use crate::link::filesystem::sources::Claim;
 use crate::link::filesystem::{census, disk, group};
 use crate::link::{Delivery, Message, Tag};
@@ -32,7 +33,7 @@ impl Consumer {
         self.tag += 1;
         let tag = Tag(self.tag);
         self.unsettled.insert(tag, NO_GROUP);
-        let damage = Some(format!("{missing} files of messages are missing"));
+        let damage = Some(format!("{} of messages missing", counted(missing, "file")));
         Some(Delivery {
             tag,
             redelivered: false,
