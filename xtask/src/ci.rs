@@ -1,7 +1,9 @@
 //! `cargo xtask ci`: everything that can be checked without a broker: format,
-//! lints, documentation, dependencies, and how many instructions a task costs.
+//! lints, documentation, dependencies, the Python package, and how many instructions a
+//! task costs.
 
 use crate::instructions;
+use crate::python as python_package;
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::{machine, python, workspace};
 use std::ffi::OsStr;
@@ -18,7 +20,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mortal = ["--features", "clutch-endpoint/failpoints"];
     let clippy_mortal = [&clippy[..3], &mortal, &clippy[3..]].concat();
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
-    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 7] = [
         ("format", &|| cargo(&["fmt", "--all", "--check"])),
         ("lints", &|| cargo(&clippy)),
         ("lints with failure points", &|| cargo(&clippy_mortal)),
@@ -26,6 +28,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             status(command(cargo_path(), &doc).env("RUSTDOCFLAGS", "-D warnings"))
         }),
         ("dependencies", &dependencies),
+        ("python", &python_package::check),
         ("instructions", &instructions),
     ];
     let mut failed = Vec::new();

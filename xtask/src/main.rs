@@ -11,6 +11,7 @@ mod faults;
 mod instructions;
 mod micro;
 mod mutants;
+mod python;
 mod record;
 mod simulate;
 mod test;
@@ -44,8 +45,11 @@ enum Chore {
     /// Makes deliberate mistakes in a copy, and sees whether the simulation
     /// notices each
     Mutants(mutants::Options),
-    /// Checks format, lints, documentation, dependencies and instruction counts
+    /// Checks format, lints, documentation, dependencies, the Python package and
+    /// instruction counts
     Ci,
+    /// Checks the Python package: format, lints, types and tests
+    Python,
     /// Starts a private broker and keeps it until interrupted
     Broker,
     /// Plays the demonstration and draws it, for the README
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Chore::Simulate(options) => simulate::run(&options),
         Chore::Mutants(options) => mutants::run(&options),
         Chore::Ci => ci::run(),
+        Chore::Python => python::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),
     };

@@ -1,6 +1,6 @@
-//! The Python module that turns functions into workers, for the endpoint's workers
-//! to import. Touches one folder, and promises that a reader never sees half of
-//! the module.
+//! The part of the Python package `clutch` that turns functions into workers, for the
+//! endpoint's workers to import. Touches one folder, and promises that a reader never
+//! sees half of a file.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::ffi::{OsStr, OsString};
@@ -12,29 +12,39 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The module.
-const MODULE: &str = include_str!("../../python/clutch.py");
+/// The package's name.
+const PACKAGE: &str = "clutch";
+/// Its files that need nothing but Python, in the order in which they can be replaced:
+/// each uses those before it.
+const FILES: [(&str, &str); 2] = [
+    ("worker.py", include_str!("../../../python/src/clutch/worker.py")),
+    ("__init__.py", include_str!("../../../python/src/clutch/__init__.py")),
+];
 /// Where Python looks for modules.
 pub(crate) const VARIABLE: &str = "PYTHONPATH";
 /// What stands between two folders there.
 const SEPARATOR: u8 = b':';
 
-/// Writes the module into `folder`, which is made if it does not exist.
+/// Writes the package into `folder`, which is made if it does not exist.
 ///
 /// # Errors
 /// What the file system says.
 pub(crate) fn install(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let path = folder.join("clutch.py");
-    if fs::read_to_string(&path).is_ok_and(|found| found == MODULE) {
-        return Ok(());
+    let package = folder.join(PACKAGE);
+    DirBuilder::new().recursive(true).mode(0o700).create(&package)?;
+    for (name, text) in FILES {
+        let path = package.join(name);
+        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        let new = package.join(format!("{name}.new"));
+        fs::write(&new, text)?;
+        fs::rename(new, path)?;
     }
-    let new = folder.join("clutch.py.new");
-    fs::write(&new, MODULE)?;
-    fs::rename(new, path)
+    Ok(())
 }
 
-/// Where workers find the module.
+/// Where workers find the package.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
     folder: PathBuf,
@@ -45,7 +55,7 @@ pub(crate) struct Module {
 impl Module {
     /// In `folder`, which is absolute. `PYTHONPATH` cannot name a folder with a colon
     /// in its path, so such a one is named by a descriptor of this process, for as
-    /// long as the module is kept.
+    /// long as this is kept.
     ///
     /// # Errors
     /// What the file system says.
@@ -76,18 +86,26 @@ impl Module {
 mod tests {
     use super::*;
 
+    /// Whether a folder for modules holds the package, and nothing besides.
+    fn holds_the_package(folder: &Path) -> bool {
+        let package = folder.join(PACKAGE);
+        let is_there = |(name, text): &(&str, &str)| {
+            fs::read_to_string(package.join(name)).is_ok_and(|found| found == *text)
+        };
+        FILES.iter().all(is_there) && fs::read_dir(package).unwrap().count() == FILES.len()
+    }
+
     #[test]
-    fn the_module_is_put_where_python_looks_first() {
+    fn the_package_is_put_where_python_looks_first() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("a/python");
         for _ in 0..2 {
             install(&folder).unwrap();
-            assert_eq!(fs::read_to_string(folder.join("clutch.py")).unwrap(), MODULE);
+            assert!(holds_the_package(&folder));
         }
-        fs::write(folder.join("clutch.py"), "an older one").unwrap();
+        fs::write(folder.join("clutch/worker.py"), "an older one").unwrap();
         install(&folder).unwrap();
-        assert_eq!(fs::read_to_string(folder.join("clutch.py")).unwrap(), MODULE);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(holds_the_package(&folder));
         let module = Module::within(Path::new("/p")).unwrap();
         assert_eq!(module.path(Some("/theirs")), "/p:/theirs");
     }
@@ -101,7 +119,7 @@ mod tests {
             let module = Module::within(&folder).unwrap();
             let path = module.path(Some("/theirs"));
             let found = std::env::split_paths(&path).next().unwrap();
-            assert_eq!(fs::read_to_string(found.join("clutch.py")).unwrap(), MODULE);
+            assert!(holds_the_package(&found));
             assert_eq!(std::env::split_paths(&path).count(), 2);
         }
         let odd = base.path().join(OsStr::from_bytes(b"a\xff"));

@@ -247,5 +247,5 @@ async fn folders_of_workers_that_were_removed_are_made_again() {
     });
     let report = rig.sh("pwd >&2; ls python >&2").await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);
-    assert!(text(&report.stderr).contains("workers/run\nclutch.py"), "{report:?}");
+    assert!(text(&report.stderr).contains("workers/run\nclutch\n"), "{report:?}");
 }

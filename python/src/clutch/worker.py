@@ -20,43 +20,56 @@ function prints, and its traceback, is kept with the task. Needs Python 3.8 and
 nothing else. The protocol is in design/0009-workers.md.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
 import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, TypeVar, overload
 
-__all__ = ["function", "serve", "task_id", "attempt"]
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+__all__ = ["attempt", "function", "serve", "task_id"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # In the environment of a worker's children: the process that answers.
 _WORKER_PID = "CLUTCH_WORKER_PID"
 
-_functions = {}
-_current = {}
-_loop = None
-_channel = None
+_functions: dict[str, Callable[..., Any]] = {}
+_current: dict[str, Any] = {}
+_loop: AbstractEventLoop | None = None
+_channel: _Channel | None = None
 
 
-def function(given=None, *, name=None):
+@overload
+def function(given: _Function, *, name: str | None = None) -> _Function: ...
+@overload
+def function(*, name: str | None = None) -> Callable[[_Function], _Function]: ...
+def function(given: Any = None, *, name: str | None = None) -> Any:
     """Makes a function, an async one too, callable under its name or another."""
 
-    def register(func):
+    def register(func: _Function) -> _Function:
         _functions[name or func.__name__] = func
         return func
 
     return register if given is None else register(given)
 
 
-def task_id():
+def task_id() -> str | None:
     """The id of the task that is being answered, as a string."""
     return _current.get("task")
 
 
-def attempt():
+def attempt() -> int | None:
     """Which attempt at the task this is; counts from 1."""
     return _current.get("attempt")
 
 
-def _call(request):
+def _call(request: dict[str, Any]) -> Any:
     name = request["function"]
     func = _functions.get(name)
     if func is None:
@@ -69,10 +82,10 @@ def _call(request):
     return value
 
 
-def _wait_for(awaitable):
-    import asyncio
+def _wait_for(awaitable: Awaitable[Any]) -> Any:
+    import asyncio  # noqa: PLC0415 - most workers have no async function
 
-    async def wait():
+    async def wait() -> Any:
         return await awaitable
 
     global _loop
@@ -82,14 +95,14 @@ def _wait_for(awaitable):
     return _loop.run_until_complete(wait())
 
 
-def _theirs(frames):
+def _theirs(frames: TracebackType | None) -> TracebackType | None:
     """The frames of a traceback from the first on that is not of this module."""
     while frames and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return frames
 
 
-def _flush():
+def _flush() -> None:
     """Passes on what was printed, as far as there is still something to print to."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -98,7 +111,7 @@ def _flush():
             pass
 
 
-def _note(text):
+def _note(text: str) -> None:
     """Writes to standard error, past whatever became of `sys.stderr`."""
     _flush()
     try:
@@ -107,7 +120,7 @@ def _note(text):
         pass
 
 
-def _answer(line, encode):
+def _answer(line: bytes, encode: Callable[[Any], str]) -> str:
     """The answer to a line, as text. An exception is one; leaving is not."""
     global _current
     _current = json.loads(line)
@@ -123,16 +136,21 @@ def _answer(line, encode):
         return head + '"value":' + encode(value) + "}"
     except Exception as error:
         name = _current["function"]
-        return head + '"error":' + encode(
-            f"{type(error).__name__}: '{name}' returned a {type(value).__name__} that is not "
-            f"JSON: {error}"
-        ) + "}"
+        return (
+            head
+            + '"error":'
+            + encode(
+                f"{type(error).__name__}: '{name}' returned a {type(value).__name__} that is not "
+                f"JSON: {error}"
+            )
+            + "}"
+        )
 
 
 class _Channel:
     """The two pipes to the endpoint. Only the process that took them has them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pid = os.getpid()
         self.requests = os.dup(0)
         self.answers = os.dup(1)
@@ -149,21 +167,21 @@ class _Channel:
         os.environ[_WORKER_PID] = str(self.pid)
         os.register_at_fork(after_in_child=self.let_go)
 
-    def let_go(self):
+    def let_go(self) -> None:
         """A child has no part in what its parent is asked."""
         os.close(self.requests)
         os.close(self.answers)
 
-    def is_ours(self):
+    def is_ours(self) -> bool:
         return self.pid == os.getpid()
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         rest = memoryview(text.encode() + b"\n")
         while rest:
-            rest = rest[os.write(self.answers, rest):]
+            rest = rest[os.write(self.answers, rest) :]
 
 
-def _connect():
+def _connect() -> _Channel:
     """Takes the pipes to the endpoint, once."""
     global _channel
     owner = os.environ.get(_WORKER_PID, str(os.getpid()))
@@ -177,7 +195,7 @@ def _connect():
     return _channel
 
 
-def serve():
+def serve() -> None:
     """Answers calls until the endpoint has no more; then returns."""
     channel = _connect()
     encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

@@ -1,0 +1,13 @@
+"""Clutch for Python: functions that endpoints call, in `clutch.worker`.
+
+An endpoint puts this file and `worker.py` first on the path of its workers. The modules
+of a package `clutch` that is installed there are found beside them.
+"""
+
+from pkgutil import extend_path
+
+from .worker import attempt, function, serve, task_id
+
+__path__ = extend_path(__path__, __name__)
+
+__all__ = ["attempt", "function", "serve", "task_id"]
