@@ -8,6 +8,7 @@
 mod ear;
 mod pace;
 mod recovery;
+pub(crate) mod retention;
 pub(crate) mod rules;
 mod watch;
 

@@ -27,6 +27,7 @@ mod state;
 mod stop;
 mod task;
 mod topology;
+mod unreadable;
 
 pub use judge::{Report, Seen, Verdict, judge};
 pub use needs::Need;
@@ -138,6 +139,7 @@ pub fn rows() -> Vec<Row> {
         messages::ROWS,
         broker::ROWS,
         topology::ROWS,
+        unreadable::ROWS,
         stop::ROWS,
         gathering::ROWS,
         state::ROWS,

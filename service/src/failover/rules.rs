@@ -40,12 +40,12 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.role == Role::Active && self.superseded_at_ms.is_none()
     }
 
     /// Whether what is unanswered may be there still.
-    fn counts(&self) -> bool {
+    pub(crate) fn counts(&self) -> bool {
         self.holds && self.given_up_at_ms.is_none()
     }
 }

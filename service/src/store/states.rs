@@ -2,6 +2,7 @@
 
 use super::rows::{all, one, parsed, run};
 use super::{Result, Store, doubts, failed, missing, overdue, signed, unsigned};
+use crate::failover::retention::{self, Candidate};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
@@ -46,6 +47,8 @@ struct Row {
     active_since_ms: Option<i64>,
     superseded_at_ms: Option<i64>,
     given_up_at_ms: Option<i64>,
+    known_since_ms: i64,
+    heard_at_ms: i64,
 }
 
 impl Row {
@@ -61,6 +64,8 @@ impl Row {
             active_since_ms: row.get("active_since_ms")?,
             superseded_at_ms: row.get("superseded_at_ms")?,
             given_up_at_ms: row.get("given_up_at_ms")?,
+            known_since_ms: row.get("known_since_ms")?,
+            heard_at_ms: row.get("heard_at_ms")?,
         })
     }
 
@@ -79,7 +84,7 @@ impl Row {
 
 /// All states, and their endpoints; a condition and an order may follow.
 const STATES: &str = "SELECT s.endpoint_id, e.name, e.lost_after_ms, s.id, s.instance, s.role, \
-     s.holds, s.active_since_ms, s.superseded_at_ms, s.given_up_at_ms \
+     s.holds, s.active_since_ms, s.superseded_at_ms, s.given_up_at_ms, s.known_since_ms, s.heard_at_ms \
      FROM states s JOIN endpoints e ON e.id = s.endpoint_id ";
 
 impl Store {
@@ -167,6 +172,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, &endpoint, state)?;
     }
+    let forgotten = forget(db, presence, &mut states, &rows, now_ms)?;
     if took_over {
         doubts::ask_again(db, presence.endpoint_id)?;
     }
@@ -182,7 +188,50 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     }
     let missed = suspect(db, presence, &before)?;
     missing::answer(db, presence, now_ms).map_err(failed(DOING))?;
-    Ok(states != before || missed)
+    Ok(states != before || missed || forgotten)
+}
+
+/// Notes that a state was heard, and forgets those that are too many or too old by then;
+/// whether something is in doubt by that. `rows` are those there were before.
+fn forget(
+    db: &Connection,
+    presence: &Presence,
+    states: &mut Vec<State>,
+    rows: &[Row],
+    now_ms: u64,
+) -> Result<bool> {
+    const DOING: &str = "forgetting an endpoint's states";
+    let (endpoint, speaker) = (presence.endpoint_id.to_string(), presence.state_id);
+    let update = "UPDATE states SET heard_at_ms = ?1, known_since_ms = iif(known_since_ms = 0, ?1, \
+         known_since_ms) WHERE endpoint_id = ?2 AND id = ?3";
+    run(db, update, params![signed(now_ms), endpoint, speaker.to_string()])
+        .map_err(failed(DOING))?;
+    let known: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+    let mut candidates = Vec::with_capacity(states.len());
+    for state in &*states {
+        let id = state.id.to_string();
+        let proven = one(db, "SELECT 1 FROM names WHERE id = ?", [&id], |_| Ok(()));
+        let row = known.get(id.as_str());
+        candidates.push(Candidate {
+            state,
+            proven: proven.map_err(failed(DOING))?.is_some(),
+            known_since_ms: row.map_or(now_ms, |row| unsigned(row.known_since_ms)),
+            heard_at_ms: row.map_or(now_ms, |row| unsigned(row.heard_at_ms)),
+        });
+    }
+    let forgotten = retention::to_forget(&candidates, speaker, now_ms);
+    for id in &forgotten {
+        let delete = "DELETE FROM states WHERE endpoint_id = ? AND id = ?";
+        run(db, delete, params![endpoint, id.to_string()]).map_err(failed(DOING))?;
+    }
+    let lost = |state: &&State| state.counts() && state.active_since_ms.is_some();
+    let in_doubt = states.iter().filter(lost).any(|state| forgotten.contains(&state.id));
+    states.retain(|state| !forgotten.contains(&state.id));
+    if in_doubt {
+        // As if it were given up: nobody will wait for what it may have.
+        doubts::doubt_all(db, presence.endpoint_id)?;
+    }
+    Ok(in_doubt)
 }
 
 /// Puts in doubt what may be lost by what an instance says; whether there is such.
@@ -275,3 +324,6 @@ fn role_name(role: Role) -> &'static str {
 fn role(name: &str) -> Role {
     if name == role_name(Role::Active) { Role::Active } else { Role::Standby }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,11 @@ fn a_second_service_by_mistake_takes_nothing_from_the_first() {
 }
 
 #[test]
+fn every_task_that_an_unreadable_message_names_is_answered_for() {
+    holds("unreadable-tasks");
+}
+
+#[test]
 fn one_that_was_refused_the_lease_takes_nothing_from_the_instance_that_held_it() {
     holds("second-daemon-by-mistake");
 }

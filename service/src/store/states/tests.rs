@@ -1,0 +1,82 @@
+//! What is kept of states, on databases of their own.
+
+use super::super::Batch;
+use super::super::tests::{self, begin, chunk, done, spec, store};
+use super::*;
+use crate::failover::retention::KEPT;
+use clutch_common::id::{Attempt, TaskId};
+use clutch_common::result::{Outcome, TaskResult};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How many messages the service records at once.
+const AT_ONCE: usize = 32;
+
+fn says(endpoint: EndpointId, state: StateId, role: Role, standby: bool) -> Presence {
+    Presence {
+        endpoint_id: endpoint,
+        state_id: state,
+        instance: Uuid::now_v7(),
+        role,
+        standby,
+        replaces: false,
+        answered: false,
+        pending: 1,
+        lost: false,
+        delivered: None,
+    }
+}
+
+async fn states(store: &Store) -> Vec<State> {
+    store.standings().await.unwrap().into_iter().flat_map(|one| one.states).collect()
+}
+
+#[tokio::test]
+async fn however_many_claim_to_be_the_endpoint_few_are_kept_and_the_real_ones_among_them() {
+    let (_temp, store) = store().await;
+    let endpoint = EndpointId::new();
+    let begun = begin(&store, chunk(endpoint, "k", &[spec(&["a"]), spec(&["b"])])).await.unwrap();
+    store.mark_submitted(begun.iter().map(|one| one.seq).collect(), 5).await.unwrap();
+    let [active, waiting] = [(); 2].map(|()| StateId::new());
+    let ours = TaskResult { state_id: Some(active), ..done(&begun[0], 1, Outcome::Succeeded) };
+    let real = says(endpoint, active, Role::Active, true);
+    let spare = says(endpoint, waiting, Role::Standby, true);
+    tests::record(&store, &[ours], &[real.clone(), spare], 1000).await.unwrap();
+
+    let forged = |number: usize| {
+        let role = if number.is_multiple_of(2) { Role::Active } else { Role::Standby };
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        Presence {
+            delivered: Some(attempt),
+            ..says(endpoint, StateId::new(), role, number % 4 > 1)
+        }
+    };
+    let words = |numbers: std::ops::Range<usize>| {
+        let word = |presence| Word { presence, message: Some(Uuid::now_v7().to_string()) };
+        numbers.map(forged).map(word).collect()
+    };
+    for first in (0..3000).step_by(AT_ONCE) {
+        let batch = Batch { words: words(first..first + AT_ONCE), ..Batch::default() };
+        store.record(Arc::new(batch), 2000 + first as u64, |_| ()).await.unwrap();
+        assert!(states(&store).await.len() <= KEPT, "after {first}");
+    }
+    let kept = states(&store).await;
+    for real in [active, waiting] {
+        assert!(kept.iter().any(|state| state.id == real), "{real} is forgotten: {kept:?}");
+    }
+    // It takes over again as one that was active before, not as a new disk.
+    let again = Presence { instance: Uuid::now_v7(), ..real };
+    tests::record(&store, &[], &[again], 9000).await.unwrap();
+    let kept = states(&store).await;
+    assert_eq!(rules::active(&kept).map(|state| state.id), Some(active));
+    assert!(kept.len() <= KEPT);
+
+    // A day later those that claimed to wait are gone, with the next word of anybody.
+    let day = 24 * 60 * 60 * 1000;
+    let idle = |state, pending| Presence { pending, ..says(endpoint, state, Role::Standby, true) };
+    let old = StateId::new();
+    tests::record(&store, &[], &[idle(old, 0)], 9000).await.unwrap();
+    assert!(states(&store).await.iter().any(|state| state.id == old));
+    tests::record(&store, &[], &[idle(waiting, 0)], 9001 + day).await.unwrap();
+    assert!(!states(&store).await.iter().any(|state| state.id == old));
+}
