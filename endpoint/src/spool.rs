@@ -4,17 +4,24 @@
 //! its number only when it is whole (written to a temporary name, synced,
 //! renamed), and is durable once [`Spool::sync`] has returned. What is read back
 //! is checked against a checksum, so a torn payload is told from a whole one.
-//! Touches nothing outside its folder; which files are still needed is for
+//! What the host lacks for a write, a descriptor or a quota's worth of room, is waited for
+//! up to a bound. Touches nothing outside its folder; which files are still needed is for
 //! others to know.
 
+use crate::host::{self, Trouble, trouble};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const TEMPORARY: &str = ".tmp";
+/// How long a write waits for what the host lacks, and how often it is tried meanwhile.
+/// The journal takes a commit of a minute for a disk that hangs.
+const PATIENCE: Duration = Duration::from_secs(40);
+const PAUSE: Duration = Duration::from_millis(250);
 const ASIDE: &str = ".damaged";
 
 /// A folder of payload files; clones are the same folder.
@@ -71,14 +78,14 @@ impl Spool {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let open = || options.open(suffixed(&path, TEMPORARY));
-        let file = match open() {
+        let file = patiently(PATIENCE, || match open() {
             // Somebody removed the folder; not the one that it is in, as a rule.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().mode(0o700).create(&self.folder)?;
-                open()?
+                open()
             }
-            opened => opened?,
-        };
+            opened => opened,
+        })?;
         Ok(Writing { number, path, file, len: 0 })
     }
 
@@ -87,7 +94,7 @@ impl Spool {
     /// # Errors
     /// What the system said.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        File::open(&self.folder)?.sync_all()
+        patiently(PATIENCE, || File::open(&self.folder))?.sync_all()
     }
 
     /// Reads payloads; one file is open at a time.
@@ -157,10 +164,22 @@ impl Writing {
     /// # Errors
     /// What the system said.
     pub(crate) fn put(&mut self, payload: &[u8]) -> io::Result<Place> {
-        self.file.write_all(payload)?;
+        let mut torn = false;
+        patiently(PATIENCE, || {
+            if std::mem::replace(&mut torn, true) {
+                self.rewind()?;
+            }
+            self.file.write_all(payload)
+        })?;
         let (file, offset, len) = (self.number, self.len, payload.len() as u64);
         self.len += len;
         Ok(Place { file, offset, len, crc: crc32fast::hash(payload) })
+    }
+
+    /// Cuts off what was written of a payload that did not fit.
+    fn rewind(&mut self) -> io::Result<()> {
+        self.file.set_len(self.len)?;
+        self.file.seek(SeekFrom::Start(self.len)).map(drop)
     }
 
     /// Makes the file whole. Durable after the next [`Spool::sync`].
@@ -169,7 +188,8 @@ impl Writing {
     /// What the system said.
     pub(crate) fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
-        std::fs::rename(suffixed(&self.path, TEMPORARY), &self.path)
+        let temporary = suffixed(&self.path, TEMPORARY);
+        patiently(PATIENCE, || std::fs::rename(&temporary, &self.path))
     }
 }
 
@@ -209,6 +229,30 @@ impl Reader<'_> {
         file.read_exact_at(&mut bytes, place.offset)?;
         self.open = Some((place.file, file));
         Ok(bytes)
+    }
+}
+
+/// Does what takes something of the host, again and again for so long as the host does
+/// not have it. Blocks.
+fn patiently<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(error)
+                if trouble(host::Place::Records, &error) == Trouble::Wait
+                    && begun.elapsed() < limit =>
+            {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        %error,
+                        "the host lacks what writing to the state folder takes: waiting for it"
+                    );
+                }
+                std::thread::park_timeout(PAUSE.min(limit));
+            }
+            done => return done,
+        }
     }
 }
 
@@ -295,6 +339,37 @@ mod tests {
             assert_eq!(spool.reader().read(a).is_ok(), first);
             assert!(damage(spool.reader().read(b)).contains(words));
         }
+    }
+
+    #[test]
+    fn what_the_host_lacks_is_waited_for_and_nothing_else() {
+        let fails = |errno: Errno, times: usize, limit: Duration| {
+            let mut tries = 0;
+            let done = patiently(limit, || {
+                tries += 1;
+                if tries <= times { Err(errno.into()) } else { Ok(()) }
+            });
+            (done.is_ok(), tries)
+        };
+        for errno in [Errno::DQUOT, Errno::NFILE, Errno::MFILE, Errno::NOSPC] {
+            assert_eq!(fails(errno, 2, PATIENCE), (true, 3), "{errno:?}");
+        }
+        assert_eq!(fails(Errno::ROFS, 2, PATIENCE), (false, 1));
+        assert_eq!(fails(Errno::DQUOT, 2, Duration::ZERO), (false, 1));
+    }
+
+    #[test]
+    fn what_was_written_in_part_is_written_over() {
+        let (_folder, spool) = spool();
+        let mut writing = spool.begin(1).unwrap();
+        let first = writing.put(b"first").unwrap();
+        writing.file.write_all(b"a part that is longer").unwrap();
+        writing.rewind().unwrap();
+        let second = writing.put(b"second").unwrap();
+        writing.finish().unwrap();
+        let mut reader = spool.reader();
+        assert_eq!(reader.read(first).unwrap(), b"first");
+        assert_eq!(reader.read(second).unwrap(), b"second");
     }
 
     #[test]
