@@ -10,6 +10,7 @@ use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
 use rusqlite::{Connection, params};
+use std::collections::BTreeMap;
 
 /// How many new attempts are read at once, and how many bytes of them.
 const RESUBMITTED_AT_ONCE: i64 = 1000;
@@ -193,6 +194,23 @@ pub(super) fn doubt_all(db: &Connection, endpoint: EndpointId) -> Result<u64> {
          ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL";
     let doubted = run(db, insert, [endpoint.to_string()]);
     Ok(doubted.map_err(failed("putting tasks in doubt"))? as u64)
+}
+
+/// Has everything of an endpoint put in doubt once in a transaction, however often there
+/// is reason to: nobody asks in between, and it may be many thousand tasks.
+#[derive(Default)]
+pub(super) struct Once(BTreeMap<EndpointId, u64>);
+
+impl Once {
+    /// As [`doubt_all`].
+    pub(super) fn all(&mut self, db: &Connection, endpoint: EndpointId) -> Result<u64> {
+        if let Some(in_doubt) = self.0.get(&endpoint) {
+            return Ok(*in_doubt);
+        }
+        let in_doubt = doubt_all(db, endpoint)?;
+        self.0.insert(endpoint, in_doubt);
+        Ok(in_doubt)
+    }
 }
 
 /// Puts all in doubt that any endpoint was or is being sent, and has not answered: an

@@ -1,6 +1,7 @@
 //! Records results: the first of each attempt wins, later ones are counted. What
 //! endpoints say of themselves is recorded along with them.
 
+use super::doubts::Once;
 use super::losses::{self, Losses};
 use super::moves::Moves;
 use super::rows::{self, parsed, run, run_all};
@@ -131,8 +132,9 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     tally.losses = losses;
     let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
     tally.add(&conclude(write, &interrupted, now_ms)?);
+    let mut once = Once::default();
     for word in &batch.words {
-        tally.states_changed |= states::hear(&write.db, word, now_ms)?;
+        tally.states_changed |= states::hear(&write.db, word, &mut once, now_ms)?;
     }
     if batch.lost {
         let in_doubt = doubts::doubt_everywhere(&write.db)?;

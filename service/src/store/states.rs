@@ -1,5 +1,6 @@
 //! What an endpoint's instances said of their states, and who is given up.
 
+use super::doubts::Once;
 use super::rows::{all, one, parsed, run};
 use super::{Result, Store, doubts, failed, missing, overdue, signed, unsigned};
 use crate::failover::retention::{self, Candidate};
@@ -145,8 +146,9 @@ impl Store {
 
 /// Takes in what an instance says of itself; whether that changes anything.
 /// What an endpoint says that this service did not provision is not recorded, and what
-/// comes a second time is not so any more: another may have spoken in between.
-pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
+/// comes a second time is not so any more: another may have spoken in between. `once` is
+/// that of the transaction.
+pub(super) fn hear(db: &Connection, word: &Word, once: &mut Once, now_ms: u64) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
     let Word { presence, message } = word;
     let endpoint = presence.endpoint_id.to_string();
@@ -172,12 +174,12 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, &endpoint, state)?;
     }
-    let forgotten = forget(db, presence, &mut states, &rows, now_ms)?;
+    let forgotten = forget(db, presence, once, (&mut states, &rows), now_ms)?;
     if took_over {
         doubts::ask_again(db, presence.endpoint_id)?;
     }
     if !given_up.is_empty() {
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        let in_doubt = once.all(db, presence.endpoint_id)?;
         tracing::warn!(
             endpoint,
             state = %presence.state_id,
@@ -186,7 +188,7 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
              and not answered is submitted again, or ends as interrupted"
         );
     }
-    let missed = suspect(db, presence, &before)?;
+    let missed = suspect(db, presence, once, &before)?;
     missing::answer(db, presence, now_ms).map_err(failed(DOING))?;
     Ok(states != before || missed || forgotten)
 }
@@ -196,8 +198,8 @@ pub(super) fn hear(db: &Connection, word: &Word, now_ms: u64) -> Result<bool> {
 fn forget(
     db: &Connection,
     presence: &Presence,
-    states: &mut Vec<State>,
-    rows: &[Row],
+    once: &mut Once,
+    (states, rows): (&mut Vec<State>, &[Row]),
     now_ms: u64,
 ) -> Result<bool> {
     const DOING: &str = "forgetting an endpoint's states";
@@ -229,14 +231,19 @@ fn forget(
     states.retain(|state| !forgotten.contains(&state.id));
     if in_doubt {
         // As if it were given up: nobody will wait for what it may have.
-        doubts::doubt_all(db, presence.endpoint_id)?;
+        once.all(db, presence.endpoint_id)?;
     }
     Ok(in_doubt)
 }
 
 /// Puts in doubt what may be lost by what an instance says; whether there is such.
 /// `before` are the endpoint's states as they were.
-fn suspect(db: &Connection, presence: &Presence, before: &[State]) -> Result<bool> {
+fn suspect(
+    db: &Connection,
+    presence: &Presence,
+    once: &mut Once,
+    before: &[State],
+) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
     let endpoint = presence.endpoint_id.to_string();
     let went_back = presence.role == Role::Active
@@ -244,7 +251,7 @@ fn suspect(db: &Connection, presence: &Presence, before: &[State]) -> Result<boo
             .iter()
             .any(|state| state.id == presence.state_id && presence.is_younger_than(state.instance));
     if went_back {
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        let in_doubt = once.all(db, presence.endpoint_id)?;
         tracing::warn!(
             endpoint,
             state = %presence.state_id,
@@ -260,7 +267,7 @@ fn suspect(db: &Connection, presence: &Presence, before: &[State]) -> Result<boo
             .map_err(failed(DOING))?
     {
         missed = true;
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        let in_doubt = once.all(db, presence.endpoint_id)?;
         tracing::warn!(
             endpoint,
             %attempt,
@@ -271,7 +278,7 @@ fn suspect(db: &Connection, presence: &Presence, before: &[State]) -> Result<boo
         );
     }
     if presence.lost {
-        let in_doubt = doubts::doubt_all(db, presence.endpoint_id)?;
+        let in_doubt = once.all(db, presence.endpoint_id)?;
         tracing::warn!(
             endpoint,
             in_doubt,
