@@ -78,7 +78,7 @@ fn unreadable(site: &Site) -> Result<Seen> {
         Ok((rejected(&stage)?.len() >= named.len()).then_some(()))
     })?;
     let all = ROUNDS * OF_EACH * bad("").len();
-    let told = format!("{all} do: messages that could not be read");
+    let told = format!("{all} letters: messages that could not be read");
     poll::until("all of them to be dead letters, which doctor counts", SOON, || {
         Ok(stage.world.service(&["doctor"])?.text().contains(&told).then_some(()))
     })?;

@@ -295,7 +295,7 @@ fn what_takes_messages_from_a_queue_and_dead_letters_that_wait_are_told() {
     })
     .unwrap();
     let doctor = world.service(&["doctor"]).unwrap();
-    judge(&doctor, 0, &["warning", "1 do: messages", "dead-letters list"]);
+    judge(&doctor, 0, &["warning", "1 letter: messages", "dead-letters list"]);
     vhost.delete_policy("short").unwrap();
     world.service(&["dead-letters", "requeue", "--all"]).unwrap().ok().unwrap();
     let _daemon = world.run(&endpoint).unwrap();
