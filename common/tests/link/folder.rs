@@ -127,6 +127,29 @@ async fn a_file_that_is_gone_is_told_and_holds_up_nothing() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_file_that_is_gone_ends_nothing_and_its_messages_are_delivered() {
+    let temp = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/spool?poll=5ms", temp.path().display());
+    let transport = transport(&url, &Terms::default()).unwrap();
+    transport.prepare(&[]).await.unwrap();
+    let connection = transport.connect("test").await.unwrap();
+    connection.declare(&queue("q", &[])).await.unwrap();
+    fill(connection.as_ref(), "q", 4).await;
+    // Fewer than a file may have: one at a time comes out of it.
+    let mut inlet = connection.inlet(&options("q", 1, Some("lease"))).await.unwrap();
+    for number in 0..4 {
+        let there = take(inlet.as_mut(), 1).await;
+        assert_eq!(there[0].message.damage, None, "message {number}");
+        let claims = fs::read_dir(temp.path().join("spool/queues/q/claimed")).unwrap();
+        for claim in claims.flat_map(|claims| fs::read_dir(claims.unwrap().path()).unwrap()) {
+            fs::remove_file(claim.unwrap().path()).unwrap();
+        }
+        inlet.acknowledge(there[0].tag).await.unwrap();
+    }
+    within(inlet.secured()).await.unwrap();
+}
+
 /// What a check says of the files in a folder.
 async fn checked(temp: &Path) -> (Verdict, String) {
     let checks = at(temp).check().await;

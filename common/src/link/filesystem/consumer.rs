@@ -396,7 +396,7 @@ impl Consumer {
         match group.open.first() {
             None => {
                 match &group.damage {
-                    None => fs::remove_file(path)?,
+                    None => self.fine_if_taken(fs::remove_file(path))?,
                     Some(reason) => {
                         let (claim, reason) = (group.claim.clone(), reason.clone());
                         self.quarantine(&claim, &reason)?;
@@ -408,10 +408,14 @@ impl Consumer {
                 let mut claim = group.claim.clone();
                 claim.entry.from = first;
                 match fs::rename(path, claim.path(&self.claims)) {
-                    Ok(()) => group.claim = claim,
                     // How much of it is settled is told later, or comes again.
                     Err(error) if disk::is_short_of_room(&error) => {}
-                    Err(error) => return Err(error),
+                    renamed => {
+                        self.fine_if_taken(renamed)?;
+                        if let Some(group) = self.groups.get_mut(&number) {
+                            group.claim = claim;
+                        }
+                    }
                 }
             }
             Some(_) => {}

@@ -8,7 +8,7 @@ use crate::link::filesystem::sources::Claim;
 use crate::link::filesystem::{census, disk, group};
 use crate::link::{Delivery, Message, Tag};
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// Where a delivery is from that no group has: they count from 1.
@@ -41,11 +41,27 @@ impl Consumer {
         })
     }
 
+    /// Passes over that a claimed file is gone, while the folder for claims is there: what
+    /// was in it is in memory, and delivered from there.
+    pub(super) fn fine_if_taken(&self, done: io::Result<()>) -> io::Result<()> {
+        match done {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.claims.is_dir() => {
+                tracing::error!(
+                    queue = self.queue,
+                    "a file that this consumer had claimed is gone: what was in it was delivered \
+                     all the same. Did something other than Clutch remove it?"
+                );
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
     /// Sets a file aside that can never be read.
     pub(super) fn quarantine(&self, claim: &Claim, reason: &str) -> io::Result<()> {
         let name = claim.entry.claim_name(&claim.producer);
         let to = self.session.root.quarantine().join(&name);
-        fs::rename(claim.path(&self.claims), &to)?;
+        self.fine_if_taken(fs::rename(claim.path(&self.claims), &to))?;
         tracing::error!(
             queue = self.queue,
             file = %to.display(),
