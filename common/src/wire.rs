@@ -7,16 +7,20 @@
 //! a reason and, where it can be found, its id.
 
 mod control;
+mod disk;
 mod each;
 mod naming;
 
 pub use control::{
-    PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall, ToEndpoint,
-    ToService, decode_to_endpoint, decode_to_service, encode_ping, encode_presence,
-    encode_roll_call, is_ping, session_name,
+    Call, PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall,
+    ToEndpoint, ToService, WELCOME_TYPE, Welcome, decode_call, decode_to_endpoint,
+    decode_to_service, encode_ping, encode_presence, encode_roll_call, encode_welcome,
+    session_name,
 };
 
-use crate::id::{Attempt, EndpointId, TaskId};
+pub use disk::{Disk, pack_results_of};
+
+use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::reason::Reason;
 use crate::result::TaskResult;
 use crate::task::Task;
@@ -78,6 +82,8 @@ struct TasksOut<'a> {
 pub struct Results {
     /// Whose they are: each says the same.
     pub endpoint: Option<EndpointId>,
+    /// The disk that they come from, as it was then.
+    pub disk: Option<Disk>,
     /// The results, in the order of the message.
     pub results: Vec<TaskResult>,
     /// Why the rest cannot be read: for each of the first ones.
@@ -88,6 +94,10 @@ pub struct Results {
 #[derive(Deserialize)]
 struct Sender {
     endpoint: EndpointId,
+    #[serde(default)]
+    state: Option<StateId>,
+    #[serde(default)]
+    age: Option<u64>,
 }
 
 /// Encodes one task as it stands in an envelope. What [`pack_tasks`] takes.
@@ -163,6 +173,10 @@ struct Sound<'a, T> {
     kind: Cow<'a, str>,
     #[serde(default)]
     endpoint: Option<EndpointId>,
+    #[serde(default)]
+    state: Option<StateId>,
+    #[serde(default)]
+    age: Option<u64>,
     #[serde(alias = "results", alias = "tasks")]
     parts: Vec<T>,
 }
@@ -185,10 +199,11 @@ fn sound_tasks(body: &[u8]) -> Option<Tasks> {
 
 /// The results of a body of which all can be read.
 fn sound_results(body: &[u8]) -> Option<Results> {
-    let Sound { endpoint, parts: results, .. } = sound::<TaskResult>(body, RESULTS_TYPE)?;
-    let endpoint = endpoint?;
+    let Sound { endpoint, state, age, parts: results, .. } =
+        sound::<TaskResult>(body, RESULTS_TYPE)?;
+    let (endpoint, disk) = (endpoint?, Disk::of(state, age));
     let agree = results.iter().all(|result| result.endpoint_id == endpoint);
-    agree.then_some(Results { endpoint: Some(endpoint), results, unreadable: Vec::new() })
+    agree.then_some(Results { endpoint: Some(endpoint), disk, results, unreadable: Vec::new() })
 }
 
 /// Decodes the body of a message that carries tasks. `correlation_id` is the
@@ -306,8 +321,9 @@ fn results(head: Result<Head, String>, body: &[u8]) -> Results {
 
 /// The results of a list, each read by itself.
 fn listed_results(body: &[u8]) -> serde_json::Result<Results> {
-    let Sender { endpoint } = serde_json::from_slice(body)?;
-    let mut decoded = Results { endpoint: Some(endpoint), ..Results::default() };
+    let Sender { endpoint, state, age } = serde_json::from_slice(body)?;
+    let disk = Disk::of(state, age);
+    let mut decoded = Results { endpoint: Some(endpoint), disk, ..Results::default() };
     let mut unreadable = 0_usize;
     let mut read = |raw: &RawValue| {
         let reason = match serde_json::from_str::<TaskResult>(raw.get()) {
@@ -421,8 +437,11 @@ mod tests {
         let (endpoint_of_all, unreadable) = (Some(endpoint), vec![]);
         assert_eq!(
             decode_results(&body),
-            Results { endpoint: endpoint_of_all, results: results.clone(), unreadable }
+            Results { endpoint: endpoint_of_all, disk: None, results: results.clone(), unreadable }
         );
+        let disk = Disk { state_id: StateId::new(), age: 7 };
+        let of_disk = decode_results(&pack_results_of(endpoint, disk, &encoded));
+        assert_eq!((of_disk.disk, of_disk.results), (Some(disk), results.clone()));
         let forged = decode_results(&pack_results(EndpointId::new(), &encoded));
         assert_eq!((forged.results, forged.unreadable.len()), (vec![], 2));
 

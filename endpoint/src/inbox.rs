@@ -139,6 +139,28 @@ impl Inbox {
         }
     }
 
+    /// Whether nothing may be taken, and something waits for that.
+    pub(crate) fn holds_back(&self) -> bool {
+        let state = self.lock();
+        state.shut && !(state.waiting.is_empty() && state.suspected.is_empty())
+    }
+
+    /// Takes out all that waits, whether or not it may start. It counts until
+    /// [`Inbox::free`].
+    pub(crate) fn empty(&self) -> Vec<Held> {
+        let mut state = self.lock();
+        let State { waiting, suspected, limited, .. } = &mut *state;
+        let parked = limited.values_mut().flat_map(|function| function.parked.drain(..));
+        let mut all: Vec<Held> =
+            waiting.drain(..).chain(suspected.drain(..)).chain(parked).collect();
+        all.sort_by_key(|held| held.seq);
+        // They are not counted among those that run.
+        for held in &mut all {
+            held.standing = Standing::Clear;
+        }
+        all
+    }
+
     /// Takes the oldest waiting task that may start. It counts until
     /// [`Inbox::free`].
     pub(crate) fn take(&self) -> Option<Held> {
@@ -399,6 +421,23 @@ mod tests {
         assert_eq!((inbox.waiting(), inbox.tasks()), (1, 1));
         inbox.open();
         assert_eq!(taken(&inbox), [1]);
+    }
+
+    #[test]
+    fn all_that_waits_can_be_taken_out_and_counts_until_it_is_freed() {
+        let inbox = inbox(10, 1 << 20);
+        inbox.shut();
+        assert!(!inbox.holds_back());
+        inbox.put([Held { standing: Standing::Suspect, ..held(1, 0) }, held(2, 0)]);
+        assert!(inbox.holds_back());
+        let all = inbox.empty();
+        assert_eq!(all.iter().map(|held| held.seq.0).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((inbox.waiting(), inbox.tasks()), (0, 2));
+        all.iter().for_each(|held| inbox.free(held));
+        assert_eq!(inbox.tasks(), 0);
+        inbox.put([Held { standing: Standing::LastChance, ..held(3, 0) }]);
+        inbox.open();
+        assert_eq!(taken(&inbox), [3], "no suspect runs");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! newer to say is not sent any more.
 
 use crate::ledger::Ledger;
-use clutch_common::wire::{Presence, Role};
+use clutch_common::wire::{Presence, Role, Welcome};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -44,6 +44,9 @@ pub(crate) struct Instance {
     /// How many roll calls were answered, and of how many the service was told.
     answers: AtomicU64,
     answers_told: AtomicU64,
+    /// Whether it is to be told how its disk is, and what it was told.
+    asks: AtomicBool,
+    welcome: watch::Sender<Option<Welcome>>,
     due: Notify,
     told: Notify,
 }
@@ -65,6 +68,8 @@ impl Instance {
             losses: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             answers_told: AtomicU64::new(0),
+            asks: AtomicBool::new(false),
+            welcome: watch::Sender::new(None),
             reported: watch::Sender::new(0),
             due: Notify::new(),
             told: Notify::new(),
@@ -172,6 +177,27 @@ impl Instance {
         });
     }
 
+    /// Has the service asked, from the next word on, whether the disk went back in time;
+    /// or not any more.
+    pub(crate) fn ask(&self, asks: bool) {
+        self.asks.store(asks, Ordering::Relaxed);
+    }
+
+    /// The service says how the disk of a session is.
+    pub(crate) fn welcomed(&self, welcome: Welcome) {
+        self.welcome.send_replace(Some(welcome));
+    }
+
+    /// Waits for what the service says of this session; whether its disk went back.
+    pub(crate) async fn is_behind(&self) -> bool {
+        let session = self.id();
+        let mut welcome = self.welcome.subscribe();
+        let mine = |one: &Option<Welcome>| one.is_some_and(|one| one.instance == session);
+        // There is always a sender: this instance.
+        let told = welcome.wait_for(mine).await;
+        told.is_ok_and(|welcome| welcome.is_some_and(|welcome| welcome.behind))
+    }
+
     /// A roll call was answered: the service is told.
     pub(crate) fn answer(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
@@ -238,6 +264,7 @@ impl Instance {
             pending: ledger.pending(),
             lost: self.losses() > *self.reported.borrow(),
             delivered: ledger.delivered_last(),
+            asks: self.asks.load(Ordering::Relaxed),
             answered: self.answers() > self.answers_told.load(Ordering::Relaxed),
         })
     }

@@ -27,6 +27,7 @@ use commit::{Answer, Pulse};
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub(crate) struct Recovered {
     pub(crate) origin: Origin,
     /// How many commits it has seen: what a run accepts, it has seen in the next.
     pub(crate) age: u64,
+    /// How many it has seen as time goes on.
+    pub(crate) durable: Arc<AtomicU64>,
     /// The tasks in the inbox, in the order they were accepted.
     pub(crate) tasks: Vec<Accepted>,
     /// How many results wait in the outbox.
@@ -212,6 +215,7 @@ fn open_with(
         state_id: queue.state_id(),
         origin: queue.origin().clone(),
         age: queue.commits(),
+        durable: queue.durable(),
         tasks,
         outbox: queue.waiting(),
         next_out: free.1,

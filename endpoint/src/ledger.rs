@@ -22,7 +22,7 @@ use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::Task;
-use clutch_common::wire;
+use clutch_common::wire::{self, Disk};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
@@ -48,6 +48,7 @@ pub(crate) struct Ledger {
     pub(crate) origin: Origin,
     /// How many commits that had seen before.
     pub(crate) age: u64,
+    durable: Arc<AtomicU64>,
     /// Where it is noted which tasks run.
     pub(crate) running: Arc<Running>,
     deaths: HashMap<Attempt, Deaths>,
@@ -83,7 +84,8 @@ impl Ledger {
     /// A ledger over an open journal, with what an earlier life of the daemon
     /// left in it.
     pub(crate) fn new(journal: Journal, found: Recovered, rules: Rules) -> Self {
-        let Recovered { state_id, origin, age, tasks, outbox, next_out, deaths, running } = found;
+        let Recovered { state_id, origin, age, durable, tasks, outbox, next_out, deaths, running } =
+            found;
         let ledger = Self {
             journal,
             inbox: Inbox::new(rules.bounds),
@@ -92,6 +94,7 @@ impl Ledger {
             state_id,
             origin,
             age,
+            durable,
             running,
             deaths,
             poison_after: rules.poison_after,
@@ -122,6 +125,11 @@ impl Ledger {
         let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
         let standing = Standing::after(suspicious, self.poison_after);
         Held { seq, task, started, deaths, standing }
+    }
+
+    /// The disk, as it is now.
+    pub(crate) fn disk(&self) -> Disk {
+        Disk { state_id: self.state_id, age: self.durable.load(Ordering::Relaxed) }
     }
 
     /// How many results the broker has not confirmed.
@@ -191,6 +199,20 @@ impl Ledger {
         drop(unsecured);
         self.inbox.put_reserved(held);
         Ok(())
+    }
+
+    /// Hands back all that waits in the inbox: the disk went back in time, and it may have
+    /// run. Nothing of it must have started.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub(crate) async fn hand_back_all(&self) -> Result<Stored, JournalError> {
+        let waiting = self.inbox.empty().into_iter().map(|held| {
+            let attempt = held.task.attempt;
+            Unsecured { held, before: (attempt > 1).then(|| attempt - 1) }
+        });
+        self.unsecured().extend(waiting);
+        self.hand_back().await
     }
 
     /// Hands back what is held: it leaves the inbox, is forgotten, and a result
@@ -298,10 +320,12 @@ impl Ledger {
             gone.remove(&result.attempt);
             stored.push(self.put_out(None, Arc::new(result)).await?);
         }
-        for attempt in gone.difference(&more) {
+        // In order, so that the same events give the same run.
+        let gone: BTreeSet<Attempt> = gone.difference(&more).copied().collect();
+        for attempt in gone {
             let reason = "it ran to its end and its result was delivered; the endpoint does not \
                  keep that result any more";
-            let result = self.not_run(*attempt, Outcome::Interrupted, reason.to_owned());
+            let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
             let result = TaskResult { lost: Some(Loss::Delivered), ..result };
             stored.push(self.record(None, result).await?);
         }

@@ -276,7 +276,7 @@ impl<'a> Publisher<'a> {
             },
             kind: Some(wire::RESULTS_TYPE.to_owned()),
             timestamp_ms: Some(now_ms()),
-            body: wire::pack_results(self.ledger.endpoint_id, &bodies),
+            body: wire::pack_results_of(self.ledger.endpoint_id, self.ledger.disk(), &bodies),
             ..Message::default()
         };
         if message.body.len() > self.outlet.limit() {

@@ -15,7 +15,7 @@ use crate::ledger::{Ledger, Stored};
 use crate::publisher::Publisher;
 use crate::subscriber::subscribe;
 use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
-use clutch_common::wire::{self, Role};
+use clutch_common::wire::{self, Call, Role};
 use futures_util::StreamExt as _;
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,6 +34,8 @@ const REFUSED: Duration = Duration::from_secs(4);
 /// How long what an earlier life of the daemon left waits for a first word of the
 /// broker.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for a word of the service, on a link that is up.
+const WELCOME: Duration = Duration::from_secs(3);
 /// How often a waiting instance tells that it is there.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -176,12 +178,13 @@ impl Link {
         }
         let Some(mut inlet) = self.lease(tasks, lap).await? else { return Ok(()) };
         lap.up.get_or_insert_with(Instant::now);
-        self.ledger.inbox.open();
+        self.instance.ask(self.ledger.inbox.holds_back());
         self.instance.take_up(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
         let taking = async {
             self.be_known(inlet.as_mut()).await?;
+            self.settle_the_past(inlet.as_mut()).await?;
             subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
         };
         tokio::select! {
@@ -209,6 +212,33 @@ impl Link {
             fault = inlet.lost() => Err(fault),
             () = self.intake.cancelled() => Ok(()),
         }
+    }
+
+    /// Lets what an earlier run left start, once the service has said that the disk is as
+    /// old as it knows it, or says nothing for a while; otherwise hands it back.
+    async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), Halt> {
+        if self.ledger.inbox.holds_back() {
+            let behind = tokio::select! {
+                biased;
+                behind = self.instance.is_behind() => behind,
+                fault = inlet.lost() => return Err(fault.into()),
+                () = self.intake.cancelled() => return Ok(()),
+                () = tokio::time::sleep(WELCOME) => false,
+            };
+            if behind {
+                tracing::warn!(
+                    tasks = self.ledger.inbox.tasks(),
+                    "the state folder went back in time: the service knows that it had seen more. \
+                     The tasks in it are not run but handed back, as they may have run meanwhile. \
+                     The service submits again what is not answered, or ends it as interrupted \
+                     where it must not run again"
+                );
+                self.ledger.hand_back_all().await?.await?;
+            }
+        }
+        self.instance.ask(false);
+        self.ledger.inbox.open();
+        Ok(())
     }
 
     /// Takes the lease, after waiting for whoever holds it if that is to be;
@@ -296,8 +326,11 @@ fn due(consumers: Option<u32>, pause: Duration) -> Duration {
 async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
     loop {
         match calls.next().await {
-            Some(Ok(call)) if wire::is_ping(&call.body) => instance.call(),
-            Some(Ok(_)) => tracing::debug!("a call to the holder of the lease is no ping"),
+            Some(Ok(call)) => match wire::decode_call(&call.body) {
+                Some(Call::Ping) => instance.call(),
+                Some(Call::Welcome(welcome)) => instance.welcomed(welcome),
+                None => tracing::debug!("a call to the holder of the lease is none"),
+            },
             Some(Err(fault)) => return fault,
             None => return Fault::Closed("nobody calls any more".to_owned()),
         }

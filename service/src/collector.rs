@@ -15,6 +15,7 @@ use clutch_common::reason::Reason;
 use clutch_common::result::TaskResult;
 use clutch_common::topology;
 use clutch_common::wire::{self, ToService};
+use std::collections::BTreeMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,6 +196,7 @@ impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
         let (mut results, mut words, mut lost) = (Vec::new(), Vec::new(), false);
+        let mut ages = BTreeMap::new();
         for delivery in deliveries {
             group.tags.last = Some(delivery.tag);
             if let Some(damage) = delivery.message.damage {
@@ -212,12 +214,17 @@ impl Group {
             }
             match content {
                 ToService::Presence(presence) => {
-                    words.push(Word { presence, message: delivery.message.message_id });
+                    let age = ages.remove(&(presence.endpoint_id, presence.state_id));
+                    words.push(Word { presence, message: delivery.message.message_id, age });
                 }
                 ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Results(decoded) => {
+                    if let Some((endpoint, disk)) = decoded.endpoint.zip(decoded.disk) {
+                        let age: &mut u64 = ages.entry((endpoint, disk.state_id)).or_default();
+                        *age = disk.age.max(*age);
+                    }
                     results.extend(decoded.results);
                     if !decoded.unreadable.is_empty() {
                         group.tags.unreadable.push((delivery.tag, decoded.unreadable));
@@ -225,7 +232,7 @@ impl Group {
                 }
             }
         }
-        group.batches = batches(results, words, lost);
+        group.batches = batches(results, Batch { words, lost, ages, ..Batch::default() });
         group
     }
 
@@ -260,7 +267,7 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
 
 /// Results in parts of which each is one transaction. What was sent before a
 /// presence is recorded before it.
-fn batches(results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Arc<Batch>> {
+fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
     let whole = results.len().saturating_sub(1) / RESULTS_PER_TRANSACTION;
     let mut results = results.into_iter();
     let mut batches: Vec<Batch> = (0..whole)
@@ -268,8 +275,8 @@ fn batches(results: Vec<TaskResult>, words: Vec<Word>, lost: bool) -> Vec<Arc<Ba
         .map(|results| Batch { results, ..Batch::default() })
         .collect();
     let results: Vec<TaskResult> = results.collect();
-    if !results.is_empty() || !words.is_empty() || lost {
-        batches.push(Batch { results, words, lost });
+    if !results.is_empty() || !last.words.is_empty() || last.lost {
+        batches.push(Batch { results, ..last });
     }
     batches.into_iter().map(Arc::new).collect()
 }
@@ -426,7 +433,7 @@ mod tests {
     #[test]
     fn many_results_are_recorded_in_parts_that_take_what_they_need() {
         let one = result(Outcome::Succeeded);
-        let batches = batches(vec![one; 9 * RESULTS_PER_TRANSACTION + 1], Vec::new(), false);
+        let batches = batches(vec![one; 9 * RESULTS_PER_TRANSACTION + 1], Batch::default());
         let sizes: Vec<usize> = batches.iter().map(|batch| batch.results.len()).collect();
         assert_eq!(sizes, [&[RESULTS_PER_TRANSACTION; 9][..], &[1]].concat());
         let room: usize = batches.iter().map(|batch| batch.results.capacity()).sum();

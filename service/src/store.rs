@@ -12,6 +12,7 @@
 //! turns of threads however many statements it takes. What is [`Age::Fresh`] is read
 //! where it is asked for, and costs none.
 
+mod ages;
 mod doubts;
 mod endpoints;
 mod identity;

@@ -18,6 +18,8 @@ pub const PRESENCE_TYPE: &str = "clutch.presence";
 pub const ROLL_CALL_TYPE: &str = "clutch.roll_call";
 /// The AMQP `type` of a message that asks for a [`Presence`] at once.
 pub const PING_TYPE: &str = "clutch.ping";
+/// The AMQP `type` of a message that tells an instance how its disk is.
+pub const WELCOME_TYPE: &str = "clutch.welcome";
 
 /// The most attempts in one roll call.
 pub const ROLL_CALL_MAX: usize = 1000;
@@ -68,6 +70,10 @@ pub struct Presence {
     /// does not say is lost, it has.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answered: bool,
+    /// Whether it has tasks from an earlier run, and waits a moment for a [`Welcome`]
+    /// before it runs them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
 }
 
 impl Presence {
@@ -81,11 +87,16 @@ impl Presence {
         age(self.instance) < age(session) || same_run && this < that
     }
 
-    /// Whether the disk was younger when this run began than when the session's did: it
-    /// went back in time, or this is read late.
+    /// Whether another run of the daemon says this than the one that has this session.
     #[must_use]
-    pub fn is_younger_than(&self, session: Uuid) -> bool {
-        age(self.instance) < age(session)
+    pub fn is_of_another_run(&self, session: Uuid) -> bool {
+        self.instance.as_u128() >> SESSION_BITS != session.as_u128() >> SESSION_BITS
+    }
+
+    /// How many commits the disk had seen when the run began.
+    #[must_use]
+    pub fn age_at_start(&self) -> u64 {
+        u64::try_from(age(self.instance)).unwrap_or(AGE_MAX)
     }
 }
 
@@ -125,6 +136,26 @@ pub struct RollCall {
     pub instance: Uuid,
     /// The attempts; at most [`ROLL_CALL_MAX`].
     pub attempts: Vec<Attempt>,
+}
+
+/// Tells an instance that has asked whether its disk went back in time: reaches it by
+/// its lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The session that has asked.
+    pub instance: Uuid,
+    /// Whether its disk has seen less than the service knows that it had: it was put back
+    /// from a snapshot, and what it holds may have run.
+    pub behind: bool,
+}
+
+/// What is said to the holder of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// It is asked whether it is there.
+    Ping,
+    /// It is told how its disk is.
+    Welcome(Welcome),
 }
 
 #[derive(Serialize)]
@@ -174,10 +205,20 @@ pub fn encode_ping() -> Vec<u8> {
     encode(&Envelope { version: VERSION, kind: PING_TYPE, content: &serde_json::json!({}) })
 }
 
-/// Whether a body is a ping.
+/// Encodes a welcome into a body.
 #[must_use]
-pub fn is_ping(body: &[u8]) -> bool {
-    is_a(&head(body), PING_TYPE)
+pub fn encode_welcome(welcome: &Welcome) -> Vec<u8> {
+    encode(&Envelope { version: VERSION, kind: WELCOME_TYPE, content: welcome })
+}
+
+/// Decodes what is said to the holder of a lease; nothing if it is neither.
+#[must_use]
+pub fn decode_call(body: &[u8]) -> Option<Call> {
+    let head = head(body);
+    if is_a(&head, PING_TYPE) {
+        return Some(Call::Ping);
+    }
+    is_a(&head, WELCOME_TYPE).then(|| content(body).ok().map(Call::Welcome)).flatten()
 }
 
 /// Decodes the body of a message in a task queue, as
@@ -244,6 +285,7 @@ mod tests {
             standby: true,
             replaces: false,
             answered: false,
+            asks: false,
             pending: 7,
             lost: true,
             delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
@@ -278,6 +320,7 @@ mod tests {
                 standby: true,
                 replaces: false,
                 answered: false,
+                asks: false,
                 pending: 0,
                 lost: false,
                 delivered: None,
@@ -303,10 +346,12 @@ mod tests {
 
     #[test]
     fn a_ping_is_a_ping_and_nothing_else_is() {
-        assert!(is_ping(&encode_ping()));
+        assert_eq!(decode_call(&encode_ping()), Some(Call::Ping));
+        let welcome = Welcome { instance: Uuid::nil(), behind: true };
+        assert_eq!(decode_call(&encode_welcome(&welcome)), Some(Call::Welcome(welcome)));
         assert_eq!(decode_to_service(&encode_ping()), ToService::Ping);
         for other in [&b"{}"[..], b"nonsense", br#"{"version":2,"type":"clutch.ping"}"#] {
-            assert!(!is_ping(other));
+            assert_eq!(decode_call(other), None);
         }
     }
 

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 /// The format this build writes.
@@ -190,6 +191,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
         deaths: HashMap::new(),
         running: Arc::new(running),
         ahead: Ahead::default(),
+        durable: Arc::default(),
         origin,
         folder,
     };
@@ -208,6 +210,7 @@ fn open(options: &Options, folder: Folder) -> Result<(DiskQueue, Vec<Accepted>),
     }
     home.settle(&options.path).map_err(failed("noting the place of"))?;
     queue.mark = mark_of()?;
+    queue.durable.store(queue.next.commits, Ordering::Relaxed);
     Ok((queue, tasks))
 }
 

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The queue, open and ours.
 pub(crate) struct DiskQueue {
@@ -39,6 +40,8 @@ pub(crate) struct DiskQueue {
     pub(super) deaths: HashMap<Attempt, Deaths>,
     pub(super) running: Arc<Running>,
     pub(super) ahead: Ahead,
+    /// How many commits are durable, for others to see.
+    pub(super) durable: Arc<AtomicU64>,
     // Last, so that the folder stays locked until all else is closed.
     pub(super) folder: Folder,
 }
@@ -123,6 +126,12 @@ impl DiskQueue {
     #[must_use]
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// How many commits are durable, as time goes on.
+    #[must_use]
+    pub(crate) fn durable(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.durable)
     }
 
     /// How many results wait in the outbox.
@@ -371,6 +380,7 @@ impl DiskQueue {
             self.mark
                 .write(self.next.commits)
                 .map_err(|error| self.store.failed("marking a commit of")(error.into()))?;
+            self.durable.store(self.next.commits, Ordering::Relaxed);
         }
         for (number, attempts) in runs {
             self.seen.lock().seal(number, &attempts);

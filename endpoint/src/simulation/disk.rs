@@ -229,6 +229,7 @@ pub(super) fn open(
     let recovered = Recovered {
         state_id: found.state_id,
         origin: Origin::Own,
+        durable: Arc::default(),
         age: found.commits,
         tasks,
         outbox: found.outbox.len() as u64,

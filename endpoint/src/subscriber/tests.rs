@@ -257,7 +257,9 @@ async fn what_was_not_certain_when_the_link_was_lost_is_handed_back_and_forgotte
     let told: Vec<_> = results.iter().map(|one| (one.task_id, one.outcome, one.lost)).collect();
     let lost = (Outcome::Interrupted, Some(Loss::HandedBack));
     assert_eq!(told, [(one.id, lost.0, lost.1), (two.id, lost.0, lost.1)]);
-    assert!(results[0].reason.as_deref().unwrap().contains("lost its link"));
+    assert!(
+        results[0].reason.as_deref().unwrap().contains("it is not certain that no other instance")
+    );
 
     ledger.journal.clone().close().await;
     drop(ledger);

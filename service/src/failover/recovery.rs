@@ -144,6 +144,7 @@ impl Recovery<'_> {
             self.store.ask_again().await?;
             self.asked_again = true;
         }
+        self.welcome().await?;
         let mut left = self.resubmit().await?;
         let doubtful = self.store.doubtful().await?;
         let now = Instant::now();
@@ -162,6 +163,30 @@ impl Recovery<'_> {
             self.told = false;
         }
         Ok(left)
+    }
+
+    /// Tells instances that have asked whether their disk went back in time. One that is
+    /// gone, or whose broker does not take it, asks again.
+    async fn welcome(&self) -> Result<(), Error> {
+        for asking in self.store.asking().await? {
+            let message = Message {
+                message_id: Some(Uuid::now_v7().to_string()),
+                kind: Some(wire::WELCOME_TYPE.to_owned()),
+                timestamp_ms: Some(now_ms()),
+                body: wire::encode_welcome(&asking.welcome),
+                ..Message::default()
+            };
+            let lease = to_queue(topology::lease_queue(asking.endpoint));
+            if let Err(why) = place_one(&self.jobs, lease, message).await {
+                tracing::debug!(
+                    endpoint = %asking.endpoint,
+                    reason = words(&why),
+                    "an instance that has asked is not told how its disk is"
+                );
+            }
+            self.store.welcomed(asking).await?;
+        }
+        Ok(())
     }
 
     /// Sends one roll call.

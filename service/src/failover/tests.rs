@@ -104,6 +104,7 @@ impl World {
             standby,
             replaces: false,
             answered: false,
+            asks: false,
             pending,
             lost: false,
             delivered: None,
@@ -209,7 +210,7 @@ async fn a_silent_holder_is_closed_three_seconds_after_its_last_word_and_one_tha
         answered >= 5
     })
     .await;
-    assert!(wire::is_ping(&world.published(&lease)[0].body));
+    assert_eq!(wire::decode_call(&world.published(&lease)[0].body), Some(wire::Call::Ping));
     assert!(world.closed.0.lock().unwrap().is_empty());
     until("the connection to be closed", async || !world.closed.0.lock().unwrap().is_empty()).await;
     let (of, connection, when) = world.closed.0.lock().unwrap()[0].clone();

@@ -6,7 +6,7 @@ use super::{Error, Result, failed, signed};
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// The scripts. One that has been published is never changed.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 10] = [
     include_str!("../../migrations/0001_records.sql"),
     include_str!("../../migrations/0002_failover.sql"),
     include_str!("../../migrations/0003_lean.sql"),
@@ -16,6 +16,7 @@ const SCRIPTS: [&str; 9] = [
     include_str!("../../migrations/0007_overdue.sql"),
     include_str!("../../migrations/0008_answered.sql"),
     include_str!("../../migrations/0009_retention.sql"),
+    include_str!("../../migrations/0010_ages.sql"),
 ];
 
 /// Runs what has to be run. The caller sees to it that no other process does the

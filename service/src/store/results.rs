@@ -6,9 +6,9 @@ use super::losses::{self, Losses};
 use super::moves::Moves;
 use super::rows::{self, parsed, run, run_all};
 use super::states::{self, Word};
-use super::{Result, Store, Write, doubts, failed, signed};
+use super::{Result, Store, Write, ages, doubts, failed, signed};
 use crate::api::types::TaskState;
-use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::result::TaskResult;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     /// Whether something came with these that was damaged, or did not come: what was in
     /// it is to be asked for.
     pub(crate) lost: bool,
+    /// How many commits states had seen, by what came after their last word.
+    pub(crate) ages: BTreeMap<(EndpointId, StateId), u64>,
 }
 
 /// What became of a batch of results.
@@ -136,6 +138,7 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     for word in &batch.words {
         tally.states_changed |= states::hear(&write.db, word, &mut once, now_ms)?;
     }
+    ages::grow(&write.db, &batch.ages)?;
     if batch.lost {
         let in_doubt = doubts::doubt_everywhere(&write.db)?;
         tally.losses.doubted += in_doubt;

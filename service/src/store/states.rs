@@ -2,7 +2,7 @@
 
 use super::doubts::Once;
 use super::rows::{all, one, parsed, run};
-use super::{Result, Store, doubts, failed, missing, overdue, signed, unsigned};
+use super::{Result, Store, ages, doubts, failed, missing, overdue, signed, unsigned};
 use crate::failover::retention::{self, Candidate};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
@@ -31,6 +31,8 @@ pub(crate) struct Word {
     pub(crate) presence: Presence,
     /// The message it said that in, if that had an id.
     pub(crate) message: Option<String>,
+    /// How many commits its state had seen by what was read before, and not recorded yet.
+    pub(crate) age: Option<u64>,
 }
 
 /// How many messages are known again: many times what the broker may have under way to
@@ -150,7 +152,7 @@ impl Store {
 /// that of the transaction.
 pub(super) fn hear(db: &Connection, word: &Word, once: &mut Once, now_ms: u64) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
-    let Word { presence, message } = word;
+    let Word { presence, message, age } = word;
     let endpoint = presence.endpoint_id.to_string();
     let provisioned = one(db, "SELECT 1 FROM endpoints WHERE id = ?", [&endpoint], |_| Ok(()));
     if provisioned.map_err(failed(DOING))?.is_none() {
@@ -188,9 +190,10 @@ pub(super) fn hear(db: &Connection, word: &Word, once: &mut Once, now_ms: u64) -
              and not answered is submitted again, or ends as interrupted"
         );
     }
-    let missed = suspect(db, presence, once, &before)?;
+    let went_back = ages::hear(db, presence, &before, *age).map_err(failed(DOING))?;
+    let missed = suspect(db, presence, once, went_back)?;
     missing::answer(db, presence, now_ms).map_err(failed(DOING))?;
-    Ok(states != before || missed || forgotten)
+    Ok(states != before || missed || forgotten || presence.asks)
 }
 
 /// Notes that a state was heard, and forgets those that are too many or too old by then;
@@ -237,19 +240,9 @@ fn forget(
 }
 
 /// Puts in doubt what may be lost by what an instance says; whether there is such.
-/// `before` are the endpoint's states as they were.
-fn suspect(
-    db: &Connection,
-    presence: &Presence,
-    once: &mut Once,
-    before: &[State],
-) -> Result<bool> {
+fn suspect(db: &Connection, presence: &Presence, once: &mut Once, went_back: bool) -> Result<bool> {
     const DOING: &str = "recording an endpoint's state";
     let endpoint = presence.endpoint_id.to_string();
-    let went_back = presence.role == Role::Active
-        && before
-            .iter()
-            .any(|state| state.id == presence.state_id && presence.is_younger_than(state.instance));
     if went_back {
         let in_doubt = once.all(db, presence.endpoint_id)?;
         tracing::warn!(

@@ -90,7 +90,7 @@ pub(crate) async fn record(
     presences: &[Presence],
     now_ms: u64,
 ) -> Result<Tally> {
-    let word = |presence: &Presence| Word { presence: presence.clone(), message: None };
+    let word = |presence: &Presence| Word { presence: presence.clone(), message: None, age: None };
     let words = presences.iter().map(word).collect();
     let mut own = Vec::new();
     for result in results {

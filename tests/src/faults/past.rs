@@ -50,7 +50,15 @@ pub(super) const ROWS: &[Row] = &[
         "the endpoint's state folder is put back from a backup after it went on for a while; \
          what it holds is not run, but asked about, and tasks that must not run again end as \
          interrupted at worst",
-        Play::Beside(state_restored),
+        Play::Beside(|site| state_restored(site, PUT_BACK)),
+    )
+    .may_run_again("those that held a slot when the endpoint was killed")
+    .since("the next start"),
+    Row::new(
+        "state-rolled-back",
+        "the same by a snapshot of the whole file system, after which the folder looks as it \
+         did; the service tells it before anything runs",
+        Play::Beside(|site| state_restored(site, WENT_BACK)),
     )
     .may_run_again("those that held a slot when the endpoint was killed")
     .since("the next start"),
@@ -177,7 +185,13 @@ const PUT_BACK: &str = "the state folder was put back from a backup, or replaced
                         meanwhile. The service submits again what is not answered, or ends it as \
                         interrupted where it must not run again";
 
-fn state_restored(site: &Site) -> Result<Seen> {
+/// … and of one that the service knows to have seen more.
+const WENT_BACK: &str = "the state folder went back in time: the service knows that it had seen \
+                         more. The tasks in it are not run but handed back, as they may have run \
+                         meanwhile. The service submits again what is not answered, or ends it as \
+                         interrupted where it must not run again";
+
+fn state_restored(site: &Site, words: &str) -> Result<Seen> {
     let mut stage = asking(site)?;
     stage.submit_with(ONCE, "sleep 0.05", &["--no-rerun"])?;
     stage.submit(500, "sleep 0.05")?;
@@ -191,10 +205,14 @@ fn state_restored(site: &Site) -> Result<Seen> {
     stage.daemon.kill()?;
     std::fs::remove_dir_all(&state)?;
     copy(&backup, &state)?;
+    if words == WENT_BACK {
+        // Nothing is left by which the folder could tell.
+        std::fs::remove_file(state.join("home"))?;
+    }
     let again = Instant::now();
     stage.restart()?;
     let recovery = stage.recovery(again)?;
-    let told = said(&stage.daemon, PUT_BACK)?;
+    let told = said(&stage.daemon, words)?;
     let seen = stage.seen_with(&[("interrupted", ONCE)])?.allowing(stage.slots);
     let twice = stage.ran_twice(0)?;
     let seen = seen.recovered_in(recovery);

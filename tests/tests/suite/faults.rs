@@ -138,6 +138,11 @@ fn a_state_folder_that_was_put_back_runs_nothing_twice() {
 }
 
 #[test]
+fn a_state_folder_that_looks_as_it_did_is_told_that_it_went_back() {
+    holds("state-rolled-back");
+}
+
+#[test]
 fn no_process_gets_away_from_its_task() {
     holds("task-escapes");
 }

@@ -26,6 +26,7 @@ fn presence(told: &str) -> Presence {
         standby: kind != "A",
         replaces: false,
         answered: false,
+        asks: false,
         pending: u64::from(kind == "h"),
         lost: false,
         delivered: None,

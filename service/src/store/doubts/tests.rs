@@ -74,6 +74,7 @@ fn active(endpoint_id: EndpointId) -> Presence {
         standby: false,
         replaces: false,
         answered: false,
+        asks: false,
         pending: 0,
         lost: false,
         delivered: None,
@@ -271,8 +272,8 @@ async fn what_comes_again_brings_no_state_back_that_was_given_up() {
     let (_temp, store) = store().await;
     submitted(&store, &[spec(&["a"])]).await;
     let endpoint = registered(&store, None).await;
-    let old = Word { presence: active(endpoint), message: Some("old".to_owned()) };
-    let new = Word { presence: active(endpoint), message: Some("new".to_owned()) };
+    let old = Word { presence: active(endpoint), message: Some("old".to_owned()), age: None };
+    let new = Word { presence: active(endpoint), message: Some("new".to_owned()), age: None };
     let hear = async |words: &[Word]| {
         let batch = Batch { words: words.to_vec(), ..Batch::default() };
         store.record(Arc::new(batch), 5, |_| ()).await.unwrap().states_changed

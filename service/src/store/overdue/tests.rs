@@ -91,6 +91,7 @@ fn presence(endpoint_id: EndpointId) -> Presence {
         standby: false,
         replaces: false,
         answered: false,
+        asks: false,
         pending: 0,
         lost: false,
         delivered: None,

@@ -21,6 +21,7 @@ fn says(endpoint: EndpointId, state: StateId, role: Role, standby: bool) -> Pres
         standby,
         replaces: false,
         answered: false,
+        asks: false,
         pending: 1,
         lost: false,
         delivered: None,
@@ -52,7 +53,8 @@ async fn however_many_claim_to_be_the_endpoint_few_are_kept_and_the_real_ones_am
         }
     };
     let words = |numbers: std::ops::Range<usize>| {
-        let word = |presence| Word { presence, message: Some(Uuid::now_v7().to_string()) };
+        let word =
+            |presence| Word { presence, message: Some(Uuid::now_v7().to_string()), age: None };
         numbers.map(forged).map(word).collect()
     };
     for first in (0..3000).step_by(AT_ONCE) {
