@@ -117,7 +117,10 @@ mod tests {
         counts.dead_lettered(4);
         let expected = Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4 };
         assert_eq!(counts.read(), expected);
-        let untold = || (counts.lock().unknown.count, counts.lock().foreign.count);
+        let untold = || {
+            let inner = counts.lock();
+            (inner.unknown.count, inner.foreign.count)
+        };
         assert_eq!(untold(), (2, 1), "the first of each were told of, and no others");
         counts.recorded(&tally(1, 0), now + PAUSE);
         assert_eq!(untold(), (0, 0));
