@@ -27,6 +27,7 @@ mod look;
 mod lying;
 mod mark;
 mod open;
+mod payloads;
 mod queue;
 mod quiet;
 mod record;

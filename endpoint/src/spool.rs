@@ -11,7 +11,7 @@
 use crate::host::{self, Trouble, trouble};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ const TEMPORARY: &str = ".tmp";
 /// The journal takes a commit of a minute for a disk that hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(250);
+/// How many bytes of a payload in pieces are gathered for one write.
+const PIECE: usize = 64 * 1024;
 const ASIDE: &str = ".damaged";
 
 /// A folder of payload files; clones are the same folder.
@@ -149,6 +151,26 @@ impl Spool {
     }
 }
 
+/// Counts and sums up the bytes that go to a file.
+struct Summed<'a> {
+    to: &'a File,
+    len: u64,
+    sum: crc32fast::Hasher,
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.len += written as u64;
+        self.sum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct Writing {
@@ -164,16 +186,43 @@ impl Writing {
     /// # Errors
     /// What the system said.
     pub(crate) fn put(&mut self, payload: &[u8]) -> io::Result<Place> {
+        self.append(|mut file| {
+            file.write_all(payload)?;
+            Ok((payload.len() as u64, crc32fast::hash(payload)))
+        })
+    }
+
+    /// Appends a payload that is written in pieces, and anew if the host lacked
+    /// something: it is never in memory whole.
+    ///
+    /// # Errors
+    /// What the system or `write` said.
+    pub(crate) fn put_in_pieces(
+        &mut self,
+        write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<Place> {
+        self.append(|file| {
+            let summed = Summed { to: file, len: 0, sum: crc32fast::Hasher::new() };
+            let mut to = BufWriter::with_capacity(PIECE, summed);
+            write(&mut to)?;
+            to.flush()?;
+            let summed = to.get_ref();
+            Ok((summed.len, summed.sum.clone().finalize()))
+        })
+    }
+
+    /// Appends what is written, which tells its length and checksum.
+    fn append(&mut self, write: impl Fn(&File) -> io::Result<(u64, u32)>) -> io::Result<Place> {
         let mut torn = false;
-        patiently(PATIENCE, || {
+        let (len, crc) = patiently(PATIENCE, || {
             if std::mem::replace(&mut torn, true) {
                 self.rewind()?;
             }
-            self.file.write_all(payload)
+            write(&self.file)
         })?;
-        let (file, offset, len) = (self.number, self.len, payload.len() as u64);
+        let (file, offset) = (self.number, self.len);
         self.len += len;
-        Ok(Place { file, offset, len, crc: crc32fast::hash(payload) })
+        Ok(Place { file, offset, len, crc })
     }
 
     /// Cuts off what was written of a payload that did not fit.
@@ -356,6 +405,23 @@ mod tests {
         }
         assert_eq!(fails(Errno::ROFS, 2, PATIENCE), (false, 1));
         assert_eq!(fails(Errno::DQUOT, 2, Duration::ZERO), (false, 1));
+    }
+
+    #[test]
+    fn a_payload_in_pieces_is_read_as_any_other() {
+        let (_folder, spool) = spool();
+        let mut writing = spool.begin(1).unwrap();
+        let first = writing.put(b"first").unwrap();
+        let pieces = |to: &mut dyn Write| (0..PIECE).try_for_each(|_| to.write_all(b"piece"));
+        let second = writing.put_in_pieces(pieces).unwrap();
+        let refused = writing.put_in_pieces(|_| Err(io::ErrorKind::InvalidData.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let third = writing.put(b"third").unwrap();
+        writing.finish().unwrap();
+        let mut reader = spool.reader();
+        assert_eq!(reader.read(first).unwrap(), b"first");
+        assert_eq!(reader.read(second).unwrap(), b"piece".repeat(PIECE));
+        assert_eq!(reader.read(third).unwrap(), b"third");
     }
 
     #[test]

@@ -7,13 +7,13 @@ use super::files::Files;
 use super::folder::Folder;
 use super::gathering;
 use super::home::Origin;
-use super::lying::{Keys, Moves, One};
+use super::lying::{Keys, Moves};
 use super::mark::Mark;
-use super::record::{self, Form, Member, Space};
+use super::record::{self, Form, Space};
 use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Change, Error, OutSeq, Seq, Store, Writes, seen};
-use crate::spool::{Place, ReadError, Reader, Spool, Writing};
+use crate::spool::{Spool, Writing};
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -106,7 +106,7 @@ pub(super) struct Group {
     pub(super) writes: Writes,
     pub(super) moves: Moves,
     /// The group's files: of tasks and of results, which stay for longer.
-    writing: [Option<Writing>; 2],
+    pub(super) writing: [Option<Writing>; 2],
     /// The largest payload that lies in its record, in bytes.
     inline_max: usize,
     /// The spool files of the records that go, one for each.
@@ -275,35 +275,6 @@ impl DiskQueue {
         }
     }
 
-    /// Puts a payload into the inbox or the outbox; into the group's spool file for
-    /// tasks or for results, which is returned, if its form says so.
-    pub(super) fn put(
-        &mut self,
-        group: &mut Group,
-        space: Space,
-        member: Member,
-        payload: &[u8],
-    ) -> Result<Option<u64>, Error> {
-        if member.form == Form::Inline {
-            group.moves.come(space, member, payload.to_vec());
-            return Ok(None);
-        }
-        let writing = &mut group.writing[usize::from(space == Space::Outbox)];
-        let place = self.append(writing, payload).map_err(|error| self.failed_to_spool(error))?;
-        group.moves.come(space, member, record::encode_place(place));
-        Ok(Some(place.file))
-    }
-
-    fn append(&mut self, writing: &mut Option<Writing>, bytes: &[u8]) -> io::Result<Place> {
-        let writing = match writing {
-            Some(writing) => writing,
-            none => none.insert(self.spool.begin(self.files.next_number())?),
-        };
-        let place = writing.put(bytes)?;
-        self.files.refer(place.file);
-        Ok(place)
-    }
-
     fn take_in(
         &mut self,
         group: &mut Group,
@@ -311,13 +282,8 @@ impl DiskQueue {
         task: &Task,
         secured: bool,
     ) -> Result<(), Error> {
-        // Room for all of it: a large buffer that grows is there twice.
-        let mut bytes = Vec::with_capacity(512 + task.work.size());
-        serde_json::to_writer(&mut bytes, task)
-            .map_err(|error| self.store.failed("encoding for")(error.into()))?;
-        let (attempt, form) = (task.attempt(), group.form(&bytes));
-        let member = Member { seq: seq.0, attempt, form };
-        let file = self.put(group, Space::Inbox, member, &bytes)?;
+        let attempt = task.attempt();
+        let file = self.put_task(group, seq, task)?;
         if !secured {
             group.writes.put(&record::numbered(Space::Unsecured, seq.0), &[]);
         }
@@ -412,31 +378,6 @@ impl DiskQueue {
             group.writes.put(&record::numbered(Space::Seen, *number), &content);
         }
         if any { self.spool.sync() } else { Ok(()) }
-    }
-
-    fn failed_to_spool(&self, error: io::Error) -> Error {
-        self.store.failed("writing to the spool of")(error.into())
-    }
-
-    /// The payload of what was found, or how it is damaged.
-    pub(super) fn payload(
-        &self,
-        reader: &mut Reader<'_>,
-        one: &One,
-    ) -> Result<Result<Vec<u8>, String>, Error> {
-        if one.member.form == Form::Inline {
-            return Ok(Ok(one.content.clone()));
-        }
-        let Some(place) = record::decode_place(&one.content) else {
-            return Ok(Err("its pointer to the spool is malformed".to_owned()));
-        };
-        match reader.read(place) {
-            Ok(payload) => Ok(Ok(payload)),
-            Err(ReadError::Damaged(how)) => Ok(Err(how)),
-            Err(error @ ReadError::Io { .. }) => {
-                Err(self.store.failed("reading the spool of")(error.into()))
-            }
-        }
     }
 }
 
