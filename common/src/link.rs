@@ -120,7 +120,7 @@ pub trait Connection: Send + Sync {
     /// gone already. It must have no consumer: to hold its lease makes sure of that.
     async fn remove_queue(&self, queue: &str) -> Result<(), Fault>;
 
-    /// How many messages wait in a queue that nobody has taken, as far as can be told for
+    /// How many messages wait in a queue and were not delivered, as far as can be told for
     /// now; [`Fault::Missing`] where there is no such queue. Changes nothing.
     async fn waiting(&self, queue: &str) -> Result<u64, Fault>;
 

@@ -187,7 +187,7 @@ pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
 /// What says that the results are those of one service: a queue with its id among its
 /// arguments. A broker refuses to declare it with other arguments than it has, so two
 /// services cannot both have declared it, and neither needs to hold or to read anything.
-/// A demonstration's queues go by themselves, and are nobody's.
+/// A demonstration's queues go by themselves, and no service claims them.
 #[must_use]
 pub fn owner(service: ServiceId, kind: QueueKind) -> Topology {
     if kind == QueueKind::Expiring {

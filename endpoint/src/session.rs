@@ -353,7 +353,7 @@ mod tests {
     use clutch_common::topology::{self, QueueKind};
     use uuid::Uuid;
 
-    /// The link of an instance that shares with nobody, on a broker in memory.
+    /// The link of an instance that shares it with no other, on a broker in memory.
     async fn link_to(broker: &str, ledger: &Arc<Ledger>) -> Link {
         let transport = link::transport(broker, &Terms::default()).unwrap();
         let operator = transport.connect("operator").await.unwrap();

@@ -1,5 +1,5 @@
 //! Looks for what takes messages from our queues at the broker besides us, and keeps
-//! what was found for whoever asks.
+//! what was found for the API and the log.
 //!
 //! Asks the broker's management API when a session begins and then now and then, where
 //! that can be asked at all. Changes nothing there.
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The most that are told of at once: one policy may be on every queue.
 const TOLD: usize = 10;
 
-/// What was found last; nothing where nobody could be asked.
+/// What was found last; nothing where the management API could not be asked.
 #[derive(Debug, Default)]
 pub(crate) struct Policies(Mutex<Vec<Harm>>);
 

@@ -2,8 +2,8 @@
 //!
 //! Works through the seam alone, so it is the same on every transport. The place itself
 //! compares: the claim is a queue with the service's id among its arguments
-//! ([`topology::owner`]), and declaring it with another one is refused, whoever comes
-//! first and whether or not a service is running.
+//! ([`topology::owner`]), and declaring it with another one is refused:
+//! the first claim counts, whether or not its service is running.
 
 use super::{Connection, Fault};
 use crate::id::ServiceId;
@@ -12,13 +12,13 @@ use crate::topology::{self, QueueKind};
 /// Whose the results are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// They are this service's, from then on if they were nobody's.
+    /// They are this service's, from then on if no service had claimed them.
     Ours,
     /// They are another service's.
     Theirs {
         /// Its id, where the place tells that.
         service: Option<ServiceId>,
-        /// What the place says.
+        /// Which service it is, or what the place says.
         words: String,
     },
 }
@@ -44,6 +44,10 @@ pub async fn claim(
             Ok(()) => return Ok(Claim::Ours),
             Err(Fault::Mismatch(words)) => {
                 let service = holder(&words);
+                let words = match service {
+                    Some(service) => format!("they belong to the service {service}"),
+                    None => words,
+                };
                 if theirs.is_none() || service.is_some() {
                     theirs = Some(Claim::Theirs { service, words });
                 }
@@ -54,11 +58,11 @@ pub async fn claim(
     Ok(theirs.unwrap_or(Claim::Ours))
 }
 
-/// Makes the results those of a service, whosever they were. To be called by a service
+/// Makes the results those of a service, also where another one has claimed them. To be called by a service
 /// that holds [`topology::SERVICE_LEASE`]: another one does not collect meanwhile.
 ///
 /// # Errors
-/// When that cannot be done; then they may be nobody's.
+/// When that cannot be done; then no service may have claimed them.
 pub async fn take_over(
     connection: &dyn Connection,
     service: ServiceId,

@@ -268,7 +268,7 @@ fn identity(store: &Store, key: &[u8], path: &Path, what: &str) -> Result<Uuid, 
 
 impl DiskQueue {
     /// Makes a copy of another state folder one of its own: it gets its id, and what is
-    /// in its inbox somebody else may have, or have had.
+    /// in its inbox another instance may have, or have had.
     fn settle_in(&mut self) -> Result<(), Error> {
         let mut writes = Writes::default();
         writes.put(&record::named(Space::Meta, "state"), self.state_id.0.as_bytes());

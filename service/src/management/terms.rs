@@ -1,5 +1,5 @@
 //! What a broker does to queues beyond what they were declared for: policies, operator
-//! policies and arguments by which messages leave a queue that nobody has taken. Pure.
+//! policies and arguments by which messages leave a queue undelivered. Pure.
 
 use clutch_common::id::EndpointId;
 use clutch_common::topology::{

@@ -197,7 +197,7 @@ pub(super) fn doubt_all(db: &Connection, endpoint: EndpointId) -> Result<u64> {
 }
 
 /// Has everything of an endpoint put in doubt once in a transaction, however often there
-/// is reason to: nobody asks in between, and it may be many thousand tasks.
+/// is reason to: no roll call is in between, and it may be many thousand tasks.
 #[derive(Default)]
 pub(super) struct Once(BTreeMap<EndpointId, u64>);
 

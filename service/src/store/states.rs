@@ -233,7 +233,7 @@ fn forget(
     let in_doubt = states.iter().filter(lost).any(|state| forgotten.contains(&state.id));
     states.retain(|state| !forgotten.contains(&state.id));
     if in_doubt {
-        // As if it were given up: nobody will wait for what it may have.
+        // As if it were given up: no task will wait for what it may have.
         once.all(db, presence.endpoint_id)?;
     }
     Ok(in_doubt)

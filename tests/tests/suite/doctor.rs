@@ -286,7 +286,7 @@ fn what_takes_messages_from_a_queue_and_dead_letters_that_wait_are_told() {
     let line = service.wait_for(TAKES, SOON).unwrap();
     assert!(line["what"].as_str().unwrap().contains(told[0]), "{line}");
 
-    // Nobody reads the queue, so the task leaves it.
+    // No instance reads the queue, so the task leaves it.
     world.service(&["submit", "lab", "--key", "k", "--", "true"]).unwrap().ok().unwrap();
     let task = world.result("k").unwrap()["id"].as_str().unwrap().to_owned();
     judge(&world.service(&["show", &task]).unwrap(), 0, &told);

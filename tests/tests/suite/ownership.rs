@@ -45,7 +45,7 @@ impl Site {
     }
 }
 
-/// Nobody takes what is another's, whether or not that one runs, and nothing is lost by
+/// No service takes what is another's, whether or not that one runs, and nothing is lost by
 /// the trying.
 fn another_is_refused(site: &Site) {
     let (world, endpoint) = (&site.world, &site.endpoint);

@@ -97,7 +97,7 @@ pub(super) struct AmqpConnection {
     sizes: Arc<Sizes>,
     name: String,
     session: Mutex<Arc<Session>>,
-    /// The channel to look at queues by, while nobody does.
+    /// The channel to look at queues by, while it is not in use.
     looking: Mutex<Option<Channel>>,
 }
 

@@ -60,7 +60,7 @@ impl Shelf for FolderShelf {
     }
 }
 
-/// How many messages of a queue nobody has claimed.
+/// How many messages of a queue no consumer has claimed.
 pub(super) async fn waiting(session: &Arc<Session>, queue: &str) -> Result<u64, Fault> {
     let patience = session.terms.confirm_timeout;
     let (session, queue) = (Arc::clone(session), queue.to_owned());
