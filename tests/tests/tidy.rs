@@ -257,6 +257,44 @@ fn records(file: &File) -> Vec<String> {
     complaints
 }
 
+/// The functions that ARCHITECTURE's walk of one task names, each with its module or type.
+fn walked(text: &str) -> Vec<(&str, &str)> {
+    let walk = text.split("## The walk of one task").nth(1).unwrap_or_default();
+    let code = walk.split("```").nth(1).unwrap_or_default();
+    code.split(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)))
+        .filter_map(|name| name.trim_matches(':').split_once("::"))
+        .collect()
+}
+
+/// Whether a file of the product defines such a function, or is the module itself.
+fn defines(file: &File, owner: &str, function: &str) -> bool {
+    let defined = ["(", "<"].iter().any(|end| file.text.contains(&format!("fn {function}{end}")));
+    let of_type = file.text.lines().any(|line| {
+        let head = line.starts_with("impl") || line.contains("trait ");
+        head && line.split(|c: char| !c.is_alphanumeric()).any(|word| word == owner)
+    });
+    let in_module =
+        file.path.contains(&format!("/{owner}.rs")) || file.path.contains(&format!("/{owner}/"));
+    file.path.ends_with(&format!("/{owner}/{function}.rs")) || defined && (of_type || in_module)
+}
+
+#[test]
+fn the_walk_of_a_task_names_functions_that_there_are() {
+    let text = std::fs::read_to_string(clutch_tests::workspace().join("ARCHITECTURE.md")).unwrap();
+    let names = walked(&text);
+    assert!(names.len() > 10, "the walk is not where it was: {names:?}");
+    let sources = files(".rs");
+    let product =
+        || sources.iter().filter(|file| PRODUCT.iter().any(|at| file.path.starts_with(at)));
+    let exists = |owner, function| product().any(|file| defines(file, owner, function));
+    for (owner, function) in names {
+        assert!(exists(owner, function), "there is no {owner}::{function}");
+    }
+    for (owner, function) in [("wire", "encode_nothing"), ("Publisher", "accept")] {
+        assert!(!exists(owner, function), "{owner}::{function}");
+    }
+}
+
 #[test]
 fn every_file_says_what_it_is() {
     must_be_clean(".rs", header);
