@@ -88,8 +88,12 @@ fn send_odd(stage: &Stage) -> Result<u64> {
 
 fn oversize_result(site: &Site, broker: &mut Private) -> Result<Seen> {
     const LIMIT: u32 = 131_072;
+    // RabbitMQ 3.10 reads the one, 4.0 the other.
     let limit = |bytes: u32| {
-        let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+        let set = format!(
+            "application:set_env(rabbit, max_message_size, {bytes}), \
+             persistent_term:put(max_message_size, {bytes})."
+        );
         broker.control(&["eval", &set])
     };
     limit(LIMIT)?;
