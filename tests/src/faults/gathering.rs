@@ -46,10 +46,7 @@ fn kill_gathering(site: &Site) -> Result<Seen> {
     stage.until_started(SLOTS)?;
     stage.submit_calls(CALLS, VALUE)?;
     stage.submit(PROCESSES, "")?;
-    poll::until("all tasks to be taken in", 2 * SOON, || {
-        let waiting = stage.world.vhost().depth(&stage.tasks_queue())?;
-        Ok((waiting == Some(0)).then_some(()))
-    })?;
+    stage.until_taken_in()?;
     stage.proxy.carry(Carry::Refuse)?;
     ensure!(stage.proxy.cut() == 2, "there were not two connections to reset");
     stage.until_disengaged()?;
@@ -66,6 +63,8 @@ fn kill_gathering(site: &Site) -> Result<Seen> {
     let found = stage.daemon.wait_for("starting", SOON).context("starting without a link")?;
     let results = found["results"].as_u64().unwrap_or_default();
     ensure!(results >= GATHERED as u64, "only {results} results had gathered");
+    let all = results + found["tasks"].as_u64().unwrap_or_default();
+    ensure!(all == (SLOTS + CALLS + PROCESSES) as u64, "{all} tasks were taken in, not all");
     stage.until_started(SLOTS + PROCESSES / 2)?;
     stage.proxy.carry(Carry::Pass)?;
     stage.until_recorded(CALLS as u64 / 8)?;

@@ -46,14 +46,12 @@ fn large_headers(site: &Site) -> Result<Seen> {
     })?;
     let listed = stage.world.service(&["dead-letters", "list"])?.ok()?;
     let (said, listed) = (listed.stderr.clone(), listed.text());
-    let taken = vhost.take("dead-letters", 1000)?.len() as u64;
     let lost = stage.said("disengaged")? + stage.service.log()?.matches("\"disengaged\"").count();
     Ok(stage
         .seen()?
         .recovered_in(recovery)
         .must(lost == 0, || format!("the link was lost {lost} times"))
         .must(said.is_empty(), || format!("a command that works says: {said}"))
-        .must(taken == odd, || format!("{taken} of {odd} messages are dead letters"))
         .must(listed.lines().count() as u64 >= odd, || format!("not all are listed: {listed}")))
 }
 

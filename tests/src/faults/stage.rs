@@ -388,6 +388,18 @@ impl Stage {
         self.world.folder().join("service/clutch.db")
     }
 
+    /// Waits until the endpoint has accepted every task. The broker's API tells what was
+    /// a while ago, so the queue has to be empty for some seconds.
+    pub(super) fn until_taken_in(&self) -> Result<()> {
+        let queue = self.tasks_queue();
+        let mut empty = None;
+        poll::until("the endpoint to have accepted everything", 2 * SOON, || {
+            let none = self.world.vhost().depth(&queue)? == Some(0);
+            empty = if none { empty.or(Some(Instant::now())) } else { None };
+            Ok(empty.filter(|since| since.elapsed() > Duration::from_secs(4)).map(drop))
+        })
+    }
+
     /// The endpoint's task queue.
     #[must_use]
     pub fn tasks_queue(&self) -> String {

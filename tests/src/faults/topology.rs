@@ -93,13 +93,7 @@ fn task_queue_deleted(site: &Site) -> Result<Seen> {
     let gate = Gate::new(stage.world.folder(), "deleted");
     stage.submit(400, &gate.line())?;
     let queue = stage.tasks_queue();
-    // The API tells what was a while ago.
-    let mut empty = None;
-    poll::until("the endpoint to have accepted everything", SOON, || {
-        let none = stage.world.vhost().depth(&queue)? == Some(0);
-        empty = if none { empty.or(Some(Instant::now())) } else { None };
-        Ok(empty.filter(|since| since.elapsed() > Duration::from_secs(4)).map(drop))
-    })?;
+    stage.until_taken_in()?;
     stage.world.vhost().delete(&queue)?;
     let fault = stage.until_disengaged()?["fault"].to_string();
     ensure!(fault.contains("cancelled"), "the endpoint was told {fault}");
