@@ -46,6 +46,8 @@ fn large_headers(site: &Site) -> Result<Seen> {
     })?;
     let listed = stage.world.service(&["dead-letters", "list"])?.ok()?;
     let (said, listed) = (listed.stderr.clone(), listed.text());
+    // The API of 4.0 cannot show them: some bytes are no text.
+    vhost.purge("dead-letters")?;
     let lost = stage.said("disengaged")? + stage.service.log()?.matches("\"disengaged\"").count();
     Ok(stage
         .seen()?
