@@ -2,16 +2,18 @@
 //! and fails as a test says, and writes down what it was asked.
 
 use async_trait::async_trait;
-use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::link::{
     Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, Settlement,
     Shelf, Tag, Ticket, Transport,
 };
 use clutch_common::result::{Outcome, TaskResult};
 use clutch_common::topology::{OWNER_QUEUE, RESULTS_QUEUE, Topology};
+use clutch_common::wire::{Presence, Role};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Between two looks at what the test said.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -53,6 +55,23 @@ pub(crate) fn message(number: u8) -> Message {
 /// A result of a task nobody submitted.
 pub(crate) fn result(outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, outcome)
+}
+
+/// What an active instance says that has nothing to tell.
+pub(crate) fn active(endpoint_id: EndpointId, state_id: StateId, instance: Uuid) -> Presence {
+    Presence {
+        endpoint_id,
+        state_id,
+        instance,
+        role: Role::Active,
+        standby: false,
+        replaces: false,
+        answered: false,
+        asks: false,
+        pending: 0,
+        lost: false,
+        delivered: None,
+    }
 }
 
 /// A result of an attempt.

@@ -102,6 +102,7 @@ pub(super) fn grow(db: &Connection, ages: &BTreeMap<(EndpointId, StateId), u64>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake;
     use crate::store::tests::{record, store};
     use crate::store::{Batch, Registration, Word};
     use clutch_common::wire;
@@ -115,19 +116,9 @@ mod tests {
 
     /// What the `chance`th run says first, which found a disk of this age.
     fn presence(endpoint_id: EndpointId, chance: u64, age: u64) -> Presence {
-        Presence {
-            endpoint_id,
-            state_id: StateId(uuid::Uuid::from_u128(1)),
-            instance: wire::session_name(chance, age, 1),
-            role: Role::Active,
-            standby: false,
-            replaces: false,
-            answered: false,
-            asks: true,
-            pending: 1,
-            lost: false,
-            delivered: None,
-        }
+        let state_id = StateId(uuid::Uuid::from_u128(1));
+        let active = fake::active(endpoint_id, state_id, wire::session_name(chance, age, 1));
+        Presence { asks: true, pending: 1, ..active }
     }
 
     /// Whether an instance that says this is told that its disk went back.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::types::{TaskSpec, TaskState};
+use crate::fake;
 use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, state, store};
 use crate::store::{Batch, Begun, Registration, Word};
 use clutch_common::result::{Loss, Outcome, TaskResult};
@@ -64,21 +65,7 @@ fn session_of(age: u64) -> Uuid {
 }
 
 fn active(endpoint_id: EndpointId) -> Presence {
-    let state_id = StateId::new();
-    let instance = session_of(1);
-    Presence {
-        endpoint_id,
-        state_id,
-        instance,
-        role: Role::Active,
-        standby: false,
-        replaces: false,
-        answered: false,
-        asks: false,
-        pending: 0,
-        lost: false,
-        delivered: None,
-    }
+    fake::active(endpoint_id, StateId::new(), session_of(1))
 }
 
 /// The attempts that are to be asked for.

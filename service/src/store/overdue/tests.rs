@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::types::{Missing, TaskState};
+use crate::fake;
 use crate::store::tests::{begin, chunk, done, record, spec, state, store};
 use crate::store::{Begun, Registration};
 use clutch_common::id::StateId;
@@ -83,19 +84,7 @@ async fn an_endpoint_with_many_does_not_keep_others_from_theirs() {
 }
 
 fn presence(endpoint_id: EndpointId) -> Presence {
-    Presence {
-        endpoint_id,
-        state_id: StateId(Uuid::from_u128(1)),
-        instance: Uuid::from_u128(2),
-        role: Role::Active,
-        standby: false,
-        replaces: false,
-        answered: false,
-        asks: false,
-        pending: 0,
-        lost: false,
-        delivered: None,
-    }
+    fake::active(endpoint_id, StateId(Uuid::from_u128(1)), Uuid::from_u128(2))
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use super::super::Batch;
 use super::super::tests::{self, begin, chunk, done, spec, store};
 use super::*;
 use crate::failover::retention::KEPT;
+use crate::fake;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::result::{Outcome, TaskResult};
 use std::sync::Arc;
@@ -13,19 +14,8 @@ use uuid::Uuid;
 const AT_ONCE: usize = 32;
 
 fn says(endpoint: EndpointId, state: StateId, role: Role, standby: bool) -> Presence {
-    Presence {
-        endpoint_id: endpoint,
-        state_id: state,
-        instance: Uuid::now_v7(),
-        role,
-        standby,
-        replaces: false,
-        answered: false,
-        asks: false,
-        pending: 1,
-        lost: false,
-        delivered: None,
-    }
+    let active = fake::active(endpoint, state, Uuid::now_v7());
+    Presence { role, standby, pending: 1, ..active }
 }
 
 async fn states(store: &Store) -> Vec<State> {
