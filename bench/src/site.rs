@@ -2,13 +2,13 @@
 //! Speaks to the seam as service and endpoint do.
 
 use anyhow::{Context as _, Result};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::json::Json;
 use clutch_common::link::{
     Connection, Destination, Inlet, InletOptions, Message, Terms, Transport,
 };
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::json::Json;
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Call, Task, Work};
 use clutch_common::topology::{self, QueueKind};
 use clutch_common::{link, wire};

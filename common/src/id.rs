@@ -84,7 +84,7 @@ pub const MAX_ENDPOINT_NAME: usize = 64;
 #[error(
     "'{}' cannot be the name of an endpoint: 1 to {MAX_ENDPOINT_NAME} of A-Z a-z 0-9 . _ -, the \
      first a letter or a digit, and no UUID",
-    crate::printable::line(.0)
+    crate::text::printable::line(.0)
 )]
 pub struct BadEndpointName(String);
 

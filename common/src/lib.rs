@@ -1,31 +1,26 @@
-//! The vocabulary both sides of Clutch share.
+//! What both sides of Clutch share: the vocabulary, the wire, and the ways to a broker.
 //!
-//! Ids, tasks and their outcomes, the wire they travel in, the broker topology
-//! as data, and the broker seam ([`link`]) with its transports. Only
-//! [`link::amqp`] does network IO; everything else here is pure, except
-//! [`clock`] (reads the clock), [`folder`] (tries a folder, and keeps one private),
-//! [`removal`] (removes one), [`inherited`] and [`signals`] (what a daemon is started with,
-//! and stopped by), [`logging`] (sets up tracing), [`sink`] (writes lines from a thread of
-//! its own) and [`link::memory`] (keeps the brokers of the process).
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | typed ids of tasks, endpoints, services and instances |
+//! | [`task`] | a task, its result, and what both are made of |
+//! | [`wire`] | messages: encoding, decoding, refusing |
+//! | [`topology`] | queues, exchanges and bindings as data |
+//! | [`link`] | the traits of a transport, and three transports: AMQP, a folder, memory |
+//! | [`text`] | text for people |
+//! | [`log`] | logging |
+//! | [`system`] | clock, folders, signals |
+//!
+//! Ids, tasks, wire, topology and text are pure, except that a new id reads the clock and
+//! the system's randomness. [`link::amqp`] uses the network, [`link::filesystem`] a shared
+//! folder, [`link::memory`] keeps brokers inside the process; [`log`] writes to stderr from
+//! a thread of its own; [`system`] calls the operating system.
 
-pub mod blob;
-pub mod byte_string;
-pub mod clock;
-pub mod counted;
-pub mod folder;
 pub mod id;
-pub mod inherited;
-pub mod json;
 pub mod link;
-pub mod logging;
-pub mod printable;
-pub mod reason;
-pub mod removal;
-pub mod result;
-pub mod secret;
-pub mod signals;
-pub mod sink;
+pub mod log;
+pub mod system;
 pub mod task;
-mod text_or_base64;
+pub mod text;
 pub mod topology;
 pub mod wire;

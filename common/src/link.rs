@@ -18,7 +18,7 @@ pub use check::{Check, Report, Verdict};
 pub use fault::Fault;
 pub use shelf::{DELIVERY_LIMIT, Death, Held, REJECTED, Shelf};
 
-use crate::secret;
+use crate::text::secret;
 use crate::topology::Topology;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;

@@ -1,9 +1,17 @@
-//! A task as it is submitted, and the rules that make one acceptable. Pure.
+//! A task as it is submitted, and the rules that make one acceptable; below it, what a
+//! task and its result are made of. Pure.
 
-use crate::blob::Blob;
-use crate::byte_string::ByteString;
+pub mod blob;
+pub mod byte_string;
+pub mod json;
+pub mod reason;
+pub mod result;
+mod text_or_base64;
+
 use crate::id::{Attempt, TaskId};
-use crate::json::Json;
+use crate::task::blob::Blob;
+use crate::task::byte_string::ByteString;
+use crate::task::json::Json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;

@@ -21,9 +21,9 @@ pub use control::{
 pub use disk::{Disk, pack_results_of};
 
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
-use crate::reason::Reason;
-use crate::result::TaskResult;
 use crate::task::Task;
+use crate::task::reason::Reason;
+use crate::task::result::TaskResult;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -388,8 +388,8 @@ fn write(to: &mut Vec<u8>, value: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Outcome;
     use crate::task::Process;
+    use crate::task::result::Outcome;
     use proptest::prelude::*;
 
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";

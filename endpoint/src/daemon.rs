@@ -18,7 +18,7 @@ use crate::ledger::{Ledger, Rules};
 use crate::sent::{SentConfig, SentLog};
 use crate::session::Link;
 use crate::shutdown::Shutdown;
-use clutch_common::signals::StopSignals;
+use clutch_common::system::signals::StopSignals;
 use clutch_common::wire;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -33,9 +33,9 @@ pub(crate) use fit::cut;
 pub(crate) use sandbox::SandboxPolicy;
 
 use async_trait::async_trait;
-use clutch_common::json::Json;
-use clutch_common::result::Outcome;
 use clutch_common::task::Task;
+use clutch_common::task::json::Json;
+use clutch_common::task::result::Outcome;
 use tokio_util::sync::CancellationToken;
 
 /// Runs tasks, any number of them at the same time.

@@ -18,10 +18,10 @@ use crate::journal::{
 use crate::outbox::Outbox;
 use crate::poison::Standing;
 use crate::sent::{Recalled, SentLog};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId, StateId};
-use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::wire::{self, Disk};
 use futures_util::future::BoxFuture;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};

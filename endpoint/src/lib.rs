@@ -39,8 +39,8 @@ mod testing;
 
 use clap::Parser as _;
 use cli::{Cli, Command, PlaceArgs};
-use clutch_common::inherited::{self, Descriptors};
-use clutch_common::{printable, secret};
+use clutch_common::system::inherited::{self, Descriptors};
+use clutch_common::text::{printable, secret};
 use config::{Config, Overrides};
 use daemon::Sharing;
 use exit::{Exit, Failure};
@@ -62,11 +62,11 @@ pub fn main() -> ExitCode {
     };
     let started = match cli.command {
         Command::Run { place, slots, standby, replace } => {
-            clutch_common::logging::init("info");
+            clutch_common::log::init("info");
             run(&place, slots, Sharing { standby, replace }, inherited).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { place, standby, json } => {
-            clutch_common::logging::init("warn");
+            clutch_common::log::init("warn");
             check(&place, standby, json, inherited)
         }
     };
@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit as u8)
         }
     };
-    clutch_common::logging::finish();
+    clutch_common::log::finish();
     code
 }
 
@@ -87,7 +87,7 @@ fn tell(failure: &Failure) {
         tracing::error!("{failure}");
     } else {
         let words = format!("clutch-endpoint: {failure}");
-        clutch_common::logging::say(&printable::lines(&words));
+        clutch_common::log::say(&printable::lines(&words));
     }
 }
 

@@ -7,7 +7,7 @@
 //! culprit and its former neighbours are not counted together again.
 
 use crate::journal::Deaths;
-use clutch_common::byte_string::ByteString;
+use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
 use std::time::{Duration, UNIX_EPOCH};
 

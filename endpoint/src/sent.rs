@@ -9,8 +9,8 @@
 mod segments;
 
 use crate::journal::Finished;
-use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
+use clutch_common::system::clock::now_ms;
 use segments::Segments;
 use std::collections::HashSet;
 use std::io;

@@ -1,4 +1,4 @@
-//! How the daemon stops: signals in ([`clutch_common::signals`]), three tokens and a deadline out.
+//! How the daemon stops: signals in ([`clutch_common::system::signals`]), three tokens and a deadline out.
 //!
 //! | event | effect |
 //! |---|---|
@@ -78,7 +78,7 @@ impl Shutdown {
                     "exiting at once: what is pending stays on disk, and the next start ends \
                      the processes of tasks that are left running"
                 );
-                clutch_common::logging::finish();
+                clutch_common::log::finish();
                 std::process::exit(Exit::Forced as i32);
             }
         }

@@ -9,7 +9,7 @@ use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{
     Delivery, Destination, Fault, Inlet, Message, Outlet, Settlement, Tag, Ticket,
 };
-use clutch_common::result::TaskResult;
+use clutch_common::task::result::TaskResult;
 use clutch_common::task::{Process, Task};
 use clutch_common::wire::{self, ToService};
 use std::collections::VecDeque;

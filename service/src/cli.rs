@@ -9,10 +9,10 @@ use clap::builder::{
 };
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clutch_common::byte_string::ByteString;
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::json::Json;
-use clutch_common::secret::{self, SecretUrl};
+use clutch_common::task::byte_string::ByteString;
+use clutch_common::task::json::Json;
+use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;

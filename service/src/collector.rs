@@ -8,11 +8,11 @@ use crate::counts::Counts;
 use crate::failover::Ear;
 use crate::store::{Batch, Error, Store, Word};
 use backoff::backoff::Backoff as _;
-use clutch_common::clock::now_ms;
 use clutch_common::id::StateId;
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
-use clutch_common::reason::Reason;
-use clutch_common::result::TaskResult;
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::reason::Reason;
+use clutch_common::task::result::TaskResult;
 use clutch_common::topology;
 use clutch_common::wire::{self, ToService};
 use std::collections::BTreeMap;
@@ -362,7 +362,7 @@ mod tests {
     use crate::fake::{Broker, result};
     use crate::store::tests::store;
     use clutch_common::link::Message;
-    use clutch_common::result::Outcome;
+    use clutch_common::task::result::Outcome;
 
     async fn collect_all(broker: &Broker, store: &Store) -> Oddities {
         let (commits, counts) = (watch::channel(0).0, Arc::default());

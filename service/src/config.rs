@@ -4,9 +4,9 @@
 use crate::cli::GlobalArgs;
 use crate::failure::{CONFIG, Failure, usage};
 use crate::paths::StateFolder;
-use clutch_common::folder;
 use clutch_common::link::{Terms, Transport, shared_transport};
-use clutch_common::secret::{self, SecretUrl};
+use clutch_common::system::folder;
+use clutch_common::text::secret::{self, SecretUrl};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;

@@ -13,9 +13,9 @@ use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
 use crate::management::Management;
 use crate::output;
 use crate::paths::{Holder, StateFolder};
-use clutch_common::clock::now_ms;
 use clutch_common::link::{self, Check, Report, Verdict};
-use clutch_common::secret::SecretUrl;
+use clutch_common::system::clock::now_ms;
+use clutch_common::text::secret::SecretUrl;
 
 /// Tries everything, tells it, and returns the exit code: 0 unless something
 /// failed.

@@ -1,9 +1,9 @@
 //! Turns one command line, or one call, and a list of items (lines, numbers) into
 //! the command lines, or the calls, of the tasks. Pure.
 
-use clutch_common::byte_string::ByteString;
-use clutch_common::json::Json;
 use clutch_common::task::Call;
+use clutch_common::task::byte_string::ByteString;
+use clutch_common::task::json::Json;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

@@ -18,8 +18,8 @@ pub(crate) use watch::{Closer, watch};
 
 use crate::placing::place;
 use crate::submitter::{Fate, Job};
-use clutch_common::clock::now_ms;
 use clutch_common::link::{Destination, Message};
+use clutch_common::system::clock::now_ms;
 use clutch_common::{topology, wire};
 use tokio::sync::mpsc;
 use uuid::Uuid;

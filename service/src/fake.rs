@@ -7,7 +7,7 @@ use clutch_common::link::{
     Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, Settlement,
     Shelf, Tag, Ticket, Transport,
 };
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::{OWNER_QUEUE, RESULTS_QUEUE, Topology};
 use clutch_common::wire::{Presence, Role};
 use std::collections::VecDeque;

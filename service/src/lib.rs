@@ -43,8 +43,9 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use cli::{Cli, Command, GlobalArgs};
 use client::Client;
-use clutch_common::inherited::{self, Descriptors};
-use clutch_common::{logging, printable};
+use clutch_common::log;
+use clutch_common::system::inherited::{self, Descriptors};
+use clutch_common::text::printable;
 use config::Settings;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,17 +61,17 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = explain(&error);
-            logging::finish();
+            log::finish();
             return code;
         }
     };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
-    logging::init(level);
+    log::init(level);
     let code = match run(&cli, inherited).and_then(|code| Ok(output::flush().map(|()| code)?)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => unprinted(&error),
     };
-    logging::finish();
+    log::finish();
     code
 }
 
@@ -79,7 +80,7 @@ fn unprinted(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    logging::say(&printable::lines(&format!("clutch-service: {error:#}")));
+    log::say(&printable::lines(&format!("clutch-service: {error:#}")));
     ExitCode::from(failure::exit_code(error))
 }
 

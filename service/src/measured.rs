@@ -6,9 +6,9 @@ use crate::api::types::{TaskSpec, TaskState};
 use crate::paths::StateFolder;
 use crate::store::{Batch, Chunk, Registration, Store};
 use anyhow::{Context as _, Result, ensure};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId};
-use clutch_common::result::TaskResult;
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::TaskResult;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Writes what a command was asked for to stdout, and messages for people to
 //! stderr. A reader that has gone away (`| head`) ends the command quietly.
 
-use clutch_common::printable;
+use clutch_common::text::printable;
 use serde::Serialize;
 use std::io::{self, Write as _};
 

@@ -3,7 +3,7 @@
 //! [`StateFolder::check`] and the locks.
 
 use crate::failure::{CANNOT_CREATE, Failure};
-use clutch_common::folder::{make_private, tighten};
+use clutch_common::system::folder::{make_private, tighten};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -141,7 +141,7 @@ impl StateFolder {
     /// to.
     pub(crate) fn check(&self) -> anyhow::Result<Holder> {
         self.fits_socket()?;
-        clutch_common::folder::writable(&self.0).map_err(|(place, error)| {
+        clutch_common::system::folder::writable(&self.0).map_err(|(place, error)| {
             self.unusable(&format!(
                 "{}: {error}; choose another folder with --state DIR",
                 place.display()

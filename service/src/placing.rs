@@ -4,9 +4,9 @@
 
 use crate::pack::{self, Packed, Part};
 use crate::submitter::{Fate, Job, Unplaced};
-use clutch_common::clock::now_ms;
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Destination, Message};
+use clutch_common::system::clock::now_ms;
 use clutch_common::topology;
 use tokio::sync::{mpsc, oneshot};
 

@@ -317,7 +317,7 @@ fn every_foreign_world_has_one_home() {
     }
     must_complain(homes, "service/src/serve.rs", "use rusqlite::Row;");
     must_accept(homes, "common/src/link/amqp/inlet.rs", "use lapin::Consumer;");
-    must_accept(homes, "common/src/logging.rs", r#"EnvFilter::new("info,lapin=error")"#);
+    must_accept(homes, "common/src/log.rs", r#"EnvFilter::new("info,lapin=error")"#);
     must_accept(homes, "endpoint/src/engine.rs", "// unlike sled::Db\nuse crate::tussled::A;");
 }
 

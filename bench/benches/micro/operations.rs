@@ -4,8 +4,8 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
-use clutch_common::json::Json;
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::json::Json;
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
 use clutch_endpoint::measured::{Choice, Queue};

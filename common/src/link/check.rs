@@ -1,7 +1,7 @@
 //! What was tried at a broker or in a folder, and how it is told. Pure.
 
 use super::Fault;
-use crate::printable;
+use crate::text::printable;
 use std::fmt;
 
 /// One thing that was tried. Its `Display` is one line for people: `ok`,

@@ -123,9 +123,9 @@ fn age(session: Uuid) -> u128 {
 
 /// Asks an endpoint what became of these attempts. It answers with a result for each
 /// that it does not know, whose `lost` is
-/// [`Unknown`](crate::result::Loss::Unknown), and for each whose result the broker
+/// [`Unknown`](crate::task::result::Loss::Unknown), and for each whose result the broker
 /// had confirmed: that result again, or `lost` as
-/// [`Delivered`](crate::result::Loss::Delivered) if it is not kept any more. The
+/// [`Delivered`](crate::task::result::Loss::Delivered) if it is not kept any more. The
 /// others are pending, and their results will come. A [`Presence`] follows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RollCall {

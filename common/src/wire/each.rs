@@ -1,7 +1,7 @@
 //! Reads the list of an envelope part by part, and keeps none of them: a body may have
 //! millions. Pure.
 
-use crate::reason::Reason;
+use crate::task::reason::Reason;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };

@@ -5,9 +5,9 @@ use super::lying::Raw;
 use super::queue::{DiskQueue, Group};
 use super::record::{self, Key, Member, Space};
 use super::{Error, Finished, OutSeq, Writes};
-use clutch_common::clock::now_ms;
 use clutch_common::id::Attempt;
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire;
 
 /// A damaged record as it lies on disk, or one of those that a sound one holds as if

@@ -7,8 +7,8 @@ use super::queue::DiskQueue;
 use super::record::{self, Space};
 use super::running::Run;
 use super::{Error, Writes};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, TaskId};
+use clutch_common::system::clock::now_ms;
 use std::collections::HashMap;
 use uuid::Uuid;
 

@@ -3,7 +3,7 @@
 //! The lock is `flock` on the file `lock`, which holds the holder's process id
 //! for people. It goes with the process, however that ends.
 
-use clutch_common::folder::{make_private, tighten, tighten_all};
+use clutch_common::system::folder::{make_private, tighten, tighten_all};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -136,7 +136,7 @@ impl Folder {
 /// # Errors
 /// See [`FolderError`].
 pub(super) fn writable(path: &Path) -> Result<(), FolderError> {
-    clutch_common::folder::writable(path)
+    clutch_common::system::folder::writable(path)
         .map_err(|(_, source)| refused(path, "writing into", source))
 }
 

@@ -7,8 +7,8 @@
 //! goes back with all that is around it (the snapshot of a file system or of a host)
 //! looks as it did, and cannot be told here.
 
-use clutch_common::byte_string::ByteString;
 use clutch_common::id::StateId;
+use clutch_common::task::byte_string::ByteString;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

@@ -9,7 +9,7 @@
 use super::folder;
 use super::open::{OpenError, Options, QUEUE};
 use super::{DiskQueue, Error};
-use clutch_common::removal;
+use clutch_common::system::removal;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;

@@ -10,8 +10,8 @@
 //! A run that panics leaves its record: it takes the daemon down as well.
 
 use super::record;
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, TaskId};
+use clutch_common::system::clock::now_ms;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};

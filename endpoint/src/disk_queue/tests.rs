@@ -3,7 +3,7 @@
 use super::record::{self, Space};
 use super::*;
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::result::Outcome;
+use clutch_common::task::result::Outcome;
 use clutch_common::task::{Process, Task};
 use clutch_common::wire;
 use proptest::prelude::*;
@@ -81,7 +81,7 @@ fn damage(queue: &DiskQueue, space: Space) {
     queue.store.commit(writes).unwrap();
 }
 
-fn only_result(queue: &mut DiskQueue) -> (OutboxRecord, clutch_common::result::TaskResult) {
+fn only_result(queue: &mut DiskQueue) -> (OutboxRecord, clutch_common::task::result::TaskResult) {
     let mut records = queue.outbox(OutSeq(0), 10, usize::MAX).unwrap();
     assert_eq!(records.len(), 1);
     let record = records.remove(0);

@@ -7,9 +7,9 @@
 //! then a result that is on disk is cut again, before it is sent.
 
 use super::{Captured, Report};
-use clutch_common::blob::encoded_len;
-use clutch_common::reason::Reason;
-use clutch_common::result::TaskResult;
+use clutch_common::task::blob::encoded_len;
+use clutch_common::task::reason::Reason;
+use clutch_common::task::result::TaskResult;
 use clutch_common::wire::MAX_RESULT;
 
 /// What all but the outputs, the value and the reason take at most, in bytes.
@@ -86,7 +86,7 @@ pub(crate) fn cut(result: TaskResult, limit: usize) -> TaskResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clutch_common::blob::Blob;
+    use clutch_common::task::blob::Blob;
     use proptest::prelude::*;
 
     fn captured(bytes: Vec<u8>) -> Captured {

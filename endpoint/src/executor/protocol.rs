@@ -2,8 +2,8 @@
 //! `design/0009-workers.md` has it. Pure.
 
 use clutch_common::id::Attempt;
-use clutch_common::json::Json;
 use clutch_common::task::Call;
+use clutch_common::task::json::Json;
 use serde::{Deserialize, Deserializer};
 
 /// The version of the protocol that this build speaks.

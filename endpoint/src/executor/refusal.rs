@@ -4,8 +4,8 @@
 
 use super::Report;
 use crate::host::{Place, Trouble, trouble};
-use clutch_common::reason::Reason;
-use clutch_common::result::Outcome;
+use clutch_common::task::reason::Reason;
+use clutch_common::task::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io;

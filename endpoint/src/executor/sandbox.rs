@@ -6,7 +6,7 @@
 mod spares;
 
 use clutch_common::id::Attempt;
-use clutch_common::removal;
+use clutch_common::system::removal;
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};

@@ -1,7 +1,7 @@
 //! From what happened to a process to the outcome of its task, in words where
 //! exit code and signal do not say it all. Pure.
 
-use clutch_common::result::Outcome;
+use clutch_common::task::result::Outcome;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;

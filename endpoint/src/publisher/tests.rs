@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing;
 use clutch_common::id::TaskId;
-use clutch_common::result::Outcome;
+use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Role, ToService};
 use std::time::Duration;
 

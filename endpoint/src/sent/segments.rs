@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn now() -> u64 {
-        clutch_common::clock::now_ms()
+        clutch_common::system::clock::now_ms()
     }
 
     fn recalls(segments: &Segments, result: &Finished) -> bool {

@@ -14,8 +14,8 @@ use crate::journal::{
 };
 use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
-use clutch_common::result::Loss;
 use clutch_common::task::Task;
+use clutch_common::task::result::Loss;
 use clutch_common::wire;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 use super::plan::Plan;
 use super::process::POISON_AFTER;
 use clutch_common::id::{Attempt, TaskId};
-use clutch_common::result::{Loss, Outcome};
+use clutch_common::task::result::{Loss, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A promise that was broken, in words.

@@ -3,8 +3,8 @@
 //! has it. Pure.
 
 use clutch_common::id::{Attempt, StateId, TaskId};
-use clutch_common::result::{Loss, TaskResult};
 use clutch_common::task::Task;
+use clutch_common::task::result::{Loss, TaskResult};
 use clutch_common::wire::{Presence, ROLL_CALL_MAX, Role, RollCall};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use clutch_common::id::{Attempt, StateId, TaskId};
 
 use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
 use clutch_common::link::{Message, Outlet, Settlement, Transport};
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Process, Task};
 use clutch_common::wire::{Presence, Role};
 use clutch_common::{topology, wire};

@@ -6,7 +6,7 @@ use crate::sent::{SentConfig, SentLog};
 use crate::testing::{self, InletBroker, Settled};
 use clutch_common::id::StateId;
 use clutch_common::link::Message;
-use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::task::{Process, Work};
 use std::sync::Arc;
 use std::time::Duration;

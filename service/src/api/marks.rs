@@ -4,7 +4,7 @@
 
 use super::Api;
 use crate::store::Error;
-use clutch_common::clock::now_ms;
+use clutch_common::system::clock::now_ms;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use crate::session::Link;
 use crate::store::{Age, Begun, Chunk, Endpoint};
 use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
-use clutch_common::clock::now_ms;
+use clutch_common::system::clock::now_ms;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many tasks an error names.

@@ -14,7 +14,7 @@ use crate::store::{Registration, Store};
 use crate::told::Told;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire;
 use serde_json::{Value, json};
 use std::path::PathBuf;

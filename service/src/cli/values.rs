@@ -1,10 +1,10 @@
 //! Reads the values of arguments, and says how to write those that cannot be read.
 //! Pure.
 
-use clutch_common::byte_string::ByteString;
 use clutch_common::id::{TaskId, check_endpoint_name};
-use clutch_common::json::Json;
 use clutch_common::link::Terms;
+use clutch_common::task::byte_string::ByteString;
+use clutch_common::task::json::Json;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt as _;

@@ -6,8 +6,8 @@ use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
 use crate::output;
-use clutch_common::counted::counted;
-use clutch_common::result::TaskResult;
+use clutch_common::task::result::TaskResult;
+use clutch_common::text::counted::counted;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use crate::api::types::{Asked, Health, Recorded, TaskDetail, TaskState, TaskSumm
 use crate::cli::ShowArgs;
 use crate::client::Client;
 use crate::output;
-use clutch_common::counted::counted;
-use clutch_common::printable;
-use clutch_common::result::TaskResult;
 use clutch_common::task::Work;
+use clutch_common::task::result::TaskResult;
+use clutch_common::text::counted::counted;
+use clutch_common::text::printable;
 use clutch_common::topology;
 use std::io::IsTerminal as _;
 

@@ -6,7 +6,7 @@ use crate::cli::{Selection, WaitArgs};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL, TIMEOUT};
 use crate::output;
-use clutch_common::counted::counted;
+use clutch_common::text::counted::counted;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use clutch_common::id::TaskId;
     use clutch_common::link::{DELIVERY_LIMIT, Death};
-    use clutch_common::result::Outcome;
+    use clutch_common::task::result::Outcome;
     use clutch_common::task::{Process, Task};
     use clutch_common::topology::tasks_queue;
 

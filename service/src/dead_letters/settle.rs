@@ -3,10 +3,10 @@
 //! leaves both, which does no harm, since tasks and results are known by attempt.
 
 use super::letter::{Letter, Stake};
-use clutch_common::clock::now_ms;
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::link::{Destination, Fault, Held, Message, Outlet, Settlement, Shelf};
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology;
 use clutch_common::wire;
 use serde::Serialize;

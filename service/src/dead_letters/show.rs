@@ -5,9 +5,9 @@ use super::letter::Letter;
 use super::settle::Done;
 use crate::commands;
 use crate::output;
-use clutch_common::blob::Blob;
 use clutch_common::id::Attempt;
 use clutch_common::link::{Death, Held};
+use clutch_common::task::blob::Blob;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

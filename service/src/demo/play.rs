@@ -13,9 +13,9 @@ use crate::api::types::{
 };
 use crate::commands::submit::{self, Submitted};
 use anyhow::ensure;
-use clutch_common::blob::Blob;
 use clutch_common::id::TaskId;
-use clutch_common::result::Outcome;
+use clutch_common::task::blob::Blob;
+use clutch_common::task::result::Outcome;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

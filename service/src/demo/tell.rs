@@ -2,7 +2,7 @@
 //! the beginning, and a progress bar on a terminal. A reader that has gone away, or
 //! does not read, neither ends the demonstration nor holds it up.
 
-use clutch_common::sink::Sink;
+use clutch_common::log::sink::Sink;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;

@@ -8,10 +8,10 @@ use crate::config::Settings;
 use crate::management::Harm;
 use crate::ownership;
 use crate::store::service_in;
-use clutch_common::counted::counted;
 use clutch_common::id::ServiceId;
 use clutch_common::link::ownership::{Claim, claim};
 use clutch_common::link::{Check, Connection, Fault, Transport};
+use clutch_common::text::counted::counted;
 use clutch_common::topology::{self, QueueKind};
 
 const OWNED: &str = "the results are collected by this service";

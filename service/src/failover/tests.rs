@@ -12,7 +12,7 @@ use crate::told::Told;
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;
-use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology;
 use clutch_common::wire::{self, Presence, Role, RollCall, ToEndpoint};
 use std::sync::{Arc, Mutex};

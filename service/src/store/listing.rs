@@ -9,7 +9,7 @@ use crate::api::types::{
     Progress, Recorded, ResultPage, TaskDetail, TaskOutcome, TaskPage, TaskState,
 };
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::result::Outcome;
+use clutch_common::task::result::Outcome;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 use std::collections::BTreeSet;

@@ -7,7 +7,7 @@ use super::rows::{self, one, parsed, run};
 use super::{Result, doubts, failed};
 use crate::api::types::TaskState;
 use clutch_common::id::TaskId;
-use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
 

@@ -165,7 +165,7 @@ mod tests {
     use crate::fake::result;
     use crate::paths::StateFolder;
     use clutch_common::id::TaskId;
-    use clutch_common::result::Outcome;
+    use clutch_common::task::result::Outcome;
 
     struct Rig {
         temp: tempfile::TempDir,

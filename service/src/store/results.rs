@@ -9,7 +9,7 @@ use super::states::{self, Word};
 use super::{Result, Store, Write, ages, doubts, failed, signed};
 use crate::api::types::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
-use clutch_common::result::TaskResult;
+use clutch_common::task::result::TaskResult;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 
 use super::{Error, Result, failed, unsigned};
 use crate::api::types::{Recorded, TaskSummary};
-use clutch_common::blob::Blob;
 use clutch_common::id::TaskId;
-use clutch_common::result::TaskResult;
+use clutch_common::task::blob::Blob;
+use clutch_common::task::result::TaskResult;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, ToSql};
 use std::fmt::Display;
 use std::str::FromStr;

@@ -6,7 +6,7 @@ use super::*;
 use crate::api::types::{TaskSpec, TaskState};
 use crate::fake::{result, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
 use clutch_common::wire::Presence;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use super::root::Root;
 use super::wake::{Ear, Heard};
 use super::{census, disk};
 use crate::link::Check;
-use crate::removal;
+use crate::system::removal;
 use rustix::fs::{statfs, statvfs};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;

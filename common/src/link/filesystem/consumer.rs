@@ -13,10 +13,10 @@ use super::topology::Cached;
 use super::wake::{Ear, Heard};
 use super::writer::Writer;
 use super::{disk, group, recovery};
-use crate::clock::now_ms;
 use crate::link::{
     DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Tag,
 };
+use crate::system::clock::now_ms;
 pub(super) use damage::read;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};

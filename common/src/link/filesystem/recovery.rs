@@ -5,7 +5,7 @@ use super::disk;
 use super::names::{Entry, is_member, is_session, is_temporary, session_of};
 use super::root::{Root, is_passing};
 use super::session::Session;
-use crate::removal;
+use crate::system::removal;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;

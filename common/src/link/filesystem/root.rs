@@ -4,8 +4,8 @@
 use super::disk;
 use super::names::encoded;
 use super::options::{Access, Options};
-use crate::folder;
 use crate::link::Fault;
+use crate::system::folder;
 use serde::{Deserialize, Serialize};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;

@@ -7,10 +7,10 @@ use super::outlet::FolderOutlet;
 use super::root::Root;
 use super::shelf::{self, FolderShelf};
 use super::{blocking, topology};
-use crate::clock::now_ms;
 use crate::link::{
     Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
 };
+use crate::system::clock::now_ms;
 use crate::topology::Topology;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

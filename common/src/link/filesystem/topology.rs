@@ -5,7 +5,7 @@ use super::disk;
 use super::names::LONGEST_NAME;
 use super::root::Root;
 use crate::link::{Destination, Fault};
-use crate::removal;
+use crate::system::removal;
 use crate::topology::{Argument, ExchangeKind, Topology, matches};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

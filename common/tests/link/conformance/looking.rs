@@ -3,8 +3,8 @@
 
 use super::redelivering::{died, with_letters};
 use super::*;
-use clutch_common::clock::now_ms;
 use clutch_common::link::{Held, REJECTED, Shelf};
+use clutch_common::system::clock::now_ms;
 
 const LEASE: &str = "letters.lease";
 

@@ -1,8 +1,8 @@
 //! What comes again and what does not, and where it goes when it came too often.
 
 use super::*;
-use clutch_common::clock::now_ms;
 use clutch_common::link::{DELIVERY_LIMIT, REJECTED};
+use clutch_common::system::clock::now_ms;
 
 pub(super) async fn what_is_not_settled_comes_again_in_order_after_a_close(site: &impl Site) {
     let connection = with_queue(site, "tasks").await;

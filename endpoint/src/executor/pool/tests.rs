@@ -84,7 +84,7 @@ impl Rig {
         let id = TaskId::new();
         let name = format!("script-{id}");
         std::fs::write(self.folder.path().join(&name), script).unwrap();
-        let args = clutch_common::json::Json::of(&[name]).unwrap();
+        let args = clutch_common::task::json::Json::of(&[name]).unwrap();
         Task::of(id, Work::Call(Call::new("run", args)))
     }
 

@@ -1,8 +1,8 @@
 //! A task as it is asked for through the API. Pure.
 
-use clutch_common::blob::Blob;
-use clutch_common::byte_string::ByteString;
 use clutch_common::id::TaskId;
+use clutch_common::task::blob::Blob;
+use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use crate::api::types::{TaskSpec, TaskState};
 use crate::fake;
 use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, state, store};
 use crate::store::{Batch, Begun, Registration, Word};
-use clutch_common::result::{Loss, Outcome, TaskResult};
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
 use clutch_common::wire::{self, Presence, Role};
 use std::sync::Arc;

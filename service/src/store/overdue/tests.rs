@@ -6,7 +6,7 @@ use crate::fake;
 use crate::store::tests::{begin, chunk, done, record, spec, state, store};
 use crate::store::{Begun, Registration};
 use clutch_common::id::StateId;
-use clutch_common::result::Outcome;
+use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Presence, Role};
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::failover::retention::KEPT;
 use crate::fake;
 use clutch_common::id::{Attempt, TaskId};
-use clutch_common::result::{Outcome, TaskResult};
+use clutch_common::task::result::{Outcome, TaskResult};
 use std::sync::Arc;
 use uuid::Uuid;
 

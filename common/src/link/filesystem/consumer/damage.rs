@@ -3,10 +3,10 @@
 //! one of ours.
 
 use super::Consumer;
-use crate::counted::counted;
 use crate::link::filesystem::sources::Claim;
 use crate::link::filesystem::{census, disk, group};
 use crate::link::{Delivery, Message, Tag};
+use crate::text::counted::counted;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;

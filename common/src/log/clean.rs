@@ -1,7 +1,7 @@
 //! Writes lines of the log for people: what a terminal would act on is escaped, but for
 //! the colours of the log itself. Touches the writer it is given.
 
-use crate::printable;
+use crate::text::printable;
 use std::io::{self, Write};
 
 /// Escapes what is written through it. Each write is one event, with its line break.

@@ -25,12 +25,12 @@ enum Key {
 }
 
 /// Writes bytes in the second form.
-pub(crate) fn write_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn write_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     Base64 { base64: STANDARD.encode(bytes) }.serialize(serializer)
 }
 
 /// Reads a value of either form.
-pub(crate) fn read<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn read<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: From<String> + From<Vec<u8>>,

@@ -3,7 +3,7 @@
 //! Touches the signal mask, descriptors and the umask of this process. Promises that
 //! nothing of it keeps a daemon from being stopped, from using its own files, or is
 //! passed on to what the daemon starts (design/0005). Signals that are ignored are
-//! [`crate::signals`]' business.
+//! [`crate::system::signals`]' business.
 
 use nix::sys::signal::SigSet;
 use rustix::fs::Mode;

@@ -1,7 +1,7 @@
 //! Bytes as they appear in JSON: a plain string where they are UTF-8 and that
 //! is not the longer form, `{"base64": "…"}` otherwise. Pure.
 
-use crate::text_or_base64;
+use crate::task::text_or_base64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes of a process's input or output; any value, UTF-8 or not.

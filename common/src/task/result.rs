@@ -1,9 +1,9 @@
 //! What became of a task. Pure.
 
-use crate::blob::Blob;
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
-use crate::json::{self, Json};
-use crate::reason::Reason;
+use crate::task::blob::Blob;
+use crate::task::json::{self, Json};
+use crate::task::reason::Reason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;

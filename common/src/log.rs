@@ -6,9 +6,10 @@
 
 mod clean;
 mod filter;
+pub mod sink;
 
-use crate::sink::Sink;
 use clean::Clean;
+use sink::Sink;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A string that the system takes as bytes: an argument, a variable's value, a path. In
 //! JSON it is a string where it is UTF-8, and `{"base64": "…"}` otherwise. Pure.
 
-use crate::text_or_base64;
+use crate::task::text_or_base64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};

@@ -1,0 +1,8 @@
+//! The operating system as both daemons use it: its clock, folders, signals, and what a
+//! process is started with. Each file names what it touches.
+
+pub mod clock;
+pub mod folder;
+pub mod inherited;
+pub mod removal;
+pub mod signals;
