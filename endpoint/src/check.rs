@@ -3,14 +3,14 @@
 //! running alone.
 
 use crate::cli::PlaceArgs;
-use crate::clutch;
 use crate::config::{Config, Overrides, functions};
 use crate::daemon::SEEN;
-use crate::disk_queue::{self, FolderError, Found, OpenError, Options};
-use crate::executor::Captured;
-use crate::executor::calls::Calls;
-use crate::executor::spawn::Spawner;
+use crate::execution::capture::Captured;
+use crate::execution::function::Calls;
+use crate::execution::os::spawn::Spawner;
 use crate::exit::{Exit, Failure};
+use crate::link::clutch;
+use crate::storage::disk_queue::{self, FolderError, Found, OpenError, Options};
 use clutch_common::id::StateId;
 use clutch_common::link::{self, Check, Fault, Report, Transport, Verdict};
 use clutch_common::system::inherited::Descriptors;

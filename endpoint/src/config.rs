@@ -4,9 +4,9 @@
 
 pub(crate) mod functions;
 
-use crate::executor::SandboxPolicy;
+use crate::execution::process::sandbox::SandboxPolicy;
 use crate::exit::{Exit, Failure};
-use crate::inbox::Bounds;
+use crate::pending::inbox::Bounds;
 use clutch_common::id::{EndpointId, check_endpoint_name};
 use clutch_common::link::{self, Destination, InletOptions, Terms, Transport};
 use clutch_common::system::folder;

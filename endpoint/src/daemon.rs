@@ -4,20 +4,22 @@
 //! Stopping goes intake, engine, outbox, link. A part that ends early stops
 //! the daemon with a code that makes a supervisor restart it.
 
+pub(crate) mod shutdown;
+
 use crate::config::{Config, Results, functions};
-use crate::descriptors;
-use crate::engine::Engine;
-use crate::executor::Executor;
-use crate::executor::calls::Calls;
-use crate::executor::crew::Crew;
-use crate::executor::process::{ProcessConfig, ProcessExecutor, Swept};
+use crate::daemon::shutdown::Shutdown;
+use crate::execution::crew::Crew;
+use crate::execution::engine::Engine;
+use crate::execution::executor::Executor;
+use crate::execution::function::Calls;
+use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
-use crate::instance::Instance;
-use crate::journal::{self, Journal, JournalConfig, Origin, Recovered};
-use crate::ledger::{Ledger, Rules};
-use crate::sent::{SentConfig, SentLog};
-use crate::session::Link;
-use crate::shutdown::Shutdown;
+use crate::link::instance::Instance;
+use crate::link::session::Link;
+use crate::pending::ledger::{Ledger, Rules};
+use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
+use crate::storage::sent::{SentConfig, SentLog};
+use crate::system::descriptors;
 use clutch_common::system::signals::StopSignals;
 use clutch_common::wire;
 use std::path::{Path, PathBuf};

@@ -2,38 +2,23 @@
 //!
 //! Takes tasks from its queue, runs them, and delivers every result, over links
 //! that come and go. `daemon` joins the parts; see ARCHITECTURE.md. For others
-//! there is nothing here but [`main`], and what is [`measured`] in small.
+//! there is nothing here but [`main`], and what is [`bench_api`] in small.
 
+#[doc(hidden)]
+pub mod bench_api;
 mod check;
 mod cli;
-mod clutch;
 mod config;
 mod daemon;
-mod descriptors;
-mod disk_queue;
-mod engine;
-mod executor;
+mod execution;
 mod exit;
 mod failpoint;
-mod halt;
-mod host;
-mod inbox;
-mod instance;
-mod journal;
-mod ledger;
-#[doc(hidden)]
-pub mod measured;
-mod outbox;
-mod poison;
-mod publisher;
-mod room;
-mod sent;
-mod session;
-mod shutdown;
+mod link;
+mod pending;
 #[cfg(test)]
 mod simulation;
-mod spool;
-mod subscriber;
+mod storage;
+mod system;
 #[cfg(test)]
 mod testing;
 

@@ -1,9 +1,9 @@
 //! Fakes for unit tests: a ledger on a disk of its own, and both ends of a
 //! link whose broker side is the test.
 
-use crate::inbox::Bounds;
-use crate::journal::{self, Finished, JournalConfig, OutSeq};
-use crate::ledger::{Ledger, Rules};
+use crate::pending::inbox::Bounds;
+use crate::pending::ledger::{Ledger, Rules};
+use crate::storage::journal::{self, Finished, JournalConfig, OutSeq};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{

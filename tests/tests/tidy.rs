@@ -15,7 +15,7 @@ const PRODUCT: [&str; 3] = ["common/", "endpoint/", "service/"];
 /// and `a/b_….rs`.
 const HOMES: [(&str, &[&str]); 6] = [
     ("lapin", &["common/src/link/amqp", "bench/src/bare"]),
-    ("sled", &["endpoint/src/disk_queue"]),
+    ("sled", &["endpoint/src/storage/disk_queue"]),
     ("rusqlite", &["service/src/store"]),
     ("axum", &["service/src/api", "service/src/serve"]),
     (
@@ -40,9 +40,9 @@ const HOMES: [(&str, &[&str]); 6] = [
 /// Starts processes: the endpoint, which runs tasks, and the service's
 /// demonstration, which plays both daemons and kills one of them.
 const PROCESS_HOMES: [&str; 2] =
-    ["endpoint/src/executor/spawn.rs", "service/src/demo/processes.rs"];
+    ["endpoint/src/execution/os/spawn.rs", "service/src/demo/processes.rs"];
 /// May speak of them.
-const PROCESS_WORLD: &str = "endpoint/src/executor";
+const PROCESS_WORLD: &str = "endpoint/src/execution";
 const SQL_HOME: &str = "service/src/store";
 
 /// A file of the workspace: path relative to its root, and text.
@@ -313,25 +313,33 @@ fn every_foreign_world_has_one_home() {
     for bad in
         ["use lapin::Channel;", "    lapin::Connection::connect()", "use lapin;", "x(sled::open)"]
     {
-        must_complain(homes, "endpoint/src/engine.rs", bad);
+        must_complain(homes, "endpoint/src/execution/engine.rs", bad);
     }
     must_complain(homes, "service/src/serve.rs", "use rusqlite::Row;");
     must_accept(homes, "common/src/link/amqp/inlet.rs", "use lapin::Consumer;");
     must_accept(homes, "common/src/log.rs", r#"EnvFilter::new("info,lapin=error")"#);
-    must_accept(homes, "endpoint/src/engine.rs", "// unlike sled::Db\nuse crate::tussled::A;");
+    must_accept(
+        homes,
+        "endpoint/src/execution/engine.rs",
+        "// unlike sled::Db\nuse crate::tussled::A;",
+    );
 }
 
 #[test]
 fn processes_start_in_their_places_only() {
     must_be_clean(".rs", processes);
     must_complain(processes, "service/src/serve.rs", "use std::process::Command;");
-    must_complain(processes, "endpoint/src/engine.rs", "tokio::process::Command::new(\"a\")");
-    must_complain(processes, "endpoint/src/executor/tree.rs", "Command::new(\"kill\")");
+    must_complain(
+        processes,
+        "endpoint/src/execution/engine.rs",
+        "tokio::process::Command::new(\"a\")",
+    );
+    must_complain(processes, "endpoint/src/execution/os/tree.rs", "Command::new(\"kill\")");
     must_complain(processes, "service/src/demo/stage.rs", "Command::new(\"kill\")");
     for home in PROCESS_HOMES {
         must_accept(processes, home, "Command::new(program)");
     }
-    must_accept(processes, "endpoint/src/executor/refusal.rs", "use std::process::Command;");
+    must_accept(processes, "endpoint/src/execution/os/refusal.rs", "use std::process::Command;");
     must_accept(processes, "xtask/src/ci.rs", "use std::process::Command;");
 }
 

@@ -8,7 +8,7 @@ use clutch_common::task::json::Json;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
-use clutch_endpoint::measured::{Choice, Queue};
+use clutch_endpoint::bench_api::{Choice, Queue};
 use clutch_service::measured::Records;
 use std::collections::VecDeque;
 use std::hint::black_box;

@@ -2,9 +2,9 @@
 //! their workers. Pure, but for the making of the folders they run in.
 
 use super::duration;
-use crate::executor::pool::Terms;
-use crate::executor::python::{self, Module};
-use crate::executor::recipe::{Recipe, Upkeep};
+use crate::execution::function::pool::Terms;
+use crate::execution::function::python::{self, Module};
+use crate::execution::function::recipe::{Recipe, Upkeep};
 use clutch_common::task::{BUILT_IN, check_function};
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -6,13 +6,13 @@ use super::oracle::{self, name};
 use super::plan::Mishap;
 use super::process::Life;
 use super::world::{World, lock};
-use crate::disk_queue::{Change, Unsecured};
-use crate::journal::commit::Pulse;
-use crate::journal::writer::{Command, Finding, Group, Reading, Submission};
-use crate::journal::{
+use crate::storage::disk_queue::{Change, Unsecured};
+use crate::storage::journal::commit::Pulse;
+use crate::storage::journal::writer::{Command, Finding, Group, Reading, Submission};
+use crate::storage::journal::{
     Accepted, DiskError, Finished, Journal, JournalError, Origin, OutSeq, OutboxRecord,
 };
-use crate::journal::{Deaths, Recovered, Running, Seen, Seq};
+use crate::storage::journal::{Deaths, Recovered, Running, Seen, Seq};
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::result::Loss;

@@ -3,7 +3,7 @@
 //! always in the company of all others.
 
 use super::chance::Chance;
-use crate::inbox::Bounds;
+use crate::pending::inbox::Bounds;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,0 +1,15 @@
+//! Runs tasks: chooses which is next, and runs it as a process or as a function call.
+//!
+//! [`engine`] starts tasks while slots are free, [`executor`] is the seam to the two
+//! ways of running one: [`process`] and [`function`]. Both start their programs through
+//! [`os`], capture output in [`capture`] and judge its end in [`verdict`].
+
+pub(crate) mod capture;
+pub(crate) mod crew;
+pub(crate) mod engine;
+pub(crate) mod executor;
+pub(crate) mod fit;
+pub(crate) mod function;
+pub(crate) mod os;
+pub(crate) mod process;
+mod verdict;

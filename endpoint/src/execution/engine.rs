@@ -1,0 +1,155 @@
+//! The engine: decides which task runs when, how many at once, and records
+//! what became of each. Keeps turning whatever the link does.
+//!
+//! Promises: at most `slots` tasks run; tasks start in the order they were
+//! accepted; a task that must not run again is marked as started on disk
+//! before its process starts; every start is noted where it survives the death
+//! of the daemon, and a task that the daemon died with too often is not started
+//! again. A task keeps its slot until its result is on
+//! disk, so a crash makes at most `slots` tasks run again.
+
+use crate::execution::executor::{Ended, Executor, Report};
+use crate::failpoint::{self, Step};
+use crate::pending::inbox::Held;
+use crate::pending::ledger::Ledger;
+use crate::pending::poison::{self, Standing};
+use crate::storage::journal::JournalError;
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::{Outcome, TaskResult};
+use std::sync::Arc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// Why the engine ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] JournalError),
+    /// A run of a task panicked.
+    #[error("running a task ended in a panic: {0}")]
+    Panic(#[from] JoinError),
+}
+
+/// Runs tasks from the ledger's inbox.
+pub(crate) struct Engine {
+    /// Where tasks come from and results go.
+    pub(crate) ledger: Arc<Ledger>,
+    /// What runs them.
+    pub(crate) executor: Arc<dyn Executor>,
+    /// How many run at once.
+    pub(crate) slots: usize,
+}
+
+impl Engine {
+    /// Runs tasks until `intake` is cancelled and those that run have ended.
+    /// Cancelling `kill` stops those at once; they stay in the inbox.
+    ///
+    /// # Errors
+    /// When the disk failed, or a run panicked.
+    pub(crate) async fn run(
+        self,
+        intake: CancellationToken,
+        kill: CancellationToken,
+    ) -> Result<(), EngineError> {
+        let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
+        loop {
+            let stopped = intake.is_cancelled();
+            if stopped {
+                self.ledger.running.stop();
+            } else {
+                self.start(&mut running, &kill);
+            }
+            if stopped && running.is_empty() {
+                return Ok(());
+            }
+            // In this order, so that the same events give the same run. None
+            // starves another: each only wakes, and the loop looks at it all.
+            tokio::select! {
+                biased;
+                Some(ended) = running.join_next(), if !running.is_empty() => ended??,
+                () = intake.cancelled(), if !stopped => (),
+                () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
+            }
+        }
+    }
+
+    fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, kill: &CancellationToken) {
+        while running.len() < self.slots {
+            let Some(held) = self.ledger.inbox.take() else { return };
+            let ledger = Arc::clone(&self.ledger);
+            let executor = Arc::clone(&self.executor);
+            running.spawn(run_one(ledger, executor, held, kill.clone()));
+        }
+    }
+}
+
+/// Brings one task to its end, and its result onto the disk. A task that was
+/// stopped stays in the inbox.
+async fn run_one(
+    ledger: Arc<Ledger>,
+    executor: Arc<dyn Executor>,
+    held: Held,
+    kill: CancellationToken,
+) -> Result<(), JournalError> {
+    let attempt = held.task.attempt();
+    let mut noted = None;
+    let result = if held.started && !held.task.rerun {
+        let reason = "the endpoint stopped while the task ran, and it must not run again";
+        ledger.not_run(attempt, Outcome::Interrupted, reason.to_owned())
+    } else if held.task.expired(now_ms()) {
+        ledger.not_run(attempt, Outcome::Expired, "it expired before it could start".to_owned())
+    } else if held.standing == Standing::Poisoned {
+        let reason = poison::reason(&held.task, held.deaths);
+        tracing::warn!(task = %attempt, reason, "a task is poisoned");
+        ledger.not_run(attempt, Outcome::Poisoned, reason)
+    } else {
+        if !held.task.rerun {
+            ledger.journal.start(held.seq).await?.await?;
+        }
+        // What is built in takes nobody down.
+        noted = (!held.task.is_built_in()).then(|| ledger.running.note(attempt));
+        failpoint::reach(Step::Start);
+        match executor.run(&held.task, kill).await {
+            Ended::Finished(report) => {
+                failpoint::reach(Step::Finish);
+                result(&ledger, &held, report)
+            }
+            Ended::Stopped => {
+                tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
+                return Ok(());
+            }
+        }
+    };
+    tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
+    let stored = ledger.finish(&held, result).await?;
+    drop(noted);
+    stored.await
+}
+
+fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
+    report.fit();
+    TaskResult {
+        task_id: held.task.id,
+        attempt: held.task.attempt,
+        outcome: report.outcome,
+        value: report.value,
+        exit_code: report.exit_code,
+        signal: report.signal,
+        reason: report.reason.map(Into::into),
+        lost: None,
+        stdout: report.stdout.bytes.into(),
+        stdout_omitted: report.stdout.omitted,
+        stderr: report.stderr.bytes.into(),
+        stderr_omitted: report.stderr.omitted,
+        started_at_ms: report.started_at_ms,
+        ended_at_ms: report.ended_at_ms,
+        cpu_ms: report.cpu_ms,
+        peak_memory_bytes: report.peak_memory_bytes,
+        endpoint_id: ledger.endpoint_id,
+        state_id: Some(ledger.state_id),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! Cuts what a task wrote until its result fits a message. Pure.
+//!
+//! A result is one message, and brokers take only so much in one. What a task is
+//! asked is refused before it is recorded if it is larger; what it writes is known
+//! only afterwards, when it cannot be undone. So head and tail of it are kept, and
+//! the result says how much is missing. The broker may take less than was thought:
+//! then a result that is on disk is cut again, before it is sent.
+
+use super::capture::Captured;
+use super::executor::Report;
+use clutch_common::task::blob::encoded_len;
+use clutch_common::task::reason::Reason;
+use clutch_common::task::result::TaskResult;
+use clutch_common::wire::MAX_RESULT;
+
+/// What all but the outputs, the value and the reason take at most, in bytes.
+const FIXED: usize = 1024;
+/// What a mark and its stream's form take at most, in bytes.
+const MARK: usize = 128;
+
+impl Report {
+    /// Cuts the outputs until the result is no larger than
+    /// [`MAX_RESULT`] when it is encoded.
+    pub(crate) fn fit(&mut self) {
+        self.fit_into(MAX_RESULT);
+    }
+
+    fn fit_into(&mut self, limit: usize) {
+        let value = self.value.as_ref().map_or(0, |value| value.text().len());
+        // Every character of the reason may take six.
+        let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len().min(Reason::MAX));
+        let room = limit.saturating_sub(FIXED + value + reason);
+        // No bytes take more than as base64: where that fits, nothing need be counted.
+        let longest = |bytes: usize| bytes.div_ceil(3) * 4 + MARK;
+        let (out, err) = (self.stdout.bytes.len(), self.stderr.bytes.len());
+        if longest(out) + longest(err) <= room {
+            return;
+        }
+        let (out, err) = (encoded_len(&self.stdout.bytes), encoded_len(&self.stderr.bytes));
+        if out + err <= room {
+            return;
+        }
+        // The shorter one stays whole if it has less than half.
+        let half = room / 2;
+        let share =
+            |own: usize, other: usize| if own <= half { own } else { room - other.min(half) };
+        let (out, err) = (share(out, err), share(err, out));
+        for (stream, share) in [(&mut self.stdout, out), (&mut self.stderr, err)] {
+            if encoded_len(&stream.bytes) > share {
+                stream.cut_to(share.saturating_sub(2 * MARK) / 4 * 3);
+            }
+        }
+    }
+}
+
+/// A result, cut so far that it takes no more than `limit` bytes when it is encoded, if
+/// that can be. Its outcome stays; what is missing, and why, is told by its reason.
+pub(crate) fn cut(result: TaskResult, limit: usize) -> TaskResult {
+    let value = result.value.as_ref().map_or(0, |value| value.text().len());
+    let too_much = value > limit.saturating_sub(FIXED);
+    let dropped =
+        if too_much { format!("; its value of {value} bytes is left out") } else { String::new() };
+    let before = result.reason.map(|reason| format!("{reason}; ")).unwrap_or_default();
+    let reason = format!(
+        "{before}the broker takes no result of more than {limit} bytes: what the task wrote is \
+         cut{dropped}; pass large data by file, or have the broker's max_message_size raised"
+    );
+    let mut report = Report {
+        stdout: Captured { bytes: result.stdout.0, omitted: result.stdout_omitted },
+        stderr: Captured { bytes: result.stderr.0, omitted: result.stderr_omitted },
+        value: result.value.filter(|_| !too_much),
+        reason: Some(Reason::from(reason).into()),
+        ..Report::blank(result.outcome)
+    };
+    report.fit_into(limit);
+    TaskResult {
+        value: report.value,
+        reason: report.reason.map(Into::into),
+        stdout: report.stdout.bytes.into(),
+        stdout_omitted: report.stdout.omitted,
+        stderr: report.stderr.bytes.into(),
+        stderr_omitted: report.stderr.omitted,
+        ..result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::task::blob::Blob;
+    use proptest::prelude::*;
+
+    fn captured(bytes: Vec<u8>) -> Captured {
+        Captured { bytes, omitted: 0 }
+    }
+
+    fn encoded(report: &Report) -> usize {
+        let len = |captured: &Captured| {
+            serde_json::to_string(&Blob(captured.bytes.clone())).unwrap().len()
+        };
+        len(&report.stdout) + len(&report.stderr)
+    }
+
+    #[test]
+    fn fifteen_mebibytes_of_text_are_whole() {
+        let text = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\n";
+        let bytes: Vec<u8> = text.iter().copied().cycle().take(15 << 20).collect();
+        let mut report =
+            Report { stdout: captured(bytes.clone()), ..Report::not_run("x".to_owned()) };
+        report.fit();
+        assert_eq!(report.stdout, captured(bytes));
+    }
+
+    #[test]
+    fn fifteen_mebibytes_of_anything_else_lose_their_middle() {
+        let mut report =
+            Report { stdout: captured(vec![0xff; 15 << 20]), ..Report::not_run("x".to_owned()) };
+        report.fit();
+        let kept = 15 * (1 << 20) - report.stdout.omitted;
+        assert!((12 << 20) - 4096 < kept && kept < 12 << 20, "{kept}");
+        assert!(encoded(&report) <= MAX_RESULT);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_written_fits_and_the_shorter_stream_is_spared(
+            out in prop::collection::vec(prop_oneof![Just(b'x'), Just(1), any::<u8>()], 0..6000),
+            err in prop::collection::vec(prop_oneof![Just(b'x'), Just(1), any::<u8>()], 0..6000),
+            limit in 3000usize..8000,
+        ) {
+            let mut report = Report {
+                stdout: captured(out.clone()),
+                stderr: captured(err.clone()),
+                ..Report::not_run(String::new())
+            };
+            let before = encoded(&report);
+            report.fit_into(limit);
+            let room = limit - FIXED;
+            prop_assert!(encoded(&report) <= room);
+            if before <= room {
+                prop_assert_eq!((report.stdout.omitted, report.stderr.omitted), (0, 0));
+            }
+            let shorter =
+                if out.len() < err.len() { (&report.stdout, out) } else { (&report.stderr, err) };
+            if serde_json::to_string(&Blob(shorter.1.clone())).unwrap().len() <= room / 2 {
+                prop_assert_eq!(&shorter.0.bytes, &shorter.1);
+            }
+        }
+    }
+}

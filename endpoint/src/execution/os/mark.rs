@@ -1,0 +1,241 @@
+//! How a process shows which task it belongs to, whatever it did to hide it.
+//!
+//! Two marks are inherited by every descendant. The environment names task,
+//! attempt and state folder, until a process clears it. The soft limit on
+//! real-time CPU time carries a number of the run: it is inherited through
+//! fork, exec, `setsid` and `env -i`, nobody has reason to change it, and as
+//! all numbers are above 2^62 microseconds it limits nothing.
+//!
+//! Touches only that limit: this process has a run's number while it starts
+//! that run's first process, which has it from its first moment on. Promises
+//! that no process without a mark is ever taken for a member.
+
+use super::proc;
+use clutch_common::id::{Attempt, EndpointId, StateId};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What every process of a task finds in its environment.
+pub(crate) const TASK_ID: &str = "CLUTCH_TASK_ID";
+/// Which attempt it belongs to.
+pub(crate) const ATTEMPT: &str = "CLUTCH_ATTEMPT";
+/// Which endpoint runs it.
+pub(crate) const ENDPOINT_ID: &str = "CLUTCH_ENDPOINT_ID";
+/// Which state folder that endpoint works on.
+pub(crate) const STATE_ID: &str = "CLUTCH_STATE_ID";
+
+/// Which function a worker is for.
+const FUNCTION: &str = "CLUTCH_FUNCTION";
+/// Which of the endpoint's workers it is.
+const WORKER: &str = "CLUTCH_WORKER";
+
+/// The smallest number, in microseconds: 146,000 years.
+const FIRST_NUMBER: u64 = 1 << 62;
+
+/// Makes the marks of one endpoint's runs.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    endpoint_id: EndpointId,
+    state_id: StateId,
+    /// Whether the limit is free to carry a number.
+    numbered: bool,
+    next: AtomicU32,
+}
+
+/// The marks of one run, or of all runs on one state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    /// Environment entries (`NAME=value`) that a member has all of.
+    environment: Vec<String>,
+    /// Numbers that only members have.
+    numbers: Option<RangeInclusive<u64>>,
+}
+
+impl Marks {
+    /// Marks for the runs of an endpoint on a state folder. `seed` keeps the
+    /// numbers of a restarted endpoint apart from those of its last life.
+    pub(crate) fn new(endpoint_id: EndpointId, state_id: StateId, seed: u32) -> Self {
+        let turn = Turn::take();
+        let now = getrlimit(Resource::Rttime);
+        drop(turn);
+        // A limit that somebody has set stays as it is: it is either meant,
+        // or the mark of an endpoint that this one runs under.
+        let numbered = now.current.is_none() && now.maximum.is_none();
+        Self { endpoint_id, state_id, numbered, next: AtomicU32::new(seed) }
+    }
+
+    /// The environment variables that every process of `attempt` starts with.
+    pub(crate) fn environment(&self, attempt: Attempt) -> [(&'static str, String); 4] {
+        [
+            (TASK_ID, attempt.task_id.to_string()),
+            (ATTEMPT, attempt.attempt.to_string()),
+            (ENDPOINT_ID, self.endpoint_id.to_string()),
+            (STATE_ID, self.state_id.to_string()),
+        ]
+    }
+
+    /// The marks of a new run.
+    pub(crate) fn for_run(&self, attempt: Attempt) -> Mark {
+        self.mark(self.next.fetch_add(1, Ordering::Relaxed), &self.environment(attempt))
+    }
+
+    /// The environment variables that a new worker starts with, and its marks.
+    pub(crate) fn for_worker(&self, function: &str) -> ([(&'static str, String); 4], Mark) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let environment = [
+            (FUNCTION, function.to_owned()),
+            (WORKER, number.to_string()),
+            (ENDPOINT_ID, self.endpoint_id.to_string()),
+            (STATE_ID, self.state_id.to_string()),
+        ];
+        let mark = self.mark(number, &environment);
+        (environment, mark)
+    }
+
+    fn mark(&self, number: u32, environment: &[(&'static str, String)]) -> Mark {
+        let number = base(self.state_id) + u64::from(number);
+        Mark {
+            environment: environment
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+            numbers: self.numbered.then_some(number..=number),
+        }
+    }
+
+    /// The marks that all runs on the state folder have in common.
+    pub(crate) fn for_state(&self) -> Mark {
+        self.for_another(self.state_id)
+    }
+
+    /// The marks that all runs on another state folder have in common.
+    pub(crate) fn for_another(&self, state_id: StateId) -> Mark {
+        let base = base(state_id);
+        Mark {
+            environment: vec![format!("{STATE_ID}={state_id}")],
+            numbers: self.numbered.then_some(base..=base + u64::from(u32::MAX)),
+        }
+    }
+}
+
+/// 2^62, then 30 bits of a state folder's id, then 32 bits of a run.
+fn base(state_id: StateId) -> u64 {
+    let state = state_id.0.as_u64_pair().1 & ((1 << 30) - 1);
+    FIRST_NUMBER | (state << 32)
+}
+
+impl Mark {
+    /// Calls `start`, which starts a process, so that the process bears the
+    /// number, and tells it whether nothing else is started meanwhile. Blocks while
+    /// others do the same. Where the system does not allow it, or somebody else's
+    /// start hangs, the environment remains.
+    pub(crate) fn put_on<T>(&self, start: impl FnOnce(bool) -> T) -> T {
+        let Some(_turn) = Turn::take() else { return start(false) };
+        let Some(numbers) = &self.numbers else { return start(true) };
+        set_own_limit(Some(*numbers.start()));
+        let started = start(true);
+        set_own_limit(None);
+        started
+    }
+
+    /// Whether `pid` has one of the marks.
+    pub(crate) fn is_on(&self, pid: Pid) -> bool {
+        match (&self.numbers, proc::realtime_limit(pid)) {
+            (Some(numbers), Some(number)) if number >= FIRST_NUMBER => numbers.contains(&number),
+            _ => self.is_in(&proc::environ(pid)),
+        }
+    }
+
+    fn is_in(&self, environ: &[u8]) -> bool {
+        self.environment
+            .iter()
+            .all(|entry| environ.split(|&byte| byte == 0).any(|found| found == entry.as_bytes()))
+    }
+}
+
+/// The right to start a process. The limit is one of the whole process, and
+/// so is this.
+#[derive(Debug)]
+pub(crate) struct Turn(());
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static GIVEN_BACK: Condvar = Condvar::new();
+/// How long to wait for the turn. A start takes about a millisecond, but hangs
+/// with the file system that its program is on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Turn {
+    /// Waits for the turn; `None` if somebody keeps it for too long.
+    pub(crate) fn take() -> Option<Self> {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, waited) = GIVEN_BACK
+            .wait_timeout_while(taken, PATIENCE, |taken| *taken)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            tracing::warn!("the start of a process hangs: look at the file systems of this host");
+            return None;
+        }
+        *taken = true;
+        Some(Self(()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        GIVEN_BACK.notify_one();
+    }
+}
+
+fn set_own_limit(number: Option<u64>) {
+    let limit = Rlimit { current: number, maximum: None };
+    if let Err(error) = prlimit(None, Resource::Rttime, limit) {
+        tracing::debug!(%error, "processes could not be marked with a number");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::id::TaskId;
+
+    fn attempt() -> Attempt {
+        Attempt { task_id: TaskId::new(), attempt: 3 }
+    }
+
+    #[test]
+    fn a_run_is_known_by_all_of_its_entries_and_nothing_else() {
+        let marks = Marks::new(EndpointId::new(), StateId::new(), 0);
+        let (mine, other) = (attempt(), attempt());
+        let environ = |attempt| {
+            let vars = marks.environment(attempt).map(|(name, value)| format!("{name}={value}"));
+            format!("HOME=/\0{}\0X=1\0", vars.join("\0")).into_bytes()
+        };
+        let mark = marks.for_run(mine);
+        assert!(mark.is_in(&environ(mine)));
+        assert!(!mark.is_in(&environ(other)));
+        assert!(!mark.is_in(&environ(Attempt { attempt: 30, ..mine })));
+        assert!(!mark.is_in(b""));
+        assert!(marks.for_state().is_in(&environ(mine)));
+        assert!(marks.for_state().is_in(&environ(other)));
+        let elsewhere = Marks::new(EndpointId::new(), StateId::new(), 0);
+        assert!(!elsewhere.for_state().is_in(&environ(mine)));
+    }
+
+    #[test]
+    fn numbers_tell_runs_and_state_folders_apart_and_limit_nothing() {
+        let marks = Marks::new(EndpointId::new(), StateId::new(), u32::MAX);
+        let numbers = |mark: Mark| mark.numbers.unwrap();
+        let (first, second) =
+            (numbers(marks.for_run(attempt())), numbers(marks.for_run(attempt())));
+        assert_ne!(first, second);
+        let all = numbers(marks.for_state());
+        assert!(all.contains(first.start()) && all.contains(second.start()));
+        assert!(*all.start() >= FIRST_NUMBER, "a limit that could be reached");
+        let elsewhere = numbers(Marks::new(EndpointId::new(), StateId::new(), 0).for_state());
+        assert!(!all.contains(elsewhere.start()) && !elsewhere.contains(all.start()));
+    }
+}

@@ -1,0 +1,12 @@
+//! The endpoint's link to its service: dial, hold a session, read tasks, publish results.
+//!
+//! [`session`] opens one connection at a time and joins what uses it; [`clutch`] decides
+//! when to dial again; [`instance`] holds the role of this endpoint among those that
+//! share its ID. Speaks to a broker through `clutch_common::link` only.
+
+pub(crate) mod clutch;
+mod halt;
+pub(crate) mod instance;
+mod publisher;
+pub(crate) mod session;
+mod subscriber;

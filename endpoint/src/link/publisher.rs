@@ -1,0 +1,421 @@
+//! The ResultsQueuePublisher: sends every result in the outbox and releases it
+//! once the broker's confirm is certain.
+//!
+//! Promises: a record leaves the outbox only after a confirm that cannot be
+//! another message's; results go out in the order tasks finished, but for large ones,
+//! which wait for one another while small ones go on; what was in
+//! flight when a link broke is sent again on the next one. What the instance has
+//! to tell of itself goes ahead of them, and is not sent twice.
+//!
+//! Several results share a message when several wait. A result that comes alone
+//! leaves at once. Where they come in numbers, which shows by the last message, one
+//! that is not full waits a few milliseconds after it, and gathers what comes
+//! meanwhile. Releases gather in the same way: nobody waits for them.
+//!
+//! A message that the broker does not take for its size is divided; a result that is
+//! too large alone is replaced by one that is cut, and says so.
+
+use crate::execution::fit;
+use crate::failpoint::{self, Step};
+use crate::link::halt::Halt;
+use crate::link::instance::Instance;
+use crate::pending::ledger::{Ledger, Stored};
+use crate::pending::outbox::Next;
+use crate::storage::journal::{Finished, OutSeq};
+use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::Outcome;
+use clutch_common::wire::{self, MAX_BODY, MAX_RESULT, Role};
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Most messages open at once (sent, not confirmed).
+const WINDOW: usize = 256;
+/// Most bytes of results open at once, one message more or less.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// From how many bytes on a result is large.
+const LARGE: usize = 64 * 1024;
+/// How many large results wait for those before them, at most.
+const LARGE_WAITING: usize = 4096;
+/// A link that takes longer for one large result gets one at a time.
+const SLOW: Duration = Duration::from_secs(2);
+/// Most results in one message.
+const PACK: usize = 100;
+/// Most bytes of results in one message, unless one result alone is larger.
+const PACK_BYTES: usize = 128 * 1024;
+
+/// How long after a message with several results one that is not full is sent, if more
+/// may come.
+const LINGER: Duration = Duration::from_millis(10);
+/// How long confirmed results wait to be released together, and how many do at
+/// most. If the daemon is killed meanwhile, they are sent twice.
+const RELEASE_AFTER: Duration = Duration::from_millis(20);
+/// See [`RELEASE_AFTER`].
+const RELEASE: usize = 512;
+
+type Records = Vec<(OutSeq, Arc<Finished>)>;
+
+/// A presence on its way.
+struct Telling {
+    ticket: Ticket,
+    role: Role,
+    /// The losses that it tells of, and those before.
+    losses: u64,
+    /// The roll calls that it says were answered.
+    answers: u64,
+}
+
+/// One link's publishing half.
+pub(crate) struct Publisher<'a> {
+    outlet: &'a mut dyn Outlet,
+    ledger: &'a Ledger,
+    destination: &'a Destination,
+    instance: &'a Instance,
+    /// The presence that is sent and not confirmed.
+    telling: Option<Telling>,
+    next: OutSeq,
+    open: HashMap<Ticket, Records>,
+    /// Of those that are not large.
+    open_bytes: usize,
+    large: Large,
+    again: Vec<Records>,
+    /// Until when a message that is not full waits, if results come in numbers.
+    lingering: Option<Instant>,
+    /// What is confirmed and not released, and until when that may wait.
+    confirmed: Vec<OutSeq>,
+    release_at: Option<Instant>,
+    releases: FuturesUnordered<Stored>,
+}
+
+impl<'a> Publisher<'a> {
+    /// A publisher that starts with the oldest result that is not released.
+    pub(crate) fn new(
+        outlet: &'a mut dyn Outlet,
+        ledger: &'a Ledger,
+        destination: &'a Destination,
+        instance: &'a Instance,
+    ) -> Self {
+        Self {
+            outlet,
+            ledger,
+            destination,
+            instance,
+            telling: None,
+            next: OutSeq(0),
+            open: HashMap::new(),
+            open_bytes: 0,
+            large: Large::default(),
+            again: Vec::new(),
+            lingering: None,
+            confirmed: Vec::new(),
+            release_at: None,
+            releases: FuturesUnordered::new(),
+        }
+    }
+
+    /// Publishes until `drain` is cancelled and nothing is pending.
+    ///
+    /// # Errors
+    /// The fault that ended the link, or the disk's failure.
+    pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), Halt> {
+        let ended = self.work(drain).await;
+        self.release().await?;
+        ended
+    }
+
+    async fn work(&mut self, drain: &CancellationToken) -> Result<(), Halt> {
+        loop {
+            if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
+                self.tell().await?;
+            }
+            let (draining, now) = (drain.is_cancelled(), Instant::now());
+            self.lingering = self.lingering.filter(|until| !draining && now < *until);
+            let due = self.release_at.is_some_and(|at| at <= now);
+            if due || draining || self.confirmed.len() >= RELEASE {
+                self.release().await?;
+            }
+            let room = self.open.len() < WINDOW && self.open_bytes < WINDOW_BYTES;
+            if room && let Some(records) = self.take().await? {
+                self.send(records).await?;
+                continue;
+            }
+            if draining && room && self.open.is_empty() && self.releases.is_empty() {
+                return Ok(());
+            }
+            let wake = self.release_at.into_iter().chain(self.lingering).min();
+            // In this order, so that the same events give the same run. What
+            // ends by itself comes first: releases are made only by what was
+            // settled, and the rest only wakes.
+            tokio::select! {
+                biased;
+                Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
+                settled = self.outlet.settled() => self.settle(settled?)?,
+                () = self.ledger.outbox.filled(), if room => (),
+                () = self.instance.due(), if self.telling.is_none() => self.tell().await?,
+                () = drain.cancelled(), if !draining => (),
+                () = until(wake), if wake.is_some() => (),
+            }
+        }
+    }
+
+    /// The next records to send, which count as sent from then on.
+    async fn take(&mut self) -> Result<Option<Records>, Halt> {
+        if let Some(records) = self.again.pop() {
+            return Ok(Some(records));
+        }
+        if self.large.has_room()
+            && let Some(seq) = self.large.waiting.pop_front()
+            && let Some(records) = self.one(seq).await?
+        {
+            return Ok(Some(records));
+        }
+        while self.large.waiting.len() < LARGE_WAITING {
+            let bytes = PACK_BYTES.min(self.room_in_one());
+            let records = match self.ledger.outbox.from(self.next, PACK, bytes) {
+                Next::None => return Ok(None),
+                Next::Fresh(records) if self.lingers(&records) => return Ok(None),
+                Next::Fresh(records) => records,
+                Next::Disk(limit) => {
+                    let page = self.ledger.backlog(self.next, PACK, bytes).await?;
+                    if page.is_empty() {
+                        self.next = self.next.max(limit);
+                    }
+                    page
+                }
+            };
+            if let Some((last, _)) = records.last() {
+                self.next = OutSeq(last.0 + 1);
+                if is_large(&records) && !self.large.has_room() {
+                    self.large.waiting.push_back(*last);
+                    continue;
+                }
+                self.lingering = (records.len() > 1).then(|| Instant::now() + LINGER);
+                return Ok(Some(records));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A large result that has waited.
+    async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, Halt> {
+        let records = match self.ledger.outbox.from(seq, 1, 0) {
+            Next::Fresh(records) => records,
+            Next::Disk(_) | Next::None => self.ledger.backlog(seq, 1, 0).await?,
+        };
+        Ok(Some(records).filter(|records| records.iter().any(|(found, _)| *found == seq)))
+    }
+
+    /// Whether a message of these is to wait for more, as long as there are tasks that
+    /// may end meanwhile.
+    fn lingers(&self, records: &Records) -> bool {
+        let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
+        !full && self.lingering.is_some() && self.ledger.inbox.tasks() > 0
+    }
+
+    /// Releases what is confirmed.
+    async fn release(&mut self) -> Result<(), Halt> {
+        self.release_at = None;
+        if !self.confirmed.is_empty() {
+            failpoint::reach(Step::Release);
+            let released = self.ledger.release(std::mem::take(&mut self.confirmed)).await?;
+            self.releases.push(released);
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self) -> Result<(), Fault> {
+        let (losses, answers) = (self.instance.losses(), self.instance.answers());
+        let Some(presence) = self.instance.presence(self.ledger) else { return Ok(()) };
+        let message = Message {
+            message_id: Some(Uuid::new_v4().to_string()),
+            kind: Some(wire::PRESENCE_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::encode_presence(&presence),
+            ..Message::default()
+        };
+        let ticket = self.outlet.publish(self.destination, message).await?;
+        self.telling = Some(Telling { ticket, role: presence.role, losses, answers });
+        Ok(())
+    }
+
+    /// Sees to it that the service learns who is active: whoever is says so once.
+    /// Whoever waits says so again anyway.
+    fn told(&self, telling: &Telling, settlement: Settlement) -> Result<(), Fault> {
+        let role = telling.role;
+        match settlement {
+            Settlement::Confirmed => {
+                self.instance.arrived(role);
+                self.instance.reported(telling.losses);
+                self.instance.answers_told(telling.answers);
+                Ok(())
+            }
+            Settlement::Returned(reason) => Err(unroutable(&reason)),
+            Settlement::Refused if role == Role::Standby => Ok(()),
+            Settlement::Refused | Settlement::TooLarge(_) => Err(full()),
+            Settlement::Doubt => {
+                self.instance.tell();
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&mut self, records: Records) -> Result<(), Fault> {
+        let bodies: Vec<&[u8]> =
+            records.iter().map(|(_, finished)| finished.bytes.as_slice()).collect();
+        let message = Message {
+            message_id: Some(Uuid::new_v4().to_string()),
+            correlation_id: match records.as_slice() {
+                [(_, only)] => Some(only.attempt.task_id.to_string()),
+                _ => None,
+            },
+            kind: Some(wire::RESULTS_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::pack_results_of(self.ledger.endpoint_id, self.ledger.disk(), &bodies),
+            ..Message::default()
+        };
+        if message.body.len() > self.outlet.limit() {
+            return self.divide(records);
+        }
+        failpoint::reach(Step::Publish);
+        let ticket = self.outlet.publish(self.destination, message).await?;
+        if is_large(&records) {
+            self.large.open.insert(ticket, (size(&records), Instant::now()));
+        } else {
+            self.open_bytes += size(&records);
+        }
+        self.open.insert(ticket, records);
+        Ok(())
+    }
+
+    /// How many bytes of results a message may bring, as far as is known.
+    fn room_in_one(&self) -> usize {
+        self.outlet.limit().saturating_sub(MAX_BODY - MAX_RESULT)
+    }
+
+    /// Has results sent by smaller messages that were too many, or too large, for one.
+    fn divide(&mut self, mut records: Records) -> Result<(), Fault> {
+        if records.len() > 1 {
+            let rest = records.split_off(records.len() / 2);
+            self.again.extend([rest, records]);
+            return Ok(());
+        }
+        let limit = self.room_in_one();
+        let Some((seq, finished)) = records.pop() else { return Ok(()) };
+        let bytes = cut(&finished, limit, self.ledger);
+        let (task, size) = (finished.attempt, finished.bytes.len());
+        if bytes.len() >= size {
+            return Err(Fault::Rejected(format!(
+                "the broker takes no message of more than {} bytes, which is too little for any \
+                 result",
+                self.outlet.limit()
+            )));
+        }
+        tracing::warn!(
+            %task,
+            size,
+            limit,
+            "the broker takes no result as large: it is cut, and sent without what it brought \
+             beyond that. Tasks should pass large data by file, or the broker's max_message_size \
+             be raised"
+        );
+        let attempt = finished.attempt;
+        self.again.push(vec![(seq, Arc::new(Finished { attempt, bytes }))]);
+        Ok(())
+    }
+
+    fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
+        for (ticket, settlement) in settled {
+            if let Some(telling) = self.telling.take_if(|telling| telling.ticket == ticket) {
+                self.told(&telling, settlement)?;
+                continue;
+            }
+            let Some(records) = self.open.remove(&ticket) else { continue };
+            if !self.large.settle(ticket) {
+                self.open_bytes -= size(&records);
+            }
+            match settlement {
+                Settlement::Confirmed => {
+                    self.confirmed.extend(records.iter().map(|(seq, _)| *seq));
+                    let results = records.into_iter().map(|(_, result)| result).collect();
+                    self.ledger.delivered(results);
+                    self.release_at.get_or_insert_with(|| Instant::now() + RELEASE_AFTER);
+                }
+                Settlement::Doubt => self.again.push(records),
+                Settlement::TooLarge(_) => self.divide(records)?,
+                Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
+                Settlement::Refused => return Err(full().into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The large results. On a slow link one keeps it busy for minutes, and what is small
+/// is to find its way in between.
+#[derive(Default)]
+struct Large {
+    /// Those that are sent and not confirmed: their size, and since when.
+    open: HashMap<Ticket, (usize, Instant)>,
+    /// Those that are not sent, in order.
+    waiting: VecDeque<OutSeq>,
+    /// Whether the last one went fast.
+    fast: bool,
+}
+
+impl Large {
+    /// Whether another one may be sent.
+    fn has_room(&self) -> bool {
+        let bytes: usize = self.open.values().map(|(size, _)| size).sum();
+        self.open.is_empty() || (self.fast && bytes < WINDOW_BYTES)
+    }
+
+    /// Notes that the broker has answered for one, if it is one.
+    fn settle(&mut self, ticket: Ticket) -> bool {
+        let Some((_, since)) = self.open.remove(&ticket) else { return false };
+        self.fast = since.elapsed() < SLOW;
+        true
+    }
+}
+
+fn is_large(records: &Records) -> bool {
+    records.len() == 1 && size(records) >= LARGE
+}
+
+/// Resolves at an instant; never if there is none.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A result with no more bytes than a limit.
+fn cut(finished: &Finished, limit: usize, ledger: &Ledger) -> Vec<u8> {
+    let result = wire::decode_result(&finished.bytes).unwrap_or_else(|error| {
+        let reason =
+            format!("its result cannot be read, and is too large to be sent as it is: {error}");
+        ledger.not_run(finished.attempt, Outcome::Failed, reason)
+    });
+    wire::encode_result(&fit::cut(result, limit))
+}
+
+fn unroutable(reason: &str) -> Fault {
+    Fault::Missing(format!("no queue takes results ({reason})"))
+}
+
+fn full() -> Fault {
+    Fault::Rejected("the results queue is full".to_owned())
+}
+
+fn size(records: &Records) -> usize {
+    records.iter().map(|(_, finished)| finished.bytes.len()).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,438 @@
+//! The link to the broker: one session from dial to loss, repeated.
+//!
+//! A session opens one connection to consume and one to publish, and ends with
+//! the first fault of either half. All faults reach [`Link::run`], which asks
+//! the clutch what to do; nothing of a session outlives it. While another
+//! instance holds the lease, the consuming half waits for it, and the publishing
+//! half delivers.
+
+use crate::exit::{Exit, Failure};
+use crate::link::clutch::{Clutch, Decision};
+use crate::link::halt::Halt;
+use crate::link::instance::Instance;
+use crate::link::publisher::Publisher;
+use crate::link::subscriber::subscribe;
+use crate::pending::ledger::{Ledger, Stored};
+use crate::storage::journal::JournalError;
+use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
+use clutch_common::wire::{self, Call, Role};
+use futures_util::StreamExt as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often an instance looks whether another one still holds the lease, and asks for
+/// it if that cannot be seen, or not.
+const ASK: Duration = Duration::from_millis(500);
+/// How often the lease is asked for though it seems to be held.
+const ANYWAY: Duration = Duration::from_secs(600);
+/// The longest pause between asking for a lease that is refused though nothing consumes
+/// the queue.
+const REFUSED: Duration = Duration::from_secs(4);
+/// How long what an earlier life of the daemon left waits for a first word of the
+/// broker.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for a word of the service, on a link that is up.
+const WELCOME: Duration = Duration::from_secs(3);
+/// How often a waiting instance tells that it is there.
+const TELL: Duration = Duration::from_secs(10);
+
+/// The endpoint's link.
+pub(crate) struct Link {
+    /// How to dial.
+    pub(crate) transport: Arc<dyn Transport>,
+    /// What is pending.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Who dials.
+    pub(crate) instance: Instance,
+    /// How to consume tasks.
+    pub(crate) inlet: InletOptions,
+    /// Where results go.
+    pub(crate) results: Destination,
+    /// The broker's heartbeat.
+    pub(crate) heartbeat: Duration,
+    /// The share of a delay before dialling again that chance may add or take,
+    /// 0 to 1.
+    pub(crate) jitter: f64,
+    /// Cancelled: read no more tasks.
+    pub(crate) intake: CancellationToken,
+    /// Cancelled: end once nothing is pending.
+    pub(crate) drain: CancellationToken,
+}
+
+/// What one session is given and leaves.
+struct Lap {
+    /// Whether it waits for a lease that another instance holds.
+    waits: bool,
+    /// Resolves when what the last one handed back is on disk.
+    handed_back: Option<Stored>,
+    /// Since when it has been engaged, or waiting for the lease.
+    up: Option<Instant>,
+}
+
+impl Link {
+    /// Keeps the link up until `drain` is cancelled and all is delivered.
+    ///
+    /// # Errors
+    /// When the clutch gives up, or the disk failed.
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let mut clutch = Clutch::new(self.heartbeat, self.instance.is_standby(), self.jitter);
+        // What an earlier life of the daemon was not sure of, this one is not, either.
+        let mut handed_back = Some(self.hand_back().await?);
+        loop {
+            let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
+            let ended = self.patiently(self.session(&mut lap)).await;
+            self.instance.lay_down();
+            let fault = match ended {
+                Ok(()) => return Ok(()),
+                Err(Halt::Link(fault)) => fault,
+                Err(Halt::Disk(error)) => return Err(broken(&error)),
+            };
+            if let Fault::Locked(_) = &fault {
+                self.instance.refused();
+            }
+            self.go_on_alone();
+            handed_back = Some(self.hand_back().await?);
+            let address = self.transport.address();
+            if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
+                return Ok(());
+            }
+            match clutch.disengage(&fault, lap.up.map(|since| since.elapsed())) {
+                Decision::Wait { delay, advice } => {
+                    let delay = whole_ms(delay);
+                    let retry_in = humantime::format_duration(delay).to_string();
+                    tracing::warn!(%fault, %address, retry_in, advice, "disengaged");
+                    self.pause(delay).await;
+                }
+                Decision::GiveUp { exit, advice } => {
+                    let message = format!(
+                        "the link to {address} cannot be brought up: {fault}; {advice}. \
+                         What is pending stays on disk"
+                    );
+                    return Err(Failure::new(exit, message));
+                }
+            }
+        }
+    }
+
+    /// Runs a session. What an earlier life of the daemon left waits for it to have the
+    /// lease, but not for long: a link that does not come up keeps no task.
+    async fn patiently<T>(&self, session: impl Future<Output = T>) -> T {
+        let mut session = pin!(session);
+        tokio::select! {
+            biased;
+            ended = &mut session => return ended,
+            () = tokio::time::sleep(PATIENCE) => self.go_on_alone(),
+        }
+        session.await
+    }
+
+    /// Lets what an earlier life of the daemon left run without the lease, unless that
+    /// was found held: who holds it may be at work on the same tasks.
+    fn go_on_alone(&self) {
+        if !self.instance.was_refused() {
+            self.ledger.inbox.open();
+        }
+    }
+
+    async fn hand_back(&self) -> Result<Stored, Failure> {
+        self.ledger.hand_back().await.map_err(|error| broken(&error))
+    }
+
+    /// Waits out a delay, or until shutdown begins: then what is pending
+    /// deserves another try at once.
+    async fn pause(&self, delay: Duration) {
+        let draining = self.drain.is_cancelled();
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(delay) => (),
+            () = self.drain.cancelled(), if !draining => (),
+        }
+    }
+
+    async fn session(&self, lap: &mut Lap) -> Result<(), Halt> {
+        self.instance.renew();
+        let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id());
+        let results_name = format!("{name}/results");
+        let (tasks, results) =
+            tokio::try_join!(self.transport.connect(&name), self.transport.connect(&results_name))?;
+        let outcome = async {
+            let mut outlet = results.outlet().await?;
+            let publisher =
+                Publisher::new(outlet.as_mut(), &self.ledger, &self.results, &self.instance);
+            let consuming = self.consume(tasks.as_ref(), lap);
+            tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ())
+        }
+        .await;
+        tokio::join!(tasks.close(), results.close());
+        outcome
+    }
+
+    /// The consuming half: takes tasks while it has the lease, and lets go of it
+    /// when the intake ends, though results may still be delivered.
+    async fn consume(&self, tasks: &dyn Connection, lap: &mut Lap) -> Result<(), Halt> {
+        if let Some(handed_back) = lap.handed_back.take() {
+            handed_back.await?;
+        }
+        let Some(mut inlet) = self.lease(tasks, lap).await? else { return Ok(()) };
+        lap.up.get_or_insert_with(Instant::now);
+        self.instance.ask(self.ledger.inbox.holds_back());
+        self.instance.take_up(Role::Active);
+        tracing::info!(address = self.transport.address(), "engaged");
+        let calls = inlet.calls();
+        let taking = async {
+            self.be_known(inlet.as_mut()).await?;
+            self.settle_the_past(inlet.as_mut()).await?;
+            subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
+        };
+        tokio::select! {
+            biased;
+            taken = taking => taken?,
+            fault = listen(calls, &self.instance) => return Err(fault.into()),
+        }
+        self.instance.lay_down();
+        drop(inlet);
+        tasks.close().await;
+        Ok(())
+    }
+
+    /// Waits until the service is certain to know who takes tasks from now on: else it
+    /// would miss nothing if this disk were lost. Where others may take tasks in
+    /// between, it has to know of each session: it must not believe them that a task is
+    /// nowhere.
+    async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+        if self.instance.is_introduced() && !self.instance.is_careful() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = self.instance.known() => Ok(()),
+            fault = inlet.lost() => Err(fault),
+            () = self.intake.cancelled() => Ok(()),
+        }
+    }
+
+    /// Lets what an earlier run left start, once the service has said that the disk is as
+    /// old as it knows it, or says nothing for a while; otherwise hands it back.
+    async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), Halt> {
+        if self.ledger.inbox.holds_back() {
+            let behind = tokio::select! {
+                biased;
+                behind = self.instance.is_behind() => behind,
+                fault = inlet.lost() => return Err(fault.into()),
+                () = self.intake.cancelled() => return Ok(()),
+                () = tokio::time::sleep(WELCOME) => false,
+            };
+            if behind {
+                tracing::warn!(
+                    tasks = self.ledger.inbox.tasks(),
+                    "the state folder went back in time: the service knows that it had seen more. \
+                     The tasks in it are not run but handed back, as they may have run meanwhile. \
+                     The service submits again what is not answered, or ends it as interrupted \
+                     where it must not run again"
+                );
+                self.ledger.hand_back_all().await?.await?;
+            }
+        }
+        self.instance.ask(false);
+        self.ledger.inbox.open();
+        Ok(())
+    }
+
+    /// Takes the lease, after waiting for whoever holds it if that is to be;
+    /// nothing if the intake ends before.
+    async fn lease(
+        &self,
+        tasks: &dyn Connection,
+        lap: &mut Lap,
+    ) -> Result<Option<Box<dyn Inlet>>, Fault> {
+        let mut told: Option<Instant> = None;
+        let mut pause = ASK;
+        while !self.intake.is_cancelled() {
+            let fault = match tasks.inlet(&self.inlet).await {
+                Err(fault @ Fault::Locked(_)) if lap.waits => fault,
+                asked => return asked.map(Some),
+            };
+            lap.up.get_or_insert_with(Instant::now);
+            if told.is_none_or(|told| told.elapsed() >= TELL) {
+                match told.replace(Instant::now()) {
+                    None => self.stand_by(&fault),
+                    Some(_) => self.instance.tell(),
+                }
+            }
+            self.until_free(tasks, &mut told, &mut pause).await?;
+        }
+        self.instance.lay_down();
+        Ok(None)
+    }
+
+    /// Waits until the lease is worth asking for again, or the intake ends. `pause` grows
+    /// with each refusal that no consumer explains.
+    async fn until_free(
+        &self,
+        tasks: &dyn Connection,
+        told: &mut Option<Instant>,
+        pause: &mut Duration,
+    ) -> Result<(), Fault> {
+        let since = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(ASK) => (),
+                () = self.intake.cancelled() => return Ok(()),
+            }
+            let consumers = tasks.consumers(&self.inlet.queue).await?;
+            if since.elapsed() >= due(consumers, *pause) {
+                let grown = (*pause * 2).min(REFUSED);
+                *pause = if consumers == Some(0) { grown } else { ASK };
+                return Ok(());
+            }
+            if told.is_none_or(|told| told.elapsed() >= TELL) {
+                *told = Some(Instant::now());
+                self.instance.tell();
+            }
+        }
+    }
+
+    fn stand_by(&self, fault: &Fault) {
+        self.ledger.inbox.open();
+        let (address, pending) = (self.transport.address(), self.ledger.pending());
+        if self.instance.take_up(Role::Standby) == Some(Role::Active) {
+            tracing::warn!(
+                %fault,
+                address,
+                pending,
+                "another instance has taken over, or the broker still holds the lease for the \
+                 connection that was lost: this one finishes and delivers what it has accepted"
+            );
+        }
+        tracing::info!(%fault, address, pending, "standing by");
+    }
+}
+
+/// How long after a refusal the lease is worth asking for again, by how many consume the
+/// queue: one that is consumed has a holder. Each refusal is an error in a broker's log.
+fn due(consumers: Option<u32>, pause: Duration) -> Duration {
+    match consumers {
+        None => ASK,
+        Some(0) => pause,
+        Some(_) => ANYWAY,
+    }
+}
+
+/// Answers calls to the holder of the lease until it is lost.
+async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
+    loop {
+        match calls.next().await {
+            Some(Ok(call)) => match wire::decode_call(&call.body) {
+                Some(Call::Ping) => instance.call(),
+                Some(Call::Welcome(welcome)) => instance.welcomed(welcome),
+                None => tracing::debug!("a call to the holder of the lease is none"),
+            },
+            Some(Err(fault)) => return fault,
+            None => return Fault::Closed("nobody calls any more".to_owned()),
+        }
+    }
+}
+
+fn broken(error: &JournalError) -> Failure {
+    Failure::new(Exit::Internal, error.to_string())
+}
+
+fn whole_ms(delay: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use clutch_common::link::{self, Terms};
+    use clutch_common::topology::{self, QueueKind};
+    use uuid::Uuid;
+
+    /// The link of an instance that shares it with no other, on a broker in memory.
+    async fn link_to(broker: &str, ledger: &Arc<Ledger>) -> Link {
+        let transport = link::transport(broker, &Terms::default()).unwrap();
+        let operator = transport.connect("operator").await.unwrap();
+        operator.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
+        operator
+            .declare(&topology::endpoint(ledger.endpoint_id, QueueKind::Classic))
+            .await
+            .unwrap();
+        Link {
+            transport,
+            inlet: inlet(ledger),
+            results: Destination {
+                exchange: topology::RESULTS_EXCHANGE.to_owned(),
+                routing_key: topology::results_key(ledger.endpoint_id),
+            },
+            ledger: Arc::clone(ledger),
+            instance: Instance::new(Uuid::nil(), false),
+            heartbeat: Duration::from_secs(2),
+            jitter: 0.0,
+            intake: CancellationToken::new(),
+            drain: CancellationToken::new(),
+        }
+    }
+
+    fn inlet(ledger: &Ledger) -> InletOptions {
+        InletOptions {
+            queue: topology::tasks_queue(ledger.endpoint_id),
+            prefetch: 10,
+            lease: Some(topology::lease_queue(ledger.endpoint_id)),
+        }
+    }
+
+    /// A ledger with a task that an earlier run left.
+    async fn left() -> (tempfile::TempDir, Arc<Ledger>) {
+        let (disk, ledger) = testing::ledger(10);
+        ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+        ledger.inbox.filled().await;
+        ledger.inbox.shut();
+        (disk, ledger)
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_starts_once_the_lease_is_held_and_not_while_another_has_it() {
+        let (_disk, ledger) = left().await;
+        tokio::time::pause();
+        let link = link_to("memory:what-was-left", &ledger).await;
+        let other = link.transport.connect("other").await.unwrap();
+        let lease = other.inlet(&inlet(&ledger)).await.unwrap();
+        let Err(failure) = link.run().await else { panic!("it had the lease") };
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(ledger.inbox.take().is_none(), "it ran beside another");
+        drop(lease);
+        other.close().await;
+        let link = link_to("memory:what-was-left", &ledger).await;
+        tokio::select! {
+            _ = link.run() => panic!("it ended"),
+            () = ledger.inbox.filled() => (),
+        }
+        assert!(ledger.inbox.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_starts_without_a_broker() {
+        let (_disk, ledger) = left().await;
+        let mut link = link_to("memory:nobody-there", &ledger).await;
+        link.transport = link::transport("amqp://127.0.0.1:1", &Terms::default()).unwrap();
+        tokio::select! {
+            _ = link.run() => panic!("it ended"),
+            () = ledger.inbox.filled() => (),
+        }
+        assert!(ledger.inbox.take().is_some());
+    }
+
+    #[test]
+    fn a_lease_is_asked_for_when_nothing_consumes_the_queue_and_hardly_ever_otherwise() {
+        assert_eq!(due(Some(0), ASK), ASK);
+        assert_eq!(due(Some(0), REFUSED), REFUSED);
+        assert!(REFUSED + ASK < Duration::from_secs(5), "a takeover takes no longer");
+        assert_eq!(due(Some(1), ASK), ANYWAY);
+        assert_eq!(due(None, REFUSED), ASK, "a folder logs no refusal");
+    }
+}

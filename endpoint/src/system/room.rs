@@ -1,0 +1,111 @@
+//! How much room there is where the state folder is: bytes, and inodes, and what a
+//! quota leaves, which no figure of the file system tells.
+//!
+//! Touches: a file of its own in the state folder, which comes and goes. Promises that a
+//! host which lacks room, or a descriptor to look with, has none, and is not an error.
+
+use crate::system::host::{Place, Trouble, trouble};
+use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How many inodes are to stay free: a commit takes up to four.
+const INODES: u64 = 16;
+/// How much room a trial takes, in bytes; some commits' worth.
+const TRIAL: u64 = 4 * 1024 * 1024;
+/// How long a trial that went well is good for.
+const GOOD_FOR: Duration = Duration::from_secs(1);
+
+/// Looks at the room of one folder.
+#[derive(Debug)]
+pub(crate) struct Room {
+    folder: PathBuf,
+    tried: Option<Instant>,
+}
+
+impl Room {
+    /// In a folder, which need not be there yet.
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), tried: None }
+    }
+
+    /// How many bytes are free; none where there is no inode, or the quota is used up.
+    ///
+    /// # Errors
+    /// What the system says, unless that the host lacks something.
+    pub(crate) fn free(&mut self) -> io::Result<u64> {
+        let free = usable(&statvfs(&self.folder)?);
+        if free == 0 || self.tried.is_some_and(|tried| tried.elapsed() < GOOD_FOR) {
+            return Ok(free);
+        }
+        self.tried = None;
+        match attempt(&self.folder.join(".room")) {
+            Ok(()) => {
+                self.tried = Some(Instant::now());
+                Ok(free)
+            }
+            Err(error) if trouble(Place::Records, &error) == Trouble::Wait => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The bytes that can be used. Some file systems count no inodes.
+fn usable(found: &StatVfs) -> u64 {
+    if found.f_files > 0 && found.f_favail < INODES {
+        return 0;
+    }
+    found.f_bavail.saturating_mul(found.f_frsize)
+}
+
+/// Takes some room, and gives it back.
+fn attempt(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let taken = allocate(&file, 0, TRIAL);
+    drop(file);
+    std::fs::remove_file(path)?;
+    taken
+}
+
+/// Has the file system put aside `bytes` for a file from an offset on. Where it cannot,
+/// as on some network file systems, nothing is put aside, and that is fine.
+///
+/// # Errors
+/// What the system says; that there is no room, for one.
+pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_found_and_nothing_stays_of_the_trial() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Room::in_folder(folder.path()).free().unwrap() > 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let gone = Room::in_folder(&folder.path().join("gone")).free().unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn without_inodes_there_is_no_room_unless_none_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = |f_files, f_favail| {
+            let found = statvfs(folder.path()).unwrap();
+            usable(&StatVfs { f_bavail: 10, f_frsize: 4096, f_files, f_favail, ..found })
+        };
+        assert_eq!(found(1000, INODES - 1), 0);
+        assert_eq!(found(1000, INODES), 40_960);
+        assert_eq!(found(0, 0), 40_960);
+    }
+}
