@@ -14,9 +14,9 @@ pub(crate) mod types;
 mod upload;
 mod wait;
 
-use crate::session::Link;
+use crate::broker::session::Link;
+use crate::broker::told::Told;
 use crate::store::Store;
-use crate::told::Told;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};

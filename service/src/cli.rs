@@ -1,5 +1,6 @@
 //! The command line, as data: clap only.
 
+pub(crate) mod output;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -16,9 +16,9 @@ mod stage;
 mod starts;
 mod tell;
 
+use crate::cli::output;
 use crate::cli::{DemoArgs, GlobalArgs};
 use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
-use crate::output;
 use anyhow::Context as _;
 use clutch_common::system::removal;
 use clutch_common::system::signals::StopSignals;

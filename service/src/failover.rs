@@ -16,8 +16,8 @@ pub(crate) use ear::Ear;
 pub(crate) use recovery::recover;
 pub(crate) use watch::{Closer, watch};
 
-use crate::placing::place;
-use crate::submitter::{Fate, Job};
+use crate::publishing::placing::place;
+use crate::publishing::submitter::{Fate, Job};
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
 use clutch_common::{topology, wire};

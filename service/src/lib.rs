@@ -1,47 +1,34 @@
 //! The Clutch service: provisions endpoints, collects results, keeps records,
 //! answers the API, and is its own client.
 //!
-//! `endpoint ↔ broker ↔ session (collector, submitter) → store ← api ← client ←
-//! commands`. Only `store` knows SQL, only `api` and `client` know HTTP. For others
-//! there is nothing here but [`main`], and what is [`measured`] in small.
+//! `cli` is the command line. `client` has the commands that ask a running service,
+//! `admin` those that work without one, `demo` the demonstration. `serve` runs the
+//! service: `broker` (the link, and the results that arrive), `publishing`, `failover`,
+//! `api` (HTTP for the commands), all of them above `store`. Only `store` knows SQL. The
+//! crate offers nothing but [`main`], and [`bench_api`] for the microbenchmarks.
 
+mod admin;
 mod api;
+#[doc(hidden)]
+pub mod bench_api;
+mod broker;
 mod cli;
 mod client;
-mod collector;
-mod commands;
 mod config;
-mod counts;
-mod dead_letters;
 mod demo;
-mod deprovision;
-mod doctor;
-mod endpoint_file;
-mod expand;
 mod failover;
 mod failure;
 #[cfg(test)]
 mod fake;
-mod guard;
-mod management;
-#[doc(hidden)]
-pub mod measured;
-mod output;
-mod ownership;
-mod pack;
 mod paths;
-mod placing;
-mod policies;
-mod provision;
+mod publishing;
 mod serve;
-mod session;
 mod store;
-mod submitter;
-mod told;
 
+use admin::{dead_letters, deprovision, doctor, provision};
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use cli::{Cli, Command, GlobalArgs};
+use cli::{Cli, Command, GlobalArgs, output};
 use client::Client;
 use clutch_common::log;
 use clutch_common::system::inherited::{self, Descriptors};
@@ -128,15 +115,15 @@ async fn command(
             serve::serve(&settings, args).await?;
         }
         Command::Doctor(args) => return doctor::run(&settings()?, args).await,
-        Command::Submit(args) => return commands::submit::run(&client()?, args, json).await,
-        Command::Tasks(args) => commands::tasks::run(&client()?, args, json).await?,
-        Command::Show(args) => commands::show::run(&client()?, args, json).await?,
+        Command::Submit(args) => return client::submit::run(&client()?, args, json).await,
+        Command::Tasks(args) => client::tasks::run(&client()?, args, json).await?,
+        Command::Show(args) => client::show::run(&client()?, args, json).await?,
         Command::Wait(args) => {
-            let succeeded = commands::wait::run(&client()?, args, json).await?;
-            return Ok(commands::wait::exit_code(succeeded));
+            let succeeded = client::wait::run(&client()?, args, json).await?;
+            return Ok(client::wait::exit_code(succeeded));
         }
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
-        Command::Results(args) => commands::results::run(&client()?, args, json).await?,
+        Command::Results(args) => client::results::run(&client()?, args, json).await?,
     }
     Ok(0)
 }

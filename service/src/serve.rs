@@ -6,23 +6,25 @@
 //! way, submissions whose clients are gone get their end, then the session
 //! finishes its transaction, then the process exits.
 
+mod guard;
+
 use crate::api::Api;
 use crate::api::connections::{self, Bounds};
+use crate::broker::management::Management;
+use crate::broker::ownership::{self, Claimant};
+use crate::broker::session::{self, Link, Parts, keep_engaged};
+use crate::broker::told::Told;
 use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::failover::Closer;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
-use crate::guard::{Guard, Named};
-use crate::management::Management;
-use crate::ownership::{self, Claimant};
 use crate::paths::StateFolder;
-use crate::session::{self, Link, Parts, keep_engaged};
 use crate::store::{Saved, Store};
-use crate::told::Told;
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use clutch_common::system::signals::StopSignals;
 use clutch_common::text::secret::SecretUrl;
+use guard::{Guard, Named};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;

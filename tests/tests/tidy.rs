@@ -22,8 +22,8 @@ const HOMES: [(&str, &[&str]); 6] = [
         "hyper",
         &[
             "service/src/api/connections",
-            "service/src/client",
-            "service/src/management",
+            "service/src/client/http",
+            "service/src/broker/management",
             "bench/src/api",
         ],
     ),
@@ -31,8 +31,8 @@ const HOMES: [(&str, &[&str]); 6] = [
         "hyper_util",
         &[
             "service/src/api/connections",
-            "service/src/client",
-            "service/src/management",
+            "service/src/client/http",
+            "service/src/broker/management",
             "bench/src/api",
         ],
     ),

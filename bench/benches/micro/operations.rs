@@ -9,7 +9,7 @@ use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
 use clutch_endpoint::bench_api::{Choice, Queue};
-use clutch_service::measured::Records;
+use clutch_service::bench_api::Records;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::path::Path;

@@ -11,11 +11,11 @@ use super::types::{
     SubmitRequest, TaskState,
 };
 use super::wait::{self, Target};
-use crate::pack::Part;
-use crate::placing::place_tasks;
-use crate::session::Link;
+use crate::broker::session::Link;
+use crate::publishing::pack::Part;
+use crate::publishing::placing::place_tasks;
+use crate::publishing::submitter::{Job, Unplaced};
 use crate::store::{Age, Begun, Chunk, Endpoint};
-use crate::submitter::{Job, Unplaced};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use tokio::sync::{mpsc, oneshot};

@@ -3,15 +3,15 @@
 use super::Api;
 use super::connections::{self, Bounds};
 use super::types::*;
+use crate::broker::ownership::Claimant;
+use crate::broker::session::{Link, Parts, keep_engaged};
+use crate::broker::told::Told;
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
 use crate::fake::{Broker, result_of};
-use crate::ownership::Claimant;
 use crate::paths::StateFolder;
-use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::spec;
 use crate::store::{Registration, Store};
-use crate::told::Told;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
 use clutch_common::task::result::{Outcome, TaskResult};

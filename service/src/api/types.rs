@@ -5,8 +5,8 @@ mod spec;
 
 pub(crate) use spec::TaskSpec;
 
-use crate::counts::Oddities;
-use crate::management::Harm;
+use crate::broker::counts::Oddities;
+use crate::broker::management::Harm;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::result::{Outcome, TaskResult};

@@ -11,7 +11,7 @@ use super::tell::{Tell, count, several, time};
 use crate::api::types::{
     MAX_PAGE, Progress, ResultPage, TaskOutcome, TaskSpec, TaskState, WaitRequest,
 };
-use crate::commands::submit::{self, Submitted};
+use crate::client::submit::{self, Submitted};
 use anyhow::ensure;
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;

@@ -5,11 +5,11 @@
 use super::link::{Ends, Link, Route};
 use super::processes::{Daemon, Guard, service_program};
 use super::starts::Witness;
+use crate::admin::provision;
 use crate::cli::{BrokerArgs, ProvisionArgs, Queue};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::paths::StateFolder;
-use crate::provision;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -6,10 +6,11 @@ use super::pace::Pace;
 use super::rules::State;
 use super::{place_one, rules, to_queue};
 use crate::api::types::TaskState;
-use crate::pack::Part;
-use crate::placing::place_tasks;
+use crate::publishing::pack::Part;
+use crate::publishing::placing::place_tasks;
+use crate::publishing::submitter::{Job, Unplaced};
 use crate::store::{Error, Overdue, Resubmission, Store};
-use crate::submitter::{Job, Unplaced};
+
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Fault, Message};
 use clutch_common::system::clock::now_ms;

@@ -3,12 +3,12 @@
 
 use super::Closer;
 use crate::api::types::{TaskSpec, TaskState};
+use crate::broker::ownership::Claimant;
+use crate::broker::session::{Link, Parts, keep_engaged};
+use crate::broker::told::Told;
 use crate::fake::{Broker, result_of};
-use crate::ownership::Claimant;
-use crate::session::{Link, Parts, keep_engaged};
 use crate::store::tests::{spec, store};
 use crate::store::{Begun, Chunk, Registration, Store};
-use crate::told::Told;
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;

@@ -6,8 +6,8 @@
 use super::ear::Ear;
 use super::rules::{self, Heard, Plan, Times};
 use super::{mark, ping, place_one, to_queue};
+use crate::publishing::submitter::{Job, Unplaced};
 use crate::store::{Standing, Store};
-use crate::submitter::{Job, Unplaced};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::link::Fault;

@@ -3,13 +3,13 @@
 //! Nothing of a connection outlives its session: a session makes the channel
 //! that submissions go through, and takes it along.
 
-use crate::collector::{self, collect};
+use crate::broker::collector::{self, collect};
+use crate::broker::management::Management;
+use crate::broker::ownership::{self, Claimant};
+use crate::broker::told::Told;
 use crate::failover::{self, Closer, Ear};
-use crate::management::Management;
-use crate::ownership::{self, Claimant};
+use crate::publishing::submitter::{Job, submit};
 use crate::store::Store;
-use crate::submitter::{Job, submit};
-use crate::told::Told;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
 use clutch_common::link::{Connection, Fault, Terms, Transport};

@@ -4,7 +4,7 @@
 //! has. Results that come twice are counted; messages that cannot be read go to
 //! the dead-letter queue.
 
-use crate::counts::Counts;
+use crate::broker::counts::Counts;
 use crate::failover::Ear;
 use crate::store::{Batch, Error, Store, Word};
 use backoff::backoff::Backoff as _;
@@ -358,7 +358,7 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::Oddities;
+    use crate::broker::counts::Oddities;
     use crate::fake::{Broker, result};
     use crate::store::tests::store;
     use clutch_common::link::Message;

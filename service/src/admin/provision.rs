@@ -1,13 +1,13 @@
 //! Provisions an endpoint: registers its name, declares its queues, writes its
 //! `endpoint.toml`. Needs no running service. Every step can be repeated.
 
+use crate::admin::endpoint_file::{EndpointFile, Existing, check_writable};
+use crate::broker::ownership;
 use crate::cli::ProvisionArgs;
+use crate::cli::output;
 use crate::config::{Settings, reachable};
-use crate::endpoint_file::{EndpointFile, Existing, check_writable};
 use crate::failover;
 use crate::failure::{Failure, REFUSED, advice, code, is_in_doubt};
-use crate::output;
-use crate::ownership;
 use crate::paths::StateFolder;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::id::EndpointId;

@@ -3,8 +3,9 @@
 use super::moment;
 use crate::api::types::{Asked, Health, Recorded, TaskDetail, TaskState, TaskSummary};
 use crate::cli::ShowArgs;
+use crate::cli::output;
 use crate::client::Client;
-use crate::output;
+
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;

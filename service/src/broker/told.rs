@@ -1,7 +1,7 @@
 //! What the session notices and `/v1/health` tells, besides the link: shared by both.
 
-use crate::counts::Counts;
-use crate::policies::Policies;
+use crate::broker::counts::Counts;
+use crate::broker::policies::Policies;
 use std::sync::Arc;
 
 /// Clones share it.

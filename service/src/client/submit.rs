@@ -7,10 +7,10 @@ use crate::api::types::{
     SubmitRequest, TaskSpec, WaitRequest,
 };
 use crate::cli::SubmitArgs;
+use crate::cli::output;
 use crate::client::Client;
-use crate::expand::{CallTemplate, Items, Made, Pattern, Template};
+use crate::client::expand::{CallTemplate, Items, Made, Pattern, Template};
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
-use crate::output;
 use anyhow::Context as _;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::blob::Blob;

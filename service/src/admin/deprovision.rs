@@ -1,11 +1,11 @@
 //! Removes an endpoint: its queue at the broker, and its name from the records. Needs no
 //! running service. What its tasks came to stays recorded. Every step can be repeated.
 
+use crate::admin::provision::tell_service;
 use crate::cli::DeprovisionArgs;
+use crate::cli::output;
 use crate::config::Settings;
 use crate::failure::{self, Failure, GENERAL, REFUSED, advice};
-use crate::output;
-use crate::provision::tell_service;
 use crate::store::{Batch, Endpoint, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Connection, Fault, Transport};

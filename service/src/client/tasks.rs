@@ -3,8 +3,8 @@
 use super::moment;
 use crate::api::types::{MAX_PAGE, TaskPage, TaskSummary};
 use crate::cli::TasksArgs;
+use crate::cli::output;
 use crate::client::Client;
-use crate::output;
 
 /// Prints the newest tasks: a table, or one JSON object per line.
 ///

@@ -3,8 +3,7 @@
 
 use super::letter::Letter;
 use super::settle::Done;
-use crate::commands;
-use crate::output;
+use crate::cli::output;
 use clutch_common::id::Attempt;
 use clutch_common::link::{Death, Held};
 use clutch_common::task::blob::Blob;
@@ -53,7 +52,7 @@ struct Settled<'a> {
 fn moment(ms: u64) -> String {
     /// The end of the year 9999.
     const LAST: u64 = 253_402_300_799_999;
-    if ms <= LAST { commands::moment(ms) } else { format!("{ms} ms after 1970") }
+    if ms <= LAST { crate::client::moment(ms) } else { format!("{ms} ms after 1970") }
 }
 
 /// Prints the head of a list.

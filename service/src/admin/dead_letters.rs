@@ -8,10 +8,10 @@ mod letter;
 mod settle;
 mod show;
 
+use crate::cli::output;
 use crate::cli::{DeadLetters, Letters};
 use crate::config::Settings;
 use crate::failure::{self, Failure, GENERAL, REFUSED};
-use crate::output;
 use clutch_common::link::{Connection, Fault, Held, Outlet, Shelf, Transport};
 use clutch_common::topology::{DEAD_LETTER_LEASE, DEAD_LETTER_QUEUE};
 use letter::Letter;

@@ -2,10 +2,10 @@
 
 use super::show::{stream, value};
 use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome, TaskState};
+use crate::cli::output;
 use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
-use crate::output;
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;
 

@@ -2,10 +2,10 @@
 
 use super::results::never_submitted;
 use crate::api::types::{Progress, WaitRequest};
+use crate::cli::output;
 use crate::cli::{Selection, WaitArgs};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL, TIMEOUT};
-use crate::output;
 use clutch_common::text::counted::counted;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;

@@ -2,8 +2,8 @@
 //! them. Tasks share messages; where the broker takes no message as large, each of
 //! its tasks goes alone.
 
-use crate::pack::{self, Packed, Part};
-use crate::submitter::{Fate, Job, Unplaced};
+use crate::publishing::pack::{self, Packed, Part};
+use crate::publishing::submitter::{Fate, Job, Unplaced};
 use clutch_common::id::EndpointId;
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
@@ -58,7 +58,7 @@ fn split(packed: Vec<Packed>) -> (Vec<Message>, Vec<std::ops::Range<usize>>) {
 mod tests {
     use super::*;
     use crate::fake::Broker;
-    use crate::submitter::submit;
+    use crate::publishing::submitter::submit;
     use clutch_common::id::TaskId;
     use clutch_common::link::Settlement;
     use tokio_util::sync::CancellationToken;
