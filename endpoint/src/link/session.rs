@@ -33,9 +33,9 @@ const ANYWAY: Duration = Duration::from_secs(600);
 const REFUSED: Duration = Duration::from_secs(4);
 /// How long what an earlier life of the daemon left waits for a first word of the
 /// broker.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits for a word of the service, on a link that is up.
-const WELCOME: Duration = Duration::from_secs(3);
+const WELCOME: Duration = Duration::from_secs(10);
 /// How often a waiting instance tells that it is there.
 const TELL: Duration = Duration::from_secs(10);
 

@@ -3,6 +3,7 @@
 
 use super::stage::{Setup, Site, Stage, said};
 use super::{Play, Row, Seen};
+use crate::gate::Gate;
 use crate::poll;
 use crate::world::{SOON, World};
 use anyhow::{Context as _, Result, ensure};
@@ -65,8 +66,7 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 fn asking(site: &Site) -> Result<Stage> {
-    let heartbeat = ["--heartbeat", "2s"];
-    site.stage_with(&Setup { service: &ASKING, provision: &heartbeat, ..Setup::default() })
+    site.stage_with(&Setup { service: &ASKING, ..Setup::default() })
 }
 
 impl Stage {
@@ -156,8 +156,9 @@ fn database_restored(site: &Site) -> Result<Seen> {
 
 fn state_copied(site: &Site) -> Result<Seen> {
     let mut stage = asking(site)?;
+    let gate = Gate::new(stage.world.folder(), "copied");
     stage.submit_with(ONCE, "sleep 0.05", &["--no-rerun"])?;
-    stage.submit(1000, "sleep 0.05")?;
+    stage.submit(1000, &gate.line())?;
     stage.until_recorded(20)?;
     stage.until_depth(&stage.tasks_queue(), |depth| depth == 0)?;
     stage.daemon.stop(SOON)?;
@@ -168,7 +169,9 @@ fn state_copied(site: &Site) -> Result<Seen> {
     let mut second = stage.world.launch(&stage.endpoint, &["--slots", "4", "--state", &path])?;
     second.wait_for(COPY, SOON).context("the copy was not noticed")?;
     let code = second.wait(SOON)?;
-    let recovery = stage.recovery(Instant::now())?;
+    let ended = Instant::now();
+    gate.open()?;
+    let recovery = stage.recovery(ended)?;
     let twice = stage.ran_twice(0)?;
     let seen = stage.seen()?.recovered_in(recovery);
     let seen = seen.must(code == 77, || format!("the copy ended with {code}"));
