@@ -6,6 +6,8 @@
 //! settings start a [`Private`] one. A broker that runs on the machine anyway
 //! is never touched unless the environment names it.
 
+mod broom;
+mod certificate;
 mod compose;
 mod management;
 mod private;
@@ -13,6 +15,7 @@ mod raw;
 mod release;
 mod vhost;
 
+pub use certificate::Tls;
 pub use compose::Compose;
 pub use management::Management;
 pub use private::{Options, Private, free_ports};
@@ -64,7 +67,7 @@ pub enum Broker {
     /// In a container.
     Compose(Compose),
     /// A process.
-    Private(Private),
+    Private(Box<Private>),
 }
 
 impl Broker {
@@ -81,7 +84,8 @@ impl Broker {
         if Compose::works() {
             return Compose::start().map(Self::Compose);
         }
-        Private::start(&Options::default()).map(Self::Private)
+        let private = Private::start(&Options::default())?;
+        Ok(Self::Private(Box::new(private)))
     }
 
     /// Whether [`Broker::start`] has anything to start.

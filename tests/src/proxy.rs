@@ -19,7 +19,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,12 @@ struct Shared {
     /// The broker's sides of connections whose clients are gone.
     orphans: Mutex<Vec<Arc<TcpStream>>>,
     ended: AtomicBool,
+    /// Whether nothing may move; locked for reading while something does.
+    stalled: RwLock<bool>,
+    /// How often something had to wait for the end of a stall.
+    held: AtomicUsize,
     bytes: AtomicU64,
+    left: AtomicUsize,
     torn: AtomicUsize,
     forged: AtomicUsize,
     /// How many bodies came by while some were damaged, there and back.
@@ -101,6 +106,12 @@ impl Shared {
         }
     }
 
+    /// Waits a moment of a stall.
+    fn hold(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        poll::pause(LOOK);
+    }
+
     fn ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -125,7 +136,10 @@ impl Proxy {
             lines: Mutex::default(),
             orphans: Mutex::default(),
             ended: AtomicBool::new(false),
+            stalled: RwLock::new(false),
+            held: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
+            left: AtomicUsize::new(0),
             torn: AtomicUsize::new(0),
             forged: AtomicUsize::new(0),
             bodies: Default::default(),
@@ -152,6 +166,7 @@ impl Proxy {
     /// When the port cannot be listened at again.
     pub fn carry(&self, how: Carry) -> Result<()> {
         self.shared.orders().carry = how;
+        *self.shared.stalled.write().unwrap_or_else(PoisonError::into_inner) = how == Carry::Stall;
         let wanted = how != Carry::Refuse;
         poll::until("the proxy's listener", Duration::from_secs(10), || {
             Ok((self.shared.listening.load(Ordering::Acquire) == wanted).then_some(()))
@@ -227,6 +242,12 @@ impl Proxy {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many connections their clients have closed so far.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.shared.left.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.

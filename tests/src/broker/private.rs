@@ -1,6 +1,8 @@
 //! A `rabbitmq-server` of our own: own node name, ports, folders, cookie and
 //! port mapper, reachable on loopback only, gone with this value.
 
+use super::broom::Broom;
+use super::certificate::{self, Tls};
 use super::release::Home;
 use super::{Address, Management, Release};
 use crate::leash::Leash;
@@ -27,6 +29,8 @@ pub struct Options {
     pub release: Release,
     /// Lines for `rabbitmq.conf`, such as `consumer_timeout = 60000`.
     pub settings: Vec<String>,
+    /// Whether it speaks TLS too.
+    pub tls: bool,
 }
 
 /// A broker process.
@@ -37,8 +41,10 @@ pub struct Private {
     home: Home,
     environment: Vec<(String, String)>,
     log: PathBuf,
+    tls: Option<Tls>,
     server: Option<Leash>,
     _port_mapper: Leash,
+    _broom: Broom,
     _folder: TempDir,
 }
 
@@ -58,16 +64,26 @@ impl Private {
     pub fn start(options: &Options) -> Result<Self> {
         let home = options.release.home()?;
         let folder = home.folder()?;
-        let [amqp, management, distribution, mapper] = free_ports()?;
-        write_settings(folder.path(), amqp, management, options)?;
+        let [amqp, management, distribution, mapper, tls] = free_ports()?;
         let inside = home.inside(folder.path());
+        let mut settings = options.settings.clone();
+        let tls = if options.tls {
+            settings.extend(certificate::settings(&inside, tls));
+            Some(Tls { port: tls, certificate: certificate::make(folder.path())? })
+        } else {
+            None
+        };
+        write_settings(folder.path(), amqp, management, &settings)?;
         let environment = environment(&inside, amqp, distribution, mapper);
         let log = folder.path().join("console.log");
         let arguments = ["-address", "127.0.0.1", "-port", &mapper.to_string()].map(str::to_owned);
+        let port_mapper = home.start("epmd", &arguments, &environment, &log)?;
         let mut broker = Self {
             address: Address::local(amqp, management),
             amqp_port: amqp,
-            _port_mapper: home.start("epmd", &arguments, &environment, &log)?,
+            tls,
+            _broom: Broom::for_folder(folder.path(), port_mapper.pid())?,
+            _port_mapper: port_mapper,
             home,
             environment,
             log,
@@ -83,6 +99,12 @@ impl Private {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Where it speaks TLS, if it was started to.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// Starts the server again on its old data.
@@ -162,7 +184,7 @@ impl Private {
     }
 }
 
-fn write_settings(folder: &Path, amqp: u16, management: u16, options: &Options) -> Result<()> {
+fn write_settings(folder: &Path, amqp: u16, management: u16, more: &[String]) -> Result<()> {
     let mut settings = vec![
         format!("listeners.tcp.1 = 127.0.0.1:{amqp}"),
         "management.tcp.ip = 127.0.0.1".to_owned(),
@@ -174,7 +196,7 @@ fn write_settings(folder: &Path, amqp: u16, management: u16, options: &Options) 
         "log.console.level = warning".to_owned(),
         "log.file = false".to_owned(),
     ];
-    settings.extend(options.settings.iter().cloned());
+    settings.extend_from_slice(more);
     std::fs::write(folder.join("rabbitmq.conf"), settings.join("\n") + "\n")?;
     std::fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
     std::fs::write(folder.join("rabbitmq-env.conf"), "")?;

@@ -55,7 +55,33 @@ impl Vhost {
         &self.management
     }
 
-    /// The URL of it for somebody else.
+    /// The management API of its broker.
+    #[must_use]
+    pub fn api(&self) -> &Management {
+        &self.api
+    }
+
+    /// The port at which its broker listens.
+    ///
+    /// # Errors
+    /// When the broker's URL is none.
+    pub fn port(&self) -> Result<u16> {
+        Ok(url::Url::parse(&self.amqp)?.port().unwrap_or(5672))
+    }
+
+    /// The URL of it by way of another port.
+    ///
+    /// # Errors
+    /// When the broker's URL has no host.
+    pub fn url_by(&self, port: u16) -> Result<String> {
+        let mut url = url::Url::parse(&self.url())?;
+        if url.set_port(Some(port)).is_err() {
+            bail!("no port can be put into {url}");
+        }
+        Ok(url.into())
+    }
+
+    /// The URL of it for another user.
     ///
     /// # Errors
     /// When the broker's URL cannot be changed that way.

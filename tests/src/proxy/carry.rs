@@ -2,13 +2,13 @@
 //! obey the proxy's orders between two reads.
 
 use super::frames::Frames;
-use super::{Carry, LOOK, Shared, Way};
+use super::{Carry, Shared, Way};
 use crate::poll;
 use socket2::SockRef;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a pump may sit on a socket before it looks at its orders.
@@ -75,7 +75,7 @@ fn reset_on_close(stream: &TcpStream) {
 /// either side ends, or the proxy says so.
 pub(super) fn run(shared: &Shared, line: &Line) {
     while line.goes_on() && shared.orders().carry == Carry::Stall {
-        poll::pause(LOOK);
+        shared.hold();
     }
     if !line.goes_on() {
         return;
@@ -119,7 +119,7 @@ impl Pump<'_> {
             let carry = self.shared.orders().carry;
             let most = match carry {
                 Carry::Stall => {
-                    poll::pause(LOOK);
+                    self.shared.hold();
                     continue;
                 }
                 Carry::Slow(_) => SLOW_CHUNK,
@@ -127,8 +127,11 @@ impl Pump<'_> {
             };
             match from.read(&mut buffer[..most]) {
                 Ok(0) => {
+                    if self.way == Way::There {
+                        self.shared.left.fetch_add(1, Ordering::Relaxed);
+                    }
                     // The other direction may have more to say.
-                    drop(self.to.shutdown(Shutdown::Write));
+                    self.act(|| drop(self.to.shutdown(Shutdown::Write)));
                     return;
                 }
                 Ok(count) => {
@@ -191,15 +194,31 @@ impl Pump<'_> {
     fn send(&self, mut bytes: &[u8]) {
         let mut to = self.to;
         while !bytes.is_empty() && self.line.goes_on() {
-            match to.write(bytes) {
-                Ok(count) => {
-                    self.shared.bytes.fetch_add(count as u64, Ordering::Relaxed);
-                    bytes = &bytes[count..];
-                }
-                Err(error) if is_pause(&error) => (),
-                Err(_) => self.line.cut(),
+            let written = self.act(|| {
+                let count = to.write(bytes)?;
+                self.shared.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                Ok(count)
+            });
+            match written {
+                Some(Ok(count)) => bytes = &bytes[count..],
+                Some(Err(error)) if is_pause(&error) => (),
+                Some(Err(_)) | None => self.line.cut(),
             }
         }
+    }
+
+    /// Does something while there is no stall, and begins none meanwhile; nothing once
+    /// the line has ended.
+    fn act<T>(&self, action: impl FnOnce() -> T) -> Option<T> {
+        while self.line.goes_on() {
+            let stalled = self.shared.stalled.read().unwrap_or_else(PoisonError::into_inner);
+            if !*stalled {
+                return Some(action());
+            }
+            drop(stalled);
+            self.shared.hold();
+        }
+        None
     }
 }
 

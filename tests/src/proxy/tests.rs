@@ -75,16 +75,17 @@ fn a_stall_keeps_the_sockets_and_delivers_later() {
     let mut stream = dial(&proxy);
     assert!(answers(&mut stream, b"one"));
     proxy.carry(Carry::Stall).unwrap();
-    poll::pause(3 * LOOK + Duration::from_millis(30));
     let carried = proxy.bytes();
     stream.write_all(b"two").unwrap();
+    let held = || proxy.shared.held.load(Ordering::Relaxed);
+    let before = held();
+    let looked = || Ok((held() > before + 10).then_some(()));
+    poll::until("both directions to see the stall, several times", SOON, looked).unwrap();
     let mut late = dial(&proxy);
     late.write_all(b"late").unwrap();
-    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    assert!(stream.read(&mut [0]).is_err());
+    poll::until("the late one", SOON, || Ok((proxy.open() == 2).then_some(()))).unwrap();
     assert_eq!(proxy.bytes(), carried);
     proxy.carry(Carry::Pass).unwrap();
-    stream.set_read_timeout(Some(SOON)).unwrap();
     for (stream, expected) in [(&mut stream, "two"), (&mut late, "late")] {
         let mut back = vec![0; expected.len()];
         stream.read_exact(&mut back).unwrap();
@@ -100,9 +101,11 @@ fn a_lost_client_is_reset_and_the_server_sees_nothing_of_it() {
     assert!(answers(&mut stream, b"one"));
     assert_eq!(proxy.lose_clients(), 1);
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    poll::pause(Duration::from_millis(100));
-    assert_eq!(echo.ended(), 0);
+    // The end of a connection that was made and closed later is seen.
     assert!(answers(&mut dial(&proxy), b"two"));
+    poll::until("a later end", SOON, || Ok((echo.ended() > 0).then_some(()))).unwrap();
+    assert_eq!(echo.ended(), 1);
+    assert_eq!(proxy.left(), 1);
 }
 
 #[test]

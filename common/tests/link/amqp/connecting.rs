@@ -1,6 +1,5 @@
 //! Connecting: the ways it fails, what was agreed on, and how it ends.
 
-use super::wire_proxy::Proxy;
 use super::*;
 use futures_util::future::join_all;
 use std::time::Instant;
@@ -69,7 +68,7 @@ async fn a_peer_that_is_no_broker_is_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_to_a_port_without_it_is_a_tls_fault() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let url = vhost.url().replace("amqp://", "amqps://");
     let fault = fault(try_connect(&url, &Terms::default()).await);
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
@@ -85,8 +84,9 @@ async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
         return connection.close().await;
     }
     let (_alone, broker) = broker::private().await;
-    let vhost = broker.vhost();
-    let (url, certificate) = vhost.url_over_tls();
+    let vhost = broker.address().vhost().unwrap();
+    let tls = broker.tls().unwrap();
+    let url = vhost.url_by(tls.port).unwrap().replace("amqp://", "amqps://");
     let fault = fault(try_connect(&url, &Terms::default()).await);
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
@@ -95,24 +95,26 @@ async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
             "--exact",
         ])
         .env("CLUTCH_TEST_TLS_URL", &url)
-        .env("SSL_CERT_FILE", certificate)
+        .env("SSL_CERT_FILE", &tls.certificate)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    let queues = vhost.broker.api("GET", &format!("queues/{}", vhost.name), None);
+    let queues = vhost.queues().unwrap();
     assert_eq!(queues[0]["name"], "over-tls");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_user_password_or_vhost_is_a_credentials_fault_without_the_password() {
-    let vhost = broker::shared().vhost();
-    vhost.user("outsider");
-    let nowhere = vhost.url().replace(&vhost.name, "nowhere");
+    let vhost = broker::vhost();
+    let elsewhere = broker::vhost();
+    let outsider = broker::user(&elsewhere, "outsider", ["", "", ""]);
+    let into_ours = |url: &str| url.replace(elsewhere.name(), vhost.name());
+    let as_user = |user: &str| vhost.url_as(user, "sesame").unwrap();
     for url in [
-        vhost.url_as("nobody", "sesame"),
-        vhost.url_as("outsider", "sesame"),
-        vhost.url_as("outsider", "secret"),
-        nowhere,
+        as_user("nobody"),
+        as_user("outsider"),
+        into_ours(&outsider),
+        vhost.url().replace(vhost.name(), "nowhere"),
     ] {
         let fault = fault(try_connect(&url, &Terms::default()).await);
         assert!(matches!(fault, Fault::Credentials(_)), "{url}: {fault}");
@@ -122,15 +124,11 @@ async fn a_wrong_user_password_or_vhost_is_a_credentials_fault_without_the_passw
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_broker_limits_is_told_as_a_limit() {
-    let vhost = broker::shared().vhost();
-    let limit = |path: String, value: i32| {
-        vhost.broker.api("PUT", &path, Some(&format!(r#"{{"value":{value}}}"#)));
-    };
-    let user = format!("{}-few", vhost.name);
-    vhost.user(&user);
-    vhost.permit(&user, ".*", ".*", ".*");
-    limit(format!("user-limits/{user}/max-channels"), 1);
-    let few = connect(&vhost.url_as(&user, "secret")).await;
+    let vhost = broker::vhost();
+    let user = format!("{}-few", vhost.name());
+    let url = broker::user(&vhost, &user, [".*", ".*", ".*"]);
+    broker::limit(&vhost, ["user-limits", &user, "max-channels"], 1);
+    let few = connect(&url).await;
     let _one = few.outlet().await.unwrap();
     let fault = few.outlet().await.err();
     assert!(matches!(&fault, Some(Fault::Limited(text)) if text.contains("(1)")), "{fault:?}");
@@ -139,21 +137,21 @@ async fn what_the_broker_limits_is_told_as_a_limit() {
     let transport = link::transport(&vhost.url(), &Terms::default()).unwrap();
     let checks = transport.check().await;
     assert!(checks[0].detail.contains("2047 channels"), "{checks:?}");
-    limit(format!("vhost-limits/{}/max-connections", vhost.name), 1);
+    broker::limit(&vhost, ["vhost-limits", vhost.name(), "max-connections"], 1);
     let checks = transport.check().await;
     assert!(matches!(checks[0].fault, Some(Fault::Limited(_))), "{checks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_sees_our_name_and_our_heartbeat() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let terms = Terms { heartbeat: Duration::from_secs(7), ..Terms::default() };
     let url = format!("{}?heartbeat=33", vhost.url());
     for url in [vhost.url(), url] {
         let name = format!("clutch/{}/seven", url.len());
         let transport = link::transport(&url, &terms).unwrap();
         let connection = transport.connect(&name).await.unwrap();
-        let seen = vhost.connection(&name).await;
+        let seen = broker::connection(&vhost, &name).await;
         assert_eq!(seen["timeout"], 7, "{seen}");
         assert_eq!(seen["client_properties"]["product"], "clutch");
         connection.close().await;
@@ -162,11 +160,10 @@ async fn the_broker_sees_our_name_and_our_heartbeat() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_user_may_not_do_is_forbidden() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "theirs").await.close().await;
-    vhost.user("guarded");
-    vhost.permit("guarded", "^mine$", "^$", "^$");
-    let connection = connect(&vhost.url_as("guarded", "secret")).await;
+    let url = broker::user(&vhost, "guarded", ["^mine$", "^$", "^$"]);
+    let connection = connect(&url).await;
     let declared = connection.declare(&queue("theirs", &[])).await;
     let consumed = connection.inlet(&options("theirs", 1, None)).await;
     let leased = connection.inlet(&options("theirs", 1, Some("theirs.lease"))).await;
@@ -180,7 +177,7 @@ async fn what_the_user_may_not_do_is_forbidden() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_closed_by_an_operator_is_noticed_while_idle() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "tasks").await.close().await;
     let consuming = connect_named(&vhost.url(), "idle-consumer").await;
     let publishing = connect_named(&vhost.url(), "idle-publisher").await;
@@ -188,8 +185,8 @@ async fn a_connection_closed_by_an_operator_is_noticed_while_idle() {
     let mut outlet = publishing.outlet().await.unwrap();
     let waiting = async { tokio::join!(inlet.receive(8), outlet.settled()) };
     let closing = async {
-        vhost.close_connection("idle-consumer").await;
-        vhost.close_connection("idle-publisher").await;
+        broker::close_connection(&vhost, "idle-consumer").await;
+        broker::close_connection(&vhost, "idle-publisher").await;
     };
     let ((received, settled), ()) = tokio::join!(within(waiting), closing);
     for fault in [fault(received), fault(settled)] {
@@ -203,14 +200,14 @@ async fn a_connection_closed_by_an_operator_is_noticed_while_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_network_is_noticed_by_the_heartbeat_while_idle() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "tasks").await.close().await;
-    let proxy = Proxy::before(vhost.port()).await;
+    let proxy = broker::proxy(&vhost);
     let terms = Terms { heartbeat: Duration::from_secs(1), ..Terms::default() };
-    let connection = try_connect(&vhost.url_by(proxy.port), &terms).await.unwrap();
+    let connection = try_connect(&broker::through(&proxy, &vhost), &terms).await.unwrap();
     let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
     let mut outlet = connection.outlet().await.unwrap();
-    proxy.stall(true);
+    proxy.carry(Carry::Stall).unwrap();
     let began = Instant::now();
     let (received, settled) =
         within(async { tokio::join!(inlet.receive(8), outlet.settled()) }).await;
@@ -222,15 +219,15 @@ async fn a_silent_network_is_noticed_by_the_heartbeat_while_idle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_ends_in_time_even_when_the_broker_is_silent() {
-    let vhost = broker::shared().vhost();
-    let mut proxy = Proxy::before(vhost.port()).await;
-    let connection = connect(&vhost.url_by(proxy.port)).await;
-    proxy.stall(true);
+    let vhost = broker::vhost();
+    let proxy = broker::proxy(&vhost);
+    let connection = connect(&broker::through(&proxy, &vhost)).await;
+    proxy.carry(Carry::Stall).unwrap();
     let began = Instant::now();
     connection.close().await;
     assert!(began.elapsed() < BRIEFLY, "{:?}", began.elapsed());
-    proxy.stall(false);
-    within(proxy.client_gone()).await;
+    proxy.carry(Carry::Pass).unwrap();
+    until_left(&proxy).await;
     let fault = fault(connection.outlet().await);
     assert!(matches!(fault, Fault::Closed(_)), "{fault}");
 }
@@ -239,12 +236,12 @@ async fn closing_ends_in_time_even_when_the_broker_is_silent() {
 /// others it happens while they are closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_does_not_wait_for_an_answer_of_a_connection_that_has_died() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "tasks").await.close().await;
     let mut closing = Duration::ZERO;
     for _ in 0..10 {
-        let proxy = Proxy::before(vhost.port()).await;
-        let url = vhost.url_by(proxy.port);
+        let proxy = broker::proxy(&vhost);
+        let url = broker::through(&proxy, &vhost);
         let connections = join_all((0..12).map(|_| connect(&url))).await;
         let mut inlet = connections[0].inlet(&options("tasks", 1, None)).await.unwrap();
         drop(proxy);
@@ -258,8 +255,8 @@ async fn closing_does_not_wait_for_an_answer_of_a_connection_that_has_died() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_dropped_is_gone() {
-    let vhost = broker::shared().vhost();
-    let mut proxy = Proxy::before(vhost.port()).await;
-    drop(connect(&vhost.url_by(proxy.port)).await);
-    within(proxy.client_gone()).await;
+    let vhost = broker::vhost();
+    let proxy = broker::proxy(&vhost);
+    drop(connect(&broker::through(&proxy, &vhost)).await);
+    until_left(&proxy).await;
 }

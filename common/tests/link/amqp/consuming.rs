@@ -1,18 +1,17 @@
 //! Consuming: the ways that the broker ends it, and what arrives damaged.
 
-use super::wire_proxy::{self, Proxy};
 use super::*;
 use clutch_common::link::Message;
+use std::num::NonZeroUsize;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_deleted_under_its_consumer_is_missing() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let connection = with_queue(&vhost, "tasks").await;
     let mut waiting = connection.inlet(&options("tasks", 8, None)).await.unwrap();
     let mut absent = connection.inlet(&options("tasks", 8, None)).await.unwrap();
-    let deleting =
-        async { vhost.broker.api("DELETE", &format!("queues/{}/tasks", vhost.name), None) };
-    let (received, _) = within(async { tokio::join!(waiting.receive(8), deleting) }).await;
+    let deleting = async { vhost.delete("tasks").unwrap() };
+    let (received, ()) = within(async { tokio::join!(waiting.receive(8), deleting) }).await;
     for fault in [fault(received), fault(within(absent.receive(8)).await)] {
         assert!(matches!(&fault, Fault::Missing(text) if text.contains("tasks")), "{fault}");
     }
@@ -25,9 +24,9 @@ async fn a_queue_deleted_under_its_consumer_is_missing() {
 async fn a_delivery_that_is_kept_for_too_long_closes_and_comes_again() {
     let (_alone, broker) = broker::private().await;
     for setting in ["consumer_timeout, 2000", "channel_tick_interval, 500"] {
-        broker.ctl(&["eval", &format!("application:set_env(rabbit, {setting}).")]);
+        broker.control(&["eval", &format!("application:set_env(rabbit, {setting}).")]).unwrap();
     }
-    let vhost = broker.vhost();
+    let vhost = broker.address().vhost().unwrap();
     let publishing = with_queue(&vhost, "tasks").await;
     fill(publishing.as_ref(), "tasks", 1).await;
     let connection = connect(&vhost.url()).await;
@@ -40,9 +39,9 @@ async fn a_delivery_that_is_kept_for_too_long_closes_and_comes_again() {
     assert!(take(inlet.as_mut(), 1).await[0].redelivered);
 }
 
-async fn publish_fragile(connection: &dyn Connection) {
+async fn publish_body(connection: &dyn Connection, body: &[u8]) {
     let mut outlet = connection.outlet().await.unwrap();
-    let message = Message { body: wire_proxy::FRAGILE.to_vec(), ..Message::default() };
+    let message = Message { body: body.to_vec(), ..Message::default() };
     outlet.publish(&to("tasks"), message).await.unwrap();
     let settled = within(outlet.settled()).await.unwrap();
     assert_eq!(settled[0].1, Settlement::Confirmed);
@@ -50,32 +49,34 @@ async fn publish_fragile(connection: &dyn Connection) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_damaged_on_its_way_from_the_broker_is_asked_for_again() {
-    let vhost = broker::shared().vhost();
-    let proxy = Proxy::before(vhost.port()).await;
+    let vhost = broker::vhost();
+    let proxy = broker::proxy(&vhost);
     let publishing = with_queue(&vhost, "tasks").await;
-    publish_fragile(publishing.as_ref()).await;
-    fill(publishing.as_ref(), "tasks", 1).await;
-    proxy.damage(1);
-    let connection = connect(&vhost.url_by(proxy.port)).await;
+    publish_body(publishing.as_ref(), b"the first").await;
+    publish_body(publishing.as_ref(), b"the second").await;
+    // The second is damaged; when it comes again, it is the third body.
+    proxy.damage(NonZeroUsize::new(2));
+    let connection = connect(&broker::through(&proxy, &vhost)).await;
     let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
-    let mut there = take(inlet.as_mut(), 1).await;
+    let first = take(inlet.as_mut(), 1).await;
+    assert_eq!(first[0].message.body, b"the first");
     // What is acknowledged does not cover what is to come again.
-    inlet.acknowledge(there[0].tag).await.unwrap();
-    there.extend(take(inlet.as_mut(), 1).await);
-    assert!(proxy.has_damaged());
-    there.sort_by_key(|delivery| delivery.message.body != wire_proxy::FRAGILE);
-    assert_eq!(there[0].message.body, wire_proxy::FRAGILE);
-    assert!(there[0].redelivered && there.iter().all(|one| one.message.damage.is_none()));
+    inlet.acknowledge(first[0].tag).await.unwrap();
+    let second = take(inlet.as_mut(), 1).await;
+    assert_eq!(second[0].message.body, b"the second");
+    assert!(second[0].redelivered && second[0].message.damage.is_none());
+    assert_eq!(proxy.bodies(Way::Back), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_damaged_on_its_way_to_the_broker_is_told_to_be_and_may_be_refused() {
-    let vhost = broker::shared().vhost();
-    let proxy = Proxy::before(vhost.port()).await;
+    let vhost = broker::vhost();
+    let proxy = broker::proxy(&vhost);
     let connection = with_queue(&vhost, "tasks").await;
-    proxy.damage(1);
-    publish_fragile(connect(&vhost.url_by(proxy.port)).await.as_ref()).await;
-    assert!(proxy.has_damaged());
+    proxy.damage(NonZeroUsize::new(1));
+    let url = broker::through(&proxy, &vhost);
+    publish_body(connect(&url).await.as_ref(), b"the first").await;
+    assert_eq!(proxy.bodies(Way::There), 1);
     let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
     let there = take(inlet.as_mut(), 1).await;
     assert!(there[0].redelivered && there[0].message.damage.is_some());
@@ -87,9 +88,8 @@ async fn a_body_damaged_on_its_way_to_the_broker_is_told_to_be_and_may_be_refuse
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_no_frame_holds_or_no_stack_keep_no_message_from_being_delivered() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let connection = with_queue(&vhost, "tasks").await;
-    let path = format!("exchanges/{}/amq.default/publish", vhost.name);
     let nested =
         |depth| (0..depth).fold(serde_json::json!(1), |n, _| serde_json::json!({ "n": n }));
     let headers = [
@@ -100,11 +100,9 @@ async fn headers_that_no_frame_holds_or_no_stack_keep_no_message_from_being_deli
         ("good", 1.into()),
     ];
     for (id, header) in &headers {
-        let message = serde_json::json!({
-            "routing_key": "tasks", "payload": "body", "payload_encoding": "string",
-            "properties": { "message_id": id, "headers": { "a": 1, "x": header } },
-        });
-        vhost.broker.api("POST", &path, Some(&message.to_string()));
+        let properties =
+            serde_json::json!({ "message_id": id, "headers": { "a": 1, "x": header } });
+        vhost.publish("", "tasks", properties, b"body").unwrap();
     }
     let mut inlet = connection.inlet(&options("tasks", 8, None)).await.unwrap();
     let taken = take(inlet.as_mut(), headers.len()).await;
@@ -118,22 +116,22 @@ async fn headers_that_no_frame_holds_or_no_stack_keep_no_message_from_being_deli
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_message_on_a_slow_link_is_waited_for_while_it_comes() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let connection = with_queue(&vhost, "tasks").await;
     let mut outlet = connection.outlet().await.unwrap();
     let large = link::Message { body: vec![b'x'; 400_000], ..message("large") };
     outlet.publish(&to("tasks"), large).await.unwrap();
     settle(outlet.as_mut()).await;
 
-    let proxy = Proxy::before(vhost.port()).await;
+    let proxy = broker::proxy(&vhost);
     let terms = Terms { confirm_timeout: Duration::from_secs(1), ..Terms::default() };
-    let transport = link::transport(&vhost.url_by(proxy.port), &terms).unwrap();
+    let transport = link::transport(&broker::through(&proxy, &vhost), &terms).unwrap();
     let slow = within(transport.connect("slow")).await.unwrap();
     let mut shelf = slow.shelf("tasks", "lease").await.unwrap();
-    proxy.slow(100_000);
+    proxy.carry(Carry::Slow(100_000)).unwrap();
     let found = shelf.next().await.unwrap().unwrap();
     assert_eq!(found.message.body.len(), 400_000);
-    proxy.stall(true);
+    proxy.carry(Carry::Stall).unwrap();
     let fault = shelf.next().await.err();
     assert!(matches!(fault, Some(Fault::ConfirmTimeout(_))), "{fault:?}");
 }

@@ -12,7 +12,7 @@ fn leased_options() -> link::InletOptions {
 /// Who is refused loses the channel, of which a connection has no more than 2,047.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_may_be_asked_for_without_end_on_one_connection() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let holder = with_queue(&vhost, "tasks").await;
     let inlet = holder.inlet(&leased_options()).await.unwrap();
     let waiting = connect(&vhost.url()).await;
@@ -31,7 +31,7 @@ async fn a_lease_may_be_asked_for_without_end_on_one_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_holder_of_a_lease_and_nobody_else_hears_what_is_published_to_it() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let holder = with_queue(&vhost, "tasks").await;
     let caller = connect(&vhost.url()).await;
     let mut outlet = caller.outlet().await.unwrap();
@@ -55,12 +55,10 @@ async fn the_holder_of_a_lease_and_nobody_else_hears_what_is_published_to_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_consumes_is_seen_without_asking_for_the_lease_and_by_a_user_with_no_rights() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let holder = with_queue(&vhost, "tasks").await;
-    let user = format!("{}-looks", vhost.name);
-    vhost.user(&user);
-    vhost.permit(&user, "^$", "^$", "^$");
-    let other = connect(&vhost.url_as(&user, "secret")).await;
+    let user = format!("{}-looks", vhost.name());
+    let other = connect(&broker::user(&vhost, &user, ["^$", "^$", "^$"])).await;
     let inlet = holder.inlet(&options("tasks", 8, Some("lease"))).await.unwrap();
     assert_eq!(other.consumers("tasks").await.unwrap(), Some(1));
     drop(inlet);

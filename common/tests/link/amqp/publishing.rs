@@ -1,13 +1,12 @@
 //! Publishing: how fast, and what the broker holds up.
 
-use super::wire_proxy::Proxy;
 use super::*;
 use clutch_common::link::{Message, Outlet};
 use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_of_messages_goes_faster_than_one_at_a_time() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     let connection = with_queue(&vhost, "q").await;
     let mut outlet = connection.outlet().await.unwrap();
     let one_at_a_time = rate(outlet.as_mut(), 1_000, 1).await;
@@ -35,7 +34,7 @@ async fn rate(outlet: &mut dyn Outlet, count: u32, window: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "q").await.close().await;
     let nowhere = link::Destination { exchange: "nowhere".to_owned(), routing_key: "q".to_owned() };
     for _ in 0..20 {
@@ -55,10 +54,12 @@ async fn a_missing_exchange_is_named_by_whichever_call_learns_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_larger_than_the_broker_takes_is_told_and_costs_nothing_else() {
     let (_alone, broker) = broker::private().await;
-    let vhost = broker.vhost();
+    let vhost = broker.address().vhost().unwrap();
     with_queue(&vhost, "q").await.close().await;
     let set = |limit: &str| {
-        broker.ctl(&["eval", &format!("application:set_env(rabbit, max_message_size, {limit}).")]);
+        broker
+            .control(&["eval", &format!("application:set_env(rabbit, max_message_size, {limit}).")])
+            .unwrap();
     };
     set("131072");
     let transport = link::transport(&vhost.url(), &Terms::default()).unwrap();
@@ -90,17 +91,17 @@ async fn a_message_larger_than_the_broker_takes_is_told_and_costs_nothing_else()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_confirm_that_does_not_come_is_a_fault_in_time() {
-    let vhost = broker::shared().vhost();
+    let vhost = broker::vhost();
     with_queue(&vhost, "q").await.close().await;
-    let proxy = Proxy::before(vhost.port()).await;
+    let proxy = broker::proxy(&vhost);
     let patience = Duration::from_secs(2);
     let terms = Terms { confirm_timeout: patience, ..Terms::default() };
-    let connection = try_connect(&vhost.url_by(proxy.port), &terms).await.unwrap();
+    let connection = try_connect(&broker::through(&proxy, &vhost), &terms).await.unwrap();
     let mut outlet = connection.outlet().await.unwrap();
     // Nothing is open: waiting is no fault.
     let idle = tokio::time::timeout(patience * 3 / 2, outlet.settled()).await;
     assert!(idle.is_err());
-    proxy.stall(true);
+    proxy.carry(Carry::Stall).unwrap();
     let began = Instant::now();
     outlet.publish(&to("q"), message(1)).await.unwrap();
     assert_eq!(fault(within(outlet.settled()).await), Fault::ConfirmTimeout(patience));
@@ -111,7 +112,7 @@ async fn a_confirm_that_does_not_come_is_a_fault_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_connection_is_a_fault_only_after_its_own_timeout() {
     let (_alone, broker) = broker::private().await;
-    let vhost = broker.vhost();
+    let vhost = broker.address().vhost().unwrap();
     with_queue(&vhost, "q").await.close().await;
     // Long enough for the alarm to end in the meantime.
     let terms = Terms {
@@ -121,19 +122,19 @@ async fn a_blocked_connection_is_a_fault_only_after_its_own_timeout() {
     };
     let connection = try_connect(&vhost.url(), &terms).await.unwrap();
     let mut outlet = connection.outlet().await.unwrap();
-    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).unwrap();
     // It ends in time: nothing is lost, although the confirm is late.
     outlet.publish(&to("q"), message(1)).await.unwrap();
     let waited = tokio::time::timeout(Duration::from_secs(3), outlet.settled()).await;
     assert!(waited.is_err(), "{waited:?}");
-    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    broker.control(&["set_vm_memory_high_watermark", "0.4"]).unwrap();
     assert_eq!(settle(outlet.as_mut()).await[0].1, Settlement::Confirmed);
     connection.close().await;
     // It does not end.
     let terms = Terms { blocked_timeout: Duration::from_secs(5), ..terms };
     let connection = try_connect(&vhost.url(), &terms).await.unwrap();
     let mut outlet = connection.outlet().await.unwrap();
-    broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
+    broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]).unwrap();
     let began = Instant::now();
     outlet.publish(&to("q"), message(2)).await.unwrap();
     let fault = fault(within(outlet.settled()).await);
@@ -142,5 +143,5 @@ async fn a_blocked_connection_is_a_fault_only_after_its_own_timeout() {
     let closing = Instant::now();
     connection.close().await;
     assert!(closing.elapsed() < Duration::from_secs(15));
-    broker.ctl(&["set_vm_memory_high_watermark", "0.4"]);
+    broker.control(&["set_vm_memory_high_watermark", "0.4"]).unwrap();
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[tokio::test(flavor = "multi_thread")]
 async fn no_unroutable_message_is_ever_confirmed_and_each_is_returned_in_the_end() {
     for run in 0..3 {
-        let vhost = broker::shared().vhost();
+        let vhost = broker::vhost();
         let connection = with_queue(&vhost, "here").await;
         let mut outlet = connection.outlet().await.unwrap();
         let mut doubted = 0;

@@ -1,7 +1,8 @@
 //! Where a broker is to be had, for each transport.
 
-use crate::broker::{self, Vhost};
+use crate::broker;
 use clutch_common::link::{Terms, transport};
+use clutch_tests::broker::Vhost;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A broker of a test's own, empty at first. It goes with the test.
@@ -14,11 +15,11 @@ pub(super) trait Site: Send + Sync {
 }
 
 /// A vhost of the RabbitMQ that all tests share.
-pub(super) struct Amqp(Vhost<'static>);
+pub(super) struct Amqp(Vhost);
 
 impl Site for Amqp {
     fn fresh() -> Self {
-        Self(broker::shared().vhost())
+        Self(broker::vhost())
     }
 
     fn url(&self) -> String {
