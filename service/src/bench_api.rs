@@ -2,7 +2,7 @@
 //! way `serve` does it. Touches the folder it is given. For the benchmarks alone:
 //! the crate promises nobody else anything.
 
-use crate::api::types::{TaskSpec, TaskState};
+use crate::model::{TaskSpec, TaskState};
 use crate::paths::StateFolder;
 use crate::store::{Batch, Chunk, Registration, Store};
 use anyhow::{Context as _, Result, ensure};

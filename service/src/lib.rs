@@ -4,7 +4,7 @@
 //! `cli` is the command line. `client` has the commands that ask a running service,
 //! `admin` those that work without one, `demo` the demonstration. `serve` runs the
 //! service: `broker` (the link, and the results that arrive), `publishing`, `failover`,
-//! `api` (HTTP for the commands), all of them above `store`. Only `store` knows SQL. The
+//! `api` (HTTP for the commands), all of them above `store` and, below all, `model`. Only `store` knows SQL. The
 //! crate offers nothing but [`main`], and [`bench_api`] for the microbenchmarks.
 
 mod admin;
@@ -20,6 +20,7 @@ mod failover;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod model;
 mod paths;
 mod publishing;
 mod serve;

@@ -5,13 +5,13 @@ mod missing;
 mod place;
 
 use crate::api::types::{Health, MissingPage};
-use crate::broker::counts::Oddities;
 use crate::broker::management::Management;
 use crate::cli::DoctorArgs;
 use crate::cli::output;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
+use crate::model::Oddities;
 use crate::paths::{Holder, StateFolder};
 use clutch_common::link::{self, Check, Report, Verdict};
 use clutch_common::system::clock::now_ms;

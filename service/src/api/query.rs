@@ -2,7 +2,8 @@
 
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
-use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskDetail, TaskOutcome, TaskPage};
+use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
+use crate::model::{TaskDetail, TaskOutcome};
 use crate::store::Filter;
 use axum::extract::{Path, State};
 use clutch_common::id::TaskId;
@@ -42,7 +43,7 @@ pub(super) async fn tasks(
         before: query.before,
         limit: page(query.limit)?,
     };
-    Ok(Json(api.store.tasks(&filter).await?))
+    Ok(Json(api.store.tasks(&filter).await?.into()))
 }
 
 pub(super) async fn task(
@@ -74,7 +75,9 @@ pub(super) async fn results(
         (Some(key), None) => {
             let submission = known_submission(&api, key).await?;
             let limit = page(query.limit)?;
-            Ok(Json(api.store.results(submission, query.from.unwrap_or(0), limit).await?))
+            let from = query.from.unwrap_or(0);
+            let (total, page) = api.store.results(submission, from, limit).await?;
+            Ok(Json(ResultPage { results: page.items, total, next: page.next }))
         }
         (None, Some(task)) => {
             let detail = known_task(&api, task).await?;

@@ -7,11 +7,11 @@ use super::Api;
 use super::error::{self, ApiError, Json};
 use super::query::{known_submission, unknown_endpoint};
 use super::types::{
-    MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, SubmitAnswer,
-    SubmitRequest, TaskState,
+    MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
 };
 use super::wait::{self, Target};
 use crate::broker::session::Link;
+use crate::model::{Progress, TaskState};
 use crate::publishing::pack::Part;
 use crate::publishing::placing::place_tasks;
 use crate::publishing::submitter::{Job, Unplaced};

@@ -9,6 +9,7 @@ use crate::broker::told::Told;
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
 use crate::fake::{Broker, result_of};
+use crate::model::{Progress, TaskSpec};
 use crate::paths::StateFolder;
 use crate::store::tests::spec;
 use crate::store::{Registration, Store};

@@ -4,7 +4,8 @@
 use super::Api;
 use super::error::{ApiError, Json, body};
 use super::query::known_submission;
-use super::types::{MAX_TASKS_NAMED, Progress, WaitRequest};
+use super::types::{MAX_TASKS_NAMED, WaitRequest};
+use crate::model::Progress;
 use crate::store::Age;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};

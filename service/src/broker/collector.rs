@@ -358,8 +358,8 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::counts::Oddities;
     use crate::fake::{Broker, result};
+    use crate::model::Oddities;
     use crate::store::tests::store;
     use clutch_common::link::Message;
     use clutch_common::task::result::Outcome;

@@ -5,27 +5,14 @@
 //! their own, what contradicts the records leaves its trace in the log, and what cannot
 //! be read is among the dead letters.
 
+use crate::model::Oddities;
 use crate::store::Tally;
-use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long it is not told again.
 const PAUSE: Duration = Duration::from_secs(60);
-
-/// What came since the service started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Oddities {
-    /// Results of tasks that were not in the records, and are kept as tasks of their own.
-    pub(crate) unknown: u64,
-    /// Of these, those from endpoints that this service did not provision.
-    pub(crate) foreign: u64,
-    /// Results that contradict the records, and are not recorded.
-    pub(crate) refused: u64,
-    /// Messages that could not be read, or are not their sender's: dead letters.
-    pub(crate) dead_lettered: u64,
-}
 
 /// The counts, of one run of the service.
 #[derive(Debug, Default)]

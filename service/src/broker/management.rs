@@ -7,10 +7,9 @@
 
 mod terms;
 
-pub(crate) use terms::Harm;
-
 use crate::failover::Closer;
 use crate::failure::usage;
+use crate::model::Harm;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -4,7 +4,8 @@
 //! Asks the broker's management API when a session begins and then now and then, where
 //! that can be asked at all. Changes nothing there.
 
-use crate::broker::management::{Harm, Management};
+use crate::broker::management::Management;
+use crate::model::Harm;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 

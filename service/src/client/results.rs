@@ -1,11 +1,12 @@
 //! Prints results, in the order of submission, a page at a time.
 
 use super::show::{stream, value};
-use crate::api::types::{MAX_PAGE, ResultPage, TaskOutcome, TaskState};
+use crate::api::types::{MAX_PAGE, ResultPage};
 use crate::cli::output;
 use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
+use crate::model::{TaskOutcome, TaskState};
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;
 

@@ -1,10 +1,11 @@
 //! Shows everything known about one task.
 
 use super::moment;
-use crate::api::types::{Asked, Health, Recorded, TaskDetail, TaskState, TaskSummary};
+use crate::api::types::Health;
 use crate::cli::ShowArgs;
 use crate::cli::output;
 use crate::client::Client;
+use crate::model::{Asked, Recorded, TaskDetail, TaskState, TaskSummary};
 
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;

@@ -3,14 +3,15 @@
 use super::results::how;
 use super::wait::{HELD, exit_code, summary, until_done};
 use crate::api::types::{
-    MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, Progress, ResultPage, SubmitAnswer,
-    SubmitRequest, TaskSpec, WaitRequest,
+    MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, ResultPage, SubmitAnswer, SubmitRequest,
+    WaitRequest,
 };
 use crate::cli::SubmitArgs;
 use crate::cli::output;
 use crate::client::Client;
 use crate::client::expand::{CallTemplate, Items, Made, Pattern, Template};
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
+use crate::model::{Progress, TaskSpec};
 use anyhow::Context as _;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::blob::Blob;

@@ -1,10 +1,11 @@
 //! Lists tasks.
 
 use super::moment;
-use crate::api::types::{MAX_PAGE, TaskPage, TaskSummary};
+use crate::api::types::{MAX_PAGE, TaskPage};
 use crate::cli::TasksArgs;
 use crate::cli::output;
 use crate::client::Client;
+use crate::model::TaskSummary;
 
 /// Prints the newest tasks: a table, or one JSON object per line.
 ///

@@ -1,11 +1,12 @@
 //! Waits until tasks are done, by long poll.
 
 use super::results::never_submitted;
-use crate::api::types::{Progress, WaitRequest};
+use crate::api::types::WaitRequest;
 use crate::cli::output;
 use crate::cli::{Selection, WaitArgs};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL, TIMEOUT};
+use crate::model::Progress;
 use clutch_common::text::counted::counted;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::io::IsTerminal as _;

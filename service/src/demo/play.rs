@@ -8,10 +8,9 @@ use super::proof::{Compared, Counts, Plan, Record, Truth, compare};
 use super::stage::{NAME, Stage};
 use super::starts::distinct;
 use super::tell::{Tell, count, several, time};
-use crate::api::types::{
-    MAX_PAGE, Progress, ResultPage, TaskOutcome, TaskSpec, TaskState, WaitRequest,
-};
+use crate::api::types::{MAX_PAGE, ResultPage, WaitRequest};
 use crate::client::submit::{self, Submitted};
+use crate::model::{Progress, TaskOutcome, TaskSpec, TaskState};
 use anyhow::ensure;
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;

@@ -5,7 +5,7 @@
 use super::pace::Pace;
 use super::rules::State;
 use super::{place_one, rules, to_queue};
-use crate::api::types::TaskState;
+use crate::model::TaskState;
 use crate::publishing::pack::Part;
 use crate::publishing::placing::place_tasks;
 use crate::publishing::submitter::{Job, Unplaced};

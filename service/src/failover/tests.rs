@@ -2,11 +2,11 @@
 //! called, closed, asked and submitted again comes out.
 
 use super::Closer;
-use crate::api::types::{TaskSpec, TaskState};
 use crate::broker::ownership::Claimant;
 use crate::broker::session::{Link, Parts, keep_engaged};
 use crate::broker::told::Told;
 use crate::fake::{Broker, result_of};
+use crate::model::{TaskSpec, TaskState};
 use crate::store::tests::{spec, store};
 use crate::store::{Begun, Chunk, Registration, Store};
 use async_trait::async_trait;

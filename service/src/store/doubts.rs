@@ -6,7 +6,7 @@ use super::moves::shift;
 use super::rows::{all, one, parsed, run, task_id};
 use super::submissions::encoded;
 use super::{Error, Result, Store, failed, signed};
-use crate::api::types::TaskState;
+use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
 use clutch_common::task::Task;
 use rusqlite::{Connection, params};

@@ -5,9 +5,7 @@ use super::rows::{
     all, one, parsed,
 };
 use super::{Age, Result, Store, doubts, failed, missing, signed, unsigned};
-use crate::api::types::{
-    Progress, Recorded, ResultPage, TaskDetail, TaskOutcome, TaskPage, TaskState,
-};
+use crate::model::{Page, Progress, Recorded, TaskDetail, TaskOutcome, TaskState, TaskSummary};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::Outcome;
 use rusqlite::types::Value;
@@ -53,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn tasks(&self, filter: &Filter) -> Result<TaskPage> {
+    pub(crate) async fn tasks(&self, filter: &Filter) -> Result<Page<TaskSummary>> {
         let filter = filter.clone();
         self.read("listing tasks", move |db| tasks(db, &filter)).await
     }
@@ -130,8 +128,8 @@ impl Store {
         self.read("reading a task", move |db| task(db, id)).await
     }
 
-    /// The results of a submission in order, from index `from` on: up to
-    /// `limit` tasks, or fewer where they have much output.
+    /// How many tasks a submission has, and their results in order, from index `from` on:
+    /// up to `limit` tasks, or fewer where they have much output.
     ///
     /// # Errors
     /// When the database fails.
@@ -140,12 +138,12 @@ impl Store {
         submission: i64,
         from: u64,
         limit: u64,
-    ) -> Result<ResultPage> {
+    ) -> Result<(u64, Page<TaskOutcome>)> {
         self.read("reading results", move |db| results(db, submission, from, limit)).await
     }
 }
 
-fn tasks(db: &Connection, filter: &Filter) -> Result<TaskPage> {
+fn tasks(db: &Connection, filter: &Filter) -> Result<Page<TaskSummary>> {
     const DOING: &str = "listing tasks";
     // A submission belongs to one endpoint, so that its own index serves
     // best; the `+` keeps the planner from another.
@@ -178,8 +176,8 @@ fn tasks(db: &Connection, filter: &Filter) -> Result<TaskPage> {
     let last = rows.last().filter(|_| full);
     let by_index = filter.submission.is_some();
     let next = last.and_then(|row| if by_index { row.idx } else { Some(row.seq) });
-    let tasks = rows.into_iter().map(SummaryRow::summary).collect::<Result<_>>()?;
-    Ok(TaskPage { tasks, next: next.map(unsigned) })
+    let items = rows.into_iter().map(SummaryRow::summary).collect::<Result<_>>()?;
+    Ok(Page { items, next: next.map(unsigned) })
 }
 
 fn task(db: &Connection, id: TaskId) -> Result<Option<TaskDetail>> {
@@ -204,7 +202,12 @@ fn task(db: &Connection, id: TaskId) -> Result<Option<TaskDetail>> {
     Ok(Some(TaskDetail { summary: row.summary()?, task, asked, results }))
 }
 
-fn results(db: &Connection, submission: i64, from: u64, limit: u64) -> Result<ResultPage> {
+fn results(
+    db: &Connection,
+    submission: i64,
+    from: u64,
+    limit: u64,
+) -> Result<(u64, Page<TaskOutcome>)> {
     const DOING: &str = "reading results";
     let find = "SELECT total FROM submissions WHERE id = ?";
     let total = one(db, find, [submission], |row| row.get(0)).map_err(failed(DOING))?;
@@ -218,8 +221,7 @@ fn results(db: &Connection, submission: i64, from: u64, limit: u64) -> Result<Re
         let result = outcome.map(|_| ResultRow::read(row)).transpose()?;
         Ok((SummaryRow::read(row)?, result))
     });
-    let total = unsigned(total.unwrap_or(0));
-    let mut page = ResultPage { results: Vec::new(), total, next: None };
+    let mut page = Page { items: Vec::new(), next: None };
     let mut bytes = 0;
     for row in rows.map_err(failed(DOING))? {
         let (summary, result) = row.map_err(failed(DOING))?;
@@ -227,11 +229,11 @@ fn results(db: &Connection, submission: i64, from: u64, limit: u64) -> Result<Re
         let result = result.map(|row| row.recorded(summary.id)).transpose()?;
         let following = summary.index.map(|index| index + 1);
         bytes += result.as_ref().map_or(0, |one| one.result.output());
-        page.results.push(TaskOutcome { summary, result });
-        if page.results.len() as u64 == limit || bytes >= PAGE_BYTES {
+        page.items.push(TaskOutcome { summary, result });
+        if page.items.len() as u64 == limit || bytes >= PAGE_BYTES {
             page.next = following;
             break;
         }
     }
-    Ok(page)
+    Ok((unsigned(total.unwrap_or(0)), page))
 }

@@ -5,7 +5,7 @@
 use super::moves::shift;
 use super::rows::{self, one, parsed, run};
 use super::{Result, doubts, failed};
-use crate::api::types::TaskState;
+use crate::model::TaskState;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use rusqlite::Connection;

@@ -5,7 +5,7 @@
 
 use super::rows::{all, one, run};
 use super::{Result, Store, failed, signed, unsigned};
-use crate::api::types::{Asked, Missing};
+use crate::model::{Asked, Missing};
 use clutch_common::wire::Presence;
 use rusqlite::{Connection, params};
 

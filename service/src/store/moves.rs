@@ -3,7 +3,7 @@
 
 use super::rows::{parsed, run};
 use super::{Result, failed};
-use crate::api::types::TaskState;
+use crate::model::TaskState;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use super::moves::Moves;
 use super::rows::{self, parsed, run, run_all};
 use super::states::{self, Word};
 use super::{Result, Store, Write, ages, doubts, failed, signed};
-use crate::api::types::TaskState;
+use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
 use rusqlite::{Connection, params};

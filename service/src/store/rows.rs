@@ -2,7 +2,7 @@
 //! mean.
 
 use super::{Error, Result, failed, unsigned};
-use crate::api::types::{Recorded, TaskSummary};
+use crate::model::{Recorded, TaskSummary};
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;
 use clutch_common::task::result::TaskResult;

@@ -5,7 +5,7 @@ use super::endpoints::Endpoint;
 use super::moves::{Moves, shift};
 use super::rows::{self, all, one, parsed, run, run_all};
 use super::{Error, Result, Store, Write, doubts, endpoints, failed, signed, unsigned};
-use crate::api::types::{TaskSpec, TaskState};
+use crate::model::{TaskSpec, TaskState};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};

@@ -3,8 +3,8 @@
 use super::listing::index_of;
 use super::results::Tally;
 use super::*;
-use crate::api::types::{TaskSpec, TaskState};
 use crate::fake::{result, result_of};
+use crate::model::{TaskSpec, TaskState};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
@@ -197,7 +197,7 @@ async fn a_key_cannot_be_used_for_other_tasks() {
     assert!(refused(chunk(endpoint, "k", &specs[..2])).await.contains("it has 3 tasks"));
     assert!(refused(chunk(EndpointId::new(), "k", &specs)).await.contains("endpoint"));
     let page = store.tasks(&Filter { limit: 10, ..Filter::default() }).await.unwrap();
-    assert_eq!(page.tasks.len(), 3);
+    assert_eq!(page.items.len(), 3);
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn pages_show_every_task_once_newest_first_under_every_filter() {
         let mut seen: Vec<TaskId> = Vec::new();
         loop {
             let page = store.tasks(&filter).await.unwrap();
-            seen.extend(page.tasks.iter().map(|task| task.id));
+            seen.extend(page.items.iter().map(|task| task.id));
             filter.before = page.next;
             if page.next.is_none() {
                 break;
@@ -361,10 +361,10 @@ async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes() {
     let submission = store.submission("k").await.unwrap().unwrap();
     let (mut from, mut indices, mut open) = (Some(0), Vec::new(), 0);
     while let Some(index) = from {
-        let page = store.results(submission, index, 100).await.unwrap();
-        assert!(page.results.len() <= 2);
-        indices.extend(page.results.iter().filter_map(|one| one.summary.index));
-        open += page.results.iter().filter(|one| one.result.is_none()).count();
+        let (_, page) = store.results(submission, index, 100).await.unwrap();
+        assert!(page.items.len() <= 2);
+        indices.extend(page.items.iter().filter_map(|one| one.summary.index));
+        open += page.items.iter().filter(|one| one.result.is_none()).count();
         from = page.next;
     }
     assert_eq!((indices, open), ((0..7).collect(), 1));

@@ -1,6 +1,6 @@
 //! Tells which tasks have been without a result for long, or may be lost. Pure.
 
-use crate::api::types::Missing;
+use crate::model::Missing;
 use clutch_common::link::Check;
 use std::time::Duration;
 

@@ -4,9 +4,9 @@
 //! Touches the place through the seam, and declares nothing that is not there. Changes
 //! nothing.
 
-use crate::broker::management::Harm;
 use crate::broker::ownership;
 use crate::config::Settings;
+use crate::model::Harm;
 use crate::store::service_in;
 use clutch_common::id::ServiceId;
 use clutch_common::link::ownership::{Claim, claim};

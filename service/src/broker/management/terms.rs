@@ -1,11 +1,12 @@
 //! What a broker does to queues beyond what they were declared for: policies, operator
 //! policies and arguments by which messages leave a queue undelivered. Pure.
 
+use crate::model::Harm;
 use clutch_common::id::EndpointId;
 use clutch_common::topology::{
     DEAD_LETTER_QUEUE, EXPIRES_MS, OWNER_QUEUE, RESULTS_QUEUE, tasks_queue,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The terms by which messages leave a queue, or are kept out of it.
@@ -23,15 +24,6 @@ pub(super) struct Listed {
     operator_policy: Value,
     #[serde(default)]
     effective_policy_definition: Value,
-}
-
-/// A term of a queue of ours that takes messages from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Harm {
-    /// The queue.
-    pub(crate) queue: String,
-    /// What it is, what it does, and what to do about it.
-    pub(crate) words: String,
 }
 
 /// Whether a queue is one that provisioning declares.

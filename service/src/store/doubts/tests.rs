@@ -1,8 +1,8 @@
 //! Doubts and new attempts, on databases of their own.
 
 use super::*;
-use crate::api::types::{TaskSpec, TaskState};
 use crate::fake;
+use crate::model::{TaskSpec, TaskState};
 use crate::store::tests::{self, assert_counts_agree, begin, chunk, done, spec, state, store};
 use crate::store::{Batch, Begun, Registration, Word};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};

@@ -1,8 +1,8 @@
 //! What is overdue, on databases of their own.
 
 use super::*;
-use crate::api::types::{Missing, TaskState};
 use crate::fake;
+use crate::model::{Missing, TaskState};
 use crate::store::tests::{begin, chunk, done, record, spec, state, store};
 use crate::store::{Begun, Registration};
 use clutch_common::id::StateId;

@@ -1,4 +1,4 @@
-//! A task as it is asked for through the API. Pure.
+//! A task as it is asked for. Pure.
 
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;

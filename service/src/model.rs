@@ -1,0 +1,23 @@
+//! The domain types of the service: tasks, their states, and what is recorded of them.
+//! Records, publishing, failover and API are made from them; they know none of these. Pure.
+
+mod health;
+mod progress;
+mod records;
+mod spec;
+mod task_state;
+
+pub(crate) use health::{Harm, Oddities};
+pub(crate) use progress::Progress;
+pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
+pub(crate) use spec::TaskSpec;
+pub(crate) use task_state::TaskState;
+
+/// A part of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Page<T> {
+    /// What is listed.
+    pub(crate) items: Vec<T>,
+    /// Where the next page begins; nothing after the last.
+    pub(crate) next: Option<u64>,
+}

@@ -1,0 +1,25 @@
+//! What is counted and noticed about a running service. Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// What came since the service started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Oddities {
+    /// Results of tasks that were not in the records, and are kept as tasks of their own.
+    pub(crate) unknown: u64,
+    /// Of these, those from endpoints that this service did not provision.
+    pub(crate) foreign: u64,
+    /// Results that contradict the records, and are not recorded.
+    pub(crate) refused: u64,
+    /// Messages that could not be read, or are not their sender's: dead letters.
+    pub(crate) dead_lettered: u64,
+}
+
+/// A term of a queue of ours that takes messages from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Harm {
+    /// The queue.
+    pub(crate) queue: String,
+    /// What it is, what it does, and what to do about it.
+    pub(crate) words: String,
+}

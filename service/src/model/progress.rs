@@ -1,0 +1,87 @@
+//! How far a set of tasks is. Pure.
+
+use super::TaskState;
+use clutch_common::task::result::Outcome;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How far a set of tasks is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// How many tasks there are to be.
+    pub(crate) total: u64,
+    /// How many have a recorded outcome.
+    pub(crate) done: u64,
+    /// How many of those succeeded.
+    pub(crate) succeeded: u64,
+    /// How many are in each state.
+    pub(crate) states: BTreeMap<String, u64>,
+}
+
+impl Progress {
+    /// The progress of `total` tasks, of which so many are in each state.
+    pub(crate) fn of(total: u64, states: impl IntoIterator<Item = (TaskState, u64)>) -> Self {
+        let mut progress = Self { total, ..Self::default() };
+        for (state, count) in states {
+            if let TaskState::Done(outcome) = state {
+                progress.done += count;
+                progress.succeeded += if outcome == Outcome::Succeeded { count } else { 0 };
+            }
+            *progress.states.entry(state.as_str().to_owned()).or_default() += count;
+        }
+        progress
+    }
+
+    /// Whether every task has its outcome.
+    #[must_use]
+    pub(crate) fn complete(&self) -> bool {
+        self.done >= self.total
+    }
+
+    /// How many tasks the broker is not known to have: not recorded yet, or
+    /// recorded and not confirmed.
+    #[must_use]
+    pub(crate) fn unsubmitted(&self) -> u64 {
+        let recorded: u64 = self.states.values().sum();
+        let count = |state: TaskState| self.states.get(state.as_str()).copied().unwrap_or(0);
+        let unsubmitted = TaskState::UNSUBMITTED.map(count).iter().sum();
+        self.total.saturating_sub(recorded.saturating_sub(unsubmitted))
+    }
+
+    /// Whether every task that was submitted has its outcome.
+    #[must_use]
+    pub(crate) fn settled(&self) -> bool {
+        self.done + self.unsubmitted() >= self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_outcomes_and_is_complete_with_the_last() {
+        let mut states = vec![
+            (TaskState::Submitted, 1),
+            (TaskState::Done(Outcome::Succeeded), 2),
+            (TaskState::Done(Outcome::Failed), 3),
+        ];
+        let progress = Progress::of(6, states.clone());
+        assert_eq!((progress.done, progress.succeeded, progress.complete()), (5, 2, false));
+        states[0].0 = TaskState::Done(Outcome::Expired);
+        assert!(Progress::of(6, states).complete());
+    }
+
+    #[test]
+    fn a_submission_that_was_cut_off_is_settled_with_the_last_that_was_submitted() {
+        for state in TaskState::UNSUBMITTED {
+            let mut states = vec![(state, 1), (TaskState::Submitted, 2)];
+            let progress = Progress::of(10, states.clone());
+            assert_eq!((progress.unsubmitted(), progress.settled()), (8, false));
+            states[1].0 = TaskState::Done(Outcome::Succeeded);
+            let progress = Progress::of(10, states);
+            assert_eq!((progress.unsubmitted(), progress.settled()), (8, true));
+            assert!(!progress.complete());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the records say about tasks, as it is shown to people and programs. Pure.
+
+use super::TaskState;
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::Task;
+use clutch_common::task::result::TaskResult;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::RawValue;
+
+/// A task in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskSummary {
+    /// The task.
+    pub(crate) id: TaskId,
+    /// The endpoint it is for.
+    pub(crate) endpoint: EndpointId,
+    /// That endpoint's name, where this service provisioned it.
+    pub(crate) endpoint_name: Option<String>,
+    /// The submission, where it was submitted through this service.
+    pub(crate) key: Option<String>,
+    /// Its index in the submission; counts from 0.
+    pub(crate) index: Option<u64>,
+    /// A name for people.
+    pub(crate) name: Option<String>,
+    /// The beginning of its command line, for people.
+    pub(crate) command: Option<String>,
+    /// Where it is.
+    pub(crate) state: TaskState,
+    /// The attempt whose result is the recorded one.
+    pub(crate) attempt: Option<u32>,
+    /// When it was recorded, in milliseconds since the Unix epoch.
+    pub(crate) created_at_ms: u64,
+    /// When the broker confirmed it.
+    pub(crate) submitted_at_ms: Option<u64>,
+    /// When the recorded attempt ended, by the endpoint's clock.
+    pub(crate) ended_at_ms: Option<u64>,
+}
+
+/// A result as it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Recorded {
+    /// The result.
+    #[serde(flatten)]
+    pub(crate) result: TaskResult,
+    /// How often it arrived again.
+    pub(crate) duplicates: u64,
+    /// When it arrived first, in milliseconds since the Unix epoch.
+    pub(crate) received_at_ms: u64,
+}
+
+impl<'de> Deserialize<'de> for Recorded {
+    /// In two passes: what is read through `flatten` cannot keep a text as it is.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Besides {
+            duplicates: u64,
+            received_at_ms: u64,
+        }
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let result = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let Besides { duplicates, received_at_ms } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { result, duplicates, received_at_ms })
+    }
+}
+
+/// Everything known about one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskDetail {
+    /// The task as it is listed.
+    #[serde(flatten)]
+    pub(crate) summary: TaskSummary,
+    /// The task as it was published, where this service did.
+    pub(crate) task: Option<Task>,
+    /// What is known of it where it has been without a result for long, or may be lost.
+    #[serde(default)]
+    pub(crate) asked: Option<Asked>,
+    /// The results of all its attempts, first attempt first.
+    pub(crate) results: Vec<Recorded>,
+}
+
+/// Whether an endpoint was asked what became of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    /// When it was asked last.
+    pub(crate) asked_at_ms: Option<u64>,
+    /// When it had read that, and did not say that the task is lost.
+    pub(crate) answered_at_ms: Option<u64>,
+}
+
+/// The tasks of an endpoint that have been without a result for long, or may be lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    /// The endpoint's name.
+    pub(crate) endpoint: String,
+    /// How many there are.
+    pub(crate) tasks: u64,
+    /// How many of them the endpoint has not said anything about.
+    pub(crate) unanswered: u64,
+    /// How many of these it was not asked for yet.
+    pub(crate) unasked: u64,
+    /// When the oldest was submitted.
+    pub(crate) since_ms: u64,
+    /// The longest time ago that it was asked for one.
+    pub(crate) asked_at_ms: Option<u64>,
+}
+
+/// A task with its recorded result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TaskOutcome {
+    /// The task as it is listed.
+    #[serde(flatten)]
+    pub(crate) summary: TaskSummary,
+    /// The recorded result; nothing while there is none.
+    pub(crate) result: Option<Recorded>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recorded_value_is_read_as_it_was_written() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let json = format!(
+            r#"{{"task_id":"{id}","attempt":1,"outcome":"succeeded","value":[1.50, null],
+                "ended_at_ms":1,"endpoint_id":"{id}","duplicates":2,"received_at_ms":3}}"#
+        );
+        let recorded: Recorded = serde_json::from_str(&json).unwrap();
+        assert_eq!(recorded.result.value.as_ref().unwrap().text(), "[1.50, null]");
+        assert_eq!((recorded.duplicates, recorded.received_at_ms), (2, 3));
+        let again: Recorded =
+            serde_json::from_str(&serde_json::to_string(&recorded).unwrap()).unwrap();
+        assert_eq!(again, recorded);
+    }
+}
