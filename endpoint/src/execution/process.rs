@@ -234,16 +234,14 @@ impl ProcessExecutor {
     async fn end(&self, cause: Cause, mut close: Close, watch: &Watch) -> (Ending, Option<ResUse>) {
         close.cause = cause;
         let (mut ending, mut over) = (Ending::default(), cause == Cause::End);
-        let mut closing: fn(&Sandbox, Run) = Sandbox::close_deserted;
         for _ in 0..ENDINGS {
             if over {
-                match spawn_blocking(move || close.if_nobody_is_left(closing)).await {
+                match spawn_blocking(move || close.if_nobody_is_left()).await {
                     Ok(Ok(usage)) => return (ending, usage),
                     Ok(Err(not_yet)) => close = not_yet,
                     Err(_) => return (ending, None), // going down
                 }
             }
-            closing = Sandbox::close;
             let ended = tree::end(&close.family, self.config.grace).await;
             ending = Ending { told: ending.told + ended.told, survivors: ended.survivors };
             over = ending.survivors.is_empty() && timeout(TOLD_LIMIT, watch.ended()).await.is_ok();
@@ -378,19 +376,19 @@ struct Close {
 
 impl Close {
     /// Closes, unless somebody of the family is still there.
-    fn if_nobody_is_left(mut self, close: fn(&Sandbox, Run)) -> Result<Option<ResUse>, Self> {
+    fn if_nobody_is_left(mut self) -> Result<Option<ResUse>, Self> {
         match self.leader.reap_alone(&self.family) {
-            Some(usage) => Ok(self.done(usage, close)),
+            Some(usage) => Ok(self.done(usage)),
             None => Err(self),
         }
     }
 
     fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
         let usage = reap(&mut self.leader);
-        self.done(usage, Sandbox::close)
+        self.done(usage)
     }
 
-    fn done(&self, usage: Option<ResUse>, close: fn(&Sandbox, Run)) -> Option<ResUse> {
+    fn done(&self, usage: Option<ResUse>) -> Option<ResUse> {
         let success = usage.is_some_and(|usage| usage.status.success());
         let run = match self.cause {
             Cause::Stop => Run::Stopped,
@@ -398,7 +396,7 @@ impl Close {
             Cause::End | Cause::Walltime => Run::Failed,
         };
         if let Some(sandbox) = &self.sandbox {
-            close(sandbox, run);
+            sandbox.close(run);
         }
         usage
     }
@@ -424,12 +422,12 @@ async fn cause(watch: &Watch, walltime: Option<Duration>, stop: &CancellationTok
 fn start(
     spawner: &Spawner,
     mut command: Command,
-    mut sandbox: Option<Sandbox>,
+    sandbox: Option<Sandbox>,
     mark: Mark,
     (mut pipes, theirs, spare): (Pipes, TheirEnds, OwnedFd),
     patience: Duration,
 ) -> Result<Started, Unstarted> {
-    if let Some(sandbox) = &mut sandbox {
+    if let Some(sandbox) = &sandbox {
         sandbox.make().map_err(|error| refusal::no_folder(sandbox.path(), &error))?;
     }
     let leader = match spawner.start(&mut command, theirs, &mark) {
@@ -454,7 +452,7 @@ fn start(
     let handle = watch::handle(leader.pid).ok();
     let mut close = Close { cause: Cause::End, leader, family, sandbox };
     if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, patience)) {
-        close = match close.if_nobody_is_left(Sandbox::close_deserted) {
+        close = match close.if_nobody_is_left() {
             Ok(usage) => {
                 let (cause, ending) = (Cause::End, Ending::default());
                 return Ok(Started::Over(Over { cause, ending, usage, output: pipes.finish() }));

@@ -3,8 +3,6 @@
 //! Touches only what is below the sandbox root. Promises that a task starts
 //! in an empty folder that only the endpoint's user can enter.
 
-mod spares;
-
 use clutch_common::id::Attempt;
 use clutch_common::system::removal;
 use serde::{Deserialize, Serialize};
@@ -12,9 +10,6 @@ use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use spares::{Spares, Untouched};
 
 /// What becomes of a task's sandbox when the task is over.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -53,7 +48,6 @@ impl SandboxPolicy {
 pub(super) struct Sandboxes {
     root: PathBuf,
     policy: SandboxPolicy,
-    spares: Arc<Spares>,
 }
 
 impl Sandboxes {
@@ -63,7 +57,7 @@ impl Sandboxes {
     /// What the file system says.
     pub(super) fn below(root: &Path, policy: SandboxPolicy) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-        Ok(Self { root: root.to_owned(), policy, spares: Arc::new(Spares::below(root)) })
+        Ok(Self { root: root.to_owned(), policy })
     }
 
     /// The sandbox of `attempt`; it does not exist yet.
@@ -71,8 +65,6 @@ impl Sandboxes {
         Sandbox {
             path: self.root.join(format!("{}.{}", attempt.task_id, attempt.attempt)),
             policy: self.policy,
-            spares: Arc::clone(&self.spares),
-            made: None,
         }
     }
 }
@@ -82,9 +74,6 @@ impl Sandboxes {
 pub(super) struct Sandbox {
     path: PathBuf,
     policy: SandboxPolicy,
-    spares: Arc<Spares>,
-    /// As it was made.
-    made: Option<Box<Untouched>>,
 }
 
 impl Sandbox {
@@ -98,23 +87,19 @@ impl Sandbox {
     ///
     /// # Errors
     /// What the file system says.
-    pub(super) fn make(&mut self) -> io::Result<()> {
-        if !self.spares.give(&self.path) {
-            let make = || DirBuilder::new().mode(0o700).create(&self.path);
-            match make() {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    remove(&self.path)?;
-                    make()
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.make_root()?;
-                    make()
-                }
-                result => result,
-            }?;
+    pub(super) fn make(&self) -> io::Result<()> {
+        let make = || DirBuilder::new().mode(0o700).create(&self.path);
+        match make() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                remove(&self.path)?;
+                make()
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_root()?;
+                make()
+            }
+            result => result,
         }
-        self.made = Untouched::now(&self.path).ok().map(Box::new);
-        Ok(())
     }
 
     /// Makes the root in a state folder that is there. Another task may do the same.
@@ -138,21 +123,14 @@ impl Sandbox {
             tracing::warn!(path = %self.path.display(), %error, "a sandbox could not be removed: remove it by hand");
         }
     }
-
-    /// As [`Sandbox::close`], and lets another task have the folder if nobody touched
-    /// it. Only for a run of which no process is left.
-    pub(super) fn close_deserted(&self, run: Run) {
-        let spare = |made| !self.policy.keeps(run) && self.spares.take(&self.path, made);
-        if !self.made.as_deref().is_some_and(spare) {
-            self.close(run);
-        }
-    }
 }
 
-/// Removes what earlier runs left below `root`: spare folders, and sandboxes if the
-/// policy is to remove everything. Returns how many sandboxes were removed; logs
-/// those that stay.
+/// Removes the sandboxes that earlier runs left below `root`, if the policy is to remove
+/// everything. Returns how many were removed; logs those that stay.
 pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
+    if policy != SandboxPolicy::Remove {
+        return 0;
+    }
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) => {
@@ -162,12 +140,8 @@ pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
     };
     let mut removed = 0;
     for path in entries.flatten().map(|entry| entry.path()) {
-        let spare = Spares::owns(&path);
-        if !spare && policy != SandboxPolicy::Remove {
-            continue;
-        }
         match remove(&path) {
-            Ok(()) => removed += usize::from(!spare),
+            Ok(()) => removed += 1,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "an old sandbox could not be removed: remove it by hand");
             }
@@ -208,7 +182,7 @@ mod tests {
     #[test]
     fn it_is_private_and_empty_even_if_a_crash_left_one() {
         let root = tempfile::tempdir().unwrap();
-        let mut sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
         for _ in 0..2 {
             sandbox.make().unwrap();
             assert_eq!(std::fs::read_dir(sandbox.path()).unwrap().count(), 0);
@@ -224,7 +198,7 @@ mod tests {
     fn its_root_is_made_again_but_not_what_the_root_is_in() {
         let state = tempfile::tempdir().unwrap();
         let root = state.path().join("sandbox");
-        let mut sandbox = sandbox(&root, SandboxPolicy::Remove);
+        let sandbox = sandbox(&root, SandboxPolicy::Remove);
         std::fs::remove_dir_all(&root).unwrap();
         sandbox.make().unwrap();
         assert_eq!(std::fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
@@ -239,7 +213,7 @@ mod tests {
         let outside = root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("file"), "x").unwrap();
-        let mut sandbox = sandbox(root.path(), SandboxPolicy::Remove);
+        let sandbox = sandbox(root.path(), SandboxPolicy::Remove);
         sandbox.make().unwrap();
         let locked = sandbox.path().join("a/b");
         std::fs::create_dir_all(&locked).unwrap();
@@ -255,12 +229,10 @@ mod tests {
     fn a_sweep_removes_leftovers_only_where_everything_is_removed() {
         let root = tempfile::tempdir().unwrap();
         for policy in [SandboxPolicy::Keep, SandboxPolicy::KeepFailed, SandboxPolicy::Remove] {
-            let mut sandbox = sandbox(root.path(), policy);
-            std::fs::create_dir_all(root.path().join(".spare-3")).unwrap();
+            let sandbox = sandbox(root.path(), policy);
             sandbox.make().unwrap();
             let removed = sweep(root.path(), policy);
             assert_eq!(sandbox.path().exists(), policy != SandboxPolicy::Remove);
-            assert!(!root.path().join(".spare-3").exists());
             assert_eq!(removed, if policy == SandboxPolicy::Remove { 3 } else { 0 });
         }
     }
