@@ -6,7 +6,7 @@ use crate::cli::PlaceArgs;
 use crate::config::{Config, Overrides, functions};
 use crate::daemon::SEEN;
 use crate::execution::capture::Captured;
-use crate::execution::function::Calls;
+use crate::execution::function::FunctionExecutor;
 use crate::execution::os::spawn::Spawner;
 use crate::exit::{Exit, Failure};
 use crate::link::clutch;
@@ -126,7 +126,7 @@ async fn workers(config: &Config, state: &Path) -> Vec<Check> {
     let spawner = Spawner::new(config.endpoint.id, StateId::new());
     let checks = match (prepared, spawner) {
         (Ok(terms), Ok(spawner)) => {
-            let calls = Calls::new(terms, &Arc::new(spawner));
+            let calls = FunctionExecutor::new(terms, &Arc::new(spawner));
             let tried = calls.try_out().await;
             tried.into_iter().map(|(name, tried)| worker(&name, tried)).collect()
         }

@@ -12,7 +12,7 @@ use clutch_common::link::{self, Destination, InletOptions, Terms, Transport};
 use clutch_common::system::folder;
 use clutch_common::text::secret;
 use clutch_common::topology;
-use functions::{Function, Setting};
+use functions::{FunctionSection, WorkerDefaults};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,33 +31,33 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// Who this endpoint is.
-    pub(crate) endpoint: Identity,
+    pub(crate) endpoint: EndpointSection,
     /// How to reach the broker, as the service chose it.
-    pub(crate) broker: Broker,
+    pub(crate) broker: BrokerSection,
     /// Where state is kept.
     #[serde(default)]
-    pub(crate) state: State,
+    pub(crate) state: StateSection,
     /// How many tasks are taken in advance.
     #[serde(default)]
-    pub(crate) inbox: Inbox,
+    pub(crate) inbox: InboxSection,
     /// How long results are kept once they are delivered.
     #[serde(default)]
-    pub(crate) results: Results,
+    pub(crate) results: ResultsSection,
     /// How tasks run.
     #[serde(default)]
-    pub(crate) engine: Engine,
+    pub(crate) engine: EngineSection,
     /// How the daemon stops.
     #[serde(default)]
-    pub(crate) shutdown: Shutdown,
+    pub(crate) shutdown: ShutdownSection,
     /// The functions that tasks can call.
     #[serde(default)]
-    pub(crate) functions: BTreeMap<String, Function>,
+    pub(crate) functions: BTreeMap<String, FunctionSection>,
 }
 
 /// `[endpoint]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Identity {
+pub(crate) struct EndpointSection {
     /// The endpoint's id.
     pub(crate) id: EndpointId,
     /// Its name at the service.
@@ -67,7 +67,7 @@ pub(crate) struct Identity {
 /// `[broker]`
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Broker {
+pub(crate) struct BrokerSection {
     /// Where the broker is, with user and password.
     pub(crate) url: String,
     /// Heartbeat of both connections.
@@ -86,13 +86,13 @@ pub(crate) struct Broker {
     pub(crate) lease_queue: String,
 }
 
-impl std::fmt::Debug for Broker {
+impl std::fmt::Debug for BrokerSection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Broker").field("tasks_queue", &self.tasks_queue).finish_non_exhaustive()
     }
 }
 
-impl Broker {
+impl BrokerSection {
     /// The terms of a connection.
     pub(crate) fn terms(&self) -> Terms {
         Terms {
@@ -106,7 +106,7 @@ impl Broker {
 /// `[state]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct State {
+pub(crate) struct StateSection {
     /// The state folder.
     pub(crate) path: Option<PathBuf>,
 }
@@ -114,7 +114,7 @@ pub(crate) struct State {
 /// `[inbox]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Inbox {
+pub(crate) struct InboxSection {
     /// Most tasks accepted and not finished.
     pub(crate) max_tasks: usize,
     /// Most memory they take, in bytes.
@@ -123,13 +123,13 @@ pub(crate) struct Inbox {
     pub(crate) prefetch: u16,
 }
 
-impl Default for Inbox {
+impl Default for InboxSection {
     fn default() -> Self {
         Self { max_tasks: 1000, max_bytes: 16 * 1024 * 1024, prefetch: 64 }
     }
 }
 
-impl Inbox {
+impl InboxSection {
     /// The bounds of the inbox in memory.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { max_tasks: self.max_tasks, max_bytes: self.max_bytes }
@@ -139,7 +139,7 @@ impl Inbox {
 /// `[results]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Results {
+pub(crate) struct ResultsSection {
     /// How long a delivered result is kept, to be sent again if the service lost it.
     #[serde(deserialize_with = "duration")]
     pub(crate) keep: Duration,
@@ -147,7 +147,7 @@ pub(crate) struct Results {
     pub(crate) keep_bytes: u64,
 }
 
-impl Default for Results {
+impl Default for ResultsSection {
     fn default() -> Self {
         Self { keep: Duration::from_secs(24 * 60 * 60), keep_bytes: 64 * 1024 * 1024 }
     }
@@ -156,7 +156,7 @@ impl Default for Results {
 /// `[engine]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Engine {
+pub(crate) struct EngineSection {
     /// How many tasks run at once; the number of cores if absent.
     pub(crate) slots: Option<usize>,
     /// From TERM to KILL.
@@ -170,7 +170,7 @@ pub(crate) struct Engine {
     pub(crate) poison_after: u64,
 }
 
-impl Default for Engine {
+impl Default for EngineSection {
     fn default() -> Self {
         Self {
             slots: None,
@@ -185,13 +185,13 @@ impl Default for Engine {
 /// `[shutdown]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Shutdown {
+pub(crate) struct ShutdownSection {
     /// How long running tasks may still take after the first signal.
     #[serde(deserialize_with = "duration")]
     pub(crate) deadline: Duration,
 }
 
-impl Default for Shutdown {
+impl Default for ShutdownSection {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(30) }
     }
@@ -318,8 +318,8 @@ impl Config {
     }
 
     /// What functions take from the rest, with their folders in `base`.
-    pub(crate) fn setting(&self, base: &Path) -> Setting {
-        Setting {
+    pub(crate) fn setting(&self, base: &Path) -> WorkerDefaults {
+        WorkerDefaults {
             slots: self.slots(),
             grace: self.engine.grace,
             capture_limit: self.engine.capture_limit,

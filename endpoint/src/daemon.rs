@@ -6,12 +6,12 @@
 
 pub(crate) mod shutdown;
 
-use crate::config::{Config, Results, functions};
+use crate::config::{Config, ResultsSection, functions};
 use crate::daemon::shutdown::Shutdown;
-use crate::execution::crew::Crew;
+use crate::execution::dispatcher::Dispatcher;
 use crate::execution::engine::Engine;
 use crate::execution::executor::Executor;
-use crate::execution::function::Calls;
+use crate::execution::function::FunctionExecutor;
 use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::link::instance::Instance;
@@ -73,7 +73,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     let executor = executor(&config, &ledger).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
-    let crew: Arc<dyn Executor> = Arc::clone(&executor);
+    let dispatcher: Arc<dyn Executor> = Arc::clone(&executor);
     let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
     let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
     let link = Link {
@@ -101,7 +101,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
 
     let outcome = supervise(&mut parts, shutdown, signals).await;
     parts.shutdown().await;
-    crew.close().await;
+    dispatcher.close().await;
     if let Err(error) = ledger.hand_back().await {
         tracing::error!(%error, "what was not certainly ours stays in the inbox");
     }
@@ -175,7 +175,7 @@ fn tell_origin(recovered: &Recovered, path: &Path) {
 
 /// Has delivered results kept, if that is wanted and possible: tasks do not wait for it.
 fn keep_sent(ledger: Ledger, config: &Config, path: PathBuf) -> Ledger {
-    let Results { keep, keep_bytes } = config.results;
+    let ResultsSection { keep, keep_bytes } = config.results;
     if keep_bytes == 0 {
         return ledger;
     }
@@ -251,9 +251,9 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
     let functions = functions
         .map_err(|error| Failure::new(Exit::Internal, format!("preparing workers: {error}")))?
         .map_err(|reason| Failure::new(Exit::State, reason))?;
-    let calls = Calls::new(functions, &processes.spawner());
+    let calls = FunctionExecutor::new(functions, &processes.spawner());
     ledger.inbox.limit(calls.limits(), setting.slots);
-    Ok(Arc::new(Crew::new(processes, calls)))
+    Ok(Arc::new(Dispatcher::new(processes, calls)))
 }
 
 /// Waits for the parts, and stops them in order.

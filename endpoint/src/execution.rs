@@ -5,11 +5,11 @@
 //! [`os`], capture output in [`capture`] and judge its end in [`verdict`].
 
 pub(crate) mod capture;
-pub(crate) mod crew;
+pub(crate) mod dispatcher;
 pub(crate) mod engine;
 pub(crate) mod executor;
-pub(crate) mod fit;
 pub(crate) mod function;
 pub(crate) mod os;
 pub(crate) mod process;
+pub(crate) mod truncation;
 mod verdict;

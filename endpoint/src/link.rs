@@ -5,8 +5,8 @@
 //! share its ID. Speaks to a broker through `clutch_common::link` only.
 
 pub(crate) mod clutch;
-mod halt;
 pub(crate) mod instance;
 mod publisher;
 pub(crate) mod session;
+mod session_error;
 mod subscriber;

@@ -334,12 +334,16 @@ fn processes_start_in_their_places_only() {
         "endpoint/src/execution/engine.rs",
         "tokio::process::Command::new(\"a\")",
     );
-    must_complain(processes, "endpoint/src/execution/os/tree.rs", "Command::new(\"kill\")");
+    must_complain(processes, "endpoint/src/execution/os/terminate.rs", "Command::new(\"kill\")");
     must_complain(processes, "service/src/demo/stage.rs", "Command::new(\"kill\")");
     for home in PROCESS_HOMES {
         must_accept(processes, home, "Command::new(program)");
     }
-    must_accept(processes, "endpoint/src/execution/os/refusal.rs", "use std::process::Command;");
+    must_accept(
+        processes,
+        "endpoint/src/execution/os/spawn_error.rs",
+        "use std::process::Command;",
+    );
     must_accept(processes, "xtask/src/ci.rs", "use std::process::Command;");
 }
 

@@ -2,9 +2,9 @@
 //! their workers. Pure, but for the making of the folders they run in.
 
 use super::duration;
-use crate::execution::function::pool::Terms;
+use crate::execution::function::pool::FunctionConfig;
 use crate::execution::function::python::{self, Module};
-use crate::execution::function::recipe::{Recipe, Upkeep};
+use crate::execution::function::worker_spec::{OwnedFolders, WorkerSpec};
 use clutch_common::task::{BUILT_IN, check_function};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// `[functions.NAME]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Function {
+pub(crate) struct FunctionSection {
     /// The worker's program and its arguments.
     pub(crate) command: Vec<String>,
     /// Variables set over the endpoint's own.
@@ -42,20 +42,20 @@ fn startup_timeout() -> Duration {
 
 /// What functions take from the rest of the endpoint.
 #[derive(Clone, Debug)]
-pub(crate) struct Setting {
+pub(crate) struct WorkerDefaults {
     /// How many tasks run at once.
     pub(crate) slots: usize,
     /// From TERM to KILL.
     pub(crate) grace: Duration,
     /// Bytes kept of what is written during a call.
     pub(crate) capture_limit: usize,
-    /// The folder that workers have theirs in.
+    /// The folder that workers have child_ends in.
     pub(crate) folders: PathBuf,
     /// The folder that the Python module is in.
     pub(crate) python: PathBuf,
 }
 
-impl Function {
+impl FunctionSection {
     /// Checks what can be checked without trying.
     ///
     /// # Errors
@@ -91,15 +91,18 @@ impl Function {
     }
 
     /// What its workers are made by.
-    fn terms(&self, name: &str, setting: &Setting, module: &Module) -> Terms {
-        Terms {
-            recipe: Recipe {
+    fn config(&self, name: &str, setting: &WorkerDefaults, module: &Module) -> FunctionConfig {
+        FunctionConfig {
+            spec: WorkerSpec {
                 function: name.to_owned(),
                 command: self.command.clone(),
                 env: self.env.clone(),
                 module: module.clone(),
                 cwd: self.cwd.clone().unwrap_or_else(|| setting.folders.join(name)),
-                upkeep: Upkeep { cwd: self.cwd.is_none(), python: Some(setting.python.clone()) },
+                owned: OwnedFolders {
+                    cwd: self.cwd.is_none(),
+                    python: Some(setting.python.clone()),
+                },
                 startup_timeout: self.startup_timeout,
                 grace: setting.grace,
                 capture_limit: setting.capture_limit,
@@ -117,9 +120,9 @@ impl Function {
 /// # Errors
 /// What could not be made, in words.
 pub(crate) fn prepare(
-    functions: &BTreeMap<String, Function>,
-    setting: &Setting,
-) -> Result<Vec<Terms>, String> {
+    functions: &BTreeMap<String, FunctionSection>,
+    setting: &WorkerDefaults,
+) -> Result<Vec<FunctionConfig>, String> {
     if functions.is_empty() {
         return Ok(Vec::new());
     }
@@ -133,14 +136,14 @@ pub(crate) fn prepare(
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failed(&folder, error))?;
     }
-    Ok(functions.iter().map(|(name, function)| function.terms(name, setting, &module)).collect())
+    Ok(functions.iter().map(|(name, function)| function.config(name, setting, &module)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn function(text: &str) -> Result<Function, String> {
+    fn function(text: &str) -> Result<FunctionSection, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
@@ -150,7 +153,7 @@ mod tests {
     fn a_command_is_enough() {
         let function = function(COMMAND).unwrap();
         function.check("add").unwrap();
-        let setting = Setting {
+        let setting = WorkerDefaults {
             slots: 3,
             grace: Duration::from_secs(5),
             capture_limit: 7,
@@ -158,11 +161,14 @@ mod tests {
             python: "/s/python".into(),
         };
         let module = Module::within(&setting.python).unwrap();
-        let terms = function.terms("add", &setting, &module);
-        assert_eq!((terms.concurrency, terms.recycle_after, terms.memory_limit), (3, None, None));
-        assert_eq!(terms.recipe.cwd, Path::new("/s/workers/add"));
-        assert_eq!(terms.recipe.startup_timeout, Duration::from_secs(30));
-        let path = terms.recipe.module.path(None);
+        let config = function.config("add", &setting, &module);
+        assert_eq!(
+            (config.concurrency, config.recycle_after, config.memory_limit),
+            (3, None, None)
+        );
+        assert_eq!(config.spec.cwd, Path::new("/s/workers/add"));
+        assert_eq!(config.spec.startup_timeout, Duration::from_secs(30));
+        let path = config.spec.module.path(None);
         assert!(path.to_str().unwrap().starts_with("/s/python"));
     }
 

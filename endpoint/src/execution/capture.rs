@@ -6,7 +6,7 @@
 /// What was kept of an output.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Captured {
-    /// The bytes: all of them, or head and tail around a mark in words that
+    /// The bytes: all of them, or head and tail around a tag in words that
     /// comes on top of the limit.
     pub(crate) bytes: Vec<u8>,
     /// How many bytes were left out; 0 if all of them are there.
@@ -14,23 +14,23 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// Keeps no more than `limit` bytes of it, mark not counted: the first half of
+    /// Keeps no more than `limit` bytes of it, tag not counted: the first half of
     /// the limit as head, the rest as tail.
     pub(crate) fn cut_to(&mut self, limit: usize) {
-        // Where there is a mark, it lies in the middle.
-        let marked = if self.omitted > 0 { mark(self.omitted).len() } else { 0 };
+        // Where there is a tag, it lies in the middle.
+        let marked = if self.omitted > 0 { omission(self.omitted).len() } else { 0 };
         let kept = self.bytes.len() - marked;
         if kept <= limit {
             return;
         }
         self.omitted += (kept - limit) as u64;
         let (head, tail) = (limit / 2, self.bytes.len() - (limit - limit / 2));
-        self.bytes.splice(head..tail, mark(self.omitted).into_bytes());
+        self.bytes.splice(head..tail, omission(self.omitted).into_bytes());
     }
 }
 
 /// What stands for bytes that were left out.
-fn mark(omitted: u64) -> String {
+fn omission(omitted: u64) -> String {
     format!("\n[... {omitted} bytes omitted ...]\n")
 }
 
@@ -89,7 +89,7 @@ impl Capture {
         let omitted = self.total - kept as u64;
         let mut bytes = self.head;
         if omitted > 0 {
-            bytes.extend_from_slice(mark(omitted).as_bytes());
+            bytes.extend_from_slice(omission(omitted).as_bytes());
         }
         self.tail.rotate_left(self.oldest);
         bytes.append(&mut self.tail);

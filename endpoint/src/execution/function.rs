@@ -5,8 +5,8 @@
 pub(crate) mod pool;
 mod protocol;
 pub(crate) mod python;
-pub(crate) mod recipe;
 mod worker;
+pub(crate) mod worker_spec;
 
 use super::capture::Captured;
 use super::executor::{Ended, Report};
@@ -16,7 +16,7 @@ use clutch_common::task::json::Json;
 use clutch_common::task::result::Outcome;
 use clutch_common::task::{BUILT_IN, Call, ECHO, Task};
 use futures_util::future::join_all;
-use pool::{Pool, Terms};
+use pool::{FunctionConfig, Pool};
 use protocol::MAX_LINE;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,17 +31,18 @@ const TEND_PAUSE: Duration = Duration::from_secs(1);
 
 /// The functions of an endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Calls {
+pub(crate) struct FunctionExecutor {
     pools: Arc<BTreeMap<String, Pool>>,
     tending: Mutex<JoinSet<()>>,
 }
 
-impl Calls {
+impl FunctionExecutor {
     /// The functions that the configuration names. To be called within a tokio
     /// runtime.
-    pub(crate) fn new(functions: Vec<Terms>, spawner: &Arc<Spawner>) -> Self {
-        let pool =
-            |terms: Terms| (terms.recipe.function.clone(), Pool::new(terms, Arc::clone(spawner)));
+    pub(crate) fn new(functions: Vec<FunctionConfig>, spawner: &Arc<Spawner>) -> Self {
+        let pool = |config: FunctionConfig| {
+            (config.spec.function.clone(), Pool::new(config, Arc::clone(spawner)))
+        };
         let pools: Arc<BTreeMap<String, Pool>> =
             Arc::new(functions.into_iter().map(pool).collect());
         let mut tending = JoinSet::new();
@@ -170,7 +171,7 @@ mod tests {
     async fn call(function: &str, args: &str) -> Report {
         let call = Call::new(function, args.parse().unwrap());
         let task = Task::of(TaskId::new(), Work::Call(call.clone()));
-        match Calls::default().run(&task, &call, CancellationToken::new()).await {
+        match FunctionExecutor::default().run(&task, &call, CancellationToken::new()).await {
             Ended::Finished(report) => report,
             Ended::Stopped => panic!("stopped, though nobody asked for it"),
         }

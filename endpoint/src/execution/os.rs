@@ -3,13 +3,13 @@
 //! Used by both ways of running a task. [`spawn`] is the only place that starts a
 //! process; [`orphans`] is the only one that reaps.
 
-pub(super) mod family;
-pub(super) mod mark;
-pub(super) mod orphans;
-pub(super) mod patience;
+pub(super) mod exit_watch;
 pub(super) mod proc;
-pub(super) mod refusal;
+pub(super) mod process_tree;
+pub(super) mod reaper;
+pub(super) mod run_tag;
+pub(super) mod shortage;
 pub(crate) mod spawn;
+pub(super) mod spawn_error;
 pub(super) mod streams;
-pub(super) mod tree;
-pub(super) mod watch;
+pub(super) mod terminate;

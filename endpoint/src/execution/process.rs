@@ -10,21 +10,21 @@ pub(crate) mod sandbox;
 
 use super::capture::Captured;
 use super::executor::{Ended, Report};
-use super::os::family::Family;
-use super::os::mark::Mark;
-use super::os::orphans;
-use super::os::refusal::{self, Unstarted};
+use super::os::exit_watch::{self, ExitWatch};
+use super::os::process_tree::ProcessTree;
+use super::os::reaper;
+use super::os::run_tag::RunTag;
 use super::os::spawn::{Leader, Spawner, SystemError};
-use super::os::streams::{Pipes, Streams, TheirEnds};
-use super::os::tree::{self, Ending};
-use super::os::watch::{self, Watch};
+use super::os::spawn_error::{self, SpawnError};
+use super::os::streams::{ChildEnds, Pipes, Streams};
+use super::os::terminate::{self, Terminated};
 use super::verdict::Facts;
 
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::{Process, Task};
 use memory::{OomKills, OwnPeak};
-use sandbox::{Run, Sandbox, SandboxPolicy, Sandboxes};
+use sandbox::{RunEnd, Sandbox, SandboxPolicy, Sandboxes};
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,11 +40,11 @@ use wait4::ResUse;
 
 /// How long the thread that has started a process waits for its end. Waking others
 /// costs more than most short processes do.
-const BRIEF: Duration = Duration::from_millis(20);
-/// How long the end of a leader may take to be told when its family is gone.
-const TOLD_LIMIT: Duration = Duration::from_secs(1);
-/// How often a family is ended again of which somebody turned up at the last moment.
-const ENDINGS: usize = 3;
+const SHORT_RUN: Duration = Duration::from_millis(20);
+/// How long the end of a leader may take to be told when its tree is gone.
+const EXIT_NOTICE: Duration = Duration::from_secs(1);
+/// How often a tree is ended again of which somebody turned up at the last moment.
+const TERMINATION_ROUNDS: usize = 3;
 
 /// The terms processes are run on.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl ProcessExecutor {
         let (oom_kills, own_peak) = (OomKills::find(), OwnPeak::default());
         let mut reaping = JoinSet::new();
         match signal(SignalKind::child()) {
-            Ok(ended) => drop(reaping.spawn(orphans::keep_reaping(ended))),
+            Ok(ended) => drop(reaping.spawn(reaper::keep_reaping(ended))),
             Err(error) => tracing::warn!(%error, "orphans are reaped at the end of tasks only"),
         }
         Ok(Self { config, sandboxes, spawner, oom_kills, own_peak, _reaping: reaping })
@@ -132,11 +132,11 @@ impl ProcessExecutor {
     /// running, and removes the sandboxes it left if the policy is to remove
     /// them. To be called before the first run.
     pub(crate) async fn sweep_stale(&self) -> Swept {
-        let family = Family::marked(self.spawner.marks.for_state());
-        let mut ending = tree::end(&family, self.config.grace).await;
+        let tree = ProcessTree::marked(self.spawner.tags.for_state());
+        let mut ending = terminate::terminate(&tree, self.config.grace).await;
         if let Some(was) = self.config.was {
-            let family = Family::marked(self.spawner.marks.for_another(was));
-            let earlier = tree::end(&family, self.config.grace).await;
+            let tree = ProcessTree::marked(self.spawner.tags.for_another(was));
+            let earlier = terminate::terminate(&tree, self.config.grace).await;
             ending.told += earlier.told;
             ending.survivors.extend(earlier.survivors);
         }
@@ -147,42 +147,47 @@ impl ProcessExecutor {
     }
 
     /// Starts the process, or says why that is not possible.
-    async fn start(&self, task: &Task, process: &Process) -> Result<(Terms, Started), Unstarted> {
+    async fn start(
+        &self,
+        task: &Task,
+        process: &Process,
+    ) -> Result<(RunStart, Started), SpawnError> {
         let sandbox = match &process.cwd {
             Some(_) => None,
             None => Some(self.sandboxes.of(task.attempt())),
         };
-        let (pipes, theirs) = Pipes::open(!process.stdin.is_empty(), self.config.capture_limit)
-            .map_err(|error| refusal::no_pipes(&error))?;
-        let spare = watch::spare().map_err(|error| refusal::no_pipes(&error))?;
-        let marks = &self.spawner.marks;
+        let (pipes, child_ends) = Pipes::open(!process.stdin.is_empty(), self.config.capture_limit)
+            .map_err(|error| spawn_error::no_pipes(&error))?;
+        let spare = exit_watch::spare().map_err(|error| spawn_error::no_pipes(&error))?;
+        let tags = &self.spawner.tags;
         let mut command =
-            self.spawner.command(&process.argv, &process.env, marks.environment(task.attempt()))?;
+            self.spawner.command(&process.argv, &process.env, tags.environment(task.attempt()))?;
         if let Some(folder) =
             sandbox.as_ref().map(Sandbox::path).or(process.cwd.as_ref().map(AsRef::as_ref))
         {
             command.current_dir(folder);
         }
-        let mark = marks.for_run(task.attempt());
+        let tag = tags.for_run(task.attempt());
         let walltime = task.walltime();
-        let terms = Terms { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };
-        let patience = walltime.unwrap_or(BRIEF).min(BRIEF);
+        let terms =
+            RunStart { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };
+        let limit = walltime.unwrap_or(SHORT_RUN).min(SHORT_RUN);
         let spawner = Arc::clone(&self.spawner);
-        let ends = (pipes, theirs, spare);
-        let start = spawn_blocking(move || start(&spawner, command, sandbox, mark, ends, patience));
+        let ends = (pipes, child_ends, spare);
+        let start = spawn_blocking(move || start(&spawner, command, sandbox, tag, ends, limit));
         let started = start.await.map_err(|error| format!("the endpoint is going down: {error}"));
         Ok((terms, started??))
     }
 
-    /// Sees a running process through to the end of its whole family.
+    /// Sees a running process through to the end of its whole tree.
     async fn see_through(
         &self,
-        running: Running,
+        running: WatchedRun,
         process: &Process,
         walltime: Option<Duration>,
         stop: &CancellationToken,
-    ) -> Over {
-        let Running { close, watch, mut streams } = running;
+    ) -> EndedRun {
+        let WatchedRun { close, watch, mut streams } = running;
         let (cause, ending, usage) = {
             let carry = streams.carry(&process.stdin.0);
             let until_over = async {
@@ -196,11 +201,11 @@ impl ProcessExecutor {
                 () = &mut carry => until_over.await,
             }
         };
-        Over { cause, ending, usage, output: streams.finish() }
+        EndedRun { cause, ending, usage, output: streams.finish() }
     }
 
-    fn report(&self, over: Over, terms: &Terms) -> Report {
-        let exceeded = terms.walltime.filter(|_| over.cause == Cause::Walltime);
+    fn report(&self, over: EndedRun, terms: &RunStart) -> Report {
+        let exceeded = terms.walltime.filter(|_| over.cause == EndCause::Walltime);
         let new_kills = |before: u64| Some(self.oom_kills.count()?.saturating_sub(before));
         let verdict = Facts {
             status: over.usage.map(|usage| usage.status),
@@ -231,10 +236,15 @@ impl ProcessExecutor {
     }
 
     /// Ends whatever there is left to end, then reaps the leader.
-    async fn end(&self, cause: Cause, mut close: Close, watch: &Watch) -> (Ending, Option<ResUse>) {
+    async fn end(
+        &self,
+        cause: EndCause,
+        mut close: Cleanup,
+        watch: &ExitWatch,
+    ) -> (Terminated, Option<ResUse>) {
         close.cause = cause;
-        let (mut ending, mut over) = (Ending::default(), cause == Cause::End);
-        for _ in 0..ENDINGS {
+        let (mut ending, mut over) = (Terminated::default(), cause == EndCause::End);
+        for _ in 0..TERMINATION_ROUNDS {
             if over {
                 match spawn_blocking(move || close.if_nobody_is_left()).await {
                     Ok(Ok(usage)) => return (ending, usage),
@@ -242,9 +252,9 @@ impl ProcessExecutor {
                     Err(_) => return (ending, None), // going down
                 }
             }
-            let ended = tree::end(&close.family, self.config.grace).await;
-            ending = Ending { told: ending.told + ended.told, survivors: ended.survivors };
-            over = ending.survivors.is_empty() && timeout(TOLD_LIMIT, watch.ended()).await.is_ok();
+            let ended = terminate::terminate(&close.tree, self.config.grace).await;
+            ending = Terminated { told: ending.told + ended.told, survivors: ended.survivors };
+            over = ending.survivors.is_empty() && timeout(EXIT_NOTICE, watch.ended()).await.is_ok();
             if !over {
                 break;
             }
@@ -256,8 +266,8 @@ impl ProcessExecutor {
             );
         }
         // A leader that survives will never be told.
-        let told = timeout(TOLD_LIMIT, watch.ended()).await;
-        tracing::trace!(told = told.is_ok(), "the family is gone");
+        let told = timeout(EXIT_NOTICE, watch.ended()).await;
+        tracing::trace!(told = told.is_ok(), "the tree is gone");
         let reap = if told.is_ok() { Leader::reap_ended } else { Leader::reap };
         let usage = spawn_blocking(move || close.now(reap)).await.unwrap_or(None);
         (ending, usage)
@@ -275,7 +285,7 @@ impl ProcessExecutor {
         if stop.is_cancelled() {
             return Ended::Stopped;
         }
-        let mut wait = self.spawner.patience.wait();
+        let mut wait = self.spawner.shortage.wait();
         loop {
             match self.start(task, process).await {
                 Ok((terms, started)) => {
@@ -290,12 +300,14 @@ impl ProcessExecutor {
                         },
                     };
                     return match over.cause {
-                        Cause::Stop => Ended::Stopped,
-                        Cause::End | Cause::Walltime => Ended::Finished(self.report(over, &terms)),
+                        EndCause::Stop => Ended::Stopped,
+                        EndCause::End | EndCause::Walltime => {
+                            Ended::Finished(self.report(over, &terms))
+                        }
                     };
                 }
-                Err(Unstarted::Refused(reason)) => return Ended::Finished(Report::not_run(reason)),
-                Err(Unstarted::Host(why)) => {
+                Err(SpawnError::Task(reason)) => return Ended::Finished(Report::not_run(reason)),
+                Err(SpawnError::Host(why)) => {
                     if !wait.pause(&why, &stop).await {
                         return Ended::Stopped;
                     }
@@ -306,7 +318,7 @@ impl ProcessExecutor {
 }
 
 /// What a run is reported with.
-struct Terms {
+struct RunStart {
     walltime: Option<Duration>,
     oom_kills: Option<u64>,
     started_at_ms: u64,
@@ -315,51 +327,51 @@ struct Terms {
 /// A process that was started.
 enum Started {
     /// And has ended.
-    Over(Over),
+    Over(EndedRun),
     /// And runs.
-    Running(Launched),
+    Running(Spawned),
 }
 
 /// A process that runs, with all that is held for it.
-struct Launched {
-    close: Close,
+struct Spawned {
+    close: Cleanup,
     pipes: Pipes,
     handle: Option<OwnedFd>,
 }
 
 /// A process that runs and is watched.
-struct Running {
-    close: Close,
-    watch: Watch,
+struct WatchedRun {
+    close: Cleanup,
+    watch: ExitWatch,
     streams: Streams,
 }
 
-impl Launched {
+impl Spawned {
     /// Has the runtime watch it. If that is not possible, it is killed.
-    fn watched(self) -> Result<Running, String> {
-        let watch = Watch::with(self.handle, self.close.leader.pid)
+    fn watched(self) -> Result<WatchedRun, String> {
+        let watch = ExitWatch::with(self.handle, self.close.leader.pid)
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let streams = self
             .pipes
             .watched()
             .map_err(|error| format!("the pipes of the process could not be watched: {error}"))?;
-        Ok(Running { close: self.close, watch, streams })
+        Ok(WatchedRun { close: self.close, watch, streams })
     }
 }
 
 /// Why a run is to end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Cause {
+enum EndCause {
     /// The leader has ended.
     End,
     Walltime,
     Stop,
 }
 
-/// A run whose family is gone.
-struct Over {
-    cause: Cause,
-    ending: Ending,
+/// A run whose tree is gone.
+struct EndedRun {
+    cause: EndCause,
+    ending: Terminated,
     usage: Option<ResUse>,
     /// Standard output and standard error.
     output: (Captured, Captured),
@@ -367,17 +379,17 @@ struct Over {
 
 /// What is done when a run is over.
 #[derive(Debug)]
-struct Close {
-    cause: Cause,
+struct Cleanup {
+    cause: EndCause,
     leader: Leader,
-    family: Family,
+    tree: ProcessTree,
     sandbox: Option<Sandbox>,
 }
 
-impl Close {
-    /// Closes, unless somebody of the family is still there.
+impl Cleanup {
+    /// Closes, unless somebody of the tree is still there.
     fn if_nobody_is_left(mut self) -> Result<Option<ResUse>, Self> {
-        match self.leader.reap_alone(&self.family) {
+        match self.leader.reap_alone(&self.tree) {
             Some(usage) => Ok(self.done(usage)),
             None => Err(self),
         }
@@ -391,9 +403,9 @@ impl Close {
     fn done(&self, usage: Option<ResUse>) -> Option<ResUse> {
         let success = usage.is_some_and(|usage| usage.status.success());
         let run = match self.cause {
-            Cause::Stop => Run::Stopped,
-            Cause::End if success => Run::Succeeded,
-            Cause::End | Cause::Walltime => Run::Failed,
+            EndCause::Stop => RunEnd::Stopped,
+            EndCause::End if success => RunEnd::Succeeded,
+            EndCause::End | EndCause::Walltime => RunEnd::Failed,
         };
         if let Some(sandbox) = &self.sandbox {
             sandbox.close(run);
@@ -403,7 +415,11 @@ impl Close {
 }
 
 /// Waits for a reason to end.
-async fn cause(watch: &Watch, walltime: Option<Duration>, stop: &CancellationToken) -> Cause {
+async fn cause(
+    watch: &ExitWatch,
+    walltime: Option<Duration>,
+    stop: &CancellationToken,
+) -> EndCause {
     let expiry = async {
         match walltime {
             Some(walltime) => sleep(walltime).await,
@@ -412,9 +428,9 @@ async fn cause(watch: &Watch, walltime: Option<Duration>, stop: &CancellationTok
     };
     tokio::select! {
         biased;
-        () = watch.ended() => Cause::End,
-        () = stop.cancelled() => Cause::Stop,
-        () = expiry => Cause::Walltime,
+        () = watch.ended() => EndCause::End,
+        () = stop.cancelled() => EndCause::Stop,
+        () = expiry => EndCause::Walltime,
     }
 }
 
@@ -423,44 +439,49 @@ fn start(
     spawner: &Spawner,
     mut command: Command,
     sandbox: Option<Sandbox>,
-    mark: Mark,
-    (mut pipes, theirs, spare): (Pipes, TheirEnds, OwnedFd),
-    patience: Duration,
-) -> Result<Started, Unstarted> {
+    tag: RunTag,
+    (mut pipes, child_ends, spare): (Pipes, ChildEnds, OwnedFd),
+    limit: Duration,
+) -> Result<Started, SpawnError> {
     if let Some(sandbox) = &sandbox {
-        sandbox.make().map_err(|error| refusal::no_folder(sandbox.path(), &error))?;
+        sandbox.make().map_err(|error| spawn_error::no_folder(sandbox.path(), &error))?;
     }
-    let leader = match spawner.start(&mut command, theirs, &mark) {
+    let leader = match spawner.start(&mut command, child_ends, &tag) {
         Ok(leader) => leader,
         Err(error) => {
             let gone = sandbox.as_ref().map(Sandbox::path).filter(|path| !path.is_dir());
             let why = match gone {
-                Some(path) => refusal::folder_gone(path),
-                None => refusal::not_started(&command, &error),
+                Some(path) => spawn_error::folder_gone(path),
+                None => spawn_error::not_started(&command, &error),
             };
             if let Some(sandbox) = sandbox {
                 sandbox.close(match why {
-                    Unstarted::Refused(_) => Run::Failed,
-                    Unstarted::Host(_) => Run::Stopped,
+                    SpawnError::Task(_) => RunEnd::Failed,
+                    SpawnError::Host(_) => RunEnd::Stopped,
                 });
             }
             return Err(why);
         }
     };
     drop(spare);
-    let family = Family::of(leader.pid, mark);
-    let handle = watch::handle(leader.pid).ok();
-    let mut close = Close { cause: Cause::End, leader, family, sandbox };
-    if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, patience)) {
+    let tree = ProcessTree::of(leader.pid, tag);
+    let handle = exit_watch::handle(leader.pid).ok();
+    let mut close = Cleanup { cause: EndCause::End, leader, tree, sandbox };
+    if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, limit)) {
         close = match close.if_nobody_is_left() {
             Ok(usage) => {
-                let (cause, ending) = (Cause::End, Ending::default());
-                return Ok(Started::Over(Over { cause, ending, usage, output: pipes.finish() }));
+                let (cause, ending) = (EndCause::End, Terminated::default());
+                return Ok(Started::Over(EndedRun {
+                    cause,
+                    ending,
+                    usage,
+                    output: pipes.finish(),
+                }));
             }
             Err(not_yet) => not_yet,
         };
     }
-    Ok(Started::Running(Launched { close, pipes, handle }))
+    Ok(Started::Running(Spawned { close, pipes, handle }))
 }
 
 #[cfg(test)]

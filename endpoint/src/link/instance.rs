@@ -125,12 +125,12 @@ impl Instance {
     /// Whether there may be another instance that takes over, which does not
     /// know this one's tasks: then a task starts only when its acknowledgement
     /// is secured.
-    pub(crate) fn is_careful(&self) -> bool {
+    pub(crate) fn is_fenced(&self) -> bool {
         self.standby || self.copied || self.called.load(Ordering::Relaxed)
     }
 
     /// Takes up a role, tells so, and returns the role it had before.
-    pub(crate) fn take_up(&self, role: Role) -> Option<Role> {
+    pub(crate) fn set_role(&self, role: Role) -> Option<Role> {
         let before = std::mem::replace(
             &mut *self.post(),
             Post { role: Some(role), held: true, known: false },
@@ -140,7 +140,7 @@ impl Instance {
     }
 
     /// Has no role until it takes one up, and nothing to tell.
-    pub(crate) fn lay_down(&self) {
+    pub(crate) fn clear_role(&self) {
         self.post().held = false;
     }
 
@@ -282,13 +282,13 @@ mod tests {
 
     #[test]
     fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
-        assert!(Instance::new(Uuid::nil(), true).is_careful());
+        assert!(Instance::new(Uuid::nil(), true).is_fenced());
         let plain = Instance::new(Uuid::nil(), false);
-        plain.take_up(Role::Active);
-        assert!(!plain.is_careful());
+        plain.set_role(Role::Active);
+        assert!(!plain.is_fenced());
         plain.call();
-        plain.lay_down();
-        assert!(plain.is_careful() && !plain.is_standby());
+        plain.clear_role();
+        assert!(plain.is_fenced() && !plain.is_standby());
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         let (_disk, ledger) = testing::ledger(10);
         for (replaces, shares) in [(false, true), (true, false)] {
             let instance = Instance::new(Uuid::nil(), false).replacing(replaces);
-            instance.take_up(Role::Active);
+            instance.set_role(Role::Active);
             assert!(!instance.presence(&ledger).unwrap().standby);
             instance.refused();
             assert_eq!(instance.presence(&ledger).unwrap().standby, shares);
@@ -308,9 +308,9 @@ mod tests {
         let (_disk, ledger) = testing::ledger(10);
         for (replaces, shares) in [(false, true), (true, false)] {
             let instance = Instance::new(Uuid::nil(), false).replacing(replaces).copied(true);
-            instance.take_up(Role::Active);
+            instance.set_role(Role::Active);
             let presence = instance.presence(&ledger).unwrap();
-            assert!(instance.is_careful());
+            assert!(instance.is_fenced());
             assert_eq!((presence.standby, presence.replaces), (shares, replaces));
             instance.arrived(Role::Active);
             assert!(!instance.presence(&ledger).unwrap().replaces, "the word is given once");
@@ -321,16 +321,16 @@ mod tests {
     async fn it_is_known_once_its_present_role_has_arrived() {
         let instance = Instance::new(Uuid::nil(), true);
         let is_known = || instance.known().now_or_never().is_some();
-        instance.take_up(Role::Standby);
+        instance.set_role(Role::Standby);
         instance.arrived(Role::Standby);
         assert!(is_known());
-        instance.take_up(Role::Active);
+        instance.set_role(Role::Active);
         instance.arrived(Role::Standby);
         assert!(!is_known(), "that it waits has arrived, not that it is active");
         assert!(!instance.is_introduced());
         instance.arrived(Role::Active);
         assert!(is_known() && instance.is_introduced());
-        instance.take_up(Role::Active);
+        instance.set_role(Role::Active);
         assert!(!is_known() && instance.is_introduced());
     }
 
@@ -347,15 +347,15 @@ mod tests {
         let (_disk, ledger) = testing::ledger(10);
         let instance = Instance::new(Uuid::nil(), true);
         assert_eq!(instance.presence(&ledger), None);
-        assert_eq!(instance.take_up(Role::Standby), None);
+        assert_eq!(instance.set_role(Role::Standby), None);
         instance.due().await;
         let presence = instance.presence(&ledger).unwrap();
         assert_eq!((presence.role, presence.standby, presence.pending), (Role::Standby, true, 0));
         assert_eq!((presence.instance, presence.state_id), (instance.id(), ledger.state_id));
         ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
-        assert_eq!(instance.take_up(Role::Active), Some(Role::Standby));
+        assert_eq!(instance.set_role(Role::Active), Some(Role::Standby));
         assert_eq!(instance.presence(&ledger).unwrap().pending, 1);
-        instance.lay_down();
+        instance.clear_role();
         assert_eq!(instance.presence(&ledger), None);
     }
 }

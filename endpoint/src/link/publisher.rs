@@ -15,10 +15,10 @@
 //! A message that the broker does not take for its size is divided; a result that is
 //! too large alone is replaced by one that is cut, and says so.
 
-use crate::execution::fit;
+use crate::execution::truncation::truncate_result;
 use crate::failpoint::{self, Step};
-use crate::link::halt::Halt;
 use crate::link::instance::Instance;
+use crate::link::session_error::SessionError;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::pending::outbox::Next;
 use crate::storage::journal::{Finished, OutSeq};
@@ -123,13 +123,13 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     /// The fault that ended the link, or the disk's failure.
-    pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), Halt> {
+    pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), SessionError> {
         let ended = self.work(drain).await;
         self.release().await?;
         ended
     }
 
-    async fn work(&mut self, drain: &CancellationToken) -> Result<(), Halt> {
+    async fn work(&mut self, drain: &CancellationToken) -> Result<(), SessionError> {
         loop {
             if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
                 self.tell().await?;
@@ -165,7 +165,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// The next records to send, which count as sent from then on.
-    async fn take(&mut self) -> Result<Option<Records>, Halt> {
+    async fn take(&mut self) -> Result<Option<Records>, SessionError> {
         if let Some(records) = self.again.pop() {
             return Ok(Some(records));
         }
@@ -203,7 +203,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// A large result that has waited.
-    async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, Halt> {
+    async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, SessionError> {
         let records = match self.ledger.outbox.from(seq, 1, 0) {
             Next::Fresh(records) => records,
             Next::Disk(_) | Next::None => self.ledger.backlog(seq, 1, 0).await?,
@@ -219,7 +219,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Releases what is confirmed.
-    async fn release(&mut self) -> Result<(), Halt> {
+    async fn release(&mut self) -> Result<(), SessionError> {
         self.release_at = None;
         if !self.confirmed.is_empty() {
             failpoint::reach(Step::Release);
@@ -329,7 +329,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), Halt> {
+    fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), SessionError> {
         for (ticket, settlement) in settled {
             if let Some(telling) = self.telling.take_if(|telling| telling.ticket == ticket) {
                 self.told(&telling, settlement)?;
@@ -402,7 +402,7 @@ fn cut(finished: &Finished, limit: usize, ledger: &Ledger) -> Vec<u8> {
             format!("its result cannot be read, and is too large to be sent as it is: {error}");
         ledger.not_run(finished.attempt, Outcome::Failed, reason)
     });
-    wire::encode_result(&fit::cut(result, limit))
+    wire::encode_result(&truncate_result(result, limit))
 }
 
 fn unroutable(reason: &str) -> Fault {

@@ -8,9 +8,9 @@
 
 use crate::exit::{Exit, Failure};
 use crate::link::clutch::{Clutch, Decision};
-use crate::link::halt::Halt;
 use crate::link::instance::Instance;
 use crate::link::publisher::Publisher;
+use crate::link::session_error::SessionError;
 use crate::link::subscriber::subscribe;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
@@ -63,7 +63,7 @@ pub(crate) struct Link {
 }
 
 /// What one session is given and leaves.
-struct Lap {
+struct SessionContext {
     /// Whether it waits for a lease that another instance holds.
     waits: bool,
     /// Resolves when what the last one handed back is on disk.
@@ -82,13 +82,13 @@ impl Link {
         // What an earlier life of the daemon was not sure of, this one is not, either.
         let mut handed_back = Some(self.hand_back().await?);
         loop {
-            let mut lap = Lap { waits: clutch.waits(), handed_back, up: None };
-            let ended = self.patiently(self.session(&mut lap)).await;
-            self.instance.lay_down();
+            let mut context = SessionContext { waits: clutch.waits(), handed_back, up: None };
+            let ended = self.patiently(self.session(&mut context)).await;
+            self.instance.clear_role();
             let fault = match ended {
                 Ok(()) => return Ok(()),
-                Err(Halt::Link(fault)) => fault,
-                Err(Halt::Disk(error)) => return Err(broken(&error)),
+                Err(SessionError::Link(fault)) => fault,
+                Err(SessionError::Disk(error)) => return Err(broken(&error)),
             };
             if let Fault::Locked(_) = &fault {
                 self.instance.refused();
@@ -99,7 +99,7 @@ impl Link {
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
                 return Ok(());
             }
-            match clutch.disengage(&fault, lap.up.map(|since| since.elapsed())) {
+            match clutch.disengage(&fault, context.up.map(|since| since.elapsed())) {
                 Decision::Wait { delay, advice } => {
                     let delay = whole_ms(delay);
                     let retry_in = humantime::format_duration(delay).to_string();
@@ -152,7 +152,7 @@ impl Link {
         }
     }
 
-    async fn session(&self, lap: &mut Lap) -> Result<(), Halt> {
+    async fn session(&self, context: &mut SessionContext) -> Result<(), SessionError> {
         self.instance.renew();
         let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id());
         let results_name = format!("{name}/results");
@@ -162,7 +162,7 @@ impl Link {
             let mut outlet = results.outlet().await?;
             let publisher =
                 Publisher::new(outlet.as_mut(), &self.ledger, &self.results, &self.instance);
-            let consuming = self.consume(tasks.as_ref(), lap);
+            let consuming = self.consume(tasks.as_ref(), context);
             tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ())
         }
         .await;
@@ -172,14 +172,18 @@ impl Link {
 
     /// The consuming half: takes tasks while it has the lease, and lets go of it
     /// when the intake ends, though results may still be delivered.
-    async fn consume(&self, tasks: &dyn Connection, lap: &mut Lap) -> Result<(), Halt> {
-        if let Some(handed_back) = lap.handed_back.take() {
+    async fn consume(
+        &self,
+        tasks: &dyn Connection,
+        context: &mut SessionContext,
+    ) -> Result<(), SessionError> {
+        if let Some(handed_back) = context.handed_back.take() {
             handed_back.await?;
         }
-        let Some(mut inlet) = self.lease(tasks, lap).await? else { return Ok(()) };
-        lap.up.get_or_insert_with(Instant::now);
+        let Some(mut inlet) = self.lease(tasks, context).await? else { return Ok(()) };
+        context.up.get_or_insert_with(Instant::now);
         self.instance.ask(self.ledger.inbox.holds_back());
-        self.instance.take_up(Role::Active);
+        self.instance.set_role(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
         let taking = async {
@@ -192,7 +196,7 @@ impl Link {
             taken = taking => taken?,
             fault = listen(calls, &self.instance) => return Err(fault.into()),
         }
-        self.instance.lay_down();
+        self.instance.clear_role();
         drop(inlet);
         tasks.close().await;
         Ok(())
@@ -203,7 +207,7 @@ impl Link {
     /// between, it has to know of each session: it must not believe them that a task is
     /// nowhere.
     async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
-        if self.instance.is_introduced() && !self.instance.is_careful() {
+        if self.instance.is_introduced() && !self.instance.is_fenced() {
             return Ok(());
         }
         tokio::select! {
@@ -216,7 +220,7 @@ impl Link {
 
     /// Lets what an earlier run left start, once the service has said that the disk is as
     /// old as it knows it, or says nothing for a while; otherwise hands it back.
-    async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), Halt> {
+    async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), SessionError> {
         if self.ledger.inbox.holds_back() {
             let behind = tokio::select! {
                 biased;
@@ -246,16 +250,16 @@ impl Link {
     async fn lease(
         &self,
         tasks: &dyn Connection,
-        lap: &mut Lap,
+        context: &mut SessionContext,
     ) -> Result<Option<Box<dyn Inlet>>, Fault> {
         let mut told: Option<Instant> = None;
         let mut pause = ASK;
         while !self.intake.is_cancelled() {
             let fault = match tasks.inlet(&self.inlet).await {
-                Err(fault @ Fault::Locked(_)) if lap.waits => fault,
+                Err(fault @ Fault::Locked(_)) if context.waits => fault,
                 asked => return asked.map(Some),
             };
-            lap.up.get_or_insert_with(Instant::now);
+            context.up.get_or_insert_with(Instant::now);
             if told.is_none_or(|told| told.elapsed() >= TELL) {
                 match told.replace(Instant::now()) {
                     None => self.stand_by(&fault),
@@ -264,7 +268,7 @@ impl Link {
             }
             self.until_free(tasks, &mut told, &mut pause).await?;
         }
-        self.instance.lay_down();
+        self.instance.clear_role();
         Ok(None)
     }
 
@@ -299,7 +303,7 @@ impl Link {
     fn stand_by(&self, fault: &Fault) {
         self.ledger.inbox.open();
         let (address, pending) = (self.transport.address(), self.ledger.pending());
-        if self.instance.take_up(Role::Standby) == Some(Role::Active) {
+        if self.instance.set_role(Role::Standby) == Some(Role::Active) {
             tracing::warn!(
                 %fault,
                 address,

@@ -10,8 +10,8 @@
 //! inbox is full nothing is read. A careful instance starts a task only when its acknowledgement is secured.
 
 use crate::failpoint::{self, Step};
-use crate::link::halt::Halt;
 use crate::link::instance::Instance;
+use crate::link::session_error::SessionError;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
 use clutch_common::id::{Attempt, TaskId};
@@ -52,7 +52,7 @@ pub(crate) async fn subscribe(
     ledger: &Ledger,
     instance: &Instance,
     intake: &CancellationToken,
-) -> Result<(), Halt> {
+) -> Result<(), SessionError> {
     let mut groups: FuturesOrdered<Pending> = FuturesOrdered::new();
     loop {
         let stopped = intake.is_cancelled();
@@ -91,7 +91,7 @@ async fn settle_all(
     ledger: &Ledger,
     first: Group,
     groups: &mut FuturesOrdered<Pending>,
-) -> Result<(), Halt> {
+) -> Result<(), SessionError> {
     let mut unsecured = 0;
     let mut durable = Some(first);
     while let Some(group) = durable {
@@ -121,7 +121,7 @@ async fn accept(
     deliveries: Vec<Delivery>,
     instance: &Instance,
 ) -> Result<Pending, JournalError> {
-    let careful = instance.is_careful();
+    let careful = instance.is_fenced();
     let mut reading = Reading::of(ledger, instance);
     for delivery in deliveries {
         reading.read(delivery).await?;

@@ -20,7 +20,7 @@ pub(crate) use crate::storage::disk_queue::{
 pub(crate) use commit::Commit;
 
 use crate::storage::disk_queue::{Change, DiskQueue, Options, SeenView};
-use crate::system::room::Room;
+use crate::system::disk_space::DiskSpace;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
@@ -194,7 +194,7 @@ type Probe = Box<dyn FnMut() -> std::io::Result<u64> + Send>;
 /// # Errors
 /// See [`OpenError`].
 pub(crate) fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
-    let mut room = Room::in_folder(&config.path);
+    let mut room = DiskSpace::in_folder(&config.path);
     // Better not begun than begun: a store that finds no room as it opens may fail in
     // ways that look like damage. What else is wrong with the folder, opening it tells.
     if room.free().is_ok_and(|free| free == 0) {

@@ -8,7 +8,7 @@
 //! up to a bound. Touches nothing outside its folder; which files are still needed is for
 //! others to know.
 
-use crate::system::host::{self, Trouble, trouble};
+use crate::system::os_error::{self, Handling, classify};
 use rustix::io::Errno;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
@@ -289,7 +289,7 @@ fn patiently<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> 
     loop {
         match attempt() {
             Err(error)
-                if trouble(host::Place::Records, &error) == Trouble::Wait
+                if classify(os_error::Operation::Records, &error) == Handling::Wait
                     && begun.elapsed() < limit =>
             {
                 if !std::mem::replace(&mut told, true) {

@@ -7,8 +7,8 @@
 //! result of a call is told when nobody is left of a worker that is to go.
 
 use super::protocol::{self, Answer};
-use super::recipe::Recipe;
-use super::worker::{Farewell, Heard, Remains, Unready, Worker, how};
+use super::worker::{Reply, StartError, StopMode, Worker, WorkerEnd, how};
+use super::worker_spec::WorkerSpec;
 use crate::execution::capture::Captured;
 use crate::execution::executor::{Ended, Report};
 use crate::execution::os::spawn::Spawner;
@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 /// What is asked of the workers of a function.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct FunctionConfig {
     /// How they are made.
-    pub(crate) recipe: Recipe,
+    pub(crate) spec: WorkerSpec,
     /// How many there are at most.
     pub(crate) concurrency: usize,
     /// After how many calls a worker is replaced.
@@ -41,7 +41,7 @@ pub(crate) struct Terms {
 /// The workers of a function.
 #[derive(Debug)]
 pub(super) struct Pool {
-    terms: Terms,
+    config: FunctionConfig,
     spawner: Arc<Spawner>,
     places: Arc<Semaphore>,
     /// Those that wait for a call, the last one used last.
@@ -51,7 +51,7 @@ pub(super) struct Pool {
 }
 
 /// What a worker is asked, and the place of whoever answers.
-struct Asked<'a> {
+struct CallRequest<'a> {
     attempt: Attempt,
     call: &'a Call,
     walltime: Option<Duration>,
@@ -61,10 +61,10 @@ struct Asked<'a> {
 
 impl Pool {
     /// Without a worker yet.
-    pub(super) fn new(terms: Terms, spawner: Arc<Spawner>) -> Self {
+    pub(super) fn new(config: FunctionConfig, spawner: Arc<Spawner>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(terms.concurrency)),
-            terms,
+            places: Arc::new(Semaphore::new(config.concurrency)),
+            config,
             spawner,
             idle: Mutex::default(),
             leaving: Mutex::default(),
@@ -73,7 +73,7 @@ impl Pool {
 
     /// How many workers there are at most.
     pub(super) fn concurrency(&self) -> usize {
-        self.terms.concurrency
+        self.config.concurrency
     }
 
     /// Runs one call to its end.
@@ -85,16 +85,16 @@ impl Pool {
         };
         let Ok(place) = place else { return Ended::Stopped }; // going down
         let (attempt, walltime, place) = (task.attempt(), task.walltime(), Some(place));
-        let mut asked = Asked { attempt, call, walltime, stop: &stop, place };
-        while let Some(worker) = self.warm() {
+        let mut asked = CallRequest { attempt, call, walltime, stop: &stop, place };
+        while let Some(worker) = self.take_idle() {
             if let Some(ended) = self.serve(worker, &mut asked).await {
                 return ended;
             }
         }
         let worker = match self.start(&stop).await {
             Ok(worker) => worker,
-            Err(Unready::Stopped | Unready::Host(_)) => return Ended::Stopped,
-            Err(Unready::Failed(why, stderr)) => {
+            Err(StartError::Stopped | StartError::Host(_)) => return Ended::Stopped,
+            Err(StartError::Failed(why, stderr)) => {
                 tracing::warn!(function = call.function, why, "a worker is not ready");
                 return Ended::Finished(Report { stderr, ..Report::not_run(why) });
             }
@@ -103,13 +103,13 @@ impl Pool {
     }
 
     /// A new worker, as soon as the host has what it takes.
-    async fn start(&self, stop: &CancellationToken) -> Result<Worker, Unready> {
-        let mut wait = self.spawner.patience.wait();
+    async fn start(&self, stop: &CancellationToken) -> Result<Worker, StartError> {
+        let mut wait = self.spawner.shortage.wait();
         loop {
-            match Worker::start(&self.spawner, &self.terms.recipe, stop).await {
-                Err(Unready::Host(why)) => {
+            match Worker::start(&self.spawner, &self.config.spec, stop).await {
+                Err(StartError::Host(why)) => {
                     if !wait.pause(&why, stop).await {
-                        return Err(Unready::Stopped);
+                        return Err(StartError::Stopped);
                     }
                 }
                 started => {
@@ -121,55 +121,55 @@ impl Pool {
     }
 
     /// A worker that waits; those that turn out to be dead are seen off.
-    fn warm(&self) -> Option<Worker> {
+    fn take_idle(&self) -> Option<Worker> {
         loop {
             let mut worker = self.idle().pop()?;
-            if worker.is_quiet() {
+            if worker.is_idle() {
                 return Some(worker);
             }
-            self.bury(worker);
+            self.reap(worker);
         }
     }
 
     /// Has a worker answer. None if it had been about to end, or had something else to
     /// say, and did not hear what was asked; that does not happen to one that has
     /// answered nothing yet.
-    async fn serve(&self, mut worker: Worker, asked: &mut Asked<'_>) -> Option<Ended> {
+    async fn serve(&self, mut worker: Worker, asked: &mut CallRequest<'_>) -> Option<Ended> {
         let started_at_ms = now_ms();
         let until = asked.walltime.and_then(|walltime| Instant::now().checked_add(walltime));
         let report =
             |outcome| Report { started_at_ms: Some(started_at_ms), ..Report::blank(outcome) };
         let number = worker.next_call();
         let line = protocol::request(number, asked.attempt, asked.call);
-        let (farewell, noise) = match worker.exchange(&line, until, asked.stop).await {
-            Heard::Line(line) => match protocol::answer(&line, number) {
+        let (mode, noise) = match worker.exchange(&line, until, asked.stop).await {
+            Reply::Line(line) => match protocol::answer(&line, number) {
                 Ok(answer) => {
                     let stderr = worker.cut_stderr();
-                    self.put_back(worker, asked.place.take());
+                    self.give_back(worker, asked.place.take());
                     return Some(Ended::Finished(answered(answer, stderr, report)));
                 }
-                Err(why) => (Farewell::Stop, Some(why)),
+                Err(why) => (StopMode::Terminate, Some(why)),
             },
-            Heard::Noise(why) => (Farewell::Stop, Some(why)),
-            Heard::Gone if worker.served > 0 && worker.is_deaf() => {
-                self.bury(worker);
+            Reply::Invalid(why) => (StopMode::Terminate, Some(why)),
+            Reply::Exited if worker.served > 0 && worker.request_unread() => {
+                self.reap(worker);
                 return None;
             }
-            Heard::Gone => (Farewell::Gone, None),
-            Heard::Late => (Farewell::Stop, None),
-            Heard::Stopped => {
-                worker.end(Farewell::Stop, self.terms.recipe.grace).await;
+            Reply::Exited => (StopMode::Exited, None),
+            Reply::TimedOut => (StopMode::Terminate, None),
+            Reply::Stopped => {
+                worker.end(StopMode::Terminate, self.config.spec.grace).await;
                 return Some(Ended::Stopped);
             }
         };
-        let late = farewell == Farewell::Stop && noise.is_none();
+        let late = mode == StopMode::Terminate && noise.is_none();
         let (pid, has_served) = (worker.pid(), worker.served > 0);
-        let remains = worker.end(farewell, self.terms.recipe.grace).await;
+        let remains = worker.end(mode, self.config.spec.grace).await;
         if let Some(why) = &noise
             && has_served
             && remains.unread
         {
-            let function = &self.terms.recipe.function;
+            let function = &self.config.spec.function;
             tracing::warn!(function, %pid, why, "a worker spoke before it read a call; it is replaced");
             return None;
         }
@@ -186,7 +186,7 @@ impl Pool {
     fn lost(
         &self,
         facts: &Facts,
-        remains: Remains,
+        remains: WorkerEnd,
         noise: Option<String>,
         report: impl Fn(Outcome) -> Report,
     ) -> Report {
@@ -195,7 +195,7 @@ impl Pool {
             let reason = verdict.reason;
             return Report { reason, stderr: remains.stderr, ..report(Outcome::TimedOut) };
         }
-        let named = self.terms.recipe.named();
+        let named = self.config.spec.named();
         let reason = match noise {
             Some(why) => format!(
                 "{named} does not keep to the protocol: {why}. It was replaced; only answers may go \
@@ -216,14 +216,14 @@ impl Pool {
     }
 
     /// Has a worker wait for the next call, or replaced when one comes.
-    fn put_back(&self, mut worker: Worker, place: Option<OwnedSemaphorePermit>) {
+    fn give_back(&self, mut worker: Worker, place: Option<OwnedSemaphorePermit>) {
         worker.served += 1;
-        let worn = self.terms.recycle_after.is_some_and(|limit| worker.served >= limit);
+        let worn = self.config.recycle_after.is_some_and(|limit| worker.served >= limit);
         let fat = || {
-            let limit = self.terms.memory_limit?;
+            let limit = self.config.memory_limit?;
             worker.memory().filter(|memory| *memory > limit)
         };
-        let function = &self.terms.recipe.function;
+        let function = &self.config.spec.function;
         if worn {
             tracing::debug!(function, calls = worker.served, "a worker has served its time");
         } else if let Some(memory) = fat() {
@@ -232,23 +232,23 @@ impl Pool {
             self.idle().push(worker);
             return;
         }
-        self.retire(worker, Farewell::Retire, place);
+        self.retire(worker, StopMode::Retire, place);
     }
 
     /// Sees off a worker that died while it waited, or that said what nobody had
     /// asked for.
-    fn bury(&self, worker: Worker) {
-        let (function, pid) = (&self.terms.recipe.function, worker.pid());
+    fn reap(&self, worker: Worker) {
+        let (function, pid) = (&self.config.spec.function, worker.pid());
         tracing::warn!(function, %pid, "a worker ended, or spoke up, while it had no call; it is replaced");
-        self.retire(worker, Farewell::Gone, None);
+        self.retire(worker, StopMode::Exited, None);
     }
 
-    fn retire(&self, worker: Worker, farewell: Farewell, place: Option<OwnedSemaphorePermit>) {
-        let grace = self.terms.recipe.grace;
+    fn retire(&self, worker: Worker, mode: StopMode, place: Option<OwnedSemaphorePermit>) {
+        let grace = self.config.spec.grace;
         let mut leaving = lock(&self.leaving);
         while leaving.try_join_next().is_some() {}
         leaving.spawn(async move {
-            worker.end(farewell, grace).await;
+            worker.end(mode, grace).await;
             drop(place);
         });
     }
@@ -257,9 +257,9 @@ impl Pool {
     pub(super) fn tend(&self) {
         let dead: Vec<Worker> = {
             let mut idle = self.idle();
-            idle.extract_if(.., |worker| !worker.is_quiet()).collect()
+            idle.extract_if(.., |worker| !worker.is_idle()).collect()
         };
-        dead.into_iter().for_each(|worker| self.bury(worker));
+        dead.into_iter().for_each(|worker| self.reap(worker));
     }
 
     /// Starts a worker and sees it off.
@@ -267,14 +267,14 @@ impl Pool {
     /// # Errors
     /// Why it is not ready, in words, and what it wrote.
     pub(super) async fn try_out(&self) -> Result<(), (String, Captured)> {
-        match Worker::start(&self.spawner, &self.terms.recipe, &CancellationToken::new()).await {
+        match Worker::start(&self.spawner, &self.config.spec, &CancellationToken::new()).await {
             Ok(worker) => {
-                worker.end(Farewell::Retire, self.terms.recipe.grace).await;
+                worker.end(StopMode::Retire, self.config.spec.grace).await;
                 Ok(())
             }
-            Err(Unready::Failed(why, stderr)) => Err((why, stderr)),
-            Err(Unready::Host(why)) => Err((why, Captured::default())),
-            Err(Unready::Stopped) => Ok(()),
+            Err(StartError::Failed(why, stderr)) => Err((why, stderr)),
+            Err(StartError::Host(why)) => Err((why, Captured::default())),
+            Err(StartError::Stopped) => Ok(()),
         }
     }
 
@@ -282,8 +282,8 @@ impl Pool {
     pub(super) async fn close(&self) {
         self.places.close();
         let idle = std::mem::take(&mut *self.idle());
-        let grace = self.terms.recipe.grace;
-        join_all(idle.into_iter().map(|worker| worker.end(Farewell::Retire, grace))).await;
+        let grace = self.config.spec.grace;
+        join_all(idle.into_iter().map(|worker| worker.end(StopMode::Retire, grace))).await;
         let mut leaving = std::mem::take(&mut *lock(&self.leaving));
         while leaving.join_next().await.is_some() {}
     }

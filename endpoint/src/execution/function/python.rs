@@ -107,7 +107,7 @@ mod tests {
         install(&folder).unwrap();
         assert!(holds_the_package(&folder));
         let module = Module::within(Path::new("/p")).unwrap();
-        assert_eq!(module.path(Some("/theirs")), "/p:/theirs");
+        assert_eq!(module.path(Some("/child_ends")), "/p:/child_ends");
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
             let folder = base.path().join(name);
             install(&folder).unwrap();
             let module = Module::within(&folder).unwrap();
-            let path = module.path(Some("/theirs"));
+            let path = module.path(Some("/child_ends"));
             let found = std::env::split_paths(&path).next().unwrap();
             assert!(holds_the_package(&found));
             assert_eq!(std::env::split_paths(&path).count(), 2);

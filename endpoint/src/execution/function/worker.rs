@@ -7,15 +7,15 @@
 
 use super::protocol::{self, MAX_LINE};
 use super::python;
-use super::recipe::Recipe;
+use super::worker_spec::WorkerSpec;
 use crate::execution::capture::Captured;
-use crate::execution::os::family::Family;
+use crate::execution::os::exit_watch::{self, ExitWatch};
 use crate::execution::os::proc;
-use crate::execution::os::refusal::{self, Unstarted};
+use crate::execution::os::process_tree::ProcessTree;
 use crate::execution::os::spawn::{Leader, Spawner};
-use crate::execution::os::streams::{Output, TheirEnds};
-use crate::execution::os::tree::{self, Ending};
-use crate::execution::os::watch::{self, Watch};
+use crate::execution::os::spawn_error::{self, SpawnError};
+use crate::execution::os::streams::{ChildEnds, Output};
+use crate::execution::os::terminate::{self, Terminated};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use wait4::ResUse;
 
 /// How long the end of a process may take to be told that has closed its output.
-const TOLD_LIMIT: Duration = Duration::from_secs(1);
+const EXIT_NOTICE: Duration = Duration::from_secs(1);
 /// How much is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
 /// The room for lines that a worker keeps, in bytes.
@@ -40,8 +40,8 @@ const KEPT_ROOM: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Worker {
     leader: Leader,
-    family: Family,
-    watch: Watch,
+    tree: ProcessTree,
+    watch: ExitWatch,
     stdin: Sender,
     stdout: Receiver,
     /// What came of a line that is not complete.
@@ -61,7 +61,7 @@ pub(super) struct Worker {
 
 /// Why there is no worker.
 #[derive(Debug)]
-pub(super) enum Unready {
+pub(super) enum StartError {
     /// It could not be started, or does not do what a worker does; in words, and
     /// what it wrote to its standard error.
     Failed(String, Captured),
@@ -73,37 +73,37 @@ pub(super) enum Unready {
 
 /// What came of waiting for a line.
 #[derive(Debug, PartialEq)]
-pub(super) enum Heard {
+pub(super) enum Reply {
     /// The line, without its end.
     Line(Vec<u8>),
     /// It said what no worker says; in words.
-    Noise(String),
+    Invalid(String),
     /// It has ended, or closed what it is spoken to by.
-    Gone,
+    Exited,
     /// It took too long.
-    Late,
+    TimedOut,
     /// Nobody wants to hear it any more.
     Stopped,
 }
 
 /// How a worker is seen off. Its standard input is closed, in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Farewell {
+pub(super) enum StopMode {
     /// It may end by itself for as long as the grace.
     Retire,
     /// It is ending, by all appearances.
-    Gone,
+    Exited,
     /// It is told to end at once.
-    Stop,
+    Terminate,
 }
 
 /// What is left of a worker.
 #[derive(Debug)]
-pub(super) struct Remains {
+pub(super) struct WorkerEnd {
     /// How its process ended, if that is known.
     pub(super) usage: Option<ResUse>,
     /// What became of the others.
-    pub(super) ending: Ending,
+    pub(super) ending: Terminated,
     /// What it wrote to its standard error since the last call.
     pub(super) stderr: Captured,
     /// Whether it has certainly not begun with what it was told last: all of that
@@ -115,86 +115,90 @@ impl Worker {
     /// Starts a worker and waits until it is ready.
     ///
     /// # Errors
-    /// See [`Unready`]; nothing is left of it then.
+    /// See [`StartError`]; nothing is left of it then.
     pub(super) async fn start(
         spawner: &Arc<Spawner>,
-        recipe: &Recipe,
+        spec: &WorkerSpec,
         stop: &CancellationToken,
-    ) -> Result<Self, Unready> {
-        let unstarted = |why: Unstarted| match why {
-            Unstarted::Refused(why) => {
-                let named = recipe.named();
-                Unready::Failed(format!("{named} could not be started: {why}"), Captured::default())
+    ) -> Result<Self, StartError> {
+        let unstarted = |why: SpawnError| match why {
+            SpawnError::Task(why) => {
+                let named = spec.named();
+                StartError::Failed(
+                    format!("{named} could not be started: {why}"),
+                    Captured::default(),
+                )
             }
-            Unstarted::Host(why) => Unready::Host(why),
+            SpawnError::Host(why) => StartError::Host(why),
         };
-        let mut worker = Self::spawn(spawner, recipe).await.map_err(unstarted)?;
-        let until = Instant::now() + recipe.startup_timeout;
-        let (farewell, why) = match worker.exchange(b"", Some(until), stop).await {
-            Heard::Line(line) => match protocol::hello(&line) {
+        let mut worker = Self::spawn(spawner, spec).await.map_err(unstarted)?;
+        let until = Instant::now() + spec.startup_timeout;
+        let (mode, why) = match worker.exchange(b"", Some(until), stop).await {
+            Reply::Line(line) => match protocol::hello(&line) {
                 Ok(()) => {
                     worker.greeted = true;
                     worker.stderr.cut();
                     return Ok(worker);
                 }
-                Err(why) => (Farewell::Stop, why),
+                Err(why) => (StopMode::Terminate, why),
             },
-            Heard::Noise(why) => (Farewell::Stop, why),
-            Heard::Gone => (Farewell::Gone, String::new()),
-            Heard::Late => {
-                let waited = humantime::format_duration(recipe.startup_timeout);
+            Reply::Invalid(why) => (StopMode::Terminate, why),
+            Reply::Exited => (StopMode::Exited, String::new()),
+            Reply::TimedOut => {
+                let waited = humantime::format_duration(spec.startup_timeout);
                 let why = format!(
                     "it did not say hello within {waited}; a worker writes {{\"clutch\": 1}} to its \
                      standard output when it is ready. If it needs longer, raise startup_timeout of \
                      [functions.{}]",
-                    recipe.function
+                    spec.function
                 );
-                (Farewell::Stop, why)
+                (StopMode::Terminate, why)
             }
-            Heard::Stopped => {
-                worker.end(Farewell::Stop, recipe.grace).await;
-                return Err(Unready::Stopped);
+            Reply::Stopped => {
+                worker.end(StopMode::Terminate, spec.grace).await;
+                return Err(StartError::Stopped);
             }
         };
-        let remains = worker.end(farewell, recipe.grace).await;
-        let why = match farewell {
-            Farewell::Gone => format!("it ended before it was ready: {}", how(&remains)),
-            Farewell::Stop | Farewell::Retire => why,
+        let remains = worker.end(mode, spec.grace).await;
+        let why = match mode {
+            StopMode::Exited => format!("it ended before it was ready: {}", how(&remains)),
+            StopMode::Terminate | StopMode::Retire => why,
         };
-        Err(Unready::Failed(format!("{} is of no use: {why}", recipe.named()), remains.stderr))
+        Err(StartError::Failed(format!("{} is of no use: {why}", spec.named()), remains.stderr))
     }
 
-    async fn spawn(spawner: &Arc<Spawner>, recipe: &Recipe) -> Result<Self, Unstarted> {
-        recipe.look_after()?;
+    async fn spawn(spawner: &Arc<Spawner>, spec: &WorkerSpec) -> Result<Self, SpawnError> {
+        spec.restore_folders()?;
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
-        let no_pipes = |error: io::Error| refusal::no_pipes(&error);
+        let no_pipes = |error: io::Error| spawn_error::no_pipes(&error);
         let (their_stdin, stdin) = pipe().map_err(no_pipes)?;
         let (stdout, their_stdout) = pipe().map_err(no_pipes)?;
-        let (stderr, their_stderr) = Output::open(recipe.capture_limit).map_err(no_pipes)?;
+        let (stderr, their_stderr) = Output::open(spec.capture_limit).map_err(no_pipes)?;
         let stdin = Sender::from_owned_fd(stdin).map_err(no_pipes)?;
         let stdout = Receiver::from_owned_fd(stdout).map_err(no_pipes)?;
-        let spare = watch::spare().map_err(no_pipes)?;
-        let theirs = TheirEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
-        let (marks, mark) = spawner.marks.for_worker(&recipe.function);
-        let mut command = spawner.command(&recipe.command, &recipe.env, marks)?;
-        let others = recipe.env.get(python::VARIABLE).map(String::as_str);
-        command.env(python::VARIABLE, recipe.module.path(others)).current_dir(&recipe.cwd);
+        let spare = exit_watch::spare().map_err(no_pipes)?;
+        let child_ends =
+            ChildEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        let (tags, tag) = spawner.tags.for_worker(&spec.function);
+        let mut command = spawner.command(&spec.command, &spec.env, tags)?;
+        let others = spec.env.get(python::VARIABLE).map(String::as_str);
+        command.env(python::VARIABLE, spec.module.path(others)).current_dir(&spec.cwd);
         let spawner = Arc::clone(spawner);
-        let start = spawn_blocking(move || match spawner.start(&mut command, theirs, &mark) {
-            Ok(leader) => Ok((leader, mark)),
-            Err(error) => Err(refusal::not_started(&command, &error)),
+        let start = spawn_blocking(move || match spawner.start(&mut command, child_ends, &tag) {
+            Ok(leader) => Ok((leader, tag)),
+            Err(error) => Err(spawn_error::not_started(&command, &error)),
         });
-        let (leader, mark) =
+        let (leader, tag) =
             start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
         drop(spare);
-        let watch = Watch::over(leader.pid)
+        let watch = ExitWatch::over(leader.pid)
             .map_err(|error| format!("the process could not be watched: {error}"))?;
-        let family = Family::of(leader.pid, mark);
+        let tree = ProcessTree::of(leader.pid, tag);
         let line = Vec::new();
         let (stderr_open, told, greeted, asked, served) = (true, 0, false, 0, 0);
         Ok(Self {
             leader,
-            family,
+            tree,
             watch,
             stdin,
             stdout,
@@ -225,7 +229,7 @@ impl Worker {
         say: &[u8],
         until: Option<Instant>,
         stop: &CancellationToken,
-    ) -> Heard {
+    ) -> Reply {
         let mut unsaid = say;
         self.told = 0;
         let late = async {
@@ -238,7 +242,7 @@ impl Worker {
         loop {
             if let Err(error) = self.say(&mut unsaid) {
                 tracing::debug!(%error, pid = %self.leader.pid, "a worker does not listen");
-                return Heard::Gone;
+                return Reply::Exited;
             }
             tokio::select! {
                 biased;
@@ -252,8 +256,8 @@ impl Worker {
                 }
                 _ = self.stdin.writable(), if !unsaid.is_empty() => (),
                 () = self.watch.ended() => return self.last_words(),
-                () = stop.cancelled() => return Heard::Stopped,
-                () = &mut late => return Heard::Late,
+                () = stop.cancelled() => return Reply::Stopped,
+                () = &mut late => return Reply::TimedOut,
             }
         }
     }
@@ -280,20 +284,20 @@ impl Worker {
     }
 
     /// Whether it has taken nothing of what it was told last: all is in the pipe.
-    pub(super) fn is_deaf(&self) -> bool {
+    pub(super) fn request_unread(&self) -> bool {
         is_unread(&self.stdin, self.told)
     }
 
     /// Reads what there is; nothing while no line is complete.
-    fn hear(&mut self, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Heard> {
+    fn hear(&mut self, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Reply> {
         let mut chunk = [0; CHUNK];
         loop {
             let count = match read(&self.stdout, &mut chunk) {
-                Ok(0) => return Some(Heard::Gone),
+                Ok(0) => return Some(Reply::Exited),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Some(Heard::Gone),
+                Err(_) => return Some(Reply::Exited),
             };
             if let Some(heard) = self.take_in(&chunk[..count]) {
                 return Some(heard);
@@ -302,14 +306,14 @@ impl Worker {
     }
 
     /// Takes in what was read; nothing while no line is complete.
-    fn take_in(&mut self, mut piece: &[u8]) -> Option<Heard> {
+    fn take_in(&mut self, mut piece: &[u8]) -> Option<Reply> {
         loop {
             let end = piece.iter().position(|byte| *byte == b'\n');
             self.line.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
             if self.line.len() > MAX_LINE {
                 let said = protocol::quoted(&self.line);
                 let why = format!("it wrote a line of more than {MAX_LINE} bytes: {said}");
-                return Some(Heard::Noise(why));
+                return Some(Reply::Invalid(why));
             }
             let more = &piece[end? + 1..];
             let room = self.line.capacity().min(KEPT_ROOM);
@@ -325,17 +329,17 @@ impl Worker {
             }
             if !more.is_empty() {
                 let said = protocol::quoted(more);
-                return Some(Heard::Noise(format!("it wrote more than one line: {said}")));
+                return Some(Reply::Invalid(format!("it wrote more than one line: {said}")));
             }
-            return Some(Heard::Line(line));
+            return Some(Reply::Line(line));
         }
     }
 
     /// A worker that has ended may have answered before. Asks the pipe itself, as
     /// the runtime may not know yet what is in it.
-    fn last_words(&mut self) -> Heard {
+    fn last_words(&mut self) -> Reply {
         let read = |pipe: &Receiver, chunk: &mut [u8]| Ok(rustix::io::read(pipe, chunk)?);
-        self.hear(read).unwrap_or(Heard::Gone)
+        self.hear(read).unwrap_or(Reply::Exited)
     }
 
     fn take_stderr(&mut self) {
@@ -352,7 +356,7 @@ impl Worker {
 
     /// Whether it lives and has said nothing that nobody asked for. What it wrote
     /// to its standard error between two calls is nobody's.
-    pub(super) fn is_quiet(&mut self) -> bool {
+    pub(super) fn is_idle(&mut self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut looked = [
             PollFd::new(&self.stdout, PollFlags::IN),
@@ -379,23 +383,23 @@ impl Worker {
     }
 
     /// Sees it off, and everybody who came from it.
-    pub(super) async fn end(self, farewell: Farewell, grace: Duration) -> Remains {
-        let Self { leader, family, watch, stdin, stdout, mut stderr, told, .. } = self;
+    pub(super) async fn end(self, mode: StopMode, grace: Duration) -> WorkerEnd {
+        let Self { leader, tree, watch, stdin, stdout, mut stderr, told, .. } = self;
         drop(stdout);
         // One that is told to end at once need not see the end of its input, and
         // whether it has read what it was told is known only when it is gone.
-        let stdin = (farewell == Farewell::Stop && told > 0).then_some(stdin);
+        let stdin = (mode == StopMode::Terminate && told > 0).then_some(stdin);
         let over = async {
-            let patience = match farewell {
-                Farewell::Retire => grace,
-                Farewell::Gone => TOLD_LIMIT,
-                Farewell::Stop => Duration::ZERO,
+            let limit = match mode {
+                StopMode::Retire => grace,
+                StopMode::Exited => EXIT_NOTICE,
+                StopMode::Terminate => Duration::ZERO,
             };
-            if !patience.is_zero() {
-                let ended = timeout(patience, watch.ended()).await;
+            if !limit.is_zero() {
+                let ended = timeout(limit, watch.ended()).await;
                 tracing::trace!(ended = ended.is_ok(), "a worker was given time to end");
             }
-            close(leader, family, &watch, grace).await
+            close(leader, tree, &watch, grace).await
         };
         tokio::pin!(over);
         let (usage, ending) = tokio::select! {
@@ -409,7 +413,7 @@ impl Worker {
             );
         }
         let unread = stdin.is_some_and(|stdin| is_unread(&stdin, told));
-        Remains { usage, ending, stderr: stderr.cut(), unread }
+        WorkerEnd { usage, ending, stderr: stderr.cut(), unread }
     }
 }
 
@@ -418,33 +422,33 @@ fn is_unread(pipe: &Sender, told: usize) -> bool {
     ioctl_fionread(pipe).is_ok_and(|unread| unread >= told as u64)
 }
 
-/// Ends whoever is left of a family, and reaps its leader.
+/// Ends whoever is left of a tree, and reaps its leader.
 async fn close(
     leader: Leader,
-    family: Family,
-    watch: &Watch,
+    tree: ProcessTree,
+    watch: &ExitWatch,
     grace: Duration,
-) -> (Option<ResUse>, Ending) {
+) -> (Option<ResUse>, Terminated) {
     let look = spawn_blocking(move || {
         let mut leader = leader;
-        let alone = if leader.has_ended() { leader.reap_alone(&family) } else { None };
-        alone.ok_or((leader, family))
+        let alone = if leader.has_ended() { leader.reap_alone(&tree) } else { None };
+        alone.ok_or((leader, tree))
     });
-    let (mut leader, family) = match look.await {
-        Ok(Ok(usage)) => return (usage, Ending::default()),
+    let (mut leader, tree) = match look.await {
+        Ok(Ok(usage)) => return (usage, Terminated::default()),
         Ok(Err(left)) => left,
-        Err(_) => return (None, Ending::default()), // going down
+        Err(_) => return (None, Terminated::default()), // going down
     };
-    let ending = tree::end(&family, grace).await;
+    let ending = terminate::terminate(&tree, grace).await;
     // A leader that survives will never be told.
-    let told = timeout(TOLD_LIMIT, watch.ended()).await.is_ok();
+    let told = timeout(EXIT_NOTICE, watch.ended()).await.is_ok();
     let reaped =
         spawn_blocking(move || if told { leader.reap_ended() } else { leader.reap() }).await;
     (reaped.unwrap_or(None), ending)
 }
 
 /// In words, how the process of a worker ended.
-pub(super) fn how(remains: &Remains) -> String {
+pub(super) fn how(remains: &WorkerEnd) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     let status = remains.usage.map(|usage| usage.status);
     match status.map(|status| (status.code(), status.signal())) {

@@ -3,16 +3,16 @@
 //!
 //! Touches: processes, and the folder that this process is in, which is `/` whenever
 //! nothing is being started. Promises that no shell is involved, that every process has
-//! a session of its own, no terminal, no signal blocked or ignored, and a mark, that none
+//! a session of its own, no terminal, no signal blocked or ignored, and a tag, that none
 //! sees what the endpoint's own environment keeps secret, and that one that is abandoned
 //! is killed.
 
-use super::family::Family;
-use super::mark::{Mark, Marks};
-use super::orphans::Reaper;
-use super::patience::Patience;
-use super::refusal;
-use super::streams::TheirEnds;
+use super::process_tree::ProcessTree;
+use super::reaper::Reaper;
+use super::run_tag::{RunTag, RunTags};
+use super::shortage::HostShortage;
+use super::spawn_error;
+use super::streams::ChildEnds;
 use crate::system::descriptors;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::system::clock::now_ms;
@@ -45,12 +45,12 @@ pub(crate) struct SystemError {
 /// What all processes of an endpoint are started with.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    /// What marks them.
-    pub(crate) marks: Marks,
+    /// What tags them.
+    pub(crate) tags: RunTags,
     /// Variables of the endpoint's environment that they must not see.
     pub(crate) hidden: Vec<OsString>,
     /// Those that wait for the host.
-    pub(crate) patience: Patience,
+    pub(crate) shortage: HostShortage,
     /// Whether the kernel is told to spare the endpoint when memory is short. What it
     /// starts is not to be spared.
     spared: bool,
@@ -72,15 +72,15 @@ impl Spawner {
         let seed = now_ms() as u32;
         let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
         Ok(Self {
-            marks: Marks::new(endpoint_id, state_id, seed),
+            tags: RunTags::new(endpoint_id, state_id, seed),
             hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
-            patience: Patience::default(),
+            shortage: HostShortage::default(),
             spared: score.starts_with('-'),
         })
     }
 
     /// The command of a program with its arguments, `env` over the endpoint's
-    /// environment, and `marks` over that.
+    /// environment, and `tags` over that.
     ///
     /// # Errors
     /// There is no program.
@@ -88,7 +88,7 @@ impl Spawner {
         &self,
         argv: &[impl AsRef<OsStr>],
         env: &BTreeMap<String, impl AsRef<OsStr>>,
-        marks: impl IntoIterator<Item = (&'static str, String)>,
+        tags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Command, String> {
         let Some((program, arguments)) = argv.split_first() else {
             return Err("argv is empty: name a program to run".into());
@@ -107,22 +107,26 @@ impl Spawner {
         for name in &self.hidden {
             command.env_remove(name);
         }
-        command.envs(env).envs(marks);
+        command.envs(env).envs(tags);
         Ok(command)
     }
 
-    /// Starts a command whose process bears `mark` and has these outputs and input. Blocks.
+    /// Starts a command whose process bears `tag` and has these outputs and input. Blocks.
     ///
     /// # Errors
     /// What the system says.
     pub(crate) fn start(
         &self,
         command: &mut Command,
-        theirs: TheirEnds,
-        mark: &Mark,
+        child_ends: ChildEnds,
+        tag: &RunTag,
     ) -> io::Result<Leader> {
-        let leader = mark.put_on(|alone| {
-            let pid = if alone { in_session(command, &theirs) } else { in_group(command, theirs) }?;
+        let leader = tag.put_on(|alone| {
+            let pid = if alone {
+                in_session(command, &child_ends)
+            } else {
+                in_group(command, child_ends)
+            }?;
             // First of all: it runs already.
             descriptors::give_back(pid);
             Reaper::lock().add(pid);
@@ -143,7 +147,7 @@ impl Spawner {
 ///
 /// `Command` can do neither without code of ours in the new process, which doubles the
 /// cost of a start.
-fn in_session(command: &Command, theirs: &TheirEnds) -> io::Result<Pid> {
+fn in_session(command: &Command, child_ends: &ChildEnds) -> io::Result<Pid> {
     let mut attributes = PosixSpawnAttr::init()?;
     let session = PosixSpawnFlags::from_bits_retain(SETSID);
     attributes.set_flags(
@@ -152,7 +156,9 @@ fn in_session(command: &Command, theirs: &TheirEnds) -> io::Result<Pid> {
     attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
     let mut files = PosixSpawnFileActions::init()?;
-    for (number, end) in [&theirs.stdin, &theirs.stdout, &theirs.stderr].into_iter().enumerate() {
+    for (number, end) in
+        [&child_ends.stdin, &child_ends.stdout, &child_ends.stderr].into_iter().enumerate()
+    {
         files.add_dup2(end.as_raw_fd(), i32::try_from(number).unwrap_or_default())?;
     }
     let arguments = once(command.get_program()).chain(command.get_args()).map(text);
@@ -174,8 +180,12 @@ fn in_session(command: &Command, theirs: &TheirEnds) -> io::Result<Pid> {
 const SETSID: i32 = 0x80;
 
 /// Starts a command in a group of its own, whatever else is started meanwhile.
-fn in_group(command: &mut Command, theirs: TheirEnds) -> io::Result<Pid> {
-    command.stdin(theirs.stdin).stdout(theirs.stdout).stderr(theirs.stderr).process_group(0);
+fn in_group(command: &mut Command, child_ends: ChildEnds) -> io::Result<Pid> {
+    command
+        .stdin(child_ends.stdin)
+        .stdout(child_ends.stdout)
+        .stderr(child_ends.stderr)
+        .process_group(0);
     let child = command.spawn()?;
     Ok(Pid::from_child(&child))
 }
@@ -206,7 +216,7 @@ fn program(command: &Command) -> PathBuf {
     if name.as_bytes().contains(&b'/') {
         return name.into();
     }
-    let path = refusal::search_path(command).unwrap_or_else(|| "/bin:/usr/bin".into());
+    let path = spawn_error::search_path(command).unwrap_or_else(|| "/bin:/usr/bin".into());
     let folder = command.get_current_dir().unwrap_or(Path::new("/"));
     let found = std::env::split_paths(&path).map(|place| folder.join(place).join(name));
     let usable = |path: &PathBuf| {
@@ -241,13 +251,13 @@ impl Leader {
         self.reap()
     }
 
-    /// Reaps a process that has ended, if nobody of its family is left; in one step with
-    /// looking for them, so that of two families that end at once one has to see to an
+    /// Reaps a process that has ended, if nobody of its tree is left; in one step with
+    /// looking for them, so that of two trees that end at once one has to see to an
     /// orphan that may belong to both.
-    pub(crate) fn reap_alone(&mut self, family: &Family) -> Option<Option<ResUse>> {
+    pub(crate) fn reap_alone(&mut self, tree: &ProcessTree) -> Option<Option<ResUse>> {
         self.wait_for_end();
         let mut reaper = Reaper::lock();
-        let alone = reaper.orphans_of(family).is_ok_and(|orphans| orphans.is_empty());
+        let alone = reaper.orphans_of(tree).is_ok_and(|orphans| orphans.is_empty());
         alone.then(|| self.reap_by(&mut reaper))
     }
 

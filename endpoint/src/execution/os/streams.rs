@@ -44,7 +44,7 @@ pub(crate) struct Streams {
 
 /// The process's ends, to be passed to it and closed here.
 #[derive(Debug)]
-pub(crate) struct TheirEnds {
+pub(crate) struct ChildEnds {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
@@ -64,17 +64,18 @@ impl Pipes {
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub(crate) fn open(with_input: bool, limit: usize) -> io::Result<(Self, TheirEnds)> {
+    pub(crate) fn open(with_input: bool, limit: usize) -> io::Result<(Self, ChildEnds)> {
         let (stdin, their_stdin) = if with_input {
-            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            (Some(ours), theirs)
+            let (child_ends, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            (Some(ours), child_ends)
         } else {
             (None, File::open("/dev/null")?.into())
         };
         let (stdout, their_stdout) = Pipe::open(limit)?;
         let (stderr, their_stderr) = Pipe::open(limit)?;
-        let theirs = TheirEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
-        Ok((Self { stdin, stdout, stderr }, theirs))
+        let child_ends =
+            ChildEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+        Ok((Self { stdin, stdout, stderr }, child_ends))
     }
 
     /// Takes the outputs until the process ends whose handle is `process`; tells
@@ -136,9 +137,9 @@ impl Pipes {
 
 impl Pipe {
     fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (ours, child_ends) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((Self { end: ours, capture: Capture::new(limit), limit }, theirs))
+        Ok((Self { end: ours, capture: Capture::new(limit), limit }, child_ends))
     }
 
     /// Takes a piece; tells whether there may be more.
@@ -189,8 +190,8 @@ impl Output {
     /// # Errors
     /// There are no descriptors left.
     pub(crate) fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
-        let (pipe, theirs) = Pipe::open(limit)?;
-        Ok((pipe.watched()?, theirs))
+        let (pipe, child_ends) = Pipe::open(limit)?;
+        Ok((pipe.watched()?, child_ends))
     }
 
     /// The pipe, to be asked whether there is something in it.

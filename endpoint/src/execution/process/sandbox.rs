@@ -26,7 +26,7 @@ pub(crate) enum SandboxPolicy {
 
 /// How a run went, as far as its sandbox is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Run {
+pub(super) enum RunEnd {
     Succeeded,
     Failed,
     /// It was stopped and says nothing about its task.
@@ -34,11 +34,11 @@ pub(super) enum Run {
 }
 
 impl SandboxPolicy {
-    fn keeps(self, run: Run) -> bool {
+    fn keeps(self, run: RunEnd) -> bool {
         match self {
             Self::Remove => false,
             Self::Keep => true,
-            Self::KeepFailed => run == Run::Failed,
+            Self::KeepFailed => run == RunEnd::Failed,
         }
     }
 }
@@ -115,7 +115,7 @@ impl Sandbox {
     }
 
     /// Does what the policy says. A folder that cannot be removed is logged.
-    pub(super) fn close(&self, run: Run) {
+    pub(super) fn close(&self, run: RunEnd) {
         if self.policy.keeps(run) {
             return;
         }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_the_policys_to_say() {
         use SandboxPolicy::{Keep, KeepFailed, Remove};
-        let runs = [Run::Succeeded, Run::Failed, Run::Stopped];
+        let runs = [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Stopped];
         assert_eq!(runs.map(|run| Remove.keeps(run)), [false, false, false]);
         assert_eq!(runs.map(|run| Keep.keeps(run)), [true, true, true]);
         assert_eq!(runs.map(|run| KeepFailed.keeps(run)), [false, true, false]);
@@ -190,7 +190,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o700);
             std::fs::write(sandbox.path().join("left"), "x").unwrap();
         }
-        sandbox.close(Run::Failed);
+        sandbox.close(RunEnd::Failed);
         assert!(!sandbox.path().exists());
     }
 
@@ -220,7 +220,7 @@ mod tests {
         std::fs::write(locked.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, sandbox.path().join("link")).unwrap();
         std::fs::set_permissions(&locked, Permissions::from_mode(0o500)).unwrap();
-        sandbox.close(Run::Succeeded);
+        sandbox.close(RunEnd::Succeeded);
         assert!(!sandbox.path().exists());
         assert!(outside.join("file").exists());
     }

@@ -27,7 +27,7 @@ async fn publish_all(
     ledger: &Ledger,
     instance: &Instance,
     script: impl IntoIterator<Item = Settlement>,
-) -> (Result<(), Halt>, Vec<ToService>) {
+) -> (Result<(), SessionError>, Vec<ToService>) {
     let (mut outlet, mut messages) = testing::outlet(script);
     let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
     let drain = CancellationToken::new();
@@ -43,7 +43,7 @@ async fn publish_all(
 async fn publish(
     ledger: &Ledger,
     script: impl IntoIterator<Item = Settlement>,
-) -> (Result<(), Halt>, Vec<Vec<TaskId>>) {
+) -> (Result<(), SessionError>, Vec<Vec<TaskId>>) {
     let (outcome, published) =
         publish_all(ledger, &Instance::new(uuid::Uuid::nil(), false), script).await;
     (outcome, published.into_iter().map(ids).collect())
@@ -209,7 +209,7 @@ async fn a_presence_goes_ahead_of_a_backlog_and_tells_of_it() {
     let (_disk, ledger) = testing::ledger(10_000);
     finish(&ledger, 250).await;
     let instance = Instance::new(uuid::Uuid::nil(), false);
-    instance.take_up(Role::Active);
+    instance.set_role(Role::Active);
     let (outcome, mut published) = publish_all(&ledger, &instance, []).await;
     assert!(outcome.is_ok());
     let ToService::Presence(presence) = published.remove(0) else { panic!("{published:?}") };
@@ -223,7 +223,7 @@ async fn a_presence_that_did_not_arrive_is_sent_again_unless_a_full_queue_refuse
         let (_disk, ledger) = testing::ledger(10_000);
         let tasks = finish(&ledger, 1).await;
         let instance = Instance::new(uuid::Uuid::nil(), true);
-        instance.take_up(Role::Standby);
+        instance.set_role(Role::Standby);
         let (outcome, published) = publish_all(&ledger, &instance, [settlement]).await;
         assert!(outcome.is_ok());
         let is_presence = |message: &ToService| matches!(message, ToService::Presence(_));
@@ -239,9 +239,9 @@ async fn who_is_active_and_cannot_say_so_has_no_link() {
     let (_disk, ledger) = testing::ledger(10);
     finish(&ledger, 1).await;
     let instance = Instance::new(uuid::Uuid::nil(), false);
-    instance.take_up(Role::Active);
+    instance.set_role(Role::Active);
     let (outcome, _) = publish_all(&ledger, &instance, [Settlement::Refused]).await;
-    assert!(matches!(outcome, Err(Halt::Link(Fault::Rejected(_)))), "{outcome:?}");
+    assert!(matches!(outcome, Err(SessionError::Link(Fault::Rejected(_)))), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -250,26 +250,26 @@ async fn a_presence_that_no_queue_takes_is_a_fault() {
     let (mut outlet, _messages) = testing::outlet([Settlement::Returned("NO_ROUTE".into())]);
     let destination = Destination { exchange: "results".into(), routing_key: "k".into() };
     let instance = Instance::new(uuid::Uuid::nil(), true);
-    instance.take_up(Role::Standby);
+    instance.set_role(Role::Standby);
     let drain = CancellationToken::new();
     let publishing = Publisher::new(&mut outlet, &ledger, &destination, &instance).publish(&drain);
     let outcome = tokio::time::timeout(Duration::from_secs(60), publishing).await.unwrap();
-    assert!(matches!(outcome, Err(Halt::Link(Fault::Missing(_)))));
+    assert!(matches!(outcome, Err(SessionError::Link(Fault::Missing(_)))));
 }
 
 #[tokio::test]
 async fn only_the_newest_of_what_there_is_to_tell_is_told() {
     let (_disk, ledger) = testing::ledger(10);
     let instance = Instance::new(uuid::Uuid::nil(), true);
-    instance.take_up(Role::Standby);
-    instance.take_up(Role::Active);
+    instance.set_role(Role::Standby);
+    instance.set_role(Role::Active);
     instance.call();
     let (outcome, published) = publish_all(&ledger, &instance, []).await;
     assert!(outcome.is_ok());
     let [ToService::Presence(presence)] = published.as_slice() else { panic!("{published:?}") };
     assert_eq!(presence.role, Role::Active);
     instance.call();
-    instance.lay_down();
+    instance.clear_role();
     let (_, published) = publish_all(&ledger, &instance, []).await;
     assert_eq!(published, [], "who has no role has nothing to tell");
 }

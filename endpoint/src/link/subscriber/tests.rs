@@ -17,7 +17,7 @@ struct Rig {
     ledger: Arc<Ledger>,
     broker: InletBroker,
     intake: CancellationToken,
-    ended: JoinSet<Result<(), Halt>>,
+    ended: JoinSet<Result<(), SessionError>>,
     instance: Arc<Instance>,
     _disk: TempDir,
 }
@@ -72,7 +72,7 @@ impl Rig {
         let Self { ledger, broker, mut ended, _disk, .. } = self;
         drop(broker);
         let halt = ended.join_next().await.unwrap().unwrap().unwrap_err();
-        assert!(matches!(halt, Halt::Link(Fault::Closed(_))), "{halt}");
+        assert!(matches!(halt, SessionError::Link(Fault::Closed(_))), "{halt}");
         ledger.hand_back().await.unwrap().await.unwrap();
         (ledger, _disk)
     }
@@ -170,7 +170,7 @@ async fn a_link_lost_while_the_inbox_is_full_is_noticed() {
     let Rig { broker, mut ended, .. } = rig;
     drop(broker.deliver);
     let ended = tokio::time::timeout(Duration::from_secs(60), ended.join_next()).await;
-    assert!(matches!(ended.unwrap().unwrap().unwrap(), Err(Halt::Link(Fault::Closed(_)))));
+    assert!(matches!(ended.unwrap().unwrap().unwrap(), Err(SessionError::Link(Fault::Closed(_)))));
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_lost_link_ends_it_with_the_fault() {
     let Rig { broker, mut ended, .. } = rig(100);
     drop(broker);
     let halt = ended.join_next().await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(halt, Halt::Link(Fault::Closed(_))), "{halt}");
+    assert!(matches!(halt, SessionError::Link(Fault::Closed(_))), "{halt}");
 }
 
 #[tokio::test]
@@ -430,7 +430,7 @@ async fn a_roll_call_for_another_state_folder_or_session_is_dropped_and_who_read
 #[tokio::test]
 async fn what_is_damaged_is_refused_once_the_service_was_told_and_the_rest_goes_on() {
     let mut rig = rig(100);
-    rig.instance.take_up(clutch_common::wire::Role::Active);
+    rig.instance.set_role(clutch_common::wire::Role::Active);
     let (damaged, task) = (testing::task(), testing::task());
     let damage = Some("its checksum does not hold".to_owned());
     rig.deliver(Message { damage, ..testing::message(&[&damaged]) }).await;

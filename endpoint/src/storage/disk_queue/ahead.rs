@@ -3,8 +3,8 @@
 //!
 //! Touches: the blocks behind the end of the store's file.
 
-use crate::system::host::{Place, Trouble, trouble};
-use crate::system::room::allocate;
+use crate::system::disk_space::allocate;
+use crate::system::os_error::{Handling, Operation, classify};
 use std::fs::File;
 use std::io;
 
@@ -38,7 +38,7 @@ impl Ahead {
                 self.until = len + PIECE;
                 Ok(true)
             }
-            Err(error) if trouble(Place::Records, &error) == Trouble::Wait => Ok(false),
+            Err(error) if classify(Operation::Records, &error) == Handling::Wait => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -14,7 +14,7 @@ use super::running::Running;
 use super::seen_view::SeenView;
 use super::{Accepted, Error, Seq, Store, Unsecured, Writes, seen};
 use crate::storage::spool::Spool;
-use crate::system::host::{Place, Trouble, cause, trouble};
+use crate::system::os_error::{Handling, Operation, classify, io_cause};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -113,8 +113,8 @@ impl OpenError {
     /// Whether the host lacks something that it may have later: then opening it again
     /// may do.
     pub(crate) fn may_pass(&self) -> bool {
-        let passes = |error: &std::io::Error| trouble(Place::Records, error) == Trouble::Wait;
-        matches!(self, Self::NoRoom { .. }) || cause(self).is_some_and(passes)
+        let passes = |error: &std::io::Error| classify(Operation::Records, error) == Handling::Wait;
+        matches!(self, Self::NoRoom { .. }) || io_cause(self).is_some_and(passes)
     }
 
     /// The same, of the folder at another path.

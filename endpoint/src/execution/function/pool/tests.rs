@@ -4,7 +4,7 @@ mod ending;
 
 use super::*;
 use crate::execution::function::python::Module;
-use crate::execution::function::recipe::{Recipe, Upkeep};
+use crate::execution::function::worker_spec::{OwnedFolders, WorkerSpec};
 use crate::execution::os::proc;
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::Work;
@@ -47,23 +47,24 @@ fn rig() -> Rig {
     rig_with(|_| ())
 }
 
-fn rig_with(edit: impl FnOnce(&mut Terms)) -> Rig {
+fn rig_with(edit: impl FnOnce(&mut FunctionConfig)) -> Rig {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = Recipe {
+    let spec = WorkerSpec {
         function: "run".into(),
         command: ["sh", "-c", WORKER].map(str::to_owned).into(),
         env: [("COLOUR".to_owned(), "red".to_owned())].into(),
         module: Module::within(folder.path()).unwrap(),
         cwd: folder.path().into(),
-        upkeep: Upkeep::default(),
+        owned: OwnedFolders::default(),
         startup_timeout: PATIENCE,
         grace: Duration::from_secs(120),
         capture_limit: 64 * 1024,
     };
-    let mut terms = Terms { recipe, concurrency: 2, recycle_after: None, memory_limit: None };
-    edit(&mut terms);
+    let mut config =
+        FunctionConfig { spec, concurrency: 2, recycle_after: None, memory_limit: None };
+    edit(&mut config);
     let spawner = Arc::new(Spawner::new(EndpointId::new(), StateId::new()).unwrap());
-    Rig { pool: Pool::new(terms, spawner), folder }
+    Rig { pool: Pool::new(config, spawner), folder }
 }
 
 impl Rig {
@@ -169,7 +170,7 @@ async fn the_worker_that_was_used_last_is_taken_first() {
 
 #[tokio::test]
 async fn what_is_written_during_a_call_is_its_own() {
-    let rig = rig_with(|terms| terms.recipe.capture_limit = 20);
+    let rig = rig_with(|config| config.spec.capture_limit = 20);
     let report = rig.sh("echo out; echo err >&2").await;
     assert_eq!((text(&report.stderr), report.stderr.omitted), ("out\nerr\n", 0));
     let report = rig.sh("say '{\"value\": 1}'; echo late").await;
@@ -215,9 +216,9 @@ async fn what_is_larger_than_a_pipe_goes_through_both_ways() {
 async fn thousands_of_calls_go_through_two_workers() {
     const QUICK: &str = "$| = 1; print qq({\"clutch\":1}\\n); \
          while (<STDIN>) { /:(\\d+)/; print qq({\"call\":$1,\"value\":null}\\n) }";
-    let rig = rig_with(|terms| {
+    let rig = rig_with(|config| {
         if Path::new("/usr/bin/perl").exists() {
-            terms.recipe.command = ["perl", "-e", QUICK].map(str::to_owned).into();
+            config.spec.command = ["perl", "-e", QUICK].map(str::to_owned).into();
         }
     });
     let rig = Arc::new(rig);
@@ -239,11 +240,11 @@ async fn thousands_of_calls_go_through_two_workers() {
 
 #[tokio::test]
 async fn folders_of_workers_that_were_removed_are_made_again() {
-    let rig = rig_with(|terms| {
-        terms.recipe.cwd = terms.recipe.cwd.join("workers/run");
-        let python = Some(terms.recipe.cwd.join("python"));
-        terms.recipe.upkeep = Upkeep { cwd: true, python };
-        terms.recipe.command[2] = WORKER.replace("./$", "../../$");
+    let rig = rig_with(|config| {
+        config.spec.cwd = config.spec.cwd.join("workers/run");
+        let python = Some(config.spec.cwd.join("python"));
+        config.spec.owned = OwnedFolders { cwd: true, python };
+        config.spec.command[2] = WORKER.replace("./$", "../../$");
     });
     let report = rig.sh("pwd >&2; ls python >&2").await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);

@@ -1,8 +1,8 @@
 //! How tasks end: nothing of them is left, whatever they tried.
 
 use super::*;
-use crate::execution::os::mark::Turn;
 use crate::execution::os::proc;
+use crate::execution::os::run_tag::SpawnLock;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Long enough for a shell to start, set its traps and note who runs.
@@ -132,7 +132,7 @@ async fn a_background_process_that_holds_the_output_holds_up_nothing() {
 
 #[tokio::test]
 async fn a_stranger_that_holds_the_output_holds_up_nothing() {
-    // It opens the task's output through /proc, but is not of its family.
+    // It opens the task's output through /proc, but is not of its tree.
     let rig = rig();
     let (note, held) = (rig.note("pids"), rig.note("held"));
     let wait = format!("until [ -e {held} ]; do sleep 0.01; done");
@@ -247,12 +247,12 @@ async fn a_sweep_ends_what_a_killed_endpoint_left_and_nobody_else() {
     let other = rig();
     let note = stale.note("pids");
     // As left by an endpoint that was killed: no leader that anybody knows,
-    // marks in the environment, and a descendant that cleared its own.
+    // tags in the environment, and a descendant that cleared its own.
     let start = |rig: &Rig, script: String| {
-        let _turn = Turn::take();
+        let _turn = SpawnLock::take();
         Command::new("setsid")
             .args(["sh", "-c", &script])
-            .envs(rig.executor.spawner.marks.environment(sh("").attempt()))
+            .envs(rig.executor.spawner.tags.environment(sh("").attempt()))
             .spawn()
             .unwrap()
     };

@@ -101,8 +101,8 @@ async fn a_call_that_a_noisy_worker_has_not_read_is_another_ones() {
 #[tokio::test]
 async fn what_is_printed_before_the_hello_keeps_no_worker_from_starting() {
     for noise in ["echo banner; echo '{}'", "printf 'loading 100%%'", ":"] {
-        let rig = rig_with(|terms| {
-            terms.recipe.command = vec!["sh".into(), "-c".into(), format!("{noise}\n{WORKER}")];
+        let rig = rig_with(|config| {
+            config.spec.command = vec!["sh".into(), "-c".into(), format!("{noise}\n{WORKER}")];
         });
         let report = rig.sh(":").await;
         assert_eq!(report.outcome, Outcome::Succeeded, "{noise}: {:?}", report.reason);
@@ -144,7 +144,7 @@ async fn a_stop_ends_the_worker_and_says_so() {
 
 #[tokio::test]
 async fn a_worker_is_replaced_when_it_has_served_its_time() {
-    let rig = rig_with(|terms| (terms.recycle_after, terms.concurrency) = (Some(2), 1));
+    let rig = rig_with(|config| (config.recycle_after, config.concurrency) = (Some(2), 1));
     let mut pids = Vec::new();
     for _ in 0..6 {
         pids.push(rig.pid().await);
@@ -156,7 +156,7 @@ async fn a_worker_is_replaced_when_it_has_served_its_time() {
 
 #[tokio::test]
 async fn a_worker_that_takes_too_much_memory_is_replaced_after_the_call() {
-    let rig = rig_with(|terms| terms.memory_limit = Some(30_000_000));
+    let rig = rig_with(|config| config.memory_limit = Some(30_000_000));
     let pid = rig.pid().await;
     assert_eq!(rig.pid().await, pid);
     let eat = "x=$(head -c 40000000 /dev/zero | tr '\\0' x)";
@@ -175,12 +175,12 @@ async fn a_worker_that_does_not_come_up_fails_the_task_in_words() {
         ("echo '{\"clutch\": 9}'; sleep 300", "version 9"),
     ];
     for (script, words) in table {
-        let rig = rig_with(|terms| {
-            terms.recipe.command = ["sh", "-c", script].map(str::to_owned).into();
+        let rig = rig_with(|config| {
+            config.spec.command = ["sh", "-c", script].map(str::to_owned).into();
             // Long enough for those that do not wait for it.
             let silent = words.contains("within 1s");
-            let patience = if silent { Duration::from_secs(1) } else { PATIENCE };
-            terms.recipe.startup_timeout = patience;
+            let shortage = if silent { Duration::from_secs(1) } else { PATIENCE };
+            config.spec.startup_timeout = shortage;
         });
         let report = rig.sh(":").await;
         assert_eq!((report.outcome, report.started_at_ms), (Outcome::Failed, None));
@@ -189,7 +189,7 @@ async fn a_worker_that_does_not_come_up_fails_the_task_in_words() {
         assert_eq!(text(&report.stderr).contains("oops"), script.contains("oops"));
         assert!(rig.pool.try_out().await.unwrap_err().0.contains(words));
     }
-    let rig = rig_with(|terms| terms.recipe.command = vec!["no-such-program".into()]);
+    let rig = rig_with(|config| config.spec.command = vec!["no-such-program".into()]);
     let reason = rig.sh(":").await.reason.unwrap();
     assert!(reason.contains("'no-such-program' could not be started"), "{reason}");
 }
@@ -227,9 +227,9 @@ async fn the_dead_are_seen_off_while_nobody_calls() {
 #[tokio::test]
 async fn at_the_end_workers_may_end_by_themselves_and_none_is_left() {
     let note = tempfile::NamedTempFile::new().unwrap();
-    let rig = rig_with(|terms| {
+    let rig = rig_with(|config| {
         let last = format!("{WORKER}\necho clean > {}\nsleep 0.3", note.path().display());
-        terms.recipe.command = ["sh", "-c", &last].map(str::to_owned).into();
+        config.spec.command = ["sh", "-c", &last].map(str::to_owned).into();
     });
     let pid = rig.pid().await;
     let begun = Instant::now();

@@ -3,7 +3,7 @@
 //! endpoint's.
 
 use super::python::{self, Module};
-use crate::execution::os::refusal::{self, Unstarted};
+use crate::execution::os::spawn_error::{self, SpawnError};
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -15,7 +15,7 @@ const SHOWN: usize = 200;
 
 /// How workers of a function are made.
 #[derive(Clone, Debug)]
-pub(crate) struct Recipe {
+pub(crate) struct WorkerSpec {
     /// The function.
     pub(crate) function: String,
     /// Program and arguments.
@@ -27,7 +27,7 @@ pub(crate) struct Recipe {
     /// The folder they run in.
     pub(crate) cwd: PathBuf,
     /// What is looked after before one starts.
-    pub(crate) upkeep: Upkeep,
+    pub(crate) owned: OwnedFolders,
     /// How long one may take to be ready.
     pub(crate) startup_timeout: Duration,
     /// From TERM to KILL.
@@ -38,30 +38,30 @@ pub(crate) struct Recipe {
 
 /// What workers need that is the endpoint's to keep in its state folder.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Upkeep {
+pub(crate) struct OwnedFolders {
     /// Whether the folder that they run in is the endpoint's.
     pub(crate) cwd: bool,
     /// The folder of the Python module.
     pub(crate) python: Option<PathBuf>,
 }
 
-impl Recipe {
+impl WorkerSpec {
     /// Makes what was removed again.
     ///
     /// # Errors
     /// What the host lacks.
-    pub(super) fn look_after(&self) -> Result<(), Unstarted> {
-        let Upkeep { cwd, python } = &self.upkeep;
+    pub(super) fn restore_folders(&self) -> Result<(), SpawnError> {
+        let OwnedFolders { cwd, python } = &self.owned;
         if *cwd && !self.cwd.is_dir() {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(&self.cwd)
-                .map_err(|error| refusal::no_folder(&self.cwd, &error))?;
+                .map_err(|error| spawn_error::no_folder(&self.cwd, &error))?;
         }
         match python {
             Some(folder) => {
-                python::install(folder).map_err(|error| refusal::no_folder(folder, &error))
+                python::install(folder).map_err(|error| spawn_error::no_folder(folder, &error))
             }
             None => Ok(()),
         }

@@ -13,27 +13,27 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The tasks of an endpoint that wait for its host.
 #[derive(Debug, Default)]
-pub(crate) struct Patience(AtomicUsize);
+pub(crate) struct HostShortage(AtomicUsize);
 
 /// One task's wait, if it waits.
 #[derive(Debug)]
-pub(crate) struct Wait<'a> {
-    patience: &'a Patience,
+pub(crate) struct ShortageWait<'a> {
+    shortage: &'a HostShortage,
     begun: bool,
 }
 
-impl Patience {
+impl HostShortage {
     /// For a task that does not wait yet.
-    pub(crate) fn wait(&self) -> Wait<'_> {
-        Wait { patience: self, begun: false }
+    pub(crate) fn wait(&self) -> ShortageWait<'_> {
+        ShortageWait { shortage: self, begun: false }
     }
 }
 
-impl Wait<'_> {
+impl ShortageWait<'_> {
     /// Pauses, because of what `why` says. False if told to stop meanwhile.
     pub(crate) async fn pause(&mut self, why: &str, stop: &CancellationToken) -> bool {
         if !std::mem::replace(&mut self.begun, true)
-            && self.patience.0.fetch_add(1, Ordering::Relaxed) == 0
+            && self.shortage.0.fetch_add(1, Ordering::Relaxed) == 0
         {
             tracing::warn!(
                 why,
@@ -57,11 +57,11 @@ impl Wait<'_> {
 
     /// Whether this was the last wait.
     fn end(&mut self) -> bool {
-        std::mem::take(&mut self.begun) && self.patience.0.fetch_sub(1, Ordering::Relaxed) == 1
+        std::mem::take(&mut self.begun) && self.shortage.0.fetch_sub(1, Ordering::Relaxed) == 1
     }
 }
 
-impl Drop for Wait<'_> {
+impl Drop for ShortageWait<'_> {
     fn drop(&mut self) {
         self.end();
     }
@@ -73,9 +73,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_wait_ends_what_the_first_began() {
-        let (patience, stop) = (Patience::default(), CancellationToken::new());
-        let (mut first, mut second) = (patience.wait(), patience.wait());
-        assert!(!patience.wait().end(), "who has not waited ends nothing");
+        let (shortage, stop) = (HostShortage::default(), CancellationToken::new());
+        let (mut first, mut second) = (shortage.wait(), shortage.wait());
+        assert!(!shortage.wait().end(), "who has not waited ends nothing");
         assert!(first.pause("no room", &stop).await && second.pause("no room", &stop).await);
         assert!(first.pause("no room", &stop).await, "each waits once");
         assert!(!first.end());

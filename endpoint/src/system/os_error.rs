@@ -1,4 +1,4 @@
-//! Whose trouble an error of the system is: the host's, which is waited out, the
+//! Whose classify an error of the system is: the host's, which is waited out, the
 //! task's, which is its outcome, or the end of the daemon. Pure.
 //!
 //! | | no room, no inode, quota | no descriptor, process, memory | bad or read-only disk | anything else |
@@ -17,7 +17,7 @@ use std::io;
 
 /// Where an error came up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub(crate) enum Operation {
     /// Starting a program that a task or the configuration names.
     Program,
     /// What the endpoint makes for a task: pipes, threads, folders of its own.
@@ -28,7 +28,7 @@ pub(crate) enum Place {
 
 /// What follows from an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum Handling {
     /// The host's: it is tried again until the host has what it takes.
     Wait,
     /// The task's: it is its outcome.
@@ -38,18 +38,18 @@ pub(crate) enum Trouble {
 }
 
 /// Judges an error by what the system said and where.
-pub(crate) fn trouble(place: Place, error: &io::Error) -> Trouble {
+pub(crate) fn classify(place: Operation, error: &io::Error) -> Handling {
     match (place, Errno::from_io_error(error)) {
-        (_, Some(Errno::NOSPC | Errno::DQUOT)) => Trouble::Wait,
-        (_, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)) => Trouble::Wait,
-        (Place::Own, _) => Trouble::Wait,
-        (Place::Program, _) => Trouble::Task,
-        (Place::Records, _) => Trouble::Fatal,
+        (_, Some(Errno::NOSPC | Errno::DQUOT)) => Handling::Wait,
+        (_, Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)) => Handling::Wait,
+        (Operation::Own, _) => Handling::Wait,
+        (Operation::Program, _) => Handling::Task,
+        (Operation::Records, _) => Handling::Fatal,
     }
 }
 
 /// The error of the system that another one came from, if any did.
-pub(crate) fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+pub(crate) fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<io::Error>() {
@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn what_the_host_lacks_is_waited_for_wherever_it_is_missed() {
-        use Place::{Own, Program, Records};
-        use Trouble::{Fatal, Task, Wait};
+        use Handling::{Fatal, Task, Wait};
+        use Operation::{Own, Program, Records};
         for (errno, expected) in [
             (Errno::NOSPC, [Wait, Wait, Wait]),
             (Errno::DQUOT, [Wait, Wait, Wait]),
@@ -87,11 +87,11 @@ mod tests {
             (Errno::LOOP, [Task, Wait, Fatal]),
         ] {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
-            let judged = [Program, Own, Records].map(|place| trouble(place, &error));
+            let judged = [Program, Own, Records].map(|place| classify(place, &error));
             assert_eq!(judged, expected, "{errno:?}");
         }
         let other = io::Error::other("no error of the system");
-        assert_eq!(trouble(Program, &other), Task);
+        assert_eq!(classify(Program, &other), Task);
     }
 
     #[test]
@@ -101,10 +101,10 @@ mod tests {
         struct Outer(#[source] Box<dyn Error + Send + Sync>);
         let full = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
         let is_full = |error: &(dyn Error + 'static)| {
-            cause(error).and_then(Errno::from_io_error) == Some(Errno::NOSPC)
+            io_cause(error).and_then(Errno::from_io_error) == Some(Errno::NOSPC)
         };
         assert!(is_full(&Outer(full().into())));
         assert!(is_full(&Outer(Outer(full().into()).into())));
-        assert!(cause(&Outer("words".into())).is_none());
+        assert!(io_cause(&Outer("words".into())).is_none());
     }
 }

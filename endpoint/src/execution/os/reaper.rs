@@ -2,10 +2,10 @@
 //! that fell to it, as it is a child subreaper.
 //!
 //! Touches: reaps what has ended. Promises that a leader is reaped by its run and by
-//! nothing else, and that no orphan that has ended stays, whatever it did to its marks.
+//! nothing else, and that no orphan that has ended stays, whatever it did to its tags.
 
-use super::family::Family;
 use super::proc::{self, Stat};
+use super::process_tree::ProcessTree;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ impl Reaper {
         usage
     }
 
-    /// Whether an orphan without a mark may come from another run than that of `leader`:
+    /// Whether an orphan without a tag may come from another run than that of `leader`:
     /// from one that had begun before, and is still there.
     pub(crate) fn other_began_before(&self, orphan: &Stat, leader: Option<Pid>) -> bool {
         let others = self.0.iter().filter(|other| Some(**other) != leader);
@@ -94,16 +94,16 @@ impl Reaper {
         Ok(found)
     }
 
-    /// The orphans of a family that are alive. What forks and ends all the time is looked
+    /// The orphans of a tree that are alive. What forks and ends all the time is looked
     /// at again, as its next process may have come after the last look.
     ///
     /// # Errors
     /// `WouldBlock` while they go on to end, else the kernel does not tell who they are.
-    pub(crate) fn orphans_of(&self, family: &Family) -> io::Result<Vec<Stat>> {
+    pub(crate) fn orphans_of(&self, tree: &ProcessTree) -> io::Result<Vec<Stat>> {
         for _ in 0..LOOKS {
             let mut found = self.look()?;
             if found.reaped == 0 {
-                found.alive.retain(|orphan| family.claims(orphan, self));
+                found.alive.retain(|orphan| tree.claims(orphan, self));
                 return Ok(found.alive);
             }
         }

@@ -4,35 +4,35 @@
 //! As this process is a child subreaper, an orphaned descendant becomes its child,
 //! whatever it did to its session, its environment and its limits. So no member is out
 //! of reach, and an empty list of orphans is proof that none is left. An orphan without
-//! a mark may come from any run that had begun before it; it is taken for a member of
+//! a tag may come from any run that had begun before it; it is taken for a member of
 //! the last of those that is still there.
 
-use super::mark::Mark;
-use super::orphans::Reaper;
 use super::proc::{self, Stat};
+use super::reaper::Reaper;
+use super::run_tag::RunTag;
 use rustix::process::{Pid, getppid};
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 /// The processes of one run, or of all runs on a state folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Family {
+pub(crate) struct ProcessTree {
     /// The first process, which must not have been reaped yet: that is what
     /// keeps its id, and its group's, from being given to somebody else.
     /// `None` for the runs of an endpoint that is no more.
     leader: Option<Pid>,
-    mark: Mark,
+    tag: RunTag,
 }
 
-impl Family {
-    /// The family of a running or unreaped `leader`.
-    pub(crate) fn of(leader: Pid, mark: Mark) -> Self {
-        Self { leader: Some(leader), mark }
+impl ProcessTree {
+    /// The tree of a running or unreaped `leader`.
+    pub(crate) fn of(leader: Pid, tag: RunTag) -> Self {
+        Self { leader: Some(leader), tag }
     }
 
-    /// Whoever bears `mark`, and their descendants.
-    pub(crate) fn marked(mark: Mark) -> Self {
-        Self { leader: None, mark }
+    /// Whoever bears `tag`, and their descendants.
+    pub(crate) fn marked(tag: RunTag) -> Self {
+        Self { leader: None, tag }
     }
 
     /// The leader.
@@ -75,7 +75,7 @@ impl Family {
     /// Whether a process shows by itself that it belongs here.
     fn has(&self, stat: &Stat) -> bool {
         let led = self.leader.is_some() && (stat.group == self.leader);
-        led || Some(stat.pid) == self.leader || self.mark.is_on(stat.pid)
+        led || Some(stat.pid) == self.leader || self.tag.is_on(stat.pid)
     }
 }
 

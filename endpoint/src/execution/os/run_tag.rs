@@ -1,6 +1,6 @@
 //! How a process shows which task it belongs to, whatever it did to hide it.
 //!
-//! Two marks are inherited by every descendant. The environment names task,
+//! Two tags are inherited by every descendant. The environment names task,
 //! attempt and state folder, until a process clears it. The soft limit on
 //! real-time CPU time carries a number of the run: it is inherited through
 //! fork, exec, `setsid` and `env -i`, nobody has reason to change it, and as
@@ -8,7 +8,7 @@
 //!
 //! Touches only that limit: this process has a run's number while it starts
 //! that run's first process, which has it from its first moment on. Promises
-//! that no process without a mark is ever taken for a member.
+//! that no process without a tag is ever taken for a member.
 
 use super::proc;
 use clutch_common::id::{Attempt, EndpointId, StateId};
@@ -35,9 +35,9 @@ const WORKER: &str = "CLUTCH_WORKER";
 /// The smallest number, in microseconds: 146,000 years.
 const FIRST_NUMBER: u64 = 1 << 62;
 
-/// Makes the marks of one endpoint's runs.
+/// Makes the tags of one endpoint's runs.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub(crate) struct RunTags {
     endpoint_id: EndpointId,
     state_id: StateId,
     /// Whether the limit is free to carry a number.
@@ -45,24 +45,24 @@ pub(crate) struct Marks {
     next: AtomicU32,
 }
 
-/// The marks of one run, or of all runs on one state folder.
+/// The tags of one run, or of all runs on one state folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark {
+pub(crate) struct RunTag {
     /// Environment entries (`NAME=value`) that a member has all of.
     environment: Vec<String>,
     /// Numbers that only members have.
     numbers: Option<RangeInclusive<u64>>,
 }
 
-impl Marks {
-    /// Marks for the runs of an endpoint on a state folder. `seed` keeps the
+impl RunTags {
+    /// RunTags for the runs of an endpoint on a state folder. `seed` keeps the
     /// numbers of a restarted endpoint apart from those of its last life.
     pub(crate) fn new(endpoint_id: EndpointId, state_id: StateId, seed: u32) -> Self {
-        let turn = Turn::take();
+        let turn = SpawnLock::take();
         let now = getrlimit(Resource::Rttime);
         drop(turn);
         // A limit that somebody has set stays as it is: it is either meant,
-        // or the mark of an endpoint that this one runs under.
+        // or the tag of an endpoint that this one runs under.
         let numbered = now.current.is_none() && now.maximum.is_none();
         Self { endpoint_id, state_id, numbered, next: AtomicU32::new(seed) }
     }
@@ -77,13 +77,13 @@ impl Marks {
         ]
     }
 
-    /// The marks of a new run.
-    pub(crate) fn for_run(&self, attempt: Attempt) -> Mark {
-        self.mark(self.next.fetch_add(1, Ordering::Relaxed), &self.environment(attempt))
+    /// The tags of a new run.
+    pub(crate) fn for_run(&self, attempt: Attempt) -> RunTag {
+        self.tag(self.next.fetch_add(1, Ordering::Relaxed), &self.environment(attempt))
     }
 
-    /// The environment variables that a new worker starts with, and its marks.
-    pub(crate) fn for_worker(&self, function: &str) -> ([(&'static str, String); 4], Mark) {
+    /// The environment variables that a new worker starts with, and its tags.
+    pub(crate) fn for_worker(&self, function: &str) -> ([(&'static str, String); 4], RunTag) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let environment = [
             (FUNCTION, function.to_owned()),
@@ -91,13 +91,13 @@ impl Marks {
             (ENDPOINT_ID, self.endpoint_id.to_string()),
             (STATE_ID, self.state_id.to_string()),
         ];
-        let mark = self.mark(number, &environment);
-        (environment, mark)
+        let tag = self.tag(number, &environment);
+        (environment, tag)
     }
 
-    fn mark(&self, number: u32, environment: &[(&'static str, String)]) -> Mark {
+    fn tag(&self, number: u32, environment: &[(&'static str, String)]) -> RunTag {
         let number = base(self.state_id) + u64::from(number);
-        Mark {
+        RunTag {
             environment: environment
                 .iter()
                 .map(|(name, value)| format!("{name}={value}"))
@@ -106,15 +106,15 @@ impl Marks {
         }
     }
 
-    /// The marks that all runs on the state folder have in common.
-    pub(crate) fn for_state(&self) -> Mark {
+    /// The tags that all runs on the state folder have in common.
+    pub(crate) fn for_state(&self) -> RunTag {
         self.for_another(self.state_id)
     }
 
-    /// The marks that all runs on another state folder have in common.
-    pub(crate) fn for_another(&self, state_id: StateId) -> Mark {
+    /// The tags that all runs on another state folder have in common.
+    pub(crate) fn for_another(&self, state_id: StateId) -> RunTag {
         let base = base(state_id);
-        Mark {
+        RunTag {
             environment: vec![format!("{STATE_ID}={state_id}")],
             numbers: self.numbered.then_some(base..=base + u64::from(u32::MAX)),
         }
@@ -127,13 +127,13 @@ fn base(state_id: StateId) -> u64 {
     FIRST_NUMBER | (state << 32)
 }
 
-impl Mark {
-    /// Calls `start`, which starts a process, so that the process bears the
+impl RunTag {
+    /// FunctionExecutor `start`, which starts a process, so that the process bears the
     /// number, and tells it whether nothing else is started meanwhile. Blocks while
     /// others do the same. Where the system does not allow it, or somebody else's
     /// start hangs, the environment remains.
     pub(crate) fn put_on<T>(&self, start: impl FnOnce(bool) -> T) -> T {
-        let Some(_turn) = Turn::take() else { return start(false) };
+        let Some(_turn) = SpawnLock::take() else { return start(false) };
         let Some(numbers) = &self.numbers else { return start(true) };
         set_own_limit(Some(*numbers.start()));
         let started = start(true);
@@ -141,7 +141,7 @@ impl Mark {
         started
     }
 
-    /// Whether `pid` has one of the marks.
+    /// Whether `pid` has one of the tags.
     pub(crate) fn is_on(&self, pid: Pid) -> bool {
         match (&self.numbers, proc::realtime_limit(pid)) {
             (Some(numbers), Some(number)) if number >= FIRST_NUMBER => numbers.contains(&number),
@@ -159,7 +159,7 @@ impl Mark {
 /// The right to start a process. The limit is one of the whole process, and
 /// so is this.
 #[derive(Debug)]
-pub(crate) struct Turn(());
+pub(crate) struct SpawnLock(());
 
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
@@ -167,7 +167,7 @@ static GIVEN_BACK: Condvar = Condvar::new();
 /// with the file system that its program is on.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-impl Turn {
+impl SpawnLock {
     /// Waits for the turn; `None` if somebody keeps it for too long.
     pub(crate) fn take() -> Option<Self> {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +183,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for SpawnLock {
     fn drop(&mut self) {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
         GIVEN_BACK.notify_one();
@@ -208,34 +208,33 @@ mod tests {
 
     #[test]
     fn a_run_is_known_by_all_of_its_entries_and_nothing_else() {
-        let marks = Marks::new(EndpointId::new(), StateId::new(), 0);
+        let tags = RunTags::new(EndpointId::new(), StateId::new(), 0);
         let (mine, other) = (attempt(), attempt());
         let environ = |attempt| {
-            let vars = marks.environment(attempt).map(|(name, value)| format!("{name}={value}"));
+            let vars = tags.environment(attempt).map(|(name, value)| format!("{name}={value}"));
             format!("HOME=/\0{}\0X=1\0", vars.join("\0")).into_bytes()
         };
-        let mark = marks.for_run(mine);
-        assert!(mark.is_in(&environ(mine)));
-        assert!(!mark.is_in(&environ(other)));
-        assert!(!mark.is_in(&environ(Attempt { attempt: 30, ..mine })));
-        assert!(!mark.is_in(b""));
-        assert!(marks.for_state().is_in(&environ(mine)));
-        assert!(marks.for_state().is_in(&environ(other)));
-        let elsewhere = Marks::new(EndpointId::new(), StateId::new(), 0);
+        let tag = tags.for_run(mine);
+        assert!(tag.is_in(&environ(mine)));
+        assert!(!tag.is_in(&environ(other)));
+        assert!(!tag.is_in(&environ(Attempt { attempt: 30, ..mine })));
+        assert!(!tag.is_in(b""));
+        assert!(tags.for_state().is_in(&environ(mine)));
+        assert!(tags.for_state().is_in(&environ(other)));
+        let elsewhere = RunTags::new(EndpointId::new(), StateId::new(), 0);
         assert!(!elsewhere.for_state().is_in(&environ(mine)));
     }
 
     #[test]
     fn numbers_tell_runs_and_state_folders_apart_and_limit_nothing() {
-        let marks = Marks::new(EndpointId::new(), StateId::new(), u32::MAX);
-        let numbers = |mark: Mark| mark.numbers.unwrap();
-        let (first, second) =
-            (numbers(marks.for_run(attempt())), numbers(marks.for_run(attempt())));
+        let tags = RunTags::new(EndpointId::new(), StateId::new(), u32::MAX);
+        let numbers = |tag: RunTag| tag.numbers.unwrap();
+        let (first, second) = (numbers(tags.for_run(attempt())), numbers(tags.for_run(attempt())));
         assert_ne!(first, second);
-        let all = numbers(marks.for_state());
+        let all = numbers(tags.for_state());
         assert!(all.contains(first.start()) && all.contains(second.start()));
         assert!(*all.start() >= FIRST_NUMBER, "a limit that could be reached");
-        let elsewhere = numbers(Marks::new(EndpointId::new(), StateId::new(), 0).for_state());
+        let elsewhere = numbers(RunTags::new(EndpointId::new(), StateId::new(), 0).for_state());
         assert!(!all.contains(elsewhere.start()) && !elsewhere.contains(all.start()));
     }
 }

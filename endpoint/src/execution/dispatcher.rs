@@ -1,6 +1,6 @@
 //! Gives each task to whoever does its kind of work. Touches nothing itself.
 
-use super::function::Calls;
+use super::function::FunctionExecutor;
 use super::process::ProcessExecutor;
 use crate::execution::executor::{Ended, Executor};
 use async_trait::async_trait;
@@ -9,20 +9,20 @@ use tokio_util::sync::CancellationToken;
 
 /// All that runs tasks at this endpoint.
 #[derive(Debug)]
-pub(crate) struct Crew {
+pub(crate) struct Dispatcher {
     processes: ProcessExecutor,
-    calls: Calls,
+    calls: FunctionExecutor,
 }
 
-impl Crew {
+impl Dispatcher {
     /// Of these.
-    pub(crate) fn new(processes: ProcessExecutor, calls: Calls) -> Self {
+    pub(crate) fn new(processes: ProcessExecutor, calls: FunctionExecutor) -> Self {
         Self { processes, calls }
     }
 }
 
 #[async_trait]
-impl Executor for Crew {
+impl Executor for Dispatcher {
     async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
         match &task.work {
             Work::Process(process) => self.processes.run(task, process, stop).await,

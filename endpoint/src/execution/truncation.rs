@@ -15,7 +15,7 @@ use clutch_common::wire::MAX_RESULT;
 
 /// What all but the outputs, the value and the reason take at most, in bytes.
 const FIXED: usize = 1024;
-/// What a mark and its stream's form take at most, in bytes.
+/// What a tag and its stream's form take at most, in bytes.
 const MARK: usize = 128;
 
 impl Report {
@@ -55,7 +55,7 @@ impl Report {
 
 /// A result, cut so far that it takes no more than `limit` bytes when it is encoded, if
 /// that can be. Its outcome stays; what is missing, and why, is told by its reason.
-pub(crate) fn cut(result: TaskResult, limit: usize) -> TaskResult {
+pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
     let value = result.value.as_ref().map_or(0, |value| value.text().len());
     let too_much = value > limit.saturating_sub(FIXED);
     let dropped =

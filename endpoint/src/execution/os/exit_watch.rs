@@ -31,14 +31,14 @@ pub(crate) fn spare() -> io::Result<OwnedFd> {
 
 /// Knows when a child has ended.
 #[derive(Debug)]
-pub(crate) enum Watch {
+pub(crate) enum ExitWatch {
     /// The kernel says so.
     Pidfd(AsyncFd<OwnedFd>),
     /// A thread waits for it.
     Thread(CancellationToken),
 }
 
-impl Watch {
+impl ExitWatch {
     /// Watches `child`, which must not be reaped before it has ended.
     ///
     /// # Errors
@@ -91,13 +91,13 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execution::os::mark::Turn;
+    use crate::execution::os::run_tag::SpawnLock;
     use std::process::{Command, Stdio};
     use std::time::Duration;
     use tokio::time::timeout;
 
-    async fn tells_the_end(watch_over: fn(Pid) -> io::Result<Watch>) {
-        let turn = Turn::take();
+    async fn tells_the_end(watch_over: fn(Pid) -> io::Result<ExitWatch>) {
+        let turn = SpawnLock::take();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         drop(turn);
         let pid = Pid::from_child(&child);
@@ -112,11 +112,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_pidfd_tells_the_end_and_leaves_the_reaping() {
-        tells_the_end(|child| Watch::by_pidfd(handle(child)?)).await;
+        tells_the_end(|child| ExitWatch::by_pidfd(handle(child)?)).await;
     }
 
     #[tokio::test]
     async fn a_thread_tells_the_end_and_leaves_the_reaping() {
-        tells_the_end(Watch::by_thread).await;
+        tells_the_end(ExitWatch::by_thread).await;
     }
 }

@@ -6,7 +6,7 @@ use clutch_common::link::Fault;
 
 /// Why a session ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Halt {
+pub(crate) enum SessionError {
     /// The link failed; the next session may do better.
     #[error(transparent)]
     Link(#[from] Fault),

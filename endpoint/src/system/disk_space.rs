@@ -4,7 +4,7 @@
 //! Touches: a file of its own in the state folder, which comes and goes. Promises that a
 //! host which lacks room, or a descriptor to look with, has none, and is not an error.
 
-use crate::system::host::{Place, Trouble, trouble};
+use crate::system::os_error::{Handling, Operation, classify};
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -22,12 +22,12 @@ const GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// Looks at the room of one folder.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct DiskSpace {
     folder: PathBuf,
     tried: Option<Instant>,
 }
 
-impl Room {
+impl DiskSpace {
     /// In a folder, which need not be there yet.
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), tried: None }
@@ -48,7 +48,7 @@ impl Room {
                 self.tried = Some(Instant::now());
                 Ok(free)
             }
-            Err(error) if trouble(Place::Records, &error) == Trouble::Wait => Ok(0),
+            Err(error) if classify(Operation::Records, &error) == Handling::Wait => Ok(0),
             Err(error) => Err(error),
         }
     }
@@ -91,9 +91,9 @@ mod tests {
     #[test]
     fn room_is_found_and_nothing_stays_of_the_trial() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Room::in_folder(folder.path()).free().unwrap() > 0);
+        assert!(DiskSpace::in_folder(folder.path()).free().unwrap() > 0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        let gone = Room::in_folder(&folder.path().join("gone")).free().unwrap_err();
+        let gone = DiskSpace::in_folder(&folder.path().join("gone")).free().unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
     }
 

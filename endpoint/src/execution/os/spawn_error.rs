@@ -3,7 +3,7 @@
 //! Looks at the file system to find out what exactly is missing.
 
 use crate::execution::executor::Report;
-use crate::system::host::{Place, Trouble, trouble};
+use crate::system::os_error::{Handling, Operation, classify};
 use clutch_common::task::reason::Reason;
 use clutch_common::task::result::Outcome;
 use rustix::io::Errno;
@@ -13,14 +13,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// Why `command` could not be started.
-pub(crate) fn not_started(command: &Command, error: &io::Error) -> Unstarted {
-    judged(Place::Program, error, words(command, error))
+pub(crate) fn not_started(command: &Command, error: &io::Error) -> SpawnError {
+    judged(Operation::Program, error, words(command, error))
 }
 
-fn judged(place: Place, error: &io::Error, words: String) -> Unstarted {
-    match trouble(place, error) {
-        Trouble::Wait => Unstarted::Host(words),
-        Trouble::Task | Trouble::Fatal => Unstarted::Refused(words),
+fn judged(place: Operation, error: &io::Error, words: String) -> SpawnError {
+    match classify(place, error) {
+        Handling::Wait => SpawnError::Host(words),
+        Handling::Task | Handling::Fatal => SpawnError::Task(words),
     }
 }
 
@@ -43,41 +43,41 @@ fn words(command: &Command, error: &io::Error) -> String {
 }
 
 /// Why the pipes for a process could not be opened.
-pub(crate) fn no_pipes(error: &io::Error) -> Unstarted {
+pub(crate) fn no_pipes(error: &io::Error) -> SpawnError {
     let words = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => format!("no pipes could be opened: {}", descriptors()),
         _ => format!("no pipes could be opened: {error}"),
     };
-    judged(Place::Own, error, words)
+    judged(Operation::Own, error, words)
 }
 
 /// Why a folder of the endpoint's own could not be made.
-pub(crate) fn no_folder(path: &Path, error: &io::Error) -> Unstarted {
+pub(crate) fn no_folder(path: &Path, error: &io::Error) -> SpawnError {
     let words = format!(
         "the folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
         path.display()
     );
-    judged(Place::Own, error, words)
+    judged(Operation::Own, error, words)
 }
 
 /// That a folder of the endpoint's own went while a process was started in it.
-pub(crate) fn folder_gone(path: &Path) -> Unstarted {
-    Unstarted::Host(format!("the folder '{}' was removed", path.display()))
+pub(crate) fn folder_gone(path: &Path) -> SpawnError {
+    SpawnError::Host(format!("the folder '{}' was removed", path.display()))
 }
 
 /// Why a task has not been started.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unstarted {
+pub(crate) enum SpawnError {
     /// It cannot be: that is its outcome.
-    Refused(String),
+    Task(String),
     /// The host lacks what it takes for now, which is no outcome of a task: it waits
     /// until the host has it, or until the endpoint ends.
     Host(String),
 }
 
-impl From<String> for Unstarted {
+impl From<String> for SpawnError {
     fn from(reason: String) -> Self {
-        Self::Refused(reason)
+        Self::Task(reason)
     }
 }
 
@@ -202,15 +202,15 @@ mod tests {
         let command = Command::new("prog");
         for (errno, hosts) in [(Errno::AGAIN, true), (Errno::MFILE, true), (Errno::NOENT, false)] {
             let unstarted = not_started(&command, &error(errno));
-            assert_eq!(matches!(unstarted, Unstarted::Host(_)), hosts, "{errno:?}");
+            assert_eq!(matches!(unstarted, SpawnError::Host(_)), hosts, "{errno:?}");
         }
         let folder = Path::new("/sandbox");
         for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::IO, Errno::NOENT] {
             let no_folder = no_folder(folder, &error(errno));
-            assert!(matches!(no_folder, Unstarted::Host(words) if words.contains("/sandbox")));
+            assert!(matches!(no_folder, SpawnError::Host(words) if words.contains("/sandbox")));
         }
         let no_pipes = no_pipes(&error(Errno::MFILE));
-        assert!(matches!(no_pipes, Unstarted::Host(words) if words.contains("ulimit -n")));
+        assert!(matches!(no_pipes, SpawnError::Host(words) if words.contains("ulimit -n")));
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Ends a family: asks, waits, then kills, until nobody is left.
+//! Ends a tree: asks, waits, then kills, until nobody is left.
 //!
 //! Touches: signals to members. Orphans that end are reaped; a leader is not, as its run
 //! does that. Promises that a signal
 //! reaches a member or nobody, even where ids are given out anew.
 
-use super::family::Family;
-use super::orphans::Reaper;
 use super::proc::{self, Stat};
+use super::process_tree::ProcessTree;
+use super::reaper::Reaper;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
@@ -29,7 +29,7 @@ const IDLE_PASSES: usize = 20;
 
 /// What an ending came to.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Ending {
+pub(crate) struct Terminated {
     /// How many members were told to end, without the leader.
     pub(crate) told: usize,
     /// Members that are still there although they were killed.
@@ -39,24 +39,24 @@ pub(crate) struct Ending {
 /// Tells every member to end (`SIGTERM`, and `SIGCONT` for those stopped),
 /// kills those that are left after `grace`, and returns when all are gone,
 /// the leader at least to a zombie; at the latest 10 s after `grace`.
-pub(crate) async fn end(family: &Family, grace: Duration) -> Ending {
-    let mut hunt = Hunt { family: family.clone(), told: HashSet::new() };
+pub(crate) async fn terminate(tree: &ProcessTree, grace: Duration) -> Terminated {
+    let mut terminator = Terminator { tree: tree.clone(), told: HashSet::new() };
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
         let elapsed = started.elapsed();
         let kill = elapsed >= grace;
         let round = tokio::task::spawn_blocking(move || {
-            let left = hunt.round(kill);
-            (hunt, left)
+            let left = terminator.round(kill);
+            (terminator, left)
         });
         let Ok((back, left)) = round.await else {
-            return Ending::default(); // the runtime is going down
+            return Terminated::default(); // the runtime is going down
         };
-        hunt = back;
-        let left = left.unwrap_or_else(|error| hunt.without_proc(&error));
+        terminator = back;
+        let left = left.unwrap_or_else(|error| terminator.without_proc(&error));
         if left.is_empty() || elapsed >= grace.saturating_add(KILL_LIMIT) {
-            return hunt.over(left);
+            return terminator.over(left);
         }
         let until_kill = grace.saturating_sub(started.elapsed());
         tokio::time::sleep(if kill { pause } else { pause.min(until_kill) }).await;
@@ -64,30 +64,30 @@ pub(crate) async fn end(family: &Family, grace: Duration) -> Ending {
     }
 }
 
-struct Hunt {
-    family: Family,
+struct Terminator {
+    tree: ProcessTree,
     /// Members that were told to end, each by its id and its start.
     told: HashSet<(Pid, u64)>,
 }
 
-impl Hunt {
-    /// One look at the family: tells those to end that were not told before,
+impl Terminator {
+    /// One look at the tree: tells those to end that were not told before,
     /// or kills everybody. Returns who is not over yet.
     fn round(&mut self, kill: bool) -> io::Result<Vec<Pid>> {
-        if kill && let Some(leader) = self.family.leader() {
+        if kill && let Some(leader) = self.tree.leader() {
             // At one stroke, so that nobody can fork away from it.
             drop_gone("kill a process group", kill_process_group(leader, Signal::KILL));
         }
         let mut left = Vec::new();
-        for member in self.family.members()? {
+        for member in self.tree.members()? {
             if member.zombie {
-                left.extend(self.bury(&member));
+                left.extend(self.reap(&member));
                 continue;
             }
             left.push(member.pid);
             self.tell(&member, kill);
         }
-        if self.family.leader().is_some() {
+        if self.tree.leader().is_some() {
             left.extend(self.orphans(kill));
         }
         left.sort_unstable_by_key(|pid| pid.as_raw_nonzero());
@@ -102,11 +102,11 @@ impl Hunt {
         let mut left = Vec::new();
         for _ in 0..passes {
             let reaper = Reaper::lock();
-            let orphans = match reaper.orphans_of(&self.family) {
+            let orphans = match reaper.orphans_of(&self.tree) {
                 Ok(orphans) => orphans,
                 // Who is next is not known yet, but there is somebody.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    left = self.family.leader().into_iter().collect();
+                    left = self.tree.leader().into_iter().collect();
                     continue;
                 }
                 // Without the list, what all processes show is all there is to go by.
@@ -138,13 +138,13 @@ impl Hunt {
 
     /// Sees a zombie off; returns it if that is not possible yet, because its
     /// dying parent has still to leave it to this process.
-    fn bury(&self, zombie: &Stat) -> Option<Pid> {
+    fn reap(&self, zombie: &Stat) -> Option<Pid> {
         // This process's own are reaped by the next look at the orphans.
-        if Some(zombie.pid) == self.family.leader() || zombie.parent == proc::own_pid() {
+        if Some(zombie.pid) == self.tree.leader() || zombie.parent == proc::own_pid() {
             return None;
         }
         // A former endpoint's zombies are for whoever inherited them.
-        self.family.leader().map(|_| zombie.pid)
+        self.tree.leader().map(|_| zombie.pid)
     }
 
     /// Without `/proc`, the leader's group is all there is to go by.
@@ -153,16 +153,16 @@ impl Hunt {
             %error,
             "the processes of a task could not be listed: only its process group was killed; mount /proc"
         );
-        if let Some(leader) = self.family.leader() {
+        if let Some(leader) = self.tree.leader() {
             drop_gone("kill a process group", kill_process_group(leader, Signal::KILL));
         }
         Vec::new()
     }
 
-    fn over(self, survivors: Vec<Pid>) -> Ending {
-        let leader = self.family.leader();
+    fn over(self, survivors: Vec<Pid>) -> Terminated {
+        let leader = self.tree.leader();
         let told = self.told.iter().filter(|(pid, _)| Some(*pid) != leader).count();
-        Ending { told, survivors }
+        Terminated { told, survivors }
     }
 }
 
