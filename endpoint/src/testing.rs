@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// A ledger on an empty disk.
 pub(crate) fn ledger(max_tasks: usize) -> (TempDir, Arc<Ledger>) {
@@ -75,6 +75,7 @@ pub(crate) struct FakeInlet {
     deliveries: mpsc::Receiver<Message>,
     settled: mpsc::Sender<Settled>,
     secured: mpsc::Receiver<()>,
+    watched: Arc<Notify>,
     next_tag: u64,
 }
 
@@ -87,6 +88,15 @@ pub(crate) struct InletBroker {
     /// Makes certain what was acknowledged, once for each [`Settled::Secured`];
     /// dropping it loses the link meanwhile.
     pub(crate) secure: mpsc::Sender<()>,
+    /// Notified while the link is only watched for its loss, and nothing is read.
+    pub(crate) watched: Arc<Notify>,
+}
+
+impl InletBroker {
+    /// How many messages are delivered and not read.
+    pub(crate) fn unread(&self) -> usize {
+        self.deliver.max_capacity() - self.deliver.capacity()
+    }
 }
 
 /// A link to consume from.
@@ -94,8 +104,15 @@ pub(crate) fn inlet() -> (FakeInlet, InletBroker) {
     let (deliver, deliveries) = mpsc::channel(1000);
     let (settled_in, settled) = mpsc::channel(1000);
     let (secure, secured) = mpsc::channel(1000);
-    let inlet = FakeInlet { deliveries, settled: settled_in, secured, next_tag: 1 };
-    (inlet, InletBroker { deliver, settled, secure })
+    let watched = Arc::new(Notify::new());
+    let inlet = FakeInlet {
+        deliveries,
+        settled: settled_in,
+        secured,
+        watched: Arc::clone(&watched),
+        next_tag: 1,
+    };
+    (inlet, InletBroker { deliver, settled, secure, watched })
 }
 
 #[async_trait]
@@ -115,6 +132,7 @@ impl Inlet for FakeInlet {
 
     async fn lost(&mut self) -> Fault {
         while !self.deliveries.is_closed() {
+            self.watched.notify_one();
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Fault::Closed("test".into())

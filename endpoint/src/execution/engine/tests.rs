@@ -18,6 +18,12 @@ struct Fake {
     starts: Mutex<BTreeMap<Attempt, usize>>,
 }
 
+impl Fake {
+    fn started(&self) -> usize {
+        self.starts.lock().unwrap().values().sum()
+    }
+}
+
 #[async_trait]
 impl Executor for Fake {
     async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
@@ -34,12 +40,16 @@ impl Executor for Fake {
 /// One life of a daemon.
 async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), EngineError> {
     let ledger = ledger_on(disk, 10);
-    let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: 2 };
+    let engine =
+        Engine { ledger: Arc::clone(&ledger), executor: Arc::clone(&executor) as _, slots: 2 };
     let (intake, kill) = (CancellationToken::new(), CancellationToken::new());
     let mut turning = tokio::task::JoinSet::new();
+    let before = executor.started();
     turning.spawn(engine.run(intake.clone(), kill.clone()));
     if stop {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        while executor.started() == before {
+            tokio::task::yield_now().await;
+        }
         intake.cancel();
         kill.cancel();
     }

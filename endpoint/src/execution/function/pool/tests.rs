@@ -105,6 +105,12 @@ impl Rig {
         Pid::from_raw(value.text().parse().unwrap()).unwrap()
     }
 
+    /// Waits until a script has made a file.
+    async fn until_there_is(&self, file: &str) {
+        let path = self.folder.path().join(file);
+        until(file, || path.exists()).await;
+    }
+
     fn idle(&self) -> usize {
         self.pool.idle().len()
     }
@@ -173,9 +179,9 @@ async fn what_is_written_during_a_call_is_its_own() {
     let rig = rig_with(|config| config.spec.capture_limit = 20);
     let report = rig.sh("echo out; echo err >&2").await;
     assert_eq!((text(&report.stderr), report.stderr.omitted), ("out\nerr\n", 0));
-    let report = rig.sh("say '{\"value\": 1}'; echo late").await;
+    let report = rig.sh("say '{\"value\": 1}'; echo late; > written").await;
     assert_eq!(report.outcome, Outcome::Succeeded);
-    sleep(Duration::from_millis(200)).await;
+    rig.until_there_is("written").await;
     let report = rig.sh("printf %030d 7").await;
     let kept = text(&report.stderr);
     assert!(!kept.contains("late") && kept.ends_with("0000000007"), "{kept}");

@@ -89,7 +89,7 @@ async fn a_call_that_a_noisy_worker_has_not_read_is_another_ones() {
     assert_eq!(rig.sh(script).await.value.unwrap().text(), "1");
     let task = rig.task(":");
     let asked = async {
-        sleep(Duration::from_millis(200)).await;
+        until("the worker to be asked", || rig.idle() == 0).await;
         std::fs::write(rig.folder.path().join("asked"), "").unwrap();
     };
     let (report, ()) = tokio::join!(rig.run(&task), asked);
@@ -131,9 +131,9 @@ async fn a_walltime_ends_only_the_worker_that_exceeds_it() {
 async fn a_stop_ends_the_worker_and_says_so() {
     let rig = rig();
     let pid = rig.pid().await;
-    let (task, stop) = (rig.task("sleep 300"), CancellationToken::new());
+    let (task, stop) = (rig.task("> begun; sleep 300"), CancellationToken::new());
     let asked = async {
-        sleep(Duration::from_millis(300)).await;
+        rig.until_there_is("begun").await;
         stop.cancel();
     };
     let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), asked);
@@ -204,8 +204,10 @@ async fn a_worker_that_dies_or_speaks_while_it_waits_costs_no_task() {
         assert_ne!(rig.pid().await, pid);
     }
     let pid = rig.pid().await;
-    rig.sh("(sleep 0.2; say noise) & say '{\"value\": 1}'").await;
-    sleep(Duration::from_millis(600)).await;
+    rig.sh("(until [ -e told ]; do sleep 0.01; done; say noise; > said) & say '{\"value\": 1}'")
+        .await;
+    std::fs::write(rig.folder.path().join("told"), "").unwrap();
+    rig.until_there_is("said").await;
     assert_ne!(rig.pid().await, pid);
     rig.pool.close().await;
     assert!(is_gone(pid));
