@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// How long anything may take on a busy machine.
@@ -86,6 +87,7 @@ impl World {
             claimant: Claimant { service: ServiceId::new(), take_over: false },
             management: None,
             told: Told::default(),
+            submissions: TaskTracker::new(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {
