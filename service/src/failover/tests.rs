@@ -204,14 +204,14 @@ impl World {
     fn roll_calls(&self) -> Vec<RollCall> {
         let calls = self.task_queue().into_iter().filter_map(|message| match message {
             ToEndpoint::RollCall(call) => Some(call),
-            ToEndpoint::Tasks(_) => None,
+            ToEndpoint::Tasks(_) | ToEndpoint::Unknown(_) => None,
         });
         calls.collect()
     }
 
     fn attempts(&self) -> Vec<Attempt> {
         let tasks = self.task_queue().into_iter().filter_map(|message| match message {
-            ToEndpoint::RollCall(_) => None,
+            ToEndpoint::RollCall(_) | ToEndpoint::Unknown(_) => None,
             ToEndpoint::Tasks(tasks) => Some(tasks.tasks),
         });
         tasks.flatten().map(|task| task.attempt()).collect()
@@ -251,7 +251,10 @@ async fn a_silent_holder_is_closed_three_seconds_after_its_last_word_and_one_tha
         answered >= 5
     })
     .await;
-    assert_eq!(wire::decode_call(&world.published(&lease)[0].body), Some(wire::Call::Ping));
+    assert_eq!(
+        wire::decode_to_lease_holder(&world.published(&lease)[0].body),
+        wire::ToLeaseHolder::Ping
+    );
     assert!(world.closed.0.lock().unwrap().is_empty());
     until("the connection to be closed", async || !world.closed.0.lock().unwrap().is_empty()).await;
     let (of, connection, when) = world.closed.0.lock().unwrap()[0].clone();
