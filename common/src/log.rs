@@ -7,7 +7,6 @@
 mod clean;
 mod filter;
 pub mod sink;
-pub mod throttle;
 
 use clean::Clean;
 use sink::Sink;

@@ -4,7 +4,7 @@ use super::Api;
 use super::error::{ApiError, Json, Parameters};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
 use crate::model::{TaskDetail, TaskOutcome};
-use crate::store::Filter;
+use crate::store::TaskFilter;
 use axum::extract::{Path, State};
 use clutch_common::id::TaskId;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub(super) async fn tasks(
         None => None,
     };
     let state = query.state.map(|state| state.parse()).transpose();
-    let filter = Filter {
+    let filter = TaskFilter {
         endpoint,
         state: state.map_err(ApiError::bad_request)?,
         submission,

@@ -11,7 +11,7 @@ use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
 use crate::fake::{Broker, result_of};
 use crate::model::{Progress, TaskSpec};
 use crate::paths::StateFolder;
-use crate::store::tests::spec;
+use crate::store::conformance::spec;
 use crate::store::{Registration, Store};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
@@ -36,7 +36,7 @@ struct Service {
     stop: CancellationToken,
     endpoint: EndpointId,
     socket: PathBuf,
-    submissions: TaskTracker,
+    placing: TaskTracker,
 }
 
 /// A service with the endpoint `lab`; its broker link is up if `engaged`.
@@ -52,15 +52,16 @@ async fn service(engaged: bool) -> Service {
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
-    let (told, submissions) = (Told::default(), TaskTracker::new());
+    let told = Told::default();
     let api = Api::new(
         store.clone(),
         link_state.clone(),
         committed,
+        news.clone(),
         told.clone(),
-        submissions.clone(),
         stop.clone(),
     );
+    let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
     let serving = connections::serve(listener, api.router(), Bounds::default(), stop.clone());
@@ -80,7 +81,6 @@ async fn service(engaged: bool) -> Service {
         ask_after,
         claimant,
         told,
-        submissions: submissions.clone(),
     };
     let session_stop = stop.clone();
     running.spawn(async move {
@@ -96,7 +96,7 @@ async fn service(engaged: bool) -> Service {
     }
     let client = Client::new(&folder);
     let socket = folder.socket();
-    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, submissions }
+    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, placing }
 }
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
@@ -204,10 +204,10 @@ async fn a_submission_is_recorded_to_its_end_though_its_client_is_gone() {
     // The service's end closes when it has given the request up.
     assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     assert_eq!(service.states("k").await, json!({ "submitting": 1 }));
-    assert_eq!(service.submissions.len(), 1);
+    assert_eq!(service.placing.len(), 1);
     service.broker.silence(false);
-    service.submissions.close();
-    service.submissions.wait().await;
+    service.placing.close();
+    service.placing.wait().await;
     assert_eq!(service.states("k").await, json!({ "submitted": 1 }));
     assert_eq!(service.broker.published().len(), 1);
 }

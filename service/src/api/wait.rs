@@ -6,7 +6,6 @@ use super::error::{ApiError, Json, body};
 use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, WaitRequest};
 use crate::model::Progress;
-use crate::store::Age;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use clutch_common::id::TaskId;
@@ -40,7 +39,7 @@ pub(super) async fn wait(
     let seen = request.seen;
     let mut commits = api.commits.clone();
     commits.mark_changed();
-    hold(&api, &target, request.timeout_ms, (commits, Age::Any), |progress| {
+    hold(&api, &target, request.timeout_ms, commits, |progress| {
         let ended = match target {
             Target::Submission(_) => progress.settled(),
             Target::Tasks(_) => progress.complete(),
@@ -51,14 +50,13 @@ pub(super) async fn wait(
     .map(Json)
 }
 
-/// Waits until the progress is what is waited for, or the time is over. It is looked
-/// at whenever the number of commits is not what `commits` has seen: the first time it is
-/// of `age`, later it was read before, and what has changed was just written.
+/// Waits until the progress is enough, or the time is over. The progress is read whenever
+/// the number of commits is not the one that `commits` has seen.
 pub(super) async fn hold(
     api: &Api,
     target: &Target,
     timeout_ms: u64,
-    (mut commits, mut age): (watch::Receiver<u64>, Age),
+    mut commits: watch::Receiver<u64>,
     enough: impl Fn(&Progress) -> bool,
 ) -> Result<Progress, ApiError> {
     let timeout = tokio::time::sleep(Duration::from_millis(timeout_ms).min(LONGEST));
@@ -71,11 +69,10 @@ pub(super) async fn hold(
             () = api.stop.cancelled() => return Err(stopping()),
             changed = commits.changed() => changed.map(|()| false).map_err(|_| stopping())?,
         };
-        let progress = progress(api, target, if over { Age::Any } else { age }).await?;
+        let progress = progress(api, target).await?;
         if over || enough(&progress) {
             return Ok(progress);
         }
-        age = Age::Fresh;
     }
 }
 
@@ -93,13 +90,11 @@ async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
     }
 }
 
-async fn progress(api: &Api, target: &Target, age: Age) -> Result<Progress, ApiError> {
+async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
     match target {
-        Target::Submission(submission) => {
-            Ok(api.store.submission_progress(*submission, age).await?)
-        }
+        Target::Submission(submission) => Ok(api.store.submission_progress(*submission).await?),
         Target::Tasks(tasks) => {
-            let (progress, unknown) = api.store.tasks_progress(tasks, age).await?;
+            let (progress, unknown) = api.store.tasks_progress(tasks).await?;
             match unknown.first() {
                 None => Ok(progress),
                 Some(first) => Err(ApiError::not_found(format!(

@@ -6,7 +6,7 @@
 
 use crate::broker::counts::Counts;
 use crate::failover::Ear;
-use crate::store::{Batch, Error, Store, Word};
+use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
 use clutch_common::id::StateId;
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
@@ -14,7 +14,7 @@ use clutch_common::system::clock::now_ms;
 use clutch_common::task::reason::Reason;
 use clutch_common::task::result::TaskResult;
 use clutch_common::topology;
-use clutch_common::wire::{self, ToService, UnknownControl};
+use clutch_common::wire::{self, ToService};
 use std::collections::BTreeMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -171,8 +171,6 @@ struct Group {
 struct Tags {
     /// Those with something in them that could not be read.
     unreadable: Vec<(Tag, Vec<Reason>)>,
-    /// Control messages that are passed by.
-    unknown: Vec<UnknownControl>,
     /// The last one.
     last: Option<Tag>,
 }
@@ -187,9 +185,6 @@ impl Tags {
             inlet.dead_letter(*tag).await?;
             counts.dead_lettered(1);
         }
-        for message in &self.unknown {
-            counts.passed_by(message, std::time::Instant::now());
-        }
         if let Some(tag) = self.last {
             inlet.acknowledge(tag).await?;
         }
@@ -200,8 +195,8 @@ impl Tags {
 impl Group {
     fn read(deliveries: Vec<Delivery>) -> Self {
         let mut group = Self::default();
-        let (mut results, mut words, mut lost) = (Vec::new(), Vec::new(), false);
-        let mut ages = BTreeMap::new();
+        let (mut results, mut presences, mut lost) = (Vec::new(), Vec::new(), false);
+        let mut commits = BTreeMap::new();
         for delivery in deliveries {
             group.tags.last = Some(delivery.tag);
             if let Some(damage) = delivery.message.damage {
@@ -219,17 +214,17 @@ impl Group {
             }
             match content {
                 ToService::Presence(presence) => {
-                    let age = ages.remove(&(presence.endpoint_id, presence.state_id));
-                    words.push(Word { presence, message: delivery.message.message_id, age });
+                    let commits = commits.remove(&(presence.endpoint_id, presence.state_id));
+                    let message = delivery.message.message_id;
+                    presences.push(PresenceMessage { presence, message, commits });
                 }
                 ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
-                ToService::Unknown(message) => group.tags.unknown.push(message),
                 ToService::Results(decoded) => {
                     if let Some((endpoint, disk)) = decoded.endpoint.zip(decoded.disk) {
-                        let age: &mut u64 = ages.entry((endpoint, disk.state_id)).or_default();
-                        *age = disk.age.max(*age);
+                        let seen: &mut u64 = commits.entry((endpoint, disk.state_id)).or_default();
+                        *seen = disk.age.max(*seen);
                     }
                     results.extend(decoded.results);
                     if !decoded.unreadable.is_empty() {
@@ -238,7 +233,7 @@ impl Group {
                 }
             }
         }
-        group.batches = batches(results, Batch { words, lost, ages, ..Batch::default() });
+        group.batches = batches(results, Batch { presences, lost, commits, ..Batch::default() });
         group
     }
 
@@ -247,7 +242,7 @@ impl Group {
         let mut states = BTreeSet::new();
         for batch in &self.batches {
             states.extend(batch.results.iter().filter_map(|result| result.state_id));
-            states.extend(batch.words.iter().map(|word| word.presence.state_id));
+            states.extend(batch.presences.iter().map(|one| one.presence.state_id));
         }
         states
     }
@@ -262,7 +257,6 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
         ToService::Results(results) => results.endpoint,
         ToService::Presence(presence) => Some(presence.endpoint_id),
         ToService::Ping => None,
-        ToService::Unknown(_) => return Ok(()),
     };
     // What cannot be read at all says nothing that could be false.
     let unread = matches!(content, ToService::Results(results) if results.endpoint.is_none());
@@ -282,7 +276,7 @@ fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
         .map(|results| Batch { results, ..Batch::default() })
         .collect();
     let results: Vec<TaskResult> = results.collect();
-    if !results.is_empty() || !last.words.is_empty() || last.lost {
+    if !results.is_empty() || !last.presences.is_empty() || last.lost {
         batches.push(Batch { results, ..last });
     }
     batches.into_iter().map(Arc::new).collect()
@@ -303,7 +297,7 @@ async fn record(
             let counts = Arc::clone(recorder.counts);
             let results = !batch.results.is_empty();
             recorder.store.record(Arc::clone(batch), now_ms(), move |tally| {
-                counts.recorded(tally, std::time::Instant::now());
+                counts.recorded(tally, Instant::now());
                 commits.send_if_modified(|count| {
                     *count += u64::from(results);
                     results
@@ -367,7 +361,7 @@ mod tests {
     use super::*;
     use crate::fake::{Broker, result};
     use crate::model::Oddities;
-    use crate::store::tests::store;
+    use crate::store::conformance::store;
     use clutch_common::link::Message;
     use clutch_common::task::result::Outcome;
 
@@ -398,29 +392,12 @@ mod tests {
         broker.deliver(packed);
         broker.deliver(b"nonsense".to_vec());
         let counted = collect_all(&broker, &store).await;
-        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, ..Oddities::default() };
+        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, refused: 0 };
         assert_eq!(counted, expected);
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
         assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_control_message_of_a_later_version_is_counted_and_acknowledged() {
-        let (_temp, store) = store().await;
-        let broker = Broker::default().patient();
-        broker.deliver_message(Message {
-            body: br#"{"version":2,"type":"clutch.presence"}"#.to_vec(),
-            routing_key: Some(topology::results_key(clutch_common::id::EndpointId::new())),
-            ..Message::default()
-        });
-        broker.deliver(br#"{"version":1,"type":"clutch.progress","percent":50}"#.to_vec());
-        broker.deliver(br#"{"version":2,"type":"clutch.results","results":[]}"#.to_vec());
-        let counted = collect_all(&broker, &store).await;
-        let expected = Oddities { passed_by: 2, dead_lettered: 1, ..Oddities::default() };
-        assert_eq!(counted, expected);
-        assert_eq!(broker.dead_lettered(), [Tag(3)]);
     }
 
     #[tokio::test]
@@ -467,7 +444,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_damaged_is_refused_once_all_that_is_unanswered_is_in_doubt() {
         let (_temp, store) = store().await;
-        let endpoint = crate::store::tests::submitted_task(&store).await;
+        let endpoint = crate::store::conformance::submitted_task(&store).await;
         let broker = Broker::default().patient();
         let ours = result(Outcome::Succeeded);
         broker.deliver_message(Message {
@@ -478,7 +455,7 @@ mod tests {
         collect_all(&broker, &store).await;
         assert_eq!(broker.dead_lettered(), [Tag(1)]);
         assert!(store.task(ours.task_id).await.unwrap().is_none(), "a damaged value is recorded");
-        assert_eq!(store.doubtful().await.unwrap(), [endpoint]);
+        assert_eq!(store.endpoints_to_ask().await.unwrap(), [endpoint]);
     }
 
     #[tokio::test]

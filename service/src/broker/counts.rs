@@ -7,10 +7,12 @@
 
 use crate::model::Oddities;
 use crate::store::Tally;
-use clutch_common::log::throttle::Throttle;
-use clutch_common::wire::UnknownControl;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long it is not told again.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// The counts, of one run of the service.
 #[derive(Debug, Default)]
@@ -20,10 +22,28 @@ pub(crate) struct Counts(Mutex<Inner>);
 struct Inner {
     counted: Oddities,
     /// Results from endpoints that were not provisioned here.
-    foreign: Throttle,
+    foreign: Untold,
     /// Other results of tasks that are not in the records.
-    unknown: Throttle,
-    passed_by: Throttle,
+    unknown: Untold,
+}
+
+/// How many were not told of yet, and when some were.
+#[derive(Debug, Default)]
+struct Untold {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Untold {
+    /// Adds some; how many are to be told of, if it is time to.
+    fn add(&mut self, count: u64, now: Instant) -> Option<u64> {
+        self.count += count;
+        if self.count == 0 || self.told.is_some_and(|told| now < told + PAUSE) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 impl Counts {
@@ -34,14 +54,14 @@ impl Counts {
 
     /// Counts what was recorded, and tells of what came from nowhere.
     pub(crate) fn recorded(&self, tally: &Tally, now: Instant) {
-        if tally.strangers + tally.refused == 0 {
+        if tally.external + tally.refused == 0 {
             return;
         }
         let mut inner = self.lock();
-        inner.counted.unknown += tally.strangers;
-        inner.counted.foreign += tally.foreign;
+        inner.counted.unknown += tally.external;
+        inner.counted.foreign += tally.unprovisioned;
         inner.counted.refused += tally.refused;
-        if let Some(results) = inner.foreign.add(tally.foreign, now) {
+        if let Some(results) = inner.foreign.add(tally.unprovisioned, now) {
             tracing::error!(
                 results,
                 "results came from endpoints that were not provisioned with this state folder, of \
@@ -49,7 +69,7 @@ impl Counts {
                  may wait for them. They are kept: `clutch-service tasks` lists them"
             );
         }
-        if let Some(results) = inner.unknown.add(tally.strangers - tally.foreign, now) {
+        if let Some(results) = inner.unknown.add(tally.external - tally.unprovisioned, now) {
             tracing::warn!(
                 results,
                 "results came of tasks that are not in the records: they were submitted by others, \
@@ -64,21 +84,6 @@ impl Counts {
         self.lock().counted.dead_lettered += messages as u64;
     }
 
-    /// Counts a control message that was not acted on, and tells of it.
-    pub(crate) fn passed_by(&self, message: &UnknownControl, now: Instant) {
-        let mut inner = self.lock();
-        inner.counted.passed_by += 1;
-        if let Some(messages) = inner.passed_by.add(1, now) {
-            tracing::warn!(
-                messages,
-                kind = %message.kind,
-                reason = %message.reason,
-                "control messages that this service does not understand were passed by; no task \
-                 or result is lost with them. If an endpoint is newer, upgrade the service"
-            );
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,17 +94,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_endpoints_sent_is_counted_by_kind() {
+    fn what_came_from_nowhere_is_counted_and_each_kind_told_once_a_minute() {
         let (counts, now) = (Counts::default(), Instant::now());
-        let tally =
-            |strangers, foreign| Tally { strangers, foreign, refused: 2, ..Tally::default() };
+        let tally = |external, unprovisioned| Tally {
+            external,
+            unprovisioned,
+            refused: 2,
+            ..Tally::default()
+        };
         counts.recorded(&tally(3, 0), now);
         counts.recorded(&tally(3, 3), now);
-        counts.recorded(&tally(3, 1), now);
+        counts.recorded(&tally(3, 1), now + Duration::from_secs(1));
         counts.dead_lettered(4);
-        counts.passed_by(&UnknownControl { kind: "clutch.x".into(), reason: "new".into() }, now);
-        let expected =
-            Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4, passed_by: 1 };
+        let expected = Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4 };
         assert_eq!(counts.read(), expected);
+        let untold = || {
+            let inner = counts.lock();
+            (inner.unknown.count, inner.foreign.count)
+        };
+        assert_eq!(untold(), (2, 1), "the first of each were told of, and no others");
+        counts.recorded(&tally(1, 0), now + PAUSE);
+        assert_eq!(untold(), (0, 0));
     }
 }

@@ -3,20 +3,24 @@
 //! endpoint absorbs what it knows.
 
 use super::pace::Pace;
-use super::rules;
 use super::rules::State;
-use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
+use super::{place_one, rules, to_queue};
+use crate::model::TaskState;
+use crate::publishing::pack::Part;
+use crate::publishing::placing::place_tasks;
+use crate::publishing::submitter::{Job, Unplaced};
 use crate::store::{Error, Overdue, Resubmission, Store};
 
 use clutch_common::id::EndpointId;
-use clutch_common::link::Fault;
+use clutch_common::link::{Fault, Message};
 use clutch_common::system::clock::now_ms;
 use clutch_common::{topology, wire};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// The pause before what the broker or the database did not take is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -40,15 +44,14 @@ enum Left {
 /// Never: what it cannot do it tries again. The session ends it.
 pub(crate) async fn recover(
     store: &Store,
-    publisher: Publisher,
+    jobs: mpsc::Sender<Job>,
     mut news: watch::Receiver<u64>,
     ask_after: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
     let paces = BTreeMap::new();
-    let mut recovery =
-        Recovery { store, publisher, roll_call, paces, asked_again: false, told: false };
+    let mut recovery = Recovery { store, jobs, roll_call, paces, asked_again: false, told: false };
     let mut look_at = Instant::now();
     let recovering = async {
         loop {
@@ -81,7 +84,7 @@ pub(crate) async fn recover(
 
 struct Recovery<'a> {
     store: &'a Store,
-    publisher: Publisher,
+    jobs: mpsc::Sender<Job>,
     /// How many attempts a roll call asks for.
     roll_call: usize,
     /// When each endpoint may be asked again.
@@ -105,9 +108,9 @@ impl Recovery<'_> {
         }
     }
 
-    /// Puts tasks in doubt that have been without an answer for long.
+    /// Has tasks asked for that have been without a result for long.
     async fn look(&mut self, ask_after: Duration) {
-        match self.store.doubt_overdue(ask_after, now_ms()).await {
+        match self.store.ask_for_overdue(ask_after, now_ms()).await {
             Ok(overdue) => {
                 for Overdue { endpoint, tasks, since_ms } in overdue {
                     let oldest =
@@ -139,21 +142,21 @@ impl Recovery<'_> {
 
     async fn try_round(&mut self) -> Result<Left, Error> {
         if !self.asked_again {
-            self.store.ask_again().await?;
+            self.store.ask_all_again().await?;
             self.asked_again = true;
         }
         self.welcome().await?;
         let mut left = self.resubmit().await?;
-        let doubtful = self.store.doubtful().await?;
+        let to_ask = self.store.endpoints_to_ask().await?;
         let now = Instant::now();
-        let asked = self.paces.iter_mut().filter(|(endpoint, _)| !doubtful.contains(endpoint));
+        let asked = self.paces.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
         asked.for_each(|(_, pace)| pace.settle(now));
-        if !doubtful.is_empty() {
-            for standing in self.store.standings().await? {
-                if doubtful.contains(&standing.endpoint)
-                    && let Some(state) = rules::to_ask(&standing.states)
+        if !to_ask.is_empty() {
+            for one in self.store.endpoint_states().await? {
+                if to_ask.contains(&one.endpoint)
+                    && let Some(state) = rules::to_ask(&one.states)
                 {
-                    left = worse(left, self.ask(standing.endpoint, state).await?);
+                    left = worse(left, self.ask(one.endpoint, state).await?);
                 }
             }
         }
@@ -166,49 +169,60 @@ impl Recovery<'_> {
     /// Tells instances that have asked whether their disk went back in time. One that is
     /// gone, or whose broker does not take it, asks again.
     async fn welcome(&self) -> Result<(), Error> {
-        for asking in self.store.asking().await? {
-            let welcome = wire::encode_welcome(&asking.welcome);
-            let message = control_message(wire::WELCOME_TYPE, welcome);
-            let lease = topology::lease_queue(asking.endpoint);
-            if let Err(why) = self.publisher.message(lease, message).await {
+        for pending in self.store.pending_welcomes().await? {
+            let message = Message {
+                message_id: Some(Uuid::now_v7().to_string()),
+                kind: Some(wire::WELCOME_TYPE.to_owned()),
+                timestamp_ms: Some(now_ms()),
+                body: wire::encode_welcome(&pending.welcome),
+                ..Message::default()
+            };
+            let lease = to_queue(topology::lease_queue(pending.endpoint));
+            if let Err(why) = place_one(&self.jobs, lease, message).await {
                 tracing::debug!(
-                    endpoint = %asking.endpoint,
-                    reason = %why,
+                    endpoint = %pending.endpoint,
+                    reason = words(&why),
                     "an instance that has asked is not told how its disk is"
                 );
             }
-            self.store.welcomed(asking).await?;
+            self.store.welcomed(pending).await?;
         }
         Ok(())
     }
 
     /// Sends one roll call.
     async fn ask(&mut self, endpoint: EndpointId, state: &State) -> Result<Left, Error> {
-        let doubts = self.store.to_ask(endpoint, self.roll_call).await?;
+        let unaccounted = self.store.attempts_to_ask(endpoint, self.roll_call).await?;
         let (pace, now) = (self.paces.entry(endpoint).or_default(), Instant::now());
-        if doubts.is_empty() {
+        if unaccounted.is_empty() {
             pace.settle(now);
             return Ok(Left::Nothing);
         }
         if let Some(then) = pace.ask(now) {
             return Ok(Left::Later(then));
         }
-        let attempts = doubts.iter().map(|doubt| doubt.attempt).collect();
+        let attempts = unaccounted.iter().map(|one| one.attempt).collect();
         let State { id: state, instance, .. } = *state;
-        let roll_call = wire::RollCall { state_id: state, instance, attempts };
-        let message = control_message(wire::ROLL_CALL_TYPE, wire::encode_roll_call(&roll_call));
-        match self.publisher.message(topology::tasks_queue(endpoint), message).await {
+        let message = Message {
+            message_id: Some(Uuid::now_v7().to_string()),
+            kind: Some(wire::ROLL_CALL_TYPE.to_owned()),
+            timestamp_ms: Some(now_ms()),
+            body: wire::encode_roll_call(&wire::RollCall { state_id: state, instance, attempts }),
+            ..Message::default()
+        };
+        let queue = to_queue(topology::tasks_queue(endpoint));
+        match place_one(&self.jobs, queue, message).await {
             Ok(()) => {
-                tracing::info!(%endpoint, %state, attempts = doubts.len(), "roll call");
-                self.store.asked(doubts, state, now_ms()).await?;
+                tracing::info!(%endpoint, %state, attempts = unaccounted.len(), "roll call");
+                self.store.mark_asked(unaccounted, state, now_ms()).await?;
                 Ok(Left::More)
             }
-            Err(PublishError::TooLarge(_)) if self.roll_call > 1 => {
+            Err(Unplaced::TooLarge(_)) if self.roll_call > 1 => {
                 self.roll_call /= 2;
                 Ok(Left::More)
             }
             Err(why) => {
-                self.tell(&why.to_string());
+                self.tell(&words(&why));
                 Ok(Left::Failed)
             }
         }
@@ -229,7 +243,7 @@ impl Recovery<'_> {
             }
             for (endpoint, tasks) in by_endpoint {
                 if let Some(why) = self.publish(endpoint, &tasks).await? {
-                    self.tell(&why.to_string());
+                    self.tell(&words(&why));
                     failing.push(endpoint);
                 }
             }
@@ -242,21 +256,25 @@ impl Recovery<'_> {
         &self,
         endpoint: EndpointId,
         tasks: &[Resubmission],
-    ) -> Result<Option<PublishError>, Error> {
-        let outgoing: Vec<Outgoing<'_>> = tasks.iter().map(Outgoing::from).collect();
-        let outcomes = self.publisher.tasks(endpoint, Publication::NextAttempt, &outgoing).await?;
-        let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        let mut failed = None;
-        for (one, outcome) in tasks.iter().zip(outcomes) {
-            match outcome {
-                Err(why @ PublishError::TooLarge(_)) => {
-                    tracing::warn!(task = %one.task.id, reason = %why, "a task cannot be submitted again");
+    ) -> Result<Option<Unplaced>, Error> {
+        let parts: Vec<Part> = tasks.iter().map(|one| (one.task.id, one.body.as_str())).collect();
+        let fates = place_tasks(&self.jobs, endpoint, &parts).await;
+        let mut confirmed = Vec::with_capacity(tasks.len());
+        let (mut unplaced, mut large) = (None, Vec::new());
+        for (one, fate) in tasks.iter().zip(fates) {
+            match fate {
+                Ok(()) => confirmed.push((one.seq, one.task.attempt)),
+                Err(why @ Unplaced::TooLarge(_)) => {
+                    tracing::warn!(task = %one.task.id, reason = words(&why), "a task cannot be submitted again");
+                    large.push(one.seq);
                 }
-                outcome => failed = outcome.err().or(failed),
+                Err(why) => unplaced = Some(why),
             }
         }
-        tracing::info!(%endpoint, tasks = confirmed, "submitted again, as a new attempt");
-        Ok(failed)
+        tracing::info!(%endpoint, tasks = confirmed.len(), "submitted again, as a new attempt");
+        self.store.resubmitted(confirmed).await?;
+        self.store.mark_unplaced(large, TaskState::Refused).await?;
+        Ok(unplaced)
     }
 }
 
@@ -269,5 +287,18 @@ fn worse(one: Left, other: Left) -> Left {
             Left::Later(then)
         }
         (Left::Nothing, Left::Nothing) => Left::Nothing,
+    }
+}
+
+fn words(why: &Unplaced) -> String {
+    match why {
+        Unplaced::Returned(reason) => {
+            format!("the broker has no queue for the endpoint ({reason})")
+        }
+        Unplaced::Refused => "the endpoint's queue is full".to_owned(),
+        Unplaced::TooLarge(limit) => {
+            format!("the broker takes no message of more than {limit} bytes")
+        }
+        Unplaced::Unknown(reason) => format!("the broker did not confirm them: {reason}"),
     }
 }

@@ -5,9 +5,9 @@
 
 use super::ear::Ear;
 use super::rules::{self, Heard, Plan, Times};
-use super::{barrier, ping};
-use crate::publishing::{PublishError, Publisher};
-use crate::store::{Standing, Store};
+use super::{mark, ping, place_one, to_queue};
+use crate::publishing::submitter::{Job, Unplaced};
+use crate::store::{EndpointStates, Store};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::link::Fault;
@@ -16,9 +16,10 @@ use clutch_common::topology;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How often the records are read anew while something is to be given up in
 /// time: another process may change for how long that is.
@@ -48,13 +49,13 @@ pub(crate) trait Closer: Send + Sync {
 /// Never: what it cannot do it tries again. The session ends it.
 pub(crate) async fn watch(
     store: &Store,
-    publisher: Publisher,
+    jobs: mpsc::Sender<Job>,
     closer: Option<&dyn Closer>,
     ear: &Ear,
     mut news: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
-    let mut watch = Watch::new(store, publisher, closer, ear);
+    let mut watch = Watch::new(store, jobs, closer, ear);
     let watching = async {
         loop {
             news.mark_unchanged();
@@ -87,7 +88,7 @@ async fn sleep_until(then: Option<Instant>) {
 
 /// An endpoint that is watched.
 struct Watched {
-    standing: Standing,
+    standing: EndpointStates,
     times: Times,
 }
 
@@ -100,7 +101,7 @@ struct Mark {
 
 struct Watch<'a> {
     store: &'a Store,
-    publisher: Publisher,
+    jobs: mpsc::Sender<Job>,
     closer: Option<&'a dyn Closer>,
     ear: &'a Ear,
     since: Instant,
@@ -115,13 +116,13 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(
         store: &'a Store,
-        publisher: Publisher,
+        jobs: mpsc::Sender<Job>,
         closer: Option<&'a dyn Closer>,
         ear: &'a Ear,
     ) -> Self {
         Self {
             store,
-            publisher,
+            jobs,
             closer,
             ear,
             since: Instant::now(),
@@ -170,13 +171,13 @@ impl<'a> Watch<'a> {
 
     /// Reads the records. States that are new are so because they were heard.
     async fn read(&mut self, now: Instant) -> Result<(), crate::store::Error> {
-        let standings = self.store.standings().await?;
+        let standings = self.store.endpoint_states().await?;
         let states = standings.iter().flat_map(|one| &one.states).map(|state| state.id);
         self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), now);
         let mut times: BTreeMap<EndpointId, Times> =
             self.endpoints.drain(..).map(|one| (one.standing.endpoint, one.times)).collect();
         let fresh = || Times::new(self.since);
-        let watched = |standing: Standing| {
+        let watched = |standing: EndpointStates| {
             let times = times.remove(&standing.endpoint).unwrap_or_else(fresh);
             Watched { standing, times }
         };
@@ -213,10 +214,9 @@ impl<'a> Watch<'a> {
                 return again;
             }
         }
-        let barrier = barrier();
-        self.ear.wait_for(barrier.message_id.clone().unwrap_or_default());
-        let results = topology::RESULTS_QUEUE.to_owned();
-        if self.publisher.message(results, barrier).await.is_ok() {
+        let (destination, message, id) = mark();
+        self.ear.wait_for(id);
+        if place_one(&self.jobs, destination, message).await.is_ok() {
             let late = self.mark.as_ref().is_some_and(|mark| mark.late);
             self.mark = Some(Mark { sent: now, late });
         }
@@ -231,13 +231,12 @@ impl<'a> Watch<'a> {
         now: Instant,
     ) {
         let calls = endpoints.filter(|(_, plan)| plan.call).map(async |(one, _)| {
-            let lease = topology::lease_queue(one.standing.endpoint);
-            let held = match self.publisher.message(lease, ping()).await {
+            let lease = to_queue(topology::lease_queue(one.standing.endpoint));
+            let fate = place_one(&self.jobs, lease, ping(Uuid::now_v7().to_string())).await;
+            let held = match fate {
                 Ok(()) => true,
-                Err(PublishError::Returned(_)) => false,
-                Err(
-                    PublishError::Refused | PublishError::TooLarge(_) | PublishError::Unknown(_),
-                ) => return,
+                Err(Unplaced::Returned(_)) => false,
+                Err(Unplaced::Refused | Unplaced::TooLarge(_) | Unplaced::Unknown(_)) => return,
             };
             let holder = rules::holder(&one.standing.states);
             one.times.called(now, held, holder, heard);
@@ -291,7 +290,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn give_up(&mut self, of: &Standing, state: StateId) {
+    async fn give_up(&mut self, of: &EndpointStates, state: StateId) {
         self.read = None;
         match self.store.give_up(of.endpoint, state, now_ms()).await {
             Ok(Some(in_doubt)) => {
@@ -313,7 +312,7 @@ impl<'a> Watch<'a> {
 
 impl Watched {
     fn plan(&self, heard: &Heard, now: Instant) -> Plan {
-        let Standing { states, lost_after, .. } = &self.standing;
+        let EndpointStates { states, lost_after, .. } = &self.standing;
         rules::plan(states, *lost_after, &self.times, heard, now)
     }
 }

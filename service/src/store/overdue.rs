@@ -1,169 +1,157 @@
-//! Tasks that were submitted long ago and have no result: put in doubt, so that their
-//! endpoints are asked for them, and again after growing pauses (`design/0014`).
+//! Tasks that were submitted long ago and have no result: they become unaccounted for, so
+//! that their endpoints are asked for them, and again after growing pauses (`design/0014`).
 //!
-//! Touches the database only. Promises: no more than [`DOUBTS_MAX`] of an endpoint's
-//! tasks are in doubt by this, the oldest first; a look costs what the submissions with
-//! open tasks cost.
+//! Touches the database only. Promises: no more than [`UNACCOUNTED_MAX`] tasks of an
+//! endpoint become unaccounted for by this, the oldest first; a look costs as much as the
+//! submissions with open tasks are large.
 
-use super::doubts::doubt;
-use super::rows::{all, run};
-use super::{Result, Store, failed, signed, unsigned};
-use clutch_common::id::EndpointId;
-use rusqlite::{Connection, params};
+use super::engine::{Columns, Db, FromRow, values};
+use super::{Result, Store, unaccounted};
+use clutch_common::id::{Attempt, EndpointId};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// The most tasks of an endpoint that are in doubt when more are put there.
-const DOUBTS_MAX: u64 = 10_000;
+/// An endpoint with this many unaccounted attempts gets no more by this.
+pub(super) const UNACCOUNTED_MAX: u64 = 10_000;
 
-/// What of an endpoint was put in doubt.
+/// The tasks of an endpoint that are overdue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overdue {
     /// The endpoint.
     pub(crate) endpoint: EndpointId,
-    /// How many of its tasks are newly in doubt, or to be asked for again.
+    /// How many tasks are newly unaccounted for, or to be asked for again.
     pub(crate) tasks: u64,
     /// When the oldest of these was submitted.
     pub(crate) since_ms: u64,
 }
 
 /// A task that is overdue.
-struct Row {
+struct OverdueTask {
     seq: i64,
-    endpoint: String,
+    endpoint: EndpointId,
     attempt: u32,
-    submitted_at_ms: i64,
+    submitted_at_ms: u64,
 }
 
-impl Row {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+impl FromRow for OverdueTask {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self {
-            seq: row.get(0)?,
-            endpoint: row.get(1)?,
-            attempt: row.get(2)?,
-            submitted_at_ms: row.get(3)?,
+            seq: columns.next()?,
+            endpoint: columns.next()?,
+            attempt: columns.next()?,
+            submitted_at_ms: columns.next()?,
         })
     }
 }
 
 impl Store {
-    /// Puts tasks in doubt that were submitted at least `ask_after` ago and have no
-    /// result; and has those asked for again that were asked for before, when at least
-    /// as much time has passed since as had passed until then.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(crate) async fn doubt_overdue(
+    /// Has tasks asked for that were submitted at least `ask_after` ago and have no result;
+    /// and those again that were asked for before, when at least as much time has passed
+    /// since as had passed until then.
+    pub(crate) async fn ask_for_overdue(
         &self,
         ask_after: Duration,
         now_ms: u64,
     ) -> Result<Vec<Overdue>> {
         const DOING: &str = "looking for tasks that are not answered";
-        let ask_after = i64::try_from(ask_after.as_millis()).unwrap_or(i64::MAX);
-        let now = signed(now_ms);
-        let (fresh, again) = self
-            .read(DOING, move |db| {
-                let fresh = fresh(db, now.saturating_sub(ask_after)).map_err(failed(DOING))?;
-                let again = again(db, ask_after, now).map_err(failed(DOING))?;
-                Ok((fresh, again))
-            })
-            .await?;
-        if fresh.is_empty() && again.is_empty() {
+        let ask_after = u64::try_from(ask_after.as_millis()).unwrap_or(u64::MAX);
+        let read = move |db: &Db<'_>| {
+            let mut tasks = first_time(db, now_ms.saturating_sub(ask_after))?;
+            tasks.extend(again(db, ask_after, now_ms)?);
+            Ok(tasks)
+        };
+        let tasks = self.read(DOING, read).await?;
+        if tasks.is_empty() {
             return Ok(Vec::new());
         }
         self.write(DOING, move |write| {
-            for row in fresh.iter().chain(&again) {
-                if is_open(&write.db, row).map_err(failed(DOING))? {
-                    doubt(&write.db, row.seq, &row.endpoint, row.attempt)?;
+            for task in &tasks {
+                if is_open(write.db, task)? {
+                    unaccounted::add(write.db, task.seq, task.endpoint, task.attempt)?;
                 }
             }
-            summary(fresh.iter().chain(&again))
+            Ok(summary(&tasks))
         })
         .await
     }
 }
 
 /// Whether the attempt is still under way: a result may have come since it was read.
-fn is_open(db: &Connection, row: &Row) -> rusqlite::Result<bool> {
+fn is_open(db: &Db<'_>, task: &OverdueTask) -> Result<bool> {
     let find = "SELECT 1 FROM tasks WHERE seq = ? AND state = 'submitted' AND current_attempt = ?";
-    db.prepare_cached(find)?.exists(params![row.seq, row.attempt])
+    db.exists(find, values![task.seq, task.attempt])
 }
 
-/// Tasks that are not in doubt yet, the oldest first, as many of each endpoint as may be.
-fn fresh(db: &Connection, submitted_until_ms: i64) -> rusqlite::Result<Vec<Row>> {
-    let count = "SELECT endpoint_id, count(*) FROM doubts GROUP BY endpoint_id";
-    let counts: Vec<(String, i64)> = all(db, count, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut doubts: BTreeMap<String, u64> =
-        counts.into_iter().map(|(endpoint, count)| (endpoint, unsigned(count))).collect();
+/// Tasks that are not unaccounted for yet, the oldest first, as many of each endpoint as may
+/// be.
+fn first_time(db: &Db<'_>, submitted_until_ms: u64) -> Result<Vec<OverdueTask>> {
+    let count = "SELECT endpoint_id, count(*) FROM unaccounted GROUP BY endpoint_id";
+    let counts: Vec<(EndpointId, u64)> = db.all(count, &[])?;
+    let mut counts: BTreeMap<EndpointId, u64> = counts.into_iter().collect();
     let find = "SELECT t.seq, n.id, t.current_attempt, t.submitted_at_ms FROM counts c \
-         JOIN tasks t ON t.submission = c.submission JOIN names n ON n.n = t.endpoint \
+         JOIN tasks t ON t.submission = c.submission JOIN interned_ids n ON n.n = t.endpoint \
          WHERE c.state = 'submitted' AND c.tasks > 0 AND t.state = 'submitted' \
-         AND t.submitted_at_ms <= ? AND NOT EXISTS (SELECT 1 FROM doubts d WHERE d.task = t.seq)";
-    let mut statement = db.prepare_cached(find)?;
+         AND t.submitted_at_ms <= ? \
+         AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq)";
     let mut found = Vec::new();
-    for row in statement.query_map([submitted_until_ms], Row::read)? {
-        let row = row?;
-        let count = doubts.entry(row.endpoint.clone()).or_default();
-        if *count < DOUBTS_MAX {
+    db.each(find, values![submitted_until_ms], |task: OverdueTask| {
+        let count = counts.entry(task.endpoint).or_default();
+        if *count < UNACCOUNTED_MAX {
             *count += 1;
-            found.push(row);
+            found.push(task);
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(found)
 }
 
-/// Tasks that were asked for, so long ago that they are asked for again.
-fn again(db: &Connection, ask_after: i64, now: i64) -> rusqlite::Result<Vec<Row>> {
-    let find = "SELECT t.seq, d.endpoint_id, d.attempt, t.submitted_at_ms FROM doubts d \
-         JOIN tasks t ON t.seq = d.task WHERE d.asked IS NOT NULL AND t.submitted_at_ms IS NOT NULL \
-         AND d.asked_at_ms + max(?, d.asked_at_ms - t.submitted_at_ms) <= ?";
-    all(db, find, [ask_after, now], Row::read)
+/// Tasks that were asked for, so long ago that they are asked for again: both `ask_after` and
+/// the time from submission to the roll call have passed since.
+fn again(db: &Db<'_>, ask_after: u64, now_ms: u64) -> Result<Vec<OverdueTask>> {
+    let find = "SELECT t.seq, u.endpoint_id, u.attempt, t.submitted_at_ms \
+         FROM unaccounted u JOIN tasks t ON t.seq = u.task \
+         WHERE u.asked IS NOT NULL AND t.submitted_at_ms IS NOT NULL \
+         AND u.asked_at_ms <= ?1 AND u.asked_at_ms + u.asked_at_ms - t.submitted_at_ms <= ?2";
+    db.all(find, values![now_ms.saturating_sub(ask_after), now_ms])
 }
 
-fn summary<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Vec<Overdue>> {
-    let mut found: BTreeMap<&str, (u64, i64)> = BTreeMap::new();
-    for row in rows {
-        let (tasks, since) = found.entry(&row.endpoint).or_insert((0, row.submitted_at_ms));
-        *tasks += 1;
-        *since = row.submitted_at_ms.min(*since);
+fn summary(tasks: &[OverdueTask]) -> Vec<Overdue> {
+    let mut found: BTreeMap<EndpointId, Overdue> = BTreeMap::new();
+    for &OverdueTask { endpoint, submitted_at_ms, .. } in tasks {
+        let one = found.entry(endpoint).or_insert(Overdue {
+            endpoint,
+            tasks: 0,
+            since_ms: submitted_at_ms,
+        });
+        one.tasks += 1;
+        one.since_ms = one.since_ms.min(submitted_at_ms);
     }
-    let overdue = |(endpoint, (tasks, since)): (&str, (u64, i64))| {
-        Ok(Overdue { endpoint: super::rows::parsed(endpoint)?, tasks, since_ms: unsigned(since) })
-    };
-    found.into_iter().map(overdue).collect()
+    found.into_values().collect()
 }
 
-/// Whether a result, or what else ends an attempt, is recorded for the attempt that a
-/// state says it delivered last. A task that is not known here counts as missing.
-pub(super) fn is_missing(
-    db: &Connection,
-    attempt: clutch_common::id::Attempt,
-) -> rusqlite::Result<bool> {
-    let find = "SELECT t.current_attempt, t.state, \
-         EXISTS (SELECT 1 FROM results r WHERE r.n = (t.seq << 32) | ?2), \
-         EXISTS (SELECT 1 FROM doubts d WHERE d.task = t.seq) FROM tasks t WHERE t.id = ?1";
-    let id = super::rows::id(&attempt.task_id);
-    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(u32, String, bool, bool)> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-    };
-    let mut statement = db.prepare_cached(find)?;
-    let mut found = statement.query_map(params![id, attempt.attempt], read)?;
-    let Some(task) = found.next() else { return Ok(true) };
-    let (current, state, recorded, in_doubt) = task?;
-    Ok(!recorded && !in_doubt && current == attempt.attempt && state == "submitted")
+/// Whether no record is found of an attempt that a state says it delivered last: no result,
+/// and nothing else that ends it. A task that is not known here counts as missing.
+pub(super) fn is_missing(db: &Db<'_>, attempt: Attempt) -> Result<bool> {
+    let find = format!(
+        "SELECT CASE WHEN t.current_attempt = ?2 AND t.state = 'submitted' \
+         AND NOT EXISTS (SELECT 1 FROM results r WHERE {} AND r.attempt = ?2) \
+         AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq) \
+         THEN 1 ELSE 0 END FROM tasks t WHERE t.id = ?1",
+        db.dialect().is_result
+    );
+    let found = db.one::<(bool,)>(&find, values![&attempt.task_id, attempt.attempt])?;
+    Ok(found.is_none_or(|(missing,)| missing))
 }
 
-/// Notes the attempt that was missed in a state; says whether it was not noted before.
-pub(super) fn miss(
-    db: &Connection,
-    endpoint: &str,
-    state: &str,
-    attempt: &str,
-) -> rusqlite::Result<bool> {
+/// Records the delivered attempt that is missing, for a state; returns whether that was not
+/// recorded before.
+pub(super) fn record_missing(
+    db: &Db<'_>,
+    (endpoint, state): (EndpointId, clutch_common::id::StateId),
+    attempt: Attempt,
+) -> Result<bool> {
     let update = "UPDATE states SET missed = ?1 WHERE endpoint_id = ?2 AND id = ?3 \
-         AND missed IS NOT ?1";
-    Ok(run(db, update, params![attempt, endpoint, state])? > 0)
+         AND missed IS DISTINCT FROM ?1";
+    Ok(db.run(update, values![attempt.to_string(), endpoint, &state])? > 0)
 }
-
-#[cfg(test)]
-mod tests;

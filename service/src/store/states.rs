@@ -1,19 +1,22 @@
-//! What an endpoint's instances said of their states, and who is given up.
+//! The states of endpoints: what their instances said of them, and which are given up.
+//!
+//! A state is a state folder of an endpoint; an instance is a daemon that runs on one. In a
+//! presence message an instance says which state it runs on, and whether it is active or
+//! standing by. Touches the database only; the rules are in `failover`.
 
-use super::doubts::Once;
-use super::rows::{all, one, parsed, run};
-use super::{Result, Store, ages, doubts, failed, missing, overdue, signed, unsigned};
+use super::engine::{Columns, Db, FromRow, values};
+use super::unaccounted::{self, AddedEndpoints};
+use super::{Result, Store, commits, missing, overdue};
 use crate::failover::retention::{self, Candidate};
 use crate::failover::rules::{self, News, State};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
-use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An endpoint and its states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct EndpointStates {
     /// The endpoint.
     pub(crate) endpoint: EndpointId,
     /// Its name.
@@ -24,63 +27,49 @@ pub(crate) struct Standing {
     pub(crate) states: Vec<State>,
 }
 
-/// What an instance said of itself.
+/// A presence, and the message it came in.
 #[derive(Clone, Debug)]
-pub(crate) struct Word {
-    /// That.
+pub(crate) struct PresenceMessage {
+    /// The presence.
     pub(crate) presence: Presence,
-    /// The message it said that in, if that had an id.
+    /// The message's id, if it has one.
     pub(crate) message: Option<String>,
-    /// How many commits its state had seen by what was read before, and not recorded yet.
-    pub(crate) age: Option<u64>,
+    /// How many commits its state had seen, by messages that were read before and are not
+    /// recorded yet.
+    pub(crate) commits: Option<u64>,
 }
 
-/// How many messages are known again: many times what the broker may have under way to
-/// the service, as no more than that comes twice.
-const KNOWN_AGAIN: i64 = 1000;
+/// How many messages are recognized when they come again: many times the number that the
+/// broker may have under way to the service, as no more than that comes twice.
+const RECOGNIZED: u64 = 1000;
 
-struct Row {
-    endpoint_id: String,
+/// A state as it is recorded, with its endpoint.
+struct StateRow {
+    endpoint: EndpointId,
     name: String,
-    lost_after_ms: i64,
-    id: String,
-    instance: String,
-    role: String,
-    holds: bool,
-    active_since_ms: Option<i64>,
-    superseded_at_ms: Option<i64>,
-    given_up_at_ms: Option<i64>,
-    known_since_ms: i64,
-    heard_at_ms: i64,
+    lost_after_ms: u64,
+    state: State,
+    known_since_ms: u64,
+    heard_at_ms: u64,
 }
 
-impl Row {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+impl FromRow for StateRow {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
         Ok(Self {
-            endpoint_id: row.get("endpoint_id")?,
-            name: row.get("name")?,
-            lost_after_ms: row.get("lost_after_ms")?,
-            id: row.get("id")?,
-            instance: row.get("instance")?,
-            role: row.get("role")?,
-            holds: row.get("holds")?,
-            active_since_ms: row.get("active_since_ms")?,
-            superseded_at_ms: row.get("superseded_at_ms")?,
-            given_up_at_ms: row.get("given_up_at_ms")?,
-            known_since_ms: row.get("known_since_ms")?,
-            heard_at_ms: row.get("heard_at_ms")?,
-        })
-    }
-
-    fn state(&self) -> Result<State> {
-        Ok(State {
-            id: parsed(&self.id)?,
-            instance: parsed(&self.instance)?,
-            role: role(&self.role),
-            holds: self.holds,
-            active_since_ms: self.active_since_ms.map(unsigned),
-            superseded_at_ms: self.superseded_at_ms.map(unsigned),
-            given_up_at_ms: self.given_up_at_ms.map(unsigned),
+            endpoint: columns.next()?,
+            name: columns.next()?,
+            lost_after_ms: columns.next()?,
+            state: State {
+                id: columns.next()?,
+                instance: columns.next()?,
+                role: role(&columns.next::<String>()?),
+                holds: columns.next()?,
+                active_since_ms: columns.next()?,
+                superseded_at_ms: columns.next()?,
+                given_up_at_ms: columns.next()?,
+            },
+            known_since_ms: columns.next()?,
+            heard_at_ms: columns.next()?,
         })
     }
 }
@@ -92,189 +81,167 @@ const STATES: &str = "SELECT s.endpoint_id, e.name, e.lost_after_ms, s.id, s.ins
 
 impl Store {
     /// The endpoints that were ever heard, and their states.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(crate) async fn standings(&self) -> Result<Vec<Standing>> {
-        const DOING: &str = "reading the endpoints' states";
-        let read = |db: &Connection| all(db, STATES, [], Row::read).map_err(failed(DOING));
-        let rows = self.read(DOING, read).await?;
-        let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
-        for row in rows {
-            let state = row.state()?;
-            let standing = match standings.entry(row.endpoint_id) {
-                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::btree_map::Entry::Vacant(new) => {
-                    let endpoint = parsed(new.key())?;
-                    new.insert(Standing {
-                        endpoint,
-                        name: row.name,
-                        lost_after: Duration::from_millis(unsigned(row.lost_after_ms)),
-                        states: Vec::new(),
-                    })
-                }
-            };
-            standing.states.push(state);
+    pub(crate) async fn endpoint_states(&self) -> Result<Vec<EndpointStates>> {
+        let read = |db: &Db<'_>| db.all::<StateRow>(STATES, &[]);
+        let rows = self.read("reading the endpoints' states", read).await?;
+        let mut endpoints: BTreeMap<EndpointId, EndpointStates> = BTreeMap::new();
+        for StateRow { endpoint, name, lost_after_ms, state, .. } in rows {
+            let lost_after = Duration::from_millis(lost_after_ms);
+            let new = || EndpointStates { endpoint, name, lost_after, states: Vec::new() };
+            endpoints.entry(endpoint).or_insert_with(new).states.push(state);
         }
-        Ok(standings.into_values().collect())
+        Ok(endpoints.into_values().collect())
     }
 
-    /// Gives up a state of an endpoint, unless it is active by now: what the
-    /// endpoint was sent and has not answered is in doubt. Says how much that
-    /// is.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// Gives up a state of an endpoint, unless it is active by now: the attempts that the
+    /// endpoint was sent and has not answered become unaccounted for. Returns how many these
+    /// are.
     pub(crate) async fn give_up(
         &self,
         endpoint: EndpointId,
         state: StateId,
         now_ms: u64,
     ) -> Result<Option<u64>> {
-        const DOING: &str = "giving up an endpoint's state";
-        self.write(DOING, move |write| {
+        self.write("giving up an endpoint's state", move |write| {
             let update = "UPDATE states SET given_up_at_ms = ? WHERE endpoint_id = ? AND id = ? \
                  AND given_up_at_ms IS NULL \
                  AND (role <> 'active' OR superseded_at_ms IS NOT NULL)";
-            let values = params![signed(now_ms), endpoint.to_string(), state.to_string()];
-            match run(&write.db, update, values).map_err(failed(DOING))? {
+            match write.db.run(update, values![now_ms, endpoint, &state])? {
                 0 => Ok(None),
-                _ => doubts::doubt_all(&write.db, endpoint).map(Some),
+                _ => unaccounted::add_all(write.db, endpoint).map(Some),
             }
         })
         .await
     }
 }
 
-/// Takes in what an instance says of itself; whether that changes anything.
-/// What an endpoint says that this service did not provision is not recorded, and what
-/// comes a second time is not so any more: another may have spoken in between. `once` is
-/// that of the transaction.
-pub(super) fn hear(db: &Connection, word: &Word, once: &mut Once, now_ms: u64) -> Result<bool> {
-    const DOING: &str = "recording an endpoint's state";
-    let Word { presence, message, age } = word;
-    let endpoint = presence.endpoint_id.to_string();
-    let provisioned = one(db, "SELECT 1 FROM endpoints WHERE id = ?", [&endpoint], |_| Ok(()));
-    if provisioned.map_err(failed(DOING))?.is_none() {
-        tracing::debug!(
-            endpoint,
-            "an endpoint that was not provisioned here tells that it is there"
-        );
+/// Takes in a presence message; returns whether that changes anything. Ignores the presence
+/// of an endpoint that this service did not provision, and a message that comes a second
+/// time: it may not be so any more. `added` is that of the transaction.
+pub(super) fn take_in(
+    db: &Db<'_>,
+    message: &PresenceMessage,
+    added: &mut AddedEndpoints,
+    now_ms: u64,
+) -> Result<bool> {
+    let PresenceMessage { presence, message, commits } = message;
+    let endpoint = presence.endpoint_id;
+    if !db.exists("SELECT 1 FROM endpoints WHERE id = ?", values![endpoint])? {
+        tracing::debug!(%endpoint, "a presence of an endpoint that was not provisioned here");
         return Ok(false);
     }
     if let Some(message) = message
-        && !is_new(db, message).map_err(failed(DOING))?
+        && !is_new(db, message)?
     {
-        tracing::debug!(endpoint, message, "what an instance said of itself comes again");
+        tracing::debug!(%endpoint, message, "a presence message came again");
         return Ok(false);
     }
     let of_endpoint = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
-    let rows = all(db, &of_endpoint, [&endpoint], Row::read).map_err(failed(DOING))?;
-    let before: Vec<State> = rows.iter().map(Row::state).collect::<Result<_>>()?;
+    let rows: Vec<StateRow> = db.all(&of_endpoint, values![endpoint])?;
+    let before: Vec<State> = rows.iter().map(|row| row.state.clone()).collect();
     let mut states = before.clone();
     let News { took_over, given_up } = rules::hear(&mut states, presence, now_ms);
     for state in states.iter().filter(|state| !before.contains(state)) {
-        write(db, &endpoint, state)?;
+        write(db, endpoint, state)?;
     }
-    let forgotten = forget(db, presence, once, (&mut states, &rows), now_ms)?;
+    let forgotten = forget(db, presence, added, (&mut states, &rows), now_ms)?;
     if took_over {
-        doubts::ask_again(db, presence.endpoint_id)?;
+        unaccounted::ask_again(db, endpoint)?;
     }
     if !given_up.is_empty() {
-        let in_doubt = once.all(db, presence.endpoint_id)?;
+        let unaccounted = added.add_all(db, endpoint)?;
         tracing::warn!(
-            endpoint,
+            %endpoint,
             state = %presence.state_id,
-            in_doubt,
-            "the endpoint has come back with another state folder: what the old one had accepted \
-             and not answered is submitted again, or ends as interrupted"
+            unaccounted,
+            "the endpoint has come back with another state folder: tasks that the old one had \
+             accepted and not answered are submitted again, or end as interrupted"
         );
     }
-    let went_back = ages::hear(db, presence, &before, *age).map_err(failed(DOING))?;
-    let missed = suspect(db, presence, once, went_back)?;
-    missing::answer(db, presence, now_ms).map_err(failed(DOING))?;
+    let went_back = commits::compare(db, presence, &before, *commits)?;
+    let missed = suspect(db, presence, added, went_back)?;
+    missing::answer(db, presence, now_ms)?;
     Ok(states != before || missed || forgotten || presence.asks)
 }
 
-/// Notes that a state was heard, and forgets those that are too many or too old by then;
-/// whether something is in doubt by that. `rows` are those there were before.
+/// Records that a state was heard, and forgets states that are too many or too old by then;
+/// returns whether attempts may be with a forgotten one. `rows` are the states as they were.
 fn forget(
-    db: &Connection,
+    db: &Db<'_>,
     presence: &Presence,
-    once: &mut Once,
-    (states, rows): (&mut Vec<State>, &[Row]),
+    added: &mut AddedEndpoints,
+    (states, rows): (&mut Vec<State>, &[StateRow]),
     now_ms: u64,
 ) -> Result<bool> {
-    const DOING: &str = "forgetting an endpoint's states";
-    let (endpoint, speaker) = (presence.endpoint_id.to_string(), presence.state_id);
-    let update = "UPDATE states SET heard_at_ms = ?1, known_since_ms = iif(known_since_ms = 0, ?1, \
-         known_since_ms) WHERE endpoint_id = ?2 AND id = ?3";
-    run(db, update, params![signed(now_ms), endpoint, speaker.to_string()])
-        .map_err(failed(DOING))?;
-    let known: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.id.as_str(), row)).collect();
+    let (endpoint, speaker) = (presence.endpoint_id, presence.state_id);
+    let update = "UPDATE states SET heard_at_ms = ?1, known_since_ms = \
+         CASE known_since_ms WHEN 0 THEN ?1 ELSE known_since_ms END \
+         WHERE endpoint_id = ?2 AND id = ?3";
+    db.run(update, values![now_ms, endpoint, &speaker])?;
+    let known: BTreeMap<StateId, &StateRow> = rows.iter().map(|row| (row.state.id, row)).collect();
     let mut candidates = Vec::with_capacity(states.len());
     for state in &*states {
-        let id = state.id.to_string();
-        let proven = one(db, "SELECT 1 FROM names WHERE id = ?", [&id], |_| Ok(()));
-        let row = known.get(id.as_str());
+        let row = known.get(&state.id);
         candidates.push(Candidate {
             state,
-            proven: proven.map_err(failed(DOING))?.is_some(),
-            known_since_ms: row.map_or(now_ms, |row| unsigned(row.known_since_ms)),
-            heard_at_ms: row.map_or(now_ms, |row| unsigned(row.heard_at_ms)),
+            proven: db.exists("SELECT 1 FROM interned_ids WHERE id = ?", values![&state.id])?,
+            known_since_ms: row.map_or(now_ms, |row| row.known_since_ms),
+            heard_at_ms: row.map_or(now_ms, |row| row.heard_at_ms),
         });
     }
     let forgotten = retention::to_forget(&candidates, speaker, now_ms);
     for id in &forgotten {
-        let delete = "DELETE FROM states WHERE endpoint_id = ? AND id = ?";
-        run(db, delete, params![endpoint, id.to_string()]).map_err(failed(DOING))?;
+        db.run("DELETE FROM states WHERE endpoint_id = ? AND id = ?", values![endpoint, id])?;
     }
-    let lost = |state: &&State| state.counts() && state.active_since_ms.is_some();
-    let in_doubt = states.iter().filter(lost).any(|state| forgotten.contains(&state.id));
+    let may_hold = |state: &&State| state.counts() && state.active_since_ms.is_some();
+    let lost = states.iter().filter(may_hold).any(|state| forgotten.contains(&state.id));
     states.retain(|state| !forgotten.contains(&state.id));
-    if in_doubt {
+    if lost {
         // As if it were given up: no task will wait for what it may have.
-        once.all(db, presence.endpoint_id)?;
+        added.add_all(db, endpoint)?;
     }
-    Ok(in_doubt)
+    Ok(lost)
 }
 
-/// Puts in doubt what may be lost by what an instance says; whether there is such.
-fn suspect(db: &Connection, presence: &Presence, once: &mut Once, went_back: bool) -> Result<bool> {
-    const DOING: &str = "recording an endpoint's state";
-    let endpoint = presence.endpoint_id.to_string();
+/// Has attempts asked for that may be lost by a presence; returns whether there are such.
+fn suspect(
+    db: &Db<'_>,
+    presence: &Presence,
+    added: &mut AddedEndpoints,
+    went_back: bool,
+) -> Result<bool> {
+    let endpoint = presence.endpoint_id;
     if went_back {
-        let in_doubt = once.all(db, presence.endpoint_id)?;
+        let unaccounted = added.add_all(db, endpoint)?;
         tracing::warn!(
-            endpoint,
+            %endpoint,
             state = %presence.state_id,
-            in_doubt,
+            unaccounted,
             "the endpoint's state folder has seen less than it had when it was used last: it was \
              put back from a snapshot. The endpoint is asked for everything that is not answered"
         );
     }
     let mut missed = went_back || presence.lost;
     if let Some(attempt) = presence.delivered
-        && overdue::is_missing(db, attempt).map_err(failed(DOING))?
-        && overdue::miss(db, &endpoint, &presence.state_id.to_string(), &attempt.to_string())
-            .map_err(failed(DOING))?
+        && overdue::is_missing(db, attempt)?
+        && overdue::record_missing(db, (endpoint, presence.state_id), attempt)?
     {
         missed = true;
-        let in_doubt = once.all(db, presence.endpoint_id)?;
+        let unaccounted = added.add_all(db, endpoint)?;
         tracing::warn!(
-            endpoint,
+            %endpoint,
             %attempt,
-            in_doubt,
+            unaccounted,
             "the endpoint has delivered a result that is not recorded here: the database was \
              restored from a backup, or results were taken from their queue. The endpoint is asked \
              for everything that is not answered"
         );
     }
     if presence.lost {
-        let in_doubt = once.all(db, presence.endpoint_id)?;
+        let unaccounted = added.add_all(db, endpoint)?;
         tracing::warn!(
-            endpoint,
-            in_doubt,
+            %endpoint,
+            unaccounted,
             "messages in the endpoint's task queue were damaged or are missing: it is asked which \
              tasks it does not know, and they are submitted again, or end as interrupted"
         );
@@ -282,17 +249,20 @@ fn suspect(db: &Connection, presence: &Presence, once: &mut Once, went_back: boo
     Ok(missed)
 }
 
-/// Whether this message was not heard before; from now on it was.
-fn is_new(db: &Connection, message: &str) -> rusqlite::Result<bool> {
-    let insert = "INSERT INTO heard (message) VALUES (?) ON CONFLICT (message) DO NOTHING";
-    if run(db, insert, [message])? == 0 {
+/// Whether this message did not come before; from now on it did.
+fn is_new(db: &Db<'_>, message: &str) -> Result<bool> {
+    let insert =
+        "INSERT INTO presence_messages (message) VALUES (?) ON CONFLICT (message) DO NOTHING";
+    if db.run(insert, values![message])? == 0 {
         return Ok(false);
     }
-    run(db, "DELETE FROM heard WHERE n <= (SELECT max(n) FROM heard) - ?", [KNOWN_AGAIN])?;
+    let delete = "DELETE FROM presence_messages \
+         WHERE n <= (SELECT max(n) FROM presence_messages) - ?";
+    db.run(delete, values![RECOGNIZED])?;
     Ok(true)
 }
 
-fn write(db: &Connection, endpoint: &str, state: &State) -> Result<()> {
+fn write(db: &Db<'_>, endpoint: EndpointId, state: &State) -> Result<()> {
     let insert = "INSERT INTO states (endpoint_id, id, instance, role, holds, active_since_ms, \
          superseded_at_ms, given_up_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (endpoint_id, id) DO UPDATE SET instance = excluded.instance, \
@@ -300,18 +270,17 @@ fn write(db: &Connection, endpoint: &str, state: &State) -> Result<()> {
          active_since_ms = excluded.active_since_ms, \
          superseded_at_ms = excluded.superseded_at_ms, \
          given_up_at_ms = excluded.given_up_at_ms";
-    let values = params![
+    let values = values![
         endpoint,
-        state.id.to_string(),
+        &state.id,
         state.instance.to_string(),
         role_name(state.role),
         state.holds,
-        state.active_since_ms.map(signed),
-        state.superseded_at_ms.map(signed),
-        state.given_up_at_ms.map(signed),
+        state.active_since_ms,
+        state.superseded_at_ms,
+        state.given_up_at_ms,
     ];
-    run(db, insert, values).map_err(failed("recording an endpoint's state"))?;
-    Ok(())
+    db.run(insert, values).map(drop)
 }
 
 fn role_name(role: Role) -> &'static str {
@@ -324,6 +293,3 @@ fn role_name(role: Role) -> &'static str {
 fn role(name: &str) -> Role {
     if name == role_name(Role::Active) { Role::Active } else { Role::Standby }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,8 @@
-//! Threads that each have something to work with, and jobs for them: a job goes to
-//! the first that is free, and its answer comes back.
+//! Threads that each own a tool, such as a connection, and run jobs with it: a job goes
+//! to the first thread that is free, and its answer comes back.
 //!
-//! Touches: threads. Promises that a job which was taken is done, whether or not
-//! whoever asked is still there, and that a job which panics ends nothing but itself.
+//! Touches: threads. Promises that a job which was taken is done even if its caller is
+//! gone, and that a job which panics ends nothing but itself.
 
 use super::{Error, Result};
 use std::fmt;
@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
-/// How many jobs may wait; who asks for more waits himself.
+/// How many jobs may wait; a caller with one more waits until there is room.
 const WAITING: usize = 64;
 
-/// A job; it is told whether no other waits.
+/// A job, with the thread's tool and whether no other job waits.
 type Job<T> = Box<dyn FnOnce(&mut T, bool) + Send>;
 
-/// The threads; clones are the same ones. They end when they are closed, or the last
-/// clone is dropped.
+/// The threads; clones share them. They end when they are closed, or the last clone is
+/// dropped.
 pub(super) struct Threads<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
@@ -27,10 +27,7 @@ struct Shared<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    /// Starts a thread for each of these.
-    ///
-    /// # Errors
-    /// When the system has no more threads.
+    /// Starts a thread for each tool.
     pub(super) fn start(name: &str, tools: Vec<T>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(WAITING);
         let queue = Arc::new(Mutex::new(queue));
@@ -42,10 +39,8 @@ impl<T: Send + 'static> Threads<T> {
         Ok(Self(Arc::new(Shared { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(threads) })))
     }
 
-    /// Has a job done; it is told whether no other waits.
-    ///
-    /// # Errors
-    /// [`Error::Silent`] when they are closed, or the job panicked.
+    /// Runs a job, with a tool and whether no other job waits. [`Error::Silent`] when the
+    /// threads are closed, or the job panicked.
     pub(super) async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut T, bool) -> R + Send + 'static,
@@ -53,14 +48,14 @@ impl<T: Send + 'static> Threads<T> {
         let jobs = lock(&self.0.jobs).clone().ok_or(Error::Silent)?;
         let (tell, told) = oneshot::channel();
         let job = move |tool: &mut T, alone: bool| {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             drop(tell.send(job(tool, alone)));
         };
         jobs.send(Box::new(job)).await.map_err(|_| Error::Silent)?;
         told.await.map_err(|_| Error::Silent)
     }
 
-    /// Ends the threads, once what waits is done.
+    /// Ends the threads, once the jobs that wait are done.
     pub(super) async fn close(&self) {
         drop(lock(&self.0.jobs).take());
         let threads = std::mem::take(&mut *lock(&self.0.threads));
@@ -79,8 +74,7 @@ fn work<T>(mut tool: T, queue: &Mutex<mpsc::Receiver<Job<T>>>) {
         let Some(job) = jobs.blocking_recv() else { return };
         let alone = jobs.is_empty();
         drop(jobs);
-        // What it was in the middle of is rolled back as it unwinds; the panic has
-        // been told.
+        // Its transaction is rolled back as it unwinds; the panic has been reported.
         drop(catch_unwind(AssertUnwindSafe(|| job(&mut tool, alone))));
     }
 }
@@ -117,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_taken_is_done_though_nobody_waits_and_the_threads_close() {
+    async fn jobs_that_were_taken_are_done_without_their_callers_and_the_threads_close() {
         let threads = Threads::start("test", vec![0]).unwrap();
         let (enter, entered) = std::sync::mpsc::channel::<()>();
         let mut slow = Box::pin(threads.run(move |_: &mut i32, _| entered.recv()));

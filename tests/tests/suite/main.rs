@@ -32,7 +32,6 @@ mod rehearsal;
 mod standby;
 mod stranger;
 mod terms;
-mod versions;
 mod words;
 mod workers;
 

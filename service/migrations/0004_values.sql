@@ -1,2 +1,0 @@
--- What a function returned (JSON); nothing of a process.
-ALTER TABLE results ADD COLUMN value TEXT;

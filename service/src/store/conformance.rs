@@ -1,0 +1,164 @@
+//! The one suite that every engine of the store passes, and what other tests need to fill
+//! a store.
+//!
+//! A case takes an empty store. On SQLite each case is a test of its own, on a database of
+//! its own.
+
+use super::engine::{Db, values};
+use super::{Batch, Begun, Chunk, PresenceMessage, Registration, Result, Store, Tally};
+use crate::fake::result_of;
+use crate::model::{TaskSpec, TaskState};
+use crate::paths::StateFolder;
+use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::task::result::{Outcome, TaskResult};
+use clutch_common::wire::Presence;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+macro_rules! suite {
+    ($($module:ident: $($case:ident)+;)+) => {
+        $(mod $module;)+
+
+        mod sqlite {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let (_temp, store) = super::store().await;
+                    super::$module::$case(store).await;
+                }
+            )+)+
+        }
+    };
+}
+
+suite! {
+    submissions: submitting_again_records_nothing_twice_and_goes_on_where_it_stopped
+        tasks_that_the_broker_did_not_take_are_submitted_again_and_never_fall_back
+        a_task_that_is_confirmed_twice_at_once_is_counted_once
+        a_key_cannot_be_used_for_other_tasks
+        an_expiry_counts_from_the_first_recording;
+    results: the_first_result_of_an_attempt_wins_and_the_rest_is_counted
+        a_later_attempt_supersedes_and_an_older_one_is_only_kept
+        only_the_endpoint_that_was_given_an_attempt_answers_for_it
+        a_result_that_overtakes_the_confirmation_stays
+        an_external_task_is_recorded_by_its_result_with_every_field;
+    listing: pages_show_every_task_once_newest_first_under_every_filter
+        results_come_in_the_order_of_submission_in_pages_bounded_by_bytes;
+    endpoints: an_endpoint_keeps_its_id_and_contradictions_are_refused
+        the_id_of_the_service_is_made_once
+        a_closed_store_answers_nothing;
+    unaccounted: only_its_own_endpoint_loses_an_attempt_and_only_one_that_it_was_asked_for
+        a_lost_attempt_has_no_result_and_only_the_one_under_way_ends_the_task
+        the_next_attempt_is_published_until_the_broker_has_it_under_the_same_key
+        a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there
+        an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again
+        a_disk_that_went_back_is_asked_for_every_open_attempt
+        losses_of_external_tasks_and_presences_of_unknown_endpoints_are_ignored
+        provisioning_again_changes_the_patience_and_has_open_attempts_asked_for
+        only_a_state_that_is_not_active_can_be_given_up_and_only_once
+        a_presence_that_comes_again_revives_no_state_that_was_given_up
+        an_endpoint_that_lost_messages_is_asked_and_no_other;
+    overdue: a_task_without_a_result_for_long_is_asked_for
+        a_task_is_asked_for_again_after_growing_pauses
+        an_endpoint_with_many_overdue_tasks_does_not_hold_up_others
+        a_delivered_result_that_is_not_recorded_has_all_asked_for_once
+        missing_tasks_are_reported_with_the_endpoints_answer;
+    states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them;
+    commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
+}
+
+/// An empty store on SQLite; the folder lives as long as the first value.
+pub(crate) async fn store() -> (TempDir, Store) {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(&StateFolder::new(temp.path())).await.unwrap();
+    (temp, store)
+}
+
+/// A task with this command line.
+pub(crate) fn spec(argv: &[&str]) -> TaskSpec {
+    serde_json::from_value(serde_json::json!({ "argv": argv })).unwrap()
+}
+
+/// Tasks that differ.
+pub(super) fn specs(count: usize) -> Vec<TaskSpec> {
+    (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
+}
+
+/// A whole submission.
+pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chunk {
+    let (total, specs) = (specs.len() as u64, specs.to_vec());
+    Chunk {
+        endpoint: endpoint.to_string(),
+        key: key.to_owned(),
+        total,
+        first: 0,
+        specs,
+        now_ms: 1000,
+    }
+}
+
+/// Records the tasks of a chunk; registers its endpoint if that is not known.
+pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<Begun>> {
+    if store.endpoint(&chunk.endpoint).await?.is_none() {
+        let id = chunk.endpoint.parse().ok();
+        let name = chunk.endpoint.clone();
+        let wanted = Registration { name, id, queue: None, lost_after: None, now_ms: 1 };
+        store.register(wanted).await?;
+    }
+    Ok(store.begin_submission(chunk).await?.unwrap().1)
+}
+
+/// Records a task that the broker has, and its endpoint.
+pub(crate) async fn submitted_task(store: &Store) -> EndpointId {
+    let endpoint = EndpointId::new();
+    let begun = begin(store, chunk(endpoint, "k", &[spec(&["a"])])).await.unwrap();
+    store.mark_submitted(vec![begun[0].seq], 5).await.unwrap();
+    endpoint
+}
+
+/// Records results, and presences after them.
+pub(crate) async fn record(
+    store: &Store,
+    results: &[TaskResult],
+    presences: &[Presence],
+    now_ms: u64,
+) -> Result<Tally> {
+    let message = |presence: &Presence| PresenceMessage {
+        presence: presence.clone(),
+        message: None,
+        commits: None,
+    };
+    let presences = presences.iter().map(message).collect();
+    let mut own = Vec::new();
+    for result in results {
+        let known = store.task(result.task_id).await?;
+        let endpoint_id = known.map_or(result.endpoint_id, |known| known.summary.endpoint);
+        own.push(TaskResult { endpoint_id, ..result.clone() });
+    }
+    let batch = Batch { results: own, presences, ..Batch::default() };
+    store.record(Arc::new(batch), now_ms, |_| ()).await
+}
+
+/// The result of an attempt at a task.
+pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
+    result_of(Attempt { task_id: task.task.id, attempt }, outcome)
+}
+
+/// A task's state, and the attempt whose result decided it.
+pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
+    let summary = store.task(id).await.unwrap().unwrap().summary;
+    (summary.state, summary.attempt)
+}
+
+/// Compares the counts that are kept with a count of the rows themselves.
+pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
+    let kept = store.submission_progress(submission).await.unwrap().states;
+    let count = move |db: &Db<'_>| {
+        let rows = "SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state";
+        db.all::<(String, u64)>(rows, values![submission])
+    };
+    let counted: BTreeMap<String, u64> =
+        store.read("counting", count).await.unwrap().into_iter().collect();
+    assert_eq!(kept, counted);
+}

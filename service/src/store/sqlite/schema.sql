@@ -1,0 +1,148 @@
+-- What every task costs is kept small: ids are their 16 bytes, an endpoint or a state that
+-- many rows name is a number, and an index holds only what is looked for in it.
+
+-- Endpoints that this service provisioned.
+CREATE TABLE endpoints (
+    id            TEXT    NOT NULL PRIMARY KEY,
+    name          TEXT    NOT NULL UNIQUE,
+    queue_kind    TEXT    NOT NULL,
+    -- 0 until the broker has its queue; until then the kind may still change.
+    declared      INTEGER NOT NULL DEFAULT 0,
+    created_at_ms INTEGER NOT NULL,
+    -- How long a state of this endpoint that another took over from may be silent before
+    -- it is given up.
+    lost_after_ms INTEGER NOT NULL DEFAULT 3600000
+) STRICT;
+
+-- Single values: the service's id, the kind of the shared queues, the places provisioned.
+CREATE TABLE facts (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+-- Ids of endpoints and states that many rows name.
+CREATE TABLE interned_ids (
+    n  INTEGER PRIMARY KEY,
+    id TEXT    NOT NULL UNIQUE
+) STRICT;
+
+-- A submission is identified by its key.
+CREATE TABLE submissions (
+    id            INTEGER PRIMARY KEY,
+    key           TEXT    NOT NULL UNIQUE,
+    endpoint_id   TEXT    NOT NULL,
+    total         INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL
+) STRICT;
+
+-- Every task, in the order of recording. `state` is submitting, returned, refused,
+-- submitted, resubmitting or an outcome; `attempt` is the one whose result decided the
+-- state; `current_attempt` the one under way, or the last one. An external task, which
+-- another program submitted over AMQP, has no submission.
+CREATE TABLE tasks (
+    seq             INTEGER PRIMARY KEY,
+    id              BLOB    NOT NULL,
+    endpoint        INTEGER NOT NULL,
+    submission      INTEGER,
+    idx             INTEGER,
+    name            TEXT,
+    command         TEXT,
+    state           TEXT    NOT NULL,
+    attempt         INTEGER,
+    current_attempt INTEGER NOT NULL DEFAULT 1,
+    created_at_ms   INTEGER NOT NULL,
+    submitted_at_ms INTEGER
+) STRICT;
+
+CREATE UNIQUE INDEX tasks_by_id ON tasks (id);
+CREATE UNIQUE INDEX tasks_by_submission ON tasks (submission, idx) WHERE submission IS NOT NULL;
+CREATE INDEX tasks_by_endpoint ON tasks (endpoint);
+-- The states that few tasks are in. For the common ones the rows themselves are gone
+-- through: an index of them would be changed with every task. The condition is no
+-- `NOT IN`: that list would be made a table of its own for every row that is written.
+CREATE INDEX tasks_in_uncommon_states ON tasks (state)
+WHERE state <> 'submitting' AND state <> 'submitted' AND state <> 'succeeded';
+
+-- The task as its first attempt is published (JSON), apart, so that listings stay small.
+CREATE TABLE payloads (
+    task INTEGER PRIMARY KEY,
+    body TEXT    NOT NULL
+) STRICT;
+
+-- How many tasks of a submission are in each state.
+CREATE TABLE counts (
+    submission INTEGER NOT NULL,
+    state      TEXT    NOT NULL,
+    tasks      INTEGER NOT NULL,
+    PRIMARY KEY (submission, state)
+) STRICT, WITHOUT ROWID;
+
+-- The first result of every attempt; `duplicates` counts how often it came again. `n` is
+-- the task's row times 2^32, plus the attempt.
+CREATE TABLE results (
+    n                 INTEGER PRIMARY KEY,
+    attempt           INTEGER NOT NULL GENERATED ALWAYS AS (n & 4294967295) VIRTUAL,
+    outcome           TEXT    NOT NULL,
+    exit_code         INTEGER,
+    signal            INTEGER,
+    reason            TEXT,
+    stdout_omitted    INTEGER NOT NULL,
+    stderr_omitted    INTEGER NOT NULL,
+    started_at_ms     INTEGER,
+    ended_at_ms       INTEGER NOT NULL,
+    cpu_ms            INTEGER,
+    peak_memory_bytes INTEGER,
+    endpoint          INTEGER NOT NULL,
+    state             INTEGER,
+    received_at_ms    INTEGER NOT NULL,
+    duplicates        INTEGER NOT NULL DEFAULT 0,
+    stdout            BLOB    NOT NULL,
+    stderr            BLOB    NOT NULL,
+    -- What a function returned (JSON); a process returns nothing.
+    value             TEXT
+) STRICT;
+
+-- What an endpoint's instances said of their states. `holds` is 0 once a standby has said
+-- that nothing is left in its state. The active state is the one whose role is active and
+-- that nothing superseded; there is at most one.
+CREATE TABLE states (
+    endpoint_id      TEXT    NOT NULL,
+    id               TEXT    NOT NULL,
+    instance         TEXT    NOT NULL,
+    role             TEXT    NOT NULL,
+    holds            INTEGER NOT NULL,
+    active_since_ms  INTEGER,
+    superseded_at_ms INTEGER,
+    given_up_at_ms   INTEGER,
+    -- The delivered attempt that no record was found of, when that was reported.
+    missed           TEXT,
+    known_since_ms   INTEGER NOT NULL DEFAULT 0,
+    heard_at_ms      INTEGER NOT NULL DEFAULT 0,
+    -- How many commits the state is known to have seen.
+    commits          INTEGER NOT NULL DEFAULT 0,
+    -- The instance that waits to be welcomed, and whether its state has seen fewer.
+    asks             TEXT,
+    behind           INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint_id, id)
+) STRICT, WITHOUT ROWID;
+
+-- Attempts that are unaccounted for: it is not known which state has them, if any.
+-- `asked` is the state that a roll call went to.
+CREATE TABLE unaccounted (
+    task           INTEGER PRIMARY KEY,
+    endpoint_id    TEXT    NOT NULL,
+    attempt        INTEGER NOT NULL,
+    asked          TEXT,
+    asked_at_ms    INTEGER,
+    -- When the state that was asked had read the roll call, and not said that it is lost.
+    answered_at_ms INTEGER
+) STRICT;
+
+CREATE INDEX unaccounted_to_ask ON unaccounted (endpoint_id) WHERE asked IS NULL;
+
+-- The messages in which instances last said what they are: one that was not acknowledged
+-- before the link was lost comes again, when it may not be so any more.
+CREATE TABLE presence_messages (
+    n       INTEGER PRIMARY KEY,
+    message TEXT    NOT NULL UNIQUE
+) STRICT;
