@@ -7,6 +7,7 @@
 mod clean;
 mod filter;
 pub mod sink;
+pub mod throttle;
 
 use clean::Clean;
 use sink::Sink;

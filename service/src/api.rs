@@ -1,11 +1,10 @@
 //! The HTTP+JSON API of `design/0006-api.md`, answered on a Unix socket.
 //!
-//! It reads and writes the records, hands messages to the session's submitter,
-//! and waits for the collector's commits. It never touches the broker itself.
+//! It reads and writes the records, publishes through the session's publisher, and waits
+//! for the collector's commits. It never touches the broker itself.
 
 pub(crate) mod connections;
 mod error;
-mod marks;
 mod query;
 mod submit;
 #[cfg(test)]
@@ -45,35 +44,27 @@ pub(crate) struct Api {
     store: Store,
     link: watch::Receiver<Link>,
     commits: watch::Receiver<u64>,
-    news: watch::Sender<u64>,
     told: Told,
     stop: CancellationToken,
     uploads: upload::Uploads,
-    placing: TaskTracker,
-    marks: marks::Marks,
+    submissions: TaskTracker,
 }
 
 impl Api {
-    /// An API over these records. Long polls end when `stop` is cancelled; `news`
-    /// is bumped when a task in doubt can be asked for.
+    /// An API over these records. Long polls end when `stop` is cancelled. Submissions run
+    /// among `submissions`: they outlive the requests that brought them, and need the
+    /// broker session to end well.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<Link>,
         commits: watch::Receiver<u64>,
-        news: watch::Sender<u64>,
         told: Told,
+        submissions: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let (placing, marks) = (TaskTracker::new(), marks::Marks::default());
         let uploads = upload::Uploads::default();
-        Self { store, link, commits, news, told, stop, uploads, placing, marks }
-    }
-
-    /// The submissions under way. They outlive the requests that brought them,
-    /// and need the broker session to end well.
-    pub(crate) fn placing(&self) -> TaskTracker {
-        self.placing.clone()
+        Self { store, link, commits, told, stop, uploads, submissions }
     }
 
     /// The routes.

@@ -16,39 +16,20 @@ pub(crate) use ear::Ear;
 pub(crate) use recovery::recover;
 pub(crate) use watch::{Closer, watch};
 
-use crate::publishing::placing::place;
-use crate::publishing::submitter::{Fate, Job};
-use clutch_common::link::{Destination, Message};
-use clutch_common::system::clock::now_ms;
-use clutch_common::{topology, wire};
-use tokio::sync::mpsc;
-use uuid::Uuid;
+use crate::publishing::control_message;
+use clutch_common::link::Message;
+use clutch_common::wire;
 
-/// A message that whoever reads the results queue takes for a sign that all
-/// before it has been read, and that the records are worth a look.
-pub(crate) fn mark() -> (Destination, Message, String) {
-    let id = Uuid::now_v7().to_string();
-    (to_queue(topology::RESULTS_QUEUE.to_owned()), ping(id.clone()), id)
+/// A message to the results queue. When the service reads it, it has read all that was in
+/// the queue before, and looks at its records anew.
+pub(crate) fn barrier() -> Message {
+    ping()
 }
 
-fn ping(id: String) -> Message {
-    Message {
-        message_id: Some(id),
-        kind: Some(wire::PING_TYPE.to_owned()),
-        timestamp_ms: Some(now_ms()),
-        body: wire::encode_ping(),
-        ..Message::default()
-    }
-}
-
-fn to_queue(queue: String) -> Destination {
-    Destination { exchange: String::new(), routing_key: queue }
-}
-
-/// Has one message published, and waits for the broker's word on it.
-async fn place_one(jobs: &mpsc::Sender<Job>, destination: Destination, message: Message) -> Fate {
-    let fates = place(jobs, destination, vec![message]).await;
-    fates.into_iter().next().unwrap_or(Ok(()))
+/// A message to a lease queue, whose consumer answers it with a presence message; to the
+/// results queue, a [`barrier`].
+fn ping() -> Message {
+    control_message(wire::PING_TYPE, wire::encode_ping())
 }
 
 #[cfg(test)]

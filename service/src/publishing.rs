@@ -1,5 +1,37 @@
-//! Publishing: messages go to the broker, and its word on each comes back.
+//! Publishing: what goes to the broker, and the broker's answer to each message.
+//!
+//! A [`Publisher`] is the one handle for it, and lives as long as the link. The API publishes
+//! new tasks through it, failover publishes control messages and the next attempts of
+//! lost tasks. `packing` puts tasks into messages, `window` publishes messages over the
+//! session's connection and waits for their confirms, [`AnswerRecorder`] writes into the records
+//! what the broker answered for tasks.
 
-pub(crate) mod pack;
-pub(crate) mod placing;
-pub(crate) mod submitter;
+mod answers;
+mod confirm_batch;
+mod packing;
+mod publisher;
+mod window;
+
+pub(crate) use answers::{AnswerRecorder, Publication};
+pub(crate) use publisher::{Outgoing, Publisher};
+pub(crate) use window::{PublishError, PublishJob, publish};
+
+use clutch_common::link::{Destination, Message};
+use clutch_common::system::clock::now_ms;
+use uuid::Uuid;
+
+/// A message of a kind that is no tasks message, with an id of its own.
+pub(crate) fn control_message(kind: &str, body: Vec<u8>) -> Message {
+    Message {
+        message_id: Some(Uuid::now_v7().to_string()),
+        kind: Some(kind.to_owned()),
+        timestamp_ms: Some(now_ms()),
+        body,
+        ..Message::default()
+    }
+}
+
+/// A queue as a destination, by way of the default exchange.
+pub(crate) fn to_queue(queue: String) -> Destination {
+    Destination { exchange: String::new(), routing_key: queue }
+}

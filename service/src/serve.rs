@@ -32,6 +32,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How long requests under way, submissions whose requests are gone, and then
 /// the session, may each take to end.
@@ -57,21 +58,22 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
     let (news, _) = watch::channel(0);
-    let told = Told::default();
+    let (told, submissions) = (Told::default(), TaskTracker::new());
     let parts = Parts {
         transport,
         store: store.clone(),
         link,
         commits,
-        news: news.clone(),
+        news,
         closer: management.clone().map(|it| Arc::new(it) as Arc<dyn Closer>),
         management,
         ask_after: args.ask_after,
         claimant,
         told: told.clone(),
+        submissions: submissions.clone(),
     };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, committed, news, told, stop.clone());
+    let api = Api::new(store.clone(), link_state, committed, told, submissions, stop.clone());
     let ended = run(api, parts, signals, &settings.state, &stop).await;
     if let Ok(Ended::Displaced) = ended {
         return Err(save(store, &settings.state).await);
@@ -207,8 +209,7 @@ async fn run(
 ) -> anyhow::Result<Ended> {
     let session_stop = CancellationToken::new();
     let mut session = JoinSet::new();
-    let placing = api.placing();
-    let store = parts.store.clone();
+    let (store, submissions) = (parts.store.clone(), parts.submissions.clone());
     let guard = Guard::over(state.path());
     let mut answering = Answering::open(api, state, stop)?;
     session.spawn(keep_engaged_and_tell(parts, state.clone(), session_stop.clone()));
@@ -227,8 +228,8 @@ async fn run(
     tracing::info!("stopping");
     stop.cancel();
     finish("requests under way", all(&mut answering.servers)).await;
-    placing.close();
-    finish("submissions under way", placing.wait()).await;
+    submissions.close();
+    finish("submissions under way", submissions.wait()).await;
     session_stop.cancel();
     finish("the broker session", all(&mut session)).await;
     ended

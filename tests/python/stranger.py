@@ -27,9 +27,13 @@ def bytes_of(value):
     return base64.b64decode(value["base64"])
 
 
-def publish(channel, endpoint, tasks):
-    body = json.dumps({"version": 1, "type": "clutch.tasks", "tasks": tasks})
+def publish(channel, endpoint, tasks, version=1):
     one = tasks[0]["id"] if len(tasks) == 1 else None
+    send(channel, endpoint, "clutch.tasks", {"version": version, "tasks": tasks}, one)
+
+
+def send(channel, endpoint, kind, content, correlation_id=None):
+    body = json.dumps({"type": kind, **content})
     channel.basic_publish(
         exchange="",
         routing_key=f"{endpoint}.tasks",
@@ -37,9 +41,9 @@ def publish(channel, endpoint, tasks):
         properties=pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,
-            type="clutch.tasks",
+            type=kind,
             message_id=str(uuid.uuid4()),
-            correlation_id=one,
+            correlation_id=correlation_id,
             timestamp=int(time.time()),
         ),
         mandatory=True,
@@ -76,6 +80,12 @@ def main(url, endpoint):
     # The same again: it runs once all the same.
     publish(channel, endpoint, tasks[-1:])
 
+    # A control message that the endpoint does not know is passed by; tasks of a version that
+    # it does not know are refused.
+    send(channel, endpoint, "clutch.hint", {"version": 2, "hurry": True})
+    tasks.append(task(["true"], name="later"))
+    publish(channel, endpoint, tasks[-1:], version=2)
+
     try:
         publish(channel, str(uuid.uuid4()), [task(["true"])])
         raise SystemExit("an endpoint that does not exist took a task")
@@ -86,7 +96,7 @@ def main(url, endpoint):
     found = {}
     passed_by = set()
     deadline = time.monotonic() + PATIENCE
-    while (len(found) < len(wanted) or len(passed_by) < 2) and time.monotonic() < deadline:
+    while (len(found) < len(wanted) or len(passed_by) < 3) and time.monotonic() < deadline:
         method, properties, body = channel.basic_get(queue, auto_ack=True)
         if method is None:
             connection.sleep(0.05)

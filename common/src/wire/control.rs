@@ -5,9 +5,8 @@
 //! the task queue, behind every task that was published before it; and a ping,
 //! through the lease, to whoever holds it.
 
-use super::{
-    Head, Results, Tasks, VERSION, encode, expect, head, results, sound_results, sound_tasks, tasks,
-};
+use super::VERSION;
+use super::envelope::encode;
 use crate::id::{Attempt, EndpointId, StateId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -149,15 +148,6 @@ pub struct Welcome {
     pub behind: bool,
 }
 
-/// What is said to the holder of a lease.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Call {
-    /// It is asked whether it is there.
-    Ping,
-    /// It is told how its disk is.
-    Welcome(Welcome),
-}
-
 #[derive(Serialize)]
 struct Envelope<'a, T> {
     version: u32,
@@ -165,26 +155,6 @@ struct Envelope<'a, T> {
     kind: &'a str,
     #[serde(flatten)]
     content: &'a T,
-}
-
-/// A message to an endpoint, read.
-#[derive(PartialEq, Debug)]
-pub enum ToEndpoint {
-    /// Tasks, and what among them could not be read.
-    Tasks(Tasks),
-    /// A roll call.
-    RollCall(RollCall),
-}
-
-/// A message to the service, read.
-#[derive(PartialEq, Debug)]
-pub enum ToService {
-    /// Results, and what among them could not be read.
-    Results(Results),
-    /// An instance is there.
-    Presence(Presence),
-    /// What the service sent to itself.
-    Ping,
 }
 
 /// Encodes a presence into a body.
@@ -211,101 +181,9 @@ pub fn encode_welcome(welcome: &Welcome) -> Vec<u8> {
     encode(&Envelope { version: VERSION, kind: WELCOME_TYPE, content: welcome })
 }
 
-/// Decodes what is said to the holder of a lease; nothing if it is neither.
-#[must_use]
-pub fn decode_call(body: &[u8]) -> Option<Call> {
-    let head = head(body);
-    if is_a(&head, PING_TYPE) {
-        return Some(Call::Ping);
-    }
-    is_a(&head, WELCOME_TYPE).then(|| content(body).ok().map(Call::Welcome)).flatten()
-}
-
-/// Decodes the body of a message in a task queue, as
-/// [`decode_tasks`](super::decode_tasks) does where it is not a roll call.
-#[must_use]
-pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoint {
-    if let Some(tasks) = sound_tasks(body) {
-        return ToEndpoint::Tasks(tasks);
-    }
-    let head = head(body);
-    let head = if is_a(&head, ROLL_CALL_TYPE) {
-        match content(body) {
-            Ok(roll_call) => return ToEndpoint::RollCall(roll_call),
-            Err(error) => Err(format!("the {ROLL_CALL_TYPE} cannot be read: {error}")),
-        }
-    } else {
-        head
-    };
-    ToEndpoint::Tasks(tasks(head, body, correlation_id))
-}
-
-/// Decodes the body of a message in the results queue, as
-/// [`decode_results`](super::decode_results) does where it is nothing else.
-#[must_use]
-pub fn decode_to_service(body: &[u8]) -> ToService {
-    if let Some(results) = sound_results(body) {
-        return ToService::Results(results);
-    }
-    let head = head(body);
-    if is_a(&head, PING_TYPE) {
-        return ToService::Ping;
-    }
-    let head = if is_a(&head, PRESENCE_TYPE) {
-        match content(body) {
-            Ok(presence) => return ToService::Presence(presence),
-            Err(error) => Err(format!("the {PRESENCE_TYPE} cannot be read: {error}")),
-        }
-    } else {
-        head
-    };
-    ToService::Results(results(head, body))
-}
-
-fn is_a(head: &Result<Head, String>, kind: &str) -> bool {
-    head.as_ref().is_ok_and(|head| expect(head, kind).is_ok())
-}
-
-fn content<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
-    serde_json::from_slice(body)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::TaskId;
-
-    #[test]
-    fn presences_and_roll_calls_survive_the_wire_and_are_told_from_the_rest() {
-        let presence = Presence {
-            endpoint_id: EndpointId::new(),
-            state_id: StateId::new(),
-            instance: Uuid::new_v4(),
-            role: Role::Standby,
-            standby: true,
-            replaces: false,
-            answered: false,
-            asks: false,
-            pending: 7,
-            lost: true,
-            delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
-        };
-        let body = encode_presence(&presence);
-        assert_eq!(decode_to_service(&body), ToService::Presence(presence));
-        let ToEndpoint::Tasks(tasks) = decode_to_endpoint(&body, None) else { panic!("{body:?}") };
-        assert!(tasks.unreadable[0].reason.contains("clutch.presence"));
-
-        let attempt = Attempt { task_id: TaskId::new(), attempt: 2 };
-        let roll_call = RollCall {
-            state_id: StateId::new(),
-            instance: Uuid::from_u128(7),
-            attempts: vec![attempt],
-        };
-        let body = encode_roll_call(&roll_call);
-        assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
-        let ToService::Results(results) = decode_to_service(&body) else { panic!("{body:?}") };
-        assert_eq!(results.unreadable.len(), 1);
-    }
 
     #[test]
     fn sessions_of_a_run_are_in_order_and_runs_whose_disk_has_changed() {
@@ -331,34 +209,5 @@ mod tests {
             let other_run = session_name(9, [0, 0, 1, AGE_MAX][one], u32::MAX);
             assert!(!presence.is_from_before(other_run), "{one}");
         }
-    }
-
-    #[test]
-    fn the_order_of_an_envelopes_fields_does_not_matter() {
-        let state_id = StateId::new();
-        let (instance, comment) = (Uuid::from_u128(7), "0".repeat(100));
-        let body = format!(
-            r#"{{"comment":"{comment}","attempts":[],"instance":"{instance}","state_id":"{state_id}","type":"clutch.roll_call","version":1}}"#
-        );
-        let expected = ToEndpoint::RollCall(RollCall { state_id, instance, attempts: vec![] });
-        assert_eq!(decode_to_endpoint(body.as_bytes(), None), expected);
-    }
-
-    #[test]
-    fn a_ping_is_a_ping_and_nothing_else_is() {
-        assert_eq!(decode_call(&encode_ping()), Some(Call::Ping));
-        let welcome = Welcome { instance: Uuid::nil(), behind: true };
-        assert_eq!(decode_call(&encode_welcome(&welcome)), Some(Call::Welcome(welcome)));
-        assert_eq!(decode_to_service(&encode_ping()), ToService::Ping);
-        for other in [&b"{}"[..], b"nonsense", br#"{"version":2,"type":"clutch.ping"}"#] {
-            assert_eq!(decode_call(other), None);
-        }
-    }
-
-    #[test]
-    fn one_that_cannot_be_read_gets_a_reason() {
-        let body = br#"{"version":1,"type":"clutch.roll_call","attempts":3}"#;
-        let ToEndpoint::Tasks(tasks) = decode_to_endpoint(body, None) else { panic!("read") };
-        assert!(tasks.unreadable[0].reason.contains("clutch.roll_call"));
     }
 }

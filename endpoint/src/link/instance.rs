@@ -6,9 +6,11 @@
 //! newer to say is not sent any more.
 
 use crate::pending::ledger::Ledger;
-use clutch_common::wire::{Presence, Role, Welcome};
+use clutch_common::log::throttle::Throttle;
+use clutch_common::wire::{Presence, Role, UnknownControl, Welcome};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -47,6 +49,7 @@ pub(crate) struct Instance {
     /// Whether it is to be told how its disk is, and what it was told.
     asks: AtomicBool,
     welcome: watch::Sender<Option<Welcome>>,
+    passed_by: Mutex<Throttle>,
     due: Notify,
     told: Notify,
 }
@@ -71,6 +74,7 @@ impl Instance {
             asks: AtomicBool::new(false),
             welcome: watch::Sender::new(None),
             reported: watch::Sender::new(0),
+            passed_by: Mutex::default(),
             due: Notify::new(),
             told: Notify::new(),
         }
@@ -212,6 +216,20 @@ impl Instance {
     /// The service was told of so many answered roll calls.
     pub(crate) fn answers_told(&self, answers: u64) {
         self.answers_told.fetch_max(answers, Ordering::Relaxed);
+    }
+
+    /// Counts a control message that this build cannot act on, and tells of it in the log.
+    pub(crate) fn pass_by(&self, message: &UnknownControl) {
+        let mut passed_by = self.passed_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(messages) = passed_by.add(1, Instant::now()) {
+            tracing::warn!(
+                messages,
+                kind = %message.kind,
+                reason = %message.reason,
+                "control messages that this endpoint does not understand were passed by; no task \
+                 is lost with them. If the service is newer, upgrade the endpoint"
+            );
+        }
     }
 
     /// What it told of this role has arrived.

@@ -15,7 +15,7 @@ use crate::link::subscriber::subscribe;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
 use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
-use clutch_common::wire::{self, Call, Role};
+use clutch_common::wire::{self, Role, ToLeaseHolder};
 use futures_util::StreamExt as _;
 use std::pin::pin;
 use std::sync::Arc;
@@ -330,10 +330,10 @@ fn due(consumers: Option<u32>, pause: Duration) -> Duration {
 async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
     loop {
         match calls.next().await {
-            Some(Ok(call)) => match wire::decode_call(&call.body) {
-                Some(Call::Ping) => instance.call(),
-                Some(Call::Welcome(welcome)) => instance.welcomed(welcome),
-                None => tracing::debug!("a call to the holder of the lease is none"),
+            Some(Ok(call)) => match wire::decode_to_lease_holder(&call.body) {
+                ToLeaseHolder::Ping => instance.call(),
+                ToLeaseHolder::Welcome(welcome) => instance.welcomed(welcome),
+                ToLeaseHolder::Unknown(message) => instance.pass_by(&message),
             },
             Some(Err(fault)) => return fault,
             None => return Fault::Closed("nobody calls any more".to_owned()),

@@ -166,6 +166,10 @@ impl<'a> Reading<'a> {
         }
         match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
             ToEndpoint::RollCall(roll_call) => self.answer(roll_call).await,
+            ToEndpoint::Unknown(message) => {
+                self.instance.pass_by(&message);
+                Ok(())
+            }
             ToEndpoint::Tasks(tasks) => {
                 if !tasks.unreadable.is_empty() {
                     self.group.dead.push(delivery.tag);

@@ -145,7 +145,7 @@ impl Service {
                 results.results.iter().for_each(|result| self.record(result));
             }
             wire::ToService::Presence(presence) => self.hear(&presence),
-            wire::ToService::Ping => (),
+            wire::ToService::Ping | wire::ToService::Unknown(_) => (),
         }
     }
 

@@ -69,12 +69,13 @@ async fn state(state: &StateFolder) -> Vec<Check> {
 
 /// What came to a service that is running and is no outcome of a task of its own.
 fn odd(counted: &Oddities) -> Option<Check> {
-    let Oddities { unknown, foreign, refused, dead_lettered } = *counted;
+    let Oddities { unknown, foreign, refused, dead_lettered, passed_by } = *counted;
     let words = [
         (foreign, "of endpoints that were not provisioned with this state folder (kept as tasks)"),
         (unknown - foreign.min(unknown), "of tasks that are not in the records (kept as tasks)"),
         (refused, "that contradict the records, which the log names (not recorded)"),
         (dead_lettered, "in messages that could not be read (among the dead letters)"),
+        (passed_by, "control messages of a kind or version that is not known (passed by)"),
     ];
     let told = words.iter().filter(|(count, _)| *count > 0);
     let told: Vec<String> = told.map(|(count, what)| format!("{count} {what}")).collect();
@@ -140,10 +141,13 @@ mod tests {
     #[test]
     fn results_of_nobody_are_told_with_their_number() {
         assert_eq!(odd(&Oddities::default()), None);
-        let counted = Oddities { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1 };
+        let counted =
+            Oddities { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1, passed_by: 8 };
         let check = odd(&counted).unwrap();
         assert_eq!(check.verdict, Verdict::Warning);
-        for words in ["2 of endpoints", "3 of tasks", "7 that contradict", "1 in messages"] {
+        for words in
+            ["2 of endpoints", "3 of tasks", "7 that contradict", "1 in messages", "8 control"]
+        {
             assert!(check.detail.contains(words), "{}", check.detail);
         }
     }

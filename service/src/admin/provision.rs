@@ -9,6 +9,7 @@ use crate::config::{Settings, reachable};
 use crate::failover;
 use crate::failure::{Failure, REFUSED, advice, code, is_in_doubt};
 use crate::paths::StateFolder;
+use crate::publishing::to_queue;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::link::ownership::{Claim, claim};
@@ -166,8 +167,8 @@ async fn declare(
 pub(crate) async fn tell_service(connection: &dyn Connection) {
     let told = async {
         let mut outlet = connection.outlet().await?;
-        let (results_queue, mark, _) = failover::mark();
-        outlet.publish(&results_queue, mark).await?;
+        let results = to_queue(topology::RESULTS_QUEUE.to_owned());
+        outlet.publish(&results, failover::barrier()).await?;
         outlet.settled().await
     };
     if let Err(fault) = told.await {

@@ -1,7 +1,7 @@
-//! Takes submissions: checks, records, publishes, and answers once the broker
-//! has confirmed, or, if outcomes are waited for, once these are recorded: that the
-//! broker had the tasks is plain then. What was recorded is published, and the
-//! broker's word on it recorded, whether or not whoever asked is still there.
+//! Takes submissions: checks, records, publishes, and answers once the broker has confirmed
+//! the tasks, or, if the caller waits for outcomes, once these are recorded: the broker
+//! certainly had the tasks then. Recorded tasks are published, and the broker's answers
+//! recorded, even if the caller disconnects.
 
 use super::Api;
 use super::error::{self, ApiError, Json};
@@ -12,13 +12,11 @@ use super::types::{
 use super::wait::{self, Target};
 use crate::broker::session::Link;
 use crate::model::{Progress, TaskState};
-use crate::publishing::pack::Part;
-use crate::publishing::placing::place_tasks;
-use crate::publishing::submitter::{Job, Unplaced};
+use crate::publishing::{Outgoing, Publication, PublishError, Publisher};
 use crate::store::{Begun, Chunk, Endpoint};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How many tasks an error names.
 const NAMED: usize = 5;
@@ -31,7 +29,7 @@ pub(super) async fn submit(
     let upload = api.uploads.read(&parts.headers, body).await?;
     let request: SubmitRequest = error::body(&upload.bytes)?;
     check(&request)?;
-    let jobs = jobs(&api)?;
+    let publisher = publisher(&api)?;
     let wait_ms = request.wait_ms;
     let several = request.total > 1 && request.tasks.len() as u64 == request.total;
     let whole = several.then(|| request.key.clone());
@@ -40,16 +38,16 @@ pub(super) async fn submit(
     commits.mark_unchanged();
     let (tell, told) = oneshot::channel();
     // This future is dropped when the connection is; the task goes on.
-    let mut placing = api.placing.clone().spawn({
+    let mut submitting = api.submissions.clone().spawn({
         let api = api.clone();
         async move {
             let _upload = upload;
-            place(&api, &jobs, request, tell).await
+            record_and_publish(&api, &publisher, request, tell).await
         }
     });
     let cut_off = |error| ApiError::internal(format!("the submission was cut off: {error}"));
     let Some(begun) = (if wait_ms > 0 { told.await.ok() } else { None }) else {
-        return placing.await.map_err(cut_off)?.map(Json);
+        return submitting.await.map_err(cut_off)?.map(Json);
     };
     // How far a whole submission is costs the same however many tasks it has.
     let target = match whole {
@@ -65,19 +63,18 @@ pub(super) async fn submit(
     let progress = tokio::select! {
         biased;
         progress = &mut holding => progress?,
-        placed = &mut placing => {
-            placed.map_err(cut_off)??;
+        published = &mut submitting => {
+            published.map_err(cut_off)??;
             holding.await?
         }
     };
     Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
 }
 
-/// Records, tells what was recorded to whoever waits for outcomes, publishes, and
-/// records what became of it.
-async fn place(
+/// Records the tasks, sends their ids to a caller that waits for outcomes, and publishes them.
+async fn record_and_publish(
     api: &Api,
-    jobs: &mpsc::Sender<Job>,
+    publisher: &Publisher,
     request: SubmitRequest,
     tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
@@ -95,10 +92,10 @@ async fn place(
         progress: None,
     };
     if wait_ms > 0 {
-        // Whoever asked may have gone.
+        // The caller may have gone.
         drop(tell.send(answer.clone()));
     }
-    let published = publish(api, jobs, &endpoint, &begun, wait_ms > 0).await?;
+    let published = publish(publisher, &endpoint, &begun, wait_ms > 0).await?;
     Ok(SubmitAnswer { published, ..answer })
 }
 
@@ -135,9 +132,9 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn jobs(api: &Api) -> Result<mpsc::Sender<Job>, ApiError> {
+fn publisher(api: &Api) -> Result<Publisher, ApiError> {
     match &*api.link.borrow() {
-        Link::Engaged(jobs) => Ok(jobs.clone()),
+        Link::Engaged(publisher) => Ok(publisher.clone()),
         Link::Disengaged(fault) => Err(ApiError::unavailable(
             "disengaged",
             format!("the service has no link to the broker: {fault}"),
@@ -145,82 +142,59 @@ fn jobs(api: &Api) -> Result<mpsc::Sender<Job>, ApiError> {
     }
 }
 
-/// Publishes what is still `submitting` and records what the broker said, or has
-/// it recorded soon; returns how many tasks it confirmed.
+/// Publishes the tasks that are `submitting`; returns how many the broker confirmed.
 async fn publish(
-    api: &Api,
-    jobs: &mpsc::Sender<Job>,
+    publisher: &Publisher,
     endpoint: &Endpoint,
     begun: &[Begun],
-    soon: bool,
+    batched: bool,
 ) -> Result<u64, ApiError> {
     let open: Vec<&Begun> = begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
-    let parts: Vec<Part> = open.iter().map(|one| (one.task.id, one.body.as_str())).collect();
-    if parts.is_empty() {
+    if open.is_empty() {
         return Ok(0);
     }
-    let fates = place_tasks(jobs, endpoint.id, &parts).await;
-    let mut confirmed = Vec::with_capacity(open.len());
-    let mut failed: Vec<(&Begun, Unplaced)> = Vec::new();
-    for (one, fate) in open.iter().copied().zip(fates) {
-        match fate {
-            Ok(()) => confirmed.push(one.seq),
-            Err(why) => failed.push((one, why)),
-        }
-    }
-    if soon {
-        api.marks.add(api, confirmed);
-    } else if api.store.mark_submitted(confirmed, now_ms()).await? {
-        api.news.send_modify(|count| *count += 1);
-    }
-    for state in [TaskState::Returned, TaskState::Refused] {
-        let those = failed.iter().filter(|(_, why)| state_of(why) == state);
-        let seqs: Vec<i64> = those.map(|(one, _)| one.seq).collect();
-        api.store.mark_unplaced(seqs, state).await?;
-    }
+    let tasks: Vec<Outgoing<'_>> = open.iter().map(|one| Outgoing::from(*one)).collect();
+    let publication = Publication::Submission { batched };
+    let outcomes = publisher.tasks(endpoint.id, publication, &tasks).await?;
+    let failed: Vec<(&Begun, PublishError)> = open
+        .iter()
+        .zip(outcomes)
+        .filter_map(|(one, outcome)| Some((*one, outcome.err()?)))
+        .collect();
     match failed.first() {
         None => Ok(open.len() as u64),
         Some((_, why)) => Err(refusal(why, endpoint, &failed, begun.len())),
     }
 }
 
-/// Where a task is that the broker did not confirm.
-fn state_of(why: &Unplaced) -> TaskState {
-    match why {
-        Unplaced::Returned(_) => TaskState::Returned,
-        Unplaced::Refused | Unplaced::TooLarge(_) => TaskState::Refused,
-        Unplaced::Unknown(_) => TaskState::Submitting,
-    }
-}
-
 /// The words for tasks that the broker does not have, or may not have.
 fn refusal(
-    why: &Unplaced,
+    why: &PublishError,
     endpoint: &Endpoint,
-    failed: &[(&Begun, Unplaced)],
+    failed: &[(&Begun, PublishError)],
     asked: usize,
 ) -> ApiError {
     let name = &endpoint.name;
     let (code, words) = match why {
-        Unplaced::Returned(reason) => (
+        PublishError::Returned(reason) => (
             "returned",
             format!(
                 "the broker has no queue for the endpoint '{name}' ({reason}); `clutch-service \
                  provision {name}` declares it"
             ),
         ),
-        Unplaced::Refused => (
+        PublishError::Refused => (
             "refused",
             format!("the broker refused the tasks: is the queue of the endpoint '{name}' full?"),
         ),
-        Unplaced::TooLarge(limit) => (
+        PublishError::TooLarge(limit) => (
             "too_large",
             format!(
                 "the broker takes no message of more than {limit} bytes: pass large data by file, \
                  or have its max_message_size raised"
             ),
         ),
-        Unplaced::Unknown(reason) => (
+        PublishError::Unknown(reason) => (
             "unconfirmed",
             format!("the broker did not confirm the tasks, and may have them or not: {reason}"),
         ),

@@ -36,7 +36,7 @@ struct Service {
     stop: CancellationToken,
     endpoint: EndpointId,
     socket: PathBuf,
-    placing: TaskTracker,
+    submissions: TaskTracker,
 }
 
 /// A service with the endpoint `lab`; its broker link is up if `engaged`.
@@ -52,16 +52,15 @@ async fn service(engaged: bool) -> Service {
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
-    let told = Told::default();
+    let (told, submissions) = (Told::default(), TaskTracker::new());
     let api = Api::new(
         store.clone(),
         link_state.clone(),
         committed,
-        news.clone(),
         told.clone(),
+        submissions.clone(),
         stop.clone(),
     );
-    let placing = api.placing();
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
     let mut running = JoinSet::new();
     let serving = connections::serve(listener, api.router(), Bounds::default(), stop.clone());
@@ -81,6 +80,7 @@ async fn service(engaged: bool) -> Service {
         ask_after,
         claimant,
         told,
+        submissions: submissions.clone(),
     };
     let session_stop = stop.clone();
     running.spawn(async move {
@@ -96,7 +96,7 @@ async fn service(engaged: bool) -> Service {
     }
     let client = Client::new(&folder);
     let socket = folder.socket();
-    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, placing }
+    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, submissions }
 }
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
@@ -204,10 +204,10 @@ async fn a_submission_is_recorded_to_its_end_though_its_client_is_gone() {
     // The service's end closes when it has given the request up.
     assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     assert_eq!(service.states("k").await, json!({ "submitting": 1 }));
-    assert_eq!(service.placing.len(), 1);
+    assert_eq!(service.submissions.len(), 1);
     service.broker.silence(false);
-    service.placing.close();
-    service.placing.wait().await;
+    service.submissions.close();
+    service.submissions.wait().await;
     assert_eq!(service.states("k").await, json!({ "submitted": 1 }));
     assert_eq!(service.broker.published().len(), 1);
 }

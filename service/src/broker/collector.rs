@@ -14,7 +14,7 @@ use clutch_common::system::clock::now_ms;
 use clutch_common::task::reason::Reason;
 use clutch_common::task::result::TaskResult;
 use clutch_common::topology;
-use clutch_common::wire::{self, ToService};
+use clutch_common::wire::{self, ToService, UnknownControl};
 use std::collections::BTreeMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -171,6 +171,8 @@ struct Group {
 struct Tags {
     /// Those with something in them that could not be read.
     unreadable: Vec<(Tag, Vec<Reason>)>,
+    /// Control messages that are passed by.
+    unknown: Vec<UnknownControl>,
     /// The last one.
     last: Option<Tag>,
 }
@@ -184,6 +186,9 @@ impl Tags {
             tracing::warn!(%reason, "a message in the results queue cannot be read: dead-lettered");
             inlet.dead_letter(*tag).await?;
             counts.dead_lettered(1);
+        }
+        for message in &self.unknown {
+            counts.passed_by(message, std::time::Instant::now());
         }
         if let Some(tag) = self.last {
             inlet.acknowledge(tag).await?;
@@ -221,6 +226,7 @@ impl Group {
                 ToService::Ping => {
                     group.marks.push(delivery.message.message_id.unwrap_or_default());
                 }
+                ToService::Unknown(message) => group.tags.unknown.push(message),
                 ToService::Results(decoded) => {
                     if let Some((endpoint, disk)) = decoded.endpoint.zip(decoded.disk) {
                         let seen: &mut u64 = commits.entry((endpoint, disk.state_id)).or_default();
@@ -257,6 +263,7 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
         ToService::Results(results) => results.endpoint,
         ToService::Presence(presence) => Some(presence.endpoint_id),
         ToService::Ping => None,
+        ToService::Unknown(_) => return Ok(()),
     };
     // What cannot be read at all says nothing that could be false.
     let unread = matches!(content, ToService::Results(results) if results.endpoint.is_none());
@@ -297,7 +304,7 @@ async fn record(
             let counts = Arc::clone(recorder.counts);
             let results = !batch.results.is_empty();
             recorder.store.record(Arc::clone(batch), now_ms(), move |tally| {
-                counts.recorded(tally, Instant::now());
+                counts.recorded(tally, std::time::Instant::now());
                 commits.send_if_modified(|count| {
                     *count += u64::from(results);
                     results
@@ -392,12 +399,29 @@ mod tests {
         broker.deliver(packed);
         broker.deliver(b"nonsense".to_vec());
         let counted = collect_all(&broker, &store).await;
-        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, refused: 0 };
+        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, ..Oddities::default() };
         assert_eq!(counted, expected);
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
         assert_eq!(broker.acknowledged(), [Tag(4)]);
         let detail = store.task(ours.task_id).await.unwrap().unwrap();
         assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_control_message_of_a_later_version_is_counted_and_acknowledged() {
+        let (_temp, store) = store().await;
+        let broker = Broker::default().patient();
+        broker.deliver_message(Message {
+            body: br#"{"version":2,"type":"clutch.presence"}"#.to_vec(),
+            routing_key: Some(topology::results_key(clutch_common::id::EndpointId::new())),
+            ..Message::default()
+        });
+        broker.deliver(br#"{"version":1,"type":"clutch.progress","percent":50}"#.to_vec());
+        broker.deliver(br#"{"version":2,"type":"clutch.results","results":[]}"#.to_vec());
+        let counted = collect_all(&broker, &store).await;
+        let expected = Oddities { passed_by: 2, dead_lettered: 1, ..Oddities::default() };
+        assert_eq!(counted, expected);
+        assert_eq!(broker.dead_lettered(), [Tag(3)]);
     }
 
     #[tokio::test]

@@ -7,12 +7,10 @@
 
 use crate::model::Oddities;
 use crate::store::Tally;
+use clutch_common::log::throttle::Throttle;
+use clutch_common::wire::UnknownControl;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// How long it is not told again.
-const PAUSE: Duration = Duration::from_secs(60);
+use std::time::Instant;
 
 /// The counts, of one run of the service.
 #[derive(Debug, Default)]
@@ -22,28 +20,10 @@ pub(crate) struct Counts(Mutex<Inner>);
 struct Inner {
     counted: Oddities,
     /// Results from endpoints that were not provisioned here.
-    foreign: Untold,
+    foreign: Throttle,
     /// Other results of tasks that are not in the records.
-    unknown: Untold,
-}
-
-/// How many were not told of yet, and when some were.
-#[derive(Debug, Default)]
-struct Untold {
-    count: u64,
-    told: Option<Instant>,
-}
-
-impl Untold {
-    /// Adds some; how many are to be told of, if it is time to.
-    fn add(&mut self, count: u64, now: Instant) -> Option<u64> {
-        self.count += count;
-        if self.count == 0 || self.told.is_some_and(|told| now < told + PAUSE) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
+    unknown: Throttle,
+    passed_by: Throttle,
 }
 
 impl Counts {
@@ -84,6 +64,21 @@ impl Counts {
         self.lock().counted.dead_lettered += messages as u64;
     }
 
+    /// Counts a control message that was not acted on, and tells of it.
+    pub(crate) fn passed_by(&self, message: &UnknownControl, now: Instant) {
+        let mut inner = self.lock();
+        inner.counted.passed_by += 1;
+        if let Some(messages) = inner.passed_by.add(1, now) {
+            tracing::warn!(
+                messages,
+                kind = %message.kind,
+                reason = %message.reason,
+                "control messages that this service does not understand were passed by; no task \
+                 or result is lost with them. If an endpoint is newer, upgrade the service"
+            );
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_came_from_nowhere_is_counted_and_each_kind_told_once_a_minute() {
+    fn what_endpoints_sent_is_counted_by_kind() {
         let (counts, now) = (Counts::default(), Instant::now());
         let tally = |external, unprovisioned| Tally {
             external,
@@ -104,16 +99,11 @@ mod tests {
         };
         counts.recorded(&tally(3, 0), now);
         counts.recorded(&tally(3, 3), now);
-        counts.recorded(&tally(3, 1), now + Duration::from_secs(1));
+        counts.recorded(&tally(3, 1), now);
         counts.dead_lettered(4);
-        let expected = Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4 };
+        counts.passed_by(&UnknownControl { kind: "clutch.x".into(), reason: "new".into() }, now);
+        let expected =
+            Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4, passed_by: 1 };
         assert_eq!(counts.read(), expected);
-        let untold = || {
-            let inner = counts.lock();
-            (inner.unknown.count, inner.foreign.count)
-        };
-        assert_eq!(untold(), (2, 1), "the first of each were told of, and no others");
-        counts.recorded(&tally(1, 0), now + PAUSE);
-        assert_eq!(untold(), (0, 0));
     }
 }

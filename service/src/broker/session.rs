@@ -1,14 +1,14 @@
 //! The broker link: both connections, from dialling to their loss, repeated.
 //!
-//! Nothing of a connection outlives its session: a session makes the channel
-//! that submissions go through, and takes it along.
+//! Nothing of a connection outlives its session: a session makes the publisher that
+//! submissions go through, and takes it along.
 
 use crate::broker::collector::{self, collect};
 use crate::broker::management::Management;
 use crate::broker::ownership::{self, Claimant};
 use crate::broker::told::Told;
 use crate::failover::{self, Closer, Ear};
-use crate::publishing::submitter::{Job, submit};
+use crate::publishing::{AnswerRecorder, Publisher, publish};
 use crate::store::Store;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How many submissions may wait for the publishing connection.
 const WAITING_JOBS: usize = 16;
@@ -34,10 +35,10 @@ const STABLE: Duration = Duration::from_secs(30);
 const LEASE_LINGERS: Duration = Duration::from_secs(5);
 
 /// Whether the link is up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Link {
-    /// Up: jobs go here.
-    Engaged(mpsc::Sender<Job>),
+    /// Up: tasks are published here.
+    Engaged(Publisher),
     /// Down; why.
     Disengaged(String),
 }
@@ -62,8 +63,10 @@ pub(crate) struct Parts {
     pub(crate) ask_after: Duration,
     /// Who claims the results.
     pub(crate) claimant: Claimant,
-    /// What is noticed, for those who ask.
+    /// What is noticed, for the API.
     pub(crate) told: Told,
+    /// Where submissions and their records run that outlive a request.
+    pub(crate) submissions: TaskTracker,
 }
 
 /// Why a session ended.
@@ -205,24 +208,26 @@ async fn work(
     }
     claimant.take_over = false;
     let outlet = pair.publishing.outlet().await?;
-    let (sender, mut jobs) = mpsc::channel(WAITING_JOBS);
-    parts.link.send_replace(Link::Engaged(sender.clone()));
+    let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
+    let Parts { store, commits, news, closer, ask_after, told, submissions, .. } = parts;
+    let answers = AnswerRecorder::new(store.clone(), news.clone(), submissions.clone());
+    let publisher = Publisher::new(jobs, answers);
+    parts.link.send_replace(Link::Engaged(publisher.clone()));
     tracing::info!(
         broker = parts.transport.address(),
         service = %claimant.service,
         "engaged"
     );
     engaged();
-    let Parts { store, commits, news, closer, ask_after, told, .. } = parts;
     let recorder = collector::Recorder { store, commits, counts: &told.counts };
     let ear = Ear::new(news.clone());
-    let watching =
-        failover::watch(store, sender.clone(), closer.as_deref(), &ear, news.subscribe(), stop);
+    let closer = closer.as_deref();
+    let watching = failover::watch(store, publisher.clone(), closer, &ear, news.subscribe(), stop);
     tokio::try_join!(
         collect(inlet, &recorder, &ear, stop),
-        submit(outlet, &mut jobs, stop),
+        publish(outlet, &mut queue, stop),
         watching,
-        failover::recover(store, sender, news.subscribe(), *ask_after, stop),
+        failover::recover(store, publisher, news.subscribe(), *ask_after, stop),
         look_at_policies(parts, stop),
     )
     .map(|_| ())

@@ -3,24 +3,20 @@
 //! endpoint absorbs what it knows.
 
 use super::pace::Pace;
+use super::rules;
 use super::rules::State;
-use super::{place_one, rules, to_queue};
-use crate::model::TaskState;
-use crate::publishing::pack::Part;
-use crate::publishing::placing::place_tasks;
-use crate::publishing::submitter::{Job, Unplaced};
+use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
 use crate::store::{Error, Overdue, Resubmission, Store};
 
 use clutch_common::id::EndpointId;
-use clutch_common::link::{Fault, Message};
+use clutch_common::link::Fault;
 use clutch_common::system::clock::now_ms;
 use clutch_common::{topology, wire};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// The pause before what the broker or the database did not take is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -44,14 +40,15 @@ enum Left {
 /// Never: what it cannot do it tries again. The session ends it.
 pub(crate) async fn recover(
     store: &Store,
-    jobs: mpsc::Sender<Job>,
+    publisher: Publisher,
     mut news: watch::Receiver<u64>,
     ask_after: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
     let paces = BTreeMap::new();
-    let mut recovery = Recovery { store, jobs, roll_call, paces, asked_again: false, told: false };
+    let mut recovery =
+        Recovery { store, publisher, roll_call, paces, asked_again: false, told: false };
     let mut look_at = Instant::now();
     let recovering = async {
         loop {
@@ -84,7 +81,7 @@ pub(crate) async fn recover(
 
 struct Recovery<'a> {
     store: &'a Store,
-    jobs: mpsc::Sender<Job>,
+    publisher: Publisher,
     /// How many attempts a roll call asks for.
     roll_call: usize,
     /// When each endpoint may be asked again.
@@ -170,18 +167,13 @@ impl Recovery<'_> {
     /// gone, or whose broker does not take it, asks again.
     async fn welcome(&self) -> Result<(), Error> {
         for pending in self.store.pending_welcomes().await? {
-            let message = Message {
-                message_id: Some(Uuid::now_v7().to_string()),
-                kind: Some(wire::WELCOME_TYPE.to_owned()),
-                timestamp_ms: Some(now_ms()),
-                body: wire::encode_welcome(&pending.welcome),
-                ..Message::default()
-            };
-            let lease = to_queue(topology::lease_queue(pending.endpoint));
-            if let Err(why) = place_one(&self.jobs, lease, message).await {
+            let welcome = wire::encode_welcome(&pending.welcome);
+            let message = control_message(wire::WELCOME_TYPE, welcome);
+            let lease = topology::lease_queue(pending.endpoint);
+            if let Err(why) = self.publisher.message(lease, message).await {
                 tracing::debug!(
                     endpoint = %pending.endpoint,
-                    reason = words(&why),
+                    reason = %why,
                     "an instance that has asked is not told how its disk is"
                 );
             }
@@ -203,26 +195,20 @@ impl Recovery<'_> {
         }
         let attempts = unaccounted.iter().map(|one| one.attempt).collect();
         let State { id: state, instance, .. } = *state;
-        let message = Message {
-            message_id: Some(Uuid::now_v7().to_string()),
-            kind: Some(wire::ROLL_CALL_TYPE.to_owned()),
-            timestamp_ms: Some(now_ms()),
-            body: wire::encode_roll_call(&wire::RollCall { state_id: state, instance, attempts }),
-            ..Message::default()
-        };
-        let queue = to_queue(topology::tasks_queue(endpoint));
-        match place_one(&self.jobs, queue, message).await {
+        let roll_call = wire::RollCall { state_id: state, instance, attempts };
+        let message = control_message(wire::ROLL_CALL_TYPE, wire::encode_roll_call(&roll_call));
+        match self.publisher.message(topology::tasks_queue(endpoint), message).await {
             Ok(()) => {
                 tracing::info!(%endpoint, %state, attempts = unaccounted.len(), "roll call");
                 self.store.mark_asked(unaccounted, state, now_ms()).await?;
                 Ok(Left::More)
             }
-            Err(Unplaced::TooLarge(_)) if self.roll_call > 1 => {
+            Err(PublishError::TooLarge(_)) if self.roll_call > 1 => {
                 self.roll_call /= 2;
                 Ok(Left::More)
             }
             Err(why) => {
-                self.tell(&words(&why));
+                self.tell(&why.to_string());
                 Ok(Left::Failed)
             }
         }
@@ -243,7 +229,7 @@ impl Recovery<'_> {
             }
             for (endpoint, tasks) in by_endpoint {
                 if let Some(why) = self.publish(endpoint, &tasks).await? {
-                    self.tell(&words(&why));
+                    self.tell(&why.to_string());
                     failing.push(endpoint);
                 }
             }
@@ -256,25 +242,21 @@ impl Recovery<'_> {
         &self,
         endpoint: EndpointId,
         tasks: &[Resubmission],
-    ) -> Result<Option<Unplaced>, Error> {
-        let parts: Vec<Part> = tasks.iter().map(|one| (one.task.id, one.body.as_str())).collect();
-        let fates = place_tasks(&self.jobs, endpoint, &parts).await;
-        let mut confirmed = Vec::with_capacity(tasks.len());
-        let (mut unplaced, mut large) = (None, Vec::new());
-        for (one, fate) in tasks.iter().zip(fates) {
-            match fate {
-                Ok(()) => confirmed.push((one.seq, one.task.attempt)),
-                Err(why @ Unplaced::TooLarge(_)) => {
-                    tracing::warn!(task = %one.task.id, reason = words(&why), "a task cannot be submitted again");
-                    large.push(one.seq);
+    ) -> Result<Option<PublishError>, Error> {
+        let outgoing: Vec<Outgoing<'_>> = tasks.iter().map(Outgoing::from).collect();
+        let outcomes = self.publisher.tasks(endpoint, Publication::NextAttempt, &outgoing).await?;
+        let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        let mut failed = None;
+        for (one, outcome) in tasks.iter().zip(outcomes) {
+            match outcome {
+                Err(why @ PublishError::TooLarge(_)) => {
+                    tracing::warn!(task = %one.task.id, reason = %why, "a task cannot be submitted again");
                 }
-                Err(why) => unplaced = Some(why),
+                outcome => failed = outcome.err().or(failed),
             }
         }
-        tracing::info!(%endpoint, tasks = confirmed.len(), "submitted again, as a new attempt");
-        self.store.resubmitted(confirmed).await?;
-        self.store.mark_unplaced(large, TaskState::Refused).await?;
-        Ok(unplaced)
+        tracing::info!(%endpoint, tasks = confirmed, "submitted again, as a new attempt");
+        Ok(failed)
     }
 }
 
@@ -287,18 +269,5 @@ fn worse(one: Left, other: Left) -> Left {
             Left::Later(then)
         }
         (Left::Nothing, Left::Nothing) => Left::Nothing,
-    }
-}
-
-fn words(why: &Unplaced) -> String {
-    match why {
-        Unplaced::Returned(reason) => {
-            format!("the broker has no queue for the endpoint ({reason})")
-        }
-        Unplaced::Refused => "the endpoint's queue is full".to_owned(),
-        Unplaced::TooLarge(limit) => {
-            format!("the broker takes no message of more than {limit} bytes")
-        }
-        Unplaced::Unknown(reason) => format!("the broker did not confirm them: {reason}"),
     }
 }

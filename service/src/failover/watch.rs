@@ -5,8 +5,8 @@
 
 use super::ear::Ear;
 use super::rules::{self, Heard, Plan, Times};
-use super::{mark, ping, place_one, to_queue};
-use crate::publishing::submitter::{Job, Unplaced};
+use super::{barrier, ping};
+use crate::publishing::{PublishError, Publisher};
 use crate::store::{EndpointStates, Store};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, StateId};
@@ -16,10 +16,9 @@ use clutch_common::topology;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// How often the records are read anew while something is to be given up in
 /// time: another process may change for how long that is.
@@ -49,13 +48,13 @@ pub(crate) trait Closer: Send + Sync {
 /// Never: what it cannot do it tries again. The session ends it.
 pub(crate) async fn watch(
     store: &Store,
-    jobs: mpsc::Sender<Job>,
+    publisher: Publisher,
     closer: Option<&dyn Closer>,
     ear: &Ear,
     mut news: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
-    let mut watch = Watch::new(store, jobs, closer, ear);
+    let mut watch = Watch::new(store, publisher, closer, ear);
     let watching = async {
         loop {
             news.mark_unchanged();
@@ -101,7 +100,7 @@ struct Mark {
 
 struct Watch<'a> {
     store: &'a Store,
-    jobs: mpsc::Sender<Job>,
+    publisher: Publisher,
     closer: Option<&'a dyn Closer>,
     ear: &'a Ear,
     since: Instant,
@@ -116,13 +115,13 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(
         store: &'a Store,
-        jobs: mpsc::Sender<Job>,
+        publisher: Publisher,
         closer: Option<&'a dyn Closer>,
         ear: &'a Ear,
     ) -> Self {
         Self {
             store,
-            jobs,
+            publisher,
             closer,
             ear,
             since: Instant::now(),
@@ -214,9 +213,10 @@ impl<'a> Watch<'a> {
                 return again;
             }
         }
-        let (destination, message, id) = mark();
-        self.ear.wait_for(id);
-        if place_one(&self.jobs, destination, message).await.is_ok() {
+        let barrier = barrier();
+        self.ear.wait_for(barrier.message_id.clone().unwrap_or_default());
+        let results = topology::RESULTS_QUEUE.to_owned();
+        if self.publisher.message(results, barrier).await.is_ok() {
             let late = self.mark.as_ref().is_some_and(|mark| mark.late);
             self.mark = Some(Mark { sent: now, late });
         }
@@ -231,12 +231,13 @@ impl<'a> Watch<'a> {
         now: Instant,
     ) {
         let calls = endpoints.filter(|(_, plan)| plan.call).map(async |(one, _)| {
-            let lease = to_queue(topology::lease_queue(one.standing.endpoint));
-            let fate = place_one(&self.jobs, lease, ping(Uuid::now_v7().to_string())).await;
-            let held = match fate {
+            let lease = topology::lease_queue(one.standing.endpoint);
+            let held = match self.publisher.message(lease, ping()).await {
                 Ok(()) => true,
-                Err(Unplaced::Returned(_)) => false,
-                Err(Unplaced::Refused | Unplaced::TooLarge(_) | Unplaced::Unknown(_)) => return,
+                Err(PublishError::Returned(_)) => false,
+                Err(
+                    PublishError::Refused | PublishError::TooLarge(_) | PublishError::Unknown(_),
+                ) => return,
             };
             let holder = rules::holder(&one.standing.states);
             one.times.called(now, held, holder, heard);

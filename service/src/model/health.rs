@@ -13,6 +13,8 @@ pub(crate) struct Oddities {
     pub(crate) refused: u64,
     /// Messages that could not be read, or are not their sender's: dead letters.
     pub(crate) dead_lettered: u64,
+    /// Control messages of a kind or version that this build does not know, passed by.
+    pub(crate) passed_by: u64,
 }
 
 /// A term of a queue of ours that takes messages from it.

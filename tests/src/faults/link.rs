@@ -135,7 +135,7 @@ fn slow_link(site: &Site) -> Result<Seen> {
     // Each task brings 2 KB and sends 2 KB back.
     let script = format!("x='{}'; echo \"$x\"", "x".repeat(2000));
     stage.submit(50, &script)?;
-    stage.until_engaged_and(25)?;
+    stage.until_some_done(25)?;
     stage.proxy.carry(Carry::Slow(RATE))?;
     stage.submit(600, &script)?;
     let (begun, before) = (Instant::now(), stage.proxy.bytes());
@@ -150,8 +150,8 @@ fn slow_link(site: &Site) -> Result<Seen> {
 }
 
 impl Stage {
-    /// Waits for some outcomes before a fault that more tasks follow.
-    fn until_engaged_and(&self, count: u64) -> Result<()> {
+    /// Waits for so many outcomes, which may be all: more tasks follow the fault.
+    fn until_some_done(&self, count: u64) -> Result<()> {
         poll::until("the first outcomes", SOON, || {
             Ok((self.progress()?.done >= count).then_some(()))
         })

@@ -32,6 +32,7 @@ mod rehearsal;
 mod standby;
 mod stranger;
 mod terms;
+mod versions;
 mod words;
 mod workers;
 

@@ -18,8 +18,14 @@ fn say_what_is_no_result(run: &Running) {
         r#""results":[{{"task_id":"{task}","attempt":1,"outcome":"interrupted","lost":"unknown",
         "ended_at_ms":1,"endpoint_id":"{id}"}}]"#
     );
-    for (kind, content) in [("clutch.presence", presence), ("clutch.results", &lost)] {
-        let body = format!(r#"{{"version":1,"type":"{kind}","endpoint_id":"{id}",{content}}}"#);
+    let later = r#""percent":50"#;
+    for (version, kind, content) in [
+        (1, "clutch.presence", presence),
+        (1, "clutch.results", &lost),
+        (2, "clutch.progress", later),
+    ] {
+        let body =
+            format!(r#"{{"version":{version},"type":"{kind}","endpoint_id":"{id}",{content}}}"#);
         let key = format!("{id}.results");
         let properties = json!({ "type": kind, "content_type": "application/json" });
         run.world.vhost().publish("results", &key, properties, body.as_bytes()).unwrap();
@@ -52,7 +58,7 @@ fn a_stock_client_submits_tasks_and_reads_results() {
         output.unwrap().ok().unwrap()
     });
     let results = output.json().unwrap();
-    assert_eq!(results["passed_by"], json!(["clutch.presence", "unknown"]));
+    assert_eq!(results["passed_by"], json!(["clutch.presence", "clutch.progress", "unknown"]));
     let field = |name: &str, field: &str| results[name][field].clone();
     assert_eq!(field("sum", "outcome"), "succeeded");
     let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -65,6 +71,16 @@ fn a_stock_client_submits_tasks_and_reads_results() {
     assert_eq!(field("empty", "outcome"), "rejected");
     assert!(field("empty", "reason").as_str().unwrap().contains("argv is empty"));
     assert_eq!(field("cat", "stdout_hex"), "ff00");
+
+    // The endpoint passes a later control message by, and refuses later tasks in words.
+    assert_eq!(field("later", "outcome"), "rejected");
+    assert!(field("later", "reason").as_str().unwrap().contains("version 2"));
+    let letters = run.world.vhost().take("dead-letters", 9).unwrap();
+    let mut bodies: Vec<Value> =
+        letters.iter().map(|letter| serde_json::from_slice(&letter.body).unwrap()).collect();
+    bodies.retain(|body| body["type"] != "clutch.results");
+    assert_eq!(bodies.len(), 1, "{bodies:?}");
+    assert_eq!(bodies[0]["tasks"][0]["id"], field("later", "task_id"));
 
     // The service records what strangers submit, too.
     for name in ["sum", "cat", "slow"] {

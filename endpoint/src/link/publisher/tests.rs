@@ -52,7 +52,9 @@ async fn publish(
 fn ids(message: ToService) -> Vec<TaskId> {
     match message {
         ToService::Results(results) => results.results.iter().map(|one| one.task_id).collect(),
-        other @ (ToService::Presence(_) | ToService::Ping) => panic!("{other:?}"),
+        other @ (ToService::Presence(_) | ToService::Ping | ToService::Unknown(_)) => {
+            panic!("{other:?}")
+        }
     }
 }
 

@@ -121,6 +121,14 @@ async fn a_task_delivered_again_is_acknowledged_and_not_run_again() {
 }
 
 #[tokio::test]
+async fn a_control_message_of_another_version_is_acknowledged() {
+    let mut rig = rig(100);
+    let body = br#"{"version":2,"type":"clutch.roll_call","attempts":[]}"#.to_vec();
+    rig.deliver(Message { body, ..Message::default() }).await;
+    assert_eq!(rig.settled().await, Settled::Acknowledged(1));
+}
+
+#[tokio::test]
 async fn a_later_attempt_is_a_task_of_its_own() {
     let mut rig = rig(100);
     let mut task = testing::task();

@@ -138,10 +138,12 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
             }
             ToService::Presence(_) => other("an instance's presence"),
             ToService::Ping => other("a ping"),
+            ToService::Unknown(_) => other("a control message of another version"),
         };
     }
     match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
         ToEndpoint::RollCall(_) => other("a roll call"),
+        ToEndpoint::Unknown(_) => other("a control message of another version"),
         ToEndpoint::Tasks(Tasks { tasks, unreadable }) => {
             let content = Content {
                 tasks: tasks.iter().map(|task| task.attempt()).collect(),

@@ -1,4 +1,4 @@
-//! Packs tasks into messages. Pure, but for the messages' ids.
+//! Packs tasks into messages. Pure, except that each message gets a random id.
 
 use clutch_common::id::TaskId;
 use clutch_common::link::Message;

@@ -1,104 +1,108 @@
-//! Publishes messages with confirms, in the order of their jobs, over one
-//! connection's outlet. It knows messages, not tasks, and keeps nothing: what
-//! it cannot place it hands back.
+//! Publishes messages over one connection's outlet, in the order of their jobs, and waits
+//! for the broker's confirms: a bounded number of messages is open at a time. It knows
+//! messages, not tasks. Every message of a job is answered, at the latest when the link ends.
 
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Ticket};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How many messages may be open, waiting for the broker's word.
+/// How many messages may be open, which is published and not confirmed.
 const WINDOW: usize = 1000;
 /// How often a message that the broker leaves in doubt is published.
 const MAX_ROUNDS: u32 = 20;
 
 /// Messages to publish.
-pub(crate) struct Job {
+pub(crate) struct PublishJob {
     /// Where they go.
     pub(crate) destination: Destination,
     /// The messages.
     pub(crate) messages: Vec<Message>,
-    /// Takes what became of each, in order.
-    pub(crate) reply: oneshot::Sender<Vec<Fate>>,
+    /// Receives the outcome of each, in order.
+    pub(crate) reply: oneshot::Sender<Vec<PublishOutcome>>,
 }
 
-/// What became of a message: the broker has it, or why not.
-pub(crate) type Fate = Result<(), Unplaced>;
+/// The outcome of publishing a message: the broker has it, or why not.
+pub(crate) type PublishOutcome = Result<(), PublishError>;
 
-/// Why the broker does not have a message, or may not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unplaced {
+/// Why the broker does not have a message, or may not have it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PublishError {
     /// No queue takes it; the broker's reason.
+    #[error("the broker has no queue for the endpoint ({0})")]
     Returned(String),
     /// The broker refused it.
+    #[error("the endpoint's queue is full")]
     Refused,
     /// The broker takes no message of more than so many bytes.
+    #[error("the broker takes no message of more than {0} bytes")]
     TooLarge(usize),
     /// Whether the broker has it is not known; why.
+    #[error("the broker did not confirm it: {0}")]
     Unknown(String),
 }
 
-/// Works on jobs until told to stop; those that it has taken are answered first.
+/// Publishes the messages of jobs until told to stop. Jobs that were received are answered first.
 ///
 /// # Errors
-/// The fault that ended the connection. What it had taken is answered then as well.
-pub(crate) async fn submit(
+/// The fault that ended the connection. Jobs that were received are answered then as well.
+pub(crate) async fn publish(
     mut outlet: Box<dyn Outlet>,
-    jobs: &mut mpsc::Receiver<Job>,
+    jobs: &mut mpsc::Receiver<PublishJob>,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
-    let mut desk = Desk::default();
-    let ended = desk.work(outlet.as_mut(), jobs, stop).await;
+    let mut window = PublishWindow::default();
+    let ended = window.work(outlet.as_mut(), jobs, stop).await;
     if let Err(fault) = &ended {
-        desk.lose(fault);
+        window.lose(fault);
     }
     ended
 }
 
-/// What was taken and is not answered.
+/// The jobs that are not answered yet, and their messages.
 #[derive(Default)]
-struct Desk {
-    jobs: BTreeMap<u64, Taken>,
+struct PublishWindow {
+    jobs: BTreeMap<u64, OpenJob>,
     /// The number of the next job.
     next: u64,
     /// Messages to be published.
-    waiting: VecDeque<Place>,
+    waiting: VecDeque<Position>,
     /// Messages that the broker has not settled.
-    open: BTreeMap<Ticket, Place>,
+    open: BTreeMap<Ticket, Position>,
 }
 
 /// A message of a job.
 #[derive(Clone, Copy)]
-struct Place {
+struct Position {
     job: u64,
     index: usize,
 }
 
-struct Taken {
-    job: Job,
+struct OpenJob {
+    job: PublishJob,
     /// How often each of its messages was left in doubt.
     rounds: Vec<u32>,
-    fates: Vec<Option<Fate>>,
-    /// How many have no fate.
+    outcomes: Vec<Option<PublishOutcome>>,
+    /// How many messages have no outcome yet.
     left: usize,
 }
 
-impl Desk {
+impl PublishWindow {
     async fn work(
         &mut self,
         outlet: &mut dyn Outlet,
-        jobs: &mut mpsc::Receiver<Job>,
+        jobs: &mut mpsc::Receiver<PublishJob>,
         stop: &CancellationToken,
     ) -> Result<(), Fault> {
         let mut closed = false;
         loop {
-            self.publish(outlet).await?;
+            self.send(outlet).await?;
             let over = closed || stop.is_cancelled();
             if over && self.open.is_empty() {
                 return Ok(());
             }
-            // The broker's word on one job is not waited for by the next: each takes
-            // the broker a sync of its disk.
+            // Jobs do not wait for each other's confirms: each confirm takes the broker a sync
+            // of its disk.
             let room = !over && self.open.len() < WINDOW;
             tokio::select! {
                 biased;
@@ -114,66 +118,66 @@ impl Desk {
         }
     }
 
-    fn take(&mut self, job: Job) {
+    fn take(&mut self, job: PublishJob) {
         let (number, count) = (self.next, job.messages.len());
         self.next += 1;
-        self.waiting.extend((0..count).map(|index| Place { job: number, index }));
-        let (rounds, fates) = (vec![0; count], vec![None; count]);
-        self.jobs.insert(number, Taken { job, rounds, fates, left: count });
+        self.waiting.extend((0..count).map(|index| Position { job: number, index }));
+        let (rounds, outcomes) = (vec![0; count], vec![None; count]);
+        self.jobs.insert(number, OpenJob { job, rounds, outcomes, left: count });
         self.answer(number);
     }
 
-    /// Publishes what waits, as far as the window goes.
-    async fn publish(&mut self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
+    /// Publishes waiting messages, as many as the window has room for.
+    async fn send(&mut self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
         while self.open.len() < WINDOW
-            && let Some(place) = self.waiting.pop_front()
+            && let Some(position) = self.waiting.pop_front()
         {
-            let Some(taken) = self.jobs.get(&place.job) else { continue };
-            let Some(message) = taken.job.messages.get(place.index) else { continue };
+            let Some(taken) = self.jobs.get(&position.job) else { continue };
+            let Some(message) = taken.job.messages.get(position.index) else { continue };
             if message.body.len() > outlet.limit() {
-                self.decide(place, Err(Unplaced::TooLarge(outlet.limit())));
+                self.decide(position, Err(PublishError::TooLarge(outlet.limit())));
                 continue;
             }
             let ticket = outlet.publish(&taken.job.destination, message.clone()).await?;
-            self.open.insert(ticket, place);
+            self.open.insert(ticket, position);
         }
         Ok(())
     }
 
     fn settle(&mut self, ticket: Ticket, how: Settlement) {
-        let Some(place) = self.open.remove(&ticket) else { return };
-        let Some(taken) = self.jobs.get_mut(&place.job) else { return };
-        let fate = match how {
+        let Some(position) = self.open.remove(&ticket) else { return };
+        let Some(taken) = self.jobs.get_mut(&position.job) else { return };
+        let outcome = match how {
             Settlement::Confirmed => Ok(()),
-            Settlement::Returned(reason) => Err(Unplaced::Returned(reason)),
-            Settlement::Refused => Err(Unplaced::Refused),
-            Settlement::TooLarge(limit) => Err(Unplaced::TooLarge(limit)),
+            Settlement::Returned(reason) => Err(PublishError::Returned(reason)),
+            Settlement::Refused => Err(PublishError::Refused),
+            Settlement::TooLarge(limit) => Err(PublishError::TooLarge(limit)),
             Settlement::Doubt => {
-                let rounds = taken.rounds.get_mut(place.index).map_or(MAX_ROUNDS, |rounds| {
+                let rounds = taken.rounds.get_mut(position.index).map_or(MAX_ROUNDS, |rounds| {
                     *rounds += 1;
                     *rounds
                 });
                 if rounds < MAX_ROUNDS {
-                    self.waiting.push_back(place);
+                    self.waiting.push_back(position);
                     return;
                 }
-                Err(Unplaced::Unknown("the broker left it in doubt again and again".to_owned()))
+                Err(PublishError::Unknown(format!("it was left in doubt {MAX_ROUNDS} times")))
             }
         };
-        self.decide(place, fate);
+        self.decide(position, outcome);
     }
 
-    /// Notes what became of a message, and answers its job if it was the last one.
-    fn decide(&mut self, place: Place, fate: Fate) {
-        let Some(taken) = self.jobs.get_mut(&place.job) else { return };
-        if let Some(slot) = taken.fates.get_mut(place.index) {
-            *slot = Some(fate);
+    /// Notes the outcome of a message, and answers its job if it was the last one.
+    fn decide(&mut self, position: Position, outcome: PublishOutcome) {
+        let Some(taken) = self.jobs.get_mut(&position.job) else { return };
+        if let Some(slot) = taken.outcomes.get_mut(position.index) {
+            *slot = Some(outcome);
             taken.left -= 1;
         }
-        self.answer(place.job);
+        self.answer(position.job);
     }
 
-    /// Answers a job if all of its messages have their fates.
+    /// Answers a job if all of its messages have outcomes.
     fn answer(&mut self, number: u64) {
         if self.jobs.get(&number).is_some_and(|taken| taken.left == 0)
             && let Some(taken) = self.jobs.remove(&number)
@@ -183,18 +187,19 @@ impl Desk {
         }
     }
 
-    /// Answers all jobs: what has no fate may be at the broker or not.
+    /// Answers all jobs: a message without an outcome may be at the broker or not.
     fn lose(&mut self, fault: &Fault) {
         std::mem::take(&mut self.jobs).into_values().for_each(|taken| taken.tell(fault));
     }
 }
 
-impl Taken {
+impl OpenJob {
     fn tell(self, fault: &Fault) {
-        let unknown = Err(Unplaced::Unknown(fault.to_string()));
-        let fates = self.fates.into_iter().map(|fate| fate.unwrap_or_else(|| unknown.clone()));
-        if self.job.reply.send(fates.collect()).is_err() {
-            tracing::debug!("nobody waits for the answer to this submission any more");
+        let unknown = Err(PublishError::Unknown(fault.to_string()));
+        let outcomes =
+            self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| unknown.clone()));
+        if self.job.reply.send(outcomes.collect()).is_err() {
+            tracing::debug!("the caller of a submission is gone: its answer is dropped");
         }
     }
 }
@@ -204,20 +209,20 @@ mod tests {
     use super::*;
     use crate::fake::{Broker, message};
 
-    type Answer = oneshot::Receiver<Vec<Fate>>;
+    type Answer = oneshot::Receiver<Vec<PublishOutcome>>;
 
     /// A job of so many messages.
-    fn job(count: u8) -> (Job, Answer) {
+    fn job(count: u8) -> (PublishJob, Answer) {
         let (reply, answer) = oneshot::channel();
         let destination = Destination { exchange: String::new(), routing_key: "q".to_owned() };
-        (Job { destination, messages: (0..count).map(message).collect(), reply }, answer)
+        (PublishJob { destination, messages: (0..count).map(message).collect(), reply }, answer)
     }
 
-    /// Has jobs of so many messages worked on; what became of each, and of the link.
+    /// Publishes jobs of so many messages; returns their outcomes, and how the link ended.
     async fn worked<const N: usize>(
         broker: &Broker,
         counts: [u8; N],
-    ) -> ([Vec<Fate>; N], Result<(), Fault>) {
+    ) -> ([Vec<PublishOutcome>; N], Result<(), Fault>) {
         let (jobs, mut queue) = mpsc::channel(N);
         let answers = counts.map(|count| {
             let (job, answer) = job(count);
@@ -225,13 +230,13 @@ mod tests {
             answer
         });
         drop(jobs);
-        let ended = submit(broker.outlet(), &mut queue, &CancellationToken::new()).await;
+        let ended = publish(broker.outlet(), &mut queue, &CancellationToken::new()).await;
         (answers.map(|mut answer| answer.try_recv().unwrap()), ended)
     }
 
-    async fn fates(broker: &Broker, count: u8) -> (Vec<Fate>, Option<Fault>) {
-        let ([fates], ended) = worked(broker, [count]).await;
-        (fates, ended.err())
+    async fn outcomes(broker: &Broker, count: u8) -> (Vec<PublishOutcome>, Option<Fault>) {
+        let ([outcomes], ended) = worked(broker, [count]).await;
+        (outcomes, ended.err())
     }
 
     #[tokio::test]
@@ -242,9 +247,9 @@ mod tests {
             Settlement::Returned("NO_ROUTE".into()),
             Settlement::Refused,
         ]);
-        let (fates, fault) = fates(&broker, 3).await;
-        let returned = Err(Unplaced::Returned("NO_ROUTE".into()));
-        assert_eq!((fates, fault), (vec![Ok(()), returned, Err(Unplaced::Refused)], None));
+        let (outcomes, fault) = outcomes(&broker, 3).await;
+        let returned = Err(PublishError::Returned("NO_ROUTE".into()));
+        assert_eq!((outcomes, fault), (vec![Ok(()), returned, Err(PublishError::Refused)], None));
     }
 
     #[tokio::test]
@@ -255,9 +260,9 @@ mod tests {
         job.messages[0].body = vec![b'x'; clutch_common::wire::MAX_BODY + 1];
         jobs.try_send(job).ok().unwrap();
         drop(jobs);
-        let ended = submit(broker.outlet(), &mut queue, &CancellationToken::new()).await;
+        let ended = publish(broker.outlet(), &mut queue, &CancellationToken::new()).await;
         assert_eq!(ended, Ok(()));
-        let large = Err(Unplaced::TooLarge(clutch_common::wire::MAX_BODY));
+        let large = Err(PublishError::TooLarge(clutch_common::wire::MAX_BODY));
         assert_eq!(answer.try_recv().unwrap(), [large, Ok(())]);
         assert_eq!(broker.published().len(), 1);
     }
@@ -266,10 +271,10 @@ mod tests {
     async fn a_message_in_doubt_is_published_again_but_not_for_ever() {
         let broker = Broker::default();
         broker.settle_with([Settlement::Doubt, Settlement::Confirmed, Settlement::Doubt]);
-        assert_eq!(fates(&broker, 2).await.0, [Ok(()), Ok(())]);
+        assert_eq!(outcomes(&broker, 2).await.0, [Ok(()), Ok(())]);
         assert_eq!(broker.published().len(), 4);
         broker.settle_with(vec![Settlement::Doubt; 100]);
-        assert!(matches!(fates(&broker, 1).await.0[0], Err(Unplaced::Unknown(_))));
+        assert!(matches!(outcomes(&broker, 1).await.0[0], Err(PublishError::Unknown(_))));
     }
 
     #[tokio::test]
@@ -277,19 +282,21 @@ mod tests {
         let broker = Broker::default();
         broker.settle_with([Settlement::Confirmed]);
         broker.fail_after_settling(Fault::Closed("gone".into()));
-        let (fates, fault) = fates(&broker, 2).await;
-        assert_eq!(fates[0], Ok(()));
-        assert!(matches!(&fates[1], Err(Unplaced::Unknown(words)) if words.contains("gone")));
+        let (outcomes, fault) = outcomes(&broker, 2).await;
+        assert_eq!(outcomes[0], Ok(()));
+        assert!(
+            matches!(&outcomes[1], Err(PublishError::Unknown(words)) if words.contains("gone"))
+        );
         assert!(fault.is_some());
     }
 
     #[tokio::test]
-    async fn no_job_waits_for_the_brokers_word_on_another() {
+    async fn no_job_waits_for_the_confirms_of_another() {
         let broker = Broker::default();
         broker.silence(true);
         let (jobs, mut queue) = mpsc::channel(1);
         let stop = CancellationToken::new();
-        let submitting = submit(broker.outlet(), &mut queue, &stop);
+        let submitting = publish(broker.outlet(), &mut queue, &stop);
         let submitted = async {
             let mut answers = Vec::new();
             for count in [2, 0, 3] {
@@ -300,18 +307,18 @@ mod tests {
             while broker.published().len() < 5 {
                 tokio::task::yield_now().await;
             }
-            // Told to stop meanwhile, it answers first.
+            // A window that is told to stop meanwhile answers its jobs first.
             stop.cancel();
             broker.silence(false);
-            let mut fates = Vec::new();
+            let mut outcomes = Vec::new();
             for answer in answers {
-                fates.push(answer.await.unwrap());
+                outcomes.push(answer.await.unwrap());
             }
-            fates
+            outcomes
         };
-        let (ended, fates) = tokio::join!(submitting, submitted);
+        let (ended, outcomes) = tokio::join!(submitting, submitted);
         assert_eq!(ended, Ok(()));
-        assert_eq!(fates, [vec![Ok(()); 2], vec![], vec![Ok(()); 3]]);
+        assert_eq!(outcomes, [vec![Ok(()); 2], vec![], vec![Ok(()); 3]]);
     }
 
     #[tokio::test]
@@ -326,10 +333,10 @@ mod tests {
         broker.fail_after_settling(Fault::Closed("gone".into()));
         let ([first, second], ended) = worked(&broker, [2, 3]).await;
         assert!(ended.is_err());
-        assert_eq!(first, [Ok(()), Err(Unplaced::Refused)]);
+        assert_eq!(first, [Ok(()), Err(PublishError::Refused)]);
         assert_eq!(second[0], Ok(()));
         for lost in &second[1..] {
-            assert!(matches!(lost, Err(Unplaced::Unknown(words)) if words.contains("gone")));
+            assert!(matches!(lost, Err(PublishError::Unknown(words)) if words.contains("gone")));
         }
     }
 }

@@ -1,0 +1,292 @@
+//! Tells the messages of a queue apart by the `type` in their envelope. Pure.
+//!
+//! A *control message* is about an endpoint's instances and carries neither tasks nor
+//! results. One of a kind or version that this build does not read becomes an
+//! [`UnknownControl`]: its reader logs, counts and acknowledges it, since nothing is lost
+//! with it. Whatever else cannot be read is taken for tasks (in a task queue) or results
+//! (in the results queue), whose reader answers for it and puts it among the dead letters.
+
+use super::control::{
+    PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_TYPE, RollCall, WELCOME_TYPE, Welcome,
+};
+use super::envelope::{Head, head};
+use super::results::{Results, results, sound_results};
+use super::tasks::{Tasks, sound_tasks, tasks};
+use super::{RESULTS_TYPE, TASKS_TYPE};
+use crate::task::reason::Reason;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+/// What the names of all kinds of messages begin with.
+const NAMESPACE: &str = "clutch.";
+
+/// A message in a task queue.
+#[derive(PartialEq, Debug)]
+pub enum ToEndpoint {
+    /// Tasks, and what among them could not be read.
+    Tasks(Tasks),
+    /// A roll call.
+    RollCall(RollCall),
+    /// A control message that this build cannot act on.
+    Unknown(UnknownControl),
+}
+
+/// A message in the results queue.
+#[derive(PartialEq, Debug)]
+pub enum ToService {
+    /// Results, and what among them could not be read.
+    Results(Results),
+    /// An instance's presence.
+    Presence(Presence),
+    /// A ping, which the service sent to itself.
+    Ping,
+    /// A control message that this build cannot act on.
+    Unknown(UnknownControl),
+}
+
+/// A message to the instance that holds its endpoint's lease.
+#[derive(PartialEq, Debug)]
+pub enum ToLeaseHolder {
+    /// The service asks for a presence.
+    Ping,
+    /// The service tells the instance how its disk is.
+    Welcome(Welcome),
+    /// A message that this build cannot act on.
+    Unknown(UnknownControl),
+}
+
+/// A control message of a kind or version that its reader does not know, or whose content
+/// cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownControl {
+    /// The type in its envelope; empty if it has none.
+    pub kind: Reason,
+    /// Why it cannot be acted on.
+    pub reason: Reason,
+}
+
+/// Decodes the body of a message in a task queue. `correlation_id` is the message's
+/// property of that name, as for [`decode_tasks`](super::decode_tasks).
+#[must_use]
+pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoint {
+    if let Some(tasks) = sound_tasks(body) {
+        return ToEndpoint::Tasks(tasks);
+    }
+    let head = head(body);
+    let Some(control) = control(&head, body) else {
+        return ToEndpoint::Tasks(tasks(head, body, correlation_id));
+    };
+    let decoded = match control.kind() {
+        ROLL_CALL_TYPE => content(control, body).map(ToEndpoint::RollCall),
+        _ => Err(unknown(control, "this build does not read it in a task queue")),
+    };
+    decoded.unwrap_or_else(ToEndpoint::Unknown)
+}
+
+/// Decodes the body of a message in the results queue.
+#[must_use]
+pub fn decode_to_service(body: &[u8]) -> ToService {
+    if let Some(results) = sound_results(body) {
+        return ToService::Results(results);
+    }
+    let head = head(body);
+    let Some(control) = control(&head, body) else {
+        return ToService::Results(results(head, body));
+    };
+    let decoded = match control.kind() {
+        PING_TYPE => content(control, body).map(|Empty {}| ToService::Ping),
+        PRESENCE_TYPE => content(control, body).map(ToService::Presence),
+        _ => Err(unknown(control, "this build does not read it in the results queue")),
+    };
+    decoded.unwrap_or_else(ToService::Unknown)
+}
+
+/// Decodes the body of a message to the holder of a lease. None of them can bring a task or
+/// a result: the queue is the holder's own, and is gone with it.
+#[must_use]
+pub fn decode_to_lease_holder(body: &[u8]) -> ToLeaseHolder {
+    let head = match head(body) {
+        Ok(head) => head,
+        Err(reason) => {
+            let kind = Reason::from("");
+            return ToLeaseHolder::Unknown(UnknownControl { kind, reason: reason.into() });
+        }
+    };
+    let decoded = match head.kind() {
+        PING_TYPE => content(&head, body).map(|Empty {}| ToLeaseHolder::Ping),
+        WELCOME_TYPE => content(&head, body).map(ToLeaseHolder::Welcome),
+        _ => Err(unknown(&head, "this build does not read it at a lease")),
+    };
+    decoded.unwrap_or_else(ToLeaseHolder::Unknown)
+}
+
+/// The head of a control message; nothing if the body is something else, or may be.
+fn control<'h>(head: &'h Result<Head, String>, body: &[u8]) -> Option<&'h Head> {
+    let head = head.as_ref().ok()?;
+    let kind = head.kind();
+    let is_control = kind.starts_with(NAMESPACE) && kind != TASKS_TYPE && kind != RESULTS_TYPE;
+    (is_control && !has_parts(body)).then_some(head)
+}
+
+/// Whether an envelope has a list of tasks or results. No control message has; tasks whose
+/// type is misspelt have, and must not be acknowledged unread.
+fn has_parts(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Parts {
+        tasks: Option<IgnoredAny>,
+        results: Option<IgnoredAny>,
+    }
+    let parts = serde_json::from_slice::<Parts>(body);
+    !matches!(parts, Ok(Parts { tasks: None, results: None }))
+}
+
+/// The content of a message without any.
+#[derive(Deserialize)]
+struct Empty {}
+
+/// Reads the content of a control message of a known kind.
+fn content<T: DeserializeOwned>(head: &Head, body: &[u8]) -> Result<T, UnknownControl> {
+    head.expect_version().map_err(|reason| unknown(head, &reason))?;
+    serde_json::from_slice(body)
+        .map_err(|error| unknown(head, &format!("its content cannot be read: {error}")))
+}
+
+fn unknown(head: &Head, reason: &str) -> UnknownControl {
+    UnknownControl { kind: head.kind().into(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Attempt, EndpointId, StateId, TaskId};
+    use crate::wire::{
+        Role, encode_ping, encode_presence, encode_roll_call, encode_tasks, encode_welcome,
+    };
+    use uuid::Uuid;
+
+    fn presence() -> Presence {
+        Presence {
+            endpoint_id: EndpointId::new(),
+            state_id: StateId::new(),
+            instance: Uuid::new_v4(),
+            role: Role::Standby,
+            standby: true,
+            replaces: false,
+            answered: false,
+            asks: false,
+            pending: 7,
+            lost: true,
+            delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
+        }
+    }
+
+    fn roll_call() -> RollCall {
+        let attempts = vec![Attempt { task_id: TaskId::new(), attempt: 2 }];
+        RollCall { state_id: StateId::new(), instance: Uuid::from_u128(7), attempts }
+    }
+
+    /// A body as a later build writes it.
+    fn later(body: &[u8]) -> Vec<u8> {
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        body.replacen(r#""version":1"#, r#""version":2"#, 1).into_bytes()
+    }
+
+    /// Why a task queue's message is passed by; nothing if it is not.
+    fn passed_by_at_endpoint(body: &[u8]) -> Option<UnknownControl> {
+        match decode_to_endpoint(body, None) {
+            ToEndpoint::Unknown(unknown) => Some(unknown),
+            ToEndpoint::Tasks(_) | ToEndpoint::RollCall(_) => None,
+        }
+    }
+
+    /// Why a results queue's message is passed by; nothing if it is not.
+    fn passed_by_at_service(body: &[u8]) -> Option<UnknownControl> {
+        match decode_to_service(body) {
+            ToService::Unknown(unknown) => Some(unknown),
+            ToService::Results(_) | ToService::Presence(_) | ToService::Ping => None,
+        }
+    }
+
+    #[test]
+    fn each_kind_is_read_where_it_belongs() {
+        let (presence, roll_call) = (presence(), roll_call());
+        let welcome = Welcome { instance: Uuid::nil(), behind: true };
+        let body = encode_roll_call(&roll_call);
+        assert_eq!(decode_to_endpoint(&body, None), ToEndpoint::RollCall(roll_call));
+        let body = encode_presence(&presence);
+        assert_eq!(decode_to_service(&body), ToService::Presence(presence));
+        assert_eq!(decode_to_service(&encode_ping()), ToService::Ping);
+        assert_eq!(decode_to_lease_holder(&encode_ping()), ToLeaseHolder::Ping);
+        let body = encode_welcome(&welcome);
+        assert_eq!(decode_to_lease_holder(&body), ToLeaseHolder::Welcome(welcome));
+    }
+
+    #[test]
+    fn a_control_message_of_a_later_version_or_an_unknown_kind_is_passed_by() {
+        let cancel = br#"{"version":1,"type":"clutch.cancel","attempts":[]}"#.to_vec();
+        let other = br#"{"version":7,"type":"clutch.other","tasks":null,"shape":[[1]]}"#.to_vec();
+        let versionless = br#"{"type":"clutch.roll_call"}"#.to_vec();
+        for body in [later(&encode_roll_call(&roll_call())), cancel, other, versionless] {
+            let kind = passed_by_at_endpoint(&body).unwrap().kind;
+            assert!(kind.starts_with("clutch."), "{kind}");
+            assert_eq!(passed_by_at_service(&body).unwrap().kind, kind);
+        }
+        let reason = passed_by_at_service(&later(&encode_presence(&presence()))).unwrap().reason;
+        assert!(reason.contains("version 2, this build reads version 1"), "{reason}");
+        assert!(passed_by_at_service(&later(&encode_ping())).is_some());
+    }
+
+    #[test]
+    fn a_control_message_in_the_wrong_queue_or_with_other_content_is_passed_by() {
+        assert!(passed_by_at_endpoint(&encode_presence(&presence())).is_some());
+        assert!(passed_by_at_service(&encode_roll_call(&roll_call())).is_some());
+        let body = br#"{"version":1,"type":"clutch.roll_call","attempts":3}"#;
+        let unknown = passed_by_at_endpoint(body).unwrap();
+        assert_eq!(&*unknown.kind, ROLL_CALL_TYPE);
+        assert!(unknown.reason.contains("expected a sequence"), "{}", unknown.reason);
+    }
+
+    #[test]
+    fn what_may_carry_tasks_or_results_is_never_passed_by() {
+        let tasks = r#"{"version":1,"type":"clutch.tasks","tasks":[{"id":1}]}"#;
+        for body in [
+            tasks.replace("clutch.tasks", "clutch.task"),
+            tasks.replace("clutch.tasks", "jobs"),
+            tasks.replace("clutch.tasks", "clutch.results"),
+            tasks.replace(":1,", ":2,"),
+            tasks.replace("tasks\":[", "results\":["),
+            tasks.replace(r#""tasks":"#, r#""tasks":[],"tasks":"#).replace("h.tasks", "h.jobs"),
+            r#"{"version":1,"type":"other"}"#.to_owned(),
+            r#"{"version":1}"#.to_owned(),
+            r#"{"version":1,"type":"clutch.cancel""#.to_owned(),
+            "nonsense".to_owned(),
+        ] {
+            assert_eq!(passed_by_at_endpoint(body.as_bytes()), None, "{body}");
+            assert_eq!(passed_by_at_service(body.as_bytes()), None, "{body}");
+        }
+        let later = later(&encode_tasks(&[]));
+        let ToEndpoint::Tasks(tasks) = decode_to_endpoint(&later, None) else {
+            panic!("passed by")
+        };
+        assert!(tasks.unreadable[0].reason.contains("version 2"), "{tasks:?}");
+    }
+
+    #[test]
+    fn nothing_else_at_a_lease_is_taken_for_a_ping() {
+        for other in [&b"{}"[..], b"nonsense", br#"{"version":2,"type":"clutch.ping"}"#] {
+            let decoded = decode_to_lease_holder(other);
+            assert!(matches!(decoded, ToLeaseHolder::Unknown(_)), "{decoded:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_an_envelopes_fields_does_not_matter() {
+        let state_id = StateId::new();
+        let (instance, comment) = (Uuid::from_u128(7), "0".repeat(100));
+        let body = format!(
+            r#"{{"comment":"{comment}","attempts":[],"instance":"{instance}","state_id":"{state_id}","type":"clutch.roll_call","version":1}}"#
+        );
+        let expected = ToEndpoint::RollCall(RollCall { state_id, instance, attempts: vec![] });
+        assert_eq!(decode_to_endpoint(body.as_bytes(), None), expected);
+    }
+}

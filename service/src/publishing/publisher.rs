@@ -1,0 +1,217 @@
+//! The handle by which the service publishes: tasks, with the broker's answers recorded, and
+//! single messages. Tasks share messages; where the broker takes no message that large, each of
+//! its tasks is published alone.
+
+use super::packing::{self, Packed, Part};
+use super::window::PublishOutcome;
+use super::{AnswerRecorder, Publication, PublishError, PublishJob, to_queue};
+use crate::store::{Begun, Error, Resubmission};
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::link::{Destination, Message};
+use clutch_common::system::clock::now_ms;
+use clutch_common::topology;
+use std::ops::Range;
+use tokio::sync::{mpsc, oneshot};
+
+/// A recorded task to publish.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    /// Its row.
+    pub(super) seq: i64,
+    pub(super) attempt: u32,
+    id: TaskId,
+    /// The task as it travels.
+    body: &'a str,
+}
+
+impl<'a> From<&'a Begun> for Outgoing<'a> {
+    fn from(task: &'a Begun) -> Self {
+        Self { seq: task.seq, attempt: task.task.attempt, id: task.task.id, body: &task.body }
+    }
+}
+
+impl<'a> From<&'a Resubmission> for Outgoing<'a> {
+    fn from(task: &'a Resubmission) -> Self {
+        Self { seq: task.seq, attempt: task.task.attempt, id: task.task.id, body: &task.body }
+    }
+}
+
+/// Publishes over the link that it was made for. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Publisher {
+    jobs: mpsc::Sender<PublishJob>,
+    answers: AnswerRecorder,
+}
+
+impl Publisher {
+    /// A handle for the window that takes these jobs.
+    pub(crate) fn new(jobs: mpsc::Sender<PublishJob>, answers: AnswerRecorder) -> Self {
+        Self { jobs, answers }
+    }
+
+    /// Publishes a message to a queue, and waits for the broker's answer.
+    ///
+    /// # Errors
+    /// Why the broker does not have it, or may not have it.
+    pub(crate) async fn message(&self, queue: String, message: Message) -> PublishOutcome {
+        let outcomes = self.messages(to_queue(queue), vec![message]).await;
+        outcomes.into_iter().next().unwrap_or_else(|| Err(lost()))
+    }
+
+    /// Publishes tasks to their endpoint and records the broker's answers; returns these in the
+    /// order of the tasks.
+    ///
+    /// # Errors
+    /// When an answer cannot be recorded.
+    pub(crate) async fn tasks(
+        &self,
+        endpoint: EndpointId,
+        publication: Publication,
+        tasks: &[Outgoing<'_>],
+    ) -> Result<Vec<PublishOutcome>, Error> {
+        let outcomes = self.publish(endpoint, tasks).await;
+        self.answers.record(publication, tasks, &outcomes).await?;
+        Ok(outcomes)
+    }
+
+    async fn publish(&self, endpoint: EndpointId, tasks: &[Outgoing<'_>]) -> Vec<PublishOutcome> {
+        let queue = || to_queue(topology::tasks_queue(endpoint));
+        let parts: Vec<Part<'_>> = tasks.iter().map(|task| (task.id, task.body)).collect();
+        let (messages, ranges) = split(packing::pack(&parts, now_ms()));
+        if messages.is_empty() {
+            return Vec::new();
+        }
+        let mut outcomes = Vec::with_capacity(tasks.len());
+        for (range, outcome) in ranges.into_iter().zip(self.messages(queue(), messages).await) {
+            match (outcome, parts.get(range.clone())) {
+                (Err(PublishError::TooLarge(_)), Some(several @ [_, _, ..])) => {
+                    let (alone, _) = split(packing::singly(several, now_ms()));
+                    outcomes.extend(self.messages(queue(), alone).await);
+                }
+                (outcome, _) => outcomes.extend(range.map(|_| outcome.clone())),
+            }
+        }
+        outcomes
+    }
+
+    async fn messages(&self, to: Destination, messages: Vec<Message>) -> Vec<PublishOutcome> {
+        let count = messages.len();
+        let (reply, answer) = oneshot::channel();
+        let answered = match self.jobs.send(PublishJob { destination: to, messages, reply }).await {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        answered.unwrap_or_else(|| vec![Err(lost()); count])
+    }
+}
+
+fn lost() -> PublishError {
+    PublishError::Unknown("the link to the broker was lost".to_owned())
+}
+
+fn split(packed: Vec<Packed>) -> (Vec<Message>, Vec<Range<usize>>) {
+    packed.into_iter().map(|Packed { message, tasks }| (message, tasks)).unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Broker;
+    use crate::model::TaskState;
+    use crate::publishing::publish;
+    use crate::store::conformance::{spec, store};
+    use crate::store::{Chunk, Registration, Store};
+    use clutch_common::link::Settlement;
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
+    /// Publishes a submission of so many tasks; returns the outcomes, and the states that are
+    /// recorded when all that runs later has run.
+    async fn published(
+        broker: &Broker,
+        batched: bool,
+        count: usize,
+    ) -> (Vec<PublishOutcome>, Vec<TaskState>) {
+        let (_temp, store) = store().await;
+        let wanted = Registration {
+            name: "lab".to_owned(),
+            id: None,
+            queue: None,
+            lost_after: None,
+            now_ms: 1,
+        };
+        store.register(wanted).await.unwrap();
+        let chunk = Chunk {
+            endpoint: "lab".to_owned(),
+            key: "k".to_owned(),
+            total: count as u64,
+            first: 0,
+            specs: vec![spec(&["true"]); count],
+            now_ms: 1000,
+        };
+        let (endpoint, begun) = store.begin_submission(chunk).await.unwrap().unwrap();
+        let (jobs, mut queue) = mpsc::channel(1);
+        let later = TaskTracker::new();
+        let answers = AnswerRecorder::new(store.clone(), watch::channel(0).0, later.clone());
+        let publishing = async {
+            let publisher = Publisher::new(jobs, answers);
+            let tasks: Vec<Outgoing<'_>> = begun.iter().map(Outgoing::from).collect();
+            let publication = Publication::Submission { batched };
+            publisher.tasks(endpoint.id, publication, &tasks).await.unwrap()
+        };
+        let stop = CancellationToken::new();
+        let (ended, outcomes) =
+            tokio::join!(publish(broker.outlet(), &mut queue, &stop), publishing);
+        assert_eq!(ended, Ok(()), "the link is as good as before");
+        later.close();
+        later.wait().await;
+        (outcomes, states(&store, &begun).await)
+    }
+
+    async fn states(store: &Store, begun: &[Begun]) -> Vec<TaskState> {
+        let mut states = Vec::new();
+        for one in begun {
+            states.push(store.task(one.task.id).await.unwrap().unwrap().summary.state);
+        }
+        states
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_answers_is_recorded_at_once_or_batched() {
+        for batched in [false, true] {
+            let broker = Broker::default();
+            let (outcomes, states) = published(&broker, batched, 2).await;
+            assert_eq!(outcomes, [Ok(()), Ok(())]);
+            assert_eq!(states, [TaskState::Submitted; 2]);
+            broker.settle_with([Settlement::Returned("NO_ROUTE".into())]);
+            let (_, states) = published(&broker, batched, 1).await;
+            assert_eq!(states, [TaskState::Returned]);
+        }
+    }
+
+    #[tokio::test]
+    async fn tasks_that_share_a_message_too_large_go_alone_and_only_the_large_one_is_refused() {
+        let broker = Broker::default();
+        broker.settle_with([
+            Settlement::TooLarge(10),
+            Settlement::Confirmed,
+            Settlement::TooLarge(10),
+        ]);
+        let (outcomes, states) = published(&broker, false, 2).await;
+        assert_eq!(outcomes, [Ok(()), Err(PublishError::TooLarge(10))]);
+        assert_eq!(states, [TaskState::Submitted, TaskState::Refused]);
+        assert_eq!(broker.published().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_gone_leaves_every_message_unknown() {
+        let (_temp, store) = store().await;
+        let (jobs, queue) = mpsc::channel(1);
+        drop(queue);
+        let answers = AnswerRecorder::new(store, watch::channel(0).0, TaskTracker::new());
+        let publisher = Publisher::new(jobs, answers);
+        let outcome = publisher.message("q".to_owned(), Message::default()).await;
+        assert!(matches!(outcome, Err(PublishError::Unknown(_))), "{outcome:?}");
+    }
+}

@@ -1,0 +1,81 @@
+//! Documents: links that lead somewhere, a list of all records, a walk whose steps exist.
+
+use super::{File, PRODUCT, files, must_accept, must_be_clean, must_complain};
+use std::path::Path;
+
+/// The targets of a Markdown text's links that point into the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| {
+        let target = rest.split(')').next()?.split('#').next()?;
+        let inside = !target.is_empty() && !target.contains("://") && !target.contains(' ');
+        inside.then_some(target)
+    })
+}
+
+fn records(file: &File) -> Vec<String> {
+    let folder = Path::new(&file.path).parent().unwrap();
+    let here = clutch_tests::workspace().join(folder);
+    let mut complaints: Vec<String> = links(&file.text)
+        .filter(|target| !here.join(target).exists())
+        .map(|target| format!("{}: the link to {target} leads nowhere", file.path))
+        .collect();
+    if file.path == "design/README.md" {
+        let listed: Vec<&str> = links(&file.text).collect();
+        let records = std::fs::read_dir(&here).into_iter().flatten().flatten();
+        for name in records.map(|record| record.file_name().to_string_lossy().into_owned()) {
+            let record = name.starts_with(|c: char| c.is_ascii_digit());
+            if record && !listed.iter().any(|target| target.trim_start_matches("./") == name) {
+                complaints.push(format!("{}: does not list {name}", file.path));
+            }
+        }
+    }
+    complaints
+}
+
+/// The functions that ARCHITECTURE's walk of one task names, each with its module or type.
+fn walked(text: &str) -> Vec<(&str, &str)> {
+    let walk = text.split("## The walk of one task").nth(1).unwrap_or_default();
+    let code = walk.split("```").nth(1).unwrap_or_default();
+    code.split(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)))
+        .filter_map(|name| name.trim_matches(':').split_once("::"))
+        .collect()
+}
+
+/// Whether a file of the product defines such a function, or is the module itself.
+fn defines(file: &File, owner: &str, function: &str) -> bool {
+    let defined = ["(", "<"].iter().any(|end| file.text.contains(&format!("fn {function}{end}")));
+    let of_type = file.text.lines().any(|line| {
+        let head = line.starts_with("impl") || line.contains("trait ");
+        head && line.split(|c: char| !c.is_alphanumeric()).any(|word| word == owner)
+    });
+    let in_module =
+        file.path.contains(&format!("/{owner}.rs")) || file.path.contains(&format!("/{owner}/"));
+    file.path.ends_with(&format!("/{owner}/{function}.rs")) || defined && (of_type || in_module)
+}
+
+#[test]
+fn the_walk_of_a_task_names_functions_that_there_are() {
+    let text = std::fs::read_to_string(clutch_tests::workspace().join("ARCHITECTURE.md")).unwrap();
+    let names = walked(&text);
+    assert!(names.len() > 10, "the walk is not where it was: {names:?}");
+    let sources = files(".rs");
+    let product =
+        || sources.iter().filter(|file| PRODUCT.iter().any(|at| file.path.starts_with(at)));
+    let exists = |owner, function| product().any(|file| defines(file, owner, function));
+    for (owner, function) in names {
+        assert!(exists(owner, function), "there is no {owner}::{function}");
+    }
+    for (owner, function) in [("wire", "encode_nothing"), ("Publisher", "accept")] {
+        assert!(!exists(owner, function), "{owner}::{function}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere_and_every_design_record_is_listed() {
+    must_be_clean(".md", records);
+    must_complain(records, "README.md", "see [this](design/9999-nothing.md)");
+    must_accept(records, "README.md", "see [that](https://example.org) and [this](Cargo.toml#x)");
+    if clutch_tests::workspace().join("design/0002-wire.md").exists() {
+        must_complain(records, "design/README.md", "nothing is listed");
+    }
+}
