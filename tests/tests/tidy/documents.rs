@@ -1,6 +1,6 @@
 //! Documents: links that lead somewhere, a list of all records, a walk whose steps exist.
 
-use super::{File, PRODUCT, files, must_accept, must_be_clean, must_complain};
+use super::{File, PRODUCT, files, must_accept, must_be_clean, must_complain, workspace_text};
 use std::path::Path;
 
 /// The targets of a Markdown text's links that point into the repository.
@@ -55,7 +55,7 @@ fn defines(file: &File, owner: &str, function: &str) -> bool {
 
 #[test]
 fn the_walk_of_a_task_names_functions_that_there_are() {
-    let text = std::fs::read_to_string(clutch_tests::workspace().join("ARCHITECTURE.md")).unwrap();
+    let text = workspace_text("ARCHITECTURE.md");
     let names = walked(&text);
     assert!(names.len() > 10, "the walk is not where it was: {names:?}");
     let sources = files(".rs");

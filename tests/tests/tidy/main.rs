@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod arrows;
 mod documents;
 mod homes;
 mod manifests;
+mod modules;
 mod shape;
+mod words;
 
 use std::path::Path;
 
@@ -25,6 +28,11 @@ fn files(ends: &str) -> Vec<File> {
     walk(&root, &root, ends, &mut found);
     assert!(!found.is_empty(), "no {ends} files below {}", root.display());
     found
+}
+
+/// The text of one file.
+fn workspace_text(path: &str) -> String {
+    std::fs::read_to_string(clutch_tests::workspace().join(path)).unwrap()
 }
 
 fn walk(root: &Path, folder: &Path, ends: &str, found: &mut Vec<File>) {

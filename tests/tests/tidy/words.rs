@@ -1,0 +1,165 @@
+//! Words: names that were given up, names that would mean two things in one crate, and
+//! pronouns that stand where a noun belongs.
+
+use super::modules::{self, Module};
+use super::{File, must_accept, must_be_clean, must_complain};
+use std::collections::BTreeMap;
+
+/// Names of types and functions that another word took the place of.
+const RETIRED: &[&str] = &["Farewell", "Halt", "Hunt", "Lap"];
+/// Names of modules, with the crate they were in.
+const RETIRED_MODULES: &[(&str, &str)] = &[
+    ("endpoint", "crew"),
+    ("endpoint", "family"),
+    ("endpoint", "halt"),
+    ("endpoint", "refusal"),
+    ("endpoint", "tree"),
+    ("service", "marks"),
+];
+
+/// Pronouns that stand for the service, an instance, a caller or a record.
+const PRONOUNS: [&str; 6] = ["whoever", "nobody", "somebody", "anybody", "who", "whose"];
+/// With these no sentence of a comment begins that says what something is.
+const BEGINNINGS: [&str; 3] = ["What", "That", "Who"];
+/// Folders whose comments are not free of them yet.
+const PRONOUNS_NOT_YET: &[&str] =
+    &["common/", "endpoint/", "service/", "tests/", "xtask/", "bench/"];
+
+/// Types that are defined twice in a crate and have to get names of their own.
+const TWICE_NOT_YET: &[(&str, &[&str])] = &[
+    (
+        "common",
+        &[
+            "Binding", "Claim", "Command", "Consumer", "End", "Entry", "Envelope", "Exchange",
+            "Queue", "Session", "Tasks",
+        ],
+    ),
+    (
+        "endpoint",
+        &[
+            "Answer",
+            "Command",
+            "Found",
+            "Fresh",
+            "Group",
+            "Next",
+            "Reading",
+            "Run",
+            "State",
+            "Unsecured",
+            "Writer",
+        ],
+    ),
+    (
+        "service",
+        &[
+            "Changes", "Counts", "Ended", "Found", "Guard", "Inner", "Known", "Link", "Log",
+            "Page", "Place", "Plan", "Queue", "Report", "Row", "Shared", "Times",
+        ],
+    ),
+];
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
+}
+
+fn retired(file: &File) -> Vec<String> {
+    // The list itself.
+    if file.path.starts_with("tests/tests/tidy/") {
+        return Vec::new();
+    }
+    let lines = file.text.lines().enumerate();
+    let words = lines
+        .flat_map(|(index, line)| words(line).map(move |word| (index, word)))
+        .filter(|(_, word)| RETIRED.contains(word))
+        .map(|(index, word)| format!("{}:{}: {word} has another name", file.path, index + 1));
+    let is_module = |(package, name): &&(&str, &str)| {
+        file.path.starts_with(&format!("{package}/src/"))
+            && file.path.ends_with(&format!("/{name}.rs"))
+    };
+    let modules = RETIRED_MODULES.iter().filter(is_module);
+    words.chain(modules.map(|_| format!("{}: the module has another name", file.path))).collect()
+}
+
+/// The text of a line that is a comment.
+fn comment(line: &str) -> Option<&str> {
+    Some(line.trim_start().strip_prefix("//")?.trim_start_matches(['/', '!']))
+}
+
+fn pronouns(file: &File) -> Vec<String> {
+    let lines = file.text.lines().enumerate();
+    lines
+        .filter_map(|(index, line)| Some((index, comment(line)?)))
+        .filter(|(_, text)| {
+            let begins = text.strip_prefix(' ').and_then(|text| words(text).next());
+            begins.is_some_and(|word| BEGINNINGS.contains(&word))
+                || words(text).any(|word| PRONOUNS.contains(&word.to_ascii_lowercase().as_str()))
+        })
+        .map(|(index, text)| format!("{}:{}: a pronoun for a noun:{text}", file.path, index + 1))
+        .collect()
+}
+
+/// Type names that stand for two things in one crate.
+fn twice(package: &str, modules: &[Module]) -> Vec<String> {
+    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for module in modules {
+        for name in &module.types {
+            places.entry(name).or_default().push(&module.file);
+        }
+    }
+    places.retain(|_, files| files.len() > 1);
+    let twice = places.into_iter();
+    twice
+        .map(|(name, files)| format!("{package}: {name} is defined in {}", files.join(", ")))
+        .collect()
+}
+
+#[test]
+fn retired_names_stay_away() {
+    must_be_clean(".rs", retired);
+    must_complain(retired, "common/src/a.rs", concat!("use super::Fare", "well;"));
+    must_complain(retired, "endpoint/src/execution/crew.rs", "//! Gives tasks out.");
+    must_accept(retired, "common/src/a.rs", "use super::Laps; use crate::halted::Halted;");
+    must_accept(retired, "service/src/crew.rs", "//! Another crate's.");
+}
+
+#[test]
+fn comments_name_what_they_speak_of() {
+    must_be_clean(".rs", |file| {
+        let known = PRONOUNS_NOT_YET.iter().any(|folder| file.path.starts_with(folder));
+        if known { Vec::new() } else { pronouns(file) }
+    });
+    for bad in [
+        "/// Tells whoever waits.",
+        "    // Nobody is there.",
+        "//! An instance whose link is lost.",
+        "/// What a broker says.",
+    ] {
+        must_complain(pronouns, "common/src/a.rs", bad);
+    }
+    for good in ["/// Tells what came of it.", "let who = 1; // the caller", "    /// The whole."] {
+        must_accept(pronouns, "common/src/a.rs", good);
+    }
+}
+
+#[test]
+fn a_type_name_stands_for_one_thing_in_a_crate() {
+    let mut complaints = Vec::new();
+    for (package, modules) in modules::product() {
+        let known = TWICE_NOT_YET.iter().find(|(name, _)| name == package);
+        let known = known.map(|(_, names)| *names).unwrap_or_default();
+        let is_known = |complaint: &String| {
+            known.iter().any(|name| complaint.starts_with(&format!("{package}: {name} is")))
+        };
+        complaints.extend(twice(package, modules).into_iter().filter(|one| !is_known(one)));
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+
+    let module = |path: &str, text: &str| {
+        Module::read(&File { path: path.to_owned(), text: text.to_owned() }).unwrap()
+    };
+    let one = module("common/src/a.rs", "struct Run; #[cfg(test)] mod tests { struct Other; }");
+    let two = module("common/src/b.rs", "enum Run {} struct Other;");
+    let told = ["common: Run is defined in common/src/a.rs, common/src/b.rs"];
+    assert_eq!(twice("common", &[one, two]), told);
+}
