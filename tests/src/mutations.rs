@@ -1,14 +1,24 @@
-//! Deliberate mistakes in the endpoint, as data: `tests/mutations/NAME.toml`. What
-//! checks the endpoint has to notice each of them.
+//! Deliberate mistakes in the endpoint, as data: `tests/mutations/NAME.toml`. The
+//! simulation has to notice each of them.
 //!
-//! A mutation says in `mistake` what is wrong with it, names one `file`, and lists
-//! edits, each a text to `find`, which occurs exactly once, and what to `replace`
-//! it with. Applied to a scratch copy, never to the checkout.
+//! A mutation says in `mistake` what is wrong with the code after it, names a `function`
+//! as `Type::method` or `module::function`, in whichever file that is, and lists edits:
+//! tokens to `find` in the function's body, which occur there exactly once, and tokens to
+//! put in their place (`replace`). Line breaks, spaces and comments do not count, and
+//! `$name` stands for any one word, the same one wherever it occurs in the edit. Applied
+//! to a scratch copy, never to the checkout.
+
+mod tokens;
 
 use crate::workspace;
-use anyhow::{Context as _, Result, ensure};
-use std::path::Path;
+use anyhow::{Context as _, Result, bail, ensure};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use syn::spanned::Spanned as _;
 use toml::{Table, Value};
+
+/// The code that mistakes are made in.
+const CODE: &str = "endpoint/src";
 
 /// A deliberate mistake.
 #[derive(Clone, Debug)]
@@ -17,9 +27,18 @@ pub struct Mutation {
     pub name: String,
     /// What is wrong, in words.
     pub mistake: String,
-    /// The file it is in, relative to the workspace.
-    pub file: String,
+    /// The function that it is in.
+    function: String,
     edits: Vec<(String, String)>,
+}
+
+/// A file with a mistake in it.
+#[derive(Clone, Debug)]
+pub struct Mistaken {
+    /// The file, relative to the workspace.
+    pub file: PathBuf,
+    /// Its text.
+    pub text: String,
 }
 
 impl Mutation {
@@ -37,39 +56,98 @@ impl Mutation {
         Ok(Self {
             name: name.to_owned(),
             mistake: text(&table, "mistake")?,
-            file: text(&table, "file")?,
+            function: text(&table, "function")?,
             edits: edits.iter().map(edit).collect::<Result<_>>()?,
         })
     }
 
-    /// The text of [`Mutation::file`] with the mistake in it.
+    /// Finds the function below `root`, and makes the mistake in it.
     ///
     /// # Errors
-    /// When a text that is to be found is not there, or more than once.
-    pub fn apply(&self, text: &str) -> Result<String> {
-        let mut text = text.to_owned();
-        for (find, replace) in &self.edits {
-            let found = text.matches(find).count();
-            let Self { name, file, .. } = self;
-            ensure!(
-                found == 1,
-                "the mutation {name} looks for this once in {file}, where it is {found} times; \
-                 change tests/mutations/{name}.toml as {file} was changed:\n{find}"
+    /// When there is no such function or several, or an edit does not fit it.
+    pub fn apply_below(&self, root: &Path) -> Result<Mistaken> {
+        let Self { name, function, .. } = self;
+        let mut found = Vec::new();
+        self.look_in(&root.join(CODE), &mut found)?;
+        let [(file, text, body)] = &found[..] else {
+            bail!(
+                "the mutation {name} is of the function {function}, which is in {} places below \
+                 {CODE}: change tests/mutations/{name}.toml as the function was changed",
+                found.len()
             );
-            text = text.replacen(find, replace, 1);
-        }
-        Ok(text)
+        };
+        let mutated = self.apply(&text[body.clone()]).with_context(|| {
+            format!(
+                "the mutation {name} does not fit {function} in {}: change \
+                 tests/mutations/{name}.toml as the function was changed",
+                file.display()
+            )
+        })?;
+        let text = [&text[..body.start], &mutated, &text[body.end..]].concat();
+        Ok(Mistaken { file: file.strip_prefix(root)?.to_owned(), text })
     }
 
-    /// Reads [`Mutation::file`] below `root` and applies the mistake to it.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or as for [`Mutation::apply`].
-    pub fn apply_below(&self, root: &Path) -> Result<String> {
-        let text = std::fs::read_to_string(root.join(&self.file))
-            .with_context(|| format!("reading {}", self.file))?;
-        self.apply(&text)
+    /// The body of the function with the mistake in it.
+    fn apply(&self, body: &str) -> Result<String> {
+        let mut body = body.to_owned();
+        for (find, replace) in &self.edits {
+            body = tokens::replace_once(&body, find, replace)?;
+        }
+        Ok(body)
     }
+
+    /// Finds the function in the files of a folder: the file, its text, where the body is.
+    fn look_in(
+        &self,
+        folder: &Path,
+        found: &mut Vec<(PathBuf, String, Range<usize>)>,
+    ) -> Result<()> {
+        let (owner, function) =
+            self.function.rsplit_once("::").context("a function is named with its owner")?;
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                self.look_in(&path, found)?;
+                continue;
+            }
+            let text = std::fs::read_to_string(&path)?;
+            if !text.contains(&format!("fn {function}")) {
+                continue;
+            }
+            let parsed =
+                syn::parse_file(&text).with_context(|| format!("reading {}", path.display()))?;
+            let module = path.file_stem().unwrap_or_default().to_string_lossy();
+            for body in bodies(&parsed.items, &module, owner, function) {
+                found.push((path.clone(), text.clone(), body));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The places of the bodies of an owner's functions of that name.
+fn bodies(items: &[syn::Item], module: &str, owner: &str, function: &str) -> Vec<Range<usize>> {
+    let mut blocks = Vec::new();
+    for item in items {
+        if let syn::Item::Fn(item) = item
+            && module == owner
+            && item.sig.ident == function
+        {
+            blocks.push(&*item.block);
+        }
+        if let syn::Item::Impl(item) = item
+            && let syn::Type::Path(path) = &*item.self_ty
+            && path.path.segments.last().is_some_and(|last| last.ident == owner)
+        {
+            blocks.extend(item.items.iter().filter_map(|item| method(item, function)));
+        }
+    }
+    blocks.into_iter().map(|block| block.span().byte_range()).collect()
+}
+
+fn method<'i>(item: &'i syn::ImplItem, function: &str) -> Option<&'i syn::Block> {
+    let syn::ImplItem::Fn(item) = item else { return None };
+    (item.sig.ident == function).then_some(&item.block)
 }
 
 /// All of them, by name.
@@ -84,6 +162,7 @@ pub fn all() -> Result<Vec<Mutation>> {
         let read = || Mutation::parse(&name, &std::fs::read_to_string(&path)?);
         mutations.push(read().with_context(|| format!("reading the mutation {name}"))?);
     }
+    ensure!(!mutations.is_empty(), "there are no mutations");
     mutations.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(mutations)
 }
@@ -94,20 +173,34 @@ mod tests {
 
     #[test]
     fn every_mutation_applies_to_the_code_as_it_is() {
-        let mutations = all().unwrap();
-        assert!(!mutations.is_empty());
-        for mutation in mutations {
-            mutation.apply_below(&workspace()).unwrap();
-        }
+        let root = workspace();
+        let misfits: Vec<String> = all()
+            .unwrap()
+            .iter()
+            .filter_map(|mutation| mutation.apply_below(&root).err())
+            .map(|error| format!("{error:#}"))
+            .collect();
+        assert!(misfits.is_empty(), "\n{}", misfits.join("\n"));
     }
 
     #[test]
-    fn a_text_that_is_missing_or_ambiguous_is_an_error() {
-        let text = "mistake = 'm'\nfile = 'f'\n[[edit]]\nfind = 'ab'\nreplace = 'c'\n";
-        let mutation = Mutation::parse("n", text).unwrap();
-        assert_eq!(mutation.apply("xaby").unwrap(), "xcy");
-        assert!(mutation.apply("x").is_err());
-        assert!(mutation.apply("ab ab").is_err());
-        assert!(Mutation::parse("n", "mistake = 'm'\nfile = 'f'\n").is_err());
+    fn a_function_is_found_by_its_owner_in_whichever_file_and_only_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let code = folder.path().join(CODE).join("deep");
+        std::fs::create_dir_all(&code).unwrap();
+        let text = "//! Ö\nfn go() { a(); }\nimpl<'a> B<'a> { fn go(&self) {\n  a( ); // A.\n} }\n";
+        std::fs::write(code.join("file.rs"), text).unwrap();
+        let mutation = |function: &str| {
+            let edit = "[[edit]]\nfind = 'a();'\nreplace = 'b();'\n";
+            let text = format!("mistake = 'm'\nfunction = '{function}'\n{edit}");
+            Mutation::parse("n", &text).unwrap()
+        };
+        let method = mutation("B::go").apply_below(folder.path()).unwrap();
+        assert_eq!(method.file, Path::new("endpoint/src/deep/file.rs"));
+        assert_eq!(method.text, text.replace("a( );", "b();"));
+        let function = mutation("file::go").apply_below(folder.path()).unwrap();
+        assert_eq!(function.text, text.replace("a();", "b();"));
+        let missing = mutation("C::go").apply_below(folder.path()).unwrap_err().to_string();
+        assert!(missing.contains("in 0 places"), "{missing}");
     }
 }

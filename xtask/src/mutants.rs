@@ -73,9 +73,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// Plays the copy with a mistake in it, and takes the mistake out again.
 fn mutate(mutation: &Mutation, copy: &Path, seeds: u64) -> Result<Played> {
-    let path = copy.join(&mutation.file);
+    let mistaken = mutation.apply_below(copy)?;
+    let path = copy.join(&mistaken.file);
     let sound = std::fs::read(&path)?;
-    std::fs::write(&path, mutation.apply_below(copy)?)?;
+    std::fs::write(&path, mistaken.text)?;
     let played = play(copy, seeds);
     std::fs::write(&path, sound)?;
     played
