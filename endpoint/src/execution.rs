@@ -7,9 +7,11 @@
 pub(crate) mod capture;
 pub(crate) mod dispatcher;
 pub(crate) mod engine;
+pub(crate) mod events;
 pub(crate) mod executor;
 pub(crate) mod function;
 pub(crate) mod os;
 pub(crate) mod process;
+pub(crate) mod stop;
 pub(crate) mod truncation;
 mod verdict;

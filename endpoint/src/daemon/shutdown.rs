@@ -1,4 +1,5 @@
-//! How the daemon stops: signals in ([`clutch_common::system::signals`]), three tokens and a deadline out.
+//! The order in which the daemon stops. Signals ([`clutch_common::system::signals`]) come
+//! in; out go two tokens, a stop signal and a deadline.
 //!
 //! | event | effect |
 //! |---|---|
@@ -7,13 +8,14 @@
 //! | engine ended | results go out for as long as [`FLUSH`] |
 //! | third | exit at once, as `kill -9` would |
 
+use crate::execution::stop::{StopReason, StopSignal};
 use crate::exit::Exit;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long results may still be delivered once no task runs. What is left
-/// goes out at the next start.
+/// How long results may still be delivered once no task runs. Others are delivered
+/// after the next start.
 const FLUSH: Duration = Duration::from_secs(10);
 
 /// How far stopping has come.
@@ -25,12 +27,12 @@ enum Stage {
     Flushing,
 }
 
-/// The tokens the parts listen to, and what moves them.
+/// The tokens that the parts of the daemon obey, and the state behind them.
 pub(crate) struct Shutdown {
     /// Cancelled: read and start no more tasks.
     pub(crate) intake: CancellationToken,
-    /// Cancelled: stop running tasks.
-    pub(crate) kill: CancellationToken,
+    /// Given: stop running tasks.
+    pub(crate) kill: StopSignal,
     /// Cancelled: end the link once all is delivered.
     pub(crate) drain: CancellationToken,
     stage: Stage,
@@ -41,12 +43,12 @@ pub(crate) struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing stopped yet; running tasks will have `deadline` to finish, and
-    /// `grace` from TERM to KILL after it.
+    /// Creates the tokens of a daemon that runs. Running tasks will have `deadline` to
+    /// finish, and `grace` from `SIGTERM` to `SIGKILL` after it.
     pub(crate) fn new(deadline: Duration, grace: Duration) -> Self {
         Self {
             intake: CancellationToken::new(),
-            kill: CancellationToken::new(),
+            kill: StopSignal::new(),
             drain: CancellationToken::new(),
             stage: Stage::Running,
             signals: 0,
@@ -56,7 +58,7 @@ impl Shutdown {
         }
     }
 
-    /// A signal came.
+    /// Takes a signal.
     pub(crate) fn signalled(&mut self) {
         self.signals += 1;
         match self.signals {
@@ -93,7 +95,7 @@ impl Shutdown {
         }
     }
 
-    /// No task runs any more: deliver what there is.
+    /// Notes that no task runs: results are delivered.
     pub(crate) fn engine_ended(&mut self) {
         self.begin();
         self.stage = Stage::Flushing;
@@ -109,13 +111,14 @@ impl Shutdown {
         }
     }
 
-    /// The deadline passed. True when there is nothing left to wait for.
+    /// Notes that the deadline has passed. Returns true when there is nothing left to wait
+    /// for.
     pub(crate) fn escalate(&mut self) -> bool {
         match self.stage {
             Stage::Running => false,
             Stage::Finishing => {
                 self.stage = Stage::Killing;
-                self.kill.cancel();
+                self.kill.request(StopReason::Shutdown);
                 self.due_at = Some(Instant::now() + self.grace + FLUSH);
                 false
             }
@@ -135,7 +138,7 @@ mod tests {
     fn state(shutdown: &Shutdown) -> (bool, bool, bool) {
         (
             shutdown.intake.is_cancelled(),
-            shutdown.kill.is_cancelled(),
+            shutdown.kill.requested().is_some(),
             shutdown.drain.is_cancelled(),
         )
     }

@@ -1,36 +1,35 @@
-//! Gives each task to whoever does its kind of work. Touches nothing itself.
+//! The executor of an endpoint: gives each task to the executor for its kind of work.
 
+use super::executor::{Ended, Executor, RunContext};
 use super::function::FunctionExecutor;
 use super::process::ProcessExecutor;
-use crate::execution::executor::{Ended, Executor};
 use async_trait::async_trait;
 use clutch_common::task::{Task, Work};
-use tokio_util::sync::CancellationToken;
 
-/// All that runs tasks at this endpoint.
+/// Runs processes and function calls.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     processes: ProcessExecutor,
-    calls: FunctionExecutor,
+    functions: FunctionExecutor,
 }
 
 impl Dispatcher {
-    /// Of these.
-    pub(crate) fn new(processes: ProcessExecutor, calls: FunctionExecutor) -> Self {
-        Self { processes, calls }
+    /// Creates a dispatcher to these two executors.
+    pub(crate) fn new(processes: ProcessExecutor, functions: FunctionExecutor) -> Self {
+        Self { processes, functions }
     }
 }
 
 #[async_trait]
 impl Executor for Dispatcher {
-    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+    async fn run(&self, task: &Task, context: &RunContext) -> Ended {
         match &task.work {
-            Work::Process(process) => self.processes.run(task, process, stop).await,
-            Work::Call(call) => self.calls.run(task, call, stop).await,
+            Work::Process(process) => self.processes.run(task, process, context).await,
+            Work::Call(call) => self.functions.run(task, call, context).await,
         }
     }
 
     async fn close(&self) {
-        self.calls.close().await;
+        self.functions.close().await;
     }
 }

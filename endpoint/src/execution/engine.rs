@@ -1,26 +1,28 @@
-//! The engine: decides which task runs when, how many at once, and records
-//! what became of each. Keeps turning whatever the link does.
+//! The engine: decides which task runs when and how many run at once, and records their
+//! results. It runs on whatever happens to the link.
 //!
-//! Promises: at most `slots` tasks run; tasks start in the order they were
-//! accepted; a task that must not run again is marked as started on disk
-//! before its process starts; every start is noted where it survives the death
-//! of the daemon, and a task that the daemon died with too often is not started
-//! again. A task keeps its slot until its result is on
-//! disk, so a crash makes at most `slots` tasks run again.
+//! Promises: at most `slots` tasks run; tasks start in the order in which they were
+//! accepted; a task that must not run again is marked as started on disk before it
+//! starts; every start is recorded where it survives the death of the daemon, and a task
+//! with which the daemon died too often is not started again. A task keeps its slot
+//! until its result is on disk, so a crash makes at most `slots` tasks run again.
 
-use crate::execution::executor::{Ended, Executor, Report};
+use super::events::{Event, EventSink, Events};
+use super::executor::{Ended, Executor, Report, RunContext};
+use super::stop::StopSignal;
 use crate::failpoint::{self, Step};
 use crate::pending::inbox::Held;
 use crate::pending::ledger::Ledger;
 use crate::pending::poison::{self, Standing};
 use crate::storage::journal::JournalError;
+use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Why the engine ended other than by being asked to.
+/// The reason why the engine ended without a stop.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
     /// The disk failed.
@@ -35,22 +37,22 @@ pub(crate) enum EngineError {
 pub(crate) struct Engine {
     /// Where tasks come from and results go.
     pub(crate) ledger: Arc<Ledger>,
-    /// What runs them.
+    /// Runs them.
     pub(crate) executor: Arc<dyn Executor>,
     /// How many run at once.
     pub(crate) slots: usize,
 }
 
 impl Engine {
-    /// Runs tasks until `intake` is cancelled and those that run have ended.
-    /// Cancelling `kill` stops those at once; they stay in the inbox.
+    /// Runs tasks until `intake` is cancelled and those that run have ended. The signal
+    /// `stop` ends those at once.
     ///
     /// # Errors
-    /// When the disk failed, or a run panicked.
+    /// See [`EngineError`].
     pub(crate) async fn run(
         self,
         intake: CancellationToken,
-        kill: CancellationToken,
+        stop: StopSignal,
     ) -> Result<(), EngineError> {
         let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
         loop {
@@ -58,13 +60,13 @@ impl Engine {
             if stopped {
                 self.ledger.running.stop();
             } else {
-                self.start(&mut running, &kill);
+                self.start(&mut running, &stop);
             }
             if stopped && running.is_empty() {
                 return Ok(());
             }
             // In this order, so that the same events give the same run. None
-            // starves another: each only wakes, and the loop looks at it all.
+            // starves another: each only wakes, and the loop checks everything.
             tokio::select! {
                 biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => ended??,
@@ -74,23 +76,23 @@ impl Engine {
         }
     }
 
-    fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, kill: &CancellationToken) {
+    fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, stop: &StopSignal) {
         while running.len() < self.slots {
             let Some(held) = self.ledger.inbox.take() else { return };
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);
-            running.spawn(run_one(ledger, executor, held, kill.clone()));
+            running.spawn(run_one(ledger, executor, held, stop.clone()));
         }
     }
 }
 
-/// Brings one task to its end, and its result onto the disk. A task that was
-/// stopped stays in the inbox.
+/// Runs one task to its end, and records its result. A task that was stopped without an
+/// outcome stays in the inbox.
 async fn run_one(
     ledger: Arc<Ledger>,
     executor: Arc<dyn Executor>,
     held: Held,
-    kill: CancellationToken,
+    stop: StopSignal,
 ) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
     let mut noted = None;
@@ -107,16 +109,17 @@ async fn run_one(
         if !held.task.rerun {
             ledger.journal.start(held.seq).await?.await?;
         }
-        // What is built in takes nobody down.
+        // A built-in function cannot end the daemon.
         noted = (!held.task.is_built_in()).then(|| ledger.running.note(attempt));
         failpoint::reach(Step::Start);
-        match executor.run(&held.task, kill).await {
+        let context = RunContext { stop, events: trace_events(attempt) };
+        match executor.run(&held.task, &context).await {
             Ended::Finished(report) => {
                 failpoint::reach(Step::Finish);
                 result(&ledger, &held, report)
             }
-            Ended::Stopped => {
-                tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
+            Ended::Stopped(reason) => {
+                tracing::info!(task = %attempt, ?reason, "stopped a task; it is kept for the next start");
                 return Ok(());
             }
         }
@@ -125,6 +128,31 @@ async fn run_one(
     let stored = ledger.finish(&held, result).await?;
     drop(noted);
     stored.await
+}
+
+/// Logs the events of a task.
+struct EventLog(Attempt);
+
+impl EventSink for EventLog {
+    fn take(&self, event: Event<'_>) {
+        let task = self.0;
+        match event {
+            Event::Started { at_ms } => tracing::trace!(%task, at_ms, "a task started"),
+            Event::Output { stream, bytes } => {
+                let bytes = bytes.len();
+                tracing::trace!(%task, ?stream, bytes, "a task wrote output");
+            }
+        }
+    }
+}
+
+/// Returns the way to the log for a task's events, where they are logged.
+fn trace_events(task: Attempt) -> Events {
+    if tracing::enabled!(tracing::Level::TRACE) {
+        Events::to(Arc::new(EventLog(task)))
+    } else {
+        Events::ignored()
+    }
 }
 
 fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {

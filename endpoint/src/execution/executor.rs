@@ -1,42 +1,56 @@
-//! What runs a task: the seam between the engine and whatever does the work.
+//! The seam between the engine, which chooses tasks, and the executors, which run them.
 //!
-//! Only types and one trait. Touches nothing. Promises that a run has no
-//! error of its own: whatever happens to a task is an [`Ended`].
+//! Only types and one trait. Touches nothing. An executor gets a task and a
+//! [`RunContext`], tells events to its sink, obeys its stop signal, and returns an
+//! [`Ended`]. Promises that a run has no error of its own: a task that cannot be
+//! started has a [`Report`] too.
 
 use super::capture::Captured;
+use super::events::Events;
+use super::stop::{StopReason, StopSignal};
 use async_trait::async_trait;
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
 use clutch_common::task::json::Json;
 use clutch_common::task::result::Outcome;
-use tokio_util::sync::CancellationToken;
 
 /// Runs tasks, any number of them at the same time.
 #[async_trait]
 pub(crate) trait Executor: Send + Sync {
-    /// Runs one attempt at `task` to its end. When `stop` is cancelled the
-    /// work is ended early, its processes included. The future is to be
-    /// polled to its end: dropping it abandons the work in an undefined state.
-    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended;
+    /// Runs one attempt at `task` to its end. After a stop signal the run is ended early,
+    /// its processes included. The future is to be polled to its end: dropping it
+    /// abandons the run in an undefined state.
+    async fn run(&self, task: &Task, context: &RunContext) -> Ended;
 
-    /// Ends what is kept from one task to the next. Nothing is run any more.
+    /// Ends what is kept from one task to the next. Nothing is run after it.
     async fn close(&self) {}
 }
 
-/// How a run ended.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Ended {
-    /// The task came to an end of its own, or to its walltime.
-    Finished(Report),
-    /// `stop` was cancelled before the task was over. Its processes are gone;
-    /// what that means for the task is the caller's decision.
-    Stopped,
+/// What a run gets beside its task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RunContext {
+    /// The signal to end early.
+    pub(crate) stop: StopSignal,
+    /// Where its events go.
+    pub(crate) events: Events,
 }
 
-/// What is known about a task that came to its end.
+/// The end of a run.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Ended {
+    /// The task has an outcome: it ended by itself, or was stopped for a reason that
+    /// [ends it](StopReason::ends_task).
+    Finished(Report),
+    /// The run was stopped, and the task has no outcome. Its processes are gone; what
+    /// becomes of the task is the caller's decision.
+    Stopped(StopReason),
+}
+
+/// What is known about a task that has ended.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {
-    /// `Succeeded`, `Failed`, `TimedOut`, or `Rejected` of a call that cannot be
-    /// made here.
+    /// `Succeeded`, `Failed`, `TimedOut`, or `Rejected` for a call of a function that
+    /// this endpoint does not have.
     pub(crate) outcome: Outcome,
     /// What a function returned.
     pub(crate) value: Option<Json>,
@@ -44,7 +58,7 @@ pub(crate) struct Report {
     pub(crate) exit_code: Option<i32>,
     /// The signal that ended the process, where one did.
     pub(crate) signal: Option<i32>,
-    /// Why, in words, wherever exit code and signal do not say it all.
+    /// Why, in words, where exit code and signal do not say it all.
     pub(crate) reason: Option<String>,
     /// Standard output.
     pub(crate) stdout: Captured,
@@ -62,4 +76,28 @@ pub(crate) struct Report {
     /// Peak resident memory of the largest of those processes, in bytes;
     /// `None` where it is too small to be told from the endpoint's own.
     pub(crate) peak_memory_bytes: Option<u64>,
+}
+
+impl Report {
+    /// Creates a report of an outcome, as of now, and of nothing else.
+    pub(crate) fn blank(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            value: None,
+            exit_code: None,
+            signal: None,
+            reason: None,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            started_at_ms: None,
+            ended_at_ms: now_ms(),
+            cpu_ms: None,
+            peak_memory_bytes: None,
+        }
+    }
+
+    /// Creates the report of a task that could not be started.
+    pub(crate) fn not_run(reason: String) -> Self {
+        Self { reason: Some(reason), ..Self::blank(Outcome::Failed) }
+    }
 }

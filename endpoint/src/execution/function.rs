@@ -1,6 +1,6 @@
-//! Runs calls of functions. Those that are built in are answered here and now, those
-//! of the configuration by workers, and one that the endpoint does not have is
-//! refused in words. Touches what its workers do.
+//! Runs calls of functions. A built-in function is answered here, one of the
+//! configuration by a worker of its [`pool`], and one that the endpoint does not have is
+//! rejected with a reason. Touches its workers only.
 
 pub(crate) mod pool;
 mod protocol;
@@ -9,7 +9,7 @@ mod worker;
 pub(crate) mod worker_spec;
 
 use super::capture::Captured;
-use super::executor::{Ended, Report};
+use super::executor::{Ended, Report, RunContext};
 use super::os::spawn::Spawner;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::json::Json;
@@ -24,41 +24,39 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-/// How often workers that wait are looked after at most.
-const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// The pause between two searches for workers that died.
+const SEARCH_PAUSE: Duration = Duration::from_secs(1);
 
-/// The functions of an endpoint.
+/// Runs the function calls of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct FunctionExecutor {
     pools: Arc<BTreeMap<String, Pool>>,
-    tending: Mutex<JoinSet<()>>,
+    watching: Mutex<JoinSet<()>>,
 }
 
 impl FunctionExecutor {
-    /// The functions that the configuration names. To be called within a tokio
-    /// runtime.
+    /// Creates an executor of these functions. To be called within a tokio runtime.
     pub(crate) fn new(functions: Vec<FunctionConfig>, spawner: &Arc<Spawner>) -> Self {
         let pool = |config: FunctionConfig| {
             (config.spec.function.clone(), Pool::new(config, Arc::clone(spawner)))
         };
         let pools: Arc<BTreeMap<String, Pool>> =
             Arc::new(functions.into_iter().map(pool).collect());
-        let mut tending = JoinSet::new();
+        let mut watching = JoinSet::new();
         if !pools.is_empty() {
-            tending.spawn(tend(Arc::clone(&pools)));
+            watching.spawn(stop_dead_workers(Arc::clone(&pools)));
         }
-        Self { pools, tending: Mutex::new(tending) }
+        Self { pools, watching: Mutex::new(watching) }
     }
 
     /// Runs one call to its end.
-    pub(crate) async fn run(&self, task: &Task, call: &Call, stop: CancellationToken) -> Ended {
+    pub(crate) async fn run(&self, task: &Task, call: &Call, context: &RunContext) -> Ended {
         if call.function == ECHO {
             return Ended::Finished(echo(call));
         }
         match self.pools.get(&call.function) {
-            Some(pool) => pool.run(task, call, stop).await,
+            Some(pool) => pool.run(task, call, context).await,
             None => {
                 let known = self.pools.keys().map(String::as_str);
                 Ended::Finished(Report::rejected(unknown(&call.function, known)))
@@ -66,30 +64,30 @@ impl FunctionExecutor {
         }
     }
 
-    /// How many calls of a function run at once, for each.
+    /// Returns how many calls of each function run at once.
     pub(crate) fn limits(&self) -> BTreeMap<String, usize> {
         self.pools.iter().map(|(name, pool)| (name.clone(), pool.concurrency())).collect()
     }
 
-    /// Starts a worker of each function and sees it off; what is wrong with it, and
-    /// what it wrote, by function.
+    /// Starts and stops a worker of each function. Returns, by function, what is wrong with
+    /// the worker and what it wrote.
     pub(crate) async fn try_out(&self) -> Vec<(String, Result<(), (String, Captured)>)> {
         let tried =
             self.pools.iter().map(async |(name, pool)| (name.clone(), pool.try_out().await));
         join_all(tried).await
     }
 
-    /// Sees all workers off. Nothing is called any more.
+    /// Stops all workers. No call is made after it.
     pub(crate) async fn close(&self) {
-        let mut tending =
-            std::mem::take(&mut *self.tending.lock().unwrap_or_else(PoisonError::into_inner));
-        tending.shutdown().await;
+        let mut watching =
+            std::mem::take(&mut *self.watching.lock().unwrap_or_else(PoisonError::into_inner));
+        watching.shutdown().await;
         join_all(self.pools.values().map(Pool::close)).await;
     }
 }
 
-/// Looks after the workers that wait, whenever a child of this process has ended.
-async fn tend(pools: Arc<BTreeMap<String, Pool>>) {
+/// Stops workers that died while they waited, whenever a child of this process ends.
+async fn stop_dead_workers(pools: Arc<BTreeMap<String, Pool>>) {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
         Err(error) => {
@@ -98,12 +96,12 @@ async fn tend(pools: Arc<BTreeMap<String, Pool>>) {
         }
     };
     while ended.recv().await.is_some() {
-        pools.values().for_each(Pool::tend);
-        sleep(TEND_PAUSE).await;
+        pools.values().for_each(Pool::stop_dead_workers);
+        sleep(SEARCH_PAUSE).await;
     }
 }
 
-/// Answers with what was asked, if that may be as long as an answer.
+/// Returns the arguments of a call, if they are no longer than an answer may be.
 fn echo(call: &Call) -> Report {
     let length = call.args.text().len();
     if length > MAX_LINE {
@@ -113,7 +111,7 @@ fn echo(call: &Call) -> Report {
     Report::returned(call.args.clone())
 }
 
-/// Why a function is not called, and what to do about it.
+/// Explains why a function is not called, and what to do about it.
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     if name.starts_with(BUILT_IN) {
         return format!("no function '{name}' is built in: there is {ECHO}");
@@ -128,7 +126,7 @@ fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Report {
-    /// On a call that was answered in no time.
+    /// Creates the report of a call that was answered at once.
     fn returned(value: Json) -> Self {
         let now = now_ms();
         Self {
@@ -139,26 +137,9 @@ impl Report {
         }
     }
 
-    /// On a call that cannot be made here.
+    /// Creates the report of a call that this endpoint cannot make.
     fn rejected(reason: String) -> Self {
         Self { reason: Some(reason), ..Self::blank(Outcome::Rejected) }
-    }
-
-    /// Of nothing but an outcome, now.
-    pub(crate) fn blank(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            value: None,
-            exit_code: None,
-            signal: None,
-            reason: None,
-            stdout: Captured::default(),
-            stderr: Captured::default(),
-            started_at_ms: None,
-            ended_at_ms: now_ms(),
-            cpu_ms: None,
-            peak_memory_bytes: None,
-        }
     }
 }
 
@@ -171,9 +152,9 @@ mod tests {
     async fn call(function: &str, args: &str) -> Report {
         let call = Call::new(function, args.parse().unwrap());
         let task = Task::of(TaskId::new(), Work::Call(call.clone()));
-        match FunctionExecutor::default().run(&task, &call, CancellationToken::new()).await {
+        match FunctionExecutor::default().run(&task, &call, &RunContext::default()).await {
             Ended::Finished(report) => report,
-            Ended::Stopped => panic!("stopped, though nobody asked for it"),
+            Ended::Stopped(_) => panic!("stopped without a request"),
         }
     }
 

@@ -1,14 +1,16 @@
-//! Programs of the system: starting them, watching them, and ending all that they started.
+//! Processes of the operating system: starting, watching and terminating them, with all
+//! that they started. Used by both ways of running a task.
 //!
-//! Used by both ways of running a task. [`spawn`] is the only place that starts a
-//! process; [`orphans`] is the only one that reaps.
+//! [`spawn`] is the only place that starts a process, and [`reaper`] the only one that
+//! reaps. A [`run_tag`] marks the processes of a run, a [`process_tree`] lists them, and
+//! [`terminate`] ends them.
 
 pub(super) mod exit_watch;
 pub(super) mod proc;
 pub(super) mod process_tree;
 pub(super) mod reaper;
 pub(super) mod run_tag;
-pub(super) mod shortage;
+mod shortage;
 pub(crate) mod spawn;
 pub(super) mod spawn_error;
 pub(super) mod streams;

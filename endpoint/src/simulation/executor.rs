@@ -5,13 +5,12 @@ use super::plan::Mishap;
 use super::process::Life;
 use super::world::World;
 use crate::execution::capture::Captured;
-use crate::execution::executor::{Ended, Executor, Report};
+use crate::execution::executor::{Ended, Executor, Report, RunContext};
 use async_trait::async_trait;
 use clutch_common::task::Task;
 use clutch_common::task::result::Outcome;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// The executor of one process.
 pub(super) struct Sleeper {
@@ -44,7 +43,7 @@ impl Sleeper {
 
 #[async_trait]
 impl Executor for Sleeper {
-    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+    async fn run(&self, task: &Task, context: &RunContext) -> Ended {
         let (attempt, instance) = (task.attempt(), self.life.instance);
         self.may_die("before a task starts").await;
         self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
@@ -53,10 +52,10 @@ impl Executor for Sleeper {
         tokio::select! {
             biased;
             () = tokio::time::sleep(self.duration()) => (),
-            () = stop.cancelled() => {
+            reason = context.stop.wait() => {
                 self.world.note(format_args!("{}: {} is stopped", self.life.name, name(attempt)));
                 self.world.tell(|oracle| oracle.stopped(instance, attempt));
-                return Ended::Stopped;
+                return Ended::Stopped(reason);
             }
         }
         let failed = self.world.within(0..5) == 0;

@@ -51,7 +51,7 @@ pub(crate) fn provide(slots: usize, functions: usize) -> usize {
 
 /// Gives a child the limit that the daemon was started with. It runs since a moment, and
 /// where the machine is busy may have looked at the limit before.
-pub(crate) fn give_back(child: Pid) {
+pub(crate) fn restore_for(child: Pid) {
     if let Some(original) = ORIGINAL.get() {
         let original = Rlimit { current: original.current, maximum: original.maximum };
         if let Err(error) = prlimit(Some(child), Resource::Nofile, original) {

@@ -1,16 +1,16 @@
-//! The engine over lives of the daemon: what it does with tasks that end them.
+//! The engine over several lives of the daemon, with tasks that end it.
 
 use super::*;
+use crate::execution::stop::StopReason;
 use crate::testing::{ledger, ledger_on, results_on_disk, task};
 use async_trait::async_trait;
-use clutch_common::id::Attempt;
 use clutch_common::task::Task;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tempfile::TempDir;
 
-/// Runs nothing: panics over some tasks, waits over others, and remembers how
-/// often each was started.
+/// An executor that runs nothing: it panics over some tasks, waits over others, and
+/// counts the starts of each.
 #[derive(Default)]
 struct Fake {
     panics_over: Vec<Attempt>,
@@ -26,14 +26,14 @@ impl Fake {
 
 #[async_trait]
 impl Executor for Fake {
-    async fn run(&self, task: &Task, stop: CancellationToken) -> Ended {
+    async fn run(&self, task: &Task, context: &RunContext) -> Ended {
         let attempt = task.attempt();
         *self.starts.lock().unwrap().entry(attempt).or_default() += 1;
         assert!(!self.panics_over.contains(&attempt), "as a fault of ours would");
         if self.waits_over.contains(&attempt) {
-            stop.cancelled().await;
+            context.stop.wait().await;
         }
-        Ended::Stopped
+        Ended::Stopped(StopReason::Shutdown)
     }
 }
 
@@ -42,7 +42,7 @@ async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), Eng
     let ledger = ledger_on(disk, 10);
     let engine =
         Engine { ledger: Arc::clone(&ledger), executor: Arc::clone(&executor) as _, slots: 2 };
-    let (intake, kill) = (CancellationToken::new(), CancellationToken::new());
+    let (intake, kill) = (CancellationToken::new(), StopSignal::new());
     let mut turning = tokio::task::JoinSet::new();
     let before = executor.started();
     turning.spawn(engine.run(intake.clone(), kill.clone()));
@@ -51,7 +51,7 @@ async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), Eng
             tokio::task::yield_now().await;
         }
         intake.cancel();
-        kill.cancel();
+        kill.request(StopReason::Shutdown);
     }
     let ended = turning.join_next().await.unwrap().unwrap();
     ledger.journal.clone().close().await;

@@ -1,17 +1,19 @@
-//! The workers of one function: started when they are needed, kept warm, the one
-//! that was used last taken first.
+//! The pool of workers of one function: started when they are needed, kept for the next
+//! call, the last one used taken first.
 //!
-//! Touches its workers only. Promises that no more of them have a call, wait for
-//! one or leave after one than the function may have; that whatever a
-//! worker does is an outcome of the task it has, and of no other; and that the
-//! result of a call is told when nobody is left of a worker that is to go.
+//! Touches its workers only. Promises that there are never more workers than the function
+//! may have, those that are being stopped included; that anything a worker does is an
+//! outcome of the task it has, and of no other; and that where a call ends its worker,
+//! the result is given when no process of the worker is left.
 
 use super::protocol::{self, Answer};
-use super::worker::{Reply, StartError, StopMode, Worker, WorkerEnd, how};
+use super::worker::{Reply, StartError, StopMode, Worker, WorkerEnd, describe_exit};
 use super::worker_spec::WorkerSpec;
 use crate::execution::capture::Captured;
-use crate::execution::executor::{Ended, Report};
+use crate::execution::events::Event;
+use crate::execution::executor::{Ended, Report, RunContext};
 use crate::execution::os::spawn::Spawner;
+use crate::execution::stop::{StopReason, StopSignal};
 use crate::execution::verdict::Facts;
 use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
@@ -23,12 +25,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-/// What is asked of the workers of a function.
+/// The settings of a function.
 #[derive(Clone, Debug)]
 pub(crate) struct FunctionConfig {
-    /// How they are made.
+    /// How its workers are started.
     pub(crate) spec: WorkerSpec,
     /// How many there are at most.
     pub(crate) concurrency: usize,
@@ -43,74 +44,75 @@ pub(crate) struct FunctionConfig {
 pub(super) struct Pool {
     config: FunctionConfig,
     spawner: Arc<Spawner>,
-    places: Arc<Semaphore>,
-    /// Those that wait for a call, the last one used last.
+    /// One permit for each worker that there may be.
+    permits: Arc<Semaphore>,
+    /// Workers that wait for a call, the last one used last.
     idle: Mutex<Vec<Worker>>,
-    /// Those that are on their way out; each has its place until it is gone.
-    leaving: Mutex<JoinSet<()>>,
+    /// Workers that are being stopped; each has its permit until it is gone.
+    stopping: Mutex<JoinSet<()>>,
 }
 
-/// What a worker is asked, and the place of whoever answers.
+/// A call to be made, and the permit for the worker that makes it.
 struct CallRequest<'a> {
     attempt: Attempt,
     call: &'a Call,
     walltime: Option<Duration>,
-    stop: &'a CancellationToken,
-    place: Option<OwnedSemaphorePermit>,
+    context: &'a RunContext,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Pool {
-    /// Without a worker yet.
+    /// Creates a pool without workers.
     pub(super) fn new(config: FunctionConfig, spawner: Arc<Spawner>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(config.concurrency)),
+            permits: Arc::new(Semaphore::new(config.concurrency)),
             config,
             spawner,
             idle: Mutex::default(),
-            leaving: Mutex::default(),
+            stopping: Mutex::default(),
         }
     }
 
-    /// How many workers there are at most.
+    /// Returns how many workers there are at most.
     pub(super) fn concurrency(&self) -> usize {
         self.config.concurrency
     }
 
     /// Runs one call to its end.
-    pub(super) async fn run(&self, task: &Task, call: &Call, stop: CancellationToken) -> Ended {
-        let place = tokio::select! {
+    pub(super) async fn run(&self, task: &Task, call: &Call, context: &RunContext) -> Ended {
+        const GOING_DOWN: Ended = Ended::Stopped(StopReason::Shutdown);
+        let permit = tokio::select! {
             biased;
-            place = Arc::clone(&self.places).acquire_owned() => place,
-            () = stop.cancelled() => return Ended::Stopped,
+            permit = Arc::clone(&self.permits).acquire_owned() => permit,
+            reason = context.stop.wait() => return Ended::Stopped(reason),
         };
-        let Ok(place) = place else { return Ended::Stopped }; // going down
-        let (attempt, walltime, place) = (task.attempt(), task.walltime(), Some(place));
-        let mut asked = CallRequest { attempt, call, walltime, stop: &stop, place };
+        let Ok(permit) = permit else { return GOING_DOWN };
+        let (attempt, walltime, permit) = (task.attempt(), task.walltime(), Some(permit));
+        let mut request = CallRequest { attempt, call, walltime, context, permit };
         while let Some(worker) = self.take_idle() {
-            if let Some(ended) = self.serve(worker, &mut asked).await {
+            if let Some(ended) = self.call(worker, &mut request).await {
                 return ended;
             }
         }
-        let worker = match self.start(&stop).await {
+        let worker = match self.start(&context.stop).await {
             Ok(worker) => worker,
-            Err(StartError::Stopped | StartError::Host(_)) => return Ended::Stopped,
+            Err(StartError::Stopped(reason)) => return Ended::Stopped(reason),
+            Err(StartError::Host(_)) => return GOING_DOWN,
             Err(StartError::Failed(why, stderr)) => {
                 tracing::warn!(function = call.function, why, "a worker is not ready");
                 return Ended::Finished(Report { stderr, ..Report::not_run(why) });
             }
         };
-        self.serve(worker, &mut asked).await.unwrap_or(Ended::Stopped)
+        self.call(worker, &mut request).await.unwrap_or(GOING_DOWN)
     }
 
-    /// A new worker, as soon as the host has what it takes.
-    async fn start(&self, stop: &CancellationToken) -> Result<Worker, StartError> {
+    /// Starts a worker, as soon as the host has what it takes.
+    async fn start(&self, stop: &StopSignal) -> Result<Worker, StartError> {
         let mut wait = self.spawner.shortage.wait();
         loop {
             match Worker::start(&self.spawner, &self.config.spec, stop).await {
                 Err(StartError::Host(why)) => {
-                    if !wait.pause(&why, stop).await {
-                        return Err(StartError::Stopped);
-                    }
+                    wait.pause(&why, stop).await.map_err(StartError::Stopped)?;
                 }
                 started => {
                     wait.over();
@@ -120,172 +122,172 @@ impl Pool {
         }
     }
 
-    /// A worker that waits; those that turn out to be dead are seen off.
+    /// Takes a worker that waits for a call; those that turn out to be dead are stopped.
     fn take_idle(&self) -> Option<Worker> {
         loop {
             let mut worker = self.idle().pop()?;
             if worker.is_idle() {
                 return Some(worker);
             }
-            self.reap(worker);
+            self.stop_dead(worker);
         }
     }
 
-    /// Has a worker answer. None if it had been about to end, or had something else to
-    /// say, and did not hear what was asked; that does not happen to one that has
-    /// answered nothing yet.
-    async fn serve(&self, mut worker: Worker, asked: &mut CallRequest<'_>) -> Option<Ended> {
+    /// Has a worker make a call. Returns `None` where the worker ended, or wrote something
+    /// else, before it read the request, so that another one can make the call; that is
+    /// never assumed of a worker that has not answered any call yet.
+    async fn call(&self, mut worker: Worker, request: &mut CallRequest<'_>) -> Option<Ended> {
         let started_at_ms = now_ms();
-        let until = asked.walltime.and_then(|walltime| Instant::now().checked_add(walltime));
+        let until = request.walltime.and_then(|walltime| Instant::now().checked_add(walltime));
         let report =
             |outcome| Report { started_at_ms: Some(started_at_ms), ..Report::blank(outcome) };
         let number = worker.next_call();
-        let line = protocol::request(number, asked.attempt, asked.call);
-        let (mode, noise) = match worker.exchange(&line, until, asked.stop).await {
+        let line = protocol::request(number, request.attempt, request.call);
+        request.context.events.emit(Event::Started { at_ms: started_at_ms });
+        let (mode, violation) = match worker.exchange(&line, until, &request.context.stop).await {
             Reply::Line(line) => match protocol::answer(&line, number) {
                 Ok(answer) => {
-                    let stderr = worker.cut_stderr();
-                    self.give_back(worker, asked.place.take());
+                    let stderr = worker.take_stderr();
+                    self.give_back(worker, request.permit.take());
                     return Some(Ended::Finished(answered(answer, stderr, report)));
                 }
                 Err(why) => (StopMode::Terminate, Some(why)),
             },
             Reply::Invalid(why) => (StopMode::Terminate, Some(why)),
-            Reply::Exited if worker.served > 0 && worker.request_unread() => {
-                self.reap(worker);
+            Reply::Exited if worker.answered > 0 && worker.request_unread() => {
+                self.stop_dead(worker);
                 return None;
             }
             Reply::Exited => (StopMode::Exited, None),
             Reply::TimedOut => (StopMode::Terminate, None),
-            Reply::Stopped => {
-                worker.end(StopMode::Terminate, self.config.spec.grace).await;
-                return Some(Ended::Stopped);
+            Reply::Stopped(reason) => {
+                worker.stop(StopMode::Terminate, self.config.spec.grace).await;
+                return Some(Ended::Stopped(reason));
             }
         };
-        let late = mode == StopMode::Terminate && noise.is_none();
-        let (pid, has_served) = (worker.pid(), worker.served > 0);
-        let remains = worker.end(mode, self.config.spec.grace).await;
-        if let Some(why) = &noise
-            && has_served
-            && remains.unread
+        let late = mode == StopMode::Terminate && violation.is_none();
+        let (pid, has_answered) = (worker.pid(), worker.answered > 0);
+        let end = worker.stop(mode, self.config.spec.grace).await;
+        if let Some(why) = &violation
+            && has_answered
+            && end.unread
         {
             let function = &self.config.spec.function;
-            tracing::warn!(function, %pid, why, "a worker spoke before it read a call; it is replaced");
+            tracing::warn!(function, %pid, why, "a worker wrote a line before it read a call; it is replaced");
             return None;
         }
         let facts = Facts {
-            status: remains.usage.map(|usage| usage.status),
-            exceeded: asked.walltime.filter(|_| late),
-            survivors: remains.ending.survivors.len(),
+            status: end.usage.map(|usage| usage.status),
+            exceeded: request.walltime.filter(|_| late),
+            survivors: end.tree.survivors.len(),
             ..Facts::default()
         };
-        Some(Ended::Finished(self.lost(&facts, remains, noise, report)))
+        Some(Ended::Finished(self.failure(&facts, end, violation, report)))
     }
 
-    /// The report on a call that took its worker with it.
-    fn lost(
+    /// Reports a call that ended its worker.
+    fn failure(
         &self,
         facts: &Facts,
-        remains: WorkerEnd,
-        noise: Option<String>,
+        end: WorkerEnd,
+        violation: Option<String>,
         report: impl Fn(Outcome) -> Report,
     ) -> Report {
         let verdict = facts.verdict();
         if verdict.outcome == Outcome::TimedOut {
             let reason = verdict.reason;
-            return Report { reason, stderr: remains.stderr, ..report(Outcome::TimedOut) };
+            return Report { reason, stderr: end.stderr, ..report(Outcome::TimedOut) };
         }
         let named = self.config.spec.named();
-        let reason = match noise {
+        let reason = match violation {
             Some(why) => format!(
                 "{named} does not keep to the protocol: {why}. It was replaced; only answers may go \
                  to its standard output"
             ),
             None => {
                 let besides = verdict.reason.map(|why| format!("; {why}")).unwrap_or_default();
-                format!("{named} ended before it answered: {}{besides}", how(&remains))
+                format!("{named} ended before it answered: {}{besides}", describe_exit(&end))
             }
         };
         Report {
             exit_code: verdict.exit_code,
             signal: verdict.signal,
             reason: Some(reason),
-            stderr: remains.stderr,
+            stderr: end.stderr,
             ..report(Outcome::Failed)
         }
     }
 
-    /// Has a worker wait for the next call, or replaced when one comes.
-    fn give_back(&self, mut worker: Worker, place: Option<OwnedSemaphorePermit>) {
-        worker.served += 1;
-        let worn = self.config.recycle_after.is_some_and(|limit| worker.served >= limit);
-        let fat = || {
+    /// Keeps a worker for the next call, or stops it where it has reached a limit.
+    fn give_back(&self, mut worker: Worker, permit: Option<OwnedSemaphorePermit>) {
+        worker.answered += 1;
+        let recycled = self.config.recycle_after.is_some_and(|limit| worker.answered >= limit);
+        let above_memory_limit = || {
             let limit = self.config.memory_limit?;
             worker.memory().filter(|memory| *memory > limit)
         };
         let function = &self.config.spec.function;
-        if worn {
-            tracing::debug!(function, calls = worker.served, "a worker has served its time");
-        } else if let Some(memory) = fat() {
+        if recycled {
+            tracing::debug!(function, calls = worker.answered, "a worker is recycled");
+        } else if let Some(memory) = above_memory_limit() {
             tracing::info!(function, memory, "a worker takes too much memory and is replaced");
         } else {
             self.idle().push(worker);
             return;
         }
-        self.retire(worker, StopMode::Retire, place);
+        self.stop(worker, StopMode::Retire, permit);
     }
 
-    /// Sees off a worker that died while it waited, or that said what nobody had
-    /// asked for.
-    fn reap(&self, worker: Worker) {
+    /// Stops a worker that died, or wrote something, while it had no call.
+    fn stop_dead(&self, worker: Worker) {
         let (function, pid) = (&self.config.spec.function, worker.pid());
-        tracing::warn!(function, %pid, "a worker ended, or spoke up, while it had no call; it is replaced");
-        self.retire(worker, StopMode::Exited, None);
+        tracing::warn!(function, %pid, "a worker ended, or wrote a line, while it had no call; it is replaced");
+        self.stop(worker, StopMode::Exited, None);
     }
 
-    fn retire(&self, worker: Worker, mode: StopMode, place: Option<OwnedSemaphorePermit>) {
+    fn stop(&self, worker: Worker, mode: StopMode, permit: Option<OwnedSemaphorePermit>) {
         let grace = self.config.spec.grace;
-        let mut leaving = lock(&self.leaving);
-        while leaving.try_join_next().is_some() {}
-        leaving.spawn(async move {
-            worker.end(mode, grace).await;
-            drop(place);
+        let mut stopping = lock(&self.stopping);
+        while stopping.try_join_next().is_some() {}
+        stopping.spawn(async move {
+            worker.stop(mode, grace).await;
+            drop(permit);
         });
     }
 
-    /// Looks after those that wait: sees off the dead.
-    pub(super) fn tend(&self) {
+    /// Stops the workers that died while they waited for a call.
+    pub(super) fn stop_dead_workers(&self) {
         let dead: Vec<Worker> = {
             let mut idle = self.idle();
             idle.extract_if(.., |worker| !worker.is_idle()).collect()
         };
-        dead.into_iter().for_each(|worker| self.reap(worker));
+        dead.into_iter().for_each(|worker| self.stop_dead(worker));
     }
 
-    /// Starts a worker and sees it off.
+    /// Starts a worker and stops it.
     ///
     /// # Errors
-    /// Why it is not ready, in words, and what it wrote.
+    /// It is not ready: why, in words, and what it wrote.
     pub(super) async fn try_out(&self) -> Result<(), (String, Captured)> {
-        match Worker::start(&self.spawner, &self.config.spec, &CancellationToken::new()).await {
+        match Worker::start(&self.spawner, &self.config.spec, &StopSignal::new()).await {
             Ok(worker) => {
-                worker.end(StopMode::Retire, self.config.spec.grace).await;
+                worker.stop(StopMode::Retire, self.config.spec.grace).await;
                 Ok(())
             }
             Err(StartError::Failed(why, stderr)) => Err((why, stderr)),
             Err(StartError::Host(why)) => Err((why, Captured::default())),
-            Err(StartError::Stopped) => Ok(()),
+            Err(StartError::Stopped(_)) => Ok(()),
         }
     }
 
-    /// Sees all workers off. Nothing is called any more.
+    /// Stops all workers. No call is made after it.
     pub(super) async fn close(&self) {
-        self.places.close();
+        self.permits.close();
         let idle = std::mem::take(&mut *self.idle());
         let grace = self.config.spec.grace;
-        join_all(idle.into_iter().map(|worker| worker.end(StopMode::Retire, grace))).await;
-        let mut leaving = std::mem::take(&mut *lock(&self.leaving));
-        while leaving.join_next().await.is_some() {}
+        join_all(idle.into_iter().map(|worker| worker.stop(StopMode::Retire, grace))).await;
+        let mut stopping = std::mem::take(&mut *lock(&self.stopping));
+        while stopping.join_next().await.is_some() {}
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {

@@ -1,5 +1,5 @@
-//! What a worker and the daemon say to each other, line by line, as
-//! `design/0009-workers.md` has it. Pure.
+//! The protocol between daemon and worker, line by line, as `design/0009-workers.md`
+//! describes it. Pure.
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Call;
@@ -12,19 +12,19 @@ const VERSION: u64 = 1;
 pub(super) const MAX_LINE: usize = 8 * 1024 * 1024;
 /// How much of an error a result tells, in characters.
 const ERROR_SHOWN: usize = 4096;
-/// How much of a line that nobody understands is shown, in characters.
-const NOISE_SHOWN: usize = 80;
+/// How much of a line that is not in the protocol is shown, in characters.
+const LINE_SHOWN: usize = 80;
 
-/// What a function came to.
+/// The answer to a call.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Answer {
-    /// It returned.
+    /// The function returned.
     Value(Json),
-    /// It failed.
+    /// The function failed.
     Error(String),
 }
 
-/// The line that asks a worker for a call, under a number that the answer repeats.
+/// Encodes the request for a call, under a number that the answer repeats.
 pub(super) fn request(number: u64, attempt: Attempt, call: &Call) -> Vec<u8> {
     let mut line = Vec::with_capacity(call.size() + 144);
     line.extend_from_slice(
@@ -55,9 +55,9 @@ fn push(line: &mut Vec<u8>, json: &Json) {
     }
 }
 
-/// The hello in a line of a worker that has said none yet; `None` in a line that
-/// something else printed, which it may end.
-pub(super) fn greeting(line: &[u8]) -> Option<&[u8]> {
+/// Finds the hello at the end of a line, which something else may have begun; `None` in
+/// a line without one.
+pub(super) fn find_hello(line: &[u8]) -> Option<&[u8]> {
     const BEGINNING: &[u8] = b"{\"clutch\"";
     let at = line.windows(BEGINNING.len()).rposition(|window| window == BEGINNING)?;
     Some(&line[at..])
@@ -66,7 +66,7 @@ pub(super) fn greeting(line: &[u8]) -> Option<&[u8]> {
 /// Reads a worker's hello.
 ///
 /// # Errors
-/// Why it is no hello, in words.
+/// It is no hello of this version: why, in words.
 pub(super) fn hello(line: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Hello {
@@ -86,7 +86,7 @@ pub(super) fn hello(line: &[u8]) -> Result<(), String> {
 /// Reads a worker's answer to the call with this number.
 ///
 /// # Errors
-/// Why it is none, in words.
+/// It is no answer to that call: why, in words.
 pub(super) fn answer(line: &[u8], number: u64) -> Result<Answer, String> {
     #[derive(Deserialize)]
     struct Said {
@@ -108,7 +108,7 @@ pub(super) fn answer(line: &[u8], number: u64) -> Result<Answer, String> {
     }
 }
 
-/// A field that is there if it is `null`.
+/// Reads a field so that `null` counts as present.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }
@@ -120,11 +120,11 @@ fn shown(error: &str) -> String {
     }
 }
 
-/// The beginning of what somebody said.
+/// Quotes the beginning of a line.
 pub(super) fn quoted(line: &[u8]) -> String {
-    let beginning = &line[..line.len().min(4 * NOISE_SHOWN)];
+    let beginning = &line[..line.len().min(4 * LINE_SHOWN)];
     let text = String::from_utf8_lossy(beginning);
-    let kept: String = text.chars().take(NOISE_SHOWN).collect();
+    let kept: String = text.chars().take(LINE_SHOWN).collect();
     let more = if kept.len() < line.len() { "…" } else { "" };
     format!("'{}{more}'", kept.escape_debug())
 }
@@ -158,8 +158,8 @@ mod tests {
     fn only_a_hello_is_a_hello() {
         assert_eq!(hello(br#"{"clutch": 1}"#), Ok(()));
         assert_eq!(hello(br#" {"clutch":1,"language":"sh"}"#), Ok(()));
-        assert_eq!(greeting(br#"Loading... {"clutch": 1}"#), Some(&br#"{"clutch": 1}"#[..]));
-        assert_eq!(greeting(b"Loading..."), None);
+        assert_eq!(find_hello(br#"Loading... {"clutch": 1}"#), Some(&br#"{"clutch": 1}"#[..]));
+        assert_eq!(find_hello(b"Loading..."), None);
         let table: [(&[u8], &str); 4] = [
             (br#"{"clutch": 2}"#, "version 2"),
             (b"hello", "'hello' instead of"),

@@ -1,6 +1,6 @@
-//! The part of the Python package `clutch` that turns functions into workers, for the
-//! endpoint's workers to import. Touches one folder, and promises that a reader never
-//! sees half of a file.
+//! Installs the part of the Python package `clutch` that turns functions into workers,
+//! for the endpoint's workers to import. Touches one folder, and promises that a reader
+//! never sees half of a file.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::ffi::{OsStr, OsString};
@@ -20,15 +20,12 @@ const FILES: [(&str, &str); 2] = [
     ("worker.py", include_str!("../../../../python/src/clutch/worker.py")),
     ("__init__.py", include_str!("../../../../python/src/clutch/__init__.py")),
 ];
-/// Where Python looks for modules.
+/// The variable that tells Python where to look for modules.
 pub(crate) const VARIABLE: &str = "PYTHONPATH";
-/// What stands between two folders there.
+/// The separator between two folders there.
 const SEPARATOR: u8 = b':';
 
 /// Writes the package into `folder`, which is made if it does not exist.
-///
-/// # Errors
-/// What the file system says.
 pub(crate) fn install(folder: &Path) -> io::Result<()> {
     let package = folder.join(PACKAGE);
     DirBuilder::new().recursive(true).mode(0o700).create(&package)?;
@@ -44,21 +41,17 @@ pub(crate) fn install(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where workers find the package.
+/// The folder in which workers find the package.
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
     folder: PathBuf,
-    /// What `folder` names, where that is another name of this process's own.
+    /// The folder itself, where `folder` names it by a descriptor.
     _held: Option<Arc<OwnedFd>>,
 }
 
 impl Module {
-    /// In `folder`, which is absolute. `PYTHONPATH` cannot name a folder with a colon
-    /// in its path, so such a one is named by a descriptor of this process, for as
-    /// long as this is kept.
-    ///
-    /// # Errors
-    /// What the file system says.
+    /// Names the absolute `folder`. `PYTHONPATH` cannot name a folder with a colon in its
+    /// path: it is named by a descriptor of this process, for as long as this is kept.
     pub(crate) fn within(folder: &Path) -> io::Result<Self> {
         if !folder.as_os_str().as_bytes().contains(&SEPARATOR) {
             return Ok(Self { folder: folder.to_owned(), _held: None });
@@ -69,8 +62,8 @@ impl Module {
         Ok(Self { folder: folder.into(), _held: Some(Arc::new(held)) })
     }
 
-    /// What [`VARIABLE`] is to be: this folder first, and then what `others` says, or
-    /// the endpoint's own environment.
+    /// Returns the value for [`VARIABLE`]: this folder, then `others`, or else those of the
+    /// endpoint's own environment.
     pub(crate) fn path(&self, others: Option<&str>) -> OsString {
         let others = others.map(OsString::from).or_else(|| std::env::var_os(VARIABLE));
         let mut path = self.folder.clone().into_os_string();

@@ -1,9 +1,9 @@
-//! One worker: a process that is started once and answers one call after the
+//! A worker: a process that is started once and answers one call after the
 //! other, over its standard input and output.
 //!
 //! Touches: its process, its pipes. Promises that a call costs no more than its
-//! lines on the pipes and one wake-up for the answer, that what is held of a
-//! worker's output is bounded, and that a worker that is seen off leaves nobody.
+//! lines on the pipes and one wake-up for the answer, that memory for a worker's output
+//! is bounded, and that no process of a stopped worker is left.
 
 use super::protocol::{self, MAX_LINE};
 use super::python;
@@ -15,7 +15,8 @@ use crate::execution::os::process_tree::ProcessTree;
 use crate::execution::os::spawn::{Leader, Spawner};
 use crate::execution::os::spawn_error::{self, SpawnError};
 use crate::execution::os::streams::{ChildEnds, Output};
-use crate::execution::os::terminate::{self, Terminated};
+use crate::execution::os::terminate::{Terminated, terminate};
+use crate::execution::stop::{StopReason, StopSignal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -26,17 +27,16 @@ use std::time::Duration;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use wait4::ResUse;
 
-/// How long the end of a process may take to be told that has closed its output.
+/// How long the notice of an exit may take once the process has closed its output.
 const EXIT_NOTICE: Duration = Duration::from_secs(1);
 /// How much is read at once, in bytes.
 const CHUNK: usize = 16 * 1024;
-/// The room for lines that a worker keeps, in bytes.
+/// The capacity for lines that is kept between calls, in bytes.
 const KEPT_ROOM: usize = 64 * 1024;
 
-/// A worker that has said hello.
+/// A worker that has written its hello.
 #[derive(Debug)]
 pub(super) struct Worker {
     leader: Leader,
@@ -44,70 +44,70 @@ pub(super) struct Worker {
     watch: ExitWatch,
     stdin: Sender,
     stdout: Receiver,
-    /// What came of a line that is not complete.
+    /// The beginning of a line that is not complete.
     line: Vec<u8>,
     stderr: Output,
     stderr_open: bool,
-    /// How much it was told since the last line, in bytes.
-    told: usize,
-    /// Whether it has said hello. What is printed before, by a library that is being
-    /// loaded for example, is none of the protocol's.
-    greeted: bool,
-    /// How many calls it was asked: the number of the last one.
-    asked: u64,
+    /// How much of the last request is written to its pipe, in bytes.
+    written: usize,
+    /// Whether it has written its hello. Output before that, by a library that is being
+    /// loaded for example, is not part of the protocol.
+    ready: bool,
+    /// How many calls it was sent: the number of the last one.
+    sent: u64,
     /// How many calls it has answered.
-    pub(super) served: u64,
+    pub(super) answered: u64,
 }
 
-/// Why there is no worker.
+/// The reason why a worker is not ready.
 #[derive(Debug)]
 pub(super) enum StartError {
-    /// It could not be started, or does not do what a worker does; in words, and
+    /// It could not be started, or does not keep to the protocol; in words, and
     /// what it wrote to its standard error.
     Failed(String, Captured),
     /// The host lacks what it takes for now; in words.
     Host(String),
-    /// Nobody wants it any more.
-    Stopped,
+    /// Its task was stopped meanwhile.
+    Stopped(StopReason),
 }
 
-/// What came of waiting for a line.
+/// The result of waiting for a line of a worker.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
     /// The line, without its end.
     Line(Vec<u8>),
-    /// It said what no worker says; in words.
+    /// It wrote something that is not in the protocol; in words.
     Invalid(String),
-    /// It has ended, or closed what it is spoken to by.
+    /// It has ended, or closed its standard input or output.
     Exited,
     /// It took too long.
     TimedOut,
-    /// Nobody wants to hear it any more.
-    Stopped,
+    /// The task was stopped.
+    Stopped(StopReason),
 }
 
-/// How a worker is seen off. Its standard input is closed, in any case.
+/// How a worker is stopped. Its standard input is closed in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StopMode {
-    /// It may end by itself for as long as the grace.
+    /// It has the grace to end by itself.
     Retire,
-    /// It is ending, by all appearances.
+    /// It is ending already, by all appearances.
     Exited,
-    /// It is told to end at once.
+    /// It is sent `SIGTERM` at once.
     Terminate,
 }
 
-/// What is left of a worker.
+/// How a worker ended.
 #[derive(Debug)]
 pub(super) struct WorkerEnd {
-    /// How its process ended, if that is known.
+    /// The exit status and resources of its process, if they are known.
     pub(super) usage: Option<ResUse>,
-    /// What became of the others.
-    pub(super) ending: Terminated,
+    /// How the processes that it started ended.
+    pub(super) tree: Terminated,
     /// What it wrote to its standard error since the last call.
     pub(super) stderr: Captured,
-    /// Whether it has certainly not begun with what it was told last: all of that
-    /// was still in the pipe when nobody was left.
+    /// Whether it has certainly not read the last request: all of that was still in the
+    /// pipe when no process was left.
     pub(super) unread: bool,
 }
 
@@ -119,7 +119,7 @@ impl Worker {
     pub(super) async fn start(
         spawner: &Arc<Spawner>,
         spec: &WorkerSpec,
-        stop: &CancellationToken,
+        stop: &StopSignal,
     ) -> Result<Self, StartError> {
         let unstarted = |why: SpawnError| match why {
             SpawnError::Task(why) => {
@@ -136,8 +136,8 @@ impl Worker {
         let (mode, why) = match worker.exchange(b"", Some(until), stop).await {
             Reply::Line(line) => match protocol::hello(&line) {
                 Ok(()) => {
-                    worker.greeted = true;
-                    worker.stderr.cut();
+                    worker.ready = true;
+                    worker.stderr.take_recorded();
                     return Ok(worker);
                 }
                 Err(why) => (StopMode::Terminate, why),
@@ -154,17 +154,17 @@ impl Worker {
                 );
                 (StopMode::Terminate, why)
             }
-            Reply::Stopped => {
-                worker.end(StopMode::Terminate, spec.grace).await;
-                return Err(StartError::Stopped);
+            Reply::Stopped(reason) => {
+                worker.stop(StopMode::Terminate, spec.grace).await;
+                return Err(StartError::Stopped(reason));
             }
         };
-        let remains = worker.end(mode, spec.grace).await;
+        let end = worker.stop(mode, spec.grace).await;
         let why = match mode {
-            StopMode::Exited => format!("it ended before it was ready: {}", how(&remains)),
+            StopMode::Exited => format!("it ended before it was ready: {}", describe_exit(&end)),
             StopMode::Terminate | StopMode::Retire => why,
         };
-        Err(StartError::Failed(format!("{} is of no use: {why}", spec.named()), remains.stderr))
+        Err(StartError::Failed(format!("{} is of no use: {why}", spec.named()), end.stderr))
     }
 
     async fn spawn(spawner: &Arc<Spawner>, spec: &WorkerSpec) -> Result<Self, SpawnError> {
@@ -173,10 +173,10 @@ impl Worker {
         let no_pipes = |error: io::Error| spawn_error::no_pipes(&error);
         let (their_stdin, stdin) = pipe().map_err(no_pipes)?;
         let (stdout, their_stdout) = pipe().map_err(no_pipes)?;
-        let (stderr, their_stderr) = Output::open(spec.capture_limit).map_err(no_pipes)?;
+        let (stderr, their_stderr) = Output::open_stderr(spec.capture_limit).map_err(no_pipes)?;
         let stdin = Sender::from_owned_fd(stdin).map_err(no_pipes)?;
         let stdout = Receiver::from_owned_fd(stdout).map_err(no_pipes)?;
-        let spare = exit_watch::spare().map_err(no_pipes)?;
+        let reserve = exit_watch::reserve().map_err(no_pipes)?;
         let child_ends =
             ChildEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         let (tags, tag) = spawner.tags.for_worker(&spec.function);
@@ -190,12 +190,12 @@ impl Worker {
         });
         let (leader, tag) =
             start.await.map_err(|error| format!("the endpoint is going down: {error}"))??;
-        drop(spare);
+        drop(reserve);
         let watch = ExitWatch::over(leader.pid)
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let tree = ProcessTree::of(leader.pid, tag);
         let line = Vec::new();
-        let (stderr_open, told, greeted, asked, served) = (true, 0, false, 0, 0);
+        let (stderr_open, written, ready, sent, answered) = (true, 0, false, 0, 0);
         Ok(Self {
             leader,
             tree,
@@ -205,33 +205,33 @@ impl Worker {
             line,
             stderr,
             stderr_open,
-            told,
-            greeted,
-            asked,
-            served,
+            written,
+            ready,
+            sent,
+            answered,
         })
     }
 
-    /// The worker's process.
+    /// Returns the worker's process.
     pub(super) fn pid(&self) -> rustix::process::Pid {
         self.leader.pid
     }
 
-    /// A number for the next call, which no other of this worker has.
+    /// Returns a number for the next call, which no other call of this worker has.
     pub(super) fn next_call(&mut self) -> u64 {
-        self.asked += 1;
-        self.asked
+        self.sent += 1;
+        self.sent
     }
 
-    /// Says something, and waits for a line, until a moment or until `stop`.
+    /// Writes a request, and waits for a line, at most until a moment or until `stop`.
     pub(super) async fn exchange(
         &mut self,
-        say: &[u8],
+        request: &[u8],
         until: Option<Instant>,
-        stop: &CancellationToken,
+        stop: &StopSignal,
     ) -> Reply {
-        let mut unsaid = say;
-        self.told = 0;
+        let mut unwritten = request;
+        self.written = 0;
         let late = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -240,40 +240,40 @@ impl Worker {
         };
         tokio::pin!(late);
         loop {
-            if let Err(error) = self.say(&mut unsaid) {
-                tracing::debug!(%error, pid = %self.leader.pid, "a worker does not listen");
+            if let Err(error) = self.write(&mut unwritten) {
+                tracing::debug!(%error, pid = %self.leader.pid, "a worker does not read its requests");
                 return Reply::Exited;
             }
             tokio::select! {
                 biased;
-                _ = self.stdout.readable() => match self.hear(Receiver::try_read) {
-                    Some(heard) => return heard,
+                _ = self.stdout.readable() => match self.read_line(Receiver::try_read) {
+                    Some(reply) => return reply,
                     None => tokio::task::coop::consume_budget().await,
                 },
                 _ = self.stderr.pipe().readable(), if self.stderr_open => {
-                    self.take_stderr();
+                    self.record_stderr();
                     tokio::task::coop::consume_budget().await;
                 }
-                _ = self.stdin.writable(), if !unsaid.is_empty() => (),
-                () = self.watch.ended() => return self.last_words(),
-                () = stop.cancelled() => return Reply::Stopped,
+                _ = self.stdin.writable(), if !unwritten.is_empty() => (),
+                () = self.watch.ended() => return self.read_last_line(),
+                reason = stop.wait() => return Reply::Stopped(reason),
                 () = &mut late => return Reply::TimedOut,
             }
         }
     }
 
-    /// What it wrote to its standard error up to now.
-    pub(super) fn cut_stderr(&mut self) -> Captured {
-        self.stderr.cut()
+    /// Returns what it has written to its standard error since the last call.
+    pub(super) fn take_stderr(&mut self) -> Captured {
+        self.stderr.take_recorded()
     }
 
-    /// Says as much as the pipe takes.
-    fn say(&mut self, unsaid: &mut &[u8]) -> io::Result<()> {
-        while !unsaid.is_empty() {
-            match self.stdin.try_write(unsaid) {
+    /// Writes as much of a request as the pipe takes.
+    fn write(&mut self, unwritten: &mut &[u8]) -> io::Result<()> {
+        while !unwritten.is_empty() {
+            match self.stdin.try_write(unwritten) {
                 Ok(count) => {
-                    self.told += count;
-                    *unsaid = &unsaid[count..];
+                    self.written += count;
+                    *unwritten = &unwritten[count..];
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -283,13 +283,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether it has taken nothing of what it was told last: all is in the pipe.
+    /// Whether the last request is still unread in the pipe, all of it.
     pub(super) fn request_unread(&self) -> bool {
-        is_unread(&self.stdin, self.told)
+        is_unread(&self.stdin, self.written)
     }
 
-    /// Reads what there is; nothing while no line is complete.
-    fn hear(&mut self, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Reply> {
+    /// Reads what is in the pipe; returns `None` while no line is complete.
+    fn read_line(&mut self, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Reply> {
         let mut chunk = [0; CHUNK];
         loop {
             let count = match read(&self.stdout, &mut chunk) {
@@ -299,14 +299,14 @@ impl Worker {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Some(Reply::Exited),
             };
-            if let Some(heard) = self.take_in(&chunk[..count]) {
-                return Some(heard);
+            if let Some(reply) = self.append(&chunk[..count]) {
+                return Some(reply);
             }
         }
     }
 
-    /// Takes in what was read; nothing while no line is complete.
-    fn take_in(&mut self, mut piece: &[u8]) -> Option<Reply> {
+    /// Appends what was read to the line; returns `None` while it is not complete.
+    fn append(&mut self, mut piece: &[u8]) -> Option<Reply> {
         loop {
             let end = piece.iter().position(|byte| *byte == b'\n');
             self.line.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
@@ -318,8 +318,8 @@ impl Worker {
             let more = &piece[end? + 1..];
             let room = self.line.capacity().min(KEPT_ROOM);
             let mut line = std::mem::replace(&mut self.line, Vec::with_capacity(room));
-            if !self.greeted {
-                let Some(hello) = protocol::greeting(&line) else {
+            if !self.ready {
+                let Some(hello) = protocol::find_hello(&line) else {
                     line.push(b'\n');
                     self.stderr.add(&line);
                     piece = more;
@@ -335,27 +335,27 @@ impl Worker {
         }
     }
 
-    /// A worker that has ended may have answered before. Asks the pipe itself, as
-    /// the runtime may not know yet what is in it.
-    fn last_words(&mut self) -> Reply {
+    /// Reads the answer that a worker may have written before it ended. It reads the pipe
+    /// itself, as the runtime may not know yet that it is readable.
+    fn read_last_line(&mut self) -> Reply {
         let read = |pipe: &Receiver, chunk: &mut [u8]| Ok(rustix::io::read(pipe, chunk)?);
-        self.hear(read).unwrap_or(Reply::Exited)
+        self.read_line(read).unwrap_or(Reply::Exited)
     }
 
-    fn take_stderr(&mut self) {
-        match self.stderr.take() {
+    fn record_stderr(&mut self) {
+        match self.stderr.record() {
             Ok(0) => self.stderr_open = false,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
-                tracing::warn!(%error, "the standard error of a worker could not be read on");
+                tracing::warn!(%error, "the standard error of a worker could not be read to its end");
                 self.stderr_open = false;
             }
         }
     }
 
-    /// Whether it lives and has said nothing that nobody asked for. What it wrote
-    /// to its standard error between two calls is nobody's.
+    /// Whether it lives and has written nothing since its last answer. Its standard error
+    /// between two calls belongs to no task, and is dropped.
     pub(super) fn is_idle(&mut self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut looked = [
@@ -370,25 +370,25 @@ impl Worker {
             return false;
         }
         if stderr.contains(PollFlags::IN) {
-            let dropped = self.stderr.cut();
+            let dropped = self.stderr.take_recorded();
             let bytes = dropped.bytes.len() as u64 + dropped.omitted;
             tracing::debug!(pid = %self.leader.pid, bytes, "a worker wrote between two calls");
         }
         true
     }
 
-    /// Its resident memory, in bytes.
+    /// Reads its resident memory, in bytes.
     pub(super) fn memory(&self) -> Option<u64> {
         proc::resident_memory(self.leader.pid)
     }
 
-    /// Sees it off, and everybody who came from it.
-    pub(super) async fn end(self, mode: StopMode, grace: Duration) -> WorkerEnd {
-        let Self { leader, tree, watch, stdin, stdout, mut stderr, told, .. } = self;
+    /// Stops the worker, and ends all processes that it started.
+    pub(super) async fn stop(self, mode: StopMode, grace: Duration) -> WorkerEnd {
+        let Self { leader, tree, watch, stdin, stdout, mut stderr, written, .. } = self;
         drop(stdout);
-        // One that is told to end at once need not see the end of its input, and
-        // whether it has read what it was told is known only when it is gone.
-        let stdin = (mode == StopMode::Terminate && told > 0).then_some(stdin);
+        // A worker that is terminated need not see the end of its input, and whether it
+        // has read its request is known only when it is gone.
+        let stdin = (mode == StopMode::Terminate && written > 0).then_some(stdin);
         let over = async {
             let limit = match mode {
                 StopMode::Retire => grace,
@@ -402,27 +402,27 @@ impl Worker {
             close(leader, tree, &watch, grace).await
         };
         tokio::pin!(over);
-        let (usage, ending) = tokio::select! {
+        let (usage, ended) = tokio::select! {
             over = &mut over => over,
-            () = stderr.take_all() => over.await,
+            () = stderr.record_all() => over.await,
         };
-        if !ending.survivors.is_empty() {
+        if !ended.survivors.is_empty() {
             tracing::error!(
-                survivors = ?ending.survivors,
+                survivors = ?ended.survivors,
                 "processes of a worker could not be ended even by SIGKILL: look at the host"
             );
         }
-        let unread = stdin.is_some_and(|stdin| is_unread(&stdin, told));
-        WorkerEnd { usage, ending, stderr: stderr.cut(), unread }
+        let unread = stdin.is_some_and(|stdin| is_unread(&stdin, written));
+        WorkerEnd { usage, tree: ended, stderr: stderr.take_recorded(), unread }
     }
 }
 
-/// Whether all of what was told is still in the pipe.
-fn is_unread(pipe: &Sender, told: usize) -> bool {
-    ioctl_fionread(pipe).is_ok_and(|unread| unread >= told as u64)
+/// Whether all that was written is still in the pipe.
+fn is_unread(pipe: &Sender, written: usize) -> bool {
+    ioctl_fionread(pipe).is_ok_and(|unread| unread >= written as u64)
 }
 
-/// Ends whoever is left of a tree, and reaps its leader.
+/// Ends what is left of a tree, and reaps its leader.
 async fn close(
     leader: Leader,
     tree: ProcessTree,
@@ -439,21 +439,21 @@ async fn close(
         Ok(Err(left)) => left,
         Err(_) => return (None, Terminated::default()), // going down
     };
-    let ending = terminate::terminate(&tree, grace).await;
-    // A leader that survives will never be told.
-    let told = timeout(EXIT_NOTICE, watch.ended()).await.is_ok();
+    let ended = terminate(&tree, grace).await;
+    // The exit of a leader that survives is never noticed.
+    let exited = timeout(EXIT_NOTICE, watch.ended()).await.is_ok();
     let reaped =
-        spawn_blocking(move || if told { leader.reap_ended() } else { leader.reap() }).await;
-    (reaped.unwrap_or(None), ending)
+        spawn_blocking(move || if exited { leader.reap_ended() } else { leader.reap() }).await;
+    (reaped.unwrap_or(None), ended)
 }
 
-/// In words, how the process of a worker ended.
-pub(super) fn how(remains: &WorkerEnd) -> String {
+/// Describes how the process of a worker ended.
+pub(super) fn describe_exit(end: &WorkerEnd) -> String {
     use std::os::unix::process::ExitStatusExt as _;
-    let status = remains.usage.map(|usage| usage.status);
+    let status = end.usage.map(|usage| usage.status);
     match status.map(|status| (status.code(), status.signal())) {
         Some((Some(code), _)) => format!("exit code {code}"),
         Some((None, Some(signal))) => format!("signal {signal}"),
-        Some((None, None)) | None => "nobody knows how".to_owned(),
+        Some((None, None)) | None => "in an unknown way".to_owned(),
     }
 }

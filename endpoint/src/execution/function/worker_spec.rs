@@ -1,6 +1,5 @@
-//! How workers of a function are made, and what is looked after before one starts.
-//! Touches the folders of workers and of the Python module, where they are the
-//! endpoint's.
+//! How the workers of a function are started. Touches the folders of workers and of the
+//! Python module that the endpoint owns: makes them again where they were removed.
 
 use super::python::{self, Module};
 use crate::execution::os::spawn_error::{self, SpawnError};
@@ -13,7 +12,7 @@ use std::time::Duration;
 /// How much of a command is shown, in characters.
 const SHOWN: usize = 200;
 
-/// How workers of a function are made.
+/// How the workers of a function are started.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerSpec {
     /// The function.
@@ -22,34 +21,31 @@ pub(crate) struct WorkerSpec {
     pub(crate) command: Vec<String>,
     /// Variables over the endpoint's environment.
     pub(crate) env: BTreeMap<String, String>,
-    /// Where they find the Python module.
+    /// The Python module that they can import.
     pub(crate) module: Module,
     /// The folder they run in.
     pub(crate) cwd: PathBuf,
-    /// What is looked after before one starts.
+    /// The folders that are made again before one starts.
     pub(crate) owned: OwnedFolders,
     /// How long one may take to be ready.
     pub(crate) startup_timeout: Duration,
-    /// From TERM to KILL.
+    /// The time between `SIGTERM` and `SIGKILL`.
     pub(crate) grace: Duration,
-    /// How many bytes of what it writes during a task are kept.
+    /// How many bytes of a worker's standard error are kept for each call.
     pub(crate) capture_limit: usize,
 }
 
-/// What workers need that is the endpoint's to keep in its state folder.
+/// The folders of workers that the endpoint keeps in its state folder.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnedFolders {
-    /// Whether the folder that they run in is the endpoint's.
+    /// Whether the folder that they run in is one of them.
     pub(crate) cwd: bool,
     /// The folder of the Python module.
     pub(crate) python: Option<PathBuf>,
 }
 
 impl WorkerSpec {
-    /// Makes what was removed again.
-    ///
-    /// # Errors
-    /// What the host lacks.
+    /// Makes folders that were removed again.
     pub(super) fn restore_folders(&self) -> Result<(), SpawnError> {
         let OwnedFolders { cwd, python } = &self.owned;
         if *cwd && !self.cwd.is_dir() {
@@ -67,7 +63,7 @@ impl WorkerSpec {
         }
     }
 
-    /// The worker, as it is named in messages.
+    /// Names the worker in messages.
     pub(super) fn named(&self) -> String {
         let line = self.command.join(" ");
         let line = match line.char_indices().nth(SHOWN) {

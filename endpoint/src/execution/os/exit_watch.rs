@@ -1,4 +1,4 @@
-//! Waits for the end of a child without reaping it and without polling.
+//! Watches for the exit of a child, without reaping it and without polling.
 //!
 //! Touches one pidfd, or where there is none (an old kernel, no descriptor
 //! left) one thread that lives as long as the child.
@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
-/// A handle of `child` that is ready once it has ended.
+/// Opens a handle of `child` that is ready once it has ended.
 ///
 /// # Errors
 /// An old kernel, or no descriptor left.
@@ -20,21 +20,21 @@ pub(crate) fn handle(child: Pid) -> io::Result<OwnedFd> {
     Ok(pidfd_open(child, PidfdFlags::empty())?)
 }
 
-/// A descriptor to be let go of just before a [`handle`] is wanted, so that there is
+/// Opens a descriptor to be closed just before a [`handle`] is opened, so that there is
 /// one for it.
 ///
 /// # Errors
 /// No descriptor left.
-pub(crate) fn spare() -> io::Result<OwnedFd> {
+pub(crate) fn reserve() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
 
-/// Knows when a child has ended.
+/// A watch for the exit of one child.
 #[derive(Debug)]
 pub(crate) enum ExitWatch {
-    /// The kernel says so.
+    /// By its handle.
     Pidfd(AsyncFd<OwnedFd>),
-    /// A thread waits for it.
+    /// By a thread that waits for it.
     Thread(CancellationToken),
 }
 
@@ -42,7 +42,7 @@ impl ExitWatch {
     /// Watches `child`, which must not be reaped before it has ended.
     ///
     /// # Errors
-    /// There is neither a descriptor nor a thread to be had.
+    /// There is neither a descriptor nor a thread left.
     pub(crate) fn over(child: Pid) -> io::Result<Self> {
         Self::with(handle(child).ok(), child)
     }
@@ -50,7 +50,7 @@ impl ExitWatch {
     /// Watches `child` by its handle, if there is one.
     ///
     /// # Errors
-    /// There is neither a descriptor nor a thread to be had.
+    /// There is neither a descriptor nor a thread left.
     pub(crate) fn with(handle: Option<OwnedFd>, child: Pid) -> io::Result<Self> {
         let by_pidfd = handle.and_then(|handle| Self::by_pidfd(handle).ok());
         by_pidfd.map_or_else(|| Self::by_thread(child), Ok)
@@ -66,16 +66,16 @@ impl ExitWatch {
 
     fn by_thread(child: Pid) -> io::Result<Self> {
         let ended = CancellationToken::new();
-        let tell = ended.clone();
+        let notify = ended.clone();
         std::thread::Builder::new().name("wait".into()).spawn(move || {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             while let Err(Errno::INTR) = waitid(WaitId::Pid(child), options) {}
-            tell.cancel();
+            notify.cancel();
         })?;
         Ok(Self::Thread(ended))
     }
 
-    /// Returns when the child has ended. It may be asked again.
+    /// Waits until the child has ended; returns at once after that.
     pub(crate) async fn ended(&self) {
         match self {
             Self::Pidfd(pidfd) => {

@@ -5,19 +5,19 @@
 use rustix::process::Pid;
 use std::io;
 
-/// What `/proc/PID/stat` tells about a process.
+/// An entry of `/proc/PID/stat`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stat {
     /// The process.
     pub(crate) pid: Pid,
-    /// Its parent; `None` outside of this process's view.
+    /// Its parent; `None` outside of this process's PID namespace.
     pub(crate) parent: Option<Pid>,
-    /// Its process group; `None` outside of this process's view.
+    /// Its process group; `None` outside of this process's PID namespace.
     pub(crate) group: Option<Pid>,
     /// Whether it has ended and waits for its parent to take notice.
     pub(crate) zombie: bool,
     /// When it started, in clock ticks since boot. Together with `pid` it
-    /// names a process for good.
+    /// identifies a process for good.
     pub(crate) start: u64,
 }
 
@@ -43,17 +43,17 @@ impl Stat {
     }
 }
 
-/// This process.
+/// Returns the id of this process.
 pub(crate) fn own_pid() -> Option<Pid> {
     i32::try_from(std::process::id()).ok().and_then(Pid::from_raw)
 }
 
-/// The process `pid`, if there is one.
+/// Reads the process `pid`, if there is one.
 pub(crate) fn stat(pid: Pid) -> Option<Stat> {
     Stat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Every process there is.
+/// Lists all processes.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -67,13 +67,13 @@ pub(crate) fn processes() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// The environment that `pid` was started with, as NUL-terminated entries;
+/// Reads the environment that `pid` was started with, as NUL-terminated entries;
 /// empty for a zombie and for a process that may not be looked into.
 pub(crate) fn environ(pid: Pid) -> Vec<u8> {
     std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
 }
 
-/// The soft limit of `pid` on real-time CPU time, in microseconds; `None` if
+/// Reads the soft limit of `pid` on real-time CPU time, in microseconds; `None` if
 /// it has none or cannot be read.
 pub(crate) fn realtime_limit(pid: Pid) -> Option<u64> {
     parse_realtime_limit(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
@@ -84,13 +84,13 @@ fn parse_realtime_limit(limits: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The children of this process's first thread. The kernel makes every orphan
+/// Lists the children of this process's first thread. The kernel makes every orphan
 /// that falls to this process a child of that thread, so no orphan is missing
 /// here; processes started by this process itself may be among them. New ones come
 /// last: the list is whole if none is reaped meanwhile.
 ///
 /// # Errors
-/// The kernel does not tell (it was built without that file).
+/// The kernel was built without that file.
 pub(crate) fn first_threads_children() -> io::Result<Vec<Pid>> {
     let own = std::process::id();
     let text = std::fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
@@ -100,13 +100,13 @@ pub(crate) fn first_threads_children() -> io::Result<Vec<Pid>> {
         .collect())
 }
 
-/// The most resident memory this process ever had, in bytes.
+/// Reads the most resident memory this process ever had, in bytes.
 pub(crate) fn own_peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     memory(&status, "VmHWM:")
 }
 
-/// The resident memory of `pid`, in bytes; `None` if it is gone.
+/// Reads the resident memory of `pid`, in bytes; `None` if it is gone.
 pub(crate) fn resident_memory(pid: Pid) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     memory(&status, "VmRSS:")

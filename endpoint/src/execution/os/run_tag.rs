@@ -1,14 +1,15 @@
-//! How a process shows which task it belongs to, whatever it did to hide it.
+//! The tag by which a process is recognised as a member of a run, whatever it does to
+//! hide it.
 //!
-//! Two tags are inherited by every descendant. The environment names task,
-//! attempt and state folder, until a process clears it. The soft limit on
-//! real-time CPU time carries a number of the run: it is inherited through
-//! fork, exec, `setsid` and `env -i`, nobody has reason to change it, and as
-//! all numbers are above 2^62 microseconds it limits nothing.
+//! A tag has two parts that every descendant inherits. Environment variables name task,
+//! attempt and state folder, until a process clears them. The soft limit on real-time
+//! CPU time carries a number of the run: it is inherited through fork, exec, `setsid`
+//! and `env -i`, programs have no reason to change it, and as all numbers are above 2^62
+//! microseconds it limits nothing.
 //!
-//! Touches only that limit: this process has a run's number while it starts
-//! that run's first process, which has it from its first moment on. Promises
-//! that no process without a tag is ever taken for a member.
+//! Touches only that limit: this process has a run's number while it starts that run's
+//! first process, which has it from its first moment on. Promises that no process
+//! without a tag is ever taken for a member.
 
 use super::proc;
 use clutch_common::id::{Attempt, EndpointId, StateId};
@@ -18,18 +19,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What every process of a task finds in its environment.
+/// The variable with the id of a process's task.
 pub(crate) const TASK_ID: &str = "CLUTCH_TASK_ID";
-/// Which attempt it belongs to.
+/// The variable with the attempt.
 pub(crate) const ATTEMPT: &str = "CLUTCH_ATTEMPT";
-/// Which endpoint runs it.
+/// The variable with the endpoint that runs it.
 pub(crate) const ENDPOINT_ID: &str = "CLUTCH_ENDPOINT_ID";
-/// Which state folder that endpoint works on.
+/// The variable with the state folder of that endpoint.
 pub(crate) const STATE_ID: &str = "CLUTCH_STATE_ID";
 
-/// Which function a worker is for.
+/// The variable with a worker's function.
 const FUNCTION: &str = "CLUTCH_FUNCTION";
-/// Which of the endpoint's workers it is.
+/// The variable with a worker's number.
 const WORKER: &str = "CLUTCH_WORKER";
 
 /// The smallest number, in microseconds: 146,000 years.
@@ -45,7 +46,7 @@ pub(crate) struct RunTags {
     next: AtomicU32,
 }
 
-/// The tags of one run, or of all runs on one state folder.
+/// The tag of one run or of one worker, or the one that all on a state folder share.
 #[derive(Clone, Debug)]
 pub(crate) struct RunTag {
     /// Environment entries (`NAME=value`) that a member has all of.
@@ -55,19 +56,19 @@ pub(crate) struct RunTag {
 }
 
 impl RunTags {
-    /// RunTags for the runs of an endpoint on a state folder. `seed` keeps the
-    /// numbers of a restarted endpoint apart from those of its last life.
+    /// Prepares tags for the runs of an endpoint on a state folder. `seed` keeps the
+    /// numbers of a restarted daemon apart from those of the one before.
     pub(crate) fn new(endpoint_id: EndpointId, state_id: StateId, seed: u32) -> Self {
-        let turn = SpawnLock::take();
+        let lock = SpawnLock::take();
         let now = getrlimit(Resource::Rttime);
-        drop(turn);
-        // A limit that somebody has set stays as it is: it is either meant,
-        // or the tag of an endpoint that this one runs under.
+        drop(lock);
+        // A limit that is set already stays as it is: it is either meant, or the tag of
+        // an endpoint that this one runs under.
         let numbered = now.current.is_none() && now.maximum.is_none();
         Self { endpoint_id, state_id, numbered, next: AtomicU32::new(seed) }
     }
 
-    /// The environment variables that every process of `attempt` starts with.
+    /// Returns the environment variables that every process of `attempt` starts with.
     pub(crate) fn environment(&self, attempt: Attempt) -> [(&'static str, String); 4] {
         [
             (TASK_ID, attempt.task_id.to_string()),
@@ -77,12 +78,12 @@ impl RunTags {
         ]
     }
 
-    /// The tags of a new run.
+    /// Makes the tag of a new run.
     pub(crate) fn for_run(&self, attempt: Attempt) -> RunTag {
         self.tag(self.next.fetch_add(1, Ordering::Relaxed), &self.environment(attempt))
     }
 
-    /// The environment variables that a new worker starts with, and its tags.
+    /// Makes the environment variables that a new worker starts with, and its tag.
     pub(crate) fn for_worker(&self, function: &str) -> ([(&'static str, String); 4], RunTag) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let environment = [
@@ -106,12 +107,12 @@ impl RunTags {
         }
     }
 
-    /// The tags that all runs on the state folder have in common.
+    /// Returns the tag that all runs on the state folder share.
     pub(crate) fn for_state(&self) -> RunTag {
         self.for_another(self.state_id)
     }
 
-    /// The tags that all runs on another state folder have in common.
+    /// Returns the tag that all runs on another state folder share.
     pub(crate) fn for_another(&self, state_id: StateId) -> RunTag {
         let base = base(state_id);
         RunTag {
@@ -121,19 +122,19 @@ impl RunTags {
     }
 }
 
-/// 2^62, then 30 bits of a state folder's id, then 32 bits of a run.
+/// The first number of a state folder: 2^62, then 30 bits of a state folder's id, then 32 bits of a run.
 fn base(state_id: StateId) -> u64 {
     let state = state_id.0.as_u64_pair().1 & ((1 << 30) - 1);
     FIRST_NUMBER | (state << 32)
 }
 
 impl RunTag {
-    /// FunctionExecutor `start`, which starts a process, so that the process bears the
-    /// number, and tells it whether nothing else is started meanwhile. Blocks while
-    /// others do the same. Where the system does not allow it, or somebody else's
-    /// start hangs, the environment remains.
-    pub(crate) fn put_on<T>(&self, start: impl FnOnce(bool) -> T) -> T {
-        let Some(_turn) = SpawnLock::take() else { return start(false) };
+    /// Calls `start`, which starts a process, while this process has the tag's number, so
+    /// that the new one inherits it. `start` is told whether no other process is started
+    /// meanwhile. Blocks while other threads do the same. Where the system does not allow
+    /// the number, or another start hangs, the environment alone is the tag.
+    pub(crate) fn while_inherited<T>(&self, start: impl FnOnce(bool) -> T) -> T {
+        let Some(_lock) = SpawnLock::take() else { return start(false) };
         let Some(numbers) = &self.numbers else { return start(true) };
         set_own_limit(Some(*numbers.start()));
         let started = start(true);
@@ -141,7 +142,7 @@ impl RunTag {
         started
     }
 
-    /// Whether `pid` has one of the tags.
+    /// Whether `pid` bears the tag.
     pub(crate) fn is_on(&self, pid: Pid) -> bool {
         match (&self.numbers, proc::realtime_limit(pid)) {
             (Some(numbers), Some(number)) if number >= FIRST_NUMBER => numbers.contains(&number),
@@ -156,23 +157,22 @@ impl RunTag {
     }
 }
 
-/// The right to start a process. The limit is one of the whole process, and
-/// so is this.
+/// The right to start a process: one for this process, as the limit is one for it.
 #[derive(Debug)]
 pub(crate) struct SpawnLock(());
 
 static TAKEN: Mutex<bool> = Mutex::new(false);
 static GIVEN_BACK: Condvar = Condvar::new();
-/// How long to wait for the turn. A start takes about a millisecond, but hangs
+/// How long to wait for the lock. A start takes about a millisecond, but hangs
 /// with the file system that its program is on.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl SpawnLock {
-    /// Waits for the turn; `None` if somebody keeps it for too long.
+    /// Waits for the lock; `None` if another thread keeps it for too long.
     pub(crate) fn take() -> Option<Self> {
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut taken, waited) = GIVEN_BACK
-            .wait_timeout_while(taken, PATIENCE, |taken| *taken)
+            .wait_timeout_while(taken, LOCK_TIMEOUT, |taken| *taken)
             .unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
             tracing::warn!("the start of a process hangs: look at the file systems of this host");
@@ -193,7 +193,7 @@ impl Drop for SpawnLock {
 fn set_own_limit(number: Option<u64>) {
     let limit = Rlimit { current: number, maximum: None };
     if let Err(error) = prlimit(None, Resource::Rttime, limit) {
-        tracing::debug!(%error, "processes could not be marked with a number");
+        tracing::debug!(%error, "processes could not be tagged with a number");
     }
 }
 

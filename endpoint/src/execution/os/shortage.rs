@@ -1,21 +1,21 @@
-//! Waiting for a host that lacks what it takes to start a process: no task fails of
-//! that. It is told once, and once again when the last task that waits goes on.
+//! Waiting while the host lacks what it takes to start a process: no task fails of that.
+//! A warning is logged when the first task waits, and a notice when the last one goes on.
 //!
 //! Touches: the clock.
 
+use crate::execution::stop::{StopReason, StopSignal};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-/// The pause before the host is asked again.
+/// The pause before a start is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The tasks of an endpoint that wait for its host.
+/// How many tasks of an endpoint wait for its host.
 #[derive(Debug, Default)]
 pub(crate) struct HostShortage(AtomicUsize);
 
-/// One task's wait, if it waits.
+/// The wait of one task.
 #[derive(Debug)]
 pub(crate) struct ShortageWait<'a> {
     shortage: &'a HostShortage,
@@ -23,15 +23,18 @@ pub(crate) struct ShortageWait<'a> {
 }
 
 impl HostShortage {
-    /// For a task that does not wait yet.
+    /// Creates the wait of a task, which has not begun yet.
     pub(crate) fn wait(&self) -> ShortageWait<'_> {
         ShortageWait { shortage: self, begun: false }
     }
 }
 
 impl ShortageWait<'_> {
-    /// Pauses, because of what `why` says. False if told to stop meanwhile.
-    pub(crate) async fn pause(&mut self, why: &str, stop: &CancellationToken) -> bool {
+    /// Pauses before the next try; `why` says what the host lacks.
+    ///
+    /// # Errors
+    /// The task is stopped meanwhile.
+    pub(crate) async fn pause(&mut self, why: &str, stop: &StopSignal) -> Result<(), StopReason> {
         if !std::mem::replace(&mut self.begun, true)
             && self.shortage.0.fetch_add(1, Ordering::Relaxed) == 0
         {
@@ -43,19 +46,19 @@ impl ShortageWait<'_> {
         }
         tokio::select! {
             biased;
-            () = stop.cancelled() => false,
-            () = sleep(PAUSE) => true,
+            reason = stop.wait() => Err(reason),
+            () = sleep(PAUSE) => Ok(()),
         }
     }
 
-    /// The task waits no longer: it starts.
+    /// Ends the wait: the task starts.
     pub(crate) fn over(mut self) {
         if self.end() {
             tracing::info!("the host has what tasks need to start again: going on");
         }
     }
 
-    /// Whether this was the last wait.
+    /// Ends the wait; returns whether it was the last one.
     fn end(&mut self) -> bool {
         std::mem::take(&mut self.begun) && self.shortage.0.fetch_sub(1, Ordering::Relaxed) == 1
     }
@@ -73,14 +76,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_wait_ends_what_the_first_began() {
-        let (shortage, stop) = (HostShortage::default(), CancellationToken::new());
+        let (shortage, stop) = (HostShortage::default(), StopSignal::new());
         let (mut first, mut second) = (shortage.wait(), shortage.wait());
-        assert!(!shortage.wait().end(), "who has not waited ends nothing");
-        assert!(first.pause("no room", &stop).await && second.pause("no room", &stop).await);
-        assert!(first.pause("no room", &stop).await, "each waits once");
-        assert!(!first.end());
-        stop.cancel();
-        assert!(!second.pause("no room", &stop).await);
+        assert!(!shortage.wait().end(), "a task that has not waited ends nothing");
+        first.pause("no room", &stop).await.unwrap();
+        second.pause("no room", &stop).await.unwrap();
+        first.pause("no room", &stop).await.unwrap();
+        assert!(!first.end(), "each counts once");
+        stop.request(StopReason::Shutdown);
+        assert_eq!(second.pause("no room", &stop).await, Err(StopReason::Shutdown));
         assert!(second.end());
     }
 }

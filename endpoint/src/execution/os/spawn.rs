@@ -1,11 +1,11 @@
 //! Starts processes, and holds them until they are reaped; the only file that
 //! starts any.
 //!
-//! Touches: processes, and the folder that this process is in, which is `/` whenever
-//! nothing is being started. Promises that no shell is involved, that every process has
-//! a session of its own, no terminal, no signal blocked or ignored, and a tag, that none
-//! sees what the endpoint's own environment keeps secret, and that one that is abandoned
-//! is killed.
+//! Touches: processes, and the working folder of this process, which is `/` except while
+//! a process is being started. Promises that no shell is involved; that every process
+//! has a session of its own, no terminal, no signal blocked or ignored, and the
+//! [tag](super::run_tag) of its run; that none sees the secrets of the endpoint's
+//! environment; and that a process which is abandoned is killed.
 
 use super::process_tree::ProcessTree;
 use super::reaper::Reaper;
@@ -34,7 +34,7 @@ use std::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use wait4::ResUse;
 
-/// The system refuses what keeping hold of processes needs.
+/// The system refuses what the endpoint needs to keep hold of processes.
 #[derive(Debug, thiserror::Error)]
 #[error("the system does not let this endpoint keep hold of its tasks' processes ({what})")]
 pub(crate) struct SystemError {
@@ -42,17 +42,17 @@ pub(crate) struct SystemError {
     source: io::Error,
 }
 
-/// What all processes of an endpoint are started with.
+/// Starts the processes of an endpoint, all with the same settings.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    /// What tags them.
+    /// Their tags.
     pub(crate) tags: RunTags,
     /// Variables of the endpoint's environment that they must not see.
     pub(crate) hidden: Vec<OsString>,
-    /// Those that wait for the host.
+    /// The tasks that wait because the host lacks something.
     pub(crate) shortage: HostShortage,
-    /// Whether the kernel is told to spare the endpoint when memory is short. What it
-    /// starts is not to be spared.
+    /// Whether the kernel is told to spare the endpoint when memory is short. Its tasks
+    /// are not to be spared.
     spared: bool,
 }
 
@@ -61,7 +61,7 @@ impl Spawner {
     /// rest of its life. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// What the system refuses.
+    /// See [`SystemError`].
     pub(crate) fn new(endpoint_id: EndpointId, state_id: StateId) -> Result<Self, SystemError> {
         let system = |what| move |source| SystemError { what, source };
         set_child_subreaper(super::proc::own_pid())
@@ -79,11 +79,11 @@ impl Spawner {
         })
     }
 
-    /// The command of a program with its arguments, `env` over the endpoint's
+    /// Builds the command of a program with its arguments, `env` over the endpoint's
     /// environment, and `tags` over that.
     ///
     /// # Errors
-    /// There is no program.
+    /// `argv` is empty, or a word has a nul byte.
     pub(crate) fn command(
         &self,
         argv: &[impl AsRef<OsStr>],
@@ -111,24 +111,21 @@ impl Spawner {
         Ok(command)
     }
 
-    /// Starts a command whose process bears `tag` and has these outputs and input. Blocks.
-    ///
-    /// # Errors
-    /// What the system says.
+    /// Starts a command whose process bears `tag` and has these ends of pipes. Blocks.
     pub(crate) fn start(
         &self,
         command: &mut Command,
         child_ends: ChildEnds,
         tag: &RunTag,
     ) -> io::Result<Leader> {
-        let leader = tag.put_on(|alone| {
+        let leader = tag.while_inherited(|alone| {
             let pid = if alone {
                 in_session(command, &child_ends)
             } else {
                 in_group(command, child_ends)
             }?;
             // First of all: it runs already.
-            descriptors::give_back(pid);
+            descriptors::restore_for(pid);
             Reaper::lock().add(pid);
             Ok::<_, io::Error>(Leader { pid, reaped: false })
         })?;
@@ -145,8 +142,8 @@ impl Spawner {
 /// where no other process is started at the same time: this process is in the command's
 /// folder meanwhile.
 ///
-/// `Command` can do neither without code of ours in the new process, which doubles the
-/// cost of a start.
+/// `Command` can do neither without code of the endpoint's in the new process, which
+/// doubles the cost of a start.
 fn in_session(command: &Command, child_ends: &ChildEnds) -> io::Result<Pid> {
     let mut attributes = PosixSpawnAttr::init()?;
     let session = PosixSpawnFlags::from_bits_retain(SETSID);
@@ -194,7 +191,7 @@ fn text(part: &OsStr) -> io::Result<CString> {
     Ok(CString::new(part.as_bytes())?)
 }
 
-/// The environment of a command: this process's own, as the command changes it.
+/// Builds the environment of a command: this process's own, as the command changes it.
 fn environment(command: &Command) -> io::Result<Vec<CString>> {
     let changes: HashMap<&OsStr, Option<&OsStr>> = command.get_envs().collect();
     let own = std::env::vars_os().filter(|(name, _)| !changes.contains_key(name.as_os_str()));
@@ -210,7 +207,7 @@ fn environment(command: &Command) -> io::Result<Vec<CString>> {
     own.chain(set).collect()
 }
 
-/// Where the program of a command is: as it says, or in its `PATH`.
+/// Finds the program of a command: as it says, or in its `PATH`.
 fn program(command: &Command) -> PathBuf {
     let name = command.get_program();
     if name.as_bytes().contains(&b'/') {
@@ -228,15 +225,15 @@ fn program(command: &Command) -> PathBuf {
             return place;
         }
         if first.is_none() && place.exists() {
-            first = Some(place); // and may not be executed, which is then told
+            first = Some(place); // it may not be executed, and the error says so
         }
     }
-    // With a slash, as it is not to be found here.
+    // With a slash, so that it is not looked for in this process's own `PATH`.
     first.unwrap_or_else(|| Path::new("/nonexistent").join(name))
 }
 
-/// The first process of a run, until it is reaped. If it is dropped before,
-/// its group is killed: a run that is abandoned does not run on.
+/// The first process of a run, until it is reaped. If it is dropped before, its group
+/// is killed: an abandoned run does not run on.
 #[derive(Debug)]
 pub(crate) struct Leader {
     /// The process.
@@ -251,30 +248,30 @@ impl Leader {
         self.reap()
     }
 
-    /// Reaps a process that has ended, if nobody of its tree is left; in one step with
-    /// looking for them, so that of two trees that end at once one has to see to an
+    /// Reaps a process that has ended, if no orphan of its tree is left. It lists the
+    /// orphans in the same step, so that of two trees that end at once one has to end an
     /// orphan that may belong to both.
     pub(crate) fn reap_alone(&mut self, tree: &ProcessTree) -> Option<Option<ResUse>> {
         self.wait_for_end();
         let mut reaper = Reaper::lock();
-        let alone = reaper.orphans_of(tree).is_ok_and(|orphans| orphans.is_empty());
+        let alone = tree.orphans(&reaper).is_ok_and(|orphans| orphans.is_empty());
         alone.then(|| self.reap_by(&mut reaper))
     }
 
-    /// Whoever traces a process, such as strace, is told of its end first; it is ours
-    /// when that one has let it go.
+    /// Waits until a process that has ended can be reaped: a tracer, such as strace, is
+    /// told of its end first.
     fn wait_for_end(&self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while let Err(Errno::INTR) = waitid(WaitId::Pid(self.pid), options) {}
     }
 
-    /// Whether it has ended and waits to be reaped.
+    /// Whether the process has ended and waits to be reaped.
     pub(crate) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         !matches!(waitid(WaitId::Pid(self.pid), options), Ok(None))
     }
 
-    /// Reaps it if it has ended.
+    /// Reaps the process if it has ended.
     pub(crate) fn reap(&mut self) -> Option<ResUse> {
         self.reap_by(&mut Reaper::lock())
     }
@@ -306,11 +303,11 @@ impl Drop for Leader {
     }
 }
 
-/// Whether a variable of the endpoint's environment is none of a task's
-/// business: its own settings, the broker's password among them, what a
-/// service manager tells it alone, and where it was started.
+/// Whether a variable of the endpoint's environment is hidden from tasks: its own
+/// settings, the broker's password among them, those that a service manager sets for it
+/// alone, and the folder it was started in.
 pub(crate) fn hides(name: &OsStr) -> bool {
-    const OURS: [&str; 12] = [
+    const HIDDEN: [&str; 12] = [
         "CREDENTIALS_DIRECTORY",
         "JOURNAL_STREAM",
         "LISTEN_FDNAMES",
@@ -324,5 +321,5 @@ pub(crate) fn hides(name: &OsStr) -> bool {
         "WATCHDOG_PID",
         "WATCHDOG_USEC",
     ];
-    name.as_encoded_bytes().starts_with(b"CLUTCH_") || OURS.iter().any(|hidden| name == *hidden)
+    name.as_encoded_bytes().starts_with(b"CLUTCH_") || HIDDEN.iter().any(|hidden| name == *hidden)
 }

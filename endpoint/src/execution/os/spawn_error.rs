@@ -1,18 +1,15 @@
-//! Why a process could not be started, and what to do about it, in words; and
-//! whether that is the task's fault or the host's.
-//! Looks at the file system to find out what exactly is missing.
+//! The reasons why a process could not be started, with advice, and whether each is the
+//! task's fault or the host's. Looks at the file system to find out what is missing.
 
-use crate::execution::executor::Report;
 use crate::system::os_error::{Handling, Operation, classify};
 use clutch_common::task::reason::Reason;
-use clutch_common::task::result::Outcome;
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// Why `command` could not be started.
+/// Explains why `command` could not be started.
 pub(crate) fn not_started(command: &Command, error: &io::Error) -> SpawnError {
     judged(Operation::Program, error, words(command, error))
 }
@@ -34,7 +31,7 @@ fn words(command: &Command, error: &io::Error) -> String {
         Some(Errno::AGAIN) => "the system allows this user no further process: raise the limit (ulimit -u, or TasksMax of the service), or run fewer tasks at once".into(),
         Some(Errno::NOMEM) => "the system has no memory for another process: run fewer tasks at once".into(),
         Some(Errno::MFILE | Errno::NFILE) => descriptors(),
-        Some(Errno::TXTBSY) => "somebody has the program open for writing: submit again when it is complete".into(),
+        Some(Errno::TXTBSY) => "the program is open for writing: submit again when it is complete".into(),
         Some(Errno::LOOP) => "its path goes round in symbolic links".into(),
         Some(Errno::NAMETOOLONG) => "its path is longer than the system allows".into(),
         _ => format!("{error}"),
@@ -42,7 +39,7 @@ fn words(command: &Command, error: &io::Error) -> String {
     format!("'{}' could not be started: {why}", quoted(program))
 }
 
-/// Why the pipes for a process could not be opened.
+/// Explains why the pipes for a process could not be opened.
 pub(crate) fn no_pipes(error: &io::Error) -> SpawnError {
     let words = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE) => format!("no pipes could be opened: {}", descriptors()),
@@ -51,7 +48,7 @@ pub(crate) fn no_pipes(error: &io::Error) -> SpawnError {
     judged(Operation::Own, error, words)
 }
 
-/// Why a folder of the endpoint's own could not be made.
+/// Explains why a folder of the endpoint's own could not be made.
 pub(crate) fn no_folder(path: &Path, error: &io::Error) -> SpawnError {
     let words = format!(
         "the folder '{}' could not be made: {error}; check the endpoint's disk space and the folder's permissions",
@@ -60,18 +57,18 @@ pub(crate) fn no_folder(path: &Path, error: &io::Error) -> SpawnError {
     judged(Operation::Own, error, words)
 }
 
-/// That a folder of the endpoint's own went while a process was started in it.
+/// Explains that a folder of the endpoint's own was removed while a process was started in it.
 pub(crate) fn folder_gone(path: &Path) -> SpawnError {
     SpawnError::Host(format!("the folder '{}' was removed", path.display()))
 }
 
-/// Why a task has not been started.
+/// The reason why a task has not been started, in words.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SpawnError {
-    /// It cannot be: that is its outcome.
+    /// The task's fault: it is the task's outcome.
     Task(String),
-    /// The host lacks what it takes for now, which is no outcome of a task: it waits
-    /// until the host has it, or until the endpoint ends.
+    /// The host's: it lacks what it takes for now, and the task waits until the host has
+    /// it, or until it is stopped.
     Host(String),
 }
 
@@ -81,14 +78,7 @@ impl From<String> for SpawnError {
     }
 }
 
-impl Report {
-    /// On a task whose process could not be started.
-    pub(crate) fn not_run(reason: String) -> Self {
-        Self { reason: Some(reason), ..Self::blank(Outcome::Failed) }
-    }
-}
-
-/// What a task names, of which no more is told than people read.
+/// Quotes a name that a task gives, as far as a person reads.
 fn quoted(name: impl AsRef<OsStr>) -> String {
     Reason::quote(&name.as_ref().to_string_lossy())
 }
@@ -141,12 +131,12 @@ fn is_path(program: &OsStr) -> bool {
     program.as_encoded_bytes().contains(&b'/')
 }
 
-/// Where a program given as a path is, seen from the working folder.
+/// Resolves a program that is given as a path, from the working folder.
 fn located(command: &Command, program: &OsStr) -> std::path::PathBuf {
     command.get_current_dir().unwrap_or(Path::new("/")).join(program)
 }
 
-/// The `PATH` that the program was looked up in.
+/// Returns the `PATH` that the program is looked up in.
 pub(crate) fn search_path(command: &Command) -> Option<OsString> {
     match command.get_envs().find(|(name, _)| *name == "PATH") {
         Some((_, value)) => value.map(OsStr::to_owned),

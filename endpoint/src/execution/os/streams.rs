@@ -1,10 +1,11 @@
-//! Carries a process's input and output through pipes, without blocking.
+//! Carries a process's input and output through pipes, without blocking the runtime.
 //!
-//! Touches only the pipes. Promises that memory is bounded by the capture
-//! limit, that a process may leave its input unread, and that whoever holds
-//! an output open when the process is over holds up nothing.
+//! Touches only the pipes. Promises that memory is bounded by the capture limit, that a
+//! process may leave its input unread, and that a process which keeps an output open
+//! after the run is over holds up nothing.
 
 use crate::execution::capture::{Capture, Captured};
+use crate::execution::events::{Event, Events, OutputStream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
@@ -18,7 +19,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 /// How much is read at once, in bytes.
 const CHUNK: usize = 32 * 1024;
 
-/// This side's ends of the pipes, not known to the runtime yet.
+/// This side's ends of the pipes, not registered with the runtime yet.
 #[derive(Debug)]
 pub(crate) struct Pipes {
     stdin: Option<OwnedFd>,
@@ -26,15 +27,14 @@ pub(crate) struct Pipes {
     stderr: Pipe,
 }
 
-/// An output, and what is kept of it.
+/// This side's end of an output's pipe, and its recording.
 #[derive(Debug)]
 struct Pipe {
     end: OwnedFd,
-    capture: Capture,
-    limit: usize,
+    recording: Recording,
 }
 
-/// This side's ends of the pipes.
+/// This side's ends of the pipes, registered with the runtime.
 #[derive(Debug)]
 pub(crate) struct Streams {
     stdin: Option<Sender>,
@@ -50,12 +50,52 @@ pub(crate) struct ChildEnds {
     pub(crate) stderr: OwnedFd,
 }
 
-/// An output that the runtime watches, and what is kept of it.
+/// An output whose pipe is registered with the runtime, and its recording.
 #[derive(Debug)]
 pub(crate) struct Output {
     pipe: Receiver,
+    recording: Recording,
+}
+
+/// The kept part of an output; the whole output goes to the event sink as it comes.
+#[derive(Debug)]
+struct Recording {
     capture: Capture,
     limit: usize,
+    stream: OutputStream,
+    events: Events,
+}
+
+impl Recording {
+    fn new(limit: usize, stream: OutputStream, events: Events) -> Self {
+        Self { capture: Capture::new(limit), limit, stream, events }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.capture.push(bytes);
+        if !bytes.is_empty() {
+            self.events.emit(Event::Output { stream: self.stream, bytes });
+        }
+    }
+
+    /// Records what is still in a pipe: no more than a full pipe, even if a process goes
+    /// on writing.
+    fn drain(&mut self, pipe: impl AsFd) {
+        let mut chunk = [0; CHUNK];
+        let mut left = fcntl_getpipe_size(&pipe).unwrap_or(CHUNK);
+        while left > 0 {
+            let want = left.min(CHUNK);
+            match rustix::io::read(&pipe, &mut chunk[..want]) {
+                Ok(0) => return,
+                Ok(count) => {
+                    self.push(&chunk[..count]);
+                    left -= count;
+                }
+                Err(Errno::INTR) => {}
+                Err(_) => return, // empty, though a process has it open
+            }
+        }
+    }
 }
 
 impl Pipes {
@@ -64,22 +104,27 @@ impl Pipes {
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub(crate) fn open(with_input: bool, limit: usize) -> io::Result<(Self, ChildEnds)> {
-        let (stdin, their_stdin) = if with_input {
-            let (child_ends, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            (Some(ours), child_ends)
+    pub(crate) fn open(
+        with_input: bool,
+        limit: usize,
+        events: &Events,
+    ) -> io::Result<(Self, ChildEnds)> {
+        let (stdin, child_stdin) = if with_input {
+            let (child_end, end) = pipe_with(PipeFlags::CLOEXEC)?;
+            (Some(end), child_end)
         } else {
             (None, File::open("/dev/null")?.into())
         };
-        let (stdout, their_stdout) = Pipe::open(limit)?;
-        let (stderr, their_stderr) = Pipe::open(limit)?;
+        let recording = |stream| Recording::new(limit, stream, events.clone());
+        let (stdout, child_stdout) = Pipe::open(recording(OutputStream::Stdout))?;
+        let (stderr, child_stderr) = Pipe::open(recording(OutputStream::Stderr))?;
         let child_ends =
-            ChildEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
+            ChildEnds { stdin: child_stdin, stdout: child_stdout, stderr: child_stderr };
         Ok((Self { stdin, stdout, stderr }, child_ends))
     }
 
-    /// Takes the outputs until the process ends whose handle is `process`; tells
-    /// whether it did within `limit`. Blocks. Not for a process with input.
+    /// Records the outputs until the process ends; `process` is its handle. Returns
+    /// whether it ended within `limit`. Blocks. Not for a process with input.
     pub(crate) fn carry_briefly(&mut self, process: &OwnedFd, limit: Duration) -> bool {
         let until = Instant::now() + limit;
         let mut open = [true, true];
@@ -108,46 +153,46 @@ impl Pipes {
             let mut ready = ready.into_iter().skip(1);
             for (output, open) in [&mut self.stdout, &mut self.stderr].into_iter().zip(&mut open) {
                 if *open && ready.next() == Some(true) {
-                    *open = output.take();
+                    *open = output.read();
                 }
             }
         }
         false
     }
 
-    /// Has the runtime watch them.
+    /// Registers the pipes with the runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system refuses to watch a pipe.
     pub(crate) fn watched(self) -> io::Result<Streams> {
         let stdin = self.stdin.map(Sender::from_owned_fd).transpose()?;
         Ok(Streams { stdin, stdout: self.stdout.watched()?, stderr: self.stderr.watched()? })
     }
 
-    /// Takes what is still in the pipes when their writers are gone, and
+    /// Records what is still in the pipes when their writers are gone, and
     /// returns standard output and standard error.
     pub(crate) fn finish(self) -> (Captured, Captured) {
         let finish = |mut output: Pipe| {
-            drain(&output.end, &mut output.capture);
-            output.capture.finish()
+            output.recording.drain(&output.end);
+            output.recording.capture.finish()
         };
         (finish(self.stdout), finish(self.stderr))
     }
 }
 
 impl Pipe {
-    fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
-        let (ours, child_ends) = pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((Self { end: ours, capture: Capture::new(limit), limit }, child_ends))
+    fn open(recording: Recording) -> io::Result<(Self, OwnedFd)> {
+        let (end, child_end) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&end, true)?;
+        Ok((Self { end, recording }, child_end))
     }
 
-    /// Takes a piece; tells whether there may be more.
-    fn take(&mut self) -> bool {
+    /// Reads a chunk; returns whether there may be more.
+    fn read(&mut self) -> bool {
         let mut chunk = [0; CHUNK];
         match rustix::io::read(&self.end, &mut chunk) {
             Ok(count) => {
-                self.capture.push(&chunk[..count]);
+                self.recording.push(&chunk[..count]);
                 count > 0
             }
             Err(error) => matches!(error, Errno::INTR | Errno::AGAIN),
@@ -155,14 +200,13 @@ impl Pipe {
     }
 
     fn watched(self) -> io::Result<Output> {
-        let Self { end, capture, limit } = self;
-        Ok(Output { pipe: Receiver::from_owned_fd(end)?, capture, limit })
+        Ok(Output { pipe: Receiver::from_owned_fd(self.end)?, recording: self.recording })
     }
 }
 
 impl Streams {
-    /// Writes all of `input` and closes it, and takes the outputs until they
-    /// are closed. It may be dropped at any time: what was taken is kept.
+    /// Writes all of `input` and closes it, and records the outputs until they
+    /// are closed. It may be dropped at any time: what was recorded is kept.
     pub(crate) async fn carry(&mut self, input: &[u8]) {
         let stdin = self.stdin.take();
         let feed = async move {
@@ -172,91 +216,76 @@ impl Streams {
                 tracing::debug!(%error, "a process did not read all of its input");
             }
         };
-        tokio::join!(feed, self.stdout.take_all(), self.stderr.take_all());
+        tokio::join!(feed, self.stdout.record_all(), self.stderr.record_all());
     }
 
-    /// Takes what is still in the pipes when their writers are gone, and
+    /// Records what is still in the pipes when their writers are gone, and
     /// returns standard output and standard error.
     pub(crate) fn finish(mut self) -> (Captured, Captured) {
         self.stdout.drain();
         self.stderr.drain();
-        (self.stdout.capture.finish(), self.stderr.capture.finish())
+        (self.stdout.recording.capture.finish(), self.stderr.recording.capture.finish())
     }
 }
 
 impl Output {
-    /// Opens the pipe of an output of which up to `limit` bytes are kept.
+    /// Opens the pipe of a standard error of which up to `limit` bytes are kept. Its
+    /// output belongs to one call after the other, and to no event sink.
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub(crate) fn open(limit: usize) -> io::Result<(Self, OwnedFd)> {
-        let (pipe, child_ends) = Pipe::open(limit)?;
-        Ok((pipe.watched()?, child_ends))
+    pub(crate) fn open_stderr(limit: usize) -> io::Result<(Self, OwnedFd)> {
+        let recording = Recording::new(limit, OutputStream::Stderr, Events::ignored());
+        let (pipe, child_end) = Pipe::open(recording)?;
+        Ok((pipe.watched()?, child_end))
     }
 
-    /// The pipe, to be asked whether there is something in it.
+    /// Returns the pipe, to be polled.
     pub(crate) fn pipe(&self) -> &Receiver {
         &self.pipe
     }
 
-    /// Takes what is in the pipe, and returns what was kept since the last time.
-    pub(crate) fn cut(&mut self) -> Captured {
+    /// Records what is in the pipe, and returns what was recorded since the last call.
+    pub(crate) fn take_recorded(&mut self) -> Captured {
         self.drain();
-        std::mem::replace(&mut self.capture, Capture::new(self.limit)).finish()
+        let limit = self.recording.limit;
+        std::mem::replace(&mut self.recording.capture, Capture::new(limit)).finish()
     }
 
-    /// Keeps something that was said elsewhere as if it had been written here.
+    /// Records bytes that came another way as if they had been written here.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.capture.push(bytes);
+        self.recording.push(bytes);
     }
 
-    /// Takes the output until it is closed.
-    pub(crate) async fn take_all(&mut self) {
+    /// Records the output until it is closed.
+    pub(crate) async fn record_all(&mut self) {
         while self.pipe.readable().await.is_ok() {
-            match self.take() {
+            match self.record() {
                 Ok(0) => return,
                 Ok(_) => tokio::task::coop::consume_budget().await,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    tracing::warn!(%error, "an output of a process could not be read on");
+                    tracing::warn!(%error, "an output of a process could not be read to its end");
                     return;
                 }
             }
         }
     }
 
-    /// Takes a piece, as far as the runtime knows of one; none is the end.
+    /// Reads and records one chunk, as far as the runtime knows of one; returns its
+    /// length, 0 at the end of the output.
     ///
     /// # Errors
-    /// What the system says, `WouldBlock` among it.
-    pub(crate) fn take(&mut self) -> io::Result<usize> {
+    /// The pipe cannot be read; `WouldBlock` while it is empty.
+    pub(crate) fn record(&mut self) -> io::Result<usize> {
         let mut chunk = [0; CHUNK];
         let count = self.pipe.try_read(&mut chunk)?;
-        self.capture.push(&chunk[..count]);
+        self.recording.push(&chunk[..count]);
         Ok(count)
     }
 
-    /// Asks the pipe itself, as the runtime may not know yet what is in it.
+    /// Reads the pipe itself, as the runtime may not know yet that it is readable.
     fn drain(&mut self) {
-        drain(&self.pipe, &mut self.capture);
-    }
-}
-
-/// Takes what is in a pipe: no more than a full one, even if somebody is still
-/// writing.
-fn drain(pipe: impl AsFd, capture: &mut Capture) {
-    let mut chunk = [0; CHUNK];
-    let mut left = fcntl_getpipe_size(&pipe).unwrap_or(CHUNK);
-    while left > 0 {
-        let want = left.min(CHUNK);
-        match rustix::io::read(&pipe, &mut chunk[..want]) {
-            Ok(0) => return,
-            Ok(count) => {
-                capture.push(&chunk[..count]);
-                left -= count;
-            }
-            Err(Errno::INTR) => {}
-            Err(_) => return, // empty, though somebody has it open
-        }
+        self.recording.drain(&self.pipe);
     }
 }

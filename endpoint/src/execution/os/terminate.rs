@@ -1,8 +1,8 @@
-//! Ends a tree: asks, waits, then kills, until nobody is left.
+//! Terminates a process tree: `SIGTERM`, a grace, then `SIGKILL`, until no member is left.
 //!
-//! Touches: signals to members. Orphans that end are reaped; a leader is not, as its run
-//! does that. Promises that a signal
-//! reaches a member or nobody, even where ids are given out anew.
+//! Touches: signals to members. Reaps orphans that have ended, but not the leader, which
+//! its run reaps. Promises that a signal reaches a member or no process at all, even
+//! where the kernel has given a member's id to another process.
 
 use super::proc::{self, Stat};
 use super::process_tree::ProcessTree;
@@ -17,30 +17,30 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long members may take to die once killed. Only processes that hang in
-/// the kernel, or that belong to somebody else, take longer.
+/// the kernel, or that belong to another user, take longer.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// The pauses between two looks: first and longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
-/// How often orphans are killed in a row, in the hope that one of them has not forked
-/// since it was seen.
+/// How many times in a row orphans are listed and killed, until a time when none of them
+/// has forked since it was listed.
 const PASSES: usize = 500;
-/// … and how often when there is no new one.
+/// How many times in a row when no new orphan turns up.
 const IDLE_PASSES: usize = 20;
 
-/// What an ending came to.
+/// The result of a termination.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Terminated {
-    /// How many members were told to end, without the leader.
-    pub(crate) told: usize,
+    /// How many members were signalled, without the leader.
+    pub(crate) signalled: usize,
     /// Members that are still there although they were killed.
     pub(crate) survivors: Vec<Pid>,
 }
 
-/// Tells every member to end (`SIGTERM`, and `SIGCONT` for those stopped),
-/// kills those that are left after `grace`, and returns when all are gone,
-/// the leader at least to a zombie; at the latest 10 s after `grace`.
+/// Asks every member to end (`SIGTERM`, and `SIGCONT` for those stopped), kills those
+/// that are left after `grace`, and returns when all are gone, where the leader may be a
+/// zombie; at the latest 10 s after `grace`.
 pub(crate) async fn terminate(tree: &ProcessTree, grace: Duration) -> Terminated {
-    let mut terminator = Terminator { tree: tree.clone(), told: HashSet::new() };
+    let mut terminator = Terminator { tree: tree.clone(), signalled: HashSet::new() };
     let started = Instant::now();
     let mut pause = PAUSE.0;
     loop {
@@ -64,28 +64,29 @@ pub(crate) async fn terminate(tree: &ProcessTree, grace: Duration) -> Terminated
     }
 }
 
+/// A termination under way.
 struct Terminator {
     tree: ProcessTree,
-    /// Members that were told to end, each by its id and its start.
-    told: HashSet<(Pid, u64)>,
+    /// Members that were signalled, each by its id and its start.
+    signalled: HashSet<(Pid, u64)>,
 }
 
 impl Terminator {
-    /// One look at the tree: tells those to end that were not told before,
-    /// or kills everybody. Returns who is not over yet.
+    /// Lists the tree once, and asks new members to end, or kills all. Returns the
+    /// members that have not ended yet.
     fn round(&mut self, kill: bool) -> io::Result<Vec<Pid>> {
         if kill && let Some(leader) = self.tree.leader() {
-            // At one stroke, so that nobody can fork away from it.
+            // At one stroke, so that no member can fork away from it.
             drop_gone("kill a process group", kill_process_group(leader, Signal::KILL));
         }
         let mut left = Vec::new();
         for member in self.tree.members()? {
             if member.zombie {
-                left.extend(self.reap(&member));
+                left.extend(self.unreaped(&member));
                 continue;
             }
             left.push(member.pid);
-            self.tell(&member, kill);
+            self.signal(&member, kill);
         }
         if self.tree.leader().is_some() {
             left.extend(self.orphans(kill));
@@ -95,29 +96,30 @@ impl Terminator {
         Ok(left)
     }
 
-    /// Tells the orphans as well: what forks and ends faster than all processes can be
-    /// listed is among them, under another id each time. Returns those that are left.
+    /// Signals the orphans as well: a process that forks and ends faster than all
+    /// processes can be listed is among them, under another id each time. Returns those
+    /// that are left.
     fn orphans(&mut self, kill: bool) -> Vec<Pid> {
         let (passes, mut idle) = if kill { (PASSES, 0) } else { (1, 0) };
         let mut left = Vec::new();
         for _ in 0..passes {
             let reaper = Reaper::lock();
-            let orphans = match reaper.orphans_of(&self.tree) {
+            let orphans = match self.tree.orphans(&reaper) {
                 Ok(orphans) => orphans,
-                // Who is next is not known yet, but there is somebody.
+                // The next orphan is not known yet, but there is one.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     left = self.tree.leader().into_iter().collect();
                     continue;
                 }
-                // Without the list, what all processes show is all there is to go by.
+                // Without the list of orphans, tags and parents are all there is.
                 Err(_) => return Vec::new(),
             };
-            let mut news = false;
+            let mut new = false;
             for orphan in &orphans {
-                news |= self.tell(orphan, kill);
+                new |= self.signal(orphan, kill);
             }
             left = orphans.into_iter().map(|orphan| orphan.pid).collect();
-            idle = if news { 0 } else { idle + 1 };
+            idle = if new { 0 } else { idle + 1 };
             if left.is_empty() || idle > IDLE_PASSES {
                 break;
             }
@@ -125,29 +127,29 @@ impl Terminator {
         left
     }
 
-    /// Tells one to end; tells whether it was not told before.
-    fn tell(&mut self, member: &Stat, kill: bool) -> bool {
-        let news = self.told.insert((member.pid, member.start));
+    /// Signals one member; returns whether it is the first time.
+    fn signal(&mut self, member: &Stat, kill: bool) -> bool {
+        let new = self.signalled.insert((member.pid, member.start));
         if kill {
             send(member, &[Signal::KILL]);
-        } else if news {
+        } else if new {
             send(member, &[Signal::TERM, Signal::CONT]);
         }
-        news
+        new
     }
 
-    /// Sees a zombie off; returns it if that is not possible yet, because its
-    /// dying parent has still to leave it to this process.
-    fn reap(&self, zombie: &Stat) -> Option<Pid> {
-        // This process's own are reaped by the next look at the orphans.
+    /// Returns a zombie that has still to be reaped: by its dying parent, or by this
+    /// process once the kernel has made it an orphan.
+    fn unreaped(&self, zombie: &Stat) -> Option<Pid> {
+        // Children of this process are reaped when orphans are listed next.
         if Some(zombie.pid) == self.tree.leader() || zombie.parent == proc::own_pid() {
             return None;
         }
-        // A former endpoint's zombies are for whoever inherited them.
+        // Zombies of an earlier daemon are reaped by the process that inherited them.
         self.tree.leader().map(|_| zombie.pid)
     }
 
-    /// Without `/proc`, the leader's group is all there is to go by.
+    /// Kills the leader's group, which is all that is known without `/proc`.
     fn without_proc(&self, error: &io::Error) -> Vec<Pid> {
         tracing::error!(
             %error,
@@ -161,16 +163,16 @@ impl Terminator {
 
     fn over(self, survivors: Vec<Pid>) -> Terminated {
         let leader = self.tree.leader();
-        let told = self.told.iter().filter(|(pid, _)| Some(*pid) != leader).count();
-        Terminated { told, survivors }
+        let signalled = self.signalled.iter().filter(|(pid, _)| Some(*pid) != leader).count();
+        Terminated { signalled, survivors }
     }
 }
 
-/// Sends `signals` to exactly the process that `to` was read from.
+/// Sends `signals` to the process that `to` was read from, and to no other.
 fn send(to: &Stat, signals: &[Signal]) {
     let handle = pidfd_open(to.pid, PidfdFlags::empty());
     if proc::stat(to.pid).map(|now| now.start) != Some(to.start) {
-        return; // gone, or its id is somebody else's by now
+        return; // gone, or its id is another process's by now
     }
     for &signal in signals {
         let sent = match &handle {
@@ -181,10 +183,10 @@ fn send(to: &Stat, signals: &[Signal]) {
     }
 }
 
-/// That somebody is gone already is what was wanted.
+/// Ignores that a process is gone already: that was wanted.
 fn drop_gone(doing: &str, result: Result<(), Errno>) {
     match result {
         Ok(()) | Err(Errno::SRCH | Errno::CHILD) => {}
-        Err(error) => tracing::debug!(%error, doing, "left alone"),
+        Err(error) => tracing::debug!(%error, doing, "a process was left alone"),
     }
 }

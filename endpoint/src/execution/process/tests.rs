@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Instant;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 /// How long anything may take that is expected to happen: the machine may be
 /// busy.
@@ -52,15 +53,16 @@ impl Rig {
     }
 
     async fn run(&self, task: &Task) -> Report {
-        match self.ended(task, CancellationToken::new()).await {
+        match self.ended(task, &StopSignal::new()).await {
             Ended::Finished(report) => report,
-            Ended::Stopped => panic!("stopped, though nobody asked for it"),
+            Ended::Stopped(_) => panic!("stopped without a request"),
         }
     }
 
-    async fn ended(&self, task: &Task, stop: CancellationToken) -> Ended {
+    async fn ended(&self, task: &Task, stop: &StopSignal) -> Ended {
         let Work::Process(process) = &task.work else { panic!("not a process") };
-        self.executor.run(task, process, stop).await
+        let context = RunContext { stop: stop.clone(), events: Events::ignored() };
+        self.executor.run(task, process, &context).await
     }
 
     async fn sh(&self, script: &str) -> Report {

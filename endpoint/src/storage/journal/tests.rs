@@ -275,7 +275,7 @@ async fn what_was_committed_survives_kill_9() {
     let folder = folder();
     for enough in [40, 90, 10] {
         let mut child = Child::new(std::env::current_exe().unwrap())
-            .args(["--exact", "journal::tests::accepts_until_killed", "--nocapture"])
+            .args(["--exact", "storage::journal::tests::accepts_until_killed", "--nocapture"])
             .env(KILLED, folder.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -3,6 +3,7 @@
 mod ending;
 
 use super::*;
+use crate::execution::events::Noted;
 use crate::execution::function::python::Module;
 use crate::execution::function::worker_spec::{OwnedFolders, WorkerSpec};
 use crate::execution::os::proc;
@@ -68,15 +69,16 @@ fn rig_with(edit: impl FnOnce(&mut FunctionConfig)) -> Rig {
 }
 
 impl Rig {
-    async fn ended(&self, task: &Task, stop: CancellationToken) -> Ended {
+    async fn ended(&self, task: &Task, stop: &StopSignal) -> Ended {
         let Work::Call(call) = &task.work else { panic!("not a call") };
-        self.pool.run(task, call, stop).await
+        let context = RunContext { stop: stop.clone(), ..RunContext::default() };
+        self.pool.run(task, call, &context).await
     }
 
     async fn run(&self, task: &Task) -> Report {
-        match self.ended(task, CancellationToken::new()).await {
+        match self.ended(task, &StopSignal::new()).await {
             Ended::Finished(report) => report,
-            Ended::Stopped => panic!("stopped, though nobody asked for it"),
+            Ended::Stopped(_) => panic!("stopped without a request"),
         }
     }
 
@@ -255,4 +257,17 @@ async fn folders_of_workers_that_were_removed_are_made_again() {
     let report = rig.sh("pwd >&2; ls python >&2").await;
     assert_eq!(report.outcome, Outcome::Succeeded, "{:?}", report.reason);
     assert!(text(&report.stderr).contains("workers/run\nclutch\n"), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_sink_gets_the_start_of_a_call() {
+    let rig = rig();
+    let noted = Arc::new(Noted::default());
+    let context = RunContext { events: noted.events(), ..RunContext::default() };
+    let task = rig.task(":");
+    let Work::Call(call) = &task.work else { panic!("not a call") };
+    let Ended::Finished(report) = rig.pool.run(&task, call, &context).await else {
+        panic!("stopped without a request");
+    };
+    assert_eq!(noted.taken().0, [report.started_at_ms.unwrap()]);
 }

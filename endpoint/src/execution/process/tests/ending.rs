@@ -3,6 +3,7 @@
 use super::*;
 use crate::execution::os::proc;
 use crate::execution::os::run_tag::SpawnLock;
+use std::process::Command;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Long enough for a shell to start, set its traps and note who runs.
@@ -156,13 +157,13 @@ async fn stop_ends_the_tree_and_says_so() {
     let rig = rig();
     let note = rig.note("pids");
     let script = format!("echo $$ >> {note}; setsid sleep 300 & echo $! >> {note}; sleep 300");
-    let (task, stop) = (sh(&script), CancellationToken::new());
+    let (task, stop) = (sh(&script), StopSignal::new());
     let asked = async {
         started(&note, 2).await;
-        stop.cancel();
+        stop.request(StopReason::Shutdown);
     };
-    let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), asked);
-    assert_eq!(ended, Ended::Stopped);
+    let (ended, ()) = tokio::join!(rig.ended(&task, &stop), asked);
+    assert_eq!(ended, Ended::Stopped(StopReason::Shutdown));
     assert_gone(&note, 2);
     let sandboxes = std::fs::read_dir(&rig.executor.config.sandbox_root).unwrap().count();
     assert_eq!(sandboxes, 0);
@@ -172,10 +173,10 @@ async fn stop_ends_the_tree_and_says_so() {
 async fn a_stop_before_the_start_starts_nothing() {
     let rig = rig();
     let note = rig.note("ran");
-    let stop = CancellationToken::new();
-    stop.cancel();
-    let ended = rig.ended(&sh(&format!("touch {note}")), stop).await;
-    assert_eq!(ended, Ended::Stopped);
+    let stop = StopSignal::new();
+    stop.request(StopReason::Shutdown);
+    let ended = rig.ended(&sh(&format!("touch {note}")), &stop).await;
+    assert_eq!(ended, Ended::Stopped(StopReason::Shutdown));
     assert!(!Path::new(&note).exists());
 }
 
@@ -202,7 +203,7 @@ async fn orphans_that_end_during_a_long_run_do_not_stay_as_zombies() {
     let note = rig.note("pids");
     let orphan = format!("(setsid sh -c 'echo $$ >> {note}' &)");
     let task = sh(&format!("{orphan}; {orphan}; sleep 1.5; {orphan}; sleep 600"));
-    let stop = CancellationToken::new();
+    let stop = StopSignal::new();
     let look = async {
         started(&note, 3).await;
         let waited = Instant::now();
@@ -210,10 +211,10 @@ async fn orphans_that_end_during_a_long_run_do_not_stay_as_zombies() {
             assert!(waited.elapsed() < PATIENCE, "zombies were left");
             sleep(Duration::from_millis(50)).await;
         }
-        stop.cancel();
+        stop.request(StopReason::Shutdown);
     };
-    let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), look);
-    assert_eq!(ended, Ended::Stopped);
+    let (ended, ()) = tokio::join!(rig.ended(&task, &stop), look);
+    assert_eq!(ended, Ended::Stopped(StopReason::Shutdown));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

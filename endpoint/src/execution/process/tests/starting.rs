@@ -1,6 +1,7 @@
 //! How tasks start, what they see, and what is kept of them.
 
 use super::*;
+use crate::execution::events::{Noted, OutputStream};
 use crate::execution::os::spawn;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -233,4 +234,23 @@ async fn a_host_that_takes_no_sandbox_is_waited_for() {
     assert!(early.is_err(), "it ended as {:?}", early.map(|report| report.reason));
     std::fs::remove_file(&sandboxes).unwrap();
     assert_eq!(running.await.outcome, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn a_sink_gets_the_start_and_all_output_of_a_short_and_of_a_long_run() {
+    let rig = rig_with(|config| config.capture_limit = 10);
+    for pause in ["", "sleep 0.1; "] {
+        let task = sh(&format!("printf 0123456789abcdef; {pause}echo late; printf oops >&2"));
+        let Work::Process(process) = &task.work else { panic!("not a process") };
+        let noted = Arc::new(Noted::default());
+        let context = RunContext { events: noted.events(), ..RunContext::default() };
+        let Ended::Finished(report) = rig.executor.run(&task, process, &context).await else {
+            panic!("stopped without a request");
+        };
+        let (starts, output) = noted.taken();
+        assert_eq!(starts, [report.started_at_ms.unwrap()]);
+        assert_eq!(output[&OutputStream::Stdout], b"0123456789abcdeflate\n");
+        assert_eq!(output[&OutputStream::Stderr], b"oops");
+        assert_eq!(report.stdout.omitted, 11, "the report keeps a part only");
+    }
 }

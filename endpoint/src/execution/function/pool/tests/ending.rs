@@ -131,15 +131,15 @@ async fn a_walltime_ends_only_the_worker_that_exceeds_it() {
 async fn a_stop_ends_the_worker_and_says_so() {
     let rig = rig();
     let pid = rig.pid().await;
-    let (task, stop) = (rig.task("> begun; sleep 300"), CancellationToken::new());
+    let (task, stop) = (rig.task("> begun; sleep 300"), StopSignal::new());
     let asked = async {
         rig.until_there_is("begun").await;
-        stop.cancel();
+        stop.request(StopReason::Shutdown);
     };
-    let (ended, ()) = tokio::join!(rig.ended(&task, stop.clone()), asked);
-    assert_eq!(ended, Ended::Stopped);
+    let (ended, ()) = tokio::join!(rig.ended(&task, &stop), asked);
+    assert_eq!(ended, Ended::Stopped(StopReason::Shutdown));
     assert!(is_gone(pid));
-    assert_eq!(rig.ended(&task, stop).await, Ended::Stopped);
+    assert_eq!(rig.ended(&task, &stop).await, Ended::Stopped(StopReason::Shutdown));
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn the_dead_are_seen_off_while_nobody_calls() {
     let pid = rig.pid().await;
     kill_process(pid, Signal::KILL).unwrap();
     until("it to be reaped", || {
-        rig.pool.tend();
+        rig.pool.stop_dead_workers();
         is_gone(pid)
     })
     .await;
@@ -238,5 +238,8 @@ async fn at_the_end_workers_may_end_by_themselves_and_none_is_left() {
     rig.pool.close().await;
     assert!(is_gone(pid) && begun.elapsed() < PATIENCE);
     assert_eq!(std::fs::read_to_string(note.path()).unwrap(), "clean\n");
-    assert_eq!(rig.ended(&rig.task(":"), CancellationToken::new()).await, Ended::Stopped);
+    assert_eq!(
+        rig.ended(&rig.task(":"), &StopSignal::new()).await,
+        Ended::Stopped(StopReason::Shutdown)
+    );
 }

@@ -1,0 +1,90 @@
+//! The end of a run: its cause, and what is reaped and removed then.
+//!
+//! Touches: the leader's zombie and the sandbox.
+
+use super::sandbox::{RunEnd, Sandbox};
+use crate::execution::capture::Captured;
+use crate::execution::os::exit_watch::ExitWatch;
+use crate::execution::os::process_tree::ProcessTree;
+use crate::execution::os::spawn::Leader;
+use crate::execution::os::terminate::Terminated;
+use crate::execution::stop::{StopReason, StopSignal};
+use std::future::pending;
+use std::time::Duration;
+use tokio::time::sleep;
+use wait4::ResUse;
+
+/// Why a run is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EndCause {
+    /// The leader has exited.
+    Exited,
+    /// It is stopped.
+    Stopped(StopReason),
+}
+
+/// A run whose process tree is gone.
+pub(super) struct RunOver {
+    pub(super) cause: EndCause,
+    pub(super) ended: Terminated,
+    pub(super) usage: Option<ResUse>,
+    /// Standard output and standard error.
+    pub(super) output: (Captured, Captured),
+}
+
+/// What is to be reaped and removed when a run is over.
+#[derive(Debug)]
+pub(super) struct Cleanup {
+    pub(super) cause: EndCause,
+    pub(super) leader: Leader,
+    pub(super) tree: ProcessTree,
+    pub(super) sandbox: Option<Sandbox>,
+}
+
+impl Cleanup {
+    /// Cleans up, unless a process of the tree is still there.
+    pub(super) fn if_tree_is_gone(mut self) -> Result<Option<ResUse>, Self> {
+        match self.leader.reap_alone(&self.tree) {
+            Some(usage) => Ok(self.close_sandbox(usage)),
+            None => Err(self),
+        }
+    }
+
+    pub(super) fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
+        let usage = reap(&mut self.leader);
+        self.close_sandbox(usage)
+    }
+
+    fn close_sandbox(&self, usage: Option<ResUse>) -> Option<ResUse> {
+        let success = usage.is_some_and(|usage| usage.status.success());
+        let end = match self.cause {
+            EndCause::Exited if success => RunEnd::Succeeded,
+            EndCause::Stopped(reason) if !reason.ends_task() => RunEnd::Stopped,
+            EndCause::Exited | EndCause::Stopped(_) => RunEnd::Failed,
+        };
+        if let Some(sandbox) = &self.sandbox {
+            sandbox.close(end);
+        }
+        usage
+    }
+}
+
+/// Waits for a reason to end.
+pub(super) async fn end_cause(
+    watch: &ExitWatch,
+    walltime: Option<Duration>,
+    stop: &StopSignal,
+) -> EndCause {
+    let expiry = async {
+        match walltime {
+            Some(walltime) => sleep(walltime).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = watch.ended() => EndCause::Exited,
+        reason = stop.wait() => EndCause::Stopped(reason),
+        () = expiry => EndCause::Stopped(StopReason::Walltime),
+    }
+}
