@@ -1,15 +1,13 @@
 //! Who of an endpoint's instances is active, who has what, and what is submitted
 //! again, as `design/0008-failover.md` has it.
 //!
-//! `rules` decides; `watch` calls, closes and gives up; `recovery` asks and
+//! [`clutch_common::failover`] decides; `watch` calls, closes and gives up; `recovery` asks and
 //! submits again; `ear` is how the collector reaches both. All of it lives and
 //! dies with the session, and starts anew from the records.
 
 mod ear;
 mod pace;
 mod recovery;
-pub(crate) mod retention;
-pub(crate) mod rules;
 mod watch;
 
 pub(crate) use ear::Ear;

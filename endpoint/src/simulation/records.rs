@@ -1,15 +1,16 @@
-//! What the service of a run has on record: tasks, their attempts in doubt, and
-//! the states of the endpoint's instances; it decides as `design/0008-failover.md`
-//! has it. Pure.
+//! The records of the service in a run: tasks, their attempts in doubt, and the states of the
+//! endpoint's instances. [`clutch_common::failover`] decides what follows from them. Pure.
 
+use clutch_common::failover::{
+    self, Consequence, Heard, KnownState, PingTimes, Plan, PresenceEffect, TaskStanding,
+};
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::task::Task;
-use clutch_common::task::result::{Loss, TaskResult};
-use clutch_common::wire::{Presence, ROLL_CALL_MAX, Role, RollCall};
+use clutch_common::task::result::TaskResult;
+use clutch_common::wire::{Presence, ROLL_CALL_MAX, RollCall};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// A task and how far it is.
 struct Entry {
@@ -27,30 +28,6 @@ enum Stage {
     Done,
 }
 
-/// What is known of a state.
-struct State {
-    id: StateId,
-    instance: Uuid,
-    role: Role,
-    /// It may have accepted what is not answered.
-    holds: bool,
-    /// It was active, and another one has been since.
-    superseded: bool,
-    was_active: bool,
-    given_up: bool,
-    heard: Instant,
-}
-
-impl State {
-    fn is_active(&self) -> bool {
-        self.role == Role::Active && !self.superseded
-    }
-
-    fn counts(&self) -> bool {
-        self.holds && !self.given_up
-    }
-}
-
 /// What follows from a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
@@ -60,14 +37,10 @@ pub(super) enum Verdict {
     Kept,
     /// It has come before.
     Known,
-    /// The attempt is asked for.
-    Ask,
-    /// The task is submitted again.
-    Resubmit,
-    /// The task ends as interrupted.
-    Interrupt,
-    /// A loss without consequence.
-    PassBy,
+    /// The attempt is lost.
+    Lost(Consequence),
+    /// The task is not of this service.
+    Unknown,
 }
 
 /// The records.
@@ -78,14 +51,26 @@ pub(super) struct Records {
     tasks: BTreeMap<TaskId, Entry>,
     /// Attempts that nobody may have, and whether they were asked for.
     doubts: BTreeMap<TaskId, bool>,
-    states: Vec<State>,
+    states: Vec<KnownState>,
+    heard: Heard,
+    times: PingTimes,
 }
 
+/// A moment of the wall clock: the rules only ask whether there was one.
+const ONCE: u64 = 0;
+
 impl Records {
-    /// Empty ones.
-    pub(super) fn new(recovers: bool, lost_after: Duration) -> Self {
-        let (tasks, doubts, states) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { recovers, lost_after, tasks, doubts, states }
+    /// Empty ones, of a session that begins now.
+    pub(super) fn new(recovers: bool, lost_after: Duration, now: Instant) -> Self {
+        Self {
+            recovers,
+            lost_after,
+            tasks: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            states: Vec::new(),
+            heard: Heard::new(),
+            times: PingTimes::new(now),
+        }
     }
 
     /// The broker has a task.
@@ -96,35 +81,36 @@ impl Records {
 
     /// Takes in a result.
     pub(super) fn record(&mut self, result: &TaskResult, now: Instant) -> Verdict {
-        let of = |state: &&mut State| Some(state.id) == result.state_id;
-        if let Some(state) = self.states.iter_mut().find(of) {
-            state.heard = now;
-        }
+        self.heard.extend(result.state_id.map(|state| (state, now)));
         let Attempt { task_id, attempt } = result.attempt();
-        let Some(entry) = self.tasks.get_mut(&task_id) else { return Verdict::PassBy };
-        let current = entry.task.attempt;
+        let Some(entry) = self.tasks.get_mut(&task_id) else { return Verdict::Unknown };
+        let (current_attempt, done) = (entry.task.attempt, entry.stage == Stage::Done);
         let verdict = match result.lost {
-            Some(_) if !self.recovers || attempt != current || entry.stage == Stage::Done => {
-                return Verdict::PassBy;
-            }
-            Some(Loss::HandedBack) => {
-                self.doubts.insert(task_id, false);
-                return Verdict::Ask;
-            }
-            Some(Loss::Unknown | Loss::Delivered) if entry.task.rerun => {
-                entry.task.attempt += 1;
-                entry.stage = Stage::Resubmitting;
-                Verdict::Resubmit
-            }
-            Some(Loss::Unknown | Loss::Delivered) => {
-                entry.recorded.push(attempt);
-                entry.stage = Stage::Done;
-                Verdict::Interrupt
+            Some(_) if !self.recovers => return Verdict::Lost(Consequence::Ignore),
+            Some(loss) => {
+                let task = TaskStanding { current_attempt, done, rerun: entry.task.rerun };
+                let consequence = failover::consequence(loss, attempt, task);
+                match consequence {
+                    Consequence::Ignore => return Verdict::Lost(consequence),
+                    Consequence::Ask => {
+                        self.doubts.insert(task_id, false);
+                        return Verdict::Lost(consequence);
+                    }
+                    Consequence::Resubmit => {
+                        entry.task.attempt += 1;
+                        entry.stage = Stage::Resubmitting;
+                    }
+                    Consequence::Interrupt => {
+                        entry.recorded.push(attempt);
+                        entry.stage = Stage::Done;
+                    }
+                }
+                Verdict::Lost(consequence)
             }
             None if entry.recorded.contains(&attempt) => return Verdict::Known,
             None => {
                 entry.recorded.push(attempt);
-                if attempt < current || entry.stage == Stage::Done {
+                if attempt < current_attempt || done {
                     return Verdict::Kept;
                 }
                 entry.stage = Stage::Done;
@@ -135,67 +121,33 @@ impl Records {
         verdict
     }
 
-    /// Takes in what an instance says of itself; says which states are given up.
+    /// Takes in a presence; says which states are given up for it.
     pub(super) fn hear(&mut self, presence: &Presence, now: Instant) -> Vec<StateId> {
-        let active = self.states.iter().find(|state| state.is_active());
-        let active = active.map(|state| (state.id, state.instance));
-        if !self.states.iter().any(|state| state.id == presence.state_id) {
-            self.states.push(State {
-                id: presence.state_id,
-                instance: presence.instance,
-                role: presence.role,
-                holds: false,
-                superseded: false,
-                was_active: false,
-                given_up: false,
-                heard: now,
-            });
+        self.heard.insert(presence.state_id, now);
+        let PresenceEffect { took_over, given_up } =
+            failover::apply_presence(&mut self.states, presence, ONCE);
+        if took_over {
+            self.doubts.values_mut().for_each(|asked| *asked = false);
         }
-        let mut replaces = false;
-        for state in self.states.iter_mut().filter(|state| state.id == presence.state_id) {
-            state.heard = now;
-            if presence.role == Role::Standby && presence.is_from_before(state.instance) {
-                return Vec::new();
-            }
-            state.role = presence.role;
-            state.given_up = false;
-            state.holds = presence.role == Role::Active || presence.pending > 0;
-            if presence.role == Role::Standby {
-                return Vec::new();
-            }
-            state.instance = presence.instance;
-            if active == Some((state.id, state.instance)) {
-                return Vec::new();
-            }
-            replaces = !state.was_active && !presence.standby;
-            state.was_active = true;
-            state.superseded = false;
+        if given_up.is_empty() || !self.recovers {
+            return Vec::new();
         }
-        self.doubts.values_mut().for_each(|asked| *asked = false);
-        let mut given_up = Vec::new();
-        for other in self.states.iter_mut().filter(|state| state.id != presence.state_id) {
-            other.superseded = true;
-            if replaces && other.counts() && self.recovers {
-                other.given_up = true;
-                given_up.push(other.id);
-            }
-        }
-        if !given_up.is_empty() {
-            self.doubt_all();
-        }
+        self.doubt_all();
         given_up
     }
 
-    /// Gives up a state that was silent for too long while another was active.
-    pub(super) fn give_up(&mut self, now: Instant) -> Option<StateId> {
-        let active = self.states.iter().find(|state| state.is_active())?.id;
-        let silent = self.states.iter_mut().find(|state| {
-            state.id != active && state.counts() && now >= state.heard + self.lost_after
-        })?;
-        silent.given_up = true;
-        let id = silent.id;
-        self.doubt_all();
-        Some(id)
+    /// Gives up the states that were silent for too long while another was active.
+    pub(super) fn give_up(&mut self, now: Instant) -> Vec<StateId> {
+        self.times.read_up_to(now);
+        let Plan { give_up, .. } =
+            failover::plan(&self.states, self.lost_after, &self.times, &self.heard, now);
+        for state in self.states.iter_mut().filter(|state| give_up.contains(&state.id)) {
+            state.given_up_at_ms = Some(ONCE);
+        }
+        if !give_up.is_empty() {
+            self.doubt_all();
+        }
+        give_up
     }
 
     fn doubt_all(&mut self) {
@@ -205,11 +157,8 @@ impl Records {
 
     /// What the active state is to be asked, unless another one may have it.
     pub(super) fn next_to_ask(&mut self) -> Option<RollCall> {
-        let active = self.states.iter().find(|state| state.is_active())?;
-        let (active, instance) = (active.id, active.instance);
-        if self.states.iter().any(|state| state.id != active && state.counts()) {
-            return None;
-        }
+        let asked = failover::to_ask(&self.states)?;
+        let (state_id, instance) = (asked.id, asked.instance);
         let mut attempts = Vec::new();
         for (task_id, asked) in self.doubts.iter_mut().filter(|(_, asked)| !**asked) {
             if let Some(entry) = self.tasks.get(task_id)
@@ -220,7 +169,7 @@ impl Records {
                 attempts.push(entry.task.attempt());
             }
         }
-        (!attempts.is_empty()).then_some(RollCall { state_id: active, instance, attempts })
+        (!attempts.is_empty()).then_some(RollCall { state_id, instance, attempts })
     }
 
     /// A task whose next attempt is to be published; it counts as published.

@@ -7,8 +7,8 @@ use super::plan::Mishap;
 use super::process::ENDPOINT;
 use super::records::{Records, Verdict};
 use super::world::{World, lock};
+use clutch_common::failover::Consequence;
 use clutch_common::id::{Attempt, StateId, TaskId};
-
 use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
 use clutch_common::link::{Message, Outlet, Settlement, Transport};
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -45,7 +45,7 @@ impl Service {
         Arc::new(Self {
             world: Arc::clone(world),
             broker: Arc::clone(broker),
-            records: Mutex::new(Records::new(plan.recovers(), plan.lost_after)),
+            records: Mutex::new(Records::new(plan.recovers(), plan.lost_after, Instant::now())),
             expected: Mutex::default(),
         })
     }
@@ -157,7 +157,7 @@ impl Service {
         if result.lost.is_none() {
             world.judge(|oracle| oracle.records(attempt, outcome));
         }
-        if matches!(verdict, Verdict::Done | Verdict::Interrupt) {
+        if matches!(verdict, Verdict::Done | Verdict::Lost(Consequence::Interrupt)) {
             world.judge(|oracle| oracle.concludes(attempt));
         }
     }

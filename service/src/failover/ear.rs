@@ -2,7 +2,7 @@
 //! far it has read. Lives as long as a session; holds no more than the states
 //! that are watched.
 
-use super::rules::Heard;
+use clutch_common::failover::Heard;
 use clutch_common::id::StateId;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

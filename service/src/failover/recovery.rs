@@ -3,11 +3,10 @@
 //! endpoint absorbs what it knows.
 
 use super::pace::Pace;
-use super::rules;
-use super::rules::State;
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
 use crate::store::{Error, Overdue, Resubmission, Store};
 
+use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::EndpointId;
 use clutch_common::link::Fault;
 use clutch_common::system::clock::now_ms;
@@ -183,7 +182,7 @@ impl Recovery<'_> {
     }
 
     /// Sends one roll call.
-    async fn ask(&mut self, endpoint: EndpointId, state: &State) -> Result<Left, Error> {
+    async fn ask(&mut self, endpoint: EndpointId, state: &KnownState) -> Result<Left, Error> {
         let unaccounted = self.store.attempts_to_ask(endpoint, self.roll_call).await?;
         let (pace, now) = (self.paces.entry(endpoint).or_default(), Instant::now());
         if unaccounted.is_empty() {
@@ -194,7 +193,7 @@ impl Recovery<'_> {
             return Ok(Left::Later(then));
         }
         let attempts = unaccounted.iter().map(|one| one.attempt).collect();
-        let State { id: state, instance, .. } = *state;
+        let KnownState { id: state, instance, .. } = *state;
         let roll_call = wire::RollCall { state_id: state, instance, attempts };
         let message = control_message(wire::ROLL_CALL_TYPE, wire::encode_roll_call(&roll_call));
         match self.publisher.message(topology::tasks_queue(endpoint), message).await {

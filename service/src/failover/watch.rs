@@ -4,11 +4,11 @@
 //! sleeps.
 
 use super::ear::Ear;
-use super::rules::{self, Heard, Plan, Times};
 use super::{barrier, ping};
 use crate::publishing::{PublishError, Publisher};
 use crate::store::{EndpointStates, Store};
 use async_trait::async_trait;
+use clutch_common::failover::{self as rules, Heard, PingTimes, Plan};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::link::Fault;
 use clutch_common::system::clock::now_ms;
@@ -88,7 +88,7 @@ async fn sleep_until(then: Option<Instant>) {
 /// An endpoint that is watched.
 struct Watched {
     standing: EndpointStates,
-    times: Times,
+    times: PingTimes,
 }
 
 /// A mark on its way through the results queue.
@@ -173,9 +173,9 @@ impl<'a> Watch<'a> {
         let standings = self.store.endpoint_states().await?;
         let states = standings.iter().flat_map(|one| &one.states).map(|state| state.id);
         self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), now);
-        let mut times: BTreeMap<EndpointId, Times> =
+        let mut times: BTreeMap<EndpointId, PingTimes> =
             self.endpoints.drain(..).map(|one| (one.standing.endpoint, one.times)).collect();
-        let fresh = || Times::new(self.since);
+        let fresh = || PingTimes::new(self.since);
         let watched = |standing: EndpointStates| {
             let times = times.remove(&standing.endpoint).unwrap_or_else(fresh);
             Watched { standing, times }
@@ -230,7 +230,7 @@ impl<'a> Watch<'a> {
         heard: &Heard,
         now: Instant,
     ) {
-        let calls = endpoints.filter(|(_, plan)| plan.call).map(async |(one, _)| {
+        let calls = endpoints.filter(|(_, plan)| plan.ping).map(async |(one, _)| {
             let lease = topology::lease_queue(one.standing.endpoint);
             let held = match self.publisher.message(lease, ping()).await {
                 Ok(()) => true,
@@ -240,7 +240,7 @@ impl<'a> Watch<'a> {
                 ) => return,
             };
             let holder = rules::holder(&one.standing.states);
-            one.times.called(now, held, holder, heard);
+            one.times.pinged(now, held, holder, heard);
         });
         join_all(calls).await;
     }

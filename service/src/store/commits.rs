@@ -6,7 +6,7 @@
 
 use super::engine::{Db, values};
 use super::{Result, Store};
-use crate::failover::rules::State;
+use clutch_common::failover::KnownState;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role, Welcome};
 use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ impl Store {
 pub(super) fn compare(
     db: &Db<'_>,
     presence: &Presence,
-    before: &[State],
+    before: &[KnownState],
     read: Option<u64>,
 ) -> Result<bool> {
     let Presence { endpoint_id: endpoint, state_id: state, instance, .. } = presence;

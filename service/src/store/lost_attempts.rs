@@ -7,6 +7,7 @@ use super::rows::decoded;
 use super::transitions::set_state;
 use super::{Result, unaccounted};
 use crate::model::TaskState;
+use clutch_common::failover::{self, Consequence, TaskStanding};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use std::collections::BTreeMap;
@@ -40,15 +41,6 @@ pub(crate) struct LossCounts {
     pub(crate) ignored: u64,
 }
 
-/// The consequence of a loss.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Consequence {
-    Ask,
-    Resubmit,
-    Interrupt,
-    Ignore,
-}
-
 /// A task of this service, an attempt at which was reported lost.
 struct LostTask {
     seq: i64,
@@ -67,23 +59,6 @@ impl FromRow for LostTask {
             current_attempt: columns.next()?,
             body: columns.next()?,
         })
-    }
-}
-
-fn consequence(
-    loss: Loss,
-    attempt: u32,
-    state: TaskState,
-    current: u32,
-    rerun: bool,
-) -> Consequence {
-    if attempt != current || matches!(state, TaskState::Done(_)) {
-        return Consequence::Ignore;
-    }
-    match loss {
-        Loss::HandedBack => Consequence::Ask,
-        Loss::Unknown | Loss::Delivered if rerun => Consequence::Resubmit,
-        Loss::Unknown | Loss::Delivered => Consequence::Interrupt,
     }
 }
 
@@ -108,8 +83,12 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
             counts.ignored += 1;
             continue;
         }
-        let rerun = decoded(task.seq, &task.body, result.attempt)?.rerun;
-        match consequence(loss, result.attempt, task.state, task.current_attempt, rerun) {
+        let standing = TaskStanding {
+            current_attempt: task.current_attempt,
+            done: matches!(task.state, TaskState::Done(_)),
+            rerun: decoded(task.seq, &task.body, result.attempt)?.rerun,
+        };
+        match failover::consequence(loss, result.attempt, standing) {
             Consequence::Ask => {
                 unaccounted::add(db, task.seq, task.endpoint_id, result.attempt)?;
                 counts.unaccounted += 1;
@@ -162,33 +141,4 @@ fn resubmit(db: &Db<'_>, task: i64) -> Result<()> {
     db.run(update, values![task])?;
     set_state(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting)?;
     unaccounted::remove(db, [&task])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_loss_of_the_attempt_under_way_has_consequences() {
-        use TaskState::{Done, Resubmitting, Submitted, Submitting};
-        let done = Done(Outcome::Succeeded);
-        for (loss, attempt, state, current, rerun, expected) in [
-            (Loss::HandedBack, 1, Submitted, 1, true, Consequence::Ask),
-            (Loss::HandedBack, 1, Submitting, 1, false, Consequence::Ask),
-            (Loss::HandedBack, 2, Resubmitting, 2, true, Consequence::Ask),
-            (Loss::HandedBack, 1, Resubmitting, 2, true, Consequence::Ignore),
-            (Loss::HandedBack, 1, done, 1, true, Consequence::Ignore),
-            (Loss::Unknown, 1, Submitted, 1, true, Consequence::Resubmit),
-            (Loss::Unknown, 3, Submitted, 3, false, Consequence::Interrupt),
-            (Loss::Unknown, 1, Submitted, 2, true, Consequence::Ignore),
-            (Loss::Delivered, 1, Submitted, 1, true, Consequence::Resubmit),
-            (Loss::Delivered, 1, Submitted, 1, false, Consequence::Interrupt),
-            (Loss::Delivered, 1, done, 1, true, Consequence::Ignore),
-            (Loss::Unknown, 2, Submitted, 1, true, Consequence::Ignore),
-            (Loss::Unknown, 1, done, 1, true, Consequence::Ignore),
-        ] {
-            let found = consequence(loss, attempt, state, current, rerun);
-            assert_eq!(found, expected, "{loss:?} of {attempt}, {state} {current}, {rerun}");
-        }
-    }
 }

@@ -2,13 +2,12 @@
 //!
 //! A state is a state folder of an endpoint; an instance is a daemon that runs on one. In a
 //! presence message an instance says which state it runs on, and whether it is active or
-//! standing by. Touches the database only; the rules are in `failover`.
+//! standing by. Touches the database only; the rules are in [`clutch_common::failover`].
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::unaccounted::{self, AddedEndpoints};
 use super::{Result, Store, commits, missing, overdue};
-use crate::failover::retention::{self, Candidate};
-use crate::failover::rules::{self, News, State};
+use clutch_common::failover::{self as rules, Candidate, KnownState, PresenceEffect};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
 use std::collections::BTreeMap;
@@ -24,7 +23,7 @@ pub(crate) struct EndpointStates {
     /// How long a state that another took over from may be silent.
     pub(crate) lost_after: Duration,
     /// Its states.
-    pub(crate) states: Vec<State>,
+    pub(crate) states: Vec<KnownState>,
 }
 
 /// A presence, and the message it came in.
@@ -48,7 +47,7 @@ struct StateRow {
     endpoint: EndpointId,
     name: String,
     lost_after_ms: u64,
-    state: State,
+    state: KnownState,
     known_since_ms: u64,
     heard_at_ms: u64,
 }
@@ -59,7 +58,7 @@ impl FromRow for StateRow {
             endpoint: columns.next()?,
             name: columns.next()?,
             lost_after_ms: columns.next()?,
-            state: State {
+            state: KnownState {
                 id: columns.next()?,
                 instance: columns.next()?,
                 role: role(&columns.next::<String>()?),
@@ -138,9 +137,10 @@ pub(super) fn take_in(
     }
     let of_endpoint = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
     let rows: Vec<StateRow> = db.all(&of_endpoint, values![endpoint])?;
-    let before: Vec<State> = rows.iter().map(|row| row.state.clone()).collect();
+    let before: Vec<KnownState> = rows.iter().map(|row| row.state.clone()).collect();
     let mut states = before.clone();
-    let News { took_over, given_up } = rules::hear(&mut states, presence, now_ms);
+    let PresenceEffect { took_over, given_up } =
+        rules::apply_presence(&mut states, presence, now_ms);
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, endpoint, state)?;
     }
@@ -170,7 +170,7 @@ fn forget(
     db: &Db<'_>,
     presence: &Presence,
     added: &mut AddedEndpoints,
-    (states, rows): (&mut Vec<State>, &[StateRow]),
+    (states, rows): (&mut Vec<KnownState>, &[StateRow]),
     now_ms: u64,
 ) -> Result<bool> {
     let (endpoint, speaker) = (presence.endpoint_id, presence.state_id);
@@ -189,11 +189,11 @@ fn forget(
             heard_at_ms: row.map_or(now_ms, |row| row.heard_at_ms),
         });
     }
-    let forgotten = retention::to_forget(&candidates, speaker, now_ms);
+    let forgotten = rules::to_forget(&candidates, speaker, now_ms);
     for id in &forgotten {
         db.run("DELETE FROM states WHERE endpoint_id = ? AND id = ?", values![endpoint, id])?;
     }
-    let may_hold = |state: &&State| state.counts() && state.active_since_ms.is_some();
+    let may_hold = |state: &&KnownState| state.counts() && state.active_since_ms.is_some();
     let lost = states.iter().filter(may_hold).any(|state| forgotten.contains(&state.id));
     states.retain(|state| !forgotten.contains(&state.id));
     if lost {
@@ -262,7 +262,7 @@ fn is_new(db: &Db<'_>, message: &str) -> Result<bool> {
     Ok(true)
 }
 
-fn write(db: &Db<'_>, endpoint: EndpointId, state: &State) -> Result<()> {
+fn write(db: &Db<'_>, endpoint: EndpointId, state: &KnownState) -> Result<()> {
     let insert = "INSERT INTO states (endpoint_id, id, instance, role, holds, active_since_ms, \
          superseded_at_ms, given_up_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (endpoint_id, id) DO UPDATE SET instance = excluded.instance, \

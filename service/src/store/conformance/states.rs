@@ -1,8 +1,7 @@
 //! The states of endpoints on any engine.
 
 use super::{begin, chunk, done, record, spec};
-use crate::failover::retention::KEPT;
-use crate::failover::rules::{self, State};
+use clutch_common::failover::{self as rules, KEPT, KnownState};
 use crate::fake;
 use crate::store::{Batch, PresenceMessage, Store};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
@@ -19,7 +18,7 @@ fn says(endpoint: EndpointId, state: StateId, role: Role, standby: bool) -> Pres
     Presence { role, standby, pending: 1, ..active }
 }
 
-async fn states(store: &Store) -> Vec<State> {
+async fn states(store: &Store) -> Vec<KnownState> {
     store.endpoint_states().await.unwrap().into_iter().flat_map(|one| one.states).collect()
 }
 

@@ -1,30 +1,30 @@
-//! Which states of an endpoint are forgotten, so that they are bounded whatever says that
-//! it is one. Pure; `design/0008-failover.md` says why.
+//! Which states of an endpoint the service forgets, so that their number is bounded
+//! whatever presences come. Pure.
 
-use super::rules::State;
-use clutch_common::id::StateId;
+use super::states::KnownState;
+use crate::id::StateId;
 use std::cmp::Reverse;
 use std::time::Duration;
 
 /// The most states of an endpoint that are kept.
-pub(crate) const KEPT: usize = 32;
-/// How long one is kept that never had the lease and has nothing.
+pub const KEPT: usize = 32;
+/// How long a state is kept that never had the lease and holds nothing.
 const NEVER_ACTIVE_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long one is kept that had the lease once and has nothing any more: started again
-/// without `--standby`, it would be taken for a new disk.
+/// How long a state is kept that had the lease and holds nothing more: an instance on a
+/// forgotten one that starts without `--standby` is taken for one on a new disk.
 const SPENT_LASTS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A state, and what it is kept by.
+/// A state, and what speaks for keeping it.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate<'a> {
+pub struct Candidate<'a> {
     /// The state.
-    pub(crate) state: &'a State,
-    /// Whether a result came from it: then it is no mere claim.
-    pub(crate) proven: bool,
-    /// Since when it is known.
-    pub(crate) known_since_ms: u64,
-    /// When it said last what it is.
-    pub(crate) heard_at_ms: u64,
+    pub state: &'a KnownState,
+    /// Whether a result came from it. Otherwise only presences claim that it exists.
+    pub proven: bool,
+    /// When its first presence came.
+    pub known_since_ms: u64,
+    /// When its last presence came.
+    pub heard_at_ms: u64,
 }
 
 impl Candidate<'_> {
@@ -35,8 +35,9 @@ impl Candidate<'_> {
         !self.state.counts() && now_ms.saturating_sub(self.heard_at_ms) > lasts
     }
 
-    /// The smaller goes first. Of mere claims the newest: however many come, what was there
-    /// before them stays. Of the others those that have nothing, and of these the oldest.
+    /// The order of forgetting, smallest first: unproven states, of these the newest, so that
+    /// any number of claims leaves the states before them; then proven states that hold
+    /// nothing, of these the oldest; then the rest.
     fn order(&self) -> (bool, Reverse<u64>, bool, u64) {
         if self.proven {
             (true, Reverse(0), self.state.counts(), self.heard_at_ms)
@@ -46,18 +47,14 @@ impl Candidate<'_> {
     }
 }
 
-/// The states to forget when `speaker` has said what it is: never that one, nor the active
-/// one.
-pub(crate) fn to_forget(
-    candidates: &[Candidate<'_>],
-    speaker: StateId,
-    now_ms: u64,
-) -> Vec<StateId> {
+/// The states to forget when a presence of `speaker` has come; `speaker` and the active
+/// state are never among them.
+pub fn to_forget(candidates: &[Candidate<'_>], speaker: StateId, now_ms: u64) -> Vec<StateId> {
     let may_go = |one: &&Candidate<'_>| one.state.id != speaker && !one.state.is_active();
     let (old, mut rest): (Vec<&Candidate<'_>>, Vec<&Candidate<'_>>) =
         candidates.iter().filter(may_go).partition(|one| one.is_old(now_ms));
     let surplus = (candidates.len() - old.len()).saturating_sub(KEPT);
-    // Of those that came in the same moment the later one is the newer.
+    // Of two that came in the same millisecond the later one is the newer.
     rest.reverse();
     rest.sort_by_key(|one| one.order());
     old.into_iter().chain(rest.into_iter().take(surplus)).map(|one| one.state.id).collect()
@@ -66,13 +63,13 @@ pub(crate) fn to_forget(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clutch_common::wire::Role;
+    use crate::wire::Role;
     use uuid::Uuid;
 
     const DAY: u64 = 24 * 60 * 60 * 1000;
 
-    fn state(n: u128, had_lease: bool, holds: bool) -> State {
-        State {
+    fn state(n: u128, had_lease: bool, holds: bool) -> KnownState {
+        KnownState {
             id: StateId(Uuid::from_u128(n)),
             instance: Uuid::from_u128(n),
             role: Role::Standby,
@@ -83,8 +80,8 @@ mod tests {
         }
     }
 
-    fn forgotten(states: &[(State, bool, u64)], speaker: u128, now_ms: u64) -> Vec<u128> {
-        let candidate = |(state, proven, at): &(State, bool, u64)| Candidate {
+    fn forgotten(states: &[(KnownState, bool, u64)], speaker: u128, now_ms: u64) -> Vec<u128> {
+        let candidate = |(state, proven, at): &(KnownState, bool, u64)| Candidate {
             state: Box::leak(Box::new(state.clone())),
             proven: *proven,
             known_since_ms: *at,
@@ -111,7 +108,7 @@ mod tests {
 
     #[test]
     fn of_too_many_the_newest_claims_go_and_what_has_proven_itself_stays() {
-        let mut states: Vec<(State, bool, u64)> =
+        let mut states: Vec<(KnownState, bool, u64)> =
             (0..KEPT as u64).map(|n| (state(100 + u128::from(n), true, true), false, n)).collect();
         states.push((state(1, true, false), true, 99));
         let newest = 100 + KEPT as u128 - 1;
@@ -124,7 +121,7 @@ mod tests {
         states[KEPT].0 = state(1, true, true);
         assert_eq!(forgotten(&states, 100, 99), [101], "the oldest");
         states[1].0 =
-            State { role: Role::Active, superseded_at_ms: None, ..state(101, true, true) };
+            KnownState { role: Role::Active, superseded_at_ms: None, ..state(101, true, true) };
         assert_eq!(forgotten(&states, 100, 99), [102], "the active one stays");
     }
 }
