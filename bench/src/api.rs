@@ -23,24 +23,18 @@ pub(crate) struct Api {
 
 impl Api {
     /// Connects to a service's socket.
-    ///
-    /// # Errors
-    /// When nobody listens there.
     pub(crate) async fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.with_context(|| format!("connecting to {}", socket.display()))?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         let mut tasks = JoinSet::new();
-        // Its end is told to whoever sends the next request.
+        // The next request fails with its end.
         tasks.spawn(async move { drop(connection.await) });
         Ok(Self { sender, _connection: tasks })
     }
 
     /// Has an endpoint echo a value under a key, and says how long that took until
     /// it was recorded.
-    ///
-    /// # Errors
-    /// When it does not succeed.
     pub(crate) async fn echo(
         &mut self,
         endpoint: &str,
@@ -60,9 +54,6 @@ impl Api {
 
     /// Has an endpoint run a program so many times, without an argument of its own
     /// for any, and waits until all are recorded.
-    ///
-    /// # Errors
-    /// When not all succeed.
     pub(crate) async fn run(
         &mut self,
         endpoint: &str,
@@ -87,9 +78,6 @@ impl Api {
     }
 
     /// Asks, and returns the answer.
-    ///
-    /// # Errors
-    /// With the service's words, when it does not do what it is asked.
     pub(crate) async fn get(&mut self, path: &str) -> Result<Value> {
         self.ask("GET", path, String::new()).await
     }

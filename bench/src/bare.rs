@@ -1,4 +1,4 @@
-//! What the broker itself allows: a loop of four hops over lapin and nothing of
+//! The broker's own limit: a loop of four hops over lapin and nothing of
 //! ours, with one message a task, each persistent and confirmed. Nothing is
 //! kept on disk on this side of the broker, and nothing is run. The yardstick
 //! for the rows that use a broker.
@@ -29,7 +29,7 @@ use uuid::Uuid;
 const PREFETCH: u16 = 500;
 /// AMQP's delivery mode for what is to outlive a restart of the broker.
 const PERSISTENT: u8 = 2;
-/// What a task, and a result, is padded to, in bytes: a no-op as it travels.
+/// The size that a task, and a result, is padded to, in bytes: a no-op as it travels.
 const BODY: usize = 200;
 /// Longer than anything takes that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,9 +46,6 @@ pub(crate) struct Bare {
 
 impl Bare {
     /// Declares two queues at a broker, starts the far party, and consumes.
-    ///
-    /// # Errors
-    /// When the broker refuses, or the far party does not come up.
     pub(crate) async fn start(url: &str) -> Result<Self> {
         let id = Uuid::now_v7();
         let (tasks_queue, results_queue) =
@@ -68,9 +65,6 @@ impl Bare {
 
     /// Sends `count` tasks, with up to `window` under way, until every one is
     /// confirmed and has its result. Returns how long each was under way.
-    ///
-    /// # Errors
-    /// When the link fails, or a result is missing for a minute.
     pub(crate) async fn round_trips(
         &mut self,
         count: usize,
@@ -116,9 +110,6 @@ impl Bare {
     }
 
     /// Ends the far party, and the connection.
-    ///
-    /// # Errors
-    /// When the far party failed.
     pub(crate) async fn finish(self) -> Result<()> {
         self.echo.finish().await?;
         self.connection.close(200, "OK".into()).await?;

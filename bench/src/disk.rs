@@ -11,13 +11,10 @@ use std::time::{Duration, Instant};
 /// The size of a probe's file, in bytes: about a no-op task as it lies in a
 /// folder.
 const SIZE: usize = 1024;
-/// What the system counts a file's blocks in, in bytes.
+/// The unit in which the system counts a file's blocks, in bytes.
 const BLOCK: u64 = 512;
 
 /// The name of the file system that a folder is on.
-///
-/// # Errors
-/// When the folder is not there.
 pub(crate) fn file_system(folder: &Path) -> Result<String> {
     let stat = rustix::fs::statfs(folder)
         .with_context(|| format!("asking for the file system of {}", folder.display()))?;
@@ -44,11 +41,8 @@ fn name_of(magic: u32) -> String {
     name.to_owned()
 }
 
-/// What a folder and all that is in it take of the disk, in bytes. What goes while
+/// The bytes that a folder and all that is in it take of the disk. A file that goes while
 /// it is looked at does not count.
-///
-/// # Errors
-/// When the folder cannot be read.
 pub(crate) fn used(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     let listing = fs::read_dir(folder);
@@ -66,9 +60,6 @@ pub(crate) fn used(folder: &Path) -> Result<u64> {
 /// Makes `count` durable files, one after the other, the way a group of messages
 /// is made: written aside, synced, renamed, the folder synced. Returns how long
 /// each took.
-///
-/// # Errors
-/// When the folder cannot be written to.
 pub(crate) fn commits(folder: &Path, count: usize) -> Result<Vec<Duration>> {
     let probes = tempfile::tempdir_in(folder)
         .with_context(|| format!("making a folder in {}", folder.display()))?;
@@ -88,9 +79,6 @@ pub(crate) fn commits(folder: &Path, count: usize) -> Result<Vec<Duration>> {
 }
 
 /// Appends to a file and syncs its data, so often. Returns how long each took.
-///
-/// # Errors
-/// When the folder cannot be written to.
 pub(crate) fn syncs(folder: &Path, count: usize) -> Result<Vec<Duration>> {
     let probes = tempfile::tempdir_in(folder)
         .with_context(|| format!("making a folder in {}", folder.display()))?;
@@ -106,9 +94,6 @@ pub(crate) fn syncs(folder: &Path, count: usize) -> Result<Vec<Duration>> {
 }
 
 /// Durable files per second, with so many threads that make them at once.
-///
-/// # Errors
-/// When the folder cannot be written to.
 pub(crate) fn commits_per_second(folder: &Path, threads: usize, each: usize) -> Result<f64> {
     let started = Instant::now();
     std::thread::scope(|scope| {

@@ -26,9 +26,6 @@ pub(crate) struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// Connects.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub(crate) async fn start(site: &'a Site) -> Result<Self> {
         let publishing = site.connect("submit").await?;
         let consuming = site.connect("collect").await?;
@@ -45,9 +42,6 @@ impl<'a> Driver<'a> {
     /// Sends `count` tasks, with up to `window` under way, until every one is
     /// confirmed and every result is here; all but the last group of results is
     /// acknowledged then. Returns how long each task was under way.
-    ///
-    /// # Errors
-    /// When the link fails, or a result is missing for a minute.
     pub(crate) async fn round_trips(
         &mut self,
         count: usize,
@@ -86,9 +80,6 @@ impl<'a> Driver<'a> {
     }
 
     /// Acknowledges what is not.
-    ///
-    /// # Errors
-    /// When the link fails.
     pub(crate) async fn acknowledge(&mut self) -> Result<()> {
         if let Some(last) = self.last.take() {
             self.inlet.acknowledge(last).await?;
@@ -96,10 +87,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Sends one task that nobody waits for, and waits until it is confirmed.
-    ///
-    /// # Errors
-    /// When the link fails.
+    /// Sends one task without waiting for its result, and waits until it is confirmed.
     pub(crate) async fn send_one(&mut self) -> Result<()> {
         queue(self.site, self.outlet.as_mut(), 1).await
     }
@@ -143,9 +131,6 @@ fn all_confirmed(settled: &[(Ticket, Settlement)]) -> Result<usize> {
 /// Queues `count` tasks, shared out over so many producers at once, each with a
 /// window of its own, and waits until all are confirmed. Returns how long it
 /// took, without the opening of the producers.
-///
-/// # Errors
-/// When the link fails.
 pub(crate) async fn fill(site: &Site, count: usize, producers: usize) -> Result<Duration> {
     let connection = site.connect("fill").await?;
     let mut outlets = Vec::new();
@@ -182,9 +167,6 @@ async fn queue(site: &Site, outlet: &mut dyn Outlet, count: usize) -> Result<()>
 /// Takes `count` tasks from the queue as the endpoint does, and acknowledges
 /// them in groups. Returns how long it took, without the opening of the
 /// consumer.
-///
-/// # Errors
-/// When the link fails, or less than that is there.
 pub(crate) async fn drain(site: &Site, count: usize) -> Result<Duration> {
     let connection = site.connect("drain").await?;
     let mut inlet = site.tasks(connection.as_ref()).await?;

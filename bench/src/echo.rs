@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// What a party in a process of its own says once it consumes.
+/// The line by which a party in a process of its own says that it consumes.
 const READY: &str = "ready";
 /// The hidden chore that makes this program one.
 pub(crate) const CHORE: &str = "echo";
@@ -40,9 +40,6 @@ pub(crate) enum Echo {
 
 impl Echo {
     /// Starts one, and waits until it consumes.
-    ///
-    /// # Errors
-    /// When it does not come to consume.
     pub(crate) async fn start(site: &Site, place: Place) -> Result<Self> {
         match place {
             Place::Here => {
@@ -79,9 +76,6 @@ impl Echo {
     }
 
     /// Lets it settle what it has, and waits for its end.
-    ///
-    /// # Errors
-    /// Its own.
     pub(crate) async fn finish(self) -> Result<()> {
         match self {
             Self::Task { mut running, stop } => {
@@ -105,10 +99,7 @@ fn wait_until_ready(output: ChildStdout) -> Result<()> {
     Ok(())
 }
 
-/// What the process of a far party does: serves until its input ends.
-///
-/// # Errors
-/// When the link fails.
+/// Runs a far party in its process: serves until its input ends.
 pub(crate) async fn process(url: &str, endpoint: EndpointId) -> Result<()> {
     let site = Site::new(url, endpoint)?;
     serve(&site, || println!("{READY}"), input::ended()).await

@@ -1,5 +1,5 @@
-//! A party in a process of its own serves until its input ends: that ends with
-//! whoever started it.
+//! A party in a process of its own serves until its input ends, which ends with the
+//! process that started it.
 
 use std::io::Read as _;
 use tokio::sync::oneshot;

@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(clap::Args)]
 struct Options {
-    /// What to measure; without a name everything that can be
+    /// The rows to measure; without a name all that can be
     #[arg(value_enum, value_name = "ROW")]
     rows: Vec<Name>,
     /// Prints one JSON object at the end instead of text
@@ -157,7 +157,7 @@ fn record(measured: &[Row], with_peers: bool) -> Result<()> {
     std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))
 }
 
-/// What was asked for, else all there is.
+/// The rows that were asked for, else all there are.
 fn chosen(options: &Options) -> Vec<Name> {
     if options.rows.is_empty() { Name::value_variants().to_vec() } else { options.rows.clone() }
 }

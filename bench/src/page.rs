@@ -2,7 +2,7 @@
 
 use crate::report::{Bar, Figure, Row, short};
 
-/// What was measured, and where.
+/// The measurements, and the machine.
 pub(crate) struct About<'a> {
     /// The day, such as `2026-11-24`.
     pub(crate) date: &'a str,

@@ -31,9 +31,6 @@ pub(crate) struct Pair {
 impl Pair {
     /// Provisions an endpoint with further lines of `endpoint.toml`; nothing
     /// runs yet.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub(crate) fn provision(broker: &Address, settings: &str) -> Result<Self> {
         let world = World::on(broker)?;
         let endpoint = world.provision(NAME)?;
@@ -43,9 +40,6 @@ impl Pair {
     }
 
     /// Adds lines to `endpoint.toml`, for the next start.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
     pub(crate) fn configure(&self, settings: &str) -> Result<()> {
         let mut file = std::fs::read_to_string(&self.endpoint.config)?;
         file.push_str(settings);
@@ -53,18 +47,12 @@ impl Pair {
     }
 
     /// Starts the service.
-    ///
-    /// # Errors
-    /// When it does not come up.
     pub(crate) fn serve(&mut self) -> Result<()> {
         self.service = Some(self.world.serve()?);
         Ok(())
     }
 
     /// Starts the endpoint's daemon with so many slots.
-    ///
-    /// # Errors
-    /// When it does not engage.
     pub(crate) fn run(&mut self, slots: usize) -> Result<()> {
         let slots = slots.to_string();
         self.daemon = Some(self.world.run_with(&self.endpoint, &["--slots", &slots])?);
@@ -72,9 +60,6 @@ impl Pair {
     }
 
     /// The endpoint's id.
-    ///
-    /// # Errors
-    /// When what was provisioned is no id.
     pub(crate) fn id(&self) -> Result<EndpointId> {
         self.endpoint.id.parse().map_err(|error| anyhow::anyhow!("{error}"))
     }
@@ -90,17 +75,11 @@ impl Pair {
     }
 
     /// A connection to the service's API.
-    ///
-    /// # Errors
-    /// When it does not answer.
     pub(crate) async fn api(&self) -> Result<Api> {
         Api::connect(&self.socket()).await
     }
 
     /// Runs a command of `clutch-service` that has to succeed.
-    ///
-    /// # Errors
-    /// With what it says, if it does not.
     pub(crate) fn command(&self, arguments: &[&str], within: Duration) -> Result<String> {
         let output = self.world.service_within(arguments, within)?.ok();
         Ok(output.with_context(|| format!("clutch-service {}", arguments.join(" ")))?.text())
@@ -108,18 +87,12 @@ impl Pair {
 
     /// CPU time of the service and of the endpoint's daemon so far, without that of
     /// the processes it started.
-    ///
-    /// # Errors
-    /// When one does not run.
     pub(crate) fn cpu_time(&self) -> Result<[Duration; 2]> {
         let of = |daemon: &Option<Daemon>| daemon.as_ref().context("it does not run")?.cpu_time();
         Ok([of(&self.service)?, of(&self.daemon)?])
     }
 
     /// Stops the endpoint's daemon in order.
-    ///
-    /// # Errors
-    /// When it does not end well.
     pub(crate) fn stop(&mut self) -> Result<()> {
         if let Some(mut daemon) = self.daemon.take() {
             ensure!(daemon.stop(SOON)? == 0, "the endpoint did not end well");

@@ -1,4 +1,4 @@
-//! What people use instead, installed from PyPI into folders of this run's build
+//! Programs that people use instead, installed from PyPI into folders of this run's build
 //! and run on the same machine and the same broker. `hq`, HyperQueue's command
 //! line, is not on PyPI: it is used where it is installed.
 //!
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 /// A peer, and the script that drives it.
 pub(crate) struct Peer {
-    /// What is installed; the figures are of this version.
+    /// The package to install; the figures are of this version.
     package: &'static str,
     /// Its environment: what it depends on may not suit the others.
     environment: &'static str,
@@ -50,9 +50,6 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Installs them, unless they are there.
-    ///
-    /// # Errors
-    /// When there is no Python, or PyPI does not give them.
     pub(crate) fn install() -> Result<Self> {
         let here = std::env::current_exe()?;
         let folder = here.parent().context("this program is nowhere")?.join("peers");
@@ -63,9 +60,6 @@ impl Peers {
     }
 
     /// Runs a peer's script, and reads the last line it prints.
-    ///
-    /// # Errors
-    /// When it fails.
     pub(crate) fn run<T: DeserializeOwned>(&self, peer: &Peer, arguments: &[&str]) -> Result<T> {
         let (script, folder) = (peer.script, self.folder.join(peer.environment));
         let output = Command::new(python(&folder))

@@ -11,9 +11,6 @@ const ECHO: &str =
 
 /// Round trips per second of one line each, through so many Python processes at
 /// once that do nothing but say it again.
-///
-/// # Errors
-/// When there is no Python, or it says something else.
 pub(crate) fn round_trips(at_once: usize, each: usize) -> Result<f64> {
     let started = Instant::now();
     std::thread::scope(|scope| {

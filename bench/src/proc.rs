@@ -1,4 +1,4 @@
-//! What the system tells of a running process: how often its threads woke, how
+//! The system's figures of a running process: how often its threads woke, how
 //! long they ran, and what of its memory is its own.
 //!
 //! Touches: `/proc`, reading.
@@ -18,7 +18,7 @@ struct Thread {
     ran: Duration,
 }
 
-/// What threads did between two moments.
+/// The work of threads between two moments.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Activity {
     /// How often they woke.
@@ -29,9 +29,6 @@ pub(crate) struct Activity {
 
 impl Threads {
     /// Those of a process.
-    ///
-    /// # Errors
-    /// When it is gone.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let folder = format!("/proc/{pid}/task");
         let listing = fs::read_dir(&folder).with_context(|| format!("process {pid} is gone"))?;
@@ -47,7 +44,7 @@ impl Threads {
         Ok(Self(threads))
     }
 
-    /// What they did since an earlier moment. What one did that has ended since is not
+    /// Their work since an earlier moment. The work of a thread that has ended since is not
     /// known.
     pub(crate) fn since(&self, earlier: &Self) -> Activity {
         let mut activity = Activity::default();
@@ -70,9 +67,6 @@ impl Thread {
 }
 
 /// Memory of a process in bytes, with what it shares counted by its share.
-///
-/// # Errors
-/// When it is gone.
 pub(crate) fn own_memory(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
     let text = text.with_context(|| format!("process {pid} is gone"))?;

@@ -1,4 +1,4 @@
-//! What a row has measured, for people and for programs. Pure.
+//! The measurements of a row, for people and for programs. Pure.
 
 use crate::stats::Spread;
 use serde::Serialize;
@@ -9,22 +9,22 @@ use std::fmt;
 pub(crate) struct Row {
     /// Its name on the command line.
     pub(crate) name: String,
-    /// What was measured where.
+    /// A line on what was measured and where.
     pub(crate) about: String,
-    /// What was measured.
+    /// The measurements.
     pub(crate) figures: Vec<Figure>,
-    /// What it has to reach.
+    /// The limits that it has to reach.
     pub(crate) bars: Vec<Bar>,
 }
 
 /// Something measured several times.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
-    /// What.
+    /// Its name.
     pub(crate) what: String,
     /// In what unit.
     pub(crate) unit: &'static str,
-    /// What came out.
+    /// The values.
     #[serde(flatten)]
     pub(crate) spread: Spread,
 }
@@ -56,7 +56,7 @@ impl Bar {
         self.what == figure.what && self.unit == figure.unit
     }
 
-    /// What it asks for, and whether it got that.
+    /// The limit, and whether it was reached.
     pub(crate) fn words(&self) -> String {
         let verdict = if self.met { "met" } else { "missed" };
         format!("{} {} {verdict}", self.side.sign(), short(self.limit))
@@ -84,7 +84,7 @@ impl Row {
         self.figures.push(Figure { what: what.to_owned(), unit, spread });
     }
 
-    /// Adds a figure whose median has to be on one side of a limit.
+    /// Adds a figure with a median that has to be on one side of a limit.
     pub(crate) fn hold(
         &mut self,
         what: &str,

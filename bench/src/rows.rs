@@ -52,13 +52,13 @@ pub(crate) enum Name {
     Processes,
     /// Calls of a Python function in warm workers
     Calls,
-    /// What the daemons keep in memory
+    /// The memory of the daemons
     Memory,
     /// Outputs of 1 MiB and of 15 MiB
     Payloads,
     /// How often idle daemons wake, beside bare connections
     Idle,
-    /// What 1,000 idle endpoints cost the service, and keep in memory
+    /// The cost of 1,000 idle endpoints to the service, and their memory
     Endpoints,
     /// Results that gather while the broker takes none, and leave when it is back
     Outage,
@@ -115,7 +115,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// What figures are taken from.
+    /// The scale that recorded figures are taken at.
     pub(crate) const FULL: Self = Self {
         repetitions: 5,
         round_trips: 10_000,
@@ -174,15 +174,12 @@ pub(crate) struct Bench {
     pub(crate) folder: PathBuf,
     /// How much.
     pub(crate) scale: Scale,
-    /// What else is measured, if it is asked for.
+    /// Other programs to measure, if they are asked for.
     pub(crate) peers: Option<Peers>,
 }
 
 impl Bench {
     /// Measures a row.
-    ///
-    /// # Errors
-    /// When something does not work at all.
     pub(crate) async fn measure(&self, name: Name) -> Result<Row> {
         match name {
             Name::JournalLimit => journal::limit(self),
@@ -207,9 +204,6 @@ impl Bench {
     }
 
     /// The broker of this run, started when it is first asked for.
-    ///
-    /// # Errors
-    /// When there is none to be had.
     fn broker(&self) -> Result<&'static Address> {
         Broker::shared().map(Broker::address)
     }
@@ -219,7 +213,7 @@ impl Bench {
         disk::file_system(&std::env::temp_dir())
     }
 
-    /// What all that is measured in the folder says about it.
+    /// The file system and the path of the folder that is measured in.
     fn place(&self) -> Result<String> {
         Ok(format!("{} at {}", disk::file_system(&self.folder)?, self.folder.display()))
     }

@@ -29,25 +29,19 @@ pub(crate) const WINDOW: usize = 1000;
 pub(crate) struct Site {
     /// The broker's URL.
     pub(crate) url: String,
-    /// The endpoint whose queues are used.
+    /// The endpoint that the queues are of.
     pub(crate) endpoint: EndpointId,
     transport: Arc<dyn Transport>,
 }
 
 impl Site {
-    /// A site that somebody has prepared.
-    ///
-    /// # Errors
-    /// When no transport takes the URL.
+    /// A site that is prepared already.
     pub(crate) fn new(url: &str, endpoint: EndpointId) -> Result<Self> {
         let transport = link::transport(url, &Terms::default())?;
         Ok(Self { url: url.to_owned(), endpoint, transport })
     }
 
     /// A site with queues of its own, declared.
-    ///
-    /// # Errors
-    /// When no transport takes the URL, or the broker refuses.
     pub(crate) async fn prepare(url: &str) -> Result<Self> {
         let site = Self::new(url, EndpointId::new())?;
         site.transport.prepare(&[]).await?;
@@ -59,18 +53,12 @@ impl Site {
     }
 
     /// Opens a connection.
-    ///
-    /// # Errors
-    /// When the broker does not take one.
     pub(crate) async fn connect(&self, name: &str) -> Result<Box<dyn Connection>> {
         let connected = self.transport.connect(&format!("clutch/bench/{name}")).await;
         connected.with_context(|| format!("connecting to {}", self.transport.address()))
     }
 
     /// Consumes tasks as the endpoint does.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub(crate) async fn tasks(&self, connection: &dyn Connection) -> Result<Box<dyn Inlet>> {
         let options = InletOptions {
             queue: topology::tasks_queue(self.endpoint),
@@ -81,9 +69,6 @@ impl Site {
     }
 
     /// Consumes results as the service does.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub(crate) async fn results(&self, connection: &dyn Connection) -> Result<Box<dyn Inlet>> {
         let options = InletOptions {
             queue: topology::RESULTS_QUEUE.to_owned(),
@@ -108,9 +93,6 @@ impl Site {
 }
 
 /// The URL of a spool folder, with options (`group=1`) or none.
-///
-/// # Errors
-/// When the path is not absolute.
 pub(crate) fn folder_url(folder: &Path, options: &str) -> Result<String> {
     let mut url = url::Url::from_file_path(folder)
         .map_err(|()| anyhow::anyhow!("{} is not an absolute path", folder.display()))?;

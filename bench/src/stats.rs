@@ -1,4 +1,4 @@
-//! What many measurements come to. Pure.
+//! Statistics of many measurements. Pure.
 
 use serde::Serialize;
 

@@ -20,9 +20,6 @@ pub struct Progress {
 }
 
 /// Asks the service at a socket how far the submission under a key is.
-///
-/// # Errors
-/// When the service does not answer, or knows no such key.
 pub fn progress(socket: &Path, key: &str) -> Result<Progress> {
     let body = json!({ "key": key, "seen": u64::MAX, "timeout_ms": 0 }).to_string();
     let mut stream = UnixStream::connect(socket).context("asking the service")?;

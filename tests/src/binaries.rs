@@ -18,7 +18,7 @@ pub const SERVICE: &str = "clutch-service";
 /// The daemon once more, with failure points; in the folder of the others.
 pub const MORTAL_ENDPOINT: &str = "failpoints/clutch-endpoint";
 
-/// What cargo is told to build both.
+/// Cargo's arguments to build both.
 const OURS: [&str; 4] = ["--package", ENDPOINT, "--package", SERVICE];
 
 /// The benchmarks.
@@ -28,9 +28,6 @@ const MICRO: &str = "micro";
 
 /// The folder that both binaries are in. Without [`BIN_DIR`], they are built
 /// once, in the profile that the calling program was built in.
-///
-/// # Errors
-/// When they cannot be built or found.
 pub fn folder() -> Result<&'static Path> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOLDER
@@ -39,7 +36,7 @@ pub fn folder() -> Result<&'static Path> {
         .map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// Whether the binaries are optimised ones, whose speed and memory count.
+/// Whether the binaries are optimised, so that their speed and memory count.
 #[must_use]
 pub fn optimised() -> bool {
     folder().is_ok_and(|folder| folder.ends_with("release"))
@@ -63,9 +60,6 @@ fn find() -> Result<PathBuf> {
 }
 
 /// Builds both binaries and returns the folder they are in.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build(release: bool) -> Result<PathBuf> {
     cargo_build(&OURS, release)
 }
@@ -73,9 +67,6 @@ pub fn build(release: bool) -> Result<PathBuf> {
 /// Builds all there is, tests included, optimised, and returns the folder that
 /// the binaries are in. What is tested is then what people run, and everything
 /// is compiled once.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build_all() -> Result<PathBuf> {
     // A test among them has dependencies built with the features that tests need.
     build_failure_points(&["--workspace", "--bins", "--test", "tidy"], true)?;
@@ -100,9 +91,6 @@ fn build_failure_points(what: &[&str], release: bool) -> Result<()> {
 }
 
 /// Builds all programs, optimised, and returns the folder they are in.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build_bins() -> Result<PathBuf> {
     build_failure_points(&["--workspace", "--bins"], true)?;
     build_ordinary()
@@ -110,9 +98,6 @@ pub fn build_bins() -> Result<PathBuf> {
 
 /// Builds all programs, optimised, but for the one with failure points, and
 /// returns the folder they are in.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build_ordinary() -> Result<PathBuf> {
     cargo_build(&["--workspace", "--bins"], true)
 }
@@ -120,9 +105,6 @@ pub fn build_ordinary() -> Result<PathBuf> {
 /// Builds the endpoint's unit tests from the workspace in `source`, optimised,
 /// with the features that all else has and further options of cargo's, and
 /// returns the program. Dependencies are compiled once for all sources.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build_endpoint_tests(source: &Path, options: &[&str]) -> Result<PathBuf> {
     // The benchmarks have no library, and need everything that the workspace does.
     let what = ["test", "--lib", "--package", ENDPOINT, "--package", BENCH, "--no-run"];
@@ -131,9 +113,6 @@ pub fn build_endpoint_tests(source: &Path, options: &[&str]) -> Result<PathBuf> 
 
 /// Builds the microbenchmarks from the workspace in `source`, optimised, with the
 /// features that all else has, and returns the program.
-///
-/// # Errors
-/// When cargo fails.
 pub fn build_micro(source: &Path) -> Result<PathBuf> {
     executable(&["build", "--workspace", "--bench", MICRO], source, MICRO)
 }

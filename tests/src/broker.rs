@@ -51,9 +51,6 @@ impl Address {
     }
 
     /// A new vhost on it.
-    ///
-    /// # Errors
-    /// When the management API does not make one.
     pub fn vhost(&self) -> Result<Vhost> {
         Vhost::create(self)
     }
@@ -62,7 +59,7 @@ impl Address {
 /// A broker that is there for as long as this value is.
 #[derive(Debug)]
 pub enum Broker {
-    /// Somebody else's, named by the environment.
+    /// One that the environment names.
     Given(Address),
     /// In a container.
     Compose(Compose),
@@ -72,9 +69,6 @@ pub enum Broker {
 
 impl Broker {
     /// Finds or starts one.
-    ///
-    /// # Errors
-    /// When there is none to be had, or it does not start.
     pub fn start() -> Result<Self> {
         if let Ok(amqp) = std::env::var(BROKER) {
             let management = std::env::var(MANAGEMENT)

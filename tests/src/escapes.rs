@@ -1,5 +1,5 @@
 //! Ways out of a task, each a process that did everything to be no part of it any more:
-//! a program that tries them, and who is left of it. Reads `/proc`.
+//! a program that tries them, and the processes that are left of it. Reads `/proc`.
 
 use anyhow::Result;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The program, in Python.
 const PROGRAM: &str = include_str!("escapes/escape.py");
 
-/// What it can try.
+/// The escapes that it can try.
 pub const WAYS: [&str; 13] = [
     "fork",
     "session",
@@ -26,9 +26,6 @@ pub const WAYS: [&str; 13] = [
 ];
 
 /// Writes the program into a folder and returns where it is.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn program(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("escape.py");
     fs::write(&path, PROGRAM)?;

@@ -1,7 +1,7 @@
 //! The fault suite: every fault played against real processes and a real
 //! broker, or a shared folder in its place, and judged by what was submitted, recorded, lost, and run again.
 //!
-//! A [`Row`] is one fault. It plays on a [`Stage`], whose oracle knows every
+//! A [`Row`] is one fault. It plays on a [`Stage`] with an oracle that knows every
 //! task that was submitted, makes sure that the fault really hit, and hands
 //! back what it [`Seen`]. [`judge()`] says whether that keeps the contract;
 //! [`play()`] runs many, and [`record`] writes what came of them.
@@ -39,7 +39,7 @@ use anyhow::Result;
 use std::fmt;
 use std::time::Duration;
 
-/// What keeps the task queue.
+/// The queue type, or the folder, that keeps the tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queue {
     /// The broker, on one node's disk.
@@ -65,7 +65,7 @@ impl fmt::Display for Queue {
 pub enum Play {
     /// In a vhost of its own, beside others.
     Beside(fn(&Site) -> Result<Seen>),
-    /// With a broker that nobody else uses meanwhile.
+    /// With a broker that no other row uses meanwhile.
     Alone(fn(&Site, &mut Private) -> Result<Seen>),
 }
 
@@ -74,19 +74,19 @@ pub enum Play {
 pub struct Row {
     /// Its name.
     pub name: &'static str,
-    /// What happens, in one line.
+    /// The fault, in one line.
     pub what: &'static str,
     /// Why tasks may run again; nothing where none may.
     pub again: Option<&'static str>,
     /// How long recovery may take at most.
     pub within: Duration,
-    /// What the time to recover counts from.
+    /// The moment that the time to recover counts from.
     pub since: &'static str,
-    /// What keeps the task queue when it is played.
+    /// The queue types, or the folder, that it is played on.
     pub queues: &'static [Queue],
-    /// What it takes besides a broker.
+    /// Its needs besides a broker.
     pub needs: &'static [Need],
-    /// What plays it.
+    /// The function that plays it.
     pub play: Play,
 }
 

@@ -14,9 +14,6 @@ pub struct Image {
 
 impl Image {
     /// Makes one of so many MiB in a file, and mounts it over a folder.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn over(folder: &Path, file: &Path, megabytes: u64) -> Result<Self> {
         std::fs::File::create(file)?.set_len(megabytes << 20)?;
         run("mkfs.ext4", &["-q", "-F", &file.display().to_string()])?;
@@ -31,9 +28,6 @@ impl Image {
     }
 
     /// Makes the file system find an error in itself, and turn read-only.
-    ///
-    /// # Errors
-    /// When it does not turn.
     pub fn fail(&mut self) -> Result<()> {
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
         let folder = self.folder.display().to_string();
@@ -50,10 +44,7 @@ impl Image {
         Ok(())
     }
 
-    /// Checks and mends the file system, and mounts it again. Nobody may use it.
-    ///
-    /// # Errors
-    /// When somebody uses it, or it cannot be mended.
+    /// Checks and mends the file system, and mounts it again. No process may use it.
     pub fn mend(&mut self) -> Result<()> {
         run("umount", &[&self.folder.display().to_string()])?;
         // 1 says that errors were found and corrected.
@@ -66,7 +57,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // Who still has a file open there keeps it, and nobody else sees it.
+        // A process that still has a file open there keeps it, and no other sees it.
         drop(Command::new("umount").arg("--lazy").arg(&self.folder).output());
     }
 }

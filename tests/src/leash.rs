@@ -1,4 +1,4 @@
-//! A process that cannot outlive whoever started it.
+//! A process that cannot outlive the process that started it.
 //!
 //! The process runs under a small shell that reads a pipe: a line on the pipe
 //! is a signal to pass on, the end of the pipe kills everything in the
@@ -37,9 +37,6 @@ pub struct Leash {
 
 impl Leash {
     /// Starts `program` with `arguments`; what it prints is appended to `log`.
-    ///
-    /// # Errors
-    /// When no process can be started.
     pub fn start(
         program: &Path,
         arguments: &[String],
@@ -59,7 +56,7 @@ impl Leash {
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A shell tells there how its child ended; who asks is told anyway.
+            // A shell tells there how its child ended; `exited` says it anyway.
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
@@ -80,18 +77,12 @@ impl Leash {
     }
 
     /// Sends a signal, named as `kill` names it: `TERM`, `KILL`, …
-    ///
-    /// # Errors
-    /// When the process is gone for good.
     pub fn signal(&mut self, name: &str) -> Result<()> {
         let line = self.line.as_mut().context("the process was let go")?;
         writeln!(line, "{name}").with_context(|| format!("sending {name} to {}", self.pid))
     }
 
     /// The exit code, if the process has ended: `128 + n` for signal `n`.
-    ///
-    /// # Errors
-    /// When the system does not tell.
     pub fn exited(&mut self) -> Result<Option<i32>> {
         Ok(self.shell.try_wait()?.map(|status| {
             status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
@@ -109,9 +100,6 @@ impl Leash {
 
     /// Kills the process and everything in its group, and waits until it is
     /// gone.
-    ///
-    /// # Errors
-    /// When it does not go within a minute.
     pub fn kill(&mut self) -> Result<()> {
         self.line = None;
         self.wait(Duration::from_secs(60))?;

@@ -1,4 +1,4 @@
-//! What the machine must have: finds programs and, as root on Debian,
+//! Programs that the machine must have: finds them and, as root on Debian,
 //! installs them.
 
 use anyhow::{Result, bail, ensure};
@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What asks Debian's maintainer scripts to start no daemon: a broker of the
+/// The file that has Debian's maintainer scripts start no daemon: a broker of the
 /// system's own is none of our business.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 

@@ -25,7 +25,7 @@ const CODE: &str = "endpoint/src";
 pub struct Mutation {
     /// The file's name, without its ending.
     pub name: String,
-    /// What is wrong, in words.
+    /// The mistake, in words.
     pub mistake: String,
     /// The function that it is in.
     function: String,
@@ -62,9 +62,6 @@ impl Mutation {
     }
 
     /// Finds the function below `root`, and makes the mistake in it.
-    ///
-    /// # Errors
-    /// When there is no such function or several, or an edit does not fit it.
     pub fn apply_below(&self, root: &Path) -> Result<Mistaken> {
         let Self { name, function, .. } = self;
         let mut found = Vec::new();
@@ -151,9 +148,6 @@ fn method<'i>(item: &'i syn::ImplItem, function: &str) -> Option<&'i syn::Block>
 }
 
 /// All of them, by name.
-///
-/// # Errors
-/// When one cannot be read.
 pub fn all() -> Result<Vec<Mutation>> {
     let mut mutations = Vec::new();
     for entry in std::fs::read_dir(workspace().join("tests/mutations"))? {

@@ -51,9 +51,6 @@ impl Runs {
     }
 
     /// Every start there was, for when there were very many.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or a line in it is not of a task.
     pub fn starts(&self) -> Result<Starts> {
         let file = File::open(&self.path).context("reading the file of runs")?;
         let mut sorted = Vec::new();

@@ -16,9 +16,6 @@ pub struct Pids {
 
 impl Pids {
     /// Makes one that limits nothing yet.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn make() -> Result<Self> {
         let name = format!("clutch-test-{}", uuid::Uuid::now_v7());
         for root in ROOTS.map(PathBuf::from) {
@@ -32,25 +29,16 @@ impl Pids {
     }
 
     /// Puts a process into it, with all that it starts from then on.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn put(&self, process: u32) -> Result<()> {
         self.write("cgroup.procs", &process.to_string())
     }
 
     /// Lets there be no more processes and threads than there are.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn close(&self) -> Result<()> {
         self.write("pids.max", "1")
     }
 
     /// Lets there be any number of them.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn open(&self) -> Result<()> {
         self.write("pids.max", "max")
     }

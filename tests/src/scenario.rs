@@ -1,6 +1,6 @@
-//! Whole runs whose size is a parameter: the suite plays them small,
+//! Whole runs with their size as a parameter: the suite plays them small,
 //! `cargo xtask acceptance` in full. A scenario measures and returns figures;
-//! what they must be is said by whoever plays it.
+//! its caller says what they must be.
 
 mod backlog;
 mod faults;

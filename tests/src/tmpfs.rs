@@ -14,17 +14,11 @@ pub struct Tmpfs {
 
 impl Tmpfs {
     /// Mounts one of so many KiB over a folder.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn over(folder: &Path, kilobytes: u32) -> Result<Self> {
         Self::mount(folder, &format!("size={kilobytes}k,mode=700"))
     }
 
     /// Mounts one of so many KiB and for so many files over a folder.
-    ///
-    /// # Errors
-    /// When that is not permitted.
     pub fn of_files(folder: &Path, kilobytes: u32, files: u32) -> Result<Self> {
         Self::mount(folder, &format!("size={kilobytes}k,nr_inodes={files},mode=700"))
     }
@@ -38,9 +32,6 @@ impl Tmpfs {
     }
 
     /// Takes all the room there is, to the last byte.
-    ///
-    /// # Errors
-    /// When something other than room is missing.
     pub fn fill(&self) -> Result<()> {
         let mut filler = File::options().create(true).append(true).open(self.filler())?;
         for size in [4096, 1] {
@@ -56,17 +47,11 @@ impl Tmpfs {
     }
 
     /// Gives back what [`Tmpfs::fill`] took.
-    ///
-    /// # Errors
-    /// When nothing was taken.
     pub fn free(&self) -> Result<()> {
         std::fs::remove_file(self.filler()).context("freeing the file system")
     }
 
     /// Makes files until there can be no more.
-    ///
-    /// # Errors
-    /// When something other than inodes is missing.
     pub fn take_files(&self) -> Result<()> {
         let folder = self.folder.join(".files");
         match std::fs::create_dir(&folder) {
@@ -86,9 +71,6 @@ impl Tmpfs {
     }
 
     /// Gives back what [`Tmpfs::take_files`] took.
-    ///
-    /// # Errors
-    /// When nothing was taken.
     pub fn free_files(&self) -> Result<()> {
         std::fs::remove_dir_all(self.folder.join(".files")).context("freeing the inodes")
     }
@@ -100,7 +82,7 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        // Who still has a file open there keeps it, and nobody else sees it.
+        // A process that still has a file open there keeps it, and no other sees it.
         let mut unmount = Command::new("umount");
         drop(unmount.arg("--lazy").arg(&self.folder).stderr(Stdio::null()).status());
     }

@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use uuid::Uuid;
 
 /// The command line that goes before an endpoint's, but for `-o FILE`. The
-/// endpoint stays the child of whoever starts this; other calls than these cost
+/// endpoint stays the child of the caller; other calls than these cost
 /// it nothing; data is printed whole.
 pub const COMMAND: [&str; 9] = [
     "strace",
@@ -65,9 +65,6 @@ pub fn missing() -> Option<String> {
 
 /// Whether a trace is whole: it says how the process ended. What follows is about
 /// tasks that outlive it.
-///
-/// # Errors
-/// When it cannot be read.
 pub fn is_whole(trace: &Path, pid: u32) -> Result<bool> {
     let mut file = File::open(trace).context("opening the trace")?;
     let start = file.metadata()?.len().saturating_sub(END);
@@ -82,7 +79,7 @@ pub fn is_whole(trace: &Path, pid: u32) -> Result<bool> {
     Ok(end.split_inclusive(|byte| *byte == b'\n').any(|line| line.ends_with(b"\n") && ended(line)))
 }
 
-/// What was missing on the disk when an acknowledgement left.
+/// A task that was missing on the disk when its acknowledgement left.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Missing {
     /// No record of the task had been written.
@@ -94,7 +91,7 @@ pub enum Missing {
     Payload,
     /// The file that the payload is in got its name before it was synced.
     FileSync,
-    /// That file had no name when the record was written.
+    /// The spool file had no name when the record was written.
     Name,
     /// The folder had not been synced between that and the record.
     FolderSync,
@@ -107,7 +104,7 @@ pub struct Breach {
     pub task: Uuid,
     /// The line of the trace at which its acknowledgement left.
     pub line: u64,
-    /// What was missing.
+    /// The part that was missing.
     pub missing: Missing,
 }
 
@@ -125,7 +122,7 @@ impl fmt::Display for Breach {
     }
 }
 
-/// What a trace shows.
+/// The findings of a trace.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proof {
     /// Messages that were delivered in full.
@@ -134,14 +131,14 @@ pub struct Proof {
     pub acknowledgements: usize,
     /// Tasks that were acknowledged.
     pub tasks: usize,
-    /// Those without a breach whose payload is in the spool.
+    /// Those without a breach that have their payload in the spool.
     pub spooled: usize,
     /// Those without a breach that lay in the inbox; the others had ended before
     /// their group was written, and it was their result that was.
     pub in_inbox: usize,
     /// Syncs of the store's file.
     pub syncs: usize,
-    /// What was acknowledged too early.
+    /// The attempts that were acknowledged too early.
     pub breaches: Vec<Breach>,
 }
 
@@ -162,11 +159,8 @@ impl fmt::Display for Proof {
     }
 }
 
-/// Reads the trace of an endpoint whose state folder is `state`, a path without
+/// Reads the trace of an endpoint with the state folder `state`, a path without
 /// links. A line that is being written is left out.
-///
-/// # Errors
-/// When it cannot be read or understood.
 pub fn judge(mut trace: impl BufRead, state: &Path) -> Result<Proof> {
     let mut judge = judge::Judge::new(state);
     let mut line = Vec::new();

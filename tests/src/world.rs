@@ -57,37 +57,25 @@ impl World {
     }
 
     /// A world on a broker.
-    ///
-    /// # Errors
-    /// When the broker makes no vhost.
     pub fn on(address: &Address) -> Result<Self> {
         Self::at(address, binaries::folder()?)
     }
 
     /// A world on a broker, of the binaries in a folder.
-    ///
-    /// # Errors
-    /// When the broker makes no vhost.
     pub fn at(address: &Address, binaries: &Path) -> Result<Self> {
         Self::with(Some(address.vhost()?), binaries, &std::env::temp_dir())
     }
 
-    /// A world on a broker, of the binaries in a folder, whose own folder is in
-    /// another one and goes with that one.
-    ///
-    /// # Errors
-    /// When the broker makes no vhost.
+    /// A world on a broker, of the binaries in a folder. The world's own folder is in
+    /// `base` and goes with it.
     pub fn beside(address: &Address, binaries: &Path, base: &Path) -> Result<Self> {
         let mut world = Self::with(Some(address.vhost()?), binaries, base)?;
         world.folder.disable_cleanup(true);
         Ok(world)
     }
 
-    /// A world on a [spool folder](World::spool), of the binaries in a folder, whose own
-    /// folder is in another one and goes with that one.
-    ///
-    /// # Errors
-    /// When its folder cannot be made.
+    /// A world on a [spool folder](World::spool), of the binaries in a folder. The world's
+    /// own folder is in `base` and goes with it.
     pub fn in_folder_beside(binaries: &Path, base: &Path) -> Result<Self> {
         let mut world = Self::with(None, binaries, base)?;
         world.folder.disable_cleanup(true);
@@ -97,17 +85,11 @@ impl World {
 
     /// A world without a broker: its parts have a [spool folder](World::spool)
     /// in common.
-    ///
-    /// # Errors
-    /// When there are no binaries.
     pub fn in_folder() -> Result<Self> {
         Self::in_folder_at(binaries::folder()?)
     }
 
     /// A world on a spool folder, of the binaries in a folder.
-    ///
-    /// # Errors
-    /// When its folder cannot be made.
     pub fn in_folder_at(binaries: &Path) -> Result<Self> {
         let world = Self::with(None, binaries, &std::env::temp_dir())?;
         std::fs::create_dir(world.shared())?;
@@ -163,7 +145,7 @@ impl World {
         }
     }
 
-    /// What both binaries see in their environment.
+    /// The environment of both binaries.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let inside = |name: &str| self.folder().join(name).display().to_string();
@@ -214,17 +196,11 @@ impl World {
     }
 
     /// Provisions an endpoint.
-    ///
-    /// # Errors
-    /// When that fails.
     pub fn provision(&self, name: &str) -> Result<Endpoint> {
         self.provision_with(name, &[])
     }
 
     /// Provisions an endpoint with further options.
-    ///
-    /// # Errors
-    /// When that fails.
     pub fn provision_with(&self, name: &str, options: &[&str]) -> Result<Endpoint> {
         let config = self.folder().join(format!("{name}.toml"));
         let out = config.display().to_string();
@@ -236,9 +212,6 @@ impl World {
 
     /// Starts `clutch-service serve` and waits until it answers and has
     /// its link to the broker.
-    ///
-    /// # Errors
-    /// When it does not.
     pub fn serve(&self) -> Result<Daemon> {
         let mut daemon = self.launch_service(&[])?;
         daemon.wait_for("serving", SOON)?;
@@ -247,26 +220,17 @@ impl World {
 
     /// Starts `clutch-service serve` with further options and does not wait
     /// for anything.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub fn launch_service(&self, options: &[&str]) -> Result<Daemon> {
         self.daemon(SERVICE, &[&["serve"], options].concat())
     }
 
     /// Starts an endpoint's daemon and waits until it is engaged.
-    ///
-    /// # Errors
-    /// When it does not engage.
     pub fn run(&self, endpoint: &Endpoint) -> Result<Daemon> {
         self.run_with(endpoint, &[])
     }
 
     /// Starts an endpoint's daemon with further options and waits until it is
     /// engaged.
-    ///
-    /// # Errors
-    /// When it does not engage.
     pub fn run_with(&self, endpoint: &Endpoint, options: &[&str]) -> Result<Daemon> {
         let mut daemon = self.launch(endpoint, options)?;
         daemon.wait_for("engaged", SOON)?;
@@ -275,9 +239,6 @@ impl World {
 
     /// Starts an endpoint's daemon under another program, with further options,
     /// and waits until it is engaged.
-    ///
-    /// # Errors
-    /// When it does not engage.
     pub fn run_in(
         &self,
         wrapper: &[&str],
@@ -297,9 +258,6 @@ impl World {
 
     /// Starts `clutch-service serve` under another program and waits until it answers
     /// and has its link to the broker.
-    ///
-    /// # Errors
-    /// When it does not.
     pub fn serve_in(&self, wrapper: &[&str]) -> Result<Daemon> {
         let Some((program, first)) = wrapper.split_first() else { return self.serve() };
         let binary = self.binaries.join(SERVICE).display().to_string();
@@ -310,9 +268,6 @@ impl World {
     }
 
     /// Starts an endpoint's daemon and does not wait for anything.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub fn launch(&self, endpoint: &Endpoint, options: &[&str]) -> Result<Daemon> {
         let config = endpoint.config.display().to_string();
         self.daemon(ENDPOINT, &[&["run", "--config", &config], options].concat())
@@ -320,9 +275,6 @@ impl World {
 
     /// Starts an endpoint's daemon that dies where `failpoint` says, such as
     /// `accept:17`, as listed at the head of `endpoint/src/failpoint.rs`.
-    ///
-    /// # Errors
-    /// When it was not built or cannot be started.
     pub fn launch_mortal(&self, endpoint: &Endpoint, failpoint: &str) -> Result<Daemon> {
         let program = self.binaries.join(MORTAL_ENDPOINT);
         ensure!(program.is_file(), "there is no {}: cargo xtask test builds it", program.display());
@@ -397,9 +349,6 @@ impl World {
 
     /// The tasks and what became of them, in the order of submission; `result`
     /// is null where there is none yet.
-    ///
-    /// # Errors
-    /// When the service does not tell.
     pub fn results(&self, key: &str) -> Result<Vec<Value>> {
         let output = self.service_within(&["results", "--json", "--key", key], 4 * SOON)?;
         let unfinished = ["no result yet", "never submitted"]
@@ -409,9 +358,6 @@ impl World {
     }
 
     /// The one task under `key` and what became of it.
-    ///
-    /// # Errors
-    /// When there is none or more than one, or the service does not tell.
     pub fn result(&self, key: &str) -> Result<Value> {
         let mut results = self.results(key)?;
         ensure!(results.len() == 1, "{} tasks have the key {key}", results.len());
@@ -419,9 +365,6 @@ impl World {
     }
 
     /// How many messages were dead-lettered, up to a thousand.
-    ///
-    /// # Errors
-    /// When the broker, or the service for a folder, does not tell.
     pub fn dead_letters(&self) -> Result<usize> {
         match &self.vhost {
             Some(vhost) => Ok(vhost.take("dead-letters", 1000)?.len()),

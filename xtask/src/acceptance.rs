@@ -12,7 +12,7 @@ use std::process::ExitCode;
 const IDLE: u64 = 15 << 20;
 const PEAK: u64 = 64 << 20;
 
-/// What to play; everything without an option.
+/// The scenarios to play; all without an option.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only this scenario

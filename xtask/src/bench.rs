@@ -6,7 +6,7 @@ use clutch_tests::binaries;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
-/// What to measure; `--help` lists it.
+/// The rows to measure; `--help` lists them.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Options {

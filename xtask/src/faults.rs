@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 /// Where the table is kept.
 const PAGE: &str = "FAULTS.md";
 
-/// What to play, and what to do with what comes of it.
+/// The faults to play, and where to record the outcomes.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// The RabbitMQ to play on
@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// How many tasks the row `million` has
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     tasks: usize,
-    /// What the row `million` draws its faults by; the same faults come again
+    /// The seed of the row `million`; the same faults come again
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Keeps the folders, with the logs, of rows that do not hold
@@ -47,7 +47,7 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Broker {
-    /// That of the system: 3.10 on Debian 12
+    /// The system's release: 3.10 on Debian 12
     #[value(name = "3.10")]
     System,
     /// 4.0
@@ -111,7 +111,7 @@ fn chosen(all: &[Row], only: &[String]) -> Result<Vec<Row>> {
 
 fn tell(report: &Report, json: bool) {
     let line = if json { report.json().to_string() } else { record::line(report) };
-    // Nobody reads any more: the table may still be written.
+    // The reader is gone: the table may still be written.
     writeln!(std::io::stdout().lock(), "{line}").ok();
 }
 

@@ -40,7 +40,7 @@ const TUNABLES: (&str, &str) = (
     "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-SSSE3,-SSE4_2",
 );
 
-/// What to do with the counts.
+/// Whether to compare the counts or keep them.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only these operations

@@ -10,13 +10,13 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What is not part of the source.
+/// Folders that are not part of the source.
 const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
-/// A mistake changes a line or two: what is compiled again for it is as little
-/// as can be. Cargo tells packages apart by their settings, not by the workspace
-/// that they are in, so both that are compiled have settings that nobody else
-/// uses: the copy and the checkout must not take each other's for their own.
+/// A mistake changes a line or two, so as little as possible is compiled again for it.
+/// Cargo tells packages apart by their settings, not by the workspace
+/// that they are in. Both packages that are compiled here have settings of their own, so
+/// that the copy and the checkout do not take each other's packages for their own.
 const QUICKLY: [&str; 10] = [
     "--config",
     "build.incremental=true",
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     seeds: u64,
 }
 
-/// Makes the mistakes one after the other and prints who noticed.
+/// Makes the mistakes one after the other and prints which seed noticed each.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut mutations = mutations::all()?;
     if let Some(name) = &options.name {

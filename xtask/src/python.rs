@@ -15,9 +15,6 @@ const CHECKS: [(&str, &str, &[&str]); 4] = [
 ];
 
 /// Runs all checks, so that one run shows all that is wrong.
-///
-/// # Errors
-/// Which checks failed, or which tool cannot be had.
 pub(crate) fn check() -> Result<()> {
     let mut failed = Vec::new();
     for (tool, version, arguments) in CHECKS {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// Where the picture goes.
 const PICTURE: &str = "design/demo.svg";
-/// What a reader types to see the same.
+/// The command by which a reader sees the same.
 const TYPED: &str = "cargo run --release --bin clutch-service -- demo";
 /// The width of a character, in tenths of a pixel.
 const CHAR_TENTHS: usize = 84;

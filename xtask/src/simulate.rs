@@ -24,11 +24,11 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
-/// What became of some seeds.
+/// The outcome of some seeds.
 pub(crate) struct Played {
     /// Whether every promise was kept.
     pub(crate) good: bool,
-    /// What was printed; the trace of a run that broke one is in it.
+    /// The output; the trace of a run that broke one is in it.
     pub(crate) printed: String,
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 /// may run.
 const THREADS: &str = "4";
 
-/// What to run.
+/// The tests to run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Passed on to `cargo test`

@@ -1,4 +1,4 @@
-//! What is measured in small: every operation of a task's way that computes, each
+//! Microbenchmarks: every operation of a task's way that computes, each
 //! on a batch. Its inputs are the same on every run, but for the ids that the store
 //! makes. Touches the folder it is given.
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 /// The hidden chore that makes this program one.
 pub(crate) const CHORE: &str = "bare-echo";
-/// What it says once it consumes.
+/// The line by which it says that it consumes.
 const READY: &str = "ready";
 
 /// A far party that runs; it ends when its input does.
@@ -20,9 +20,6 @@ pub(super) struct Echo(Child);
 
 impl Echo {
     /// Starts one, and waits until it consumes.
-    ///
-    /// # Errors
-    /// When it does not come to consume.
     pub(super) async fn start(url: &str, tasks: &str, results: &str) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args([CHORE, url, tasks, results])
@@ -45,9 +42,6 @@ impl Echo {
     }
 
     /// Lets it settle what it has, and waits for its end.
-    ///
-    /// # Errors
-    /// Its own.
     pub(super) async fn finish(mut self) -> Result<()> {
         drop(self.0.stdin.take());
         let status = tokio::task::spawn_blocking(move || self.0.wait()).await??;
@@ -56,10 +50,7 @@ impl Echo {
     }
 }
 
-/// What the process of a far party does: serves until its input ends.
-///
-/// # Errors
-/// When the link fails.
+/// Runs a far party in its process: serves until its input ends.
 pub(crate) async fn process(url: &str, tasks: &str, results: &str) -> Result<()> {
     let (inward, outward) = (connect(url).await?, connect(url).await?);
     let (consuming, publishing) = (inward.create_channel().await?, outward.create_channel().await?);

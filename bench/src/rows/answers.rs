@@ -13,7 +13,7 @@ use anyhow::Result;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// What the median, and the 99th percentile, may be of the bare loop's.
+/// The limits of the median and the 99th percentile, relative to the bare loop's.
 const BARS: (f64, f64) = (1.5, 2.0);
 /// How many of the first round trips do not count.
 pub(super) const WARM_UP: usize = 100;
@@ -21,9 +21,6 @@ pub(super) const WARM_UP: usize = 100;
 const COMMANDS: usize = 100;
 
 /// The row `latency`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.sequential;
     let about = format!(

@@ -1,4 +1,4 @@
-//! What a task costs that waits in a folder with many others, beside one that
+//! The cost of a task that waits in a folder with many others, beside one that
 //! waits with few: queueing it durably, and taking it and acknowledging it.
 
 use super::Bench;
@@ -42,9 +42,6 @@ struct Costs {
 }
 
 /// The row `folder-backlog`.
-///
-/// # Errors
-/// When the folder cannot be used.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let small = bench.scale.small;
     let about = format!("tasks queued, then drained; {}", bench.place()?);

@@ -10,7 +10,7 @@ use crate::report::{Row, Side};
 use anyhow::Result;
 use std::time::Instant;
 
-/// What has to be reached, in calls per second, and of Celery.
+/// The rates to reach: calls per second, and relative to Celery.
 const BARS: (f64, f64) = (5000.0, 10.0);
 /// How many calls the daemon has in hand: what shares a commit.
 const SLOTS: usize = 128;
@@ -29,9 +29,6 @@ const WORKER: &str =
     "from clutch import function, serve\n\n@function\ndef nothing(n):\n    return n\n\nserve()\n";
 
 /// The row `calls`.
-///
-/// # Errors
-/// When the broker or a program cannot be used, Python among them.
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.calls;
     let about = format!(
@@ -70,14 +67,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// What a script prints.
+/// The output of a peer's script.
 #[derive(serde::Deserialize)]
 struct Measured {
     per_second: f64,
     p50_ms: f64,
 }
 
-/// What peers reach.
+/// The rates that peers reach.
 #[derive(Default)]
 struct Others {
     celery: Series,

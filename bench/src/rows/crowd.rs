@@ -18,7 +18,7 @@ const CLIENTS: [usize; 3] = [4, 8, 32];
 /// How many tasks the daemon runs at once, as the README advises for short calls.
 const SLOTS: usize = 64;
 
-/// What a number of clients came to, a figure for each repetition.
+/// The figures of one number of clients, one for each repetition.
 #[derive(Default)]
 struct Series {
     rate: Vec<f64>,
@@ -29,9 +29,6 @@ struct Series {
 }
 
 /// The row `crowd`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.crowd;
     let about = format!(

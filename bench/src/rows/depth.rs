@@ -1,4 +1,4 @@
-//! What a task costs that waits at the broker with very many others, beside one that
+//! The cost of a task that waits at the broker with very many others, beside one that
 //! waits with few: submitting it, and all from the moment the endpoint takes it to
 //! its recorded result.
 //!
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How much more a task may cost in the deep queue than in the shallow one.
 const BAR: f64 = 1.15;
 
-/// What each task took, in microseconds.
+/// The time of each task, in microseconds.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     /// Of the clock, until it was submitted.
@@ -34,9 +34,6 @@ impl Cost {
 }
 
 /// The row `queue-depth`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let (small, large) = (bench.scale.small, bench.scale.deep);
     let about = format!(
@@ -83,7 +80,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// What a task costs on average in several small rounds: their processor time is too
+/// The average cost of a task in several small rounds: their processor time is too
 /// short to be told of each.
 fn rounds(bench: &Bench, pair: &mut Pair, series: usize) -> Result<Cost> {
     let count = bench.scale.small_rounds;

@@ -31,9 +31,6 @@ struct Fleet {
 }
 
 /// The row `endpoints`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let (count, window) = (bench.scale.endpoints, bench.scale.window);
     let about = format!(
@@ -97,7 +94,7 @@ impl Fleet {
     }
 }
 
-/// What service and endpoints did while nothing happened.
+/// The work of service and endpoints while nothing happened.
 struct Idle {
     /// Shares of a core, in percent.
     service: f64,

@@ -1,7 +1,7 @@
 //! How often the daemons wake while there is nothing to do, beside a program that
 //! keeps two bare connections to the same broker and does nothing else.
 //!
-//! What may wake either daemon is heartbeats: each of its two connections sends one
+//! Only heartbeats may wake either daemon: each of its two connections sends one
 //! every [`HEARTBEAT`] / 2, and the broker sends as many. Nothing else is due: the
 //! service looks at its records when there is news, presence is told when a link
 //! comes up.
@@ -22,9 +22,6 @@ const HEARTBEAT: u64 = 10;
 const BAR: f64 = 1.25;
 
 /// The row `idle`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let (settling, window) = (bench.scale.settling, bench.scale.idle);
     let about = format!(

@@ -1,4 +1,4 @@
-//! What the disk can do: durable files per second, one at a time and several at
+//! The disk's own limit: durable files per second, one at a time and several at
 //! once. File systems commit what several wait for together.
 
 use super::Bench;
@@ -10,9 +10,6 @@ use anyhow::Result;
 const AT_ONCE: [usize; 3] = [1, 8, 32];
 
 /// The row `journal-limit`.
-///
-/// # Errors
-/// When the folder cannot be written to.
 pub(super) fn limit(bench: &Bench) -> Result<Row> {
     let about = format!(
         "durable files of 1 KiB (write, sync, rename, sync the folder), {}",

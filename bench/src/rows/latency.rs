@@ -11,13 +11,10 @@ use crate::stats::quantile;
 use anyhow::Result;
 use std::time::Duration;
 
-/// What the median has to keep below, in milliseconds.
+/// The limit of the median, in milliseconds.
 const BAR: f64 = 10.0;
 
 /// The row `folder-latency`.
-///
-/// # Errors
-/// When the folder cannot be used.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let about = format!(
         "{} no-op round trips, one at a time, two processes; {}",

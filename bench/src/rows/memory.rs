@@ -1,4 +1,4 @@
-//! What the daemons keep in memory: an idle endpoint, one that works through a
+//! The memory of the daemons: an idle endpoint, one that works through a
 //! long queue of middling tasks, and a service with very many finished tasks in
 //! its database, which lists the newest of them.
 
@@ -26,9 +26,6 @@ const MIDDLING: usize = 10_000;
 const ASKED: usize = 50;
 
 /// The row `memory`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let (tasks, finished) = (bench.scale.middling, bench.scale.finished);
     let about = format!(

@@ -37,10 +37,10 @@ const SIZE: usize = 1024;
 const LOOK: Duration = Duration::from_millis(500);
 /// A daemon that did nothing for so many looks has nothing left to do.
 const QUIET: usize = 6;
-/// What it may use of the processor in one look and still do nothing.
+/// The processor time that it may use in one look and still count as doing nothing.
 const NOTHING: Duration = Duration::from_millis(20);
 
-/// A pair whose endpoint is watched.
+/// A pair, and looks at how busy its endpoint is.
 struct Watch {
     pair: Pair,
     state: PathBuf,
@@ -49,9 +49,6 @@ struct Watch {
 }
 
 /// The row `outage`.
-///
-/// # Errors
-/// When the broker or a program cannot be used, or a result is missing.
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.gathered;
     let about = format!(
@@ -107,7 +104,7 @@ fn published() -> Result<usize> {
     Ok(wire::encode_result(&result).len())
 }
 
-/// What every task is given and returns.
+/// The argument and the value of every task.
 fn value() -> String {
     "x".repeat(SIZE - 2)
 }
@@ -119,7 +116,7 @@ impl Watch {
         pair.serve()?;
         pair.run(SLOTS)?;
         // A daemon that has just come up waits until it is known before it takes
-        // tasks; this one is to take them while it can tell nobody anything.
+        // tasks; this one is to take them while it can send nothing.
         submit_alike(&pair, "first", 1, &["--call", "clutch.echo"])?;
         let state = pair.state_folder();
         let mut watch = Self { pair, state, disk: 0 };

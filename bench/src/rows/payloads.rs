@@ -22,9 +22,6 @@ const SIZES: [(usize, usize); 2] = [(1, 1), (15, 20)];
 const LEAST: usize = 5;
 
 /// The row `payloads`.
-///
-/// # Errors
-/// When the broker or a program cannot be used, or an output is not whole.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let about = format!(
         "outputs of text, from `clutch-service submit` until they are recorded, {SLOTS} at a time; \
@@ -80,7 +77,7 @@ async fn outputs(pair: &Pair, key: &str, mebibytes: usize, count: usize) -> Resu
     Ok(())
 }
 
-/// What the endpoint and the service have kept at most, in megabytes.
+/// The most memory that the endpoint and the service used, in megabytes.
 fn kept_at_most(pair: &Pair) -> Result<[f64; 2]> {
     let endpoint = pair.daemon.as_ref().context("no endpoint runs")?.peak_memory()?;
     let service = pair.service.as_ref().context("no service runs")?.peak_memory()?;

@@ -12,9 +12,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// What has to be reached, of `xargs -P2`, of the bare start, and of HyperQueue.
+/// The rates to reach, relative to `xargs -P2`, to the bare start, and to HyperQueue.
 const BARS: (f64, f64, f64) = (1.3, 0.9, 1.5);
-/// What is run.
+/// The program of every task.
 const PROGRAM: &str = "/bin/true";
 /// How many start processes without us at the same time: one for each core.
 const STARTERS: usize = 2;
@@ -23,9 +23,6 @@ const STARTERS: usize = 2;
 const SLOTS: usize = 16;
 
 /// The row `processes`.
-///
-/// # Errors
-/// When a program cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.processes;
     let about = format!(
@@ -72,7 +69,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// What HyperQueue reaches.
+/// The rate that HyperQueue reaches.
 #[derive(Default)]
 struct Others {
     python: Vec<f64>,
@@ -82,7 +79,7 @@ struct Others {
     ratio: Vec<f64>,
 }
 
-/// What its script prints.
+/// The output of its script.
 #[derive(serde::Deserialize)]
 struct HyperQueue {
     python: f64,

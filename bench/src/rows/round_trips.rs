@@ -10,7 +10,7 @@ use crate::site::{Site, WINDOW};
 use anyhow::Result;
 use std::time::Instant;
 
-/// What the daemon has to reach of the bare loop.
+/// The share of the bare loop's rate that the daemon has to reach.
 const BAR: f64 = 0.9;
 /// As many deliveries under way as the bare loop has: with a message a task, they
 /// are what shares a commit.
@@ -20,9 +20,6 @@ const SETTINGS: &str = "[inbox]\nprefetch = 500\n";
 pub(super) const SLOTS: usize = 512;
 
 /// The row `round-trips`.
-///
-/// # Errors
-/// When the broker or the daemon cannot be used.
 pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.round_trips;
     let about = format!(

@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-/// What has to be reached, in tasks per second.
+/// The rate to reach, in tasks per second.
 const BAR: f64 = 25_000.0;
 /// How many tasks one submission has at most.
 pub(super) const AT_ONCE: usize = 100_000;
@@ -17,9 +17,6 @@ pub(super) const AT_ONCE: usize = 100_000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The row `submissions`.
-///
-/// # Errors
-/// When the broker or a program cannot be used.
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let count = bench.scale.submitted;
     let about = format!(
@@ -51,9 +48,6 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
 }
 
 /// Submits so many tasks of the same work under a key, and waits for their outcomes.
-///
-/// # Errors
-/// When the command fails, or not all succeed.
 pub(super) fn submit_alike(pair: &Pair, key: &str, count: usize, work: &[&str]) -> Result<()> {
     let array = format!("1-{count}");
     let submit = ["submit", NAME, "--key", key, "--wait", "--array", &array];
@@ -61,9 +55,6 @@ pub(super) fn submit_alike(pair: &Pair, key: &str, count: usize, work: &[&str]) 
 }
 
 /// Submits no-op tasks under a key, and waits for their outcomes if asked to.
-///
-/// # Errors
-/// When the command fails, or not all succeed.
 pub(super) fn submit(pair: &Pair, key: &str, count: usize, wait: bool) -> Result<()> {
     let lines = pair.world.folder().join(format!("{key}.lines"));
     let mut text = String::new();
@@ -82,9 +73,6 @@ pub(super) fn submit(pair: &Pair, key: &str, count: usize, wait: bool) -> Result
 }
 
 /// Waits for the outcomes of what was submitted under a key.
-///
-/// # Errors
-/// When not all succeed.
 pub(super) fn wait(pair: &Pair, key: &str) -> Result<()> {
     pair.command(&["wait", "--key", key], PATIENCE).map(drop)
 }

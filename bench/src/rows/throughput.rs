@@ -13,13 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
 
-/// What a folder has to reach, in round trips per second.
+/// The rate that a folder has to reach, in round trips per second.
 const BAR: f64 = 2000.0;
 
 /// The row `folder-throughput`.
-///
-/// # Errors
-/// When the folder cannot be used.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let about = format!(
         "{} no-op round trips, up to {WINDOW} under way, every file synced; {}",
@@ -50,9 +47,6 @@ pub(super) async fn folder(bench: &Bench) -> Result<Row> {
 }
 
 /// The row `memory-throughput`.
-///
-/// # Errors
-/// When the transport fails.
 pub(super) async fn memory(bench: &Bench) -> Result<Row> {
     let about = format!("{} no-op round trips, nothing durable", bench.scale.round_trips);
     let mut row = Row::new("memory-throughput", about);
@@ -66,9 +60,6 @@ pub(super) async fn memory(bench: &Bench) -> Result<Row> {
 }
 
 /// The row `amqp-throughput`.
-///
-/// # Errors
-/// When there is no broker, or it cannot be used.
 pub(super) async fn amqp(bench: &Bench) -> Result<Row> {
     let vhost = bench.broker()?.vhost()?;
     let about = format!(

@@ -29,9 +29,6 @@ impl Compose {
     }
 
     /// Starts a broker under a project name and ports of its own.
-    ///
-    /// # Errors
-    /// When compose fails or the broker does not answer within 2 minutes.
     pub fn start() -> Result<Self> {
         let [amqp, management] = private::free_ports()?;
         let compose = Self {

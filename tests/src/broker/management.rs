@@ -19,9 +19,6 @@ pub struct Management {
 
 impl Management {
     /// A client; nothing is sent yet.
-    ///
-    /// # Errors
-    /// When the address is not a URL with a host.
     pub fn new(address: &Address) -> Result<Self> {
         let url = url::Url::parse(&address.management).context("the management address")?;
         let host = url.host_str().context("the management address has no host")?;

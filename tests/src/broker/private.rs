@@ -108,9 +108,6 @@ impl Private {
     }
 
     /// Starts the server again on its old data.
-    ///
-    /// # Errors
-    /// When it runs already, or does not come up.
     pub fn run(&mut self) -> Result<()> {
         if self.server.is_some() {
             bail!("the broker runs already");
@@ -130,9 +127,6 @@ impl Private {
     }
 
     /// Stops the server in order.
-    ///
-    /// # Errors
-    /// When it does not run, or does not stop.
     pub fn stop(&mut self) -> Result<()> {
         let mut server = self.server.take().context("the broker does not run")?;
         server.signal("TERM")?;
@@ -140,26 +134,17 @@ impl Private {
     }
 
     /// Ends the server by `kill -9`.
-    ///
-    /// # Errors
-    /// When it does not run, or does not end.
     pub fn kill(&mut self) -> Result<()> {
         self.server.take().context("the broker does not run")?.kill()
     }
 
     /// Stops the server in order and starts it again.
-    ///
-    /// # Errors
-    /// When it does not stop or does not come up.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
         self.run()
     }
 
     /// Tells the running server something by `rabbitmqctl`.
-    ///
-    /// # Errors
-    /// When it does not do it.
     pub fn control(&self, arguments: &[&str]) -> Result<()> {
         let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
         self.home.run("rabbitmqctl", &arguments, &self.environment)
@@ -171,7 +156,7 @@ impl Private {
         self.server.is_some()
     }
 
-    /// What the server has logged: warnings and errors.
+    /// The server's log: warnings and errors.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -228,7 +213,7 @@ fn environment(folder: &Path, amqp: u16, distribution: u16, mapper: u16) -> Vec<
     .to_vec()
 }
 
-/// Ports that nobody listens at.
+/// Ports that no process listens at.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let span = u64::from(PORTS.end - PORTS.start);
     let mut held = Vec::with_capacity(N);

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 const BODY: u8 = 3;
-/// What a frame has around its payload.
+/// The bytes of a frame around its payload.
 const AROUND: usize = 8;
 
 /// A connection to publish by.
@@ -59,9 +59,6 @@ impl Properties {
 
 impl Raw {
     /// Logs in.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub fn connect(url: &str) -> Result<Self> {
         let url: Url = url.parse()?;
         let host = (url.host_str().unwrap_or_default(), url.port().unwrap_or(5672));
@@ -88,9 +85,6 @@ impl Raw {
     }
 
     /// Publishes a message, and waits until the broker has it.
-    ///
-    /// # Errors
-    /// When the broker refuses it, or no queue takes it.
     pub fn publish(
         &mut self,
         exchange: &str,

@@ -18,13 +18,13 @@ const SUITE: &str = "trixie";
 /// Where the server's own scripts are. Debian's wrappers in `/usr/sbin` would
 /// switch to the system's user and its folders.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
-/// Runs `chroot $@` where nobody else sees what is mounted.
+/// Runs `chroot $@` where no other process sees what is mounted.
 const ENTER: &str = r#"mount --bind /proc "$1/proc" && exec chroot "$@""#;
 
 /// Which RabbitMQ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Release {
-    /// What the system has, or installs: 3.10 on Debian 12.
+    /// The release that the system has, or installs: 3.10 on Debian 12.
     #[default]
     System,
     /// 4.0, as Debian 13 has it.
@@ -53,9 +53,6 @@ impl Release {
     }
 
     /// Its programs, installed if they are missing.
-    ///
-    /// # Errors
-    /// When they cannot be installed.
     pub(super) fn home(self) -> Result<Home> {
         match self {
             Self::System => {
@@ -124,7 +121,7 @@ impl Home {
         made.context("making a folder for the broker")
     }
 
-    /// What its programs call a file.
+    /// The path by which its programs know a file.
     pub(super) fn inside(&self, path: &Path) -> PathBuf {
         let below = self.root.as_ref().and_then(|root| path.strip_prefix(root).ok());
         below.map_or_else(|| path.to_owned(), |below| Path::new("/").join(below))

@@ -1,4 +1,4 @@
-//! A vhost of a test's own: the names in it are nobody else's.
+//! A vhost of a test's own: no other test sees the names in it.
 
 use super::{Address, Management};
 use anyhow::{Context as _, Result, bail};
@@ -62,17 +62,11 @@ impl Vhost {
     }
 
     /// The port at which its broker listens.
-    ///
-    /// # Errors
-    /// When the broker's URL is none.
     pub fn port(&self) -> Result<u16> {
         Ok(url::Url::parse(&self.amqp)?.port().unwrap_or(5672))
     }
 
     /// The URL of it by way of another port.
-    ///
-    /// # Errors
-    /// When the broker's URL has no host.
     pub fn url_by(&self, port: u16) -> Result<String> {
         let mut url = url::Url::parse(&self.url())?;
         if url.set_port(Some(port)).is_err() {
@@ -82,9 +76,6 @@ impl Vhost {
     }
 
     /// The URL of it for another user.
-    ///
-    /// # Errors
-    /// When the broker's URL cannot be changed that way.
     pub fn url_as(&self, user: &str, password: &str) -> Result<String> {
         let mut url = url::Url::parse(&self.url())?;
         if url.set_username(user).is_err() || url.set_password(Some(password)).is_err() {
@@ -95,9 +86,6 @@ impl Vhost {
 
     /// How many messages a queue holds, ready and delivered ones. `None` if
     /// there is no such queue or the broker has not counted yet.
-    ///
-    /// # Errors
-    /// When the API does not answer.
     pub fn depth(&self, queue: &str) -> Result<Option<u64>> {
         let queues = self.queues()?;
         let found = queues.iter().find(|candidate| candidate["name"] == queue);
@@ -105,76 +93,49 @@ impl Vhost {
     }
 
     /// The queues, as the API describes them.
-    ///
-    /// # Errors
-    /// When the API does not answer.
     pub fn queues(&self) -> Result<Vec<Value>> {
         list(self.api.call("GET", &["queues", &self.name], None)?)
     }
 
     /// Declares a durable queue with the given `x-…` arguments.
-    ///
-    /// # Errors
-    /// When the broker refuses.
     pub fn declare(&self, queue: &str, arguments: Value) -> Result<()> {
         let body = json!({ "durable": true, "arguments": arguments });
         self.api.call("PUT", &["queues", &self.name, queue], Some(&body)).map(drop)
     }
 
     /// Deletes a queue with all that is in it.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn delete(&self, queue: &str) -> Result<()> {
         self.api.call("DELETE", &["queues", &self.name, queue], None).map(drop)
     }
 
     /// Empties a queue, but for what is delivered and not settled.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn purge(&self, queue: &str) -> Result<()> {
         self.api.call("DELETE", &["queues", &self.name, queue, "contents"], None).map(drop)
     }
 
     /// Deletes an exchange.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn delete_exchange(&self, exchange: &str) -> Result<()> {
         self.api.call("DELETE", &["exchanges", &self.name, exchange], None).map(drop)
     }
 
     /// Removes the binding of a queue to an exchange.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn unbind(&self, exchange: &str, queue: &str, key: &str) -> Result<()> {
         let path = ["bindings", &self.name, "e", exchange, "q", queue, key];
         self.api.call("DELETE", &path, None).map(drop)
     }
 
-    /// Lays a policy over the queues whose names match.
-    ///
-    /// # Errors
-    /// When the broker refuses.
+    /// Lays a policy over the queues with names that match.
     pub fn policy(&self, name: &str, pattern: &str, definition: &Value) -> Result<()> {
         let body = json!({ "pattern": pattern, "definition": definition, "apply-to": "queues" });
         self.api.call("PUT", &["policies", &self.name, name], Some(&body)).map(drop)
     }
 
     /// Takes a policy away.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn delete_policy(&self, name: &str) -> Result<()> {
         self.api.call("DELETE", &["policies", &self.name, name], None).map(drop)
     }
 
     /// Publishes a persistent message; `properties` are AMQP's, by their names.
-    ///
-    /// # Errors
-    /// When the broker refuses it or no queue takes it.
     pub fn publish(
         &self,
         exchange: &str,
@@ -199,26 +160,17 @@ impl Vhost {
     }
 
     /// Takes up to `count` messages from a queue, for good.
-    ///
-    /// # Errors
-    /// When there is no such queue.
     pub fn take(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
         self.get(queue, count, "ack_requeue_false")
     }
 
     /// Refuses up to `count` messages of a queue: they become dead letters.
-    ///
-    /// # Errors
-    /// When there is no such queue.
     pub fn refuse(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
         self.get(queue, count, "reject_requeue_false")
     }
 
     /// Takes up to `count` messages from a queue and gives them back: one delivery
     /// of each.
-    ///
-    /// # Errors
-    /// When there is no such queue.
     pub fn give_back(&self, queue: &str, count: usize) -> Result<Vec<Received>> {
         self.get(queue, count, "reject_requeue_true")
     }
@@ -230,17 +182,11 @@ impl Vhost {
     }
 
     /// The connections into this vhost, as the API describes them.
-    ///
-    /// # Errors
-    /// When the API does not answer.
     pub fn connections(&self) -> Result<Vec<Value>> {
         list(self.api.call("GET", &["vhosts", &self.name, "connections"], None)?)
     }
 
     /// Closes every connection into this vhost and says how many there were.
-    ///
-    /// # Errors
-    /// When the API does not answer.
     pub fn close_connections(&self) -> Result<usize> {
         let connections = self.connections()?;
         for connection in &connections {
@@ -252,9 +198,6 @@ impl Vhost {
     }
 
     /// Makes a user with the given permissions (configure, write, read) here.
-    ///
-    /// # Errors
-    /// When the API refuses.
     pub fn user(&self, name: &str, password: &str, permissions: [&str; 3]) -> Result<()> {
         let body = json!({ "password": password, "tags": "" });
         self.api.call("PUT", &["users", name], Some(&body))?;
@@ -264,9 +207,6 @@ impl Vhost {
     }
 
     /// Deletes a user that [`Vhost::user`] made.
-    ///
-    /// # Errors
-    /// When there is none.
     pub fn delete_user(&self, name: &str) -> Result<()> {
         self.api.call("DELETE", &["users", name], None).map(drop)
     }

@@ -127,7 +127,7 @@ impl Stage {
         let place = toml::Table::from_iter([("path".to_owned(), state.into())]);
         file.insert("state".to_owned(), place.into());
         let config = self.world.folder().join("second.toml");
-        // The copy has the rights of the original, which nobody else can read.
+        // The copy has the rights of the original, which no other user can read.
         std::fs::copy(&self.endpoint.config, &config)?;
         std::fs::write(&config, file.to_string())?;
         Ok(Endpoint { config, ..self.endpoint.clone() })

@@ -10,15 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What a consumer says of a file that is damaged, and of some that are gone.
+/// A consumer's words about a file that is damaged, and about some that are gone.
 const DAMAGED: &str = "a file in the queue cannot be read: it is set aside and not delivered";
 const MISSING: &str = "files that were in the queue are gone, with the messages in them: did \
                        something other than Clutch remove them?";
-/// What both say of a folder that takes the place of one that was deleted.
+/// The words of both about a folder in the place of one that was deleted.
 const ANEW: &str = "the folder was provisioned anew in the place of one that is gone, with all that \
                     was in it: going on in the new one. Tasks and results that were on their way \
                     are asked for";
-/// What a producer says while it finds no room.
+/// A producer's words while it finds no room.
 const FULL: &str = "the folder takes no more for now";
 /// How large the folder's disk is, in KiB, where it is filled.
 const DISK_KILOBYTES: u32 = 8 * 1024;
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[Row] = &[
     .needs(&[Need::Mount]),
 ];
 
-/// The files that wait in a queue whose consumer is stopped, oldest first, once there
+/// The files that wait in a queue without a running consumer, oldest first, once there
 /// are so many.
 fn waiting(stage: &Stage, queue: &str, count: usize) -> Result<Vec<PathBuf>> {
     let ready = stage.world.spool().join("queues").join(queue).join("ready");

@@ -1,6 +1,6 @@
-//! Faults of the host that is under the daemons: what they need is missing for a while,
-//! or somebody took what is theirs. No task fails of that, and nothing is acknowledged
-//! that is not kept.
+//! Faults of the host under the daemons: disk, memory or descriptors run out for a while,
+//! or an operator removes files of the daemons. No task fails of that, and nothing is
+//! acknowledged that is not on disk.
 
 use super::stage::{Setup, Site, said};
 use super::{Need, Play, Row, Seen};
@@ -12,14 +12,14 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// What the endpoint says of a removed folder and the service of a removed socket.
+/// The endpoint's words about a removed folder, and the service's about a removed socket.
 const SANDBOXES: &str = "the folder for sandboxes was removed, and is made again";
 const SOCKET: &str = "the API's socket was removed, and is open again";
-/// What the endpoint says when it has no room to go on, and when it has none to start.
+/// The endpoint's words when it has no room to go on, and when it has none to start.
 const FULL: &str = "the disk of the state folder is nearly full: free some space there. No task \
                     is accepted and no result stored until then; nothing is lost";
 const NOT_YET: &str = "the endpoint waits for its host before it starts";
-/// What it says of slots, and of tasks that wait for a process.
+/// Its words about slots, and about tasks that wait for a process.
 const FEWER: &str = "there are too few descriptors for all slots: fewer tasks run at once. Raise \
                      the limit (ulimit -n, or LimitNOFILE of the service)";
 const LACKS: &str = "the host lacks what a task needs to start: tasks wait until it has it, and none \

@@ -1,4 +1,4 @@
-//! What was seen of a fault, and whether that keeps the contract. Pure.
+//! Judges whether a fault, as it was seen, keeps the contract. Pure.
 
 use super::{Queue, Row};
 use crate::broker::Release;
@@ -8,18 +8,18 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What was seen when a fault was played.
+/// The observations of one played fault.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// What became of the tasks.
+    /// The outcomes of the tasks.
     pub tasks: oracle::Verdict,
     /// How many tasks may have run again.
     pub may_run_again: usize,
     /// How long it took to recover.
     pub recovery: Duration,
-    /// What else was not as it must be.
+    /// Anything else that was not as it must be.
     pub breaches: Vec<String>,
-    /// What is worth knowing besides.
+    /// Remarks for the reader.
     pub notes: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ impl Seen {
     }
 }
 
-/// What came of a row.
+/// The verdict on a row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The contract was kept.
@@ -118,13 +118,13 @@ pub struct Report {
     pub broker: String,
     /// The kind of task queue.
     pub queue: Queue,
-    /// What came of it.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// What was seen, if it was played to its end.
+    /// The observations, if it was played to its end.
     pub seen: Option<Seen>,
     /// Why tasks may run again, if any may.
     pub again: Option<&'static str>,
-    /// What the time to recover counts from.
+    /// The moment that the time to recover counts from.
     pub since: &'static str,
     /// How long it took to play.
     pub took: Duration,

@@ -76,7 +76,7 @@ fn stall_then_reset(site: &Site) -> Result<Seen> {
     mended(&mut stage, Instant::now())
 }
 
-/// What is seen when a fault that the endpoint notices ends at `end`.
+/// The observations after a fault that the endpoint notices and that ends at `end`.
 fn mended(stage: &mut Stage, end: Instant) -> Result<Seen> {
     stage.until_disengaged()?;
     let recovery = stage.back(end)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// What a daemon says of its log once it is read again.
+/// A daemon's words about its log once the log is read again.
 const LOST: &str = "lines of the log were lost: stderr was not read, or could not be written to";
 /// Enough lines to fill a pipe and what a daemon holds back, and then some.
 const TASKS: usize = 6000;
@@ -40,7 +40,7 @@ impl Reader {
         Self { fifo: folder.join(name).display().to_string() }
     }
 
-    /// How a daemon is started whose every word is for this reader.
+    /// How to start a daemon that writes its whole log to this reader.
     fn wrapper(&self) -> [&str; 5] {
         const START: &str = "mkfifo \"$0\"; (cat \"$0\" & echo $! > \"$0.pid\"); \
                              CLUTCH_LOG=debug,lapin=off exec \"$@\" 2> \"$0\"";

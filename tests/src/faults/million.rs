@@ -50,7 +50,7 @@ impl Dice {
     }
 }
 
-/// What goes on.
+/// A run of the row under way.
 struct Run<'a> {
     site: &'a Site,
     stage: Stage,

@@ -1,4 +1,4 @@
-//! What some faults take besides a broker, and whether the machine has it.
+//! Tools and rights that some faults take besides a broker, and whether the machine has them.
 
 use crate::machine;
 use crate::pids::Pids;
@@ -13,7 +13,7 @@ pub enum Need {
     LoopDevice,
     /// To limit the processes of a control group.
     Pids,
-    /// Python 3, whose library has SQLite.
+    /// Python 3, with SQLite in its library.
     Python,
     /// libfaketime.
     FakeTime,

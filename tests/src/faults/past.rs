@@ -178,7 +178,7 @@ fn state_copied(site: &Site) -> Result<Seen> {
     Ok(seen.must(twice == 0, || format!("{twice} ran twice that must not run again")))
 }
 
-/// What the endpoint says of a state folder that is a copy, or was put back.
+/// The endpoint's words about a state folder that is a copy, or was put back.
 const COPY: &str = "the state folder is a copy of another one: the tasks in it are not run but \
                     handed back, and stay with the other one until that has been silent for \
                     `provision --lost-after`. If that one is gone for good, start with --replace to \

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tempfile::TempDir;
 
-/// What is to be played.
+/// The rows to play, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// On which brokers, one after the other.
@@ -32,9 +32,6 @@ pub struct Plan {
 type Turn = (Row, Queue);
 
 /// Plays `rows` and tells of each when it is over.
-///
-/// # Errors
-/// When a broker cannot be started.
 pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
     for release in &plan.releases {
@@ -44,9 +41,6 @@ pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Resul
 }
 
 /// Plays one row, that harms no broker, on a broker that is there.
-///
-/// # Errors
-/// When there is no such row, or it needs a broker of its own.
 pub fn play_one(name: &str, address: &Address, binaries: &Path) -> Result<Verdict> {
     let all = super::rows();
     let row = all.iter().find(|row| row.name == name).context("there is no such fault")?;
@@ -80,7 +74,7 @@ fn amqp(address: &Address) -> Result<SocketAddr> {
     found.first().copied().context("the broker has no address")
 }
 
-/// What the lanes have in common.
+/// The state that the lanes share.
 struct Round<'a> {
     plan: &'a Plan,
     release: Release,
@@ -177,7 +171,7 @@ impl Round<'_> {
                 Play::Alone(play) => play(&site, &mut own.broker),
             };
             if seen.is_err() {
-                // Nobody knows what state it left the broker in.
+                // It may have left the broker in any state.
                 *own = Server::start(options)?;
             }
             seen

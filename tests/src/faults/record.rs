@@ -1,4 +1,4 @@
-//! What came of the faults, for people: a line each at the terminal, and the
+//! The outcomes of the faults, for people: a line each at the terminal, and the
 //! table in `FAULTS.md`. Pure.
 
 use super::judge::{Report, Verdict};

@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the service says when it cannot record, and when it can again.
+/// The service's words when it cannot record, and when it can again.
 const CANNOT: &str = "results cannot be recorded; they stay with the broker, and are tried again \
                       until they can: is the disk full, or the database locked?";
 const AGAIN: &str = "results are recorded again";

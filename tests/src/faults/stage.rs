@@ -1,4 +1,4 @@
-//! What a fault is played on: an endpoint behind a proxy, a service, the tasks
+//! The stage that a fault is played on: an endpoint behind a proxy, a service, the tasks
 //! that were submitted, and the oracle that knows them all.
 
 use super::{Queue, Seen};
@@ -33,7 +33,7 @@ pub struct Site {
     pub amqp: SocketAddr,
     /// The binaries under test.
     pub binaries: PathBuf,
-    /// What keeps the task queue.
+    /// The queue type, or the folder, that keeps the tasks.
     pub queue: Queue,
     /// A folder that goes with the row.
     pub folder: PathBuf,
@@ -46,9 +46,9 @@ pub struct Site {
 pub struct Long {
     /// With how many tasks.
     pub tasks: usize,
-    /// What its faults are drawn by.
+    /// The seed of its random faults.
     pub seed: u64,
-    /// Who is told how far it is.
+    /// Where the play says how far it is.
     pub tell: fn(&str),
 }
 
@@ -96,12 +96,12 @@ pub struct Stage {
     pub daemon: Daemon,
     /// The service.
     pub service: Daemon,
-    /// What is between the endpoint and the broker; nothing comes by where a folder
+    /// The proxy between the endpoint and the broker; nothing comes by where a folder
     /// is in the broker's place.
     pub proxy: Proxy,
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// What tasks noted when they started.
+    /// The notes that tasks make when they start.
     pub runs: Runs,
     /// How many tasks run at once.
     pub slots: usize,
@@ -116,17 +116,11 @@ pub struct Stage {
 
 impl Site {
     /// A stage on which everything runs.
-    ///
-    /// # Errors
-    /// When something does not start.
     pub fn stage(&self) -> Result<Stage> {
         self.stage_with(&Setup::default())
     }
 
     /// A stage that differs from the ordinary one.
-    ///
-    /// # Errors
-    /// When something does not start.
     pub fn stage_with(&self, setup: &Setup) -> Result<Stage> {
         let world = match self.queue {
             Queue::Folder => World::in_folder_beside(&self.binaries, &self.folder)?,
@@ -198,17 +192,11 @@ fn append(file: &Path, lines: &str) -> Result<()> {
 impl Stage {
     /// Submits so many tasks that note their start and then run a script, with
     /// their number as `$1`.
-    ///
-    /// # Errors
-    /// When the service does not take them.
     pub fn submit(&mut self, count: usize, script: &str) -> Result<()> {
         self.submit_with(count, script, &[])
     }
 
     /// Submits tasks with further options.
-    ///
-    /// # Errors
-    /// When the service does not take them.
     pub fn submit_with(&mut self, count: usize, script: &str, options: &[&str]) -> Result<()> {
         let key = self.key(self.submitted);
         let array = format!("1-{count}");
@@ -224,9 +212,6 @@ impl Stage {
 
     /// Submits so many calls that return a text of so many bytes; nothing notes when
     /// they run.
-    ///
-    /// # Errors
-    /// When the service does not take them.
     pub fn submit_calls(&mut self, count: usize, bytes: usize) -> Result<()> {
         let (key, array) = (self.key(self.submitted), format!("1-{count}"));
         let value = format!("\"{}\"", "x".repeat(bytes));
@@ -248,17 +233,11 @@ impl Stage {
     }
 
     /// How far one submission is, by its number.
-    ///
-    /// # Errors
-    /// When the service does not answer.
     pub fn progress_of(&self, number: usize) -> Result<Progress> {
         api::progress(&self.world.folder().join("service/clutch.sock"), &self.key(number))
     }
 
     /// How far all that was submitted is.
-    ///
-    /// # Errors
-    /// When the service does not answer.
     pub fn progress(&self) -> Result<Progress> {
         let mut sum = Progress::default();
         for number in 0..self.submitted {
@@ -271,9 +250,6 @@ impl Stage {
     }
 
     /// Waits until so many tasks have an outcome, and some have none yet.
-    ///
-    /// # Errors
-    /// When it takes too long, or all have one.
     pub fn until_recorded(&self, count: u64) -> Result<()> {
         let progress = poll::until(&format!("{count} outcomes"), SOON, || {
             Ok(self.progress().ok().filter(|progress| progress.done >= count))
@@ -283,9 +259,6 @@ impl Stage {
     }
 
     /// Waits until so many tasks have started.
-    ///
-    /// # Errors
-    /// When it takes too long.
     pub fn until_started(&self, count: usize) -> Result<()> {
         poll::until(&format!("{count} started tasks"), SOON, || {
             Ok((self.runs.read()?.len() >= count).then_some(()))
@@ -294,9 +267,6 @@ impl Stage {
 
     /// Waits for the first outcome that is recorded from now on, and says how
     /// long after `since` it was.
-    ///
-    /// # Errors
-    /// When everything was recorded already, or nothing comes.
     pub fn recovery(&self, since: Instant) -> Result<Duration> {
         let mut before = None;
         poll::until("an outcome to be recorded after the fault", 2 * SOON, || {
@@ -310,9 +280,6 @@ impl Stage {
     /// Waits until the endpoint, which has noticed a fault that is over, has its
     /// link again and an outcome is recorded, and says how long after `since`
     /// that was.
-    ///
-    /// # Errors
-    /// When it does not come back.
     pub fn back(&self, since: Instant) -> Result<Duration> {
         self.until_link()?;
         self.recovery(since)
@@ -320,9 +287,6 @@ impl Stage {
 
     /// Waits until the last that the endpoint said of its link is that it has
     /// it.
-    ///
-    /// # Errors
-    /// When it does not say so.
     pub fn until_link(&self) -> Result<()> {
         poll::until("the endpoint to have its link again", 2 * SOON, || {
             let log = self.daemon.log()?;
@@ -333,33 +297,21 @@ impl Stage {
     }
 
     /// Waits until the endpoint says that it lost its link.
-    ///
-    /// # Errors
-    /// When it does not.
     pub fn until_disengaged(&mut self) -> Result<Value> {
         self.daemon.wait_for("disengaged", SOON).context("the fault did not hit the link")
     }
 
     /// Waits until the endpoint says that it has its link.
-    ///
-    /// # Errors
-    /// When it does not.
     pub fn until_engaged(&mut self) -> Result<()> {
         self.daemon.wait_for("engaged", SOON).map(drop)
     }
 
     /// How often the endpoint's daemon has said something.
-    ///
-    /// # Errors
-    /// When its log cannot be read.
     pub fn said(&self, message: &str) -> Result<usize> {
         said(&self.daemon, message)
     }
 
-    /// What an operator does about something that is missing at the broker.
-    ///
-    /// # Errors
-    /// When the broker refuses.
+    /// Mends what is missing at the broker, as an operator does.
     pub fn provision_again(&self, site: &Site) -> Result<()> {
         let out = self.world.folder().join("again.toml").display().to_string();
         let again = ["provision", &self.endpoint.name, "--out", &out];
@@ -367,9 +319,6 @@ impl Stage {
     }
 
     /// Starts the endpoint's daemon on what the last one left.
-    ///
-    /// # Errors
-    /// When it does not engage.
     pub fn restart(&mut self) -> Result<()> {
         let slots = self.slots.to_string();
         self.daemon = self.world.run_with(&self.endpoint, &["--slots", &slots])?;
@@ -408,27 +357,18 @@ impl Stage {
 
     /// Waits until all tasks have an outcome, or nothing more comes, and says
     /// what became of them. All must have succeeded.
-    ///
-    /// # Errors
-    /// When the service does not tell.
     pub fn seen(&self) -> Result<Seen> {
         self.seen_with(&[])
     }
 
     /// Like [`Stage::seen`], where so many tasks at most may have ended in each
     /// of these other outcomes.
-    ///
-    /// # Errors
-    /// When the service does not tell.
     pub fn seen_with(&self, others: &[(&str, usize)]) -> Result<Seen> {
         self.seen_beside(others, 0)
     }
 
     /// Like [`Stage::seen_with`], where so many messages at most may have been
     /// dead-lettered.
-    ///
-    /// # Errors
-    /// When the service does not tell.
     pub fn seen_beside(&self, others: &[(&str, usize)], letters: usize) -> Result<Seen> {
         self.until_all()?;
         let mut results = Vec::new();
@@ -457,9 +397,6 @@ impl Stage {
     }
 
     /// Why tasks ended in an outcome, in words.
-    ///
-    /// # Errors
-    /// When the service does not tell.
     pub fn reasons(&self, outcome: &str) -> Result<Vec<String>> {
         let mut reasons = Vec::new();
         for key in self.keys() {
@@ -485,9 +422,6 @@ impl Stage {
 }
 
 /// How often a daemon has said something.
-///
-/// # Errors
-/// When its log cannot be read.
 pub(super) fn said(daemon: &Daemon, message: &str) -> Result<usize> {
     let message = Value::from(message);
     let lines = daemon.log()?;

@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What the endpoint says when its disk is nearly full, and when it is not any
+/// The endpoint's words when its disk is nearly full, and when it is not any
 /// more.
 const FULL: &str = "the disk of the state folder is nearly full: free some space there. No task \
                     is accepted and no result stored until then; nothing is lost";

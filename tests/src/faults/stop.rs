@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Why tasks run again after a crash.
 const CRASH: &str = "those that held a slot at a kill";
 
-/// The exit code of who was ended by SIGKILL.
+/// The exit code of a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
 pub(super) const ROWS: &[Row] = &[

@@ -1,4 +1,4 @@
-//! What tasks and clocks may do to an endpoint.
+//! Faults that tasks and clocks make.
 
 use super::stage::{Setup, Site};
 use super::{Need, Play, Row, Seen};
@@ -167,7 +167,7 @@ fn clock(site: &Site) -> Result<Seen> {
     fs::write(&file, "+0s\n")?;
     let preload = format!("LD_PRELOAD={}", faketime()?.display());
     let source = format!("FAKETIME_TIMESTAMP_FILE={}", file.display());
-    // Only the clock on the wall changes, as when somebody sets it.
+    // Only the clock on the wall changes, as when an operator sets it.
     let wrapper =
         ["env", &preload, &source, "FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
     let mut stage = site.stage_with(&Setup { wrapper: &wrapper, ..Setup::default() })?;

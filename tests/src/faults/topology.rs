@@ -1,4 +1,4 @@
-//! What the broker's operator may do to channels, connections, queues,
+//! Faults that the broker's operator makes: to channels, connections, queues,
 //! exchanges and bindings. Nothing of it makes a task run twice.
 
 use super::stage::{Site, Stage};

@@ -6,7 +6,7 @@ use crate::world::{SOON, World};
 use anyhow::{Context as _, Result};
 use std::time::{Duration, Instant};
 
-/// What was measured, in bytes.
+/// The measurements, in bytes.
 #[derive(Clone, Debug)]
 pub struct Backlog {
     /// Resident memory of the daemon before the first task.
@@ -23,9 +23,6 @@ pub struct Backlog {
 
 /// Queues `tasks` tasks with `size` bytes of input each, then starts the
 /// endpoint.
-///
-/// # Errors
-/// When a command fails, or not all tasks end within 15 minutes.
 pub fn backlog(world: &World, tasks: usize, size: usize) -> Result<Backlog> {
     let input = world.folder().join("input");
     std::fs::write(&input, "x".repeat(size))?;

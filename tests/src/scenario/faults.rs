@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// What happens, and when.
+/// The faults, and when each begins.
 #[derive(Clone, Debug)]
 pub struct Faults {
     /// How many files.
@@ -31,7 +31,7 @@ impl Faults {
     }
 }
 
-/// What came out.
+/// The outcome.
 #[derive(Clone, Debug)]
 pub struct Survived {
     /// Lost, repeated and unknown tasks.
@@ -42,7 +42,7 @@ pub struct Survived {
     /// kills together.
     pub running_at_kills: usize,
     /// How many slots there were at the kills, all kills together. A slot may
-    /// hold a task whose process has just ended and whose result is not on
+    /// hold a task with an ended process and a result that is not on
     /// disk yet; such a task runs again, too.
     pub slots_at_kills: usize,
     /// The list of files.
@@ -68,9 +68,6 @@ enum Fault {
 }
 
 /// Submits everything, and lets the faults happen while it runs.
-///
-/// # Errors
-/// When a command fails, or not all tasks end within 15 minutes.
 pub fn faults(binaries: &Path, plan: &Faults) -> Result<Survived> {
     let mut broker = Private::start(&Options::default())?;
     let world = World::at(broker.address(), binaries)?;

@@ -14,7 +14,7 @@ pub struct Files {
     pub list: PathBuf,
     /// How many there are.
     pub count: usize,
-    /// What `xargs sha256sum` prints for the list.
+    /// The output of `xargs sha256sum` for the list.
     pub expected: Vec<u8>,
     /// How long that took on all cores, one process per file.
     pub direct: Duration,
@@ -22,9 +22,6 @@ pub struct Files {
 
 impl Files {
     /// Up to `count` readable files below `folders`, in a list inside `into`.
-    ///
-    /// # Errors
-    /// When there is none, or they cannot be summed.
     pub fn find(folders: &[&str], count: usize, into: &Path) -> Result<Self> {
         let mut names = Vec::new();
         for folder in folders {
@@ -89,9 +86,6 @@ pub struct Compared {
 
 /// Sums the files by one `submit --each-line … --wait`, under the key `files`,
 /// and compares.
-///
-/// # Errors
-/// When a command fails.
 pub fn files(world: &World, endpoint: &Endpoint, files: &Files) -> Result<Compared> {
     let list = files.list.display().to_string();
     let started = Instant::now();
@@ -108,9 +102,6 @@ pub fn files(world: &World, endpoint: &Endpoint, files: &Files) -> Result<Compar
 }
 
 /// Compares what is recorded under `key` with what was computed directly.
-///
-/// # Errors
-/// When the service does not tell.
 pub fn compare(world: &World, key: &str, files: &Files, elapsed: Duration) -> Result<Compared> {
     let outputs = world
         .service_within(&["results", "--key", key, "--stdout-only"], Duration::from_secs(120))?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 /// Puts a command into a network of its own.
 const WRAPPER: [&str; 2] = ["unshare", "--net"];
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Debug)]
 pub struct Islands {
     /// For each endpoint the files it was to sum, and what it did.
@@ -23,7 +23,7 @@ pub struct Islands {
 }
 
 impl Islands {
-    /// Whether all outputs are right and nobody shared a network.
+    /// Whether all outputs are right and no two daemons shared a network.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.networks == 4 && self.jobs.iter().all(|(_, compared)| compared.perfect())
@@ -38,9 +38,6 @@ pub fn islands_permitted() -> bool {
 }
 
 /// Sums up to `count` files at each of two endpoints.
-///
-/// # Errors
-/// When a daemon does not start, or a command fails.
 pub fn islands(binaries: &Path, count: usize) -> Result<Islands> {
     let world = World::in_folder_at(binaries)?.wrapped_in(&WRAPPER);
     let mut parts = Vec::new();

@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
 
-/// What came out.
+/// The outcome.
 #[derive(Clone, Debug)]
 pub struct LongTask {
     /// The recorded outcomes; there should be one.
@@ -27,11 +27,8 @@ impl LongTask {
 }
 
 /// Runs a task of 130 s at a broker with a `consumer_timeout` of 60 s: the
-/// broker looks once a minute, so within 120 s it has noticed anybody who
+/// broker looks once a minute, so within 120 s it has noticed a consumer that
 /// holds a delivery for too long.
-///
-/// # Errors
-/// When a command fails.
 pub fn long_task(binaries: &Path) -> Result<LongTask> {
     let settings = vec!["consumer_timeout = 60000".to_owned()];
     let broker = Private::start(&Options { settings, ..Options::default() })?;

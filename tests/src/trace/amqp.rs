@@ -1,4 +1,4 @@
-//! What a client of AMQP 0.9.1 was delivered and what it acknowledged, from the
+//! The deliveries and acknowledgements of a client of AMQP 0.9.1, from the
 //! bytes of its connection. Pure, and written from the protocol alone.
 
 use anyhow::{Context as _, Result, ensure};
@@ -37,7 +37,7 @@ pub(super) struct Connection {
 
 #[derive(Debug, Default)]
 struct Channel {
-    /// What is being delivered: its tag, its size once that is known, its body.
+    /// The delivery under way: its tag, its size once that is known, its body.
     coming: Option<(u64, Option<u64>, Vec<u8>)>,
     unsettled: BTreeMap<u64, Vec<u8>>,
 }
@@ -45,9 +45,6 @@ struct Channel {
 impl Connection {
     /// Takes in what was sent by a call that began at `begun`; gives the
     /// acknowledgements that are complete with it.
-    ///
-    /// # Errors
-    /// When it is not AMQP.
     pub(super) fn sent(&mut self, bytes: &[u8], begun: u64) -> Result<Vec<Acknowledged>> {
         self.out.push(bytes, begun);
         if !self.greeted {
@@ -73,9 +70,6 @@ impl Connection {
     }
 
     /// Takes in what was received; gives the bodies that are complete with it.
-    ///
-    /// # Errors
-    /// When it is not AMQP.
     pub(super) fn received(&mut self, bytes: &[u8], ended: u64) -> Result<Vec<Vec<u8>>> {
         self.back.push(bytes, ended);
         let mut bodies = Vec::new();
@@ -199,7 +193,7 @@ fn number(bytes: Option<&[u8]>) -> Option<u64> {
     bytes?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// What tests write traces with.
+/// Traces for tests.
 #[cfg(test)]
 pub(super) mod written {
     use super::{ACK, BODY, DELIVER, FRAME_END, HEADER, METHOD};
@@ -210,7 +204,7 @@ pub(super) mod written {
         [&[kind, 0, 1], &size[..], payload, &[FRAME_END]].concat()
     }
 
-    /// A delivery, whose body comes in pieces.
+    /// A delivery; its body comes in pieces.
     pub(in super::super) fn delivery(tag: u64, pieces: &[&[u8]]) -> Vec<u8> {
         let size: usize = pieces.iter().map(|piece| piece.len()).sum();
         let method = [&DELIVER, &b"\x03tag"[..], &tag.to_be_bytes(), &[0, 0, 0]].concat();

@@ -16,11 +16,11 @@ const RESUMED: &[u8] = b" resumed>";
 pub(super) struct Call {
     /// Its name.
     pub(super) name: String,
-    /// What its first argument, a file descriptor, stood for; empty if it is none.
+    /// The file of its first argument, a file descriptor; empty if it is none.
     pub(super) target: String,
     /// The strings among its arguments: data, or paths.
     pub(super) strings: Vec<Vec<u8>>,
-    /// What it returned.
+    /// The value that it returned.
     pub(super) result: i64,
     /// When it began.
     pub(super) begun: u64,
@@ -47,9 +47,6 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Takes in a line; gives the call that ended with it.
-    ///
-    /// # Errors
-    /// When it is not as strace writes lines, or data in it was cut.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<Option<Call>> {
         self.line += 1;
         self.read(line.trim_ascii_end()).with_context(|| format!("line {} of the trace", self.line))
@@ -96,7 +93,7 @@ fn call(text: &[u8], begun: u64, ended: u64) -> Result<Option<Call>> {
     Ok(Some(Call { name, target, strings: strings(rest)?, result, begun, ended }))
 }
 
-/// What a leading file descriptor stands for, and the other arguments.
+/// The file of a leading file descriptor, and the other arguments.
 fn target(arguments: &[u8]) -> (String, &[u8]) {
     let digits = arguments.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let named = digits > 0 && arguments.get(digits) == Some(&b'<');

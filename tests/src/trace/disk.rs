@@ -1,4 +1,4 @@
-//! What was on the disk when, from the writes and syncs of an endpoint's state
+//! The content of the disk over time, from the writes and syncs of an endpoint's state
 //! folder. Pure, and written from `design/0004-disk-queue.md` alone.
 //!
 //! The store's own format is not read. A task or a result has been written with a
@@ -20,7 +20,7 @@ const TEMPORARY: &str = ".tmp";
 /// A task by its id, and which attempt.
 pub(super) type Attempt = (Uuid, u32);
 
-/// What kind of record keeps a task.
+/// The kind of record that keeps a task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Kind {
     /// It waits or runs.
@@ -82,7 +82,7 @@ struct File {
     entered: Option<u64>,
 }
 
-/// What one write to the store's file holds.
+/// The content of one write to the store's file.
 #[derive(Default)]
 struct Found {
     keys: Vec<(Attempt, u8)>,
@@ -202,7 +202,8 @@ impl Disk {
         found
     }
 
-    /// The payload whose place these bytes begin with, and how it stands.
+    /// Reads the place of a payload from the beginning of these bytes, and how far the payload
+    /// is on the disk.
     fn place(&self, bytes: &[u8], begun: u64) -> Option<(Uuid, Kind, Spooled)> {
         let (words, _) = bytes.get(..PLACE)?.as_chunks::<8>();
         let [number, offset, length, crc] = words else { return None };

@@ -17,7 +17,7 @@ pub(super) struct Judge {
     calls: Calls,
     connections: HashMap<String, Connection>,
     disk: Disk,
-    /// The attempts whose first acknowledgement has left.
+    /// The attempts that were acknowledged at least once.
     settled: HashSet<Attempt>,
     store: String,
     spool: PathBuf,
@@ -39,9 +39,6 @@ impl Judge {
     }
 
     /// Takes in a line.
-    ///
-    /// # Errors
-    /// When it cannot be understood.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<()> {
         match self.calls.push(line)? {
             Some(call) => self.take(&call).with_context(|| format!("line {}", call.ended)),

@@ -10,13 +10,13 @@ use clutch_tests::world::World;
 
 /// One kind of bad input.
 pub(crate) struct Row {
-    /// What is given.
+    /// The input.
     pub(crate) input: &'static str,
-    /// What is seen.
+    /// The output.
     pub(crate) seen: Output,
     /// The expected exit code.
     pub(crate) code: i32,
-    /// What must be among the words.
+    /// Words that must be in the output.
     pub(crate) words: &'static [&'static str],
 }
 
@@ -33,7 +33,7 @@ impl Row {
         })
     }
 
-    /// What a person would read of it: the message of the last log line, or
+    /// The text that a person reads: the message of the last log line, or
     /// the last lines as they are.
     fn words_seen(&self) -> String {
         let last = self.seen.stderr.lines().last().unwrap_or_default();

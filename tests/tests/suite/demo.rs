@@ -184,7 +184,7 @@ impl Drop for Left {
     }
 }
 
-/// What is kept goes on working without the demonstration.
+/// Daemons that are kept go on without the demonstration.
 fn keeps(arguments: &[&str]) {
     let hall = Hall::new("");
     let output = hall.demo(&[&["--json", "--keep", "--files", "40"], arguments].concat());

@@ -195,7 +195,7 @@ fn daemons_that_run_are_told_of_and_go_on() {
     judge(&site.check(), 0, &["0 tasks and 0 results are pending"]);
 }
 
-/// What `doctor` says until it says it of what is missing.
+/// Runs `doctor` until its report on what is missing has these words.
 fn told_of_missing(world: &World, words: &str) -> Output {
     poll::until(&format!("doctor to say '{words}'"), SOON, || {
         let said = world.service(&["doctor"])?;

@@ -72,7 +72,7 @@ impl Hand {
         })
     }
 
-    /// That this disk has lost an attempt.
+    /// A result that says that this disk has lost an attempt.
     fn loss(&self, disk: Disk, task: &str, attempt: u64, how: &str) -> Value {
         let mut result = self.success(disk, task, attempt);
         result["outcome"] = json!("interrupted");
@@ -236,7 +236,7 @@ fn what_was_handed_back_is_asked_for_once_no_other_disk_may_have_it() {
     hand.tell(one, "standby", true, 0);
     let asked = Read::RollCall(other.state.to_string(), numbered(&[&tasks[..2]], 1));
     assert_eq!(hand.next(), asked);
-    // One was delivered to the other one all the same, one to nobody.
+    // One was delivered to the other one all the same, one to none.
     hand.answer(vec![hand.loss(other, &tasks[0], 1, "unknown")]);
     assert_eq!(hand.next(), Read::Tasks(numbered(&[&tasks[..1]], 2)));
     hand.answer(vec![hand.success(other, &tasks[1], 1), hand.success(other, &tasks[0], 2)]);

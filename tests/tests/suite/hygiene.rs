@@ -1,5 +1,6 @@
-//! What goes from the one who started a daemon to the daemon and its tasks, what signals
-//! do to it, and that no process of a task is left, however it tried to get away.
+//! The hygiene of processes: a daemon and its tasks inherit nothing unwanted from the
+//! process that started the daemon, signals do to it what they should, and no process of a
+//! task is left, however it tried to get away.
 
 use clutch_tests::process::Daemon;
 use clutch_tests::world::{Endpoint, SOON, World};
@@ -25,7 +26,7 @@ fn place(test: &str, wrapper: &[&str], settings: &str) -> Option<Place> {
 }
 
 impl Place {
-    /// What a task prints.
+    /// The output of a task.
     fn output(&self, key: &str, argv: &[&str]) -> String {
         let line = [&["--"], argv].concat();
         self.world.submit(&self.endpoint, key, &line, SOON).unwrap().ok().unwrap();

@@ -28,7 +28,7 @@ fn until(world: &World, count: usize) -> Vec<Value> {
     .unwrap()
 }
 
-/// What a letter is called.
+/// The id of a letter.
 fn handle(letter: &Value) -> &str {
     letter["handle"].as_str().unwrap()
 }
@@ -40,7 +40,7 @@ fn task(id: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// What holds wherever the letters are: `put` puts a message into the endpoint's
+/// Checks what holds wherever the letters are: `put` puts a message into the endpoint's
 /// queue, which the endpoint then refuses.
 fn a_letter_is_seen_to(world: &World, queue: &str, put: impl Fn(&[u8])) {
     put(b"no envelope \x1b[2J");

@@ -97,7 +97,7 @@ fn submit(world: &World, key: &str, count: usize, size: usize) {
     world.service(&[&options[..], &tasks].concat()).unwrap().ok().unwrap();
 }
 
-/// An endpoint whose calls are written to a file.
+/// An endpoint, and the file that its system calls are written to.
 fn traced(world: &World, endpoint: &Endpoint, name: &str) -> (Daemon, PathBuf) {
     let path = world.folder().join(format!("{name}.trace"));
     let output = path.display().to_string();

@@ -1,4 +1,4 @@
-//! Somebody who has only read `design/0002-wire.md`, in another language and
+//! A client that was written from `design/0002-wire.md` alone, in another language and
 //! with a stock AMQP client, submits tasks and reads results.
 
 use crate::{Running, running};

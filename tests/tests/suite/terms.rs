@@ -90,7 +90,7 @@ fn a_task_past_its_walltime_ends_in_time_and_leaves_no_process() {
     let test = "a_task_past_its_walltime_ends_in_time_and_leaves_no_process";
     let Some(run) = running(test) else { return };
     let stubborn = "trap '' TERM; (setsid sleep 300 &) ; sleep 300 & sleep 300";
-    // Who heeds TERM ends by it, who does not by KILL, after the grace.
+    // A process that heeds TERM ends by it, another by KILL, after the grace.
     let table = [
         ("plain", "sleep 300 & sleep 300", 15, WALLTIME),
         ("stubborn", stubborn, 9, WALLTIME + GRACE),

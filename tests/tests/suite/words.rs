@@ -1,4 +1,4 @@
-//! What people and other programs read: words that are true, without passwords and
+//! Texts that people and other programs read: true, without passwords and
 //! without what a terminal would act on; and bytes that are no text.
 
 use crate::running;

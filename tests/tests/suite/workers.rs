@@ -36,7 +36,7 @@ struct Place {
     world: World,
 }
 
-/// An endpoint with `functions` at the end of its file, whose daemon runs with
+/// An endpoint with `functions` at the end of its file, and a daemon that runs with
 /// `options`. `{}` is the world's folder.
 fn place(test: &str, functions: &str, options: &[&str]) -> Option<Place> {
     let world = World::or_skip(test)?;
@@ -60,7 +60,7 @@ impl Place {
         self.world.submit(&self.endpoint, key, &line, SOON).unwrap()
     }
 
-    /// What came of the one call under a key.
+    /// The outcome of the one call under a key.
     fn result(&self, key: &str) -> Value {
         self.world.result(key).unwrap()["result"].clone()
     }

@@ -101,7 +101,7 @@ fn order(rooms: Rooms) -> Vec<String> {
         .collect()
 }
 
-/// What a crate's modules name that their rooms may not.
+/// Complaints about modules that name what their rooms may not.
 fn arrows(package: &str, rooms: Rooms, modules: &[Module]) -> Vec<String> {
     let exist: BTreeSet<&str> = modules.iter().map(Module::room).collect();
     let mut complaints = Vec::new();

@@ -1,4 +1,5 @@
-//! Documents: links that lead somewhere, a list of all records, a walk whose steps exist.
+//! Documents: links lead somewhere, the list of records is complete, and every step of
+//! the walk exists.
 
 use super::{File, PRODUCT, files, must_accept, must_be_clean, must_complain, workspace_text};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What every file looks like: a header, a bounded length, nothing unfinished.
+//! The shape of every file: a header, a bounded length, nothing unfinished.
 
 use super::{File, must_be_clean, must_complain};
 

@@ -26,7 +26,7 @@ pub(super) struct Baseline {
     pub(super) per_task: BTreeMap<String, u64>,
 }
 
-/// What a comparison comes to.
+/// The result of a comparison.
 #[derive(Debug)]
 pub(super) struct Verdict {
     /// Nothing takes too much.
@@ -120,7 +120,7 @@ impl Baseline {
         Ok(Verdict { good: more.is_empty(), text })
     }
 
-    /// What is wrong, and what to do.
+    /// Complaints, each with what to do.
     fn advice(&self, more: &[String], measured: &Self) -> Result<String> {
         let mut text = String::new();
         for complaint in more {

@@ -12,7 +12,7 @@ const TESTS: usize = 25;
 #[derive(Default, Debug)]
 pub(super) struct Failures {
     failed: Vec<Failed>,
-    /// The test whose output comes at present.
+    /// The test that the present output is of.
     reading: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with messages that somebody puts into the queues.
+//! Wrong messages in the queues.
 
 use super::still_works;
 use crate::running;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 struct Bad {
     input: &'static str,
     body: Vec<u8>,
-    /// What the recorded `rejected` result says; nothing where the task
+    /// Words of the recorded `rejected` result; nothing where the task
     /// cannot be known.
     reason: Option<&'static str>,
     /// Whether the message is kept as a dead letter.

@@ -1,4 +1,4 @@
-//! What is wrong with the endpoint's configuration, its folder or its broker.
+//! A wrong configuration, folder or broker of the endpoint.
 
 use super::{Row, judge, still_works};
 use crate::running;

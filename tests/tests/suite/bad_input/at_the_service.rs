@@ -1,4 +1,4 @@
-//! What is wrong on the command line of the service.
+//! Wrong arguments on the command line of the service.
 
 use super::{Row, judge, still_works};
 use crate::running;

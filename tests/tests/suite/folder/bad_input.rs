@@ -60,7 +60,7 @@ fn a_folder_without_permission_is_named() {
     let shut = world.folder().join("shut");
     fs::create_dir(&shut).unwrap();
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
-    // Nobody is kept out of anything as root.
+    // Root is kept out of nothing.
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let world = if machine::is_root() { world.wrapped_in(&nobody) } else { world };
     fs::set_permissions(world.folder(), fs::Permissions::from_mode(0o777)).unwrap();

@@ -1,5 +1,5 @@
-//! One endpoint and one service at a folder; whoever comes second is told who
-//! is first, and takes over at once when that one is killed.
+//! One endpoint and one service at a folder: a second one is told which process is the
+//! first, and takes over at once when that one is killed.
 
 use super::running;
 use clutch_tests::process::run;

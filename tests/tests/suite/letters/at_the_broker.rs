@@ -23,7 +23,7 @@ fn a_message_that_nobody_can_read_is_listed_shown_requeued_and_dropped() {
     still_works(&run.world, "dead letters");
 }
 
-/// An endpoint without a daemon, whose queue delivers a message twice at most.
+/// An endpoint without a daemon, and a queue that delivers a message twice at most.
 struct Limited {
     world: World,
     queue: String,

@@ -17,7 +17,7 @@ fn a_worker_that_is_killed_fails_its_task_and_the_next_one_succeeds() {
     let after = place.value("after", "ask", &[]);
     assert!(after["pid"] != before["pid"] && after["count"] == 1);
 
-    // One that is killed while it waits costs nobody anything.
+    // One that is killed while it waits costs no task anything.
     let pid = after["pid"].to_string();
     let killed = std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
     assert!(killed.success());

@@ -4,7 +4,7 @@ use super::*;
 use clutch_tests::skip;
 use std::process::Command;
 
-/// What is below tests is this.
+/// The functions that the tests below call.
 const WORKER: &str = r#"
 import asyncio, os, subprocess, sys, time
 from clutch import function, serve, task_id, attempt
@@ -48,7 +48,7 @@ def who():
 serve()
 "#;
 
-/// An endpoint whose functions are those of the worker.
+/// An endpoint with the functions of the worker.
 fn python(test: &str, options: &[&str]) -> Option<Place> {
     if !Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success()) {
         skip::because(test, "there is no python3");
@@ -127,8 +127,8 @@ fn python_that_ends_fails_its_task_alone() {
     }
 }
 
-/// What is below plays a library that prints while it is loaded, one that closes
-/// standard output, and a function whose child goes on as if it were the worker.
+/// Plays a library that prints while it is loaded, one that closes
+/// standard output, and a function that leaves a child which goes on as if it were the worker.
 const ROUGH: &str = r#"
 print("a banner", flush=True)
 import os
