@@ -20,6 +20,8 @@ mod listing;
 mod lost_attempts;
 mod missing;
 mod overdue;
+#[cfg(test)]
+mod postgres;
 mod removal;
 mod results;
 mod rows;

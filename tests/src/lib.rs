@@ -1,6 +1,6 @@
 //! The test harness: real brokers, real daemons, and an oracle that counts.
 //!
-//! [`broker`] brings a RabbitMQ of its own, [`process`] builds and runs the
+//! [`broker`] brings a RabbitMQ of its own, [`postgres`] a PostgreSQL, [`process`] builds and runs the
 //! binaries, [`world`] puts both together for one test, [`oracle`] says what
 //! was lost and what ran twice, [`faults`] plays every fault there is. Everything a test starts hangs on a
 //! [`leash`]: it ends with the test, however the test ends.
@@ -18,6 +18,7 @@ pub mod mutations;
 pub mod oracle;
 pub mod pids;
 pub mod poll;
+pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod python;

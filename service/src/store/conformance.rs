@@ -2,7 +2,7 @@
 //! a store.
 //!
 //! A case takes an empty store. On SQLite each case is a test of its own, on a database of
-//! its own.
+//! its own; another engine runs [`cases`].
 
 use super::engine::{Db, values};
 use super::{Batch, Begun, Chunk, PresenceMessage, Registration, Result, Store, Tally};
@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 
+/// A test that takes an empty store of any engine, and runs on the thread that calls it.
+pub(super) type Case = fn(Store);
+
 macro_rules! suite {
     ($($module:ident: $($case:ident)+;)+) => {
         $(mod $module;)+
@@ -28,6 +31,11 @@ macro_rules! suite {
                     super::$module::$case(store).await;
                 }
             )+)+
+        }
+
+        /// The cases by name.
+        pub(super) fn cases() -> Vec<(&'static str, Case)> {
+            vec![$($((stringify!($case), |store| run($module::$case(store))),)+)+]
         }
     };
 }
@@ -66,6 +74,10 @@ suite! {
         missing_tasks_are_reported_with_the_endpoints_answer;
     states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
+}
+
+fn run(case: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(case);
 }
 
 /// An empty store on SQLite; the folder lives as long as the first value.

@@ -93,7 +93,8 @@ fn first_time(db: &Db<'_>, submitted_until_ms: u64) -> Result<Vec<OverdueTask>> 
          JOIN tasks t ON t.submission = c.submission JOIN interned_ids n ON n.n = t.endpoint \
          WHERE c.state = 'submitted' AND c.tasks > 0 AND t.state = 'submitted' \
          AND t.submitted_at_ms <= ? \
-         AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq)";
+         AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq) \
+         ORDER BY t.submission, t.idx";
     let mut found = Vec::new();
     db.each(find, values![submitted_until_ms], |task: OverdueTask| {
         let count = counts.entry(task.endpoint).or_default();

@@ -5,10 +5,11 @@ use super::{File, PRODUCT, code, is_test, must_accept, must_be_clean, must_compl
 /// A foreign world and the only place that may know it. A home ends where a
 /// file name or a module folder may go on: `a/b` stands for `a/b.rs`, `a/b/…`
 /// and `a/b_….rs`.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 7] = [
     ("lapin", &["common/src/link/amqp", "bench/src/bare"]),
     ("sled", &["endpoint/src/storage/disk_queue"]),
-    ("rusqlite", &["service/src/store"]),
+    ("rusqlite", &["service/src/store/sqlite"]),
+    ("postgres", &["service/src/store/postgres"]),
     ("axum", &["service/src/api", "service/src/serve"]),
     (
         "hyper",

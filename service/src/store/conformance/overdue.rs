@@ -3,8 +3,9 @@
 use super::{begin, chunk, done, record, spec, state};
 use crate::model::{Missing, TaskState};
 use crate::fake;
+use crate::store::engine::append;
 use crate::store::overdue::UNACCOUNTED_MAX;
-use crate::store::{Begun, Registration, Store, unaccounted};
+use crate::store::{Begun, Registration, Store, Write};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Presence, Role};
@@ -63,14 +64,15 @@ pub(super) async fn a_task_is_asked_for_again_after_growing_pauses(store: Store)
 pub(super) async fn an_endpoint_with_many_overdue_tasks_does_not_hold_up_others(store: Store) {
     let (many, begun) = submitted(&store, "many", 1000).await;
     let (few, _) = submitted(&store, "few", 2).await;
-    // As many as may be in doubt are so already, with tasks of their own.
-    let seqs: Vec<i64> = (0..UNACCOUNTED_MAX - 1).map(|n| 1_000_000 + n as i64).collect();
-    store
-        .write("testing", move |write| {
-            seqs.iter().try_for_each(|seq| unaccounted::add(write.db, *seq, many, 1))
+    // As many as may be are unaccounted for already, at tasks of their own.
+    let rows: Vec<u64> = (0..UNACCOUNTED_MAX - 1).map(|n| 1_000_000 + n).collect();
+    let fill = move |write: &mut Write<'_>| {
+        let into = "unaccounted (task, endpoint_id, attempt)";
+        write.db.insert(into, &rows, |values, task| {
+            append!(values, *task, many, 1);
         })
-        .await
-        .unwrap();
+    };
+    store.record_only("testing", fill, |()| ()).await.unwrap();
     let mut found = overdue(&store, 61_000).await;
     found.sort_by_key(|(_, tasks, _)| *tasks);
     assert_eq!(found, [(many, 1, 1000), (few, 2, 1000)]);

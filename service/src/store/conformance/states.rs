@@ -45,7 +45,7 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
             |presence| PresenceMessage { presence, message: Some(Uuid::now_v7().to_string()), commits: None };
         numbers.map(forged).map(message).collect()
     };
-    for first in (0..3000).step_by(AT_ONCE) {
+    for first in (0..640).step_by(AT_ONCE) {
         let batch = Batch { presences: messages(first..first + AT_ONCE), ..Batch::default() };
         store.record(Arc::new(batch), 2000 + first as u64, |_| ()).await.unwrap();
         assert!(states(&store).await.len() <= KEPT, "after {first}");
