@@ -19,7 +19,7 @@ const RETIRED_MODULES: &[(&str, &str)] = &[
 
 /// Pronouns that stand for the service, an instance, a caller or a record.
 const PRONOUNS: [&str; 6] = ["whoever", "nobody", "somebody", "anybody", "who", "whose"];
-/// With these no sentence of a comment begins that says what something is.
+/// No line of a doc comment begins with these.
 const BEGINNINGS: [&str; 3] = ["What", "That", "Who"];
 /// Folders with comments that are not free of them yet.
 const PRONOUNS_NOT_YET: &[&str] = &["common/", "endpoint/", "service/"];
@@ -96,22 +96,21 @@ fn retired(file: &File) -> Vec<String> {
     words.chain(modules.map(|_| format!("{}: the module has another name", file.path))).collect()
 }
 
-/// The text of a line that is a comment.
-fn comment(line: &str) -> Option<&str> {
-    Some(line.trim_start().strip_prefix("//")?.trim_start_matches(['/', '!']))
-}
-
 fn pronouns(file: &File) -> Vec<String> {
-    let lines = file.text.lines().enumerate();
-    lines
-        .filter_map(|(index, line)| Some((index, comment(line)?)))
-        .filter(|(_, text)| {
-            let begins = text.strip_prefix(' ').and_then(|text| words(text).next());
-            begins.is_some_and(|word| BEGINNINGS.contains(&word))
-                || words(text).any(|word| PRONOUNS.contains(&word.to_ascii_lowercase().as_str()))
-        })
-        .map(|(index, text)| format!("{}:{}: a pronoun for a noun:{text}", file.path, index + 1))
-        .collect()
+    let stands_for_a_noun = |line: &str| {
+        let Some(comment) = line.trim_start().strip_prefix("//") else { return false };
+        let document = comment.strip_prefix(['/', '!']).and_then(|text| text.strip_prefix(' '));
+        document.is_some_and(|text| {
+            words(text)
+                .next()
+                .is_some_and(|word| BEGINNINGS.contains(&word) && text.starts_with(word))
+        }) || words(comment).any(|word| PRONOUNS.contains(&word.to_ascii_lowercase().as_str()))
+    };
+    let lines = file.text.lines().enumerate().filter(|(_, line)| stands_for_a_noun(line));
+    let told = lines.map(|(index, line)| {
+        format!("{}:{}: a pronoun for a noun: {}", file.path, index + 1, line.trim_start())
+    });
+    told.collect()
 }
 
 /// Type names that stand for two things in one crate.
