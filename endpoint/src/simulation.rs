@@ -19,10 +19,13 @@
 
 mod broker;
 mod chance;
+mod contents;
+mod device;
 mod disk;
 mod executor;
 mod freeze;
 mod inlet;
+mod media;
 mod oracle;
 mod outlet;
 mod plan;
@@ -36,11 +39,11 @@ mod world;
 
 use clutch_common::link::{self, Fault, Terms, Transport};
 use clutch_common::topology::{self, QueueKind};
-use disk::Disk;
+use disk::Node;
 use process::ENDPOINT;
 use service::Service;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use trace::Trace;
@@ -82,7 +85,7 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     let operator = broker.connect("operator").await?;
     operator.declare(&topology::shared(QueueKind::Classic)).await?;
     operator.declare(&topology::endpoint(ENDPOINT, QueueKind::Classic)).await?;
-    let disks: Vec<Arc<Mutex<Disk>>> = (0..world.plan.nodes()).map(Disk::new).collect();
+    let nodes: Vec<Arc<Node>> = (0..world.plan.nodes()).map(Node::new).collect();
     let wanted = Wanted::new(world.plan.instances());
     let service = Service::new(world, broker);
 
@@ -90,9 +93,9 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     let collector = Arc::clone(&service);
     collecting.spawn(async move { collector.collect().await });
     let mut instances = JoinSet::new();
-    for (instance, disk) in disks.iter().enumerate() {
-        let (world, broker, disk) = (Arc::clone(world), Arc::clone(broker), Arc::clone(disk));
-        instances.spawn(weather::keep_running(world, instance, disk, broker, Arc::clone(&wanted)));
+    for (instance, node) in nodes.iter().enumerate() {
+        let (world, broker, node) = (Arc::clone(world), Arc::clone(broker), Arc::clone(node));
+        instances.spawn(weather::keep_running(world, instance, node, broker, Arc::clone(&wanted)));
     }
     let mut storm = JoinSet::new();
     storm.spawn(weather::change(Arc::clone(world), Arc::clone(&wanted)));
@@ -110,7 +113,7 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     tokio::select! {
         biased;
         () = world.broken.cancelled() => (),
-        () = weather::settle(world, &disks, &wanted) => (),
+        () = weather::settle(world, &nodes, &wanted) => (),
         () = tokio::time::sleep(PATIENCE) => {
             let missing = world.tell(|oracle| oracle.missing());
             world.fail(format!("{PATIENCE:?} after the storm something is pending: {missing:?}"));

@@ -4,6 +4,7 @@
 //! and large ones in [`spool`] files; [`sent`] logs results that were delivered.
 
 pub(crate) mod disk_queue;
+pub(crate) mod files;
 pub(crate) mod journal;
 pub(crate) mod sent;
-mod spool;
+pub(crate) mod spool;

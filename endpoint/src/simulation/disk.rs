@@ -1,23 +1,18 @@
-//! A disk in a run: what was committed, and the writer that serves the journal's
-//! commands over it. It keeps what was committed when the process dies, and
-//! nothing else. It is slow, stalls, breaks and is full as the weather has it.
+//! The node of an instance: its disk, and the writer that serves the journal's commands
+//! with the disk queue itself. The disk is slow, stalls and is full as the plan has it; what
+//! else goes wrong with it is in [`super::device`].
 
-use super::oracle::{self, name};
+use super::contents::{Found, Written};
+use super::device::{Device, Disk};
 use super::plan::Mishap;
-use super::process::Life;
+use super::process::{ENDPOINT, Life};
 use super::world::{World, lock};
-use crate::storage::disk_queue::{Change, Unsecured};
+use crate::storage::disk_queue::{Change, DiskQueue, Options, Parts};
 use crate::storage::journal::commit::Pulse;
 use crate::storage::journal::writer::{Command, Finding, Group, Reading, Submission};
-use crate::storage::journal::{
-    Accepted, DiskError, Finished, Journal, JournalError, Origin, OutSeq, OutboxRecord,
-};
-use crate::storage::journal::{Deaths, Recovered, Running, Seen, Seq};
-use clutch_common::id::{Attempt, StateId, TaskId};
-use clutch_common::task::Task;
-use clutch_common::task::result::Loss;
-use clutch_common::wire;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::storage::journal::{Accepted, DiskError, Journal, JournalError, Recovered, Running};
+use crate::storage::spool::Spool;
+use clutch_common::id::StateId;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,222 +24,114 @@ use tokio::time::Instant;
 const WAITING_MAX: usize = 1024;
 /// How long the journal has patience with the disk.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// How many attempts are remembered: all of a run, some of them in runs of the history.
+const SEEN_MAX: usize = 1000;
 
-/// A task in the inbox.
-struct Kept {
-    task: Arc<Task>,
-    started: bool,
-    secured: bool,
-}
-
-/// What is on a disk.
-pub(super) struct Disk {
+/// A node, whichever process runs on it.
+pub(super) struct Node {
     instance: usize,
-    state_id: StateId,
-    inbox: BTreeMap<Seq, Kept>,
-    outbox: BTreeMap<OutSeq, Arc<Finished>>,
-    seen: BTreeMap<TaskId, u32>,
-    next: (Seq, OutSeq),
-    deaths: HashMap<Attempt, Deaths>,
-    commits: u64,
-    /// Where it is noted which tasks run: a real file.
+    disk: Arc<Mutex<Disk>>,
+    /// The folder of the file that says which tasks run: a real one.
     folder: TempDir,
-    full_until: Instant,
+    full_until: Mutex<Instant>,
 }
 
-impl Disk {
-    /// The empty disk of an instance.
-    pub(super) fn new(instance: usize) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self {
+impl Node {
+    /// The node of an instance, with an empty disk.
+    pub(super) fn new(instance: usize) -> Arc<Self> {
+        Arc::new(Self {
             instance,
-            state_id: StateId(uuid::Uuid::from_u128(instance as u128 + 1)),
-            inbox: BTreeMap::new(),
-            outbox: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            next: (Seq(0), OutSeq(0)),
-            deaths: HashMap::new(),
-            commits: 0,
+            disk: Arc::new(Mutex::new(Disk::new(instance))),
             folder: tempfile::tempdir().unwrap(),
-            full_until: Instant::now(),
-        }))
+            full_until: Mutex::new(Instant::now()),
+        })
     }
 
-    /// Whether nothing is pending on it.
+    /// Whether nothing is pending on its disk.
     pub(super) fn is_empty(&self) -> bool {
-        self.inbox.is_empty() && self.outbox.is_empty()
+        lock(&self.disk).contents.is_empty()
     }
 
     fn is_full(&self) -> bool {
-        Instant::now() < self.full_until
+        Instant::now() < *lock(&self.full_until)
     }
 
-    fn apply(&mut self, world: &World, change: &Change) {
-        let stored = |attempt, change| {
-            world.judge(|oracle| oracle.stored(self.instance, attempt, change));
+    /// The parts of the queue on its disk, for a new process.
+    fn parts(&self, world: &Arc<World>, life: &Arc<Life>) -> Parts {
+        let running = self.folder.path().join("running");
+        let power_cut = world.within(0..4) == 0;
+        if power_cut && running.exists() {
+            // Another boot of the host: no task is to blame.
+            std::fs::write(&running, "").unwrap();
+        }
+        let (running, left) = Running::open(&running).unwrap();
+        let mut disk = lock(&self.disk);
+        disk.crash(world, power_cut);
+        disk.begins(left.iter().map(|run| Written::Death(run.attempt)).collect());
+        drop(disk);
+        let (world, life, disk) = (Arc::clone(world), Arc::clone(life), Arc::clone(&self.disk));
+        let device = Device { world, life, disk };
+        Parts {
+            spool: Spool::over(Arc::new(device.clone())),
+            commit_counter: device.commit_counter(),
+            store: Arc::new(device),
+            running,
+            left,
+            new_id: StateId(uuid::Uuid::from_u128(self.instance as u128 + 1)),
+            folder: None,
+        }
+    }
+
+    /// Opens the queue for a new process, and compares it with what must be in it; none if
+    /// the process dies, or the disk fails, meanwhile.
+    fn open_queue(
+        &self,
+        world: &Arc<World>,
+        life: &Arc<Life>,
+    ) -> Option<(DiskQueue, Vec<Accepted>)> {
+        let options =
+            Options { path: PathBuf::from(&life.name), endpoint_id: ENDPOINT, seen_max: SEEN_MAX };
+        let opened = DiskQueue::restore(self.parts(world, life), &options);
+        let failed = |error: &dyn std::error::Error| {
+            world.note(format_args!("{}: cannot read its disk: {error}", life.name));
+            if !life.is_over() && !lock(&self.disk).has_failed {
+                world.fail(format!("{} cannot read a sound disk: {error}", life.name));
+            }
         };
-        match change {
-            Change::Accept { seq, task, secured } => {
-                stored(task.attempt(), oracle::Change::Accepted);
-                self.next.0 = self.next.0.max(Seq(seq.0 + 1));
-                let (task, started, secured) = (Arc::clone(task), false, *secured);
-                self.inbox.insert(*seq, Kept { task, started, secured });
-            }
-            Change::Secure { seq } => {
-                if let Some(kept) = self.inbox.get_mut(seq) {
-                    stored(kept.task.attempt(), oracle::Change::Secured);
-                    kept.secured = true;
-                }
-            }
-            Change::Start { seq } => {
-                if let Some(kept) = self.inbox.get_mut(seq) {
-                    stored(kept.task.attempt(), oracle::Change::Marked);
-                    kept.started = true;
-                }
-            }
-            Change::Finish { inbox, out, result } => {
-                stored(result.attempt, told_by(result));
-                self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
-                self.outbox.insert(*out, Arc::clone(result));
-                self.saw(result.attempt);
-                self.deaths.remove(&result.attempt);
-                inbox.map(|seq| self.inbox.remove(&seq));
-            }
-            Change::HandBack { inbox, out, result } => {
-                stored(result.attempt, told_by(result));
-                self.next.1 = self.next.1.max(OutSeq(out.0 + 1));
-                self.outbox.insert(*out, Arc::clone(result));
-                self.inbox.remove(inbox);
-            }
-            Change::Release { out } => {
-                if let Some(result) = self.outbox.remove(out) {
-                    stored(result.attempt, oracle::Change::Released(lost(&result)));
-                }
-            }
-        }
-    }
-
-    /// Counts the deaths of the daemon that ran before, as a queue does.
-    fn count_deaths(&mut self, world: &World) -> Arc<Running> {
-        let (running, left) = Running::open(&self.folder.path().join("running")).unwrap();
-        for run in left {
-            let deaths = self.deaths.entry(run.attempt).or_default();
-            deaths.count += 1;
-            deaths.last_started_at_ms = run.started_at_ms;
-            world.note(format_args!("death {} with {}", deaths.count, name(run.attempt)));
-            world.tell(|oracle| oracle.died(self.instance, run.attempt));
-        }
-        Arc::new(running)
-    }
-
-    fn saw(&mut self, attempt: Attempt) {
-        let highest = self.seen.entry(attempt.task_id).or_default();
-        *highest = attempt.attempt.max(*highest);
-    }
-
-    fn held(&self, attempts: &HashSet<Attempt>) -> HashSet<Attempt> {
-        let inbox = self.inbox.values().map(|kept| kept.task.attempt());
-        let outbox = self.outbox.values().map(|result| result.attempt);
-        inbox.chain(outbox).filter(|attempt| attempts.contains(attempt)).collect()
-    }
-
-    fn outbox(&self, from: OutSeq, max: usize, max_bytes: usize) -> Vec<OutboxRecord> {
-        let mut bytes = 0;
-        let records = self.outbox.range(from..).take(max).enumerate();
-        let fitting = records.take_while(|(index, (_, result))| {
-            bytes += result.bytes.len();
-            *index == 0 || bytes <= max_bytes
-        });
-        let record = |(_, (seq, result)): (usize, (&OutSeq, &Arc<Finished>))| OutboxRecord {
-            seq: *seq,
-            attempt: result.attempt,
-            bytes: result.bytes.clone(),
+        let (mut queue, tasks) = opened.inspect_err(|error| failed(error)).ok()?;
+        life.runs(&queue.running());
+        let finished = {
+            let mut disk = lock(&self.disk);
+            disk.written(world);
+            disk.contents.finished()
         };
-        fitting.map(record).collect()
-    }
-}
-
-/// What a result in the outbox says.
-fn told_by(result: &Finished) -> oracle::Change {
-    match lost(result) {
-        Some(Loss::Unknown) => oracle::Change::Disowned,
-        Some(Loss::HandedBack) => oracle::Change::HandedBack,
-        Some(Loss::Delivered) => oracle::Change::SaidDelivered,
-        None => oracle::Change::Finished,
-    }
-}
-
-/// Why a result may not be the end of its task.
-fn lost(result: &Finished) -> Option<Loss> {
-    wire::decode_result(&result.bytes).unwrap().lost
-}
-
-/// The journal's memory of what was seen.
-struct Remembered(Mutex<BTreeMap<TaskId, u32>>);
-
-impl Seen for Remembered {
-    fn note(&self, attempt: Attempt) {
-        let mut seen = lock(&self.0);
-        let highest = seen.entry(attempt.task_id).or_default();
-        *highest = attempt.attempt.max(*highest);
-    }
-
-    fn forget(&self, attempt: Attempt, before: Option<u32>) {
-        let mut seen = lock(&self.0);
-        if seen.get(&attempt.task_id) == Some(&attempt.attempt) {
-            match before {
-                Some(before) => seen.insert(attempt.task_id, before),
-                None => seen.remove(&attempt.task_id),
-            };
+        let found = Found::read(&mut queue, &finished).inspect_err(|error| failed(error)).ok()?;
+        if let Err(differs) = lock(&self.disk).contents.compare(&found, &tasks) {
+            world.fail(format!("{} finds on its disk that {differs}", life.name));
         }
-    }
-
-    fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError> {
-        Ok(lock(&self.0).get(&task).copied())
+        Some((queue, tasks))
     }
 }
 
-/// Opens a journal over a disk, and gives what was found and the writer.
+/// Opens a journal on a node, and gives what was found and the writer; none if the process
+/// dies, or the disk fails, meanwhile.
 pub(super) fn open(
     world: &Arc<World>,
     life: &Arc<Life>,
-    disk: &Arc<Mutex<Disk>>,
-) -> (Journal, Recovered, Writer) {
-    let mut found = lock(disk);
-    let running = found.count_deaths(world);
-    life.runs(&running);
+    node: &Arc<Node>,
+) -> Option<(Journal, Recovered, Writer)> {
+    let (queue, tasks) = node.open_queue(world, life)?;
+    for task in tasks.iter().filter(|task| task.started) {
+        world.tell(|oracle| oracle.may_be_interrupted(task.task.attempt()));
+    }
     let pulse = Arc::new(Pulse::new(PathBuf::from(&life.name), STALL_LIMIT));
     let (commands, received) = mpsc::channel(WAITING_MAX);
-    let seen = Box::new(Remembered(Mutex::new(found.seen.clone())));
-    let mut tasks = Vec::new();
-    for (seq, Kept { task, started, secured }) in &found.inbox {
-        let before = seen.highest(task.id).unwrap();
-        seen.note(task.attempt());
-        if *started {
-            world.tell(|oracle| oracle.may_be_interrupted(task.attempt()));
-        }
-        let unsecured = (!secured).then_some(Unsecured { before });
-        tasks.push(Accepted { seq: *seq, task: Task::clone(task), started: *started, unsecured });
-    }
-    let journal = Journal::over(commands, found.next, seen, Arc::clone(&pulse), None);
-    let recovered = Recovered {
-        state_id: found.state_id,
-        origin: Origin::Own,
-        durable: Arc::default(),
-        age: found.commits,
-        tasks,
-        outbox: found.outbox.len() as u64,
-        next_out: found.next.1,
-        deaths: found.deaths.clone(),
-        running,
-    };
-    let writer = Writer {
-        world: Arc::clone(world),
-        life: Arc::clone(life),
-        disk: Arc::clone(disk),
-        commands: received,
-        pulse,
-    };
-    (journal, recovered, writer)
+    let journal =
+        Journal::over(commands, queue.next_numbers(), queue.seen(), Arc::clone(&pulse), None);
+    let recovered = Recovered::of(&queue, tasks);
+    let (world, life, node) = (Arc::clone(world), Arc::clone(life), Arc::clone(node));
+    let writer = Writer { world, life, node, queue, commands: received, pulse };
+    Some((journal, recovered, writer))
 }
 
 /// The disk failed, or its process is gone.
@@ -254,7 +141,8 @@ struct Over;
 pub(super) struct Writer {
     world: Arc<World>,
     life: Arc<Life>,
-    disk: Arc<Mutex<Disk>>,
+    node: Arc<Node>,
+    queue: DiskQueue,
     commands: mpsc::Receiver<Command>,
     pulse: Arc<Pulse>,
 }
@@ -287,9 +175,8 @@ impl Writer {
         }
         let submissions = std::mem::take(&mut group.submissions);
         self.commit(submissions).await?;
-        self.answer(&mut group.readings);
-        self.find(&mut group.findings);
-        Ok(())
+        self.answer(&mut group.readings)?;
+        self.find(&mut group.findings)
     }
 
     /// While the disk is full, only what makes room is done.
@@ -297,12 +184,12 @@ impl Writer {
         if self.world.mishap(Mishap::FullDisk) {
             let full = self.world.millis(500..60_000);
             self.world.note(format_args!("{}: the disk is full for {full:?}", self.life.name));
-            lock(&self.disk).full_until = Instant::now() + full;
+            *lock(&self.node.full_until) = Instant::now() + full;
         }
-        while lock(&self.disk).is_full() {
+        while self.node.is_full() {
             let releases = group.take_releases();
             self.commit(releases).await?;
-            self.answer(&mut group.readings);
+            self.answer(&mut group.readings)?;
             if group.close.is_some() {
                 for submission in group.submissions.drain(..) {
                     drop(submission.done.send(Err(JournalError::Closed)));
@@ -319,7 +206,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn commit(&self, submissions: Vec<Submission>) -> Result<(), Over> {
+    async fn commit(&mut self, submissions: Vec<Submission>) -> Result<(), Over> {
         if submissions.is_empty() {
             return Ok(());
         }
@@ -327,71 +214,75 @@ impl Writer {
         self.pulse.busy(true);
         let slow = self.world.mishap(Mishap::SlowDisk);
         tokio::time::sleep(self.world.millis(if slow { 100..5_000 } else { 0..15 })).await;
-        self.meet_mishaps("before").await?;
-        let changes = submissions.iter().flat_map(|submission| &submission.changes);
-        {
-            let mut disk = lock(&self.disk);
-            disk.commits += 1;
-            for change in changes {
-                self.world.note(format_args!("{}: committed: {}", self.life.name, words(change)));
-                disk.apply(&self.world, change);
-            }
-            let (instance, inbox) = (disk.instance, disk.inbox.len());
-            self.world.judge(|oracle| oracle.holds(instance, inbox));
+        self.stall("before").await?;
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        for submission in submissions {
+            changes.extend(submission.changes);
+            waiting.push(submission.done);
         }
-        self.meet_mishaps("after").await?;
+        self.write(&changes)?;
+        self.stall("after").await?;
         self.pulse.busy(false);
         self.life.gate.awake().await;
-        for submission in submissions {
-            drop(submission.done.send(Ok(())));
+        for done in waiting {
+            drop(done.send(Ok(())));
         }
         Ok(())
     }
 
-    /// What may go wrong on either side of a commit. Nothing is written or
-    /// answered for a process that is gone.
-    async fn meet_mishaps(&self, when: &str) -> Result<(), Over> {
-        if self.world.mishap(Mishap::CrashAtCommit) {
-            self.life.crash(&format!("{when} a commit"));
-        }
+    /// Has the queue write changes. What it says is durable has to be so.
+    fn write(&mut self, changes: &[Change]) -> Result<(), Over> {
+        lock(&self.node.disk).begins(changes.iter().cloned().map(Written::Change).collect());
+        let applied = self.queue.apply(changes);
+        self.succeeded(applied)?;
+        let mut disk = lock(&self.node.disk);
+        disk.written(&self.world);
+        let (instance, inbox) = (self.node.instance, disk.contents.tasks());
+        self.world.judge(|oracle| oracle.holds(instance, inbox));
+        Ok(())
+    }
+
+    /// The journal ends where the queue fails, which it may only where its disk has.
+    fn succeeded<T>(&self, done: Result<T, DiskError>) -> Result<T, Over> {
+        done.map_err(|error| {
+            if !self.life.is_over() && !lock(&self.node.disk).has_failed {
+                self.world.fail(format!("{}: a sound disk failed: {error}", self.life.name));
+            }
+            self.pulse.fail(JournalError::Failed(Arc::new(error)));
+            Over
+        })
+    }
+
+    /// The disk may stall on either side of a commit. Nothing is written or answered for a
+    /// process that is gone.
+    async fn stall(&self, when: &str) -> Result<(), Over> {
         if self.world.mishap(Mishap::StalledDisk) {
             self.world.note(format_args!("{}: the disk stalls {when} a commit", self.life.name));
             tokio::time::sleep(2 * STALL_LIMIT).await;
         }
-        if self.world.mishap(Mishap::BrokenDisk) {
-            self.world.note(format_args!("{}: the disk breaks {when} a commit", self.life.name));
-            self.pulse.fail(self.pulse.broken());
-            return Err(Over);
-        }
         if self.life.is_over() { Err(Over) } else { Ok(()) }
     }
 
-    fn find(&self, findings: &mut Vec<Finding>) {
+    fn find(&self, findings: &mut Vec<Finding>) -> Result<(), Over> {
         for Finding { attempts, reply } in findings.drain(..) {
-            drop(reply.send(Ok(lock(&self.disk).held(&attempts))));
+            let held = self.succeeded(self.queue.held(&attempts))?;
+            if held != lock(&self.node.disk).contents.held(&attempts) {
+                self.world.fail(format!("{}: its disk holds other attempts", self.life.name));
+            }
+            drop(reply.send(Ok(held)));
         }
+        Ok(())
     }
 
-    fn answer(&self, readings: &mut Vec<Reading>) {
+    fn answer(&mut self, readings: &mut Vec<Reading>) -> Result<(), Over> {
         for Reading { from, max, max_bytes, reply } in readings.drain(..) {
-            drop(reply.send(Ok(lock(&self.disk).outbox(from, max, max_bytes))));
+            let read = self.queue.outbox(from, max, max_bytes);
+            let records = self.succeeded(read)?;
+            if let Err(differs) = lock(&self.node.disk).contents.compare_page(from, &records) {
+                self.world.fail(format!("{} reads that {differs}", self.life.name));
+            }
+            drop(reply.send(Ok(records)));
         }
-    }
-}
-
-fn words(change: &Change) -> String {
-    match change {
-        Change::Accept { seq, task, .. } => {
-            format!("accept {} as {}", name(task.attempt()), seq.0)
-        }
-        Change::Secure { seq } => format!("secure {}", seq.0),
-        Change::Start { seq } => format!("start {}", seq.0),
-        Change::Finish { out, result, .. } => {
-            format!("finish {} as {}", name(result.attempt), out.0)
-        }
-        Change::HandBack { out, result, .. } => {
-            format!("hand back {} as {}", name(result.attempt), out.0)
-        }
-        Change::Release { out } => format!("release {}", out.0),
+        Ok(())
     }
 }

@@ -36,8 +36,8 @@ pub(super) enum Mishap {
     Blocked,
     /// Messages and confirms take long on their way.
     SlowLink,
-    /// The process dies before, or after, a commit is on disk.
-    CrashAtCommit,
+    /// The process dies before, or after, something is written to disk.
+    CrashAtWrite,
     /// The process dies as a task starts or ends.
     CrashAtTask,
     /// The process dies right after an acknowledgement has reached the broker.
@@ -48,7 +48,7 @@ pub(super) enum Mishap {
     SlowDisk,
     /// A commit takes longer than anybody waits.
     StalledDisk,
-    /// The disk fails, before or after a commit is on it.
+    /// The disk fails, before or after something is written to it.
     BrokenDisk,
     /// The disk is full for a while.
     FullDisk,
@@ -93,7 +93,7 @@ const ALL: [Mishap; 28] = [
     Mishap::Unconfirmed,
     Mishap::Blocked,
     Mishap::SlowLink,
-    Mishap::CrashAtCommit,
+    Mishap::CrashAtWrite,
     Mishap::CrashAtTask,
     Mishap::CrashAtAcknowledge,
     Mishap::CrashAtPublish,
@@ -114,9 +114,12 @@ impl Mishap {
     /// How often it may come: once in so many occasions, at most and at least.
     fn occasions(self) -> std::ops::Range<u64> {
         match self {
-            Self::CrashAtCommit | Self::CrashAtTask | Self::CrashAtAcknowledge => 30..300,
+            Self::CrashAtTask | Self::CrashAtAcknowledge => 30..300,
+            // Several times in a commit.
+            Self::CrashAtWrite => 100..1_000,
+            Self::BrokenDisk => 400..2_400,
             Self::CrashAtPublish | Self::CutAtDelivery | Self::CutAtSettling => 10..100,
-            Self::StalledDisk | Self::BrokenDisk => 100..600,
+            Self::StalledDisk => 100..600,
             Self::CutAtPublish | Self::CutAtConfirm | Self::Unconfirmed | Self::Blocked => 10..100,
             Self::Dial | Self::Lease | Self::HalfOpen => 2..8,
             Self::Returned | Self::Refused | Self::Doubt | Self::Repeated => 5..50,

@@ -2,7 +2,7 @@
 //! own parts, joined as the daemon joins them.
 
 use super::broker::Net;
-use super::disk::{self, Disk};
+use super::disk::{self, Node};
 use super::executor::Sleeper;
 use super::freeze::Gate;
 use super::wire::Wire;
@@ -112,11 +112,13 @@ impl Life {
 pub(super) async fn live(
     world: Arc<World>,
     life: Arc<Life>,
-    disk: Arc<Mutex<Disk>>,
+    node: Arc<Node>,
     broker: Arc<dyn Transport>,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
-    let (journal, recovered, writer) = disk::open(&world, &life, &disk);
+    let Some((journal, recovered, writer)) = disk::open(&world, &life, &node) else {
+        return Ok(());
+    };
     let mut writing = JoinSet::new();
     writing.spawn(writer.serve());
     let rules =

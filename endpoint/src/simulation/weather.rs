@@ -1,7 +1,7 @@
 //! What changes over time in a run: which instances are to run, what cannot be
 //! reached, who is killed or told to stop.
 
-use super::disk::Disk;
+use super::disk::Node;
 use super::plan::{Fleet, Mishap};
 use super::process::{Life, live};
 use super::world::{World, lock};
@@ -93,7 +93,7 @@ impl Wanted {
 pub(super) async fn keep_running(
     world: Arc<World>,
     instance: usize,
-    disk: Arc<Mutex<Disk>>,
+    node: Arc<Node>,
     broker: Arc<dyn Transport>,
     wanted: Arc<Wanted>,
 ) {
@@ -102,7 +102,7 @@ pub(super) async fn keep_running(
         let life = Life::new(&world, instance, number);
         let stop = CancellationToken::new();
         let mut process = JoinSet::new();
-        let own = (Arc::clone(&world), Arc::clone(&life), Arc::clone(&disk), Arc::clone(&broker));
+        let own = (Arc::clone(&world), Arc::clone(&life), Arc::clone(&node), Arc::clone(&broker));
         process.spawn(live(own.0, own.1, own.2, own.3, stop.clone()));
         let mut stopping = false;
         loop {
@@ -204,10 +204,10 @@ fn strike(world: &World, instance: usize, how: impl Fn(&Life)) {
 /// Lets a run come to its end once nothing goes wrong any more. Of rivals, each
 /// runs alone until nothing is pending with it, so that one that never gets the
 /// lease while another lives delivers as well.
-pub(super) async fn settle(world: &World, disks: &[Arc<Mutex<Disk>>], wanted: &Wanted) {
+pub(super) async fn settle(world: &World, nodes: &[Arc<Node>], wanted: &Wanted) {
     let living = wanted.living();
     let alone = world.plan.fleet == Fleet::Rivals;
-    let is_empty = |instance: &usize| lock(&disks[*instance]).is_empty();
+    let is_empty = |instance: &usize| nodes[*instance].is_empty();
     for instance in living.iter().cycle() {
         if alone {
             wanted.change(|wanted| *wanted = BTreeSet::from([*instance]));

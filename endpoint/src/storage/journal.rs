@@ -80,6 +80,23 @@ pub(crate) struct Recovered {
     pub(crate) running: Arc<Running>,
 }
 
+impl Recovered {
+    /// What was found as a queue was opened, with these tasks in its inbox.
+    pub(crate) fn of(queue: &DiskQueue, tasks: Vec<Accepted>) -> Self {
+        Self {
+            state_id: queue.state_id(),
+            origin: queue.origin().clone(),
+            age: queue.commits(),
+            durable: queue.durable(),
+            tasks,
+            outbox: queue.waiting(),
+            next_out: queue.next_numbers().1,
+            deaths: queue.deaths().clone(),
+            running: queue.running(),
+        }
+    }
+}
+
 /// Why the journal cannot go on. Nothing that was committed is lost by it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum JournalError {
@@ -143,7 +160,7 @@ pub(crate) struct Journal {
 struct Shared {
     commands: mpsc::Sender<Command>,
     names: Mutex<Names>,
-    seen: Box<dyn Seen>,
+    seen: SeenView,
     pulse: Arc<Pulse>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -153,36 +170,6 @@ struct Shared {
 struct Names {
     seq: u64,
     out: u64,
-}
-
-/// What was accepted or finished before; answers at once.
-pub(crate) trait Seen: Send + Sync {
-    /// Remembers an attempt from now on, before it is on disk.
-    fn note(&self, attempt: Attempt);
-
-    /// Forgets an attempt that was noted and has not finished. `before` is what
-    /// was the highest one before it was noted.
-    fn forget(&self, attempt: Attempt, before: Option<u32>);
-
-    /// The highest attempt at a task that is remembered.
-    ///
-    /// # Errors
-    /// The disk could not be read.
-    fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError>;
-}
-
-impl Seen for SeenView {
-    fn note(&self, attempt: Attempt) {
-        Self::note(self, attempt);
-    }
-
-    fn forget(&self, attempt: Attempt, before: Option<u32>) {
-        Self::forget(self, attempt, before);
-    }
-
-    fn highest(&self, task: TaskId) -> Result<Option<u32>, DiskError> {
-        Self::highest(self, task)
-    }
 }
 
 /// Tells how many bytes are free where the queue is.
@@ -210,19 +197,8 @@ fn open_with(
 ) -> Result<(Journal, Recovered), OpenError> {
     let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
-    let free = queue.free_names();
-    let recovered = Recovered {
-        state_id: queue.state_id(),
-        origin: queue.origin().clone(),
-        age: queue.commits(),
-        durable: queue.durable(),
-        tasks,
-        outbox: queue.waiting(),
-        next_out: free.1,
-        deaths: queue.deaths().clone(),
-        running: queue.running(),
-    };
-    let seen = Box::new(queue.seen());
+    let recovered = Recovered::of(&queue, tasks);
+    let (free, seen) = (queue.next_numbers(), queue.seen());
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let teller = Teller::start();
@@ -240,7 +216,7 @@ impl Journal {
     pub(crate) fn over(
         commands: mpsc::Sender<Command>,
         (Seq(seq), OutSeq(out)): (Seq, OutSeq),
-        seen: Box<dyn Seen>,
+        seen: SeenView,
         pulse: Arc<Pulse>,
         thread: Option<JoinHandle<()>>,
     ) -> Self {
@@ -350,11 +326,11 @@ impl Journal {
             }
             let mut outs = Vec::with_capacity(tasks.len());
             let mut changes = Vec::with_capacity(tasks.len());
-            for HandBack { inbox, result, .. } in tasks {
+            for HandBack { inbox, before, result } in tasks {
                 let out = OutSeq(names.out);
                 names.out += 1;
                 outs.push(out);
-                changes.push(Change::HandBack { inbox, out, result });
+                changes.push(Change::HandBack { inbox, before, out, result });
             }
             (outs, changes)
         })

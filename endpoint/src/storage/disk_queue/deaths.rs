@@ -1,12 +1,13 @@
-//! How often the daemon died while a task ran, counted when the next one
-//! opens the queue. Kept under task and attempt, not under a place in the
-//! inbox: a task may kill its daemon before its acceptance is on disk, and is
-//! delivered again then.
+//! How often the daemon died while a task ran, counted when the next daemon opens the
+//! queue. Kept under task and attempt, not under a sequence number: a task may kill its
+//! daemon before its acceptance is on disk, and is delivered again then.
 
-use super::queue::DiskQueue;
+use super::Error;
+use super::packing::RecordStore;
 use super::record::{self, Space};
 use super::running::Run;
-use super::{Error, Writes};
+use super::store::Writes;
+use crate::storage::spool::Spool;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::system::clock::now_ms;
 use std::collections::HashMap;
@@ -38,47 +39,55 @@ impl Deaths {
     }
 }
 
-impl DiskQueue {
-    /// How often the daemon died while each task ran; without those during
-    /// which it never did.
-    #[must_use]
-    pub(crate) fn deaths(&self) -> &HashMap<Attempt, Deaths> {
-        &self.deaths
-    }
+/// The counts of the tasks with which the daemon died.
+#[derive(Default)]
+pub(super) struct DeathCounts(HashMap<Attempt, Deaths>);
 
-    /// Reads the counts, and counts one death more for each of `left`, the
-    /// runs that the last one ended. Durable before anything starts.
-    pub(super) fn count_deaths(&mut self, left: &[Run]) -> Result<(), Error> {
+impl DeathCounts {
+    /// Reads the counts, and counts one death more for each of `left`, the runs that ended
+    /// with the last daemon. Durable before any task starts.
+    pub(super) fn load(
+        records: &RecordStore,
+        spool: &Spool,
+        is_pending: impl Fn(Attempt) -> bool,
+        left: &[Run],
+    ) -> Result<Self, Error> {
+        let mut counts = HashMap::<Attempt, Deaths>::new();
         let mut writes = Writes::default();
         let now = now_ms();
-        for entry in self.store.scan(Space::Deaths, &[Space::Deaths as u8]) {
+        for entry in records.scan(Space::Deaths, &[Space::Deaths as u8]) {
             let (raw, value) = entry?;
             let deaths = record::unseal(&raw, &value).and_then(Deaths::decode);
             let (Some(attempt), Some(deaths)) = (decode_key(&raw), deaths) else {
-                self.quarantine(&mut writes, &raw, value, None);
+                records.quarantine(&mut writes, (raw, value), None, spool);
                 continue;
             };
-            let pending = self.inbox.values().any(|slot| slot.attempt == attempt);
-            if pending || now.saturating_sub(deaths.last_started_at_ms) < KEPT_MS {
-                self.deaths.insert(attempt, deaths);
+            if is_pending(attempt) || now.saturating_sub(deaths.last_started_at_ms) < KEPT_MS {
+                counts.insert(attempt, deaths);
             } else {
                 writes.remove(&raw);
             }
         }
         for Run { attempt, started_at_ms } in left {
-            let deaths = self.deaths.entry(*attempt).or_default();
+            let deaths = counts.entry(*attempt).or_default();
             deaths.count += 1;
             deaths.last_started_at_ms = *started_at_ms;
             writes.put(&key(*attempt), &deaths.encode());
             tracing::warn!(task = %attempt, deaths = deaths.count, "the daemon died while a task ran");
         }
-        self.store.commit(writes)
+        records.commit(writes)?;
+        Ok(Self(counts))
     }
 
-    /// Forgets the count of a task that has its result.
-    pub(super) fn forget_deaths(&mut self, writes: &mut Writes, finished: &[Attempt]) {
+    /// The count of each task with which the daemon ever died.
+    pub(super) fn all(&self) -> &HashMap<Attempt, Deaths> {
+        &self.0
+    }
+
+    /// Forgets the counts of tasks that have their results.
+    pub(super) fn forget(&mut self, writes: &mut Writes, finished: &[Attempt]) {
         for attempt in finished {
-            if self.deaths.remove(attempt).is_some() {
+            if self.0.remove(attempt).is_some() {
                 writes.remove(&key(*attempt));
             }
         }

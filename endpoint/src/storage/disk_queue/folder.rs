@@ -109,12 +109,6 @@ impl Folder {
             .map_err(|source| refused(&self.path, "taking from other users what is in", source))
     }
 
-    /// Where it is.
-    #[must_use]
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Makes the names in the folder and in `below` durable.
     ///
     /// # Errors

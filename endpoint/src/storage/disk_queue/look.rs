@@ -46,7 +46,7 @@ pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
     })?;
     let opened = DiskQueue::open(&Options { path: copy.0.clone(), ..options.clone() });
     let (queue, tasks) = opened.map_err(|error| error.at(&options.path))?;
-    Ok(Found::Pending { tasks: tasks.len(), results: queue.next.waiting })
+    Ok(Found::Pending { tasks: tasks.len(), results: queue.waiting() })
 }
 
 /// A copy of what a queue is opened from; removed when it is dropped.

@@ -1,50 +1,59 @@
-//! The outbox on disk: results are put in, read back in order, and released.
+//! The outbox on disk: results are added, read in order, and released.
 
-use super::damage::Damaged;
+use super::packing::Damaged;
 use super::queue::{DiskQueue, Group};
 use super::record::{Member, Space};
+use super::spool_files::payload;
 use super::{Error, Finished, OutSeq, OutboxRecord};
 use clutch_common::id::Attempt;
 use std::collections::HashSet;
 
-/// The most waiting results that are looked through for an attempt: about a second's work.
-const LOOKED_THROUGH: u64 = 100_000;
+/// The most waiting results that are searched for an attempt: about a second's work.
+const SEARCH_MAX: u64 = 100_000;
 
 impl DiskQueue {
-    pub(super) fn put_result(
+    /// Adds a result, unless the same commit releases it.
+    pub(super) fn add_result(
         &mut self,
         group: &mut Group,
         out: OutSeq,
         result: &Finished,
+        is_released: bool,
     ) -> Result<(), Error> {
-        group.next.waiting += 1;
+        group.counters.out = group.counters.out.max(out.0 + 1);
+        if is_released {
+            return Ok(());
+        }
+        group.counters.waiting += 1;
         let form = group.form(&result.bytes);
         let member = Member { seq: out.0, attempt: result.attempt, form };
-        self.put(group, Space::Outbox, member, &result.bytes).map(drop)
+        self.add_member(group, Space::Outbox, member, &result.bytes).map(drop)
     }
 
+    /// Removes a result, if it is there.
     pub(super) fn release(&mut self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
-        let Some((raw, file)) = self.seek_result(&mut group.moves, out.0)? else { return Ok(()) };
-        group.moves.go(raw, out.0);
-        group.next.waiting = group.next.waiting.saturating_sub(1);
+        let found = self.records.find_result(&mut group.batch, out.0)?;
+        let Some((raw, file)) = found else { return Ok(()) };
+        group.batch.remove(raw, out.0);
+        group.counters.waiting = group.counters.waiting.saturating_sub(1);
         group.released.extend(file);
         Ok(())
     }
 
-    /// Which of these attempts are in the inbox or in the outbox. All of them are
-    /// taken to be where so many results wait that looking through them takes long.
+    /// The attempts, of these, that are in the inbox or in the outbox. All of them where so
+    /// many results wait that searching them takes long.
     ///
     /// # Errors
     /// The disk failed. The queue must not be used any more.
     pub(crate) fn held(&self, attempts: &HashSet<Attempt>) -> Result<HashSet<Attempt>, Error> {
-        if self.waiting() > LOOKED_THROUGH {
+        if self.waiting() > SEARCH_MAX {
             return Ok(attempts.clone());
         }
         let mut held = HashSet::new();
         for space in [Space::Inbox, Space::Outbox] {
-            for found in self.all(space, 0)? {
+            for found in self.records.members(space, 0)? {
                 match found? {
-                    Ok(one) => held.extend(attempts.get(&one.member.attempt)),
+                    Ok(stored) => held.extend(attempts.get(&stored.member.attempt)),
                     Err(damaged) => held.extend(
                         damaged.members().iter().filter_map(|one| attempts.get(&one.attempt)),
                     ),
@@ -81,23 +90,26 @@ impl DiskQueue {
         max_bytes: usize,
     ) -> Result<(Vec<OutboxRecord>, Vec<Damaged>), Error> {
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        let mut reader = self.spool.reader();
+        let mut reader = self.spool.spool().reader();
         let mut bytes = 0;
-        for found in self.all(Space::Outbox, from.0)?.take(max) {
-            let found = found?.map(|one| (self.payload(&mut reader, &one), one));
-            match found {
-                Ok((payload, one)) => match payload? {
-                    Ok(payload) => {
-                        bytes += payload.len();
-                        if bytes > max_bytes && !records.is_empty() {
-                            break;
-                        }
-                        let (seq, attempt) = (OutSeq(one.member.seq), one.member.attempt);
-                        records.push(OutboxRecord { seq, attempt, bytes: payload });
+        for found in self.records.members(Space::Outbox, from.0)?.take(max) {
+            let stored = match found? {
+                Ok(stored) => stored,
+                Err(record) => {
+                    damaged.push(*record);
+                    continue;
+                }
+            };
+            match payload(&self.records, &mut reader, &stored)? {
+                Ok(payload) => {
+                    bytes += payload.len();
+                    if bytes > max_bytes && !records.is_empty() {
+                        break;
                     }
-                    Err(how) => damaged.push(one.damaged(how)),
-                },
-                Err(record) => damaged.push(*record),
+                    let (seq, attempt) = (OutSeq(stored.member.seq), stored.member.attempt);
+                    records.push(OutboxRecord { seq, attempt, bytes: payload });
+                }
+                Err(how) => damaged.push(stored.damaged(how)),
             }
         }
         Ok((records, damaged))

@@ -1,6 +1,7 @@
 //! The disk queue against a model, and against damage.
 
 use super::record::{self, Space};
+use super::store::Writes;
 use super::*;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::Outcome;
@@ -8,6 +9,7 @@ use clutch_common::task::{Process, Task};
 use clutch_common::wire;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -63,7 +65,7 @@ fn names(folder: &TempDir) -> Vec<String> {
 
 /// The spool files that records refer to.
 fn needed(queue: &DiskQueue) -> Vec<String> {
-    let found = [Space::Inbox, Space::Outbox].map(|space| queue.all(space, 0).unwrap());
+    let found = [Space::Inbox, Space::Outbox].map(|space| queue.records.members(space, 0).unwrap());
     let files: BTreeSet<u64> =
         found.into_iter().flatten().filter_map(|one| one.unwrap().ok()?.file()).collect();
     files.iter().map(|file| format!("{file:016x}")).collect()
@@ -71,14 +73,14 @@ fn needed(queue: &DiskQueue) -> Vec<String> {
 
 /// Changes one byte in the middle of the value of the only record in `space`.
 fn damage(queue: &DiskQueue, space: Space) {
-    let records: Vec<_> = queue.store.scan(space, &[space as u8]).collect();
+    let records: Vec<_> = queue.records.scan(space, &[space as u8]).collect();
     let [Ok((key, value))] = &records[..] else { panic!("{} records", records.len()) };
     let mut value = value.clone();
     let middle = value.len() / 2;
     value[middle] ^= 0x40;
     let mut writes = Writes::default();
     writes.put_raw(key, value);
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
 }
 
 fn only_result(queue: &mut DiskQueue) -> (OutboxRecord, clutch_common::task::result::TaskResult) {
@@ -172,7 +174,7 @@ impl Model {
                 let finish = self.finish(None, task.attempt(), 10);
                 self.seen.remove(&task.id);
                 let Change::Finish { out, result, .. } = finish else { return None };
-                Some(Change::HandBack { inbox: Seq(seq), out, result })
+                Some(Change::HandBack { inbox: Seq(seq), before: None, out, result })
             }
             Action::Release { which } => {
                 let out = pick(&self.outbox, *which)?;
@@ -200,7 +202,7 @@ impl Model {
             .collect();
         assert_eq!(outbox, self.outbox);
         assert_eq!(queue.waiting(), self.outbox.len() as u64);
-        assert_eq!(queue.free_names(), (Seq(self.next.0), OutSeq(self.next.1)));
+        assert_eq!(queue.next_numbers(), (Seq(self.next.0), OutSeq(self.next.1)));
         for (task, attempt) in &self.seen {
             assert_eq!(queue.seen().highest(*task).unwrap(), Some(*attempt));
         }
@@ -267,14 +269,14 @@ fn what_begins_and_ends_in_one_group_leaves_only_the_memory_of_it() {
         ])
         .unwrap();
     for space in [Space::Inbox, Space::Outbox, Space::Started] {
-        assert!(queue.store.scan(space, &[space as u8]).next().is_none());
+        assert!(queue.records.scan(space, &[space as u8]).next().is_none());
     }
     assert!(names(&folder).is_empty());
     drop(queue);
     let (queue, tasks) = open(&folder);
     assert!(tasks.is_empty());
     assert_eq!(queue.seen().highest(task.id).unwrap(), Some(1));
-    assert_eq!(queue.free_names(), (Seq(1), OutSeq(1)), "names are never used again");
+    assert_eq!(queue.next_numbers(), (Seq(1), OutSeq(1)), "names are never used again");
 }
 
 #[test]
@@ -321,7 +323,7 @@ fn a_damaged_inbox_record_becomes_a_rejected_result() {
         assert!(result.reason.unwrap().contains("submit it again"));
         assert_eq!(result.state_id, Some(queue.state_id()));
         assert_eq!(queue.seen().highest(task.id).unwrap(), Some(1));
-        assert!(queue.store.scan(Space::Quarantine, b"q").next().is_some());
+        assert!(queue.records.scan(Space::Quarantine, b"q").next().is_some());
         queue.apply(&[Change::Release { out: record.seq }]).unwrap();
         drop(queue);
         let (mut queue, tasks) = open(&folder);
@@ -401,7 +403,7 @@ fn damaged_counters_are_found_anew() {
     damage(&queue, Space::Counters);
     drop(queue);
     let (queue, _) = open(&folder);
-    assert_eq!(queue.free_names(), (Seq(7), OutSeq(10)));
+    assert_eq!(queue.next_numbers(), (Seq(7), OutSeq(10)));
     assert_eq!(queue.waiting(), 1);
 }
 
@@ -418,10 +420,10 @@ fn another_format_is_refused_in_words() {
     let (queue, _) = open(&folder);
     let mut writes = Writes::default();
     writes.put(&record::named(Space::Meta, "format"), &record::encode_numbers(&[7]));
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
-    assert!(error.to_string().contains("has format 7, this build reads format 3"), "{error}");
+    assert!(error.to_string().contains("has format 7, this build reads format 1"), "{error}");
 }
 
 #[test]
@@ -440,10 +442,10 @@ fn a_store_that_lost_its_last_commits_is_refused_and_not_silently_shorter() {
     queue.apply(&[accept(0, &task(1))]).unwrap();
     queue.apply(&[accept(1, &task(1))]).unwrap();
     // As if the store had come back as it was one commit ago.
-    let before = super::queue::Next { seq: 1, commits: queue.next.commits - 1, ..queue.next };
+    let before = super::queue::Counters { seq: 1, commits: queue.counters.commits - 1, ..queue.counters };
     let mut writes = Writes::default();
     writes.put(&[Space::Counters as u8], &before.encode());
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
     drop(queue);
     let Err(error) = DiskQueue::open(&options(folder.path(), 1)) else { panic!("it opened") };
     assert!(error.to_string().contains("its last 1 commits are missing"), "{error}");
@@ -475,7 +477,7 @@ fn a_task_that_is_not_secured_is_found_with_what_was_known_before_it() {
     let unsecured: Vec<_> = tasks.iter().map(|task| task.unsecured).collect();
     assert_eq!(unsecured, [None, Some(2)].map(|before| Some(Unsecured { before })));
     queue.apply(&[Change::Secure { seq: Seq(1) }, finish(Some(0), 1, new.attempt(), 10)]).unwrap();
-    assert!(queue.store.scan(Space::Unsecured, &[Space::Unsecured as u8]).next().is_none());
+    assert!(queue.records.scan(Space::Unsecured, &[Space::Unsecured as u8]).next().is_none());
     drop(queue);
     assert_eq!(open(&folder).1.iter().map(|task| task.unsecured).collect::<Vec<_>>(), [None]);
 }

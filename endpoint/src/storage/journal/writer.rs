@@ -327,7 +327,7 @@ impl Writer {
                 (self.probe)().map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
             let ahead = self
                 .queue
-                .get_ahead()
+                .reserve_room()
                 .map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
             if ahead && free >= self.needed(group) {
                 if full {

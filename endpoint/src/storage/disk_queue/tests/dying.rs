@@ -54,13 +54,13 @@ fn a_damaged_count_goes_into_quarantine_and_counting_begins_anew() {
     let folder = folder();
     let guilty = task(1);
     let queue = died_with(&folder, &[guilty.attempt()]);
-    let (raw, _) = queue.store.scan(Space::Deaths, &[Space::Deaths as u8]).next().unwrap().unwrap();
+    let (raw, _) = queue.records.scan(Space::Deaths, &[Space::Deaths as u8]).next().unwrap().unwrap();
     let mut writes = Writes::default();
     writes.put_raw(&raw, vec![1, 2, 3]);
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
     drop(queue);
     let queue = died_with(&folder, &[guilty.attempt()]);
     assert_eq!(count(&queue, guilty.attempt()), 1);
     let start = [Space::Quarantine as u8];
-    assert_eq!(queue.store.scan(Space::Quarantine, &start).count(), 1);
+    assert_eq!(queue.records.scan(Space::Quarantine, &start).count(), 1);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::storage::disk_queue::{Found, OpenError, look};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 /// All that is in a folder: paths, contents, modes and the times of writing.
 fn all_of(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u32, i64)> {

@@ -2,7 +2,7 @@
 //! the next start, as if each lay alone.
 
 use super::*;
-use crate::storage::disk_queue::gathering::GATHERED;
+use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
 use crate::storage::disk_queue::record::{Key, MEMBERS_MAX};
 
 /// How many results a group has.
@@ -14,7 +14,7 @@ const LEN: usize = 100;
 /// results as make others gather lie before them.
 fn gathered(folder: &TempDir, groups: u64) -> (DiskQueue, Vec<Attempt>) {
     let (mut queue, _) = open(folder);
-    let attempts: Vec<Attempt> = (0..GATHERED + groups * GROUP)
+    let attempts: Vec<Attempt> = (0..MANY_RESULTS + groups * GROUP)
         .map(|_| Attempt { task_id: TaskId::new(), attempt: 1 })
         .collect();
     let results: Vec<Change> =
@@ -38,22 +38,22 @@ fn all(queue: &mut DiskQueue, from: u64) -> Vec<u64> {
 
 /// The keys of the records of a kind, and how many each holds.
 fn records(queue: &DiskQueue, space: Space) -> Vec<(Vec<u8>, usize)> {
-    let entries = queue.store.scan(space, &[space as u8]).map(Result::unwrap);
+    let entries = queue.records.scan(space, &[space as u8]).map(Result::unwrap);
     entries.map(|(raw, _)| (raw.clone(), Key::decode(&raw).unwrap().members.len())).collect()
 }
 
 /// How many records the results that gathered have.
 fn gathered_records(queue: &DiskQueue) -> usize {
-    let start = record::numbered(Space::Outbox, GATHERED);
-    queue.store.scan(Space::Outbox, &start).count()
+    let start = record::numbered(Space::Outbox, MANY_RESULTS);
+    queue.records.scan(Space::Outbox, &start).count()
 }
 
 fn spoil(queue: &DiskQueue, key: &[u8]) {
-    let mut value = queue.store.get(key).unwrap().unwrap();
+    let mut value = queue.records.get(key).unwrap().unwrap();
     value[9] ^= 0x40;
     let mut writes = Writes::default();
     writes.put_raw(key, value);
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn results_that_gather_share_records_and_are_read_in_order() {
     let folder = folder();
     let (mut queue, attempts) = gathered(&folder, 2);
     assert_eq!(gathered_records(&queue), 2 * (GROUP as usize).div_ceil(MEMBERS_MAX));
-    let total = GATHERED + 2 * GROUP;
-    for from in [0, GATHERED - 1, GATHERED, GATHERED + 5, GATHERED + GROUP - 1, total - 1, total] {
+    let total = MANY_RESULTS + 2 * GROUP;
+    for from in [0, MANY_RESULTS - 1, MANY_RESULTS, MANY_RESULTS + 5, MANY_RESULTS + GROUP - 1, total - 1, total] {
         let records = queue.outbox(OutSeq(from), 40, usize::MAX).unwrap();
         let names: Vec<u64> = records.iter().map(|record| record.seq.0).collect();
         assert_eq!(names, (from..total.min(from + 40)).collect::<Vec<u64>>());
@@ -77,20 +77,20 @@ fn results_that_gather_share_records_and_are_read_in_order() {
 fn what_is_released_out_of_a_record_is_gone_after_the_next_start_and_nothing_else_is() {
     let folder = folder();
     let (mut queue, _) = gathered(&folder, 1);
-    let total = GATHERED + GROUP;
-    let gone: BTreeSet<u64> = (GATHERED..total).filter(|out| out % 3 == 0).collect();
+    let total = MANY_RESULTS + GROUP;
+    let gone: BTreeSet<u64> = (MANY_RESULTS..total).filter(|out| out % 3 == 0).collect();
     release(&mut queue, gone.iter().copied());
     release(&mut queue, gone.iter().copied().chain([total + 7]));
-    let left: Vec<u64> = (GATHERED..total).filter(|out| !gone.contains(out)).collect();
+    let left: Vec<u64> = (MANY_RESULTS..total).filter(|out| !gone.contains(out)).collect();
     for _ in 0..2 {
-        assert_eq!(all(&mut queue, GATHERED), left);
-        assert_eq!(queue.waiting(), GATHERED + left.len() as u64);
+        assert_eq!(all(&mut queue, MANY_RESULTS), left);
+        assert_eq!(queue.waiting(), MANY_RESULTS + left.len() as u64);
         drop(queue);
         queue = open(&folder).0;
     }
     assert_eq!(needed(&queue).len(), 1);
     release(&mut queue, left.into_iter());
-    assert_eq!((gathered_records(&queue), needed(&queue).len(), queue.waiting()), (0, 0, GATHERED));
+    assert_eq!((gathered_records(&queue), needed(&queue).len(), queue.waiting()), (0, 0, MANY_RESULTS));
 }
 
 #[test]
@@ -106,13 +106,13 @@ fn a_payload_damaged_in_a_file_is_told_in_its_place_and_hits_no_other() {
         bytes[usize::try_from(*out).unwrap() * LEN + 3] = b'?';
     }
     std::fs::write(&file, bytes).unwrap();
-    let names: Vec<u64> = (GATHERED..GATHERED + GROUP).collect();
+    let names: Vec<u64> = (MANY_RESULTS..MANY_RESULTS + GROUP).collect();
     for _ in 0..2 {
-        assert_eq!(all(&mut queue, GATHERED), names, "in order, and all");
-        assert_eq!(queue.waiting(), GATHERED + GROUP);
-        for record in queue.outbox(OutSeq(GATHERED), usize::MAX, usize::MAX).unwrap() {
+        assert_eq!(all(&mut queue, MANY_RESULTS), names, "in order, and all");
+        assert_eq!(queue.waiting(), MANY_RESULTS + GROUP);
+        for record in queue.outbox(OutSeq(MANY_RESULTS), usize::MAX, usize::MAX).unwrap() {
             assert_eq!(record.attempt, attempts[usize::try_from(record.seq.0).unwrap()]);
-            if hit.contains(&(record.seq.0 - GATHERED)) {
+            if hit.contains(&(record.seq.0 - MANY_RESULTS)) {
                 let told = wire::decode_result(&record.bytes).unwrap();
                 assert_eq!(told.outcome, Outcome::Interrupted);
             } else {
@@ -123,7 +123,7 @@ fn a_payload_damaged_in_a_file_is_told_in_its_place_and_hits_no_other() {
         queue = open(&folder).0;
     }
     release(&mut queue, names.into_iter());
-    assert_eq!((gathered_records(&queue), queue.waiting()), (0, GATHERED));
+    assert_eq!((gathered_records(&queue), queue.waiting()), (0, MANY_RESULTS));
 }
 
 #[test]
@@ -132,17 +132,17 @@ fn a_damaged_record_of_several_says_which_they_were() {
     let (mut queue, attempts) = gathered(&folder, 1);
     let hit = records(&queue, Space::Outbox)
         .into_iter()
-        .find(|(raw, _)| record::number(raw) == Some(GATHERED + MEMBERS_MAX as u64));
+        .find(|(raw, _)| record::number(raw) == Some(MANY_RESULTS + MEMBERS_MAX as u64));
     spoil(&queue, &hit.unwrap().0);
     // Of one record that is damaged two are released before it is read.
-    let lost: BTreeSet<u64> = (GATHERED + 18..GATHERED + 2 * MEMBERS_MAX as u64).collect();
-    release(&mut queue, GATHERED + 16..GATHERED + 18);
-    let mut names: Vec<u64> = (GATHERED..GATHERED + GROUP).collect();
+    let lost: BTreeSet<u64> = (MANY_RESULTS + 18..MANY_RESULTS + 2 * MEMBERS_MAX as u64).collect();
+    release(&mut queue, MANY_RESULTS + 16..MANY_RESULTS + 18);
+    let mut names: Vec<u64> = (MANY_RESULTS..MANY_RESULTS + GROUP).collect();
     names.drain(16..18);
     for _ in 0..2 {
-        assert_eq!(all(&mut queue, GATHERED), names, "in order, and all");
-        assert_eq!(queue.waiting(), GATHERED + GROUP - 2);
-        for record in queue.outbox(OutSeq(GATHERED), usize::MAX, usize::MAX).unwrap() {
+        assert_eq!(all(&mut queue, MANY_RESULTS), names, "in order, and all");
+        assert_eq!(queue.waiting(), MANY_RESULTS + GROUP - 2);
+        for record in queue.outbox(OutSeq(MANY_RESULTS), usize::MAX, usize::MAX).unwrap() {
             assert_eq!(record.attempt, attempts[usize::try_from(record.seq.0).unwrap()]);
             let told = wire::decode_result(&record.bytes).ok().map(|result| result.outcome);
             let expected = lost.contains(&record.seq.0).then_some(Outcome::Interrupted);
@@ -152,7 +152,7 @@ fn a_damaged_record_of_several_says_which_they_were() {
         queue = open(&folder).0;
     }
     release(&mut queue, names.into_iter());
-    assert_eq!((gathered_records(&queue), queue.waiting()), (0, GATHERED));
+    assert_eq!((gathered_records(&queue), queue.waiting()), (0, MANY_RESULTS));
 }
 
 /// A queue with `count` small tasks that were accepted together, and the tasks.
@@ -216,7 +216,7 @@ fn a_damaged_record_of_several_tasks_makes_a_result_for_each() {
     let results = queue.outbox(OutSeq(0), 100, usize::MAX).unwrap();
     let lost: Vec<Attempt> = results.iter().map(|result| result.attempt).collect();
     assert_eq!(lost, tasks[..held].iter().map(|task| task.attempt()).collect::<Vec<_>>());
-    assert_eq!(queue.free_names().0, Seq(20));
+    assert_eq!(queue.next_numbers().0, Seq(20));
 }
 
 #[test]
@@ -224,42 +224,20 @@ fn a_task_that_cannot_be_read_leaves_its_record_to_the_others() {
     let folder = folder();
     let (queue, tasks) = accepted(&folder, 3);
     let (raw, 3) = records(&queue, Space::Inbox).remove(0) else { panic!("one record") };
-    let value = queue.store.get(&raw).unwrap().unwrap();
+    let value = queue.records.get(&raw).unwrap().unwrap();
     let contents = record::split(record::unseal(&raw, &value).unwrap(), 3).unwrap();
     let content = record::join(&[contents[0], b"not a task", contents[2]]);
     let mut writes = Writes::default();
     writes.put(&raw, &content);
-    queue.store.commit(writes).unwrap();
+    queue.records.commit(writes).unwrap();
     drop(queue);
     for _ in 0..2 {
         let (mut queue, found) = open(&folder);
         let found: Vec<TaskId> = found.iter().map(|found| found.task.id).collect();
         assert_eq!(found, [tasks[0].id, tasks[2].id]);
         assert_eq!(only_result(&mut queue).1.task_id, tasks[1].id);
-        assert_eq!(queue.store.scan(Space::Quarantine, b"q").count(), 1);
+        assert_eq!(queue.records.scan(Space::Quarantine, b"q").count(), 1);
     }
-}
-
-#[test]
-fn a_folder_of_the_first_formats_is_taken_up_unless_it_has_what_only_they_had() {
-    let folder = folder();
-    let (queue, tasks) = accepted(&folder, 1);
-    let earlier = |queue: &DiskQueue, twin: bool| {
-        let mut writes = Writes::default();
-        writes.put(&record::named(Space::Meta, "format"), &record::encode_numbers(&[2]));
-        if twin {
-            writes.put(&[b'p', 0, 0, 0, 0, 0, 0, 0, 7], &[]);
-        }
-        queue.store.commit(writes).unwrap();
-    };
-    earlier(&queue, false);
-    drop(queue);
-    let (queue, found) = open(&folder);
-    assert_eq!(found[0].task, *tasks[0]);
-    earlier(&queue, true);
-    drop(queue);
-    let error = DiskQueue::open(&options(folder.path(), 1)).err().unwrap().to_string();
-    assert!(error.contains("has format 2, with results that had gathered"), "{error}");
 }
 
 #[test]
@@ -286,7 +264,7 @@ fn attempts_that_finish_one_by_one_share_records_until_a_run_is_full() {
 }
 
 fn seen_records(queue: &DiskQueue) -> usize {
-    queue.store.scan(Space::Seen, &[Space::Seen as u8]).count()
+    queue.records.scan(Space::Seen, &[Space::Seen as u8]).count()
 }
 
 proptest! {

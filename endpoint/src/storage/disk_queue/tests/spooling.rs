@@ -1,8 +1,9 @@
 //! Spool files as the queue shares, counts and removes them.
 
 use super::*;
-use crate::storage::disk_queue::gathering::GATHERED;
-use crate::storage::disk_queue::queue::RUN;
+use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
+use crate::storage::disk_queue::history::RUN;
+use crate::storage::disk_queue::sled_store::SEGMENT;
 
 #[test]
 fn damage_in_a_shared_file_hits_only_its_own_record() {
@@ -107,7 +108,7 @@ fn churn_leaves_no_waste_and_no_unsynced_files_of_the_store() {
 #[test]
 fn where_results_gather_they_lie_in_files_that_go_with_them() {
     const GROUP: u64 = 500;
-    let (folder, many) = (folder(), GATHERED + 4 * GROUP);
+    let (folder, many) = (folder(), MANY_RESULTS + 4 * GROUP);
     let (mut queue, _) = open(&folder);
     let results: Vec<Change> = (0..many)
         .map(|out| finish(None, out, Attempt { task_id: TaskId::new(), attempt: 1 }, 100))
@@ -132,6 +133,6 @@ fn where_results_gather_they_lie_in_files_that_go_with_them() {
 }
 
 fn seen_runs(queue: &DiskQueue) -> usize {
-    let entries = queue.store.scan(Space::Seen, &[Space::Seen as u8]);
+    let entries = queue.records.scan(Space::Seen, &[Space::Seen as u8]);
     entries.filter(|entry| entry.as_ref().is_ok_and(|(_, value)| value[4] == RUN)).count()
 }

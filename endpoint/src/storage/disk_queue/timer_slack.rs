@@ -1,5 +1,4 @@
-//! Has threads wait without looking up: timers of a thread, and of those it starts,
-//! that nobody waits for.
+//! Starts threads whose timers may be late, so that an idle daemon is not woken by them.
 //!
 //! Touches: the timer slack of threads of its own (`PR_SET_TIMERSLACK`, prctl(2)).
 //! Promises that the caller's own timers stay as they are.
@@ -13,8 +12,8 @@ use std::thread::{self, ScopedJoinHandle};
 /// How late the timers may be, in nanoseconds: an hour.
 const SLACK: NonZeroU64 = NonZeroU64::new(3600 * 1_000_000_000).unwrap();
 
-/// Does this on a thread of its own, whose timers and those of the threads that it
-/// starts may be late by an hour. Being woken by somebody is as quick as ever; `job` must
+/// Runs `job` on a thread of its own, whose timers, and those of the threads that it
+/// starts, may be late by an hour. A notification wakes them as quickly as ever; `job` must
 /// not sleep.
 ///
 /// sled keeps seven threads that wait for work for a second at a time, look whether
@@ -26,15 +25,15 @@ const SLACK: NonZeroU64 = NonZeroU64::new(3600 * 1_000_000_000).unwrap();
 ///
 /// # Panics
 /// When `job` does.
-pub(super) fn quietly<R: Send>(job: impl FnOnce() -> R + Send) -> io::Result<R> {
-    let quiet = || {
+pub(super) fn with_slack<R: Send>(job: impl FnOnce() -> R + Send) -> io::Result<R> {
+    let slack = || {
         if let Err(error) = set_current_timer_slack(Some(SLACK)) {
             tracing::debug!(%error, "the store's threads will wake once a second");
         }
         job()
     };
     let name = thread::Builder::new().name("opening".to_owned());
-    let ended = thread::scope(|scope| name.spawn_scoped(scope, quiet).map(ScopedJoinHandle::join));
+    let ended = thread::scope(|scope| name.spawn_scoped(scope, slack).map(ScopedJoinHandle::join));
     Ok(ended?.unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
@@ -50,16 +49,16 @@ mod tests {
     }
 
     #[test]
-    fn threads_started_quietly_may_be_late_and_others_may_not() {
+    fn threads_started_with_slack_may_be_late_and_others_may_not() {
         let before = slack();
         assert!(before < SLACK.get());
-        let within = quietly(|| thread::spawn(slack).join().unwrap()).unwrap();
+        let within = with_slack(|| thread::spawn(slack).join().unwrap()).unwrap();
         assert_eq!((within, slack()), (SLACK.get(), before));
     }
 
     #[test]
     #[should_panic(expected = "as meant")]
     fn a_panic_comes_through() {
-        drop(quietly(|| panic!("as meant")));
+        drop(with_slack(|| panic!("as meant")));
     }
 }

@@ -1,5 +1,5 @@
-//! Room that is put aside for the store before it is needed: a store that finds none in
-//! the middle of a commit has failed, and the daemon with it.
+//! Room that the file system puts aside for the store before it is needed: a store that
+//! finds none in the middle of a commit has failed, and the daemon with it.
 //!
 //! Touches: the blocks behind the end of the store's file.
 
@@ -14,20 +14,17 @@ const MARGIN: u64 = 2 * 1024 * 1024;
 /// How much is put aside at once.
 const PIECE: u64 = 2 * MARGIN;
 
-/// What is put aside for one file.
+/// The room that is put aside for one file.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
-    /// How long the file was when that was looked at last.
+pub(super) struct Reserve {
+    /// How long the file was when it was looked at last.
     len: u64,
     /// Up to where it has its room.
     until: u64,
 }
 
-impl Ahead {
-    /// Sees to it that the file can grow; whether it can, or the host has no room.
-    ///
-    /// # Errors
-    /// What else the system says.
+impl Reserve {
+    /// Has room put aside for the file where it has too little. False if the host has none.
     pub(super) fn get(&mut self, file: &File) -> io::Result<bool> {
         let len = file.metadata()?.len();
         if !self.wants(len) {
@@ -43,8 +40,8 @@ impl Ahead {
         }
     }
 
-    /// Whether a file of this length is to have more. One that became shorter has lost
-    /// what was put aside for it.
+    /// Whether a file of this length is to have more room. A file that became shorter has
+    /// lost the room that was put aside for it.
     fn wants(&mut self, len: u64) -> bool {
         if len < self.len {
             self.until = len;
@@ -61,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_file_has_room_before_it_grows_and_again_after_it_was_cut() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Reserve::default();
         assert!(ahead.wants(0));
         ahead.until = PIECE;
         assert!(!ahead.wants(0) && !ahead.wants(MARGIN));
@@ -75,7 +72,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let file = File::create(&path).unwrap();
-        assert!(Ahead::default().get(&file).unwrap());
+        assert!(Reserve::default().get(&file).unwrap());
         let found = std::fs::metadata(&path).unwrap();
         assert_eq!(found.len(), 0);
         assert!(found.blocks() * 512 >= MARGIN, "the file system put nothing aside");

@@ -1,23 +1,23 @@
-//! Whether the payloads of a group lie in their records or in a file. Pure.
+//! Whether the payloads of a commit are put into their records or into a spool file. Pure.
 //!
-//! In their records small ones cost least. But the store gives disk back to itself
-//! only, and keeps many times what it holds while that grows. So where results
-//! gather, as they do when nobody takes them, even small payloads go into files,
-//! which are gone when their records are.
+//! Small payloads cost least in their records. But the store gives disk back to itself only,
+//! and keeps many times what it holds while that grows. So where many results wait, as they
+//! do while the broker takes none, even small payloads go into files, which are removed
+//! with their records.
 
 use super::record::INLINE_MAX;
 use super::{Change, OutSeq};
 use std::collections::BTreeSet;
 
-/// From so many results on that wait, the next ones gather.
-pub(super) const GATHERED: u64 = 4000;
-/// From so many bytes of results on, a group's file is worth its syncs.
+/// From how many waiting results on the next ones are spooled.
+pub(super) const MANY_RESULTS: u64 = 4000;
+/// From how many bytes of results on the file of a commit is worth its syncs.
 const WORTH_A_FILE: usize = 32 * 1024;
 
-/// The largest payload of a group that lies in its record, in bytes, where so many
+/// The largest payload of a commit that is put into its record, in bytes, where `waiting`
 /// results wait; those being released are not written.
 pub(super) fn inline_max(waiting: u64, changes: &[Change], releasing: &BTreeSet<OutSeq>) -> usize {
-    if waiting < GATHERED {
+    if waiting < MANY_RESULTS {
         return INLINE_MAX;
     }
     let size = |change: &Change| match change {
@@ -45,7 +45,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn only_results_that_gather_in_numbers_go_into_files() {
+    fn only_many_results_beside_many_that_wait_are_spooled() {
         let finish = |out| {
             let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
             let result = Arc::new(Finished { attempt, bytes: vec![0; 1024] });
@@ -54,9 +54,9 @@ mod tests {
         let some: Vec<Change> = (0..32).map(finish).collect();
         let none = BTreeSet::new();
         let one = BTreeSet::from([OutSeq(3)]);
-        assert_eq!(inline_max(GATHERED, &some, &none), 0);
-        assert_eq!(inline_max(GATHERED - 1, &some, &none), INLINE_MAX);
-        assert_eq!(inline_max(GATHERED, &some[1..], &none), INLINE_MAX);
-        assert_eq!(inline_max(GATHERED, &some, &one), INLINE_MAX);
+        assert_eq!(inline_max(MANY_RESULTS, &some, &none), 0);
+        assert_eq!(inline_max(MANY_RESULTS - 1, &some, &none), INLINE_MAX);
+        assert_eq!(inline_max(MANY_RESULTS, &some[1..], &none), INLINE_MAX);
+        assert_eq!(inline_max(MANY_RESULTS, &some, &one), INLINE_MAX);
     }
 }
