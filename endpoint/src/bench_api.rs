@@ -71,7 +71,7 @@ impl Choice {
     /// An empty one, where of this function one call may run.
     #[must_use]
     pub fn new(function: &str) -> Self {
-        let inbox = Inbox::new(Bounds { max_tasks: 1000, max_bytes: 1 << 24 });
+        let mut inbox = Inbox::new(Bounds { max_tasks: 1000, max_bytes: 1 << 24 });
         inbox.limit(BTreeMap::from([(function.to_owned(), 1)]), 2);
         Self { inbox }
     }
@@ -79,14 +79,15 @@ impl Choice {
     /// Puts tasks in and takes each when a slot and its function are free. Tells
     /// how many were taken.
     #[must_use]
-    pub fn pass(&self, tasks: &[Arc<Task>]) -> usize {
-        self.inbox.put((0..).zip(tasks).map(|(name, task)| Held {
-            seq: Seq(name),
+    pub fn pass(&mut self, tasks: &[Arc<Task>]) -> usize {
+        let held = (0..).zip(tasks).map(|(seq, task)| Held {
+            seq: Seq(seq),
             task: Arc::clone(task),
             started: false,
             deaths: Deaths::default(),
             standing: Standing::Clear,
-        }));
+        });
+        held.for_each(|held| self.inbox.put(held));
         let (mut taken, mut running) = (0, self.inbox.take());
         while let Some(first) = running {
             running = self.inbox.take();

@@ -16,7 +16,8 @@ use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
 use crate::link::instance::Instance;
 use crate::link::session::Link;
-use crate::pending::ledger::{Ledger, Rules};
+use crate::pending::Limits;
+use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::storage::sent::{SentConfig, SentLog};
 use crate::system::descriptors;
@@ -90,7 +91,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
         drain: shutdown.drain.clone(),
     };
     // Until the link has the lease, or is known to be down.
-    ledger.inbox.shut();
+    ledger.shut();
     let mut parts = JoinSet::new();
     let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
     parts.spawn(async move {
@@ -105,12 +106,12 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     if let Err(error) = ledger.hand_back().await {
         tracing::error!(%error, "what was not certainly ours stays in the inbox");
     }
-    if tokio::time::timeout(CLOSING, ledger.journal.clone().close()).await.is_err() {
+    if tokio::time::timeout(CLOSING, ledger.close()).await.is_err() {
         tracing::error!(
             "the disk queue did not close in time; the next start goes on with what the disk has"
         );
     }
-    let (tasks, results) = (ledger.inbox.tasks(), ledger.undelivered());
+    let (tasks, results) = (ledger.tasks(), ledger.undelivered());
     tracing::info!(
         tasks,
         results,
@@ -141,12 +142,8 @@ async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<L
         "starting"
     );
     tell_origin(&recovered, &path);
-    let rules = Rules {
-        endpoint_id: config.endpoint.id,
-        bounds: config.inbox.bounds(),
-        poison_after: config.engine.poison_after,
-    };
-    let ledger = Ledger::new(journal, recovered, rules);
+    let limits = Limits { bounds: config.inbox.bounds(), poison_after: config.engine.poison_after };
+    let ledger = Ledger::new(journal, recovered, config.endpoint.id, limits);
     Ok(Some(Arc::new(keep_sent(ledger, config, path.join("sent")))))
 }
 
@@ -252,7 +249,7 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
         .map_err(|error| Failure::new(Exit::Internal, format!("preparing workers: {error}")))?
         .map_err(|reason| Failure::new(Exit::State, reason))?;
     let calls = FunctionExecutor::new(functions, &processes.spawner());
-    ledger.inbox.limit(calls.limits(), setting.slots);
+    ledger.limit(calls.limits(), setting.slots);
     Ok(Arc::new(Dispatcher::new(processes, calls)))
 }
 

@@ -1,9 +1,258 @@
-//! The endpoint's pending work: tasks that wait or run, and results to be delivered.
+//! The endpoint's pending work: tasks that are accepted, run, or wait, and results that are
+//! sent, confirmed and released.
 //!
-//! [`ledger`] keeps the inbox, the outbox and the journal on disk in step; [`poison`]
-//! judges tasks with which the endpoint died. Touches the disk through `storage` only.
+//! [`Pending`] decides all of it: the order in which tasks start, the room there is, the
+//! sequence numbers, and the changes that the disk has to make. It is pure, and one lock is
+//! around it. [`ledger`] joins it with the journal on disk; [`inbox`] and [`outbox`] are its
+//! parts, [`poison`] judges tasks with which the endpoint died.
 
 pub(crate) mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod outbox;
 pub(crate) mod poison;
+#[cfg(test)]
+mod tests;
+
+use crate::storage::disk_queue::Change;
+use crate::storage::journal::{Accepted, Deaths, Finished, OutSeq, OutboxRecord, Recovered, Seq};
+use clutch_common::id::Attempt;
+use clutch_common::task::Task;
+use inbox::{Bounds, Held, Inbox, Unsecured};
+use outbox::{Next, Outbox};
+use poison::Standing;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Limits that pending work keeps to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// How much the inbox takes.
+    pub(crate) bounds: Bounds,
+    /// How often the daemon may die while a task runs; 0 for no limit.
+    pub(crate) poison_after: u64,
+}
+
+/// The parts of the daemon that something may have changed for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Wakes {
+    /// A task may start.
+    pub(crate) engine: bool,
+    /// There may be room in the inbox.
+    pub(crate) subscriber: bool,
+    /// A result may be sent.
+    pub(crate) publisher: bool,
+}
+
+/// All pending work, and every decision about it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    inbox: Inbox,
+    outbox: Outbox,
+    /// The sequence number of the next task.
+    next_task: Seq,
+    /// How often the daemon died while each task ran.
+    deaths: HashMap<Attempt, Deaths>,
+    poison_after: u64,
+    wakes: Wakes,
+}
+
+impl Pending {
+    /// The pending work that an earlier life of the daemon left on disk. Tasks that it had
+    /// not secured are unsecured again, as it is not known what became of them.
+    pub(crate) fn restore(found: &mut Recovered, limits: Limits) -> Self {
+        let mut pending = Self {
+            inbox: Inbox::new(limits.bounds),
+            outbox: Outbox::new(found.next_out, found.outbox),
+            next_task: found.next_task,
+            deaths: std::mem::take(&mut found.deaths),
+            poison_after: limits.poison_after,
+            wakes: Wakes::default(),
+        };
+        for Accepted { seq, task, started, unsecured } in found.tasks.drain(..) {
+            let held = pending.hold(seq, Arc::new(task), started);
+            match unsecured {
+                Some(unsecured) => {
+                    pending.inbox.put_unsecured(Unsecured { held, before: unsecured.before });
+                }
+                None => pending.put(held),
+            }
+        }
+        pending
+    }
+
+    /// The parts to wake since the last call.
+    pub(crate) fn take_wakes(&mut self) -> Wakes {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// Accepts tasks, which may start at once.
+    pub(crate) fn accept(&mut self, tasks: Vec<Arc<Task>>) -> Vec<Change> {
+        let accept = |task: Arc<Task>| {
+            let seq = self.next_seq();
+            self.put(self.hold(seq, Arc::clone(&task), false));
+            Change::Accept { seq, task, secured: true }
+        };
+        tasks.into_iter().map(accept).collect()
+    }
+
+    /// Accepts tasks, which may start once they are [secured](Pending::secure), each with
+    /// the highest attempt at it that was known before.
+    pub(crate) fn accept_unsecured(&mut self, tasks: Vec<(Option<u32>, Arc<Task>)>) -> Vec<Change> {
+        let accept = |(before, task): (Option<u32>, Arc<Task>)| {
+            let seq = self.next_seq();
+            let held = self.hold(seq, Arc::clone(&task), false);
+            self.inbox.put_unsecured(Unsecured { held, before });
+            Change::Accept { seq, task, secured: false }
+        };
+        tasks.into_iter().map(accept).collect()
+    }
+
+    /// Lets the `count` tasks start that have been unsecured for longest.
+    pub(crate) fn secure(&mut self, count: usize) -> Vec<Change> {
+        self.wakes.engine = true;
+        self.inbox.secure(count).into_iter().map(|seq| Change::Secure { seq }).collect()
+    }
+
+    /// Whether any task is unsecured.
+    pub(crate) fn has_unsecured(&self) -> bool {
+        self.inbox.has_unsecured()
+    }
+
+    /// Counts all tasks that wait for a slot as unsecured.
+    pub(crate) fn unsecure_waiting(&mut self) {
+        self.inbox.unsecure_waiting();
+    }
+
+    /// Hands back all unsecured tasks: each leaves the inbox, is forgotten, and has a result
+    /// that says so, which `result` makes.
+    pub(crate) fn hand_back(
+        &mut self,
+        result: impl Fn(Attempt) -> Arc<Finished>,
+    ) -> (Vec<OutSeq>, Vec<Change>) {
+        let unsecured = self.inbox.take_unsecured();
+        self.wakes.subscriber |= !unsecured.is_empty();
+        let hand_back = |Unsecured { held, before }| {
+            let result = result(held.task.attempt());
+            let out = self.put_out(Arc::clone(&result));
+            (out, Change::HandBack { inbox: held.seq, before, out, result })
+        };
+        unsecured.into_iter().map(hand_back).unzip()
+    }
+
+    /// Adds the result of a task, which leaves the inbox if it was in it.
+    pub(crate) fn finish(
+        &mut self,
+        held: Option<&Held>,
+        result: Arc<Finished>,
+    ) -> (OutSeq, Change) {
+        let out = self.put_out(Arc::clone(&result));
+        if let Some(held) = held {
+            self.wakes.engine |= self.inbox.free(held);
+            self.wakes.subscriber = true;
+        }
+        (out, Change::Finish { inbox: held.map(|held| held.seq), out, result })
+    }
+
+    /// Notes that results are on disk.
+    pub(crate) fn on_disk(&mut self, results: &[OutSeq]) {
+        self.outbox.on_disk(results);
+    }
+
+    /// Releases results that the broker has confirmed.
+    pub(crate) fn release(&mut self, results: &[OutSeq]) -> Vec<Change> {
+        self.outbox.release(results);
+        results.iter().map(|out| Change::Release { out: *out }).collect()
+    }
+
+    /// Notes that the disk has released results.
+    pub(crate) fn released(&mut self, results: &[OutSeq]) {
+        self.outbox.released(results);
+    }
+
+    /// Where the results from `next` on are: at most `max` of those in memory, at most
+    /// `max_bytes` unless the first alone is larger.
+    pub(crate) fn results(&mut self, next: OutSeq, max: usize, max_bytes: usize) -> Next {
+        self.outbox.from(next, max, max_bytes)
+    }
+
+    /// The results to be sent, of all that the disk has in a range.
+    pub(crate) fn to_send(
+        &mut self,
+        range: Range<OutSeq>,
+        page: Vec<OutboxRecord>,
+    ) -> Vec<OutboxRecord> {
+        self.outbox.to_send(range, page)
+    }
+
+    /// Has no more calls of these functions run than they allow, where `slots` tasks run at
+    /// once. To be told before the first task is taken.
+    pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>, slots: usize) {
+        self.inbox.limit(functions, slots);
+    }
+
+    /// Lets no task start until [`Pending::open`].
+    pub(crate) fn shut(&mut self) {
+        self.inbox.shut();
+    }
+
+    /// Lets tasks start.
+    pub(crate) fn open(&mut self) {
+        self.wakes.engine |= self.inbox.open();
+    }
+
+    /// Whether no task may start, and one waits for that.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.inbox.holds_back()
+    }
+
+    /// Takes the next task to start.
+    pub(crate) fn take(&mut self) -> Option<Held> {
+        self.inbox.take()
+    }
+
+    /// For how many small tasks there is room.
+    pub(crate) fn room(&self) -> usize {
+        self.inbox.room()
+    }
+
+    /// How many tasks are accepted and not finished.
+    pub(crate) fn tasks(&self) -> usize {
+        self.inbox.tasks()
+    }
+
+    /// How many tasks wait for a slot.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbox.waiting()
+    }
+
+    /// How many results the broker has not confirmed.
+    pub(crate) fn undelivered(&self) -> u64 {
+        self.outbox.undelivered()
+    }
+
+    fn put(&mut self, held: Held) {
+        self.inbox.put(held);
+        self.wakes.engine = true;
+    }
+
+    fn put_out(&mut self, result: Arc<Finished>) -> OutSeq {
+        self.wakes.publisher = true;
+        self.outbox.put(result)
+    }
+
+    fn next_seq(&mut self) -> Seq {
+        let seq = self.next_task;
+        self.next_task = Seq(seq.0 + 1);
+        seq
+    }
+
+    fn hold(&self, seq: Seq, task: Arc<Task>, started: bool) -> Held {
+        let deaths = self.deaths.get(&task.attempt()).copied().unwrap_or_default();
+        // What was started and must not run again will not.
+        let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
+        let standing = Standing::after(suspicious, self.poison_after);
+        Held { seq, task, started, deaths, standing }
+    }
+}

@@ -1,8 +1,9 @@
 //! Fakes for unit tests: a ledger on a disk of its own, and both ends of a
 //! link whose broker side is the test.
 
+use crate::pending::Limits;
 use crate::pending::inbox::Bounds;
-use crate::pending::ledger::{Ledger, Rules};
+use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Finished, JournalConfig, OutSeq};
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, TaskId};
@@ -36,7 +37,7 @@ pub(crate) fn ledger_on(disk: &TempDir, max_tasks: usize) -> Arc<Ledger> {
     };
     let (journal, recovered) = journal::open(config).unwrap();
     let bounds = Bounds { max_tasks, max_bytes: 1 << 20 };
-    Arc::new(Ledger::new(journal, recovered, Rules { endpoint_id, bounds, poison_after: 3 }))
+    Arc::new(Ledger::new(journal, recovered, endpoint_id, Limits { bounds, poison_after: 3 }))
 }
 
 /// A task that can be run.

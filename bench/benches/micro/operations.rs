@@ -70,7 +70,7 @@ pub(crate) fn open(name: &str, folder: &Path) -> Result<Box<dyn Operation>> {
         }
         "choose" => {
             let tasks: Vec<Arc<Task>> = tasks.into_iter().map(Arc::new).collect();
-            let choice = Choice::new(FUNCTION);
+            let mut choice = Choice::new(FUNCTION);
             pure(move || choice.pass(&tasks))
         }
         "disk-queue" => {

@@ -58,7 +58,7 @@ impl Engine {
         loop {
             let stopped = intake.is_cancelled();
             if stopped {
-                self.ledger.running.stop();
+                self.ledger.stop_noting_runs();
             } else {
                 self.start(&mut running, &stop);
             }
@@ -71,14 +71,14 @@ impl Engine {
                 biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => ended??,
                 () = intake.cancelled(), if !stopped => (),
-                () = self.ledger.inbox.filled(), if !stopped && running.len() < self.slots => (),
+                () = self.ledger.task_ready(), if !stopped && running.len() < self.slots => (),
             }
         }
     }
 
     fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, stop: &StopSignal) {
         while running.len() < self.slots {
-            let Some(held) = self.ledger.inbox.take() else { return };
+            let Some(held) = self.ledger.take() else { return };
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);
             running.spawn(run_one(ledger, executor, held, stop.clone()));
@@ -107,10 +107,10 @@ async fn run_one(
         ledger.not_run(attempt, Outcome::Poisoned, reason)
     } else {
         if !held.task.rerun {
-            ledger.journal.start(held.seq).await?.await?;
+            ledger.start(&held).await?.await?;
         }
         // A built-in function cannot end the daemon.
-        noted = (!held.task.is_built_in()).then(|| ledger.running.note(attempt));
+        noted = (!held.task.is_built_in()).then(|| ledger.note_run(attempt));
         failpoint::reach(Step::Start);
         let context = RunContext { stop, events: trace_events(attempt) };
         match executor.run(&held.task, &context).await {

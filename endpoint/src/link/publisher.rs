@@ -156,7 +156,7 @@ impl<'a> Publisher<'a> {
                 biased;
                 Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
                 settled = self.outlet.settled() => self.settle(settled?)?,
-                () = self.ledger.outbox.filled(), if room => (),
+                () = self.ledger.result_ready(), if room => (),
                 () = self.instance.due(), if self.telling.is_none() => self.tell().await?,
                 () = drain.cancelled(), if !draining => (),
                 () = until(wake), if wake.is_some() => (),
@@ -177,7 +177,7 @@ impl<'a> Publisher<'a> {
         }
         while self.large.waiting.len() < LARGE_WAITING {
             let bytes = PACK_BYTES.min(self.room_in_one());
-            let records = match self.ledger.outbox.from(self.next, PACK, bytes) {
+            let records = match self.ledger.results(self.next, PACK, bytes) {
                 Next::None => return Ok(None),
                 Next::Fresh(records) if self.lingers(&records) => return Ok(None),
                 Next::Fresh(records) => records,
@@ -204,7 +204,7 @@ impl<'a> Publisher<'a> {
 
     /// A large result that has waited.
     async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, SessionError> {
-        let records = match self.ledger.outbox.from(seq, 1, 0) {
+        let records = match self.ledger.results(seq, 1, 0) {
             Next::Fresh(records) => records,
             Next::Disk(_) | Next::None => self.ledger.backlog(seq, 1, 0).await?,
         };
@@ -215,7 +215,7 @@ impl<'a> Publisher<'a> {
     /// may end meanwhile.
     fn lingers(&self, records: &Records) -> bool {
         let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
-        !full && self.lingering.is_some() && self.ledger.inbox.tasks() > 0
+        !full && self.lingering.is_some() && self.ledger.tasks() > 0
     }
 
     /// Releases what is confirmed.

@@ -133,7 +133,7 @@ impl Link {
     /// was found held: who holds it may be at work on the same tasks.
     fn go_on_alone(&self) {
         if !self.instance.was_refused() {
-            self.ledger.inbox.open();
+            self.ledger.open();
         }
     }
 
@@ -182,7 +182,7 @@ impl Link {
         }
         let Some(mut inlet) = self.lease(tasks, context).await? else { return Ok(()) };
         context.up.get_or_insert_with(Instant::now);
-        self.instance.ask(self.ledger.inbox.holds_back());
+        self.instance.ask(self.ledger.holds_back());
         self.instance.set_role(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
@@ -221,7 +221,7 @@ impl Link {
     /// Lets what an earlier run left start, once the service has said that the disk is as
     /// old as it knows it, or says nothing for a while; otherwise hands it back.
     async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), SessionError> {
-        if self.ledger.inbox.holds_back() {
+        if self.ledger.holds_back() {
             let behind = tokio::select! {
                 biased;
                 behind = self.instance.is_behind() => behind,
@@ -231,7 +231,7 @@ impl Link {
             };
             if behind {
                 tracing::warn!(
-                    tasks = self.ledger.inbox.tasks(),
+                    tasks = self.ledger.tasks(),
                     "the state folder went back in time: the service knows that it had seen more. \
                      The tasks in it are not run but handed back, as they may have run meanwhile. \
                      The service submits again what is not answered, or ends it as interrupted \
@@ -241,7 +241,7 @@ impl Link {
             }
         }
         self.instance.ask(false);
-        self.ledger.inbox.open();
+        self.ledger.open();
         Ok(())
     }
 
@@ -301,7 +301,7 @@ impl Link {
     }
 
     fn stand_by(&self, fault: &Fault) {
-        self.ledger.inbox.open();
+        self.ledger.open();
         let (address, pending) = (self.transport.address(), self.ledger.pending());
         if self.instance.set_role(Role::Standby) == Some(Role::Active) {
             tracing::warn!(
@@ -394,8 +394,8 @@ mod tests {
     async fn left() -> (tempfile::TempDir, Arc<Ledger>) {
         let (disk, ledger) = testing::ledger(10);
         ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
-        ledger.inbox.filled().await;
-        ledger.inbox.shut();
+        ledger.task_ready().await;
+        ledger.shut();
         (disk, ledger)
     }
 
@@ -408,15 +408,15 @@ mod tests {
         let lease = other.inlet(&inlet(&ledger)).await.unwrap();
         let Err(failure) = link.run().await else { panic!("it had the lease") };
         assert_eq!(failure.exit, Exit::Refused);
-        assert!(ledger.inbox.take().is_none(), "it ran beside another");
+        assert!(ledger.take().is_none(), "it ran beside another");
         drop(lease);
         other.close().await;
         let link = link_to("memory:what-was-left", &ledger).await;
         tokio::select! {
             _ = link.run() => panic!("it ended"),
-            () = ledger.inbox.filled() => (),
+            () = ledger.task_ready() => (),
         }
-        assert!(ledger.inbox.take().is_some());
+        assert!(ledger.take().is_some());
     }
 
     #[tokio::test]
@@ -426,9 +426,9 @@ mod tests {
         link.transport = link::transport("amqp://127.0.0.1:1", &Terms::default()).unwrap();
         tokio::select! {
             _ = link.run() => panic!("it ended"),
-            () = ledger.inbox.filled() => (),
+            () = ledger.task_ready() => (),
         }
-        assert!(ledger.inbox.take().is_some());
+        assert!(ledger.take().is_some());
     }
 
     #[test]

@@ -78,7 +78,7 @@ async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, F
     // Where there is room, receiving notices a lost link as well.
     let room = tokio::select! {
         biased;
-        room = ledger.inbox.room() => room,
+        room = ledger.room() => room,
         fault = inlet.lost() => return Err(fault),
     };
     inlet.receive((room / MESSAGE_TASKS).clamp(1, GROUP)).await

@@ -1,21 +1,16 @@
-//! What is pending at this endpoint: on disk ([`Journal`]) and the part of it
-//! that is in memory ([`Inbox`], [`Outbox`]), kept in step.
+//! The ledger: the endpoint's pending work, in memory ([`Pending`]) and on disk
+//! ([`Journal`]), kept in step. Subscriber, engine and publisher share it.
 //!
-//! Every method changes memory at once and hands back a [`Commit`] that
-//! resolves when the disk has it. Who needs durability waits for the commit;
-//! nobody else does.
-//!
-//! Tasks may be accepted and held until it is certain that nobody else will have
-//! them. Then they are put into the inbox, or else handed back. Those that an
-//! earlier life of the daemon held are held again: it is not known what became of
-//! them.
+//! A method that changes something waits until the journal has room for the change; then
+//! memory is changed and the change handed over in one step. It returns a future that
+//! resolves when the change is durable, for callers that need that.
 
-use crate::pending::inbox::{Bounds, Held, Inbox};
-use crate::pending::outbox::Outbox;
-use crate::pending::poison::Standing;
+use super::inbox::Held;
+use super::outbox::Next;
+use super::{Limits, Pending, Wakes};
+use crate::storage::disk_queue::Change;
 use crate::storage::journal::{
-    Accepted, Commit, Deaths, Finished, HandBack, Journal, JournalError, Origin, OutSeq,
-    OutboxRecord, Recovered, Running, Seq,
+    Commit, Finished, Journal, JournalError, Note, Origin, OutSeq, OutboxRecord, Recovered, Running,
 };
 use crate::storage::sent::{Recalled, SentLog};
 use clutch_common::id::{Attempt, EndpointId, StateId};
@@ -24,92 +19,85 @@ use clutch_common::task::Task;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::wire::{self, Disk};
 use futures_util::future::BoxFuture;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Resolves when a result is on disk.
 pub(crate) type Stored = BoxFuture<'static, Result<(), JournalError>>;
 
-/// The endpoint's pending work; shared by subscriber, engine and publisher.
+/// The endpoint's pending work.
 pub(crate) struct Ledger {
-    /// The durable record.
-    pub(crate) journal: Journal,
-    /// Tasks accepted and not finished.
-    pub(crate) inbox: Inbox,
-    /// The newest results.
-    pub(crate) outbox: Arc<Outbox>,
-    /// Whose ledger it is.
+    /// The endpoint that it is of.
     pub(crate) endpoint_id: EndpointId,
-    /// On which disk.
+    /// The state folder that it is in.
     pub(crate) state_id: StateId,
-    /// How that came to be where it is.
+    /// How the folder came to be where it is.
     pub(crate) origin: Origin,
-    /// How many commits that had seen before.
+    /// How many commits the folder had seen at the start.
     pub(crate) age: u64,
+    journal: Journal,
+    shared: Arc<Shared>,
     durable: Arc<AtomicU64>,
-    /// Where it is noted which tasks run.
-    pub(crate) running: Arc<Running>,
-    deaths: HashMap<Attempt, Deaths>,
-    poison_after: u64,
-    undelivered: AtomicU64,
-    /// What was delivered, for a while.
+    running: Arc<Running>,
+    /// Results that were delivered, for a while.
     sent: Option<SentLog>,
-    /// Released, and maybe on disk still: not to be sent again, nor counted.
-    releasing: Arc<Mutex<BTreeSet<OutSeq>>>,
-    /// What is accepted and not secured, in order.
-    unsecured: Mutex<VecDeque<Unsecured>>,
 }
 
-/// A task that may not start yet.
-struct Unsecured {
-    held: Held,
-    /// The highest attempt at it that was known before.
-    before: Option<u32>,
+/// What futures that outlive a call need of the ledger.
+struct Shared {
+    pending: Mutex<Pending>,
+    engine: Notify,
+    subscriber: Notify,
+    publisher: Notify,
 }
 
-/// What a ledger is told to keep to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    /// Whose ledger it is.
-    pub(crate) endpoint_id: EndpointId,
-    /// How much the inbox takes.
-    pub(crate) bounds: Bounds,
-    /// How often the daemon may die while a task runs; 0 for no limit.
-    pub(crate) poison_after: u64,
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decides something, and wakes the parts that it concerns.
+    fn decide<T>(&self, decide: impl FnOnce(&mut Pending) -> T) -> T {
+        let mut pending = self.lock();
+        let decided = decide(&mut pending);
+        let Wakes { engine, subscriber, publisher } = pending.take_wakes();
+        drop(pending);
+        for (wakes, part) in
+            [(engine, &self.engine), (subscriber, &self.subscriber), (publisher, &self.publisher)]
+        {
+            if wakes {
+                part.notify_one();
+            }
+        }
+        decided
+    }
 }
 
 impl Ledger {
-    /// A ledger over an open journal, with what an earlier life of the daemon
+    /// A ledger over an open journal, with the work that an earlier life of the daemon
     /// left in it.
-    pub(crate) fn new(journal: Journal, found: Recovered, rules: Rules) -> Self {
-        let Recovered { state_id, origin, age, durable, tasks, outbox, next_out, deaths, running } =
-            found;
+    pub(crate) fn new(
+        journal: Journal,
+        mut found: Recovered,
+        endpoint_id: EndpointId,
+        limits: Limits,
+    ) -> Self {
+        let pending = Mutex::new(Pending::restore(&mut found, limits));
+        let (engine, subscriber, publisher) = (Notify::new(), Notify::new(), Notify::new());
         let ledger = Self {
+            endpoint_id,
+            state_id: found.state_id,
+            origin: found.origin,
+            age: found.age,
             journal,
-            inbox: Inbox::new(rules.bounds),
-            outbox: Arc::new(Outbox::new(next_out)),
-            endpoint_id: rules.endpoint_id,
-            state_id,
-            origin,
-            age,
-            durable,
-            running,
-            deaths,
-            poison_after: rules.poison_after,
-            undelivered: AtomicU64::new(outbox),
+            shared: Arc::new(Shared { pending, engine, subscriber, publisher }),
+            durable: found.durable,
+            running: found.running,
             sent: None,
-            releasing: Arc::default(),
-            unsecured: Mutex::default(),
         };
-        for Accepted { seq, task, started, unsecured } in tasks {
-            let held = ledger.hold(seq, Arc::new(task), started);
-            match unsecured {
-                Some(unsecured) => ledger.keep_unsecured(held, unsecured.before),
-                None => ledger.inbox.put([held]),
-            }
-        }
+        ledger.shared.decide(|_| ());
         ledger
     }
 
@@ -119,34 +107,35 @@ impl Ledger {
         Self { sent: Some(sent), ..self }
     }
 
-    fn hold(&self, seq: Seq, task: Arc<Task>, started: bool) -> Held {
-        let deaths = self.deaths.get(&task.attempt()).copied().unwrap_or_default();
-        // What was started and must not run again will not.
-        let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
-        let standing = Standing::after(suspicious, self.poison_after);
-        Held { seq, task, started, deaths, standing }
-    }
-
     /// The disk, as it is now.
     pub(crate) fn disk(&self) -> Disk {
         Disk { state_id: self.state_id, age: self.durable.load(Ordering::Relaxed) }
     }
 
+    /// How many tasks are accepted and not finished.
+    pub(crate) fn tasks(&self) -> usize {
+        self.shared.lock().tasks()
+    }
+
+    /// How many tasks wait for a slot.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.lock().waiting()
+    }
+
     /// How many results the broker has not confirmed.
     pub(crate) fn undelivered(&self) -> u64 {
-        self.undelivered.load(Ordering::Relaxed)
+        self.shared.lock().undelivered()
     }
 
     /// How many tasks are accepted and not finished, and results not confirmed.
     pub(crate) fn pending(&self) -> u64 {
-        self.inbox.tasks() as u64 + self.undelivered()
+        let pending = self.shared.lock();
+        pending.tasks() as u64 + pending.undelivered()
     }
 
     /// Whether this attempt, or a later one at the same task, was accepted
     /// before, be it long finished.
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) fn knows(&self, attempt: Attempt) -> Result<bool, JournalError> {
         let seen = self.journal.seen(attempt.task_id)?;
         Ok(seen.is_some_and(|highest| highest >= attempt.attempt))
@@ -154,134 +143,90 @@ impl Ledger {
 
     /// Accepts tasks, which may start at once. An empty list gives a commit
     /// that covers everything accepted before.
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
-        let tasks = shared(tasks);
-        let (seqs, commit) = self.journal.accept(tasks.clone()).await?;
-        self.inbox.put(self.fresh(seqs, tasks));
+        let tasks = tasks.into_iter().map(Arc::new).collect();
+        let ((), commit) = self.submit(|pending| ((), pending.accept(tasks))).await?;
         Ok(commit)
     }
 
     /// Accepts tasks, which may start once they are [secured](Ledger::secured).
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
-        let before = tasks.iter().map(|task| self.journal.seen(task.id));
-        let before = before.collect::<Result<Vec<_>, _>>()?;
-        let tasks = shared(tasks);
-        let (seqs, commit) = self.journal.accept_unsecured(tasks.clone()).await?;
-        for (held, before) in self.fresh(seqs, tasks).zip(before) {
-            self.keep_unsecured(held, before);
-        }
+        let with_before = |task: Task| Ok((self.journal.seen(task.id)?, Arc::new(task)));
+        let tasks = tasks.into_iter().map(with_before).collect::<Result<_, _>>()?;
+        let ((), commit) = self.submit(|pending| ((), pending.accept_unsecured(tasks))).await?;
         Ok(commit)
     }
 
-    fn keep_unsecured(&self, held: Held, before: Option<u32>) {
-        self.inbox.reserve(&held.task);
-        self.unsecured().push_back(Unsecured { held, before });
-    }
-
-    /// The `count` tasks that have been held for longest may start. The disk
-    /// learns of it before it learns anything else of them; one that a crash
-    /// forgets to be secured held a slot, or did not start.
-    ///
-    /// # Errors
-    /// When the disk failed.
+    /// Lets the `count` tasks start that have been unsecured for longest. The disk notes
+    /// that before any later change of them; a task whose securing a crash forgets held a
+    /// slot, or did not start.
     pub(crate) async fn secured(&self, count: usize) -> Result<(), JournalError> {
-        let seqs = self.unsecured().iter().take(count).map(|one| one.held.seq).collect();
-        drop(self.journal.secure(seqs).await?);
-        let mut unsecured = self.unsecured();
-        let count = count.min(unsecured.len());
-        let held: Vec<Held> = unsecured.drain(..count).map(|one| one.held).collect();
-        drop(unsecured);
-        self.inbox.put_reserved(held);
+        let ((), commit) = self.submit(|pending| ((), pending.secure(count))).await?;
+        drop(commit);
         Ok(())
     }
 
-    /// Hands back all that waits in the inbox: the disk went back in time, and it may have
-    /// run. Nothing of it must have started.
-    ///
-    /// # Errors
-    /// When the disk failed.
+    /// Hands back all tasks that wait in the inbox: the disk went back in time, and they may
+    /// have run. None of them must have started.
     pub(crate) async fn hand_back_all(&self) -> Result<Stored, JournalError> {
-        let waiting = self.inbox.empty().into_iter().map(|held| {
-            let attempt = held.task.attempt;
-            Unsecured { held, before: (attempt > 1).then(|| attempt - 1) }
-        });
-        self.unsecured().extend(waiting);
+        self.shared.decide(Pending::unsecure_waiting);
         self.hand_back().await
     }
 
-    /// Hands back what is held: it leaves the inbox, is forgotten, and a result
-    /// says so, at once on disk.
-    ///
-    /// # Errors
-    /// When the disk failed.
+    /// Hands back the unsecured tasks: they leave the inbox, are forgotten, and a result
+    /// says so, in one commit.
     pub(crate) async fn hand_back(&self) -> Result<Stored, JournalError> {
-        let tasks: Vec<HandBack> =
-            self.unsecured().iter().map(|one| self.handing_back(one)).collect();
-        if tasks.is_empty() {
+        if !self.shared.lock().has_unsecured() {
             return Ok(Box::pin(std::future::ready(Ok(()))));
         }
-        let results: Vec<_> = tasks.iter().map(|task| Arc::clone(&task.result)).collect();
-        let (seqs, commit) = self.journal.hand_back(tasks).await?;
-        for one in self.unsecured().drain(..seqs.len()) {
-            self.inbox.free(&one.held);
-        }
+        let result = |attempt| {
+            let reason = "the endpoint does not run it: it is not certain that no other instance of \
+                 the endpoint is, or was, given it";
+            let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
+            self.finished(TaskResult { lost: Some(Loss::HandedBack), ..result })
+        };
+        let (outs, commit) = self.submit(|pending| pending.hand_back(result)).await?;
         tracing::warn!(
-            tasks = seqs.len(),
+            tasks = outs.len(),
             "handing back tasks that are not run here: it is not certain that no other instance is, \
              or was, given them. The service asks which of them are lost"
         );
-        self.undelivered.fetch_add(seqs.len() as u64, Ordering::Relaxed);
-        for (seq, result) in seqs.iter().zip(results) {
-            self.outbox.put(*seq, result);
-        }
-        let outbox = Arc::clone(&self.outbox);
-        Ok(Box::pin(async move {
-            commit.await?;
-            outbox.on_disk(&seqs);
-            Ok(())
-        }))
+        Ok(self.stored(outs, commit))
     }
 
     /// Records why a task was not accepted, as its result.
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) async fn reject(
         &self,
         attempt: Attempt,
         reason: String,
     ) -> Result<Stored, JournalError> {
-        self.record(None, self.not_run(attempt, Outcome::Rejected, reason)).await
+        let result = self.not_run(attempt, Outcome::Rejected, reason);
+        self.record(None, self.finished(result)).await
+    }
+
+    /// Marks a task as started: once that is durable, a crash will find it
+    /// [`started`](crate::storage::disk_queue::Accepted::started).
+    pub(crate) async fn start(&self, held: &Held) -> Result<Commit, JournalError> {
+        let changes = vec![Change::Start { seq: held.seq }];
+        let ((), commit) = self.submit(|_| ((), changes)).await?;
+        Ok(commit)
     }
 
     /// Replaces an accepted task by its result.
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) async fn finish(
         &self,
         held: &Held,
         result: TaskResult,
     ) -> Result<Stored, JournalError> {
-        let stored = self.record(Some(held), result).await?;
-        self.inbox.free(held);
-        Ok(stored)
+        self.record(Some(held), self.finished(result)).await
     }
 
     /// Records that an attempt is not known, and will not be run any more.
-    ///
-    /// # Errors
-    /// When the disk failed.
     pub(crate) async fn disown(&self, attempt: Attempt) -> Result<Stored, JournalError> {
         let reason = "the endpoint was asked for it and does not know it: it was lost";
         let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
-        self.record(None, TaskResult { lost: Some(Loss::Unknown), ..result }).await
+        let result = TaskResult { lost: Some(Loss::Unknown), ..result };
+        self.record(None, self.finished(result)).await
     }
 
     /// Notes that the broker has confirmed these results.
@@ -296,12 +241,10 @@ impl Ledger {
         self.sent.as_ref().and_then(SentLog::last)
     }
 
-    /// Has the results of these attempts sent again, as the service lost them: those
-    /// that are kept go into the outbox once more, for the others a result says that
-    /// they had been delivered. What is pending is left alone. Says how many went.
-    ///
-    /// # Errors
-    /// When the disk failed.
+    /// Has the results of these attempts sent again, as the service lost them: results in the
+    /// sent log go into the outbox once more, and for each other attempt a result says that
+    /// its own had been delivered. Attempts that are pending are left alone. Returns how many
+    /// results are sent.
     pub(crate) async fn send_again(
         &self,
         attempts: HashSet<Attempt>,
@@ -318,7 +261,7 @@ impl Ledger {
         let mut stored = Vec::with_capacity(gone.len());
         for result in found {
             gone.remove(&result.attempt);
-            stored.push(self.put_out(None, Arc::new(result)).await?);
+            stored.push(self.record(None, Arc::new(result)).await?);
         }
         // In order, so that the same events give the same run.
         let gone: BTreeSet<Attempt> = gone.difference(&more).copied().collect();
@@ -327,7 +270,7 @@ impl Ledger {
                  keep that result any more";
             let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
             let result = TaskResult { lost: Some(Loss::Delivered), ..result };
-            stored.push(self.record(None, result).await?);
+            stored.push(self.record(None, self.finished(result)).await?);
         }
         Ok((stored.len(), stored))
     }
@@ -337,12 +280,14 @@ impl Ledger {
         TaskResult::not_run(attempt, outcome, reason, self.endpoint_id, now_ms())
     }
 
-    /// Results that are not released, from `from` on, in order, as they are on
-    /// disk, some if there are any: at most `max`, at most `max_bytes` unless the
-    /// first alone is larger.
-    ///
-    /// # Errors
-    /// When the disk failed.
+    /// Where the results from `next` on are: at most `max` of those in memory, at most
+    /// `max_bytes` unless the first alone is larger.
+    pub(crate) fn results(&self, next: OutSeq, max: usize, max_bytes: usize) -> Next {
+        self.shared.lock().results(next, max, max_bytes)
+    }
+
+    /// The results on disk that are not released, from `from` on, in order, some if there
+    /// are any: at most `max`, at most `max_bytes` unless the first alone is larger.
     pub(crate) async fn backlog(
         &self,
         mut from: OutSeq,
@@ -352,7 +297,8 @@ impl Ledger {
         let records = loop {
             let page = self.journal.outbox(from, max, max_bytes).await?;
             let next = page.last().map(|last| OutSeq(last.seq.0 + 1));
-            let records = self.not_releasing(from..next.unwrap_or(OutSeq(u64::MAX)), page);
+            let range = from..next.unwrap_or(OutSeq(u64::MAX));
+            let records = self.shared.decide(|pending| pending.to_send(range, page));
             match next {
                 Some(next) if records.is_empty() => from = next,
                 Some(_) | None => break records,
@@ -365,96 +311,121 @@ impl Ledger {
         Ok(records.into_iter().map(shared).collect())
     }
 
-    /// Of all that is on disk in a range, what is to be sent. What is no longer
-    /// there need not be remembered: nobody may have waited for its release.
-    fn not_releasing(&self, range: Range<OutSeq>, page: Vec<OutboxRecord>) -> Vec<OutboxRecord> {
-        let mut releasing = lock(&self.releasing);
-        let (releases, records) =
-            page.into_iter().partition::<Vec<_>, _>(|record| releasing.contains(&record.seq));
-        releasing.retain(|seq| !range.contains(seq));
-        releasing.extend(releases.iter().map(|record| record.seq));
-        records
-    }
-
     /// Forgets results that the broker has confirmed.
-    ///
-    /// # Errors
-    /// When the disk failed.
-    pub(crate) async fn release(&self, records: Vec<OutSeq>) -> Result<Stored, JournalError> {
-        let commit = self.journal.release(records.clone()).await?;
-        let fresh = {
-            let mut releasing = lock(&self.releasing);
-            records.iter().filter(|record| releasing.insert(**record)).count()
-        };
-        self.undelivered.fetch_sub(fresh as u64, Ordering::Relaxed);
-        self.outbox.released(&records);
-        let releasing = Arc::clone(&self.releasing);
+    pub(crate) async fn release(&self, results: Vec<OutSeq>) -> Result<Stored, JournalError> {
+        let ((), commit) = self.submit(|pending| ((), pending.release(&results))).await?;
+        let shared = Arc::clone(&self.shared);
         Ok(Box::pin(async move {
             commit.await?;
-            let mut releasing = lock(&releasing);
-            for record in &records {
-                releasing.remove(record);
-            }
+            shared.decide(|pending| pending.released(&results));
             Ok(())
         }))
     }
 
-    /// Tasks that were accepted just now.
-    fn fresh(&self, seqs: Vec<Seq>, tasks: Vec<Arc<Task>>) -> impl Iterator<Item = Held> {
-        seqs.into_iter().zip(tasks).map(|(seq, task)| self.hold(seq, task, false))
+    /// Has no more calls of these functions run than they allow, where `slots` tasks run at
+    /// once. To be told before the first task is taken.
+    pub(crate) fn limit(&self, functions: BTreeMap<String, usize>, slots: usize) {
+        self.shared.decide(|pending| pending.limit(functions, slots));
     }
 
-    fn handing_back(&self, one: &Unsecured) -> HandBack {
-        let Unsecured { held, before } = one;
-        let reason = "the endpoint does not run it: it is not certain that no other instance of the \
-             endpoint is, or was, given it";
-        let attempt = held.task.attempt();
-        let mut result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
-        result.lost = Some(Loss::HandedBack);
-        HandBack { inbox: held.seq, before: *before, result: Arc::new(self.finished(result)) }
+    /// Lets no task start until [`Ledger::open`].
+    pub(crate) fn shut(&self) {
+        self.shared.decide(Pending::shut);
+    }
+
+    /// Lets tasks start.
+    pub(crate) fn open(&self) {
+        self.shared.decide(Pending::open);
+    }
+
+    /// Whether no task may start, and one waits for that.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.shared.lock().holds_back()
+    }
+
+    /// Takes the next task to start.
+    pub(crate) fn take(&self) -> Option<Held> {
+        self.shared.lock().take()
+    }
+
+    /// Waits until a task may have become ready to start since the last call.
+    pub(crate) async fn task_ready(&self) {
+        self.shared.engine.notified().await;
+    }
+
+    /// Waits until a result may have been added since the last call.
+    pub(crate) async fn result_ready(&self) {
+        self.shared.publisher.notified().await;
+    }
+
+    /// Waits until there is room in the inbox, and returns for how many small tasks.
+    pub(crate) async fn room(&self) -> usize {
+        loop {
+            let room = self.shared.lock().room();
+            if room > 0 {
+                return room;
+            }
+            self.shared.subscriber.notified().await;
+        }
+    }
+
+    /// Notes where it survives the death of the daemon that a task runs, until the note is
+    /// dropped.
+    pub(crate) fn note_run(&self, attempt: Attempt) -> Note {
+        self.running.note(attempt)
+    }
+
+    /// The daemon is to stop: however it ends from now on, no task is to blame.
+    pub(crate) fn stop_noting_runs(&self) {
+        self.running.stop();
+    }
+
+    /// Commits what was handed over, and closes the journal.
+    pub(crate) async fn close(&self) {
+        self.journal.close().await;
     }
 
     /// A result on its way into the outbox.
-    fn finished(&self, mut result: TaskResult) -> Finished {
+    fn finished(&self, mut result: TaskResult) -> Arc<Finished> {
         result.state_id = Some(self.state_id);
-        Finished { attempt: result.attempt(), bytes: wire::encode_result(&result) }
+        let (attempt, bytes) = (result.attempt(), wire::encode_result(&result));
+        Arc::new(Finished { attempt, bytes })
     }
 
-    fn unsecured(&self) -> MutexGuard<'_, VecDeque<Unsecured>> {
-        lock(&self.unsecured)
-    }
-
+    /// Puts a result into the outbox, in the place of a task in the inbox if there is one.
     async fn record(
         &self,
         held: Option<&Held>,
-        result: TaskResult,
+        result: Arc<Finished>,
     ) -> Result<Stored, JournalError> {
-        self.put_out(held, Arc::new(self.finished(result))).await
+        let finish = |pending: &mut Pending| {
+            let (out, change) = pending.finish(held, result);
+            (out, vec![change])
+        };
+        let (out, commit) = self.submit(finish).await?;
+        Ok(self.stored(vec![out], commit))
     }
 
-    /// Puts a result into the outbox.
-    async fn put_out(
+    /// Decides something, and hands the changes that it makes to the journal in the same
+    /// step: the disk makes them in the order in which they were decided.
+    async fn submit<T>(
         &self,
-        held: Option<&Held>,
-        finished: Arc<Finished>,
-    ) -> Result<Stored, JournalError> {
-        let inbox = held.map(|held| held.seq);
-        let (seq, commit) = self.journal.finish(inbox, Arc::clone(&finished)).await?;
-        self.undelivered.fetch_add(1, Ordering::Relaxed);
-        self.outbox.put(seq, finished);
-        let outbox = Arc::clone(&self.outbox);
-        Ok(Box::pin(async move {
-            commit.await?;
-            outbox.on_disk(&[seq]);
-            Ok(())
+        decide: impl FnOnce(&mut Pending) -> (T, Vec<Change>),
+    ) -> Result<(T, Commit), JournalError> {
+        let room = self.journal.reserve().await?;
+        Ok(self.shared.decide(|pending| {
+            let (decided, changes) = decide(pending);
+            (decided, room.submit(changes))
         }))
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn shared(tasks: Vec<Task>) -> Vec<Arc<Task>> {
-    tasks.into_iter().map(Arc::new).collect()
+    /// Resolves when results are on disk, and notes that.
+    fn stored(&self, outs: Vec<OutSeq>, commit: Commit) -> Stored {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            commit.await?;
+            shared.decide(|pending| pending.on_disk(&outs));
+            Ok(())
+        })
+    }
 }

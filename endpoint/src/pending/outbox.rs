@@ -1,26 +1,25 @@
-//! The outbox in memory: the newest results, so that a result can leave before
-//! its record is on disk. Pure state behind a lock.
+//! The outbox in memory: the newest results, so that a result can be sent before its record
+//! is on disk. Pure.
 //!
-//! This holds every result that is not on disk yet, whether or not it was sent,
-//! and a bounded number of the newest ones that are. The disk holds the rest
-//! until it is released. A publisher that is behind reads from disk until it
-//! has caught up. Few results are not on disk: whoever makes them waits for
-//! that before making more.
+//! This has every result that is not on disk yet, whether or not it was sent, and a bounded
+//! number of the newest ones that are. The disk has the rest until it is released. A
+//! publisher that is behind reads from disk until it has caught up. Few results are not on
+//! disk, as each holds a slot, or a delivery, until it is.
 
-use crate::storage::journal::{Finished, OutSeq};
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use crate::storage::journal::{Finished, OutSeq, OutboxRecord};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// How many of the newest results are kept in memory.
 const MAX_RECORDS: usize = 1024;
 /// How many bytes of them.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where the publisher finds the next records.
+/// Where the publisher finds the next results.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
-    /// Here.
+    /// In memory.
     Fresh(Vec<(OutSeq, Arc<Finished>)>),
     /// On disk; when the disk has none either, all before this one are released.
     Disk(OutSeq),
@@ -28,80 +27,89 @@ pub(crate) enum Next {
     None,
 }
 
+#[derive(Debug)]
 struct Fresh {
     seq: OutSeq,
     result: Arc<Finished>,
     on_disk: bool,
 }
 
-struct State {
+/// The results that are not released.
+#[derive(Debug)]
+pub(crate) struct Outbox {
     fresh: VecDeque<Fresh>,
     bytes: usize,
-    free: OutSeq,
-}
-
-/// The outbox; shared by engine and subscriber (put), and publisher (takes).
-pub(crate) struct Outbox {
-    state: Mutex<State>,
-    filled: Notify,
+    /// The sequence number of the next result.
+    next: OutSeq,
+    /// How many results the broker has not confirmed.
+    undelivered: u64,
+    /// Released, and maybe on disk still: neither sent again nor counted.
+    releasing: BTreeSet<OutSeq>,
 }
 
 impl Outbox {
-    /// An outbox whose first free name is `free`; all before are on disk or
-    /// released.
-    pub(crate) fn new(free: OutSeq) -> Self {
-        Self {
-            state: Mutex::new(State { fresh: VecDeque::new(), bytes: 0, free }),
-            filled: Notify::new(),
+    /// An outbox whose next result gets the number `next`; of those before, `undelivered`
+    /// are on disk and the others released.
+    pub(crate) fn new(next: OutSeq, undelivered: u64) -> Self {
+        let (fresh, releasing) = (VecDeque::new(), BTreeSet::new());
+        Self { fresh, bytes: 0, next, undelivered, releasing }
+    }
+
+    /// Adds a result; returns its sequence number.
+    pub(crate) fn put(&mut self, result: Arc<Finished>) -> OutSeq {
+        let seq = self.next;
+        self.next = OutSeq(seq.0 + 1);
+        self.undelivered += 1;
+        self.bytes += result.bytes.len();
+        self.fresh.push_back(Fresh { seq, result, on_disk: false });
+        self.trim(OutSeq(0));
+        seq
+    }
+
+    /// How many results the broker has not confirmed.
+    pub(crate) fn undelivered(&self) -> u64 {
+        self.undelivered
+    }
+
+    /// Forgets results that the broker has confirmed, on disk or not.
+    pub(crate) fn release(&mut self, seqs: &[OutSeq]) {
+        for seq in seqs {
+            if self.releasing.insert(*seq) {
+                self.undelivered = self.undelivered.saturating_sub(1);
+            }
+            if let Some(at) = self.find(*seq)
+                && let Some(fresh) = self.fresh.remove(at)
+            {
+                self.bytes -= fresh.result.bytes.len();
+            }
         }
     }
 
-    /// Adds a result; they may come slightly out of order.
-    pub(crate) fn put(&self, seq: OutSeq, result: Arc<Finished>) {
-        let mut state = self.lock();
-        state.bytes += result.bytes.len();
-        let at = state.position(seq);
-        state.fresh.insert(at, Fresh { seq, result, on_disk: false });
-        state.free = state.free.max(OutSeq(seq.0 + 1));
-        state.trim(OutSeq(0));
-        drop(state);
-        self.filled.notify_one();
-    }
-
-    /// Forgets results that are no longer needed, on disk or not.
-    pub(crate) fn released(&self, seqs: &[OutSeq]) {
-        let mut state = self.lock();
+    /// Notes that the disk has released results.
+    pub(crate) fn released(&mut self, seqs: &[OutSeq]) {
         for seq in seqs {
-            let at = state.position(*seq);
-            if state.fresh.get(at).is_some_and(|fresh| fresh.seq == *seq)
-                && let Some(fresh) = state.fresh.remove(at)
-            {
-                state.bytes -= fresh.result.bytes.len();
-            }
+            self.releasing.remove(seq);
         }
     }
 
     /// Notes that results are on disk.
-    pub(crate) fn on_disk(&self, seqs: &[OutSeq]) {
-        let mut state = self.lock();
+    pub(crate) fn on_disk(&mut self, seqs: &[OutSeq]) {
         for seq in seqs {
-            let at = state.position(*seq);
-            if let Some(fresh) = state.fresh.get_mut(at).filter(|fresh| fresh.seq == *seq) {
-                fresh.on_disk = true;
+            if let Some(at) = self.find(*seq) {
+                self.fresh[at].on_disk = true;
             }
         }
-        state.trim(OutSeq(0));
+        self.trim(OutSeq(0));
     }
 
-    /// The records from `next` on: at most `max_records`, at most `max_bytes`
+    /// The results from `next` on: at most `max_records`, at most `max_bytes`
     /// unless the first alone is larger.
-    pub(crate) fn from(&self, next: OutSeq, max_records: usize, max_bytes: usize) -> Next {
-        let mut state = self.lock();
-        state.trim(next);
-        let start = state.position(next);
+    pub(crate) fn from(&mut self, next: OutSeq, max_records: usize, max_bytes: usize) -> Next {
+        self.trim(next);
+        let start = self.position(next);
         let mut bytes = 0;
         let mut taken = Vec::new();
-        for (expected, Fresh { seq, result, .. }) in (next.0..).zip(state.fresh.range(start..)) {
+        for (expected, Fresh { seq, result, .. }) in (next.0..).zip(self.fresh.range(start..)) {
             bytes += result.bytes.len();
             let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
             if seq.0 != expected || full {
@@ -111,31 +119,40 @@ impl Outbox {
         }
         if !taken.is_empty() {
             Next::Fresh(taken)
-        } else if next >= state.free {
+        } else if next >= self.next {
             Next::None
         } else {
-            Next::Disk(state.fresh.get(start).map_or(state.free, |fresh| fresh.seq))
+            Next::Disk(self.fresh.get(start).map_or(self.next, |fresh| fresh.seq))
         }
     }
 
-    /// Waits until a result may have been put since the last look.
-    pub(crate) async fn filled(&self) {
-        self.filled.notified().await;
+    /// The results to be sent, of all that the disk has in a range. Releases of results that
+    /// it has no longer need not be remembered.
+    pub(crate) fn to_send(
+        &mut self,
+        range: Range<OutSeq>,
+        page: Vec<OutboxRecord>,
+    ) -> Vec<OutboxRecord> {
+        let (releases, records) =
+            page.into_iter().partition::<Vec<_>, _>(|record| self.releasing.contains(&record.seq));
+        self.releasing.retain(|seq| !range.contains(seq));
+        self.releasing.extend(releases.iter().map(|record| record.seq));
+        records
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
     /// Where `seq` is, or would be.
     fn position(&self, seq: OutSeq) -> usize {
         self.fresh.partition_point(|fresh| fresh.seq < seq)
     }
 
-    /// Drops the oldest of those on disk: all before `next`, and what is too
-    /// much.
+    /// Where `seq` is, if it is in memory.
+    fn find(&self, seq: OutSeq) -> Option<usize> {
+        let at = self.position(seq);
+        self.fresh.get(at).filter(|fresh| fresh.seq == seq).map(|_| at)
+    }
+
+    /// Drops the oldest results that are on disk: all before `next`, and more where there
+    /// are too many.
     fn trim(&mut self, next: OutSeq) {
         while let Some(oldest) = self.fresh.front().filter(|oldest| oldest.on_disk) {
             let much = self.fresh.len() > MAX_RECORDS || self.bytes > MAX_BYTES;
@@ -167,10 +184,9 @@ mod tests {
 
     #[test]
     fn a_publisher_that_keeps_up_is_served_from_memory() {
-        let outbox = Outbox::new(OutSeq(0));
+        let mut outbox = Outbox::new(OutSeq(0), 0);
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::None);
-        outbox.put(OutSeq(1), result(1));
-        outbox.put(OutSeq(0), result(1));
+        assert_eq!([outbox.put(result(1)), outbox.put(result(1))], [OutSeq(0), OutSeq(1)]);
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0, 1]);
         outbox.on_disk(&[OutSeq(0), OutSeq(1)]);
         assert_eq!(outbox.from(OutSeq(2), 10, 1000), Next::None);
@@ -178,40 +194,31 @@ mod tests {
 
     #[test]
     fn a_publisher_that_is_behind_reads_the_disk_up_to_what_memory_holds() {
-        let outbox = Outbox::new(OutSeq(7));
+        let mut outbox = Outbox::new(OutSeq(7), 7);
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(7)));
-        outbox.put(OutSeq(7), result(1));
+        outbox.put(result(1));
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(7)));
         assert_eq!(seqs(outbox.from(OutSeq(7), 10, 1000)), [7]);
     }
 
     #[test]
-    fn a_gap_is_never_jumped_over() {
-        let outbox = Outbox::new(OutSeq(0));
-        outbox.put(OutSeq(0), result(1));
-        outbox.put(OutSeq(2), result(1));
-        assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
-        assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::Disk(OutSeq(2)));
-    }
-
-    #[test]
     fn memory_is_bounded_and_the_overflow_is_left_to_the_disk() {
-        let outbox = Outbox::new(OutSeq(0));
+        let mut outbox = Outbox::new(OutSeq(0), 0);
         let count = MAX_RECORDS as u64 + 5;
         for seq in 0..count {
-            outbox.put(OutSeq(seq), result(1));
+            outbox.put(result(1));
             outbox.on_disk(&[OutSeq(seq)]);
         }
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(5)));
-        outbox.put(OutSeq(count), result(MAX_BYTES + 1));
+        outbox.put(result(MAX_BYTES + 1));
         outbox.on_disk(&[OutSeq(count)]);
         assert_eq!(outbox.from(OutSeq(0), 10, 1000), Next::Disk(OutSeq(count + 1)));
     }
 
     #[test]
     fn what_is_not_on_disk_stays_though_it_was_sent_and_is_found_by_the_next_link() {
-        let outbox = Outbox::new(OutSeq(0));
-        outbox.put(OutSeq(0), result(MAX_BYTES + 1));
+        let mut outbox = Outbox::new(OutSeq(0), 0);
+        outbox.put(result(MAX_BYTES + 1));
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
         assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::None);
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0], "a new link starts anew");
@@ -221,11 +228,13 @@ mod tests {
 
     #[test]
     fn what_was_released_is_not_sent_by_the_next_link_though_an_earlier_one_waits() {
-        let outbox = Outbox::new(OutSeq(0));
-        for seq in 0..3 {
-            outbox.put(OutSeq(seq), result(1));
+        let mut outbox = Outbox::new(OutSeq(0), 0);
+        for _ in 0..3 {
+            outbox.put(result(1));
         }
-        outbox.released(&[OutSeq(1), OutSeq(7)]);
+        outbox.release(&[OutSeq(1)]);
+        outbox.release(&[OutSeq(1)]);
+        assert_eq!(outbox.undelivered(), 2);
         assert_eq!(seqs(outbox.from(OutSeq(0), 10, 1000)), [0]);
         assert_eq!(outbox.from(OutSeq(1), 10, 1000), Next::Disk(OutSeq(2)));
         assert_eq!(seqs(outbox.from(OutSeq(2), 10, 1000)), [2]);
@@ -233,9 +242,9 @@ mod tests {
 
     #[test]
     fn a_take_is_bounded_by_number_and_bytes_but_never_empty() {
-        let outbox = Outbox::new(OutSeq(0));
-        for seq in 0..5 {
-            outbox.put(OutSeq(seq), result(100));
+        let mut outbox = Outbox::new(OutSeq(0), 0);
+        for _ in 0..5 {
+            outbox.put(result(100));
         }
         assert_eq!(seqs(outbox.from(OutSeq(0), 2, 1000)), [0, 1]);
         assert_eq!(seqs(outbox.from(OutSeq(0), 9, 250)), [0, 1]);

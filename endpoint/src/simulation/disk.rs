@@ -10,7 +10,9 @@ use super::world::{World, lock};
 use crate::storage::disk_queue::{Change, DiskQueue, Options, Parts};
 use crate::storage::journal::commit::Pulse;
 use crate::storage::journal::writer::{Command, Finding, Group, Reading, Submission};
-use crate::storage::journal::{Accepted, DiskError, Journal, JournalError, Recovered, Running};
+use crate::storage::journal::{
+    Accepted, DiskError, Journal, JournalError, Recovered, Running, Threads,
+};
 use crate::storage::spool::Spool;
 use clutch_common::id::StateId;
 use std::path::PathBuf;
@@ -126,8 +128,7 @@ pub(super) fn open(
     }
     let pulse = Arc::new(Pulse::new(PathBuf::from(&life.name), STALL_LIMIT));
     let (commands, received) = mpsc::channel(WAITING_MAX);
-    let journal =
-        Journal::over(commands, queue.next_numbers(), queue.seen(), Arc::clone(&pulse), None);
+    let journal = Journal::over(commands, queue.seen(), Arc::clone(&pulse), Threads::default());
     let recovered = Recovered::of(&queue, tasks);
     let (world, life, node) = (Arc::clone(world), Arc::clone(life), Arc::clone(node));
     let writer = Writer { world, life, node, queue, commands: received, pulse };

@@ -12,7 +12,8 @@ use crate::execution::engine::Engine;
 use crate::exit::{Exit, Failure};
 use crate::link::instance::Instance;
 use crate::link::session::Link;
-use crate::pending::ledger::{Ledger, Rules};
+use crate::pending::Limits;
+use crate::pending::ledger::Ledger;
 use crate::storage::journal::Running;
 use clutch_common::id::EndpointId;
 
@@ -121,16 +122,15 @@ pub(super) async fn live(
     };
     let mut writing = JoinSet::new();
     writing.spawn(writer.serve());
-    let rules =
-        Rules { endpoint_id: ENDPOINT, bounds: world.plan.bounds, poison_after: POISON_AFTER };
-    let ledger = Arc::new(Ledger::new(journal, recovered, rules));
-    ledger.inbox.shut();
+    let limits = Limits { bounds: world.plan.bounds, poison_after: POISON_AFTER };
+    let ledger = Arc::new(Ledger::new(journal, recovered, ENDPOINT, limits));
+    ledger.shut();
     let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
     let parts = start(&world, &life, &broker, &ledger, &shutdown);
     let outcome = supervise(parts, shutdown, stop).await;
     // A disk that has failed tells whoever closes it.
     drop(ledger.hand_back().await);
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     outcome
 }
 

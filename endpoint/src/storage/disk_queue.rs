@@ -42,11 +42,11 @@ pub(crate) use folder::FolderError;
 pub(crate) use history::SeenView;
 pub(crate) use home::Origin;
 pub(crate) use look::{Found, look};
-pub(crate) use open::{OpenError, Options};
 #[cfg(test)]
 pub(crate) use open::Parts;
+pub(crate) use open::{OpenError, Options};
 pub(crate) use queue::DiskQueue;
-pub(crate) use running::Running;
+pub(crate) use running::{Note, Running};
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;

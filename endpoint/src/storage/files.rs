@@ -5,7 +5,7 @@
 //! What the host lacks for a write, a descriptor or room in a quota, is waited for up to a
 //! bound.
 
-use crate::system::host::{Place, Trouble, trouble};
+use crate::system::os_error::{Handling, Operation, classify};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt as _};
@@ -129,8 +129,7 @@ fn patiently<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> 
     loop {
         match attempt() {
             Err(error)
-                if trouble(Place::Records, &error) == Trouble::Wait
-                    && begun.elapsed() < limit =>
+                if classify(Operation::Records, &error) == Handling::Wait && begun.elapsed() < limit =>
             {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(

@@ -8,13 +8,13 @@
 
 pub(crate) mod commit;
 mod linger;
-mod teller;
+mod notifier;
 #[cfg(test)]
 mod tests;
 pub(crate) mod writer;
 
 pub(crate) use crate::storage::disk_queue::{
-    Accepted, Deaths, Error as DiskError, Finished, OpenError, Origin, OutSeq, OutboxRecord,
+    Accepted, Deaths, Error as DiskError, Finished, Note, OpenError, Origin, OutSeq, OutboxRecord,
     Running, Seq,
 };
 pub(crate) use commit::Commit;
@@ -24,6 +24,7 @@ use crate::system::disk_space::DiskSpace;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
+use notifier::Notifier;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -31,7 +32,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use teller::Teller;
 use tokio::sync::{mpsc, oneshot};
 use writer::{Command, Finding, Reading, Submission, Writer};
 
@@ -71,7 +71,9 @@ pub(crate) struct Recovered {
     pub(crate) tasks: Vec<Accepted>,
     /// How many results wait in the outbox.
     pub(crate) outbox: u64,
-    /// The name that the next result will have.
+    /// The sequence number of the next task.
+    pub(crate) next_task: Seq,
+    /// The sequence number of the next result.
     pub(crate) next_out: OutSeq,
     /// How often the daemon died while each task ran; a task that is not in
     /// the inbox may be delivered again.
@@ -81,6 +83,23 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
+    /// An empty state folder.
+    #[cfg(test)]
+    pub(crate) fn empty(state_id: StateId) -> Self {
+        Self {
+            state_id,
+            origin: Origin::Own,
+            age: 0,
+            durable: Arc::default(),
+            tasks: Vec::new(),
+            outbox: 0,
+            next_task: Seq(0),
+            next_out: OutSeq(0),
+            deaths: HashMap::new(),
+            running: Arc::new(Running::open(std::path::Path::new("/dev/null")).unwrap().0),
+        }
+    }
+
     /// What was found as a queue was opened, with these tasks in its inbox.
     pub(crate) fn of(queue: &DiskQueue, tasks: Vec<Accepted>) -> Self {
         Self {
@@ -90,6 +109,7 @@ impl Recovered {
             durable: queue.durable(),
             tasks,
             outbox: queue.waiting(),
+            next_task: queue.next_numbers().0,
             next_out: queue.next_numbers().1,
             deaths: queue.deaths().clone(),
             running: queue.running(),
@@ -140,36 +160,19 @@ pub(crate) enum JournalError {
     Closed,
 }
 
-/// A task to hand back.
-#[derive(Clone, Debug)]
-pub(crate) struct HandBack {
-    /// Which.
-    pub(crate) inbox: Seq,
-    /// The highest attempt that was [seen](Journal::seen) before it was accepted.
-    pub(crate) before: Option<u32>,
-    /// What says that it was not kept.
-    pub(crate) result: Arc<Finished>,
-}
-
-/// The endpoint's journal; clones are the same journal.
-#[derive(Clone)]
+/// The endpoint's journal.
 pub(crate) struct Journal {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     commands: mpsc::Sender<Command>,
-    names: Mutex<Names>,
     seen: SeenView,
     pulse: Arc<Pulse>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
 }
 
-/// The next names to give out. Held while a command is handed over, so that
-/// commands are in the order of their names.
-struct Names {
-    seq: u64,
-    out: u64,
+/// What runs for a journal until it is closed.
+#[derive(Default)]
+pub(crate) struct Threads {
+    writer: Option<JoinHandle<()>>,
+    notifier: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Tells how many bytes are free where the queue is.
@@ -198,153 +201,33 @@ fn open_with(
     let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
     let recovered = Recovered::of(&queue, tasks);
-    let (free, seen) = (queue.next_numbers(), queue.seen());
+    let seen = queue.seen();
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
-    let teller = Teller::start();
-    let writer = Writer::new(queue, receiver, (pulse.clone(), teller), probe, reserve_bytes);
-    let thread = std::thread::Builder::new()
+    let (notify, notifier) = Notifier::start();
+    let writer = Writer::new(queue, receiver, (pulse.clone(), notify), probe, reserve_bytes);
+    let writer = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run())
         .map_err(|source| OpenError::Thread { path, source })?;
-    Ok((Journal::over(commands, free, seen, pulse, Some(thread)), recovered))
+    let threads = Threads { writer: Some(writer), notifier };
+    Ok((Journal::over(commands, seen, pulse, threads), recovered))
 }
 
 impl Journal {
-    /// A journal over whatever answers its commands: a writer on `thread`, or
-    /// one that others run. `free` are the first names that are free.
+    /// A journal whose commands a writer takes, on a thread or elsewhere.
     pub(crate) fn over(
         commands: mpsc::Sender<Command>,
-        (Seq(seq), OutSeq(out)): (Seq, OutSeq),
         seen: SeenView,
         pulse: Arc<Pulse>,
-        thread: Option<JoinHandle<()>>,
+        threads: Threads,
     ) -> Self {
-        let names = Mutex::new(Names { seq, out });
-        let shared = Shared { commands, names, seen, pulse, thread: Mutex::new(thread) };
-        Self { shared: Arc::new(shared) }
+        Self { commands, seen, pulse, threads: Mutex::new(threads) }
     }
 
-    /// Puts tasks into the inbox, which nobody else can have.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn accept(
-        &self,
-        tasks: Vec<Arc<Task>>,
-    ) -> Result<(Vec<Seq>, Commit), JournalError> {
-        self.take_in(tasks, true).await
-    }
-
-    /// Puts tasks into the inbox, which somebody else may be given until they
-    /// are [secured](Journal::secure).
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn accept_unsecured(
-        &self,
-        tasks: Vec<Arc<Task>>,
-    ) -> Result<(Vec<Seq>, Commit), JournalError> {
-        self.take_in(tasks, false).await
-    }
-
-    async fn take_in(
-        &self,
-        tasks: Vec<Arc<Task>>,
-        secured: bool,
-    ) -> Result<(Vec<Seq>, Commit), JournalError> {
-        let bytes = tasks.iter().map(|task| task_bytes(task)).sum();
-        self.submit(bytes, |names| {
-            let mut seqs = Vec::with_capacity(tasks.len());
-            let mut changes = Vec::with_capacity(tasks.len());
-            for task in tasks {
-                self.shared.seen.note(task.attempt());
-                let seq = Seq(names.seq);
-                names.seq += 1;
-                seqs.push(seq);
-                changes.push(Change::Accept { seq, task, secured });
-            }
-            (seqs, changes)
-        })
-        .await
-    }
-
-    /// Notes that nobody else can have these tasks any more: a crash before that
-    /// is durable will find them [`Accepted::unsecured`].
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn secure(&self, seqs: Vec<Seq>) -> Result<Commit, JournalError> {
-        let changes = seqs.into_iter().map(|seq| Change::Secure { seq }).collect();
-        let (_, commit) = self.submit(0, |_| ((), changes)).await?;
-        Ok(commit)
-    }
-
-    /// Marks a task as started: once that is durable, a crash will find it
-    /// [`Accepted::started`].
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn start(&self, seq: Seq) -> Result<Commit, JournalError> {
-        let (_, commit) = self.submit(1, |_| ((), vec![Change::Start { seq }])).await?;
-        Ok(commit)
-    }
-
-    /// Moves a task from the inbox to the outbox, as its result. `inbox` is
-    /// none for the result of a task that was never accepted.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn finish(
-        &self,
-        inbox: Option<Seq>,
-        result: Arc<Finished>,
-    ) -> Result<(OutSeq, Commit), JournalError> {
-        self.submit(result.bytes.len() + 1, |names| {
-            self.shared.seen.note(result.attempt);
-            let out = OutSeq(names.out);
-            names.out += 1;
-            (out, vec![Change::Finish { inbox, out, result }])
-        })
-        .await
-    }
-
-    /// Moves tasks from the inbox to the outbox, as results that say that they were
-    /// not kept, all or none, and forgets them: they may come again.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn hand_back(
-        &self,
-        tasks: Vec<HandBack>,
-    ) -> Result<(Vec<OutSeq>, Commit), JournalError> {
-        let bytes = tasks.iter().map(|task| task.result.bytes.len() + 1).sum();
-        self.submit(bytes, |names| {
-            // The last one noted first: what was before it is then known again.
-            for HandBack { before, result, .. } in tasks.iter().rev() {
-                self.shared.seen.forget(result.attempt, *before);
-            }
-            let mut outs = Vec::with_capacity(tasks.len());
-            let mut changes = Vec::with_capacity(tasks.len());
-            for HandBack { inbox, before, result } in tasks {
-                let out = OutSeq(names.out);
-                names.out += 1;
-                outs.push(out);
-                changes.push(Change::HandBack { inbox, before, out, result });
-            }
-            (outs, changes)
-        })
-        .await
-    }
-
-    /// Removes results from the outbox: whoever they are for has them.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
-    pub(crate) async fn release(&self, out: Vec<OutSeq>) -> Result<Commit, JournalError> {
-        let changes = out.into_iter().map(|out| Change::Release { out }).collect();
-        let (_, commit) = self.submit(0, |_| ((), changes)).await?;
-        Ok(commit)
+    /// Waits until there is room for a submission.
+    pub(crate) async fn reserve(&self) -> Result<Reservation<'_>, JournalError> {
+        Ok(Reservation { journal: self, permit: self.permit().await? })
     }
 
     /// The results in the outbox from `from` on, in order: at most `max`,
@@ -362,8 +245,8 @@ impl Journal {
     ) -> Result<Vec<OutboxRecord>, JournalError> {
         let (reply, records) = oneshot::channel();
         let reading = Reading { from, max, max_bytes, reply };
-        self.hand_over().await?.send(Command::Read(reading));
-        Answer::new(records, self.shared.pulse.clone()).await
+        self.permit().await?.send(Command::Read(reading));
+        Answer::new(records, self.pulse.clone()).await
     }
 
     /// Which of these attempts are accepted and not finished, or finished and not
@@ -377,8 +260,8 @@ impl Journal {
         attempts: HashSet<Attempt>,
     ) -> Result<HashSet<Attempt>, JournalError> {
         let (reply, held) = oneshot::channel();
-        self.hand_over().await?.send(Command::Find(Finding { attempts, reply }));
-        Answer::new(held, self.shared.pulse.clone()).await
+        self.permit().await?.send(Command::Find(Finding { attempts, reply }));
+        Answer::new(held, self.pulse.clone()).await
     }
 
     /// The highest attempt at a task that was accepted or finished, those not
@@ -388,45 +271,81 @@ impl Journal {
     /// # Errors
     /// The disk could not be read.
     pub(crate) fn seen(&self, task: TaskId) -> Result<Option<u32>, JournalError> {
-        self.shared.seen.highest(task).map_err(|error| JournalError::Failed(Arc::new(error)))
+        self.seen.highest(task).map_err(|error| JournalError::Failed(Arc::new(error)))
     }
 
-    /// Commits what was handed over, closes the queue and ends its thread.
-    /// Other clones get [`JournalError::Closed`] from then on.
-    pub(crate) async fn close(self) {
+    /// Commits what was handed over, closes the queue and ends its threads.
+    /// Later calls get [`JournalError::Closed`].
+    pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        let Ok(permit) = self.hand_over().await else { return };
+        let Ok(permit) = self.permit().await else { return };
         permit.send(Command::Close(done));
-        if let Err(error) = Answer::new(closed, self.shared.pulse.clone()).await {
+        if let Err(error) = Answer::new(closed, self.pulse.clone()).await {
             tracing::error!(error = %error, "the journal could not be closed in order");
             return;
         }
-        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // The thread has answered as the last thing it does.
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        let Threads { writer, notifier } =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // The writer has answered as the last thing it does, and the notifier ends with it.
+        if writer.is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the journal's thread panicked");
         }
+        if let Some(notifier) = notifier
+            && notifier.await.is_err()
+        {
+            tracing::error!("the journal's notifier panicked");
+        }
     }
 
-    async fn submit<T>(
-        &self,
-        bytes: usize,
-        make: impl FnOnce(&mut Names) -> (T, Vec<Change>),
-    ) -> Result<(T, Commit), JournalError> {
-        let permit = self.hand_over().await?;
-        let (done, committed) = oneshot::channel();
-        let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let (named, changes) = make(&mut names);
-        permit.send(Command::Submit(Submission { changes, bytes, done }));
-        drop(names);
-        Ok((named, Commit::new(Answer::new(committed, self.shared.pulse.clone()))))
-    }
-
-    async fn hand_over(&self) -> Result<mpsc::Permit<'_, Command>, JournalError> {
-        if let Some(error) = self.shared.pulse.failure() {
+    async fn permit(&self) -> Result<mpsc::Permit<'_, Command>, JournalError> {
+        if let Some(error) = self.pulse.failure() {
             return Err(error);
         }
-        self.shared.commands.reserve().await.map_err(|_| self.shared.pulse.end())
+        self.commands.reserve().await.map_err(|_| self.pulse.end())
+    }
+}
+
+/// Room for one submission.
+pub(crate) struct Reservation<'a> {
+    journal: &'a Journal,
+    permit: mpsc::Permit<'a, Command>,
+}
+
+impl Reservation<'_> {
+    /// Hands changes over, which are made all or none, in the order of the calls. An attempt
+    /// is seen from now on if it is accepted or finished, and forgotten if it is handed back.
+    pub(crate) fn submit(self, changes: Vec<Change>) -> Commit {
+        let Self { journal, permit } = self;
+        for change in &changes {
+            match change {
+                Change::Accept { task, .. } => journal.seen.note(task.attempt()),
+                Change::Finish { result, .. } => journal.seen.note(result.attempt),
+                Change::HandBack { .. }
+                | Change::Secure { .. }
+                | Change::Start { .. }
+                | Change::Release { .. } => {}
+            }
+        }
+        // The last one noted first: the attempt before it is then known again.
+        for change in changes.iter().rev() {
+            if let Change::HandBack { before, result, .. } = change {
+                journal.seen.forget(result.attempt, *before);
+            }
+        }
+        let bytes = changes.iter().map(bytes_on_disk).sum();
+        let (done, committed) = oneshot::channel();
+        permit.send(Command::Submit(Submission { changes, bytes, done }));
+        Commit::new(Answer::new(committed, journal.pulse.clone()))
+    }
+}
+
+/// About how many bytes a change adds to the disk; 0 for one that makes room.
+fn bytes_on_disk(change: &Change) -> usize {
+    match change {
+        Change::Accept { task, .. } => task_bytes(task),
+        Change::Start { .. } => 1,
+        Change::Finish { result, .. } | Change::HandBack { result, .. } => result.bytes.len() + 1,
+        Change::Secure { .. } | Change::Release { .. } => 0,
     }
 }
 

@@ -54,14 +54,14 @@ async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), Eng
         kill.request(StopReason::Shutdown);
     }
     let ended = turning.join_next().await.unwrap().unwrap();
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     ended
 }
 
 async fn accepted(tasks: &[Task]) -> TempDir {
     let (disk, ledger) = ledger(10);
     ledger.accept(tasks.to_vec()).await.unwrap().await.unwrap();
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     disk
 }
 

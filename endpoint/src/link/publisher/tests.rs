@@ -13,7 +13,7 @@ async fn finish(ledger: &Ledger, count: usize) -> Vec<TaskId> {
     for _ in 0..count {
         let task = testing::task();
         ledger.accept(vec![task]).await.unwrap().await.unwrap();
-        let held = ledger.inbox.take().unwrap();
+        let held = ledger.take().unwrap();
         let result = ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
         ledger.finish(&held, result).await.unwrap().await.unwrap();
         ids.push(held.task.id);
@@ -74,7 +74,7 @@ async fn every_result_is_published_in_order_and_released() {
 async fn a_backlog_larger_than_memory_comes_from_disk_without_gaps() {
     let (disk, ledger) = testing::ledger(10_000);
     let ids = finish(&ledger, 300).await;
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     drop(ledger);
     let ledger = testing::ledger_on(&disk, 10_000);
     let newer = finish(&ledger, 20).await;
@@ -118,7 +118,7 @@ async fn a_result_that_the_broker_does_not_take_is_cut_and_keeps_nothing_else_ba
     let (_disk, ledger) = testing::ledger(10_000);
     let task = testing::task();
     ledger.accept(vec![task]).await.unwrap().await.unwrap();
-    let held = ledger.inbox.take().unwrap();
+    let held = ledger.take().unwrap();
     let mut large = ledger.not_run(held.task.attempt(), Outcome::Failed, "exit code 1".into());
     large.stdout = vec![b'x'; 100_000].into();
     large.value = Some(format!("\"{}\"", "v".repeat(40_000)).parse().unwrap());
@@ -152,7 +152,7 @@ async fn small_results_go_on_while_a_large_one_is_on_its_way_and_others_wait_for
     for _ in 0..3 {
         let task = testing::task();
         ledger.accept(vec![task]).await.unwrap().await.unwrap();
-        let held = ledger.inbox.take().unwrap();
+        let held = ledger.take().unwrap();
         let mut result = ledger.not_run(held.task.attempt(), Outcome::Failed, "x".into());
         result.stdout = vec![b'x'; PACK_BYTES].into();
         large.push(result.task_id);
@@ -189,7 +189,7 @@ async fn after_several_results_one_waits_for_more_only_while_tasks_are_pending()
     ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
     finish_rejected(&ledger).await;
     assert_eq!(taken().await, None, "another may end");
-    let held = ledger.inbox.take().unwrap();
+    let held = ledger.take().unwrap();
     let result = ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
     ledger.finish(&held, result).await.unwrap().await.unwrap();
     assert_eq!(taken().await, Some(2), "there is none that could");

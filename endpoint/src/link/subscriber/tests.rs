@@ -69,7 +69,7 @@ impl Rig {
     /// Waits until `count` tasks may start, and takes them.
     async fn take(&self, count: usize) -> Vec<TaskId> {
         let enough = async {
-            while self.ledger.inbox.waiting() < count {
+            while self.ledger.waiting() < count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
@@ -89,7 +89,7 @@ impl Rig {
     }
 
     fn take_all(&self) -> Vec<TaskId> {
-        std::iter::from_fn(|| self.ledger.inbox.take()).map(|held| held.task.id).collect()
+        std::iter::from_fn(|| self.ledger.take()).map(|held| held.task.id).collect()
     }
 }
 
@@ -110,7 +110,7 @@ async fn a_task_delivered_again_is_acknowledged_and_not_run_again() {
     rig.settled().await;
     rig.deliver(testing::message(&[&task])).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
-    let held = rig.ledger.inbox.take().unwrap();
+    let held = rig.ledger.take().unwrap();
     assert_eq!(rig.take_all(), []);
 
     let done = rig.ledger.not_run(held.task.attempt(), Outcome::Expired, "x".into());
@@ -175,8 +175,9 @@ async fn a_full_inbox_stops_the_reading_until_there_is_room() {
     rig.settled().await;
     rig.deliver(testing::message(&[&testing::task()])).await;
     rig.leaves_unread(1).await;
-    let held = rig.ledger.inbox.take().unwrap();
-    rig.ledger.inbox.free(&held);
+    let held = rig.ledger.take().unwrap();
+    let ended = rig.ledger.not_run(held.task.attempt(), Outcome::Failed, String::new());
+    drop(rig.ledger.finish(&held, ended).await.unwrap());
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
 }
 
@@ -236,8 +237,9 @@ async fn what_waits_to_be_certain_has_its_room_in_the_inbox() {
     rig.secure().await;
     rig.deliver(testing::message(&[&testing::task()])).await;
     rig.leaves_unread(1).await;
-    let held = rig.ledger.inbox.take().unwrap();
-    rig.ledger.inbox.free(&held);
+    let held = rig.ledger.take().unwrap();
+    let ended = rig.ledger.not_run(held.task.attempt(), Outcome::Failed, String::new());
+    drop(rig.ledger.finish(&held, ended).await.unwrap());
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
 }
 
@@ -267,9 +269,9 @@ async fn what_was_not_certain_when_the_link_was_lost_is_handed_back_and_forgotte
     assert_eq!(rig.settled().await, Settled::Secured);
     assert!(rig.ledger.knows(one.attempt()).unwrap());
     let (ledger, disk) = rig.lose_the_link().await;
-    assert!(ledger.inbox.take().is_none());
+    assert!(ledger.take().is_none());
     assert!(!ledger.knows(one.attempt()).unwrap());
-    assert_eq!((ledger.inbox.tasks(), ledger.undelivered(), ledger.pending()), (0, 2, 2));
+    assert_eq!((ledger.tasks(), ledger.undelivered(), ledger.pending()), (0, 2, 2));
     let results = testing::results_on_disk(&ledger).await;
     let told: Vec<_> = results.iter().map(|one| (one.task_id, one.outcome, one.lost)).collect();
     let lost = (Outcome::Interrupted, Some(Loss::HandedBack));
@@ -278,10 +280,10 @@ async fn what_was_not_certain_when_the_link_was_lost_is_handed_back_and_forgotte
         results[0].reason.as_deref().unwrap().contains("it is not certain that no other instance")
     );
 
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     drop(ledger);
     let ledger = testing::ledger_on(&disk, 100);
-    assert!(!ledger.knows(one.attempt()).unwrap() && ledger.inbox.take().is_none());
+    assert!(!ledger.knows(one.attempt()).unwrap() && ledger.take().is_none());
     assert_eq!(ledger.undelivered(), 2);
 }
 
@@ -295,7 +297,7 @@ async fn what_was_handed_back_is_accepted_when_it_comes_again() {
     }
     ledger.accept_unsecured(vec![task.clone()]).await.unwrap().await.unwrap();
     ledger.secured(1).await.unwrap();
-    let held = ledger.inbox.take().unwrap();
+    let held = ledger.take().unwrap();
     assert!(ledger.knows(task.attempt()).unwrap());
     let done = ledger.not_run(task.attempt(), Outcome::Expired, "x".into());
     ledger.finish(&held, done).await.unwrap().await.unwrap();
@@ -303,7 +305,7 @@ async fn what_was_handed_back_is_accepted_when_it_comes_again() {
     let results = testing::results_on_disk(&ledger).await;
     let lost: Vec<_> = results.iter().map(|result| result.lost).collect();
     assert_eq!(lost, [Some(Loss::HandedBack), Some(Loss::HandedBack), None]);
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     drop(ledger);
     let ledger = testing::ledger_on(&disk, 100);
     assert!(ledger.knows(task.attempt()).unwrap());
@@ -334,14 +336,14 @@ async fn what_was_not_certain_when_the_daemon_died_is_handed_back_by_the_next_on
     }
     ledger.secured(1).await.unwrap();
     // Nothing is handed back: it does not end in order.
-    ledger.journal.clone().close().await;
+    ledger.close().await;
     drop(ledger);
     let ledger = testing::ledger_on(&disk, 100);
-    assert_eq!(ledger.inbox.take().unwrap().task.id, certain.id);
-    assert!(ledger.inbox.take().is_none() && ledger.knows(doubtful.attempt()).unwrap());
-    assert_eq!(ledger.inbox.tasks(), 2);
+    assert_eq!(ledger.take().unwrap().task.id, certain.id);
+    assert!(ledger.take().is_none() && ledger.knows(doubtful.attempt()).unwrap());
+    assert_eq!(ledger.tasks(), 2);
     ledger.hand_back().await.unwrap().await.unwrap();
-    assert_eq!(ledger.inbox.tasks(), 1);
+    assert_eq!(ledger.tasks(), 1);
     assert!(!ledger.knows(doubtful.attempt()).unwrap());
     let results = testing::results_on_disk(&ledger).await;
     let told: Vec<_> = results.iter().map(|one| (one.task_id, one.lost)).collect();

@@ -4,12 +4,12 @@
 //! enough for a *run*: some thousand attempts in a spool file, and one record with its
 //! place. What memory keeps of both is in [`super::seen`]. The oldest runs are forgotten.
 
+use super::Error;
 use super::packing::RecordStore;
 use super::record::{self, Space};
 use super::seen::{self, Index};
 use super::spool_files::SpoolFiles;
 use super::store::{Store, Writes};
-use super::Error;
 use crate::storage::spool::{Place, ReadError, Spool};
 use clutch_common::id::{Attempt, TaskId};
 use std::path::{Path, PathBuf};

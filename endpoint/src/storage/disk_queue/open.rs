@@ -250,8 +250,11 @@ fn open_parts(options: &Options, lock: Folder) -> Result<Parts, OpenError> {
     let below = path.join(QUEUE);
     let spool = Spool::open(&path.join("spool"));
     let spool = spool.map_err(failed(path, "making the spool folder of"))?;
-    let store = SledStore::open(&below)
-        .map_err(|source| Error { path: below.clone(), doing: "opening", source })?;
+    let store = SledStore::open(&below).map_err(|source| Error {
+        path: below.clone(),
+        doing: "opening",
+        source,
+    })?;
     lock.tighten_store(&below)?;
     let commit_counter = open_counter(path)?;
     let (running, left) = Running::open(&path.join("running"))

@@ -275,7 +275,11 @@ impl RecordStore {
     }
 
     /// Writes the records of a batch.
-    pub(super) fn write_batch(&mut self, writes: &mut Writes, mut batch: Batch) -> Result<(), Error> {
+    pub(super) fn write_batch(
+        &mut self,
+        writes: &mut Writes,
+        mut batch: Batch,
+    ) -> Result<(), Error> {
         for (raw, removed) in std::mem::take(&mut batch.removed) {
             self.shrink(writes, &raw, &removed, batch.replaces)?;
         }
@@ -390,8 +394,10 @@ impl RecordStore {
         &self,
         space: Space,
         from: u64,
-    ) -> Result<impl Iterator<Item = Result<Result<StoredMember, Box<Damaged>>, Error>> + use<>, Error>
-    {
+    ) -> Result<
+        impl Iterator<Item = Result<Result<StoredMember, Box<Damaged>>, Error>> + use<>,
+        Error,
+    > {
         let start = record::numbered(space, from);
         // A record that begins before `from` may hold it.
         let start = self.last(space, &start)?.map_or(start, |(raw, _)| raw);

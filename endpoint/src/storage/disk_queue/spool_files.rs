@@ -1,9 +1,9 @@
 //! The payloads that are in spool files: written for a commit, read back, and the files
 //! removed that no record refers to any more.
 
+use super::Error;
 use super::packing::{RecordStore, StoredMember};
 use super::record::{self, Form, Space};
-use super::Error;
 use crate::storage::spool::{Place, ReadError, Reader, Spool, Writing};
 use std::collections::BTreeMap;
 use std::io;

@@ -442,7 +442,8 @@ fn a_store_that_lost_its_last_commits_is_refused_and_not_silently_shorter() {
     queue.apply(&[accept(0, &task(1))]).unwrap();
     queue.apply(&[accept(1, &task(1))]).unwrap();
     // As if the store had come back as it was one commit ago.
-    let before = super::queue::Counters { seq: 1, commits: queue.counters.commits - 1, ..queue.counters };
+    let before =
+        super::queue::Counters { seq: 1, commits: queue.counters.commits - 1, ..queue.counters };
     let mut writes = Writes::default();
     writes.put(&[Space::Counters as u8], &before.encode());
     queue.records.commit(writes).unwrap();

@@ -1,9 +1,11 @@
 //! The journal: what its commits promise, and what it does when the disk fails.
 
 use super::*;
-use clutch_common::id::Attempt;
+use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::task::Process;
+use std::cell::Cell;
 use std::io::{BufRead as _, BufReader};
+use std::ops::Deref;
 use std::path::Path;
 use std::process::{Command as Child, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +48,64 @@ async fn durable<T>(submitted: Result<(T, Commit), JournalError>) -> T {
     named
 }
 
+/// A journal, and the sequence numbers that it gives to tasks and results.
+struct Numbered {
+    journal: Journal,
+    next: Cell<(u64, u64)>,
+}
+
+/// Opens a journal.
+fn numbered(config: JournalConfig) -> (Numbered, Recovered) {
+    let (journal, found) = open(config).unwrap();
+    let next = Cell::new((found.next_task.0, found.next_out.0));
+    (Numbered { journal, next }, found)
+}
+
+fn numbered_with(config: JournalConfig, probe: Probe, limit: Duration) -> Numbered {
+    let (journal, _) = open_with(config, probe, limit).unwrap();
+    Numbered { journal, next: Cell::default() }
+}
+
+impl Deref for Numbered {
+    type Target = Journal;
+
+    fn deref(&self) -> &Journal {
+        &self.journal
+    }
+}
+
+impl Numbered {
+    async fn accept(&self, tasks: Vec<Arc<Task>>) -> Result<(Vec<Seq>, Commit), JournalError> {
+        let room = self.reserve().await?;
+        let (seq, out) = self.next.get();
+        self.next.set((seq + tasks.len() as u64, out));
+        let seqs: Vec<Seq> = (seq..).take(tasks.len()).map(Seq).collect();
+        let accept = |(seq, task)| Change::Accept { seq, task, secured: true };
+        Ok((seqs.clone(), room.submit(seqs.into_iter().zip(tasks).map(accept).collect())))
+    }
+
+    async fn start(&self, seq: Seq) -> Result<Commit, JournalError> {
+        Ok(self.reserve().await?.submit(vec![Change::Start { seq }]))
+    }
+
+    async fn finish(
+        &self,
+        inbox: Option<Seq>,
+        result: Arc<Finished>,
+    ) -> Result<(OutSeq, Commit), JournalError> {
+        let room = self.reserve().await?;
+        let (seq, out) = self.next.get();
+        self.next.set((seq, out + 1));
+        let out = OutSeq(out);
+        Ok((out, room.submit(vec![Change::Finish { inbox, out, result }])))
+    }
+
+    async fn release(&self, out: Vec<OutSeq>) -> Result<Commit, JournalError> {
+        let changes = out.into_iter().map(|out| Change::Release { out }).collect();
+        Ok(self.reserve().await?.submit(changes))
+    }
+}
+
 async fn outbox(journal: &Journal) -> Vec<OutSeq> {
     let records = journal.outbox(OutSeq(0), usize::MAX, usize::MAX).await.unwrap();
     records.iter().map(|record| record.seq).collect()
@@ -54,15 +114,16 @@ async fn outbox(journal: &Journal) -> Vec<OutSeq> {
 #[tokio::test]
 async fn what_was_committed_is_there_after_closing() {
     let folder = folder();
-    let (journal, found) = open(config(folder.path())).unwrap();
+    let (journal, found) = numbered(config(folder.path()));
     assert!(found.tasks.is_empty() && found.outbox == 0);
     let tasks = tasks(3);
     let seqs = durable(journal.accept(tasks.clone()).await).await;
     journal.start(seqs[1]).await.unwrap().await.unwrap();
     let out = durable(journal.finish(Some(seqs[0]), finished(tasks[0].attempt())).await).await;
     journal.close().await;
+    drop(journal);
 
-    let (journal, again) = open(config(folder.path())).unwrap();
+    let (journal, again) = numbered(config(folder.path()));
     assert_eq!((again.state_id, again.outbox), (found.state_id, 1));
     let left: Vec<_> = again.tasks.iter().map(|t| (t.seq, &t.task, t.started)).collect();
     assert_eq!(left, [(seqs[1], &*tasks[1], true), (seqs[2], &*tasks[2], false)]);
@@ -71,14 +132,14 @@ async fn what_was_committed_is_there_after_closing() {
     assert_eq!(records[0].bytes, tasks[0].attempt().to_string().into_bytes());
     journal.release(vec![out]).await.unwrap().await.unwrap();
     let next = durable(journal.finish(None, finished(task().attempt())).await).await;
-    assert!(next > out, "a name is never used again");
+    assert!(next > out, "a number is never used again");
     journal.close().await;
 }
 
 #[tokio::test]
 async fn a_result_can_be_read_as_soon_as_it_is_handed_over_and_in_order() {
     let folder = folder();
-    let (journal, _) = open(config(folder.path())).unwrap();
+    let (journal, _) = numbered(config(folder.path()));
     let mut commits = Vec::new();
     let mut names = Vec::new();
     for _ in 0..600 {
@@ -96,7 +157,7 @@ async fn a_result_can_be_read_as_soon_as_it_is_handed_over_and_in_order() {
 #[tokio::test]
 async fn an_acceptance_is_seen_before_it_is_committed() {
     let folder = folder();
-    let (journal, _) = open(config(folder.path())).unwrap();
+    let (journal, _) = numbered(config(folder.path()));
     let (known, unknown) = (task(), task());
     let (_, commit) = journal.accept(vec![known.clone()]).await.unwrap();
     assert_eq!(journal.seen(known.id).unwrap(), Some(1));
@@ -116,7 +177,7 @@ async fn a_crowd_is_committed_together() {
         counted.fetch_add(1, Ordering::Relaxed);
         Ok(u64::MAX)
     });
-    let (journal, _) = open_with(config(folder.path()), probe, STALL_LIMIT).unwrap();
+    let journal = numbered_with(config(folder.path()), probe, STALL_LIMIT);
     let one = |task: Arc<Task>| async {
         let attempt = task.attempt();
         let seqs = durable(journal.accept(vec![task]).await).await;
@@ -128,6 +189,7 @@ async fn a_crowd_is_committed_together() {
     let groups = groups.load(Ordering::Relaxed);
     assert!(groups < 200, "{groups} groups for 800 additions");
     journal.close().await;
+    drop(journal);
     assert!(open(config(folder.path())).unwrap().1.tasks.is_empty());
 }
 
@@ -141,7 +203,7 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
     config.reserve_bytes = 1000;
     // Shorter than the wait: waiting for room must not count as a stall.
     let limit = Duration::from_secs(5);
-    let (journal, _) = open_with(config, probe, limit).unwrap();
+    let journal = numbered_with(config, probe, limit);
     let out = durable(journal.finish(None, finished(task().attempt())).await).await;
 
     free.store(999, Ordering::Relaxed);
@@ -176,7 +238,7 @@ async fn a_disk_without_any_room_holds_releases_back_too() {
     let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
     let mut config = config(folder.path());
     config.reserve_bytes = 1000;
-    let (journal, _) = open_with(config, probe, STALL_LIMIT).unwrap();
+    let journal = numbered_with(config, probe, STALL_LIMIT);
     let out = durable(journal.finish(None, finished(task().attempt())).await).await;
     free.store(499, Ordering::Relaxed);
     let mut released = journal.release(vec![out]).await.unwrap();
@@ -197,9 +259,9 @@ async fn closing_does_not_wait_for_a_full_disk() {
     let folder = folder();
     let mut full = config(folder.path());
     full.reserve_bytes = u64::MAX;
-    let (journal, _) = open_with(full, Box::new(|| Ok(0)), STALL_LIMIT).unwrap();
+    let journal = numbered_with(full, Box::new(|| Ok(0)), STALL_LIMIT);
     let (_, held) = journal.accept(tasks(1)).await.unwrap();
-    journal.clone().close().await;
+    journal.close().await;
     assert!(matches!(held.await, Err(JournalError::Closed)));
     assert!(matches!(journal.accept(tasks(1)).await, Err(JournalError::Closed)));
 }
@@ -208,7 +270,7 @@ async fn closing_does_not_wait_for_a_full_disk() {
 async fn a_failure_is_told_to_all_and_for_good() {
     let folder = folder();
     let probe = Box::new(|| Err(std::io::Error::other("the disk is on fire")));
-    let (journal, _) = open_with(config(folder.path()), probe, STALL_LIMIT).unwrap();
+    let journal = numbered_with(config(folder.path()), probe, STALL_LIMIT);
     let (_, commit) = journal.accept(tasks(1)).await.unwrap();
     let told = |error: JournalError| anyhow::Error::from(error).root_cause().to_string();
     assert_eq!(told(commit.await.unwrap_err()), "the disk is on fire");
@@ -234,7 +296,7 @@ async fn a_folder_that_is_not_the_one_that_was_opened_takes_nothing() {
     for displace in ways {
         let folder = folder();
         let state = folder.path().join("state");
-        let (journal, _) = open(config(&state)).unwrap();
+        let (journal, _) = numbered(config(&state));
         durable(journal.accept(tasks(1)).await).await;
         displace(&state);
         let (_, commit) = journal.accept(tasks(1)).await.unwrap();
@@ -246,7 +308,7 @@ async fn a_folder_that_is_not_the_one_that_was_opened_takes_nothing() {
 #[tokio::test]
 async fn two_journals_cannot_share_a_folder() {
     let folder = folder();
-    let (journal, _) = open(config(folder.path())).unwrap();
+    let (journal, _) = numbered(config(folder.path()));
     let Err(error) = open(config(folder.path())) else { panic!("it opened") };
     assert!(matches!(error, OpenError::Folder(_)));
     assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
@@ -258,7 +320,7 @@ async fn two_journals_cannot_share_a_folder() {
 #[tokio::test]
 async fn accepts_until_killed() {
     let Some(path) = std::env::var_os(KILLED) else { return };
-    let (journal, _) = open(config(Path::new(&path))).unwrap();
+    let (journal, _) = numbered(config(Path::new(&path)));
     loop {
         let mut tasks = tasks(4);
         tasks.push(spooled_task());
@@ -287,7 +349,7 @@ async fn what_was_committed_survives_kill_9() {
         child.wait().unwrap();
         printed.extend(lines.map_while(Result::ok).filter(|line| said(line)));
 
-        let (journal, found) = open(config(folder.path())).unwrap();
+        let (journal, found) = numbered(config(folder.path()));
         let mut there: Vec<String> =
             found.tasks.iter().map(|t| format!("accepted {} {}", t.seq.0, t.task.id)).collect();
         let results = journal.outbox(OutSeq(0), usize::MAX, usize::MAX).await.unwrap();

@@ -9,7 +9,7 @@
 //! as half of the reserve is left to do it with.
 
 use super::commit::Pulse;
-use super::teller::Teller;
+use super::notifier::Notifier;
 use super::{JournalError, Probe, linger};
 use crate::storage::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
 use clutch_common::id::Attempt;
@@ -165,7 +165,7 @@ pub(super) struct Writer {
     queue: DiskQueue,
     commands: mpsc::Receiver<Command>,
     pulse: Arc<Pulse>,
-    teller: Teller,
+    notifier: Notifier,
     probe: Probe,
     reserve: u64,
 }
@@ -174,11 +174,11 @@ impl Writer {
     pub(super) fn new(
         queue: DiskQueue,
         commands: mpsc::Receiver<Command>,
-        (pulse, teller): (Arc<Pulse>, Teller),
+        (pulse, notifier): (Arc<Pulse>, Notifier),
         probe: Probe,
         reserve: u64,
     ) -> Self {
-        Self { queue, commands, pulse, teller, probe, reserve }
+        Self { queue, commands, pulse, notifier, probe, reserve }
     }
 
     /// Works until the journal is closed, dropped, or fails.
@@ -279,7 +279,7 @@ impl Writer {
         self.pulse.busy(true);
         self.queue.apply(&changes).map_err(|error| self.failed(error))?;
         self.pulse.busy(false);
-        self.teller.tell(waiting);
+        self.notifier.tell(waiting);
         Ok(())
     }
 

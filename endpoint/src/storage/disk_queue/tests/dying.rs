@@ -54,7 +54,8 @@ fn a_damaged_count_goes_into_quarantine_and_counting_begins_anew() {
     let folder = folder();
     let guilty = task(1);
     let queue = died_with(&folder, &[guilty.attempt()]);
-    let (raw, _) = queue.records.scan(Space::Deaths, &[Space::Deaths as u8]).next().unwrap().unwrap();
+    let (raw, _) =
+        queue.records.scan(Space::Deaths, &[Space::Deaths as u8]).next().unwrap().unwrap();
     let mut writes = Writes::default();
     writes.put_raw(&raw, vec![1, 2, 3]);
     queue.records.commit(writes).unwrap();

@@ -2,8 +2,8 @@
 //! the next start, as if each lay alone.
 
 use super::*;
-use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
 use crate::storage::disk_queue::record::{Key, MEMBERS_MAX};
+use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
 
 /// How many results a group has.
 const GROUP: u64 = 500;
@@ -62,7 +62,15 @@ fn results_that_gather_share_records_and_are_read_in_order() {
     let (mut queue, attempts) = gathered(&folder, 2);
     assert_eq!(gathered_records(&queue), 2 * (GROUP as usize).div_ceil(MEMBERS_MAX));
     let total = MANY_RESULTS + 2 * GROUP;
-    for from in [0, MANY_RESULTS - 1, MANY_RESULTS, MANY_RESULTS + 5, MANY_RESULTS + GROUP - 1, total - 1, total] {
+    for from in [
+        0,
+        MANY_RESULTS - 1,
+        MANY_RESULTS,
+        MANY_RESULTS + 5,
+        MANY_RESULTS + GROUP - 1,
+        total - 1,
+        total,
+    ] {
         let records = queue.outbox(OutSeq(from), 40, usize::MAX).unwrap();
         let names: Vec<u64> = records.iter().map(|record| record.seq.0).collect();
         assert_eq!(names, (from..total.min(from + 40)).collect::<Vec<u64>>());
@@ -90,7 +98,10 @@ fn what_is_released_out_of_a_record_is_gone_after_the_next_start_and_nothing_els
     }
     assert_eq!(needed(&queue).len(), 1);
     release(&mut queue, left.into_iter());
-    assert_eq!((gathered_records(&queue), needed(&queue).len(), queue.waiting()), (0, 0, MANY_RESULTS));
+    assert_eq!(
+        (gathered_records(&queue), needed(&queue).len(), queue.waiting()),
+        (0, 0, MANY_RESULTS)
+    );
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Spool files as the queue shares, counts and removes them.
 
 use super::*;
-use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
 use crate::storage::disk_queue::history::RUN;
 use crate::storage::disk_queue::sled_store::SEGMENT;
+use crate::storage::disk_queue::spill_policy::MANY_RESULTS;
 
 #[test]
 fn damage_in_a_shared_file_hits_only_its_own_record() {
