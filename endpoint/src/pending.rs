@@ -177,12 +177,12 @@ impl Pending {
     }
 
     /// The results to be sent, of all that the disk has in a range.
-    pub(crate) fn to_send(
+    pub(crate) fn unreleased(
         &mut self,
         range: Range<OutSeq>,
         page: Vec<OutboxRecord>,
     ) -> Vec<OutboxRecord> {
-        self.outbox.to_send(range, page)
+        self.outbox.unreleased(range, page)
     }
 
     /// Has no more calls of these functions run than they allow, where `slots` tasks run at

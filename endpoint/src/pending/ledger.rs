@@ -298,7 +298,7 @@ impl Ledger {
             let page = self.journal.outbox(from, max, max_bytes).await?;
             let next = page.last().map(|last| OutSeq(last.seq.0 + 1));
             let range = from..next.unwrap_or(OutSeq(u64::MAX));
-            let records = self.shared.decide(|pending| pending.to_send(range, page));
+            let records = self.shared.decide(|pending| pending.unreleased(range, page));
             match next {
                 Some(next) if records.is_empty() => from = next,
                 Some(_) | None => break records,

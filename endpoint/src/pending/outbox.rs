@@ -128,7 +128,7 @@ impl Outbox {
 
     /// The results to be sent, of all that the disk has in a range. Releases of results that
     /// it has no longer need not be remembered.
-    pub(crate) fn to_send(
+    pub(crate) fn unreleased(
         &mut self,
         range: Range<OutSeq>,
         page: Vec<OutboxRecord>,

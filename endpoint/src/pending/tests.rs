@@ -235,9 +235,9 @@ fn a_result_that_was_released_is_not_sent_though_the_disk_has_it() {
     };
     let all = || (0..5).map(record).collect::<Vec<_>>();
     let seqs = |records: Vec<OutboxRecord>| records.iter().map(|r| r.seq.0).collect::<Vec<_>>();
-    assert_eq!(seqs(pending.to_send(OutSeq(0)..OutSeq(5), all())), [0, 2, 4]);
+    assert_eq!(seqs(pending.unreleased(OutSeq(0)..OutSeq(5), all())), [0, 2, 4]);
     pending.released(&[OutSeq(1), OutSeq(3)]);
-    assert_eq!(seqs(pending.to_send(OutSeq(0)..OutSeq(5), all())), [0, 1, 2, 3, 4]);
+    assert_eq!(seqs(pending.unreleased(OutSeq(0)..OutSeq(5), all())), [0, 1, 2, 3, 4]);
 }
 
 #[test]

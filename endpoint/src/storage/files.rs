@@ -129,7 +129,8 @@ fn patiently<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<T>) -> 
     loop {
         match attempt() {
             Err(error)
-                if classify(Operation::Records, &error) == Handling::Wait && begun.elapsed() < limit =>
+                if classify(Operation::Records, &error) == Handling::Wait
+                    && begun.elapsed() < limit =>
             {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(

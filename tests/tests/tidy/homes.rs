@@ -7,7 +7,7 @@ use super::{File, PRODUCT, code, is_test, must_accept, must_be_clean, must_compl
 /// and `a/b_….rs`.
 const HOMES: [(&str, &[&str]); 7] = [
     ("lapin", &["common/src/link/amqp", "bench/src/bare"]),
-    ("sled", &["endpoint/src/storage/disk_queue"]),
+    ("sled", &["endpoint/src/storage/disk_queue/sled_store.rs"]),
     ("rusqlite", &["service/src/store/sqlite"]),
     ("postgres", &["service/src/store/postgres"]),
     ("axum", &["service/src/api", "service/src/serve"]),
