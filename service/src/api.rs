@@ -13,8 +13,8 @@ pub(crate) mod types;
 mod upload;
 mod wait;
 
-use crate::broker::session::Link;
-use crate::broker::told::Told;
+use crate::broker::health::HealthState;
+use crate::broker::session::LinkState;
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -42,9 +42,9 @@ const SHARE: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Store,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<LinkState>,
     commits: watch::Receiver<u64>,
-    told: Told,
+    told: HealthState,
     stop: CancellationToken,
     uploads: upload::Uploads,
     submissions: TaskTracker,
@@ -57,9 +57,9 @@ impl Api {
     #[must_use]
     pub(crate) fn new(
         store: Store,
-        link: watch::Receiver<Link>,
+        link: watch::Receiver<LinkState>,
         commits: watch::Receiver<u64>,
-        told: Told,
+        told: HealthState,
         submissions: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
@@ -85,8 +85,8 @@ impl Api {
 
 async fn health(State(api): State<Api>) -> Json<Health> {
     let fault = match &*api.link.borrow() {
-        Link::Engaged(_) => None,
-        Link::Disengaged(fault) => Some(fault.clone()),
+        LinkState::Engaged(_) => None,
+        LinkState::Disengaged(fault) => Some(fault.clone()),
     };
     Json(Health {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -3,7 +3,7 @@
 //! the crate promises nobody else anything.
 
 use crate::model::{TaskSpec, TaskState};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use crate::store::{Batch, Chunk, Registration, Store};
 use anyhow::{Context as _, Result, ensure};
 use clutch_common::id::{Attempt, EndpointId};

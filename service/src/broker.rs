@@ -3,10 +3,10 @@
 //!
 //! `session` holds the link and runs the rest for as long as it lasts.
 
+pub(crate) mod anomalies;
 pub(crate) mod collector;
-pub(crate) mod counts;
+pub(crate) mod health;
 pub(crate) mod management;
 pub(crate) mod ownership;
-pub(crate) mod policies;
+pub(crate) mod policy_monitor;
 pub(crate) mod session;
-pub(crate) mod told;

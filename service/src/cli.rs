@@ -242,7 +242,7 @@ pub(crate) struct DemoArgs {
 
 /// How the broker keeps an endpoint's queue.
 #[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
-pub(crate) enum Queue {
+pub(crate) enum QueueArg {
     /// On one node's disk
     Classic,
     /// Replicated over the nodes of a cluster
@@ -252,12 +252,12 @@ pub(crate) enum Queue {
     Expiring,
 }
 
-impl From<Queue> for QueueKind {
-    fn from(queue: Queue) -> Self {
+impl From<QueueArg> for QueueKind {
+    fn from(queue: QueueArg) -> Self {
         match queue {
-            Queue::Classic => Self::Classic,
-            Queue::Quorum => Self::Quorum,
-            Queue::Expiring => Self::Expiring,
+            QueueArg::Classic => Self::Classic,
+            QueueArg::Quorum => Self::Quorum,
+            QueueArg::Expiring => Self::Expiring,
         }
     }
 }
@@ -307,7 +307,7 @@ pub(crate) struct ProvisionArgs {
     pub(crate) out: PathBuf,
     /// How the broker keeps the task queue [default: classic]
     #[arg(long, value_name = "KIND")]
-    pub(crate) queue: Option<Queue>,
+    pub(crate) queue: Option<QueueArg>,
     /// How often the endpoint and the broker tell each other that they live: 1s to 65535s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,

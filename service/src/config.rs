@@ -3,7 +3,7 @@
 
 use crate::cli::GlobalArgs;
 use crate::failure::{CONFIG, Failure, usage};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use clutch_common::link::{Terms, Transport, shared_transport};
 use clutch_common::system::folder;
 use clutch_common::text::secret::{self, SecretUrl};

@@ -2,17 +2,17 @@
 //! again, as `design/0008-failover.md` has it.
 //!
 //! [`clutch_common::failover`] decides; `watch` calls, closes and gives up; `recovery` asks and
-//! submits again; `ear` is how the collector reaches both. All of it lives and
+//! submits again; `liveness` is how the collector reaches both. All of it lives and
 //! dies with the session, and starts anew from the records.
 
-mod ear;
-mod pace;
+mod liveness;
 mod recovery;
+mod roll_call_pause;
 mod watch;
 
-pub(crate) use ear::Ear;
+pub(crate) use liveness::Liveness;
 pub(crate) use recovery::recover;
-pub(crate) use watch::{Closer, watch};
+pub(crate) use watch::{ConnectionCloser, watch};
 
 use crate::publishing::control_message;
 use clutch_common::link::Message;

@@ -18,13 +18,13 @@ mod config;
 mod demo;
 mod failover;
 mod failure;
-#[cfg(test)]
-mod fake;
 mod model;
-mod paths;
 mod publishing;
 mod serve;
+mod state_folder;
 mod store;
+#[cfg(test)]
+mod stub_broker;
 
 use admin::{dead_letters, deprovision, doctor, provision};
 use clap::Parser as _;

@@ -4,13 +4,13 @@
 mod health;
 mod progress;
 mod records;
-mod spec;
+mod task_spec;
 mod task_state;
 
-pub(crate) use health::{Harm, Oddities};
+pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use progress::Progress;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
-pub(crate) use spec::TaskSpec;
+pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 
 /// A part of a listing.

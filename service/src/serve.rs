@@ -6,25 +6,25 @@
 //! way, submissions whose clients are gone get their end, then the session
 //! finishes its transaction, then the process exits.
 
-mod guard;
+mod folder_watch;
 
 use crate::api::Api;
 use crate::api::connections::{self, Bounds};
+use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::ownership::{self, Claimant};
-use crate::broker::session::{self, Link, Parts, keep_engaged};
-use crate::broker::told::Told;
+use crate::broker::session::{LinkState, SessionContext, SessionError, keep_engaged};
 use crate::cli::ServeArgs;
 use crate::config::Settings;
-use crate::failover::Closer;
+use crate::failover::ConnectionCloser;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use crate::store::{Saved, Store};
 use anyhow::Context as _;
 use clutch_common::link::Fault;
 use clutch_common::system::signals::StopSignals;
 use clutch_common::text::secret::SecretUrl;
-use guard::{Guard, Named};
+use folder_watch::{FileIdentity, FolderWatch};
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,17 +55,18 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let _lock = settings.state.lock().await?;
     let store = Store::open(&settings.state).await?;
     let claimant = Claimant { service: store.service_id().await?, take_over: args.take_over };
-    let (link, link_state) = watch::channel(Link::Disengaged("it has not been up yet".to_owned()));
+    let (link, link_state) =
+        watch::channel(LinkState::Disengaged("it has not been up yet".to_owned()));
     let (commits, committed) = watch::channel(0);
     let (news, _) = watch::channel(0);
-    let (told, submissions) = (Told::default(), TaskTracker::new());
-    let parts = Parts {
+    let (told, submissions) = (HealthState::default(), TaskTracker::new());
+    let context = SessionContext {
         transport,
         store: store.clone(),
         link,
         commits,
         news,
-        closer: management.clone().map(|it| Arc::new(it) as Arc<dyn Closer>),
+        closer: management.clone().map(|it| Arc::new(it) as Arc<dyn ConnectionCloser>),
         management,
         ask_after: args.ask_after,
         claimant,
@@ -74,8 +75,8 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     };
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state, committed, told, submissions, stop.clone());
-    let ended = run(api, parts, signals, &settings.state, &stop).await;
-    if let Ok(Ended::Displaced) = ended {
+    let ended = run(api, context, signals, &settings.state, &stop).await;
+    if let Ok(StopCause::Displaced) = ended {
         return Err(save(store, &settings.state).await);
     }
     if let Err(error) = std::fs::remove_file(settings.state.socket()) {
@@ -88,11 +89,11 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     ended.map(drop)
 }
 
-/// How the parts came to their end, other than by failing.
+/// Why the service stops, other than by a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ended {
+enum StopCause {
     /// It was asked for.
-    Asked,
+    Requested,
     /// The database is not at its path any more.
     Displaced,
 }
@@ -144,13 +145,13 @@ struct Answering {
     servers: JoinSet<std::io::Result<()>>,
     /// Ends the newest one's intake; its requests end with the API.
     intake: CancellationToken,
-    socket: Named,
+    socket: FileIdentity,
 }
 
 impl Answering {
     fn open(api: Api, state: &StateFolder, stop: &CancellationToken) -> anyhow::Result<Self> {
         let listener = bind(state)?;
-        let socket = Named::at(&state.socket())?;
+        let socket = FileIdentity::at(&state.socket())?;
         let (servers, intake) = (JoinSet::new(), stop.child_token());
         let mut answering = Self { api, stop: stop.clone(), servers, intake, socket };
         answering.serve(listener);
@@ -169,7 +170,8 @@ impl Answering {
         if self.socket.is_there() {
             return;
         }
-        let opened = bind(state).and_then(|listener| Ok((listener, Named::at(&state.socket())?)));
+        let opened =
+            bind(state).and_then(|listener| Ok((listener, FileIdentity::at(&state.socket())?)));
         match opened {
             Ok((listener, socket)) => {
                 tracing::warn!(
@@ -199,25 +201,25 @@ impl Answering {
     }
 }
 
-/// Runs both parts; one that ends early ends the other.
+/// Runs the API and the sessions; if one ends early, the other ends too.
 async fn run(
     api: Api,
-    parts: Parts,
+    context: SessionContext,
     mut signals: StopSignals,
     state: &StateFolder,
     stop: &CancellationToken,
-) -> anyhow::Result<Ended> {
+) -> anyhow::Result<StopCause> {
     let session_stop = CancellationToken::new();
     let mut session = JoinSet::new();
-    let (store, submissions) = (parts.store.clone(), parts.submissions.clone());
-    let guard = Guard::over(state.path());
+    let (store, submissions) = (context.store.clone(), context.submissions.clone());
+    let guard = FolderWatch::over(state.path());
     let mut answering = Answering::open(api, state, stop)?;
-    session.spawn(keep_engaged_and_tell(parts, state.clone(), session_stop.clone()));
+    session.spawn(keep_engaged_and_tell(context, state.clone(), session_stop.clone()));
     let ended = loop {
         tokio::select! {
-            () = signals.next() => break Ok(Ended::Asked),
-            () = store.displaced() => break Ok(Ended::Displaced),
-            ended = session.join_next() => break why_session(ended).map(|()| Ended::Asked),
+            () = signals.next() => break Ok(StopCause::Requested),
+            () = store.displaced() => break Ok(StopCause::Displaced),
+            ended = session.join_next() => break why_session(ended).map(|()| StopCause::Requested),
             error = answering.ended() => break Err(error),
             () = guard.changed() => {
                 store.check_place();
@@ -237,7 +239,7 @@ async fn run(
 
 /// Keeps the link engaged and says once that the service is serving.
 async fn keep_engaged_and_tell(
-    parts: Parts,
+    context: SessionContext,
     state: StateFolder,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
@@ -245,8 +247,8 @@ async fn keep_engaged_and_tell(
     let engaged = move || {
         told.call_once(|| tracing::info!(socket = %socket.display(), "serving"));
     };
-    let ended = keep_engaged(&parts, engaged, &stop).await;
-    ended.map_err(|ended| refusal(&ended, &parts.transport.address(), parts.claimant, &state))
+    let ended = keep_engaged(&context, engaged, &stop).await;
+    ended.map_err(|ended| refusal(&ended, &context.transport.address(), context.claimant, &state))
 }
 
 type SessionEnd = Option<Result<Result<(), Failure>, tokio::task::JoinError>>;
@@ -261,21 +263,21 @@ fn why_session(ended: SessionEnd) -> anyhow::Result<()> {
 
 /// The words for a session that there is no point in trying again.
 fn refusal(
-    ended: &session::Ended,
+    ended: &SessionError,
     address: &str,
     claimant: Claimant,
     state: &StateFolder,
 ) -> Failure {
     let words = match ended {
-        session::Ended::NotOurs(words) => {
+        SessionError::NotOurs(words) => {
             let refused = ownership::refused(Some(claimant.service), state, words);
             format!("cannot collect at {address}: {refused}")
         }
-        session::Ended::Lost(Fault::Locked(holder)) => format!(
+        SessionError::Lost(Fault::Locked(holder)) => format!(
             "another clutch-service is collecting results at {address}: stop that one, or use it, \
              with its --state ({holder})"
         ),
-        session::Ended::Lost(fault) => {
+        SessionError::Lost(fault) => {
             format!("{address} cannot be used: {fault}; {}", advice(fault))
         }
     };

@@ -42,7 +42,7 @@ pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use submissions::{Begun, Chunk};
 pub(crate) use unaccounted::Resubmission;
 
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use engine::{Connection, Db, Durability, Engine};
 use interned_ids::InternedIds;
 use std::sync::Arc;

@@ -36,7 +36,7 @@ pub(crate) async fn run(settings: &Settings, what: &DeadLetters) -> anyhow::Resu
     let looking = connect(transport.as_ref()).await.map_err(failed)?;
     let done = match open(looking.as_ref()).await {
         Ok(shelf) => {
-            let mut desk = Desk { shelf, address: address.clone(), json: settings.json };
+            let mut desk = LetterCommand { shelf, address: address.clone(), json: settings.json };
             desk.work(transport.as_ref(), what).await
         }
         Err(fault) => Err(unusable(&fault, &address).into()),
@@ -87,7 +87,7 @@ fn unusable(fault: &Fault, address: &str) -> Failure {
 }
 
 /// What the commands work with.
-struct Desk {
+struct LetterCommand {
     shelf: Box<dyn Shelf>,
     address: String,
     json: bool,
@@ -100,7 +100,7 @@ enum Verb {
     Drop { yes: bool },
 }
 
-impl Desk {
+impl LetterCommand {
     async fn work(&mut self, transport: &dyn Transport, what: &DeadLetters) -> anyhow::Result<u8> {
         match what {
             DeadLetters::List(args) => self.list(args.limit).await,

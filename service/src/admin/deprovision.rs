@@ -23,7 +23,7 @@ const REASON: &str = "its endpoint was deprovisioned before it had an outcome";
 
 /// What deprovisioning did.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct DeprovisionReport {
     id: EndpointId,
     name: String,
     /// How many tasks ended as cancelled.
@@ -47,7 +47,7 @@ pub(crate) async fn run(settings: &Settings, args: &DeprovisionArgs) -> anyhow::
     if settings.json {
         return output::json(&report);
     }
-    let Report { id, name, cancelled, messages } = &report;
+    let DeprovisionReport { id, name, cancelled, messages } = &report;
     let mut words = format!("removed {name} ({id})");
     if *cancelled > 0 {
         words.push_str(&format!(
@@ -65,7 +65,7 @@ async fn remove(
     store: &Store,
     transport: &dyn Transport,
     args: &DeprovisionArgs,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<DeprovisionReport> {
     let Some(endpoint) = store.endpoint(&args.endpoint).await? else {
         let known = store.endpoint_names(10).await?.join(", ");
         let words = format!("there is no endpoint '{}'; known are: {known}", args.endpoint);
@@ -91,7 +91,7 @@ async fn with_lease(
     endpoint: &Endpoint,
     yes: bool,
     address: &str,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<DeprovisionReport> {
     let queue = topology::tasks_queue(endpoint.id);
     let messages = match connection.shelf(&queue, &topology::lease_queue(endpoint.id)).await {
         Ok(mut shelf) => shelf.waiting().await.map(Some),
@@ -123,7 +123,7 @@ async fn with_lease(
         return Err(Failure::new(GENERAL, words).into());
     }
     let (id, name, messages) = (endpoint.id, endpoint.name.clone(), messages.unwrap_or(0));
-    Ok(Report { id, name, cancelled, messages })
+    Ok(DeprovisionReport { id, name, cancelled, messages })
 }
 
 /// Ends every task that has no outcome.

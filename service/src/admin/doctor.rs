@@ -11,8 +11,8 @@ use crate::cli::output;
 use crate::client::Client;
 use crate::config::Settings;
 use crate::failure::{self, CANNOT_CREATE, UNAVAILABLE};
-use crate::model::Oddities;
-use crate::paths::{Holder, StateFolder};
+use crate::model::Anomalies;
+use crate::state_folder::{Holder, StateFolder};
 use clutch_common::link::{self, Check, Report, Verdict};
 use clutch_common::system::clock::now_ms;
 use clutch_common::text::secret::SecretUrl;
@@ -34,7 +34,7 @@ pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Resul
     if usable {
         checks.extend(place::look(settings, transport.as_ref()).await);
         if let Some(management) = management {
-            checks.extend(place::policies(management.harms().await));
+            checks.extend(place::policies(management.hazards().await));
         }
     }
     let report = Report::from(checks);
@@ -68,8 +68,8 @@ async fn state(state: &StateFolder) -> Vec<Check> {
 }
 
 /// What came to a service that is running and is no outcome of a task of its own.
-fn odd(counted: &Oddities) -> Option<Check> {
-    let Oddities { unknown, foreign, refused, dead_lettered, passed_by } = *counted;
+fn odd(counted: &Anomalies) -> Option<Check> {
+    let Anomalies { unknown, foreign, refused, dead_lettered, passed_by } = *counted;
     let words = [
         (foreign, "of endpoints that were not provisioned with this state folder (kept as tasks)"),
         (unknown - foreign.min(unknown), "of tasks that are not in the records (kept as tasks)"),
@@ -123,7 +123,7 @@ mod tests {
             version: "1".to_owned(),
             engaged,
             fault,
-            oddities: Oddities::default(),
+            oddities: Anomalies::default(),
             policies: Vec::new(),
         }
     }
@@ -140,9 +140,9 @@ mod tests {
 
     #[test]
     fn results_of_nobody_are_told_with_their_number() {
-        assert_eq!(odd(&Oddities::default()), None);
+        assert_eq!(odd(&Anomalies::default()), None);
         let counted =
-            Oddities { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1, passed_by: 8 };
+            Anomalies { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1, passed_by: 8 };
         let check = odd(&counted).unwrap();
         assert_eq!(check.verdict, Verdict::Warning);
         for words in

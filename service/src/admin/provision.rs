@@ -8,8 +8,8 @@ use crate::cli::output;
 use crate::config::{Settings, reachable};
 use crate::failover;
 use crate::failure::{Failure, REFUSED, advice, code, is_in_doubt};
-use crate::paths::StateFolder;
 use crate::publishing::to_queue;
+use crate::state_folder::StateFolder;
 use crate::store::{Endpoint, Registration, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::link::ownership::{Claim, claim};
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 /// What provisioning did.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct ProvisionReport {
     id: EndpointId,
     name: String,
     queue: QueueKind,
@@ -51,7 +51,10 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) async fn endpoint(settings: &Settings, args: &ProvisionArgs) -> anyhow::Result<Report> {
+pub(crate) async fn endpoint(
+    settings: &Settings,
+    args: &ProvisionArgs,
+) -> anyhow::Result<ProvisionReport> {
     let transport = settings.transport()?;
     let endpoint_url = match &args.endpoint_broker {
         Some(url) => url.expose(),
@@ -72,7 +75,7 @@ async fn provision(
     transport: &dyn Transport,
     endpoint_url: &str,
     args: &ProvisionArgs,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<ProvisionReport> {
     check_writable(&args.out)?;
     let address = transport.address();
     let earlier = store.places().await?;
@@ -110,7 +113,7 @@ async fn carry_out(
     endpoint_url: &str,
     args: &ProvisionArgs,
     (endpoint, created): (Endpoint, bool),
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<ProvisionReport> {
     let address = transport.address();
     let Endpoint { id, name, queue } = endpoint;
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
@@ -141,7 +144,7 @@ async fn carry_out(
     if existing == Existing::Absent {
         file.write(&args.out)?;
     }
-    Ok(Report {
+    Ok(ProvisionReport {
         id,
         name,
         queue,
@@ -229,7 +232,7 @@ fn refused_declaring(fault: &Fault, address: &str, shared: QueueKind) -> Failure
     )
 }
 
-fn tell(report: &Report) -> std::io::Result<()> {
+fn tell(report: &ProvisionReport) -> std::io::Result<()> {
     let file = report.file.display();
     let what = if report.created { "provisioned" } else { "was provisioned before" };
     output::line(&format!("{} {what}: {}", report.name, report.id))?;
@@ -249,8 +252,8 @@ mod tests {
     use super::*;
     use crate::cli::BrokerArgs;
     use crate::failure::{CONFIG, exit_code};
-    use crate::fake::Broker;
     use crate::store::conformance::store;
+    use crate::stub_broker::Broker;
     use std::path::Path;
     use std::time::Duration;
 
@@ -272,7 +275,7 @@ mod tests {
         store: &Store,
         broker: &Broker,
         args: &ProvisionArgs,
-    ) -> anyhow::Result<Report> {
+    ) -> anyhow::Result<ProvisionReport> {
         provision(store, &StateFolder::new("/s"), broker, "amqp://h", args).await
     }
 
@@ -319,7 +322,7 @@ mod tests {
         let first = args("lab", &temp.path().join("a.toml"));
         provisioned(&store, &broker, &first).await.unwrap();
         let quorum = ProvisionArgs {
-            queue: Some(crate::cli::Queue::Quorum),
+            queue: Some(crate::cli::QueueArg::Quorum),
             ..args("big", &temp.path().join("b.toml"))
         };
         let big = provisioned(&store, &broker, &quorum).await.unwrap();
@@ -340,7 +343,8 @@ mod tests {
         assert_eq!(exit_code(&error), CONFIG);
         assert!(!out.exists());
         assert!(store.endpoint("lab").await.unwrap().is_none(), "the name is taken");
-        let quorum = ProvisionArgs { queue: Some(crate::cli::Queue::Quorum), ..args("lab", &out) };
+        let quorum =
+            ProvisionArgs { queue: Some(crate::cli::QueueArg::Quorum), ..args("lab", &out) };
         let again = provisioned(&store, &Broker::default(), &quorum).await.unwrap();
         assert_eq!((again.queue, again.file_created), (QueueKind::Quorum, true));
     }

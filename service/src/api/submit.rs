@@ -10,7 +10,7 @@ use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
 };
 use super::wait::{self, Target};
-use crate::broker::session::Link;
+use crate::broker::session::LinkState;
 use crate::model::{Progress, TaskState};
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher};
 use crate::store::{Begun, Chunk, Endpoint};
@@ -25,8 +25,8 @@ pub(super) async fn submit(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<SubmitAnswer>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let upload = api.uploads.read(&parts.headers, body).await?;
+    let (context, body) = request.into_parts();
+    let upload = api.uploads.read(&context.headers, body).await?;
     let request: SubmitRequest = error::body(&upload.bytes)?;
     check(&request)?;
     let publisher = publisher(&api)?;
@@ -134,8 +134,8 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
 
 fn publisher(api: &Api) -> Result<Publisher, ApiError> {
     match &*api.link.borrow() {
-        Link::Engaged(publisher) => Ok(publisher.clone()),
-        Link::Disengaged(fault) => Err(ApiError::unavailable(
+        LinkState::Engaged(publisher) => Ok(publisher.clone()),
+        LinkState::Disengaged(fault) => Err(ApiError::unavailable(
             "disengaged",
             format!("the service has no link to the broker: {fault}"),
         )),

@@ -3,16 +3,16 @@
 use super::Api;
 use super::connections::{self, Bounds};
 use super::types::*;
+use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
-use crate::broker::session::{Link, Parts, keep_engaged};
-use crate::broker::told::Told;
+use crate::broker::session::{LinkState, SessionContext, keep_engaged};
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
-use crate::fake::{Broker, result_of};
 use crate::model::{Progress, TaskSpec};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use crate::store::conformance::spec;
 use crate::store::{Registration, Store};
+use crate::stub_broker::{Broker, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Settlement;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -48,11 +48,11 @@ async fn service(engaged: bool) -> Service {
         Registration { name: "lab".to_owned(), id: None, queue: None, lost_after: None, now_ms: 1 };
     let endpoint = store.register(wanted).await.unwrap().0.id;
     let broker = Broker::default().patient();
-    let (link, mut link_state) = watch::channel(Link::Disengaged("not yet".into()));
+    let (link, mut link_state) = watch::channel(LinkState::Disengaged("not yet".into()));
     let (commits, committed) = watch::channel(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
-    let (told, submissions) = (Told::default(), TaskTracker::new());
+    let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let api = Api::new(
         store.clone(),
         link_state.clone(),
@@ -69,7 +69,7 @@ async fn service(engaged: bool) -> Service {
     let ask_after = Duration::from_secs(600);
     let claimant = Claimant { service: store.service_id().await.unwrap(), take_over: false };
     let (closer, management) = (None, None);
-    let parts = Parts {
+    let context = SessionContext {
         transport,
         store,
         link,
@@ -85,14 +85,14 @@ async fn service(engaged: bool) -> Service {
     let session_stop = stop.clone();
     running.spawn(async move {
         if engaged {
-            keep_engaged(&parts, || (), &session_stop).await.unwrap();
+            keep_engaged(&context, || (), &session_stop).await.unwrap();
         } else {
             session_stop.cancelled().await;
-            drop(parts);
+            drop(context);
         }
     });
     if engaged {
-        link_state.wait_for(|link| matches!(link, Link::Engaged(_))).await.unwrap();
+        link_state.wait_for(|link| matches!(link, LinkState::Engaged(_))).await.unwrap();
     }
     let client = Client::new(&folder);
     let socket = folder.socket();

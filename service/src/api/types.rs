@@ -1,7 +1,9 @@
 //! The bodies of the API's requests and answers, as `design/0006-api.md` describes them,
 //! made from the types of `model`. Pure.
 
-use crate::model::{Harm, Missing, Oddities, Page, Progress, TaskOutcome, TaskSpec, TaskSummary};
+use crate::model::{
+    Anomalies, Missing, Page, Progress, QueueHazard, TaskOutcome, TaskSpec, TaskSummary,
+};
 use clutch_common::id::{EndpointId, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -118,10 +120,10 @@ pub(crate) struct Health {
     pub(crate) fault: Option<String>,
     /// What came since it started and is no outcome of a task of its own.
     #[serde(default)]
-    pub(crate) oddities: Oddities,
+    pub(crate) oddities: Anomalies,
     /// What takes messages from the queues at the broker, where that can be known.
     #[serde(default)]
-    pub(crate) policies: Vec<Harm>,
+    pub(crate) policies: Vec<QueueHazard>,
 }
 
 /// The body of every error.

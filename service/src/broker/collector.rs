@@ -4,8 +4,8 @@
 //! has. Results that come twice are counted; messages that cannot be read go to
 //! the dead-letter queue.
 
-use crate::broker::counts::Counts;
-use crate::failover::Ear;
+use crate::broker::anomalies::AnomalyCounters;
+use crate::failover::Liveness;
 use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
 use clutch_common::id::StateId;
@@ -57,18 +57,18 @@ pub(crate) struct Recorder<'a> {
     pub(crate) store: &'a Store,
     /// Bumped after each transaction with results.
     pub(crate) commits: &'a watch::Sender<u64>,
-    /// Counts what is no outcome of a task.
-    pub(crate) counts: &'a Arc<Counts>,
+    /// Counts what is not an outcome of a task.
+    pub(crate) counts: &'a Arc<AnomalyCounters>,
 }
 
-/// Collects until told to stop. `ear` hears who sent something.
+/// Collects until told to stop. `liveness` hears who sent something.
 ///
 /// # Errors
 /// The fault that ended the connection; what was not acknowledged comes again.
 pub(crate) async fn collect(
     mut inlet: Box<dyn Inlet>,
     recorder: &Recorder<'_>,
-    ear: &Ear,
+    liveness: &Liveness,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let mut open = Open::default();
@@ -87,12 +87,12 @@ pub(crate) async fn collect(
             let part = part(&mut deliveries);
             let messages = part.len();
             let group = Group::read(part);
-            ear.hear(&group.states(), Instant::now());
-            if record(&group, recorder, ear, stop).await.is_none() {
+            liveness.record_heard(&group.states(), Instant::now());
+            if record(&group, recorder, liveness, stop).await.is_none() {
                 return Ok(());
             }
-            if !group.marks.is_empty() {
-                ear.read(&group.marks);
+            if !group.barriers.is_empty() {
+                liveness.barriers_read(&group.barriers);
             }
             open.add(messages, group.tags);
             if open.messages >= UNSETTLED {
@@ -162,7 +162,7 @@ struct Group {
     /// What is to be recorded, a transaction each, in order.
     batches: Vec<Arc<Batch>>,
     /// Messages that the service sent to itself, by their ids.
-    marks: Vec<String>,
+    barriers: Vec<String>,
     tags: Tags,
 }
 
@@ -179,7 +179,7 @@ struct Tags {
 
 impl Tags {
     /// Sets aside what could not be read, and acknowledges the rest.
-    async fn settle(&self, inlet: &mut dyn Inlet, counts: &Counts) -> Result<(), Fault> {
+    async fn settle(&self, inlet: &mut dyn Inlet, counts: &AnomalyCounters) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
             let reasons: Vec<&str> = reasons.iter().map(|reason| &**reason).collect();
             let reason = Reason::from(reasons.join("; "));
@@ -224,7 +224,7 @@ impl Group {
                     presences.push(PresenceMessage { presence, message, commits });
                 }
                 ToService::Ping => {
-                    group.marks.push(delivery.message.message_id.unwrap_or_default());
+                    group.barriers.push(delivery.message.message_id.unwrap_or_default());
                 }
                 ToService::Unknown(message) => group.tags.unknown.push(message),
                 ToService::Results(decoded) => {
@@ -295,12 +295,12 @@ fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
 async fn record(
     group: &Group,
     recorder: &Recorder<'_>,
-    ear: &Ear,
+    liveness: &Liveness,
     stop: &CancellationToken,
 ) -> Option<()> {
     for batch in &group.batches {
         let write = || {
-            let (commits, news) = (recorder.commits.clone(), ear.news());
+            let (commits, news) = (recorder.commits.clone(), liveness.news());
             let counts = Arc::clone(recorder.counts);
             let results = !batch.results.is_empty();
             recorder.store.record(Arc::clone(batch), now_ms(), move |tally| {
@@ -366,18 +366,18 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{Broker, result};
-    use crate::model::Oddities;
+    use crate::model::Anomalies;
     use crate::store::conformance::store;
+    use crate::stub_broker::{Broker, result};
     use clutch_common::link::Message;
     use clutch_common::task::result::Outcome;
 
-    async fn collect_all(broker: &Broker, store: &Store) -> Oddities {
+    async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
         let (commits, counts) = (watch::channel(0).0, Arc::default());
         let recorder = Recorder { store, commits: &commits, counts: &counts };
-        let ear = Ear::new(watch::channel(0).0);
+        let liveness = Liveness::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &recorder, &ear, &stop);
+        let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
         let stopping = async {
             while broker.acknowledged().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -399,7 +399,8 @@ mod tests {
         broker.deliver(packed);
         broker.deliver(b"nonsense".to_vec());
         let counted = collect_all(&broker, &store).await;
-        let expected = Oddities { unknown: 1, foreign: 1, dead_lettered: 2, ..Oddities::default() };
+        let expected =
+            Anomalies { unknown: 1, foreign: 1, dead_lettered: 2, ..Anomalies::default() };
         assert_eq!(counted, expected);
         assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
         assert_eq!(broker.acknowledged(), [Tag(4)]);
@@ -419,7 +420,7 @@ mod tests {
         broker.deliver(br#"{"version":1,"type":"clutch.progress","percent":50}"#.to_vec());
         broker.deliver(br#"{"version":2,"type":"clutch.results","results":[]}"#.to_vec());
         let counted = collect_all(&broker, &store).await;
-        let expected = Oddities { passed_by: 2, dead_lettered: 1, ..Oddities::default() };
+        let expected = Anomalies { passed_by: 2, dead_lettered: 1, ..Anomalies::default() };
         assert_eq!(counted, expected);
         assert_eq!(broker.dead_lettered(), [Tag(3)]);
     }
@@ -491,9 +492,9 @@ mod tests {
         broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
         let (commits, counts) = (watch::channel(0).0, Arc::default());
         let recorder = Recorder { store: &store, commits: &commits, counts: &counts };
-        let ear = Ear::new(watch::channel(0).0);
+        let liveness = Liveness::new(watch::channel(0).0);
         let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &recorder, &ear, &stop);
+        let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             stop.cancel();
@@ -501,7 +502,7 @@ mod tests {
         let (ended, ()) = tokio::join!(collecting, stopping);
         assert_eq!(ended, Ok(()));
         assert_eq!(broker.acknowledged(), []);
-        let store = Store::open(&crate::paths::StateFolder::new(temp.path())).await.unwrap();
+        let store = Store::open(&crate::state_folder::StateFolder::new(temp.path())).await.unwrap();
         collect_all(&broker, &store).await;
         assert_eq!(broker.acknowledged(), [Tag(1)]);
         assert!(store.task(ours.task_id).await.unwrap().is_some());

@@ -5,14 +5,15 @@
 //! The broker lists a connection only a few seconds after it was opened (its
 //! `collect_statistics_interval`, 5 s by default).
 
-mod terms;
+mod hazards;
 
-use crate::failover::Closer;
+use crate::failover::ConnectionCloser;
 use crate::failure::usage;
-use crate::model::Harm;
+use crate::model::QueueHazard;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hazards::ListedQueue;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
@@ -21,7 +22,6 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use terms::Listed;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
@@ -54,14 +54,14 @@ const PAGES: usize = 100;
 
 /// Queues, of which there may be more.
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Listed>,
+struct QueuePage {
+    items: Vec<ListedQueue>,
     page_count: usize,
 }
 
 /// A queue, as far as its lease matters.
 #[derive(Deserialize)]
-struct Queue {
+struct LeaseQueue {
     /// Empty, an empty list, or the connection whose exclusive queue this is.
     #[serde(default)]
     owner_pid_details: serde_json::Value,
@@ -69,7 +69,7 @@ struct Queue {
 
 /// A connection, as far as it matters.
 #[derive(Deserialize)]
-struct Connection {
+struct ListedConnection {
     #[serde(default)]
     client_properties: serde_json::Value,
 }
@@ -88,15 +88,15 @@ impl Management {
     ///
     /// # Errors
     /// Why it cannot be known, in words for people.
-    pub(crate) async fn harms(&self) -> Result<Vec<Harm>, String> {
+    pub(crate) async fn hazards(&self) -> Result<Vec<QueueHazard>, String> {
         const COLUMNS: &str = "name,arguments,policy,operator_policy,effective_policy_definition";
         let mut found = Vec::new();
         for number in 1..=PAGES {
             let vhost = &self.vhost;
             let path = format!("queues/{vhost}?page={number}&page_size={PAGE}&columns={COLUMNS}");
-            let page: Option<Page> = self.get(&path).await?;
+            let page: Option<QueuePage> = self.get(&path).await?;
             let Some(page) = page else { return Err("there is no such vhost".to_owned()) };
-            found.extend(page.items.iter().flat_map(terms::harms));
+            found.extend(page.items.iter().flat_map(hazards::hazards));
             if number >= page.page_count {
                 break;
             }
@@ -157,7 +157,7 @@ impl Management {
 
     async fn holder(&self, lease: &str) -> Result<Option<String>, String> {
         let queue = format!("queues/{}/{}?columns=owner_pid_details", self.vhost, segment(lease));
-        let Some(queue) = self.get::<Queue>(&queue).await? else { return Ok(None) };
+        let Some(queue) = self.get::<LeaseQueue>(&queue).await? else { return Ok(None) };
         Ok(queue.owner_pid_details["name"].as_str().map(str::to_owned))
     }
 
@@ -222,11 +222,11 @@ impl Management {
 }
 
 #[async_trait]
-impl Closer for Management {
+impl ConnectionCloser for Management {
     async fn close_holder(&self, lease: &str, connection: &str) -> Result<bool, String> {
         let Some(holder) = self.holder(lease).await? else { return Ok(false) };
         let path = format!("connections/{}", segment(&holder));
-        let Some(found) = self.get::<Connection>(&path).await? else { return Ok(false) };
+        let Some(found) = self.get::<ListedConnection>(&path).await? else { return Ok(false) };
         // Another instance may have taken the lease by now.
         if found.client_properties["connection_name"] != connection {
             return Ok(false);

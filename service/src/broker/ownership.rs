@@ -2,7 +2,7 @@
 //! is told where they are another's. The place itself remembers
 //! ([`clutch_common::link::ownership`]).
 
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use clutch_common::id::ServiceId;
 
 /// Who claims the results.

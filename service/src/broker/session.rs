@@ -4,10 +4,10 @@
 //! submissions go through, and takes it along.
 
 use crate::broker::collector::{self, collect};
+use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::ownership::{self, Claimant};
-use crate::broker::told::Told;
-use crate::failover::{self, Closer, Ear};
+use crate::failover::{self, ConnectionCloser, Liveness};
 use crate::publishing::{AnswerRecorder, Publisher, publish};
 use crate::store::Store;
 use backoff::backoff::Backoff as _;
@@ -36,7 +36,7 @@ const LEASE_LINGERS: Duration = Duration::from_secs(5);
 
 /// Whether the link is up.
 #[derive(Clone)]
-pub(crate) enum Link {
+pub(crate) enum LinkState {
     /// Up: tasks are published here.
     Engaged(Publisher),
     /// Down; why.
@@ -44,19 +44,19 @@ pub(crate) enum Link {
 }
 
 /// What a session works with.
-pub(crate) struct Parts {
+pub(crate) struct SessionContext {
     /// The broker.
     pub(crate) transport: Arc<dyn Transport>,
     /// The records.
     pub(crate) store: Store,
     /// Tells the API whether the link is up.
-    pub(crate) link: watch::Sender<Link>,
+    pub(crate) link: watch::Sender<LinkState>,
     /// Bumped whenever results were recorded.
     pub(crate) commits: watch::Sender<u64>,
     /// Bumped whenever endpoints' states or lost tasks are worth a look.
     pub(crate) news: watch::Sender<u64>,
     /// Closes stale connections, where the broker can be asked to.
-    pub(crate) closer: Option<Arc<dyn Closer>>,
+    pub(crate) closer: Option<Arc<dyn ConnectionCloser>>,
     /// The broker's management API, where it has one.
     pub(crate) management: Option<Management>,
     /// How long a task may be without a result until its endpoint is asked for it.
@@ -64,21 +64,21 @@ pub(crate) struct Parts {
     /// Who claims the results.
     pub(crate) claimant: Claimant,
     /// What is noticed, for the API.
-    pub(crate) told: Told,
+    pub(crate) told: HealthState,
     /// Where submissions and their records run that outlive a request.
     pub(crate) submissions: TaskTracker,
 }
 
 /// Why a session ended.
 #[derive(Debug)]
-pub(crate) enum Ended {
+pub(crate) enum SessionError {
     /// The link failed.
     Lost(Fault),
     /// The results are another service's, in the words of the place.
     NotOurs(String),
 }
 
-impl From<Fault> for Ended {
+impl From<Fault> for SessionError {
     fn from(fault: Fault) -> Self {
         Self::Lost(fault)
     }
@@ -92,11 +92,11 @@ impl From<Fault> for Ended {
 /// time, when the broker refuses the credentials or a permission, or another service
 /// keeps the lease for longer than a dead one could; later, everything else is tried again.
 pub(crate) async fn keep_engaged(
-    parts: &Parts,
+    context: &SessionContext,
     engaged: impl Fn() + Send + Sync,
     stop: &CancellationToken,
-) -> Result<(), Ended> {
-    let mut claimant = parts.claimant;
+) -> Result<(), SessionError> {
+    let mut claimant = context.claimant;
     let mut pause = backoff::ExponentialBackoffBuilder::new()
         .with_initial_interval(Duration::from_millis(200))
         .with_randomization_factor(0.5)
@@ -106,27 +106,27 @@ pub(crate) async fn keep_engaged(
     let mut ever = false;
     let patient_until = Instant::now() + Terms::default().heartbeat * 3 + LEASE_LINGERS;
     while !stop.is_cancelled() {
-        let fault = match until(stop, dial(parts)).await {
+        let fault = match until(stop, dial(context)).await {
             None => return Ok(()),
-            Some(Ok(pair)) => {
+            Some(Ok(connections)) => {
                 let opened = Instant::now();
-                let ended = work(parts, &pair, &mut claimant, &engaged, stop).await;
-                if matches!(*parts.link.borrow(), Link::Engaged(_)) {
+                let ended = work(context, &connections, &mut claimant, &engaged, stop).await;
+                if matches!(*context.link.borrow(), LinkState::Engaged(_)) {
                     ever = true;
                     if opened.elapsed() >= STABLE {
                         pause.reset();
                     }
                 }
-                pair.close().await;
+                connections.close().await;
                 match ended {
                     Ok(()) => return Ok(()),
-                    Err(Ended::Lost(fault)) => fault,
+                    Err(SessionError::Lost(fault)) => fault,
                     Err(not_ours) => return Err(not_ours),
                 }
             }
             Some(Err(fault)) => fault,
         };
-        parts.link.send_replace(Link::Disengaged(fault.to_string()));
+        context.link.send_replace(LinkState::Disengaged(fault.to_string()));
         if !ever && is_final(&fault, patient_until) {
             return Err(fault.into());
         }
@@ -136,7 +136,7 @@ pub(crate) async fn keep_engaged(
         let wait = pause.next_backoff().unwrap_or(LONGEST_PAUSE);
         tracing::warn!(
             %fault,
-            broker = parts.transport.address(),
+            broker = context.transport.address(),
             retry_in = %humantime::format_duration(Duration::from_millis(
                 u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
             )),
@@ -155,49 +155,49 @@ fn is_final(fault: &Fault, patient_until: Instant) -> bool {
 }
 
 /// The two connections of a session.
-struct Pair {
+struct Connections {
     consuming: Box<dyn Connection>,
     publishing: Box<dyn Connection>,
 }
 
-impl Pair {
+impl Connections {
     async fn close(&self) {
         tokio::join!(self.consuming.close(), self.publishing.close());
     }
 }
 
-async fn dial(parts: &Parts) -> Result<Pair, Fault> {
-    Ok(Pair {
-        consuming: parts.transport.connect("clutch/service/collect").await?,
-        publishing: parts.transport.connect("clutch/service/submit").await?,
+async fn dial(context: &SessionContext) -> Result<Connections, Fault> {
+    Ok(Connections {
+        consuming: context.transport.connect("clutch/service/collect").await?,
+        publishing: context.transport.connect("clutch/service/submit").await?,
     })
 }
 
 /// One session on open connections.
 async fn work(
-    parts: &Parts,
-    pair: &Pair,
+    context: &SessionContext,
+    connections: &Connections,
     claimant: &mut Claimant,
     engaged: &(impl Fn() + Send + Sync),
     stop: &CancellationToken,
-) -> Result<(), Ended> {
-    let kind = queue_kind(parts).await;
+) -> Result<(), SessionError> {
+    let kind = queue_kind(context).await;
     // Before anything is delivered that may be another's.
-    let claimed = claim(pair.publishing.as_ref(), claimant.service, kind).await?;
+    let claimed = claim(connections.publishing.as_ref(), claimant.service, kind).await?;
     if let Claim::Theirs { words, .. } = &claimed
         && !claimant.take_over
     {
-        return Err(Ended::NotOurs(words.clone()));
+        return Err(SessionError::NotOurs(words.clone()));
     }
-    let inlet = match pair.consuming.inlet(&collector::inlet_options()).await {
+    let inlet = match connections.consuming.inlet(&collector::inlet_options()).await {
         Err(Fault::Missing(_)) => {
-            declare_results(parts, pair, kind).await?;
-            pair.consuming.inlet(&collector::inlet_options()).await?
+            declare_results(context, connections, kind).await?;
+            connections.consuming.inlet(&collector::inlet_options()).await?
         }
         inlet => inlet?,
     };
     if let Claim::Theirs { service, .. } = claimed {
-        take_over(pair.publishing.as_ref(), claimant.service, kind).await?;
+        take_over(connections.publishing.as_ref(), claimant.service, kind).await?;
         tracing::warn!(
             from = ownership::name(service),
             by = %claimant.service,
@@ -207,42 +207,43 @@ async fn work(
         );
     }
     claimant.take_over = false;
-    let outlet = pair.publishing.outlet().await?;
+    let outlet = connections.publishing.outlet().await?;
     let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
-    let Parts { store, commits, news, closer, ask_after, told, submissions, .. } = parts;
+    let SessionContext { store, commits, news, closer, ask_after, told, submissions, .. } = context;
     let answers = AnswerRecorder::new(store.clone(), news.clone(), submissions.clone());
     let publisher = Publisher::new(jobs, answers);
-    parts.link.send_replace(Link::Engaged(publisher.clone()));
+    context.link.send_replace(LinkState::Engaged(publisher.clone()));
     tracing::info!(
-        broker = parts.transport.address(),
+        broker = context.transport.address(),
         service = %claimant.service,
         "engaged"
     );
     engaged();
     let recorder = collector::Recorder { store, commits, counts: &told.counts };
-    let ear = Ear::new(news.clone());
+    let liveness = Liveness::new(news.clone());
     let closer = closer.as_deref();
-    let watching = failover::watch(store, publisher.clone(), closer, &ear, news.subscribe(), stop);
+    let watching =
+        failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
     tokio::try_join!(
-        collect(inlet, &recorder, &ear, stop),
+        collect(inlet, &recorder, &liveness, stop),
         publish(outlet, &mut queue, stop),
         watching,
         failover::recover(store, publisher, news.subscribe(), *ask_after, stop),
-        look_at_policies(parts, stop),
+        look_at_policies(context, stop),
     )
     .map(|_| ())
-    .map_err(Ended::from)
+    .map_err(SessionError::from)
 }
 
 /// Looks at what policies do to the queues, as often as for what has no result for long.
-async fn look_at_policies(parts: &Parts, stop: &CancellationToken) -> Result<(), Fault> {
-    until(stop, parts.told.policies.watch(parts.management.as_ref(), parts.ask_after)).await;
+async fn look_at_policies(context: &SessionContext, stop: &CancellationToken) -> Result<(), Fault> {
+    until(stop, context.told.policies.watch(context.management.as_ref(), context.ask_after)).await;
     Ok(())
 }
 
 /// The kind of the queues that all endpoints share, as far as it is known.
-async fn queue_kind(parts: &Parts) -> QueueKind {
-    let known = parts.store.shared_queue_kind().await.unwrap_or_else(|error| {
+async fn queue_kind(context: &SessionContext) -> QueueKind {
+    let known = context.store.shared_queue_kind().await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the kind of the queues is not known: taking classic ones");
         None
     });
@@ -251,9 +252,13 @@ async fn queue_kind(parts: &Parts) -> QueueKind {
 
 /// The queue for results exists once an endpoint is provisioned; a service that
 /// is started before that makes it.
-async fn declare_results(parts: &Parts, pair: &Pair, kind: QueueKind) -> Result<(), Fault> {
-    pair.publishing.declare(&topology::shared(kind)).await?;
-    if let Err(error) = parts.store.shared_declared(kind).await {
+async fn declare_results(
+    context: &SessionContext,
+    connections: &Connections,
+    kind: QueueKind,
+) -> Result<(), Fault> {
+    connections.publishing.declare(&topology::shared(kind)).await?;
+    if let Err(error) = context.store.shared_declared(kind).await {
         tracing::warn!(%error, "the kind of the queues is not recorded");
     }
     Ok(())

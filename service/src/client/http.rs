@@ -30,7 +30,7 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the service on that state folder.
     #[must_use]
-    pub(crate) fn new(state: &crate::paths::StateFolder) -> Self {
+    pub(crate) fn new(state: &crate::state_folder::StateFolder) -> Self {
         Self { socket: state.socket(), state: state.path().to_path_buf(), silence: SILENCE }
     }
 
@@ -163,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_service_that_is_stopped_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let mut client = Client::new(&crate::paths::StateFolder::new(folder.path()));
+        let mut client = Client::new(&crate::state_folder::StateFolder::new(folder.path()));
         client.silence = Duration::from_millis(50);
         let _stopped = tokio::net::UnixListener::bind(&client.socket).unwrap();
         let asked = client.get::<serde_json::Value>("/v1/tasks", &[]);

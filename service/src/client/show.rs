@@ -44,8 +44,8 @@ async fn warnings(
     }
     let health: Health = client.get("/v1/health", &[]).await?;
     let queues = [topology::tasks_queue(task.endpoint), topology::RESULTS_QUEUE.to_owned()];
-    let harms = health.policies.into_iter().filter(|harm| queues.contains(&harm.queue));
-    Ok(harms.map(|harm| ("warning", harm.words)).collect())
+    let hazards = health.policies.into_iter().filter(|hazard| queues.contains(&hazard.queue));
+    Ok(hazards.map(|hazard| ("warning", hazard.words)).collect())
 }
 
 fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {

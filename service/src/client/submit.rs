@@ -30,7 +30,7 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Report<'a> {
+struct SubmitReport<'a> {
     endpoint: Option<EndpointId>,
     key: &'a str,
     ids: &'a [TaskId],
@@ -104,7 +104,7 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
     }
     if json {
         let Submitted { endpoint, ids, published, .. } = &submitted;
-        output::json(&Report {
+        output::json(&SubmitReport {
             endpoint: *endpoint,
             key: &key,
             ids,
@@ -308,7 +308,7 @@ async fn wait(
         None => exit_code(progress.succeeded == progress.total),
     };
     if json {
-        output::json(&Report {
+        output::json(&SubmitReport {
             endpoint: *endpoint,
             key,
             ids,
@@ -373,7 +373,7 @@ fn mirrored(result: &TaskResult) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::result;
+    use crate::stub_broker::result;
 
     #[test]
     fn a_failed_process_is_mirrored_and_everything_else_is_1() {

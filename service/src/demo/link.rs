@@ -2,7 +2,7 @@
 //! service keeps its own: a symbolic link to the shared folder, or a proxy.
 
 use super::proxy::Proxy;
-use crate::cli::Queue;
+use crate::cli::QueueArg;
 use crate::failure::{CONFIG, Failure, REFUSED, UNAVAILABLE, usage};
 use anyhow::Context as _;
 use clutch_common::link::{Fault, Terms, transport};
@@ -69,10 +69,10 @@ impl Route {
     /// The kind of the queues: a broker's go by themselves, the folder goes as a
     /// whole.
     #[must_use]
-    pub(super) fn queue(&self) -> Option<Queue> {
+    pub(super) fn queue(&self) -> Option<QueueArg> {
         match self {
             Self::Folder => None,
-            Self::Broker { .. } => Some(Queue::Expiring),
+            Self::Broker { .. } => Some(QueueArg::Expiring),
         }
     }
 

@@ -6,10 +6,10 @@ use super::link::{Ends, Link, Route};
 use super::processes::{Daemon, Guard, service_program};
 use super::starts::Witness;
 use crate::admin::provision;
-use crate::cli::{BrokerArgs, ProvisionArgs, Queue};
+use crate::cli::{BrokerArgs, ProvisionArgs, QueueArg};
 use crate::client::Client;
 use crate::config::Settings;
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub(super) struct Stage {
 struct Place {
     folder: PathBuf,
     settings: Settings,
-    queue: Option<Queue>,
+    queue: Option<QueueArg>,
     endpoint_program: PathBuf,
 }
 

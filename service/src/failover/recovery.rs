@@ -2,7 +2,7 @@
 //! calls, and the next attempts are published. Each step can be repeated: an
 //! endpoint absorbs what it knows.
 
-use super::pace::Pace;
+use super::roll_call_pause::RollCallPause;
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
 use crate::store::{Error, Overdue, Resubmission, Store};
 
@@ -45,9 +45,9 @@ pub(crate) async fn recover(
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
-    let paces = BTreeMap::new();
+    let pauses = BTreeMap::new();
     let mut recovery =
-        Recovery { store, publisher, roll_call, paces, asked_again: false, told: false };
+        Recovery { store, publisher, roll_call, pauses, asked_again: false, told: false };
     let mut look_at = Instant::now();
     let recovering = async {
         loop {
@@ -84,7 +84,7 @@ struct Recovery<'a> {
     /// How many attempts a roll call asks for.
     roll_call: usize,
     /// When each endpoint may be asked again.
-    paces: BTreeMap<EndpointId, Pace>,
+    pauses: BTreeMap<EndpointId, RollCallPause>,
     /// What was asked for before this session is asked for anew: a state that
     /// was asked may have been active in between, unheard.
     asked_again: bool,
@@ -145,8 +145,8 @@ impl Recovery<'_> {
         let mut left = self.resubmit().await?;
         let to_ask = self.store.endpoints_to_ask().await?;
         let now = Instant::now();
-        let asked = self.paces.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
-        asked.for_each(|(_, pace)| pace.settle(now));
+        let asked = self.pauses.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
+        asked.for_each(|(_, pause)| pause.end_series(now));
         if !to_ask.is_empty() {
             for one in self.store.endpoint_states().await? {
                 if to_ask.contains(&one.endpoint)
@@ -184,12 +184,12 @@ impl Recovery<'_> {
     /// Sends one roll call.
     async fn ask(&mut self, endpoint: EndpointId, state: &KnownState) -> Result<Left, Error> {
         let unaccounted = self.store.attempts_to_ask(endpoint, self.roll_call).await?;
-        let (pace, now) = (self.paces.entry(endpoint).or_default(), Instant::now());
+        let (pause, now) = (self.pauses.entry(endpoint).or_default(), Instant::now());
         if unaccounted.is_empty() {
-            pace.settle(now);
+            pause.end_series(now);
             return Ok(Left::Nothing);
         }
-        if let Some(then) = pace.ask(now) {
+        if let Some(then) = pause.begin(now) {
             return Ok(Left::Later(then));
         }
         let attempts = unaccounted.iter().map(|one| one.attempt).collect();

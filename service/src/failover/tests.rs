@@ -1,14 +1,14 @@
 //! The real session on a fake broker: what instances say goes in, and what is
 //! called, closed, asked and submitted again comes out.
 
-use super::Closer;
+use super::ConnectionCloser;
+use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
-use crate::broker::session::{Link, Parts, keep_engaged};
-use crate::broker::told::Told;
-use crate::fake::{Broker, result_of};
+use crate::broker::session::{LinkState, SessionContext, keep_engaged};
 use crate::model::{TaskSpec, TaskState};
 use crate::store::conformance::{spec, store};
 use crate::store::{Begun, Chunk, Registration, Store};
+use crate::stub_broker::{Broker, result_of};
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;
@@ -33,7 +33,7 @@ const SOON: Duration = Duration::from_secs(30);
 struct Closed(Mutex<Vec<(String, String, Instant)>>);
 
 #[async_trait]
-impl Closer for Closed {
+impl ConnectionCloser for Closed {
     async fn close_holder(&self, lease: &str, connection: &str) -> Result<bool, String> {
         self.0.lock().unwrap().push((lease.to_owned(), connection.to_owned(), Instant::now()));
         Ok(true)
@@ -80,22 +80,22 @@ async fn register(store: &Store, name: &str, lost_after: Duration) -> EndpointId
 impl World {
     /// Starts a session; one that was before is dropped where it stands.
     fn serve(&self) {
-        let parts = Parts {
+        let context = SessionContext {
             transport: Arc::new(self.broker.clone()),
             store: self.store.clone(),
-            link: watch::channel(Link::Disengaged("not yet".into())).0,
+            link: watch::channel(LinkState::Disengaged("not yet".into())).0,
             commits: watch::channel(0).0,
             news: watch::channel(0).0,
             closer: Some(self.closed.clone()),
             ask_after: Duration::from_secs(600),
             claimant: Claimant { service: ServiceId::new(), take_over: false },
             management: None,
-            told: Told::default(),
+            told: HealthState::default(),
             submissions: TaskTracker::new(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {
-            keep_engaged(&parts, || (), &CancellationToken::new()).await.unwrap();
+            keep_engaged(&context, || (), &CancellationToken::new()).await.unwrap();
         });
         *self.running.lock().unwrap() = running;
     }

@@ -3,7 +3,7 @@
 //! has been silent for too long. While nobody waits and nothing is missed, it
 //! sleeps.
 
-use super::ear::Ear;
+use super::liveness::Liveness;
 use super::{barrier, ping};
 use crate::publishing::{PublishError, Publisher};
 use crate::store::{EndpointStates, Store};
@@ -23,17 +23,17 @@ use tokio_util::sync::CancellationToken;
 /// How often the records are read anew while something is to be given up in
 /// time: another process may change for how long that is.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long reading up to a mark takes at most, where the results queue is not
+/// How long reading up to a barrier takes at most, where the results queue is not
 /// far behind.
 const READ_UP_WITHIN: Duration = Duration::from_secs(10);
-/// A mark that has not come by then was lost, with the queue's content.
-const MARK_LASTS: Duration = Duration::from_secs(300);
+/// A barrier that has not come by then was lost, with the queue's content.
+const BARRIER_LASTS: Duration = Duration::from_secs(300);
 /// The pause before the database is asked again.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Closes connections at the broker.
 #[async_trait]
-pub(crate) trait Closer: Send + Sync {
+pub(crate) trait ConnectionCloser: Send + Sync {
     /// Closes the connection that holds this lease, if its name is this one.
     /// Says whether there was one.
     ///
@@ -49,12 +49,12 @@ pub(crate) trait Closer: Send + Sync {
 pub(crate) async fn watch(
     store: &Store,
     publisher: Publisher,
-    closer: Option<&dyn Closer>,
-    ear: &Ear,
+    closer: Option<&dyn ConnectionCloser>,
+    liveness: &Liveness,
     mut news: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
-    let mut watch = Watch::new(store, publisher, closer, ear);
+    let mut watch = Watcher::new(store, publisher, closer, liveness);
     let watching = async {
         loop {
             news.mark_unchanged();
@@ -86,48 +86,48 @@ async fn sleep_until(then: Option<Instant>) {
 }
 
 /// An endpoint that is watched.
-struct Watched {
+struct WatchedEndpoint {
     standing: EndpointStates,
     times: PingTimes,
 }
 
-/// A mark on its way through the results queue.
-struct Mark {
+/// A barrier on its way through the results queue.
+struct PendingBarrier {
     sent: Instant,
     /// It was told that it takes long.
     late: bool,
 }
 
-struct Watch<'a> {
+struct Watcher<'a> {
     store: &'a Store,
     publisher: Publisher,
-    closer: Option<&'a dyn Closer>,
-    ear: &'a Ear,
+    closer: Option<&'a dyn ConnectionCloser>,
+    liveness: &'a Liveness,
     since: Instant,
-    endpoints: Vec<Watched>,
+    endpoints: Vec<WatchedEndpoint>,
     /// When the records were read, unless they have changed since.
     read: Option<Instant>,
-    mark: Option<Mark>,
+    barrier: Option<PendingBarrier>,
     /// It was told that connections cannot be closed.
     told: bool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Watcher<'a> {
     fn new(
         store: &'a Store,
         publisher: Publisher,
-        closer: Option<&'a dyn Closer>,
-        ear: &'a Ear,
+        closer: Option<&'a dyn ConnectionCloser>,
+        liveness: &'a Liveness,
     ) -> Self {
         Self {
             store,
             publisher,
             closer,
-            ear,
+            liveness,
             since: Instant::now(),
             endpoints: Vec::new(),
             read: None,
-            mark: None,
+            barrier: None,
             told: false,
         }
     }
@@ -143,7 +143,7 @@ impl<'a> Watch<'a> {
             return Some(now + DATABASE_PAUSE);
         }
         self.read_up();
-        let heard = self.ear.heard();
+        let heard = self.liveness.last_heard();
         let mut endpoints = std::mem::take(&mut self.endpoints);
         let plans: Vec<Plan> = endpoints.iter().map(|one| one.plan(&heard, now)).collect();
         let mut looks: Vec<Instant> = plans.iter().filter_map(|plan| plan.next).collect();
@@ -156,7 +156,7 @@ impl<'a> Watch<'a> {
         }
         self.call(endpoints.iter_mut().zip(&plans), &heard, now).await;
         if plans.iter().any(|plan| plan.read_up) {
-            looks.push(self.send_mark(now).await);
+            looks.push(self.send_barrier(now).await);
         }
         if let Some(read) = self.read
             && endpoints.iter().any(|one| rules::misses_one(&one.standing.states))
@@ -172,53 +172,55 @@ impl<'a> Watch<'a> {
     async fn read(&mut self, now: Instant) -> Result<(), crate::store::Error> {
         let standings = self.store.endpoint_states().await?;
         let states = standings.iter().flat_map(|one| &one.states).map(|state| state.id);
-        self.ear.listen_for(states.collect::<BTreeSet<StateId>>(), now);
+        self.liveness.watch_states(states.collect::<BTreeSet<StateId>>(), now);
         let mut times: BTreeMap<EndpointId, PingTimes> =
             self.endpoints.drain(..).map(|one| (one.standing.endpoint, one.times)).collect();
         let fresh = || PingTimes::new(self.since);
         let watched = |standing: EndpointStates| {
             let times = times.remove(&standing.endpoint).unwrap_or_else(fresh);
-            Watched { standing, times }
+            WatchedEndpoint { standing, times }
         };
         self.endpoints = standings.into_iter().map(watched).collect();
         self.read = Some(now);
         Ok(())
     }
 
-    /// Notes how far the collector has read, if the mark has come out of the
+    /// Notes how far the collector has read, if the barrier has come out of the
     /// queue.
     fn read_up(&mut self) {
-        let Some(mark) = self.mark.take_if(|_| self.ear.has_read()) else { return };
+        let Some(barrier) = self.barrier.take_if(|_| self.liveness.barrier_was_read()) else {
+            return;
+        };
         for one in &mut self.endpoints {
-            one.times.read_up_to(mark.sent);
+            one.times.read_up_to(barrier.sent);
         }
     }
 
-    /// Sends a mark through the results queue, if none is under way; says when
+    /// Sends a barrier through the results queue, if none is under way; says when
     /// to look again.
-    async fn send_mark(&mut self, now: Instant) -> Instant {
+    async fn send_barrier(&mut self, now: Instant) -> Instant {
         let again = now + READ_UP_WITHIN;
-        if let Some(mark) = &mut self.mark {
-            if now < mark.sent + READ_UP_WITHIN {
-                return mark.sent + READ_UP_WITHIN;
+        if let Some(barrier) = &mut self.barrier {
+            if now < barrier.sent + READ_UP_WITHIN {
+                return barrier.sent + READ_UP_WITHIN;
             }
-            if !mark.late {
-                mark.late = true;
+            if !barrier.late {
+                barrier.late = true;
                 tracing::warn!(
                     "the results queue is far behind: an endpoint looks silent, and nobody is \
                      closed or given up before what it may have sent is read"
                 );
             }
-            if now < mark.sent + MARK_LASTS {
+            if now < barrier.sent + BARRIER_LASTS {
                 return again;
             }
         }
         let barrier = barrier();
-        self.ear.wait_for(barrier.message_id.clone().unwrap_or_default());
+        self.liveness.await_barrier(barrier.message_id.clone().unwrap_or_default());
         let results = topology::RESULTS_QUEUE.to_owned();
         if self.publisher.message(results, barrier).await.is_ok() {
-            let late = self.mark.as_ref().is_some_and(|mark| mark.late);
-            self.mark = Some(Mark { sent: now, late });
+            let late = self.barrier.as_ref().is_some_and(|barrier| barrier.late);
+            self.barrier = Some(PendingBarrier { sent: now, late });
         }
         again
     }
@@ -226,7 +228,7 @@ impl<'a> Watch<'a> {
     /// Calls whoever holds the leases of these endpoints, all at once.
     async fn call<'b>(
         &self,
-        endpoints: impl Iterator<Item = (&'b mut Watched, &'b Plan)>,
+        endpoints: impl Iterator<Item = (&'b mut WatchedEndpoint, &'b Plan)>,
         heard: &Heard,
         now: Instant,
     ) {
@@ -248,7 +250,7 @@ impl<'a> Watch<'a> {
     /// Has connections closed that hold a lease and do not answer, all at once.
     async fn close(
         &mut self,
-        endpoints: impl Iterator<Item = (&mut Watched, &Plan)>,
+        endpoints: impl Iterator<Item = (&mut WatchedEndpoint, &Plan)>,
         now: Instant,
     ) {
         let closer = self.closer;
@@ -295,7 +297,7 @@ impl<'a> Watch<'a> {
         self.read = None;
         match self.store.give_up(of.endpoint, state, now_ms()).await {
             Ok(Some(in_doubt)) => {
-                self.ear.tell();
+                self.liveness.notify();
                 tracing::warn!(
                     endpoint = of.name,
                     %state,
@@ -311,7 +313,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Watched {
+impl WatchedEndpoint {
     fn plan(&self, heard: &Heard, now: Instant) -> Plan {
         let EndpointStates { states, lost_after, .. } = &self.standing;
         rules::plan(states, *lost_after, &self.times, heard, now)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What came since the service started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Oddities {
+pub(crate) struct Anomalies {
     /// Results of tasks that were not in the records, and are kept as tasks of their own.
     pub(crate) unknown: u64,
     /// Of these, those from endpoints that this service did not provision.
@@ -19,7 +19,7 @@ pub(crate) struct Oddities {
 
 /// A term of a queue of ours that takes messages from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Harm {
+pub(crate) struct QueueHazard {
     /// The queue.
     pub(crate) queue: String,
     /// What it is, what it does, and what to do about it.

@@ -27,15 +27,15 @@ pub(crate) enum Publication {
 
 /// What the records are to say, as positions in what was published.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Changes {
+struct RecordChanges {
     confirmed: Vec<usize>,
     returned: Vec<usize>,
     refused: Vec<usize>,
 }
 
 /// Decides what the records are to say about tasks that were published.
-fn changes(publication: Publication, outcomes: &[Result<(), PublishError>]) -> Changes {
-    let mut changes = Changes::default();
+fn changes(publication: Publication, outcomes: &[Result<(), PublishError>]) -> RecordChanges {
+    let mut changes = RecordChanges::default();
     for (index, outcome) in outcomes.iter().enumerate() {
         match (outcome, publication) {
             (Ok(()), _) => changes.confirmed.push(index),
@@ -76,7 +76,7 @@ impl AnswerRecorder {
         tasks: &[Outgoing<'_>],
         outcomes: &[Result<(), PublishError>],
     ) -> Result<(), Error> {
-        let Changes { confirmed, returned, refused } = changes(publication, outcomes);
+        let RecordChanges { confirmed, returned, refused } = changes(publication, outcomes);
         let those = |at: Vec<usize>| at.into_iter().filter_map(|index| tasks.get(index));
         let seqs = |at| those(at).map(|task| task.seq).collect::<Vec<i64>>();
         match publication {
@@ -114,14 +114,15 @@ mod tests {
     #[test]
     fn a_submitted_task_that_the_broker_does_not_have_is_shown_so() {
         for batched in [false, true] {
-            let expected = Changes { confirmed: vec![0], returned: vec![1], refused: vec![2, 3] };
+            let expected =
+                RecordChanges { confirmed: vec![0], returned: vec![1], refused: vec![2, 3] };
             assert_eq!(changes(Publication::Submission { batched }, &answers()), expected);
         }
     }
 
     #[test]
     fn a_next_attempt_is_published_again_unless_it_is_too_large() {
-        let expected = Changes { confirmed: vec![0], returned: vec![], refused: vec![3] };
+        let expected = RecordChanges { confirmed: vec![0], returned: vec![], refused: vec![3] };
         assert_eq!(changes(Publication::NextAttempt, &answers()), expected);
     }
 }

@@ -14,9 +14,9 @@ const DELAY: Duration = Duration::from_millis(20);
 
 /// Confirmed tasks, by row, that are not recorded yet. Clones share them.
 #[derive(Clone)]
-pub(super) struct ConfirmBatch(Arc<Shared>);
+pub(super) struct ConfirmBatch(Arc<PendingConfirms>);
 
-struct Shared {
+struct PendingConfirms {
     store: Store,
     news: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -26,7 +26,7 @@ struct Shared {
 impl ConfirmBatch {
     /// An empty batch. Each batch is recorded by one of `tasks`.
     pub(super) fn new(store: Store, news: watch::Sender<u64>, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Shared { store, news, tasks, gathered: Mutex::default() }))
+        Self(Arc::new(PendingConfirms { store, news, tasks, gathered: Mutex::default() }))
     }
 
     /// Adds tasks, and has the batch recorded if these are its first.
@@ -41,7 +41,7 @@ impl ConfirmBatch {
     }
 }
 
-impl Shared {
+impl PendingConfirms {
     async fn record(&self) {
         tokio::time::sleep(DELAY).await;
         let tasks =

@@ -116,11 +116,11 @@ fn split(packed: Vec<Packed>) -> (Vec<Message>, Vec<Range<usize>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::Broker;
     use crate::model::TaskState;
     use crate::publishing::publish;
     use crate::store::conformance::{spec, store};
     use crate::store::{Chunk, Registration, Store};
+    use crate::stub_broker::Broker;
     use clutch_common::link::Settlement;
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;

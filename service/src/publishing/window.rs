@@ -207,7 +207,7 @@ impl OpenJob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{Broker, message};
+    use crate::stub_broker::{Broker, message};
 
     type Answer = oneshot::Receiver<Vec<PublishOutcome>>;
 

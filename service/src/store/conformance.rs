@@ -6,9 +6,9 @@
 
 use super::engine::{Db, values};
 use super::{Batch, Begun, Chunk, PresenceMessage, Registration, Result, Store, Tally};
-use crate::fake::result_of;
 use crate::model::{TaskSpec, TaskState};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
+use crate::stub_broker::result_of;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire::Presence;

@@ -18,7 +18,7 @@ use super::engine::{
     Connection, Db, Dialect, EachRow, Engine, Row, Saved, Statement, Transaction, Value,
 };
 use super::{Error, Result};
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use files::DatabaseFiles;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};

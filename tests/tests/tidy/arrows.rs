@@ -43,16 +43,16 @@ const ENDPOINT: Rooms = &[
 
 const SERVICE: Rooms = &[
     ("failure", &[]),
-    ("paths", &["failure"]),
+    ("state_folder", &["failure"]),
     ("cli", &[]),
-    ("config", &["cli", "failure", "paths"]),
+    ("config", &["cli", "failure", "state_folder"]),
     ("model", &[]),
-    ("store", &["model", "paths"]),
+    ("store", &["model", "state_folder"]),
     ("publishing", &["model", "store"]),
     ("failover", &["model", "publishing", "store"]),
-    ("broker", &["failover", "failure", "model", "paths", "publishing", "store"]),
+    ("broker", &["failover", "failure", "model", "state_folder", "publishing", "store"]),
     ("api", &["broker", "model", "publishing", "store"]),
-    ("client", &["api", "cli", "failure", "model", "paths"]),
+    ("client", &["api", "cli", "failure", "model", "state_folder"]),
     (
         "admin",
         &[
@@ -64,14 +64,14 @@ const SERVICE: Rooms = &[
             "failover",
             "failure",
             "model",
-            "paths",
+            "state_folder",
             "publishing",
             "store",
         ],
     ),
-    ("serve", &["api", "broker", "cli", "config", "failover", "failure", "paths", "store"]),
-    ("demo", &["admin", "api", "cli", "client", "config", "failure", "model", "paths"]),
-    ("bench_api", &["model", "paths", "store"]),
+    ("serve", &["api", "broker", "cli", "config", "failover", "failure", "state_folder", "store"]),
+    ("demo", &["admin", "api", "cli", "client", "config", "failure", "model", "state_folder"]),
+    ("bench_api", &["model", "state_folder", "store"]),
     ("lib", &["admin", "cli", "client", "config", "demo", "failure", "serve"]),
 ];
 

@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(stake(&queue, DELIVERY_LIMIT, &mixed), Stake::Tasks(Some(id), all));
         assert_eq!(stake(&queue, DELIVERY_LIMIT, b"nonsense"), Stake::Nothing);
 
-        let ended = crate::fake::result(Outcome::Succeeded);
+        let ended = crate::stub_broker::result(Outcome::Succeeded);
         let results = wire::pack_results(ended.endpoint_id, &[wire::encode_result(&ended)]);
         for body in [&results[..], b"nonsense"] {
             for reason in [REJECTED, DELIVERY_LIMIT] {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_its_queue_is() {
-        let ended = crate::fake::result(Outcome::Failed);
+        let ended = crate::stub_broker::result(Outcome::Failed);
         let results = wire::pack_results(ended.endpoint_id, &[wire::encode_result(&ended)]);
         let words = |message| Letter::read(&message).words();
         assert_eq!(words(dead(RESULTS_QUEUE, REJECTED, results.clone())), "1 result");

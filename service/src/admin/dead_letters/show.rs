@@ -17,7 +17,7 @@ const NAMED: usize = 20;
 
 /// A letter in a list.
 #[derive(Serialize)]
-struct Row<'a> {
+struct LetterRow<'a> {
     #[serde(flatten)]
     letter: &'a Letter,
     /// How many tasks in it can be read.
@@ -64,7 +64,7 @@ pub(super) fn heading() -> std::io::Result<()> {
 pub(super) fn row(letter: &Letter, json: bool) -> anyhow::Result<()> {
     if json {
         let (tasks, results) = (letter.content.tasks.len(), letter.content.results.len());
-        return output::json(&Row { letter, tasks, results });
+        return output::json(&LetterRow { letter, tasks, results });
     }
     Ok(output::line(&columns(
         &letter.handle,

@@ -6,7 +6,7 @@
 
 use crate::broker::ownership;
 use crate::config::Settings;
-use crate::model::Harm;
+use crate::model::QueueHazard;
 use crate::store::service_in;
 use clutch_common::id::ServiceId;
 use clutch_common::link::ownership::{Claim, claim};
@@ -65,10 +65,10 @@ async fn letters(connection: &dyn Connection) -> Check {
 }
 
 /// What policies do to the queues, a check for each that takes messages from one.
-pub(super) fn policies(found: Result<Vec<Harm>, String>) -> Vec<Check> {
+pub(super) fn policies(found: Result<Vec<QueueHazard>, String>) -> Vec<Check> {
     match found {
         Ok(found) if found.is_empty() => vec![Check::passed(POLICIES)],
-        Ok(found) => found.iter().map(|harm| Check::warning(POLICIES, &harm.words)).collect(),
+        Ok(found) => found.iter().map(|hazard| Check::warning(POLICIES, &hazard.words)).collect(),
         Err(reason) => vec![Check::warning(
             POLICIES,
             &format!(

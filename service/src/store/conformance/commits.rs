@@ -1,7 +1,7 @@
 //! The commits that states have seen, on any engine.
 
 use super::record;
-use crate::fake;
+use crate::stub_broker;
 use crate::store::{Batch, PresenceMessage, Registration, Store};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{self, Presence};
@@ -17,7 +17,7 @@ async fn registered(store: &Store) -> EndpointId {
 /// What the `chance`th run says first, which found a disk of this age.
 fn presence(endpoint_id: EndpointId, chance: u64, age: u64) -> Presence {
     let state_id = StateId(uuid::Uuid::from_u128(1));
-    let active = fake::active(endpoint_id, state_id, wire::session_name(chance, age, 1));
+    let active = stub_broker::active(endpoint_id, state_id, wire::session_name(chance, age, 1));
     Presence { asks: true, pending: 1, ..active }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{begin, chunk, done, record, spec, state};
 use crate::model::{Missing, TaskState};
-use crate::fake;
 use crate::store::engine::append;
+use crate::stub_broker;
 use crate::store::overdue::UNACCOUNTED_MAX;
 use crate::store::{Begun, Registration, Store, Write};
 use clutch_common::id::{EndpointId, StateId};
@@ -81,7 +81,7 @@ pub(super) async fn an_endpoint_with_many_overdue_tasks_does_not_hold_up_others(
 }
 
 fn presence(endpoint_id: EndpointId) -> Presence {
-    fake::active(endpoint_id, StateId(Uuid::from_u128(1)), Uuid::from_u128(2))
+    stub_broker::active(endpoint_id, StateId(Uuid::from_u128(1)), Uuid::from_u128(2))
 }
 
 pub(super) async fn a_delivered_result_that_is_not_recorded_has_all_asked_for_once(store: Store) {

@@ -2,7 +2,7 @@
 
 use super::{begin, chunk, done, record, specs, state};
 use crate::model::TaskState;
-use crate::fake::{result, result_of};
+use crate::stub_broker::{result, result_of};
 use crate::store::{Batch, Store};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};

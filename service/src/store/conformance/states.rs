@@ -2,7 +2,7 @@
 
 use super::{begin, chunk, done, record, spec};
 use clutch_common::failover::{self as rules, KEPT, KnownState};
-use crate::fake;
+use crate::stub_broker;
 use crate::store::{Batch, PresenceMessage, Store};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 const AT_ONCE: usize = 32;
 
 fn says(endpoint: EndpointId, state: StateId, role: Role, standby: bool) -> Presence {
-    let active = fake::active(endpoint, state, Uuid::now_v7());
+    let active = stub_broker::active(endpoint, state, Uuid::now_v7());
     Presence { role, standby, pending: 1, ..active }
 }
 

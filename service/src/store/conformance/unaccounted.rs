@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, spec, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::fake;
+use crate::stub_broker;
 use crate::store::{Batch, Begun, PresenceMessage, Registration, Store};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
@@ -64,7 +64,7 @@ fn session_of(age: u64) -> Uuid {
 }
 
 fn active(endpoint_id: EndpointId) -> Presence {
-    fake::active(endpoint_id, StateId::new(), session_of(1))
+    stub_broker::active(endpoint_id, StateId::new(), session_of(1))
 }
 
 /// The attempts that are to be asked for.
@@ -193,7 +193,7 @@ async fn restarted_state(store: &Store) -> StateId {
 }
 
 pub(super) async fn losses_of_external_tasks_and_presences_of_unknown_endpoints_are_ignored(store: Store) {
-    let nobody = crate::fake::result(Outcome::Interrupted);
+    let nobody = crate::stub_broker::result(Outcome::Interrupted);
     let loss = TaskResult { lost: Some(Loss::Unknown), ..nobody.clone() };
     let tally =
         super::record(&store, std::slice::from_ref(&loss), &[active(EndpointId::new())], 5).await;

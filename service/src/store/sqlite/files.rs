@@ -142,9 +142,9 @@ fn fine_if_gone(done: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::result;
-    use crate::paths::StateFolder;
+    use crate::state_folder::StateFolder;
     use crate::store::{Batch, Store};
+    use crate::stub_broker::result;
     use clutch_common::id::TaskId;
     use clutch_common::task::result::Outcome;
 

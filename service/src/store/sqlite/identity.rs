@@ -29,7 +29,7 @@ pub(crate) fn service_in(database: &Path) -> Result<Option<ServiceId>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paths::StateFolder;
+    use crate::state_folder::StateFolder;
     use crate::store::Store;
 
     #[tokio::test]

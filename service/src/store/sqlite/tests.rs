@@ -1,7 +1,7 @@
 //! What only SQLite promises: private files, indexes, and commits that wait for a sync.
 
 use crate::model::TaskState;
-use crate::paths::StateFolder;
+use crate::state_folder::StateFolder;
 use crate::store::conformance::{begin, chunk, done, record, spec, state, store};
 use crate::store::engine::Db;
 use crate::store::rows::index_condition;

@@ -1,7 +1,7 @@
 //! Letters of the broker in memory are put back and dropped.
 
 use super::*;
-use crate::fake;
+use crate::stub_broker;
 use clutch_common::id::TaskId;
 use clutch_common::link::memory::Memory;
 use clutch_common::link::{Connection, InletOptions, REJECTED, Transport as _};
@@ -9,14 +9,14 @@ use clutch_common::task::{Process, Task};
 use clutch_common::topology::{DEAD_LETTER_LEASE, DEAD_LETTER_QUEUE, QueueKind, RESULTS_QUEUE};
 
 /// A broker with an endpoint's queue, and a message that its consumer refused.
-struct Desk {
+struct TestLetters {
     connection: Box<dyn Connection>,
     shelf: Box<dyn Shelf>,
     outlet: Box<dyn Outlet>,
     endpoint: EndpointId,
 }
 
-impl Desk {
+impl TestLetters {
     async fn with(body: &[u8]) -> Self {
         let url = url::Url::parse(&format!("memory:{}", Uuid::new_v4())).unwrap();
         let connection = Memory::new(&url).unwrap().connect("test").await.unwrap();
@@ -26,7 +26,7 @@ impl Desk {
         let queue = topology::tasks_queue(endpoint);
         let mut outlet = connection.outlet().await.unwrap();
         let to = Destination { exchange: String::new(), routing_key: queue.clone() };
-        let message = Message { body: body.to_vec(), ..fake::message(0) };
+        let message = Message { body: body.to_vec(), ..stub_broker::message(0) };
         assert_eq!(place(outlet.as_mut(), &to, message).await, Ok(None));
         let options = InletOptions { queue, prefetch: 1, lease: None };
         let mut inlet = connection.inlet(&options).await.unwrap();
@@ -80,7 +80,7 @@ fn task() -> (Attempt, Vec<u8>) {
 
 #[tokio::test]
 async fn a_requeued_letter_is_in_its_queue_and_nowhere_else() {
-    let mut desk = Desk::with(b"body").await;
+    let mut desk = TestLetters::with(b"body").await;
     assert_eq!(desk.requeue().await, Done::Requeued);
     let back = desk.there(&topology::tasks_queue(desk.endpoint)).await;
     assert_eq!((back.len(), back[0].body.as_slice()), (1, &b"body"[..]));
@@ -90,7 +90,7 @@ async fn a_requeued_letter_is_in_its_queue_and_nowhere_else() {
 
 #[tokio::test]
 async fn a_letter_without_a_queue_is_kept() {
-    let mut desk = Desk::with(b"body").await;
+    let mut desk = TestLetters::with(b"body").await;
     let (mut held, _) = desk.letter().await;
     for (queue, words) in [(Some("gone.tasks"), "no queue takes"), (None, "does not say")] {
         held.message.deaths.truncate(usize::from(queue.is_some()));
@@ -111,13 +111,13 @@ async fn a_letter_without_a_queue_is_kept() {
 #[tokio::test]
 async fn dropping_tasks_takes_a_yes_and_tells_their_end() {
     let (attempt, body) = task();
-    let mut desk = Desk::with(&body).await;
+    let mut desk = TestLetters::with(&body).await;
     let Done::Kept { why } = desk.discard(false).await else { panic!("not kept") };
     assert!(why.contains(&attempt.task_id.to_string()) && why.contains("--yes"), "{why}");
     assert!(desk.there(RESULTS_QUEUE).await.is_empty());
     assert_eq!(desk.letters().await, 1);
 
-    let mut desk = Desk::with(&body).await;
+    let mut desk = TestLetters::with(&body).await;
     assert_eq!(desk.discard(true).await, Done::Dropped { cancelled: vec![attempt] });
     let told = desk.there(RESULTS_QUEUE).await;
     let results = wire::decode_results(&told[0].body).results;
@@ -128,7 +128,7 @@ async fn dropping_tasks_takes_a_yes_and_tells_their_end() {
 
 #[tokio::test]
 async fn what_was_answered_for_is_dropped_and_nothing_is_told() {
-    let mut desk = Desk::with(b"nonsense").await;
+    let mut desk = TestLetters::with(b"nonsense").await;
     assert_eq!(desk.discard(false).await, Done::Dropped { cancelled: vec![] });
     assert!(desk.there(RESULTS_QUEUE).await.is_empty());
     assert_eq!(desk.letters().await, 0);
@@ -138,9 +138,9 @@ async fn what_was_answered_for_is_dropped_and_nothing_is_told() {
 async fn a_doubt_is_tried_again_and_a_refusal_is_told() {
     let to = Destination { exchange: String::new(), routing_key: "q".to_owned() };
     let placed = async |settlements: &[Settlement]| {
-        let broker = fake::Broker::default();
+        let broker = stub_broker::Broker::default();
         broker.settle_with(settlements.iter().cloned());
-        let placed = place(broker.outlet().as_mut(), &to, fake::message(1)).await.unwrap();
+        let placed = place(broker.outlet().as_mut(), &to, stub_broker::message(1)).await.unwrap();
         (placed, broker.published().len())
     };
     use Settlement::{Confirmed, Doubt, Refused};

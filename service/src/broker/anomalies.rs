@@ -5,7 +5,7 @@
 //! their own, what contradicts the records leaves its trace in the log, and what cannot
 //! be read is among the dead letters.
 
-use crate::model::Oddities;
+use crate::model::Anomalies;
 use crate::store::Tally;
 use clutch_common::log::throttle::Throttle;
 use clutch_common::wire::UnknownControl;
@@ -14,11 +14,11 @@ use std::time::Instant;
 
 /// The counts, of one run of the service.
 #[derive(Debug, Default)]
-pub(crate) struct Counts(Mutex<Inner>);
+pub(crate) struct AnomalyCounters(Mutex<Counters>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    counted: Oddities,
+struct Counters {
+    counted: Anomalies,
     /// Results from endpoints that were not provisioned here.
     foreign: Throttle,
     /// Other results of tasks that are not in the records.
@@ -26,9 +26,9 @@ struct Inner {
     passed_by: Throttle,
 }
 
-impl Counts {
+impl AnomalyCounters {
     /// What was counted.
-    pub(crate) fn read(&self) -> Oddities {
+    pub(crate) fn read(&self) -> Anomalies {
         self.lock().counted
     }
 
@@ -79,7 +79,7 @@ impl Counts {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Counters> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_endpoints_sent_is_counted_by_kind() {
-        let (counts, now) = (Counts::default(), Instant::now());
+        let (counts, now) = (AnomalyCounters::default(), Instant::now());
         let tally = |external, unprovisioned| Tally {
             external,
             unprovisioned,
@@ -103,7 +103,7 @@ mod tests {
         counts.dead_lettered(4);
         counts.passed_by(&UnknownControl { kind: "clutch.x".into(), reason: "new".into() }, now);
         let expected =
-            Oddities { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4, passed_by: 1 };
+            Anomalies { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4, passed_by: 1 };
         assert_eq!(counts.read(), expected);
     }
 }

@@ -22,9 +22,9 @@ const EVENTS: usize = 4096;
 
 /// An eye on one folder.
 #[derive(Debug)]
-pub(crate) struct Guard(Option<AsyncFd<OwnedFd>>);
+pub(crate) struct FolderWatch(Option<AsyncFd<OwnedFd>>);
 
-impl Guard {
+impl FolderWatch {
     /// Over a folder that is there.
     pub(crate) fn over(folder: &Path) -> Self {
         let watched = watch(folder).inspect_err(|error| {
@@ -63,12 +63,12 @@ fn watch(folder: &Path) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// A socket, by its path and what was put there.
 #[derive(Debug)]
-pub(crate) struct Named {
+pub(crate) struct FileIdentity {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-impl Named {
+impl FileIdentity {
     /// What is at a path now.
     ///
     /// # Errors
@@ -93,9 +93,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_removed_is_noticed_and_what_comes_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let guard = Guard::over(folder.path());
+        let guard = FolderWatch::over(folder.path());
         std::fs::write(folder.path().join("file"), "").unwrap();
-        let named = Named::at(&folder.path().join("file")).unwrap();
+        let named = FileIdentity::at(&folder.path().join("file")).unwrap();
         let mut changed = pin!(guard.changed());
         assert!(poll!(&mut changed).is_pending() && named.is_there());
         std::fs::remove_file(folder.path().join("file")).unwrap();

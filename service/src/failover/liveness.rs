@@ -10,22 +10,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Shared by the collector, which fills it, and the watch.
-pub(crate) struct Ear {
-    inner: Mutex<Inner>,
+pub(crate) struct Liveness {
+    inner: Mutex<LivenessState>,
     news: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct LivenessState {
     /// Whose messages count; everybody's until that is known.
-    listened_for: Option<BTreeSet<StateId>>,
+    watched: Option<BTreeSet<StateId>>,
     heard: Heard,
     /// The message that is waited for, of those that the service sends to
     /// itself.
-    mark: Option<String>,
+    barrier: Option<String>,
 }
 
-impl Ear {
+impl Liveness {
     /// Nothing is heard yet; `news` is bumped with what is more than a sign of
     /// life.
     pub(crate) fn new(news: watch::Sender<u64>) -> Self {
@@ -33,23 +33,22 @@ impl Ear {
     }
 
     /// Instances on these states have sent something.
-    pub(crate) fn hear(&self, states: &BTreeSet<StateId>, now: Instant) {
+    pub(crate) fn record_heard(&self, states: &BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
-        let Inner { listened_for, heard, .. } = &mut *inner;
-        let counts = |state: &&StateId| {
-            listened_for.as_ref().is_none_or(|listened_for| listened_for.contains(*state))
-        };
+        let LivenessState { watched, heard, .. } = &mut *inner;
+        let counts =
+            |state: &&StateId| watched.as_ref().is_none_or(|watched| watched.contains(*state));
         heard.extend(states.iter().filter(counts).map(|state| (*state, now)));
     }
 
     /// The messages with these ids, which the service sent to itself, were read.
-    pub(crate) fn read(&self, marks: &[String]) {
-        self.lock().mark.take_if(|mark| marks.contains(mark));
-        self.tell();
+    pub(crate) fn barriers_read(&self, ids: &[String]) {
+        self.lock().barrier.take_if(|barrier| ids.contains(barrier));
+        self.notify();
     }
 
     /// The records have changed in what the watch looks at.
-    pub(super) fn tell(&self) {
+    pub(super) fn notify(&self) {
         self.news.send_modify(|count| *count += 1);
     }
 
@@ -60,32 +59,32 @@ impl Ear {
 
     /// Listens for these states, and no others. One that is new since it did so
     /// before has just been heard.
-    pub(super) fn listen_for(&self, states: BTreeSet<StateId>, now: Instant) {
+    pub(super) fn watch_states(&self, states: BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
-        let Inner { listened_for, heard, .. } = &mut *inner;
+        let LivenessState { watched, heard, .. } = &mut *inner;
         heard.retain(|state, _| states.contains(state));
-        if let Some(before) = listened_for {
+        if let Some(before) = watched {
             heard.extend(states.difference(before).map(|state| (*state, now)));
         }
-        *listened_for = Some(states);
+        *watched = Some(states);
     }
 
     /// When each state was heard last.
-    pub(super) fn heard(&self) -> Heard {
+    pub(super) fn last_heard(&self) -> Heard {
         self.lock().heard.clone()
     }
 
     /// Waits for the message with this id, and no other.
-    pub(super) fn wait_for(&self, mark: String) {
-        self.lock().mark = Some(mark);
+    pub(super) fn await_barrier(&self, barrier: String) {
+        self.lock().barrier = Some(barrier);
     }
 
     /// Whether the message that was waited for was read.
-    pub(super) fn has_read(&self) -> bool {
-        self.lock().mark.is_none()
+    pub(super) fn barrier_was_read(&self) -> bool {
+        self.lock().barrier.is_none()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, LivenessState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@
 //! that can be asked at all. Changes nothing there.
 
 use crate::broker::management::Management;
-use crate::model::Harm;
+use crate::model::QueueHazard;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ const TOLD: usize = 10;
 
 /// What was found last; nothing where the management API could not be asked.
 #[derive(Debug, Default)]
-pub(crate) struct Policies(Mutex<Vec<Harm>>);
+pub(crate) struct PolicyMonitor(Mutex<Vec<QueueHazard>>);
 
-impl Policies {
+impl PolicyMonitor {
     /// What was found last.
-    pub(crate) fn found(&self) -> Vec<Harm> {
+    pub(crate) fn found(&self) -> Vec<QueueHazard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -26,7 +26,7 @@ impl Policies {
     pub(crate) async fn watch(&self, management: Option<&Management>, every: Duration) {
         let Some(management) = management else { return std::future::pending().await };
         loop {
-            match management.harms().await {
+            match management.hazards().await {
                 Ok(found) => self.note(found),
                 Err(reason) => tracing::debug!(reason, "policies on the queues are not known"),
             }
@@ -35,12 +35,12 @@ impl Policies {
     }
 
     /// Keeps what was found, and tells of what was not there before.
-    fn note(&self, found: Vec<Harm>) {
+    fn note(&self, found: Vec<QueueHazard>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<&Harm> = found.iter().filter(|harm| !kept.contains(harm)).collect();
-        for harm in new.iter().take(TOLD) {
+        let new: Vec<&QueueHazard> = found.iter().filter(|hazard| !kept.contains(hazard)).collect();
+        for hazard in new.iter().take(TOLD) {
             tracing::warn!(
-                what = harm.words,
+                what = hazard.words,
                 "something at the broker takes messages from a queue"
             );
         }

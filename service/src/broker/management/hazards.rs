@@ -1,7 +1,7 @@
 //! What a broker does to queues beyond what they were declared for: policies, operator
 //! policies and arguments by which messages leave a queue undelivered. Pure.
 
-use crate::model::Harm;
+use crate::model::QueueHazard;
 use clutch_common::id::EndpointId;
 use clutch_common::topology::{
     DEAD_LETTER_QUEUE, EXPIRES_MS, OWNER_QUEUE, RESULTS_QUEUE, tasks_queue,
@@ -14,7 +14,7 @@ const HARMFUL: [&str; 4] = ["message-ttl", "max-length", "max-length-bytes", "ex
 
 /// A queue, as the management API lists it. What there is none of may be an empty list.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Listed {
+pub(super) struct ListedQueue {
     pub(super) name: String,
     #[serde(default)]
     arguments: Value,
@@ -36,7 +36,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// What takes messages from a queue, if it is one of ours.
-pub(super) fn harms(queue: &Listed) -> Vec<Harm> {
+pub(super) fn hazards(queue: &ListedQueue) -> Vec<QueueHazard> {
     if !is_ours(&queue.name) {
         return Vec::new();
     }
@@ -45,7 +45,7 @@ pub(super) fn harms(queue: &Listed) -> Vec<Harm> {
     // An argument wins over a policy.
     let overflow = argument("overflow").or_else(|| policy("overflow")).and_then(Value::as_str);
     let refuses = overflow.is_some_and(|overflow| overflow.starts_with("reject-publish"));
-    let mut harms = Vec::new();
+    let mut hazards = Vec::new();
     for term in HARMFUL {
         // A demonstration's queues are declared so.
         let declared =
@@ -59,10 +59,10 @@ pub(super) fn harms(queue: &Listed) -> Vec<Harm> {
             let Some(effect) = effect(&queue.name, term, refuses) else { continue };
             let words =
                 format!("the queue '{}' has {term}={value} {by}: {effect}; {undo}", queue.name);
-            harms.push(Harm { queue: queue.name.clone(), words });
+            hazards.push(QueueHazard { queue: queue.name.clone(), words });
         }
     }
-    harms
+    hazards
 }
 
 /// What a term comes to on a queue; nothing where it does not matter.
@@ -90,7 +90,7 @@ fn effect(queue: &str, term: &str, refuses: bool) -> Option<&'static str> {
 }
 
 /// The names of the policies that apply to a queue, in words.
-fn by(queue: &Listed) -> String {
+fn by(queue: &ListedQueue) -> String {
     match (queue.policy.as_str(), queue.operator_policy.as_str()) {
         (Some(policy), None) => format!("by the policy '{policy}'"),
         (None, Some(operator)) => format!("by the operator policy '{operator}'"),
@@ -101,7 +101,7 @@ fn by(queue: &Listed) -> String {
     }
 }
 
-fn undo(queue: &Listed) -> String {
+fn undo(queue: &ListedQueue) -> String {
     let commands = [
         queue.policy.as_str().map(|policy| format!("`rabbitmqctl clear_policy {policy}`")),
         queue
@@ -121,8 +121,8 @@ mod tests {
     const TASKS: &str = "01890a5d-ac96-774b-bcce-b302099a8057.tasks";
 
     fn words(queue: Value) -> Vec<String> {
-        let queue: Listed = serde_json::from_value(queue).unwrap();
-        harms(&queue).into_iter().map(|harm| harm.words).collect()
+        let queue: ListedQueue = serde_json::from_value(queue).unwrap();
+        hazards(&queue).into_iter().map(|hazard| hazard.words).collect()
     }
 
     #[test]

@@ -20,10 +20,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// The broker. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Broker(Arc<Mutex<State>>);
+pub(crate) struct Broker(Arc<Mutex<StubState>>);
 
 #[derive(Default)]
-struct State {
+struct StubState {
     declared: Vec<Topology>,
     refuse_declaring: Option<Fault>,
     settlements: VecDeque<Settlement>,
@@ -40,7 +40,7 @@ struct State {
     returning: Vec<String>,
 }
 
-impl State {
+impl StubState {
     fn deliver(&mut self, message: Message) {
         let tag = Tag(self.deliveries.len() as u64 + 1);
         self.deliveries.push(Delivery { tag, redelivered: false, message });
@@ -80,7 +80,7 @@ pub(crate) fn result_of(attempt: Attempt, outcome: Outcome) -> TaskResult {
 }
 
 impl Broker {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StubState> {
         self.0.lock().unwrap()
     }
 
@@ -142,13 +142,13 @@ impl Broker {
     }
 
     pub(crate) fn outlet(&self) -> Box<dyn Outlet> {
-        Box::new(FakeOutlet { broker: self.clone(), open: VecDeque::new(), last: 0 })
+        Box::new(StubOutlet { broker: self.clone(), open: VecDeque::new(), last: 0 })
     }
 
     pub(crate) fn inlet(&self) -> Box<dyn Inlet> {
         // What is not acknowledged comes again.
         let settled = self.acknowledged().last().map_or(0, |tag| tag.0);
-        Box::new(FakeInlet { broker: self.clone(), next: usize::try_from(settled).unwrap() })
+        Box::new(StubInlet { broker: self.clone(), next: usize::try_from(settled).unwrap() })
     }
 }
 
@@ -159,7 +159,7 @@ impl Transport for Broker {
     }
 
     fn address(&self) -> String {
-        "fake".to_owned()
+        "stub".to_owned()
     }
 }
 
@@ -199,14 +199,14 @@ impl Connection for Broker {
     async fn close(&self) {}
 }
 
-struct FakeOutlet {
+struct StubOutlet {
     broker: Broker,
     open: VecDeque<Ticket>,
     last: u64,
 }
 
 #[async_trait]
-impl Outlet for FakeOutlet {
+impl Outlet for StubOutlet {
     async fn publish(&mut self, to: &Destination, message: Message) -> Result<Ticket, Fault> {
         self.last += 1;
         self.open.push_back(Ticket(self.last));
@@ -241,13 +241,13 @@ impl Outlet for FakeOutlet {
     }
 }
 
-struct FakeInlet {
+struct StubInlet {
     broker: Broker,
     next: usize,
 }
 
 #[async_trait]
-impl Inlet for FakeInlet {
+impl Inlet for StubInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
         loop {
             let (batch, patient): (Vec<Delivery>, bool) = {

@@ -14,16 +14,16 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// The series of roll calls to one endpoint: those that go out one after another, until
 /// nothing is left to be asked.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RollCallPause {
     /// When the last series ended, and how long the next one has to wait from then.
     ended: Option<(Instant, Duration)>,
     asking: bool,
 }
 
-impl Pace {
+impl RollCallPause {
     /// Begins a series, or goes on with one; says until when to wait instead, if it is too
     /// early for one.
-    pub(super) fn ask(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Instant> {
         let early = self.ended.map(|(ended, pause)| ended + pause).filter(|then| now < *then);
         if self.asking || early.is_none() {
             self.asking = true;
@@ -34,7 +34,7 @@ impl Pace {
 
     /// Notes that nothing is left to be asked. The next pause is twice as long, if this
     /// series came soon after the one before.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(super) fn end_series(&mut self, now: Instant) {
         if std::mem::take(&mut self.asking) {
             let soon = self.ended.filter(|(ended, pause)| now < *ended + 4 * *pause);
             let pause = soon.map_or(SHORTEST, |(_, pause)| (2 * pause).min(LONGEST));
@@ -51,29 +51,29 @@ mod tests {
 
     #[test]
     fn a_series_is_not_held_up_and_the_next_one_waits() {
-        let (mut pace, now) = (Pace::default(), Instant::now());
-        pace.settle(now);
-        assert_eq!((pace.ask(now), pace.ask(now)), (None, None));
-        pace.settle(now);
-        assert_eq!(pace.ask(now + SECOND), Some(now + SHORTEST));
-        assert_eq!(pace.ask(now + SHORTEST), None);
+        let (mut pause, now) = (RollCallPause::default(), Instant::now());
+        pause.end_series(now);
+        assert_eq!((pause.begin(now), pause.begin(now)), (None, None));
+        pause.end_series(now);
+        assert_eq!(pause.begin(now + SECOND), Some(now + SHORTEST));
+        assert_eq!(pause.begin(now + SHORTEST), None);
     }
 
     #[test]
     fn pauses_grow_while_series_follow_each_other_and_start_anew_after_a_quiet_time() {
-        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        let (mut pause, mut now) = (RollCallPause::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            assert_eq!(pace.ask(now), None);
-            pace.settle(now);
-            let then = pace.ask(now).unwrap();
+            assert_eq!(pause.begin(now), None);
+            pause.end_series(now);
+            let then = pause.begin(now).unwrap();
             pauses.push((then - now).as_secs());
             now = then;
         }
         assert_eq!(pauses, [2, 4, 8, 16, 30, 30, 30, 30]);
         now += 5 * LONGEST;
-        assert_eq!(pace.ask(now), None);
-        pace.settle(now);
-        assert_eq!(pace.ask(now), Some(now + SHORTEST));
+        assert_eq!(pause.begin(now), None);
+        pause.end_series(now);
+        assert_eq!(pause.begin(now), Some(now + SHORTEST));
     }
 }
