@@ -61,10 +61,6 @@ pub fn control_queue(id: EndpointId) -> String {
     format!("{id}.control")
 }
 
-/// An [`QueueKind::Expiring`] queue goes when nobody has used it for so long, in
-/// milliseconds: ten minutes.
-pub const EXPIRES_MS: i64 = 10 * 60 * 1000;
-
 /// How the broker keeps a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,10 +70,6 @@ pub enum QueueKind {
     Classic,
     /// Replicated over the nodes of a cluster.
     Quorum,
-    /// On one node's disk, and gone with all that is in it [`EXPIRES_MS`] after
-    /// its last use. For demonstrations: where such a queue is, one that lasts
-    /// cannot be declared, nor the other way round.
-    Expiring,
 }
 
 impl QueueKind {
@@ -87,7 +79,6 @@ impl QueueKind {
         match self {
             Self::Classic => "classic",
             Self::Quorum => "quorum",
-            Self::Expiring => "expiring",
         }
     }
 }
@@ -187,12 +178,8 @@ pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
 /// What says that the results are those of one service: a queue with its id among its
 /// arguments. A broker refuses to declare it with other arguments than it has, so two
 /// services cannot both have declared it, and neither needs to hold or to read anything.
-/// A demonstration's queues go by themselves, and no service claims them.
 #[must_use]
 pub fn owner(service: ServiceId, kind: QueueKind) -> Topology {
-    if kind == QueueKind::Expiring {
-        return Topology::default();
-    }
     let text = |value: &str| Argument::Text(value.to_owned());
     let arguments = vec![
         queue_type(kind),
@@ -244,7 +231,7 @@ fn words(key: &str) -> impl Iterator<Item = &str> {
 
 fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
     let broker_type = match kind {
-        QueueKind::Classic | QueueKind::Expiring => "classic",
+        QueueKind::Classic => "classic",
         QueueKind::Quorum => "quorum",
     };
     ("x-queue-type", Argument::Text(broker_type.to_owned()))
@@ -273,9 +260,6 @@ fn dead_lettered(name: String, kind: QueueKind) -> Queue {
         arguments.push(("x-dead-letter-strategy", text("at-least-once")));
         arguments.push(("x-overflow", text("reject-publish")));
     }
-    if kind == QueueKind::Expiring {
-        arguments.push(("x-expires", Argument::Number(EXPIRES_MS)));
-    }
     Queue { name, arguments }
 }
 
@@ -294,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_queue_is_dead_lettered_but_the_dead_letter_queue_itself() {
-        for kind in [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring] {
+        for kind in [QueueKind::Classic, QueueKind::Quorum] {
             let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
             for queue in queues {
                 let dead_lettered =
@@ -310,18 +294,6 @@ mod tests {
         assert_eq!(letters.name, DEAD_LETTER_QUEUE);
         let limit = ("x-delivery-limit", Argument::Number(i64::from(i32::MAX)));
         assert!(letters.arguments.contains(&limit));
-    }
-
-    #[test]
-    fn only_expiring_queues_go_and_never_the_one_that_nobody_reads() {
-        for kind in [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring] {
-            let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
-            for queue in queues {
-                let expires = queue.arguments.iter().any(|(name, _)| *name == "x-expires");
-                let expected = kind == QueueKind::Expiring && queue.name != DEAD_LETTER_QUEUE;
-                assert_eq!(expires, expected, "{kind:?}: {}", queue.name);
-            }
-        }
     }
 
     #[test]

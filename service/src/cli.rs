@@ -231,11 +231,11 @@ pub(crate) struct DemoArgs {
     /// Where to look for files, of up to 1 MiB each [default: folders below /usr]
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
-    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost; a vhost with an
-    /// endpoint of yours is refused, and the queues go ten minutes after their last use
+    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost; a vhost whose
+    /// results belong to another service is refused, and the queues are removed at the end
     #[arg(long, value_name = "URL")]
     pub(crate) amqp: Option<SecretUrl>,
-    /// Leave the service, the endpoint and their folder, and say what to try with them
+    /// Leave the service, the endpoint, their folder and their queues, and say what to try with them
     #[arg(long)]
     pub(crate) keep: bool,
 }
@@ -247,9 +247,6 @@ pub(crate) enum QueueArg {
     Classic,
     /// Replicated over the nodes of a cluster
     Quorum,
-    /// As the demonstration's are
-    #[value(skip)]
-    Expiring,
 }
 
 impl From<QueueArg> for QueueKind {
@@ -257,7 +254,6 @@ impl From<QueueArg> for QueueKind {
         match queue {
             QueueArg::Classic => Self::Classic,
             QueueArg::Quorum => Self::Quorum,
-            QueueArg::Expiring => Self::Expiring,
         }
     }
 }

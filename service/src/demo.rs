@@ -1,70 +1,71 @@
-//! `clutch-service demo`: what Clutch does, on real files, with real faults,
-//! and the proof that nothing was lost. Needs no broker and no state.
+//! `clutch-service demo`: shows on real files, with real faults, that Clutch loses nothing.
+//! Needs no broker and no state.
 //!
-//! Everything it writes is in one private temporary folder, which goes with it
-//! unless it is to be kept or something failed. `play` says what happens;
-//! `stage` has the daemons, `proof` the judgement.
+//! Everything it writes is in one private temporary folder, which is removed at the end
+//! unless `--keep` was given or something failed. `scenario` has the steps, `deployment` the
+//! daemons and the link between them, `proof` the comparison with the expected results.
 
+mod deployment;
 mod files;
 mod link;
-mod log;
-mod play;
+mod log_follower;
+mod narrator;
 mod processes;
 mod proof;
 mod proxy;
-mod stage;
-mod starts;
-mod tell;
+mod scenario;
+mod start_log;
 
 use crate::cli::output;
 use crate::cli::{DemoArgs, GlobalArgs};
 use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
 use anyhow::Context as _;
+use clutch_common::id::EndpointId;
 use clutch_common::system::removal;
 use clutch_common::system::signals::StopSignals;
 use clutch_common::text::secret::SecretUrl;
+use deployment::{NAME, ProvisionedDeployment};
 use files::Files;
 use indicatif::HumanBytes;
 use link::Route;
-use play::{KEY, Measured, Times, play};
+use narrator::Narrator;
 use processes::PAUSE;
-use proof::Counts;
+use proof::ProofCounts;
 use rustix::fs::statvfs;
+use scenario::{KEY, Measurements, Timings, play};
 use serde::Serialize;
-use stage::{EmptyStage, NAME};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tell::Tell;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 /// The exit code of a shell for what INT ended.
 const INTERRUPTED: u8 = 130;
-/// What must be free in the temporary folder's file system, in bytes. An endpoint
+/// How much must be free in the temporary folder's file system, in bytes. An endpoint
 /// takes no work that would leave less than 64 MiB; the rest is for its state, the
 /// service's, and what is between them.
 const ROOM: u64 = 128 * 1024 * 1024;
 /// How long removing the folder is tried.
 const REMOVING: Duration = Duration::from_secs(5);
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct DemoReport {
     /// Whether the proof holds.
     holds: bool,
-    /// What keeps it from holding.
+    /// The rules that are broken, and the differences.
     complaints: Vec<String>,
     #[serde(flatten)]
-    counts: Counts,
+    counts: ProofCounts,
     #[serde(flatten)]
-    times: Times,
-    /// What was left running.
+    times: Timings,
+    /// The daemons that were left running.
     kept: Option<Kept>,
 }
 
-/// What is left for trying things with.
+/// The daemons and the folder that `--keep` leaves.
 #[derive(Clone, Debug, Serialize)]
 struct Kept {
     folder: PathBuf,
@@ -72,7 +73,7 @@ struct Kept {
     endpoint_pid: u32,
 }
 
-/// Plays the demonstration. Returns the exit code: 0 only if the proof holds.
+/// Runs the demonstration. Returns the exit code: 0 only if the proof holds.
 ///
 /// # Errors
 /// When there is nothing to sum, or a step cannot be done; the message says
@@ -87,27 +88,30 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let route = Route::over(args.amqp.as_ref().map(SecretUrl::expose))?;
     let files = Files::find(args.folder.as_deref(), args.files)?;
     processes::find_sha256sum()?;
-    let endpoint = processes::endpoint_program(|| {
+    let program = processes::endpoint_program(|| {
         output::note("building clutch-endpoint, too: cargo run builds only what it runs …");
     })?;
-    route.claim().await?;
     let mut signals = StopSignals::install()?;
     let folder = folder()?;
-    let mut tell = Tell::new(!global.json);
-    tell.step(&format!("{files}: one task each, which runs sha256sum on it"));
-    let stage = EmptyStage::provision(folder.path(), &route, endpoint).await;
+    let mut narrator = Narrator::new(!global.json);
+    narrator.step(&format!("{files}: one task each, which runs sha256sum on it"));
+    let id = EndpointId::new();
+    let deployment = ProvisionedDeployment::provision(folder.path(), &route, id, program).await;
+    let declared = deployment.is_ok().then_some((&route, id));
     let shown = tokio::select! {
         biased;
         () = signals.next() => None,
-        shown = Box::pin(show(stage, folder.path(), &route, &files, &mut tell, args.keep)) => {
+        shown = Box::pin(show(deployment, folder.path(), &route, &files, &mut narrator, args.keep)) => {
             Some(shown)
         }
     };
-    let Some(shown) = shown else { return Ok(interrupted(folder).await) };
+    let Some(shown) = shown else { return Ok(interrupted(folder, declared).await) };
     let stays = !matches!(&shown, Ok(report) if report.holds && report.kept.is_none());
     let path = folder.path().to_owned();
     if stays {
         drop(folder.keep());
+    } else {
+        clear(&route, id).await;
     }
     let report = shown
         .map_err(|error| Failure::new(exit_code(&error), format!("{error:#}\n{}", logs(&path))))?;
@@ -122,7 +126,7 @@ fn folder() -> anyhow::Result<TempDir> {
         .tempdir()
         .context("making a temporary folder; TMPDIR names another place for it")?;
     let free = statvfs(folder.path()).context("asking for the room in the temporary folder")?;
-    let fits = stage::state_in(folder.path()).fits();
+    let fits = deployment::state_in(folder.path()).fits();
     fits.and_then(|()| has_room(free.f_bavail.saturating_mul(free.f_frsize))).map_err(|words| {
         let place = folder.path().parent().unwrap_or(folder.path()).display();
         Failure::new(
@@ -142,9 +146,19 @@ fn has_room(free: u64) -> Result<(), String> {
     Err(format!("{free} are free in its file system, and the demonstration needs {room}"))
 }
 
-/// Removes the folder, into which what was ended may still write for a moment,
-/// and says what became of it. Returns the exit code.
-async fn interrupted(folder: TempDir) -> u8 {
+/// Removes what was declared at a broker, or prints why that cannot be.
+async fn clear(route: &Route, endpoint: EndpointId) {
+    if let Err(error) = route.clear(endpoint).await {
+        output::note(&format!("clutch-service: {error:#}"));
+    }
+}
+
+/// Removes what was declared at a broker, and the folder, into which the daemons that were
+/// ended may still write for a moment; says how that went. Returns the exit code.
+async fn interrupted(folder: TempDir, declared: Option<(&Route, EndpointId)>) -> u8 {
+    if let Some((route, endpoint)) = declared {
+        clear(route, endpoint).await;
+    }
     let path = folder.keep();
     let until = Instant::now() + REMOVING;
     let removed = loop {
@@ -168,45 +182,46 @@ async fn interrupted(folder: TempDir) -> u8 {
     INTERRUPTED
 }
 
-/// Plays, stops or leaves the daemons, and judges.
+/// Runs the scenario, stops or leaves the daemons, and checks the proof.
 async fn show(
-    stage: anyhow::Result<EmptyStage>,
+    deployment: anyhow::Result<ProvisionedDeployment>,
     folder: &Path,
     route: &Route,
     files: &Files,
-    tell: &mut Tell,
+    narrator: &mut Narrator,
     keep: bool,
-) -> anyhow::Result<Report> {
-    let mut stage = stage?.start().await?;
-    tell.step(&format!(
+) -> anyhow::Result<DemoReport> {
+    let mut deployment = deployment?.start().await?;
+    narrator.step(&format!(
         "started a service (process {}) and an endpoint (process {})",
-        stage.service.pid(),
-        stage.endpoint.pid()
+        deployment.service.pid(),
+        deployment.endpoint.pid()
     ));
-    tell.step(&format!("between them: {}", stage.between));
-    let Measured { mut counts, times, differences } = play(&mut stage, files, tell).await?;
+    narrator.step(&format!("between them: {}", deployment.link.between));
+    let Measurements { mut counts, times, differences } =
+        play(&mut deployment, files, narrator).await?;
     let kept = if keep {
-        let [service_pid, endpoint_pid] = stage.leave(route).await?;
+        let [service_pid, endpoint_pid] = deployment.leave(route).await?;
         Some(Kept { folder: folder.to_owned(), service_pid, endpoint_pid })
     } else {
-        let codes = stage.stop().await?;
-        tell.step(&format!("stopped both in order: exit codes {} and {}", codes[0], codes[1]));
+        let codes = deployment.stop().await?;
+        narrator.step(&format!("stopped both in order: exit codes {} and {}", codes[0], codes[1]));
         counts.exit_codes = Some(codes);
         None
     };
     let complaints: Vec<String> = counts.complaints().into_iter().chain(differences).collect();
     let holds = complaints.is_empty();
     if holds {
-        tell.right(&counts.sentence());
+        narrator.right(&counts.sentence());
         for line in next(kept.as_ref()) {
-            tell.plain(&line);
+            narrator.plain(&line);
         }
     }
-    Ok(Report { holds, complaints, counts, times, kept })
+    Ok(DemoReport { holds, complaints, counts, times, kept })
 }
 
-/// Says what is left to say, and chooses the exit code.
-fn conclude(report: Report, folder: &Path, json: bool) -> anyhow::Result<u8> {
+/// Prints the report for programs, and chooses the exit code.
+fn conclude(report: DemoReport, folder: &Path, json: bool) -> anyhow::Result<u8> {
     if json {
         output::json(&report)?;
     }
@@ -222,7 +237,7 @@ fn logs(folder: &Path) -> String {
     format!("the demonstration's logs and state are in {}", folder.display())
 }
 
-/// What to try next.
+/// Lines that say what to try next.
 fn next(kept: Option<&Kept>) -> Vec<String> {
     let program = std::env::args().next().unwrap_or_else(|| "clutch-service".to_owned());
     let program = quoted(&program);
@@ -235,7 +250,7 @@ fn next(kept: Option<&Kept>) -> Vec<String> {
             format!("  {program} provision --help    an endpoint of your own"),
         ];
     };
-    let state = quoted(&stage::state_in(folder).path().display().to_string());
+    let state = quoted(&deployment::state_in(folder).path().display().to_string());
     let folder = quoted(&folder.display().to_string());
     vec![
         String::new(),

@@ -35,7 +35,7 @@ pub async fn claim(
 ) -> Result<Claim, Fault> {
     let other = match kind {
         QueueKind::Quorum => QueueKind::Classic,
-        QueueKind::Classic | QueueKind::Expiring => QueueKind::Quorum,
+        QueueKind::Classic => QueueKind::Quorum,
     };
     let mut theirs = None;
     // That it is of the other kind would hide whose it is.

@@ -224,9 +224,8 @@ fn refused_declaring(fault: &Fault, address: &str, shared: QueueKind) -> Failure
     Failure::new(
         code(fault),
         format!(
-            "{refusal}; the kind of an endpoint's queue is chosen with --queue (the queues that all \
-             endpoints share are {} here), and queues with x-expires are a demonstration's: they \
-             go ten minutes after their last use",
+            "{refusal}; --queue chooses the kind of an endpoint's queue (the queues that all \
+             endpoints share are {} here)",
             shared.as_str()
         ),
     )

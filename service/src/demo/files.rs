@@ -1,6 +1,6 @@
 //! Finds the files that the demonstration sums. Reads folders, changes nothing.
 
-use super::tell::{count, several};
+use super::narrator::{count, several};
 use crate::failure::usage;
 use indicatif::HumanBytes;
 use std::fmt;
@@ -73,7 +73,7 @@ impl Files {
         if files.paths.is_empty() {
             let places: Vec<_> = folders.iter().map(|one| one.display().to_string()).collect();
             return Err(usage(format!(
-                "there is no readable file of at most 1 MiB below {}{}: choose another place with \
+                "there is no readable file of at most 1 MiB below {}{}: choose another folder with \
                  --folder DIR",
                 places.join(", "),
                 files.skipped

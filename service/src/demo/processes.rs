@@ -1,8 +1,8 @@
-//! The processes of the demonstration: the daemons it shows, the tool it
-//! compares with, and a guard that ends the daemons if the demonstration itself
-//! is killed. The only file of the service that starts processes.
+//! The processes of the demonstration: the two daemons, `sha256sum`, and a guard that ends the
+//! daemons if the demonstration itself is killed. The only file of the service that starts
+//! processes.
 
-use super::log::Log;
+use super::log_follower::LogFollower;
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -24,8 +24,8 @@ const FILES_AT_ONCE: usize = 200;
 /// The endpoint's program, and its package.
 const ENDPOINT: &str = "clutch-endpoint";
 
-/// Reads orders from a pipe. At the end of the pipe, which comes with the death
-/// of whoever holds its other end, it kills the processes and removes the folder.
+/// Reads orders from a pipe. When the demonstration dies, the pipe ends: then the guard kills
+/// the processes and removes the folder.
 const GUARD: &str = r#"
 pids=
 while read -r order rest; do
@@ -42,7 +42,7 @@ rm -rf -- "$1"
 #[derive(Debug)]
 pub(super) struct Daemon {
     child: Child,
-    log: Log,
+    log: LogFollower,
     left: bool,
 }
 
@@ -68,7 +68,7 @@ impl Daemon {
         }
         command.args(arguments).envs(environment.iter().copied()).process_group(0);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let log = Log::from_now(log)?;
+        let log = LogFollower::from_now(log)?;
         Ok(Self { child: command.spawn().with_context(doing)?, log, left: false })
     }
 
@@ -78,10 +78,10 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits for the next line of its log with this message.
+    /// Waits up to a minute for the next line of its log with this message.
     ///
     /// # Errors
-    /// When it ends, or does not say so within a minute.
+    /// When it ends before that, or the minute is over.
     pub(super) async fn says(&mut self, message: &str) -> anyhow::Result<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -174,9 +174,9 @@ impl Drop for Daemon {
 
 /// Ends the daemons and removes the folder if the demonstration is killed.
 #[derive(Debug)]
-pub(super) struct Guard(Child);
+pub(super) struct CleanupGuard(Child);
 
-impl Guard {
+impl CleanupGuard {
     /// A guard over a folder.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         drop(self.order("leave\n"));
         drop(self.0.wait());
@@ -212,7 +212,7 @@ impl Drop for Guard {
 /// This program, for starting it again.
 ///
 /// # Errors
-/// When the system does not tell.
+/// When the system does not say.
 pub(super) fn service_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("finding this program")
 }
@@ -283,11 +283,11 @@ fn build(cargo: OsString, manifest: &Path, own: &Path, quietly: bool) -> anyhow:
     }
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
     let status = status.context("running cargo to build the endpoint")?;
-    ensure!(status.success(), "cargo could not build {ENDPOINT} ({status}); its words are above");
+    ensure!(status.success(), "cargo could not build {ENDPOINT} ({status}): see its output above");
     Ok(())
 }
 
-/// What `sha256sum` says of each of these files, a line per file.
+/// The line that `sha256sum` prints for each of these files.
 ///
 /// # Errors
 /// When it cannot be run, or cannot sum one of them.
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_is_heard_and_stopped_and_its_early_end_is_told() {
+    async fn a_daemon_logs_and_stops_and_its_early_end_is_an_error() {
         let temp = tempfile::tempdir().unwrap();
         let script =
             r#"trap 'exit 3' TERM; echo '{"message":"up","i":7}'; while :; do sleep 0.05; done"#;
@@ -333,12 +333,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_dies_and_goes_with_the_end_of_the_pipe() {
+    async fn the_end_of_the_pipe_kills_the_daemons_and_removes_the_folder() {
         let temp = tempfile::tempdir().unwrap();
         let folder = temp.path().join("folder");
         std::fs::create_dir(&folder).unwrap();
         let mut daemon = shell("sleep 60", temp.path());
-        let mut guard = Guard::over(&folder).unwrap();
+        let mut guard = CleanupGuard::over(&folder).unwrap();
         guard.hold(&[&daemon]).unwrap();
         drop(guard.0.stdin.take());
         guard.0.wait().unwrap();
@@ -347,10 +347,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guard_that_is_dismissed_does_nothing() {
+    async fn a_guard_that_is_dropped_does_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let mut daemon = shell("sleep 60", temp.path());
-        let mut guard = Guard::over(temp.path()).unwrap();
+        let mut guard = CleanupGuard::over(temp.path()).unwrap();
         guard.hold(&[&daemon]).unwrap();
         drop(guard);
         daemon.runs().unwrap();

@@ -1,26 +1,26 @@
-//! What the demonstration plans and what it proves: numbers in, words out. Pure.
+//! When the demonstration causes its faults, and whether its results prove that nothing was
+//! lost. Pure.
 
-use super::tell::{count, several};
+use super::narrator::{count, several};
 use clutch_common::id::TaskId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How many differences are told in full.
+/// How many differences are described.
 const TOLD: usize = 3;
 
-/// When what happens, by the number of tasks.
+/// When the faults come, by the number of tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    /// The link is cut when so many results are recorded: a quarter, at least
-    /// one.
+pub(super) struct FaultSchedule {
+    /// The link is cut when so many results are recorded: a quarter, at least one.
     pub(super) cut_at: u64,
     /// The endpoint is killed when so many tasks have started without a link: a
     /// fifth, at least one.
     pub(super) alone: usize,
 }
 
-impl Plan {
-    /// The plan for so many tasks.
+impl FaultSchedule {
+    /// The schedule for so many tasks.
     #[must_use]
     pub(super) fn over(tasks: usize) -> Self {
         Self { cut_at: (tasks as u64 / 4).max(1), alone: (tasks / 5).max(1) }
@@ -32,41 +32,41 @@ impl Plan {
 pub(super) struct Record {
     /// The task.
     pub(super) id: TaskId,
-    /// What it printed, if it succeeded; else how it ended.
+    /// Its output, if it succeeded; else how it ended.
     pub(super) output: Result<Vec<u8>, String>,
     /// How often its result arrived again.
     pub(super) duplicates: u64,
 }
 
-/// What was computed directly for a task.
+/// The expected output of a task: that of `sha256sum`, run directly.
 #[derive(Clone, Debug)]
-pub(super) struct Truth {
+pub(super) struct Expected {
     /// The task.
     pub(super) id: TaskId,
     /// The file it sums.
     pub(super) file: String,
-    /// What `sha256sum` prints for that file.
+    /// The output for that file.
     pub(super) line: Vec<u8>,
 }
 
-/// How the records compare with the truth.
+/// How the recorded outputs compare with the expected ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Compared {
     /// How many tasks have a recorded result.
     pub(super) recorded: usize,
     /// How many tasks are recorded more than once, or were never submitted.
     pub(super) surplus: usize,
-    /// How many tasks printed what was computed directly.
+    /// How many outputs are as expected.
     pub(super) equal: usize,
     /// How many results arrived again, and were not recorded again.
     pub(super) absorbed: u64,
-    /// What differs, in words: the first few.
+    /// The first few differences, in words.
     pub(super) differences: Vec<String>,
 }
 
-/// Compares the recorded outputs, task by task, with the truth.
+/// Compares the recorded outputs, task by task, with the expected ones.
 #[must_use]
-pub(super) fn compare(truth: &[Truth], records: &[Record]) -> Compared {
+pub(super) fn compare(expected: &[Expected], records: &[Record]) -> Compared {
     let mut by_task: BTreeMap<TaskId, Vec<&Record>> = BTreeMap::new();
     for record in records {
         by_task.entry(record.id).or_default().push(record);
@@ -75,7 +75,7 @@ pub(super) fn compare(truth: &[Truth], records: &[Record]) -> Compared {
         absorbed: records.iter().map(|record| record.duplicates).sum(),
         ..Compared::default()
     };
-    for Truth { id, file, line } in truth {
+    for Expected { id, file, line } in expected {
         let found = by_task.remove(id).unwrap_or_default();
         compared.surplus += found.len().saturating_sub(1);
         compared.recorded += usize::from(!found.is_empty());
@@ -102,10 +102,10 @@ fn shown(output: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(output).trim_end())
 }
 
-/// What was counted, from the service's records, the tasks' own witness, and the
-/// direct computation.
+/// The counts from the service's records, from the tasks' own log of starts, and from the
+/// comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Counts {
+pub(super) struct ProofCounts {
     /// How many files were found, one task each.
     pub(super) files: usize,
     /// How many tasks the service confirmed.
@@ -114,7 +114,7 @@ pub(super) struct Counts {
     pub(super) recorded: usize,
     /// How many results are recorded beyond one per task.
     pub(super) surplus: usize,
-    /// How many outputs equal what was computed directly.
+    /// How many outputs are as expected.
     pub(super) equal: usize,
     /// How many results arrived again and were not recorded again.
     pub(super) absorbed: u64,
@@ -132,13 +132,12 @@ pub(super) struct Counts {
     pub(super) results_on_disk: u64,
     /// How many tasks the endpoint found on its disk after the kill.
     pub(super) tasks_on_disk: u64,
-    /// The exit codes of service and endpoint, told to stop; nothing where they
-    /// are left running.
+    /// The exit codes of service and endpoint after TERM; none where they are left running.
     pub(super) exit_codes: Option<[i32; 2]>,
 }
 
-impl Counts {
-    /// What keeps these numbers from being the proof; nothing where they are.
+impl ProofCounts {
+    /// The rules that these numbers break, in words. Without any, they are the proof.
     #[must_use]
     pub(super) fn complaints(&self) -> Vec<String> {
         let all = several(self.files, "file");
@@ -186,7 +185,7 @@ impl Counts {
         rules.into_iter().filter(|(holds, _)| !holds).map(|(_, words)| words).collect()
     }
 
-    /// The proof in a sentence, where there are no complaints.
+    /// The proof in a sentence, if no rule is broken.
     #[must_use]
     pub(super) fn sentence(&self) -> String {
         let each = count(self.files);
@@ -198,9 +197,9 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn truth(files: usize) -> Vec<Truth> {
+    fn expected(files: usize) -> Vec<Expected> {
         (0..files)
-            .map(|n| Truth {
+            .map(|n| Expected {
                 id: TaskId::new(),
                 file: format!("/f{n}"),
                 line: format!("{n}  /f{n}\n").into_bytes(),
@@ -208,15 +207,15 @@ mod tests {
             .collect()
     }
 
-    fn right(truth: &[Truth]) -> Vec<Record> {
-        truth
+    fn right(expected: &[Expected]) -> Vec<Record> {
+        expected
             .iter()
             .map(|one| Record { id: one.id, output: Ok(one.line.clone()), duplicates: 1 })
             .collect()
     }
 
-    fn good() -> Counts {
-        Counts {
+    fn good() -> ProofCounts {
+        ProofCounts {
             files: 8,
             submitted: 8,
             recorded: 8,
@@ -225,36 +224,36 @@ mod tests {
             started_again: 2,
             slots: 2,
             started_while_cut: 3,
-            ..Counts::default()
+            ..ProofCounts::default()
         }
     }
 
     #[test]
-    fn the_plan_has_something_to_show_for_any_number_of_tasks() {
+    fn any_number_of_tasks_has_a_fault_schedule() {
         for (tasks, cut_at, alone) in [(1, 1, 1), (3, 1, 1), (300, 75, 60), (2000, 500, 400)] {
-            assert_eq!(Plan::over(tasks), Plan { cut_at, alone });
+            assert_eq!(FaultSchedule::over(tasks), FaultSchedule { cut_at, alone });
         }
     }
 
     #[test]
     fn equal_records_in_any_order_are_equal() {
-        let truth = truth(3);
-        let mut records = right(&truth);
+        let expected = expected(3);
+        let mut records = right(&expected);
         records.reverse();
-        let expected = Compared { recorded: 3, equal: 3, absorbed: 3, ..Compared::default() };
-        assert_eq!(compare(&truth, &records), expected);
+        let compared = Compared { recorded: 3, equal: 3, absorbed: 3, ..Compared::default() };
+        assert_eq!(compare(&expected, &records), compared);
     }
 
     #[test]
-    fn what_is_missing_or_wrong_or_failed_or_too_much_is_told() {
-        let truth = truth(3);
-        let mut records = right(&truth);
+    fn missing_wrong_failed_and_surplus_results_are_described() {
+        let expected = expected(3);
+        let mut records = right(&expected);
         records[0].output = Ok(b"beef  /f0\n".to_vec());
         records[1].output = Err("failed (exit code 1)".to_owned());
         let twice = records[0].clone();
         records[2] = twice;
         records.push(Record { id: TaskId::new(), output: Ok(Vec::new()), duplicates: 0 });
-        let compared = compare(&truth, &records);
+        let compared = compare(&expected, &records);
         assert_eq!((compared.recorded, compared.equal, compared.surplus), (2, 0, 2));
         let told = compared.differences.join("\n");
         for words in ["/f0: its task printed \"beef", "failed (exit code 1)", "has no result"] {
@@ -266,14 +265,14 @@ mod tests {
     fn a_proof_has_no_complaints_and_each_broken_rule_is_one() {
         assert_eq!(good().complaints(), Vec::<String>::new());
         let bad = [
-            Counts { submitted: 7, ..good() },
-            Counts { recorded: 7, ..good() },
-            Counts { surplus: 1, ..good() },
-            Counts { equal: 7, ..good() },
-            Counts { started: 7, ..good() },
-            Counts { started_again: 3, ..good() },
-            Counts { known_while_cut: 1, ..good() },
-            Counts { exit_codes: Some([0, 70]), ..good() },
+            ProofCounts { submitted: 7, ..good() },
+            ProofCounts { recorded: 7, ..good() },
+            ProofCounts { surplus: 1, ..good() },
+            ProofCounts { equal: 7, ..good() },
+            ProofCounts { started: 7, ..good() },
+            ProofCounts { started_again: 3, ..good() },
+            ProofCounts { known_while_cut: 1, ..good() },
+            ProofCounts { exit_codes: Some([0, 70]), ..good() },
         ];
         for counts in bad {
             assert_eq!(counts.complaints().len(), 1, "{counts:?}");

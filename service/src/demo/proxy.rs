@@ -1,82 +1,67 @@
-//! A TCP proxy that lets through or closes and refuses. Listens on the loopback
-//! interface for as long as it exists; knows nothing of what it carries.
+//! A TCP proxy on the loopback interface that can be cut: then every connection through it
+//! ends, and new ones are refused.
 
 use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// A running proxy; it ends when it is dropped.
+/// A proxy to a host and port; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    port: u16,
-    orders: mpsc::Sender<Order>,
-    _serving: JoinSet<()>,
+    target: (String, u16),
+    /// The port it listens on, on 127.0.0.1.
+    pub(super) port: u16,
+    /// Empty while it is cut.
+    serving: JoinSet<()>,
 }
 
-/// Whether to let through, and whom to tell when that is so.
-type Order = (bool, oneshot::Sender<()>);
-
 impl Proxy {
-    /// A proxy to a host that lets through.
+    /// Starts a proxy.
     ///
     /// # Errors
     /// When no port can be listened on.
     pub(super) async fn start(host: String, port: u16) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a proxy")?;
-        let local = listener.local_addr()?.port();
-        let (orders, given) = mpsc::channel(1);
-        let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, host, port, given));
-        Ok(Self { port: local, orders, _serving: serving })
+        let mut proxy = Self { target: (host, port), port: 0, serving: JoinSet::new() };
+        proxy.mend().await?;
+        Ok(proxy)
     }
 
-    /// The port it listens on, on 127.0.0.1.
-    #[must_use]
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// Closes every connection and the listener; both are closed when this returns.
+    pub(super) async fn cut(&mut self) {
+        self.serving.shutdown().await;
     }
 
-    /// Lets through from here on, or closes what is open and refuses the rest;
-    /// that is so when this returns.
+    /// Listens again, on the port it had before.
     ///
     /// # Errors
-    /// When the proxy has ended.
-    pub(super) async fn let_through(&self, open: bool) -> anyhow::Result<()> {
-        let (done, is_done) = oneshot::channel();
-        self.orders.send((open, done)).await.context("the proxy has ended")?;
-        is_done.await.context("the proxy has ended")
+    /// When the port cannot be listened on.
+    pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await;
+        let listener = listener.context("opening a proxy to the broker")?;
+        self.port = listener.local_addr()?.port();
+        let (host, port) = self.target.clone();
+        self.serving.spawn(async move {
+            // In one task, so that its end closes all of them.
+            let mut carried = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => if let Ok((near, _)) = accepted {
+                        carried.push(carry(near, &host, port));
+                    },
+                    Some(()) = carried.next() => (),
+                }
+            }
+        });
+        Ok(())
     }
 }
 
-async fn serve(listener: TcpListener, host: String, port: u16, mut orders: mpsc::Receiver<Order>) {
-    let mut open = true;
-    let mut carried = JoinSet::new();
-    loop {
-        tokio::select! {
-            order = orders.recv() => {
-                let Some((wanted, done)) = order else { return };
-                open = wanted;
-                if !open {
-                    carried.shutdown().await;
-                }
-                done.send(()).unwrap_or(());
-            }
-            accepted = listener.accept() => {
-                if let (Ok((near, _)), true) = (accepted, open) {
-                    carried.spawn(carry(near, host.clone(), port));
-                }
-            }
-            Some(_) = carried.join_next() => (),
-        }
-    }
-}
-
-/// Carries bytes both ways until either side ends or fails: each side sees that
-/// by its connection, so there is nobody else to tell.
-async fn carry(mut near: TcpStream, host: String, port: u16) {
-    if let Ok(mut far) = TcpStream::connect((host.as_str(), port)).await {
+/// Carries bytes both ways until either side ends or fails, and closes both.
+async fn carry(mut near: TcpStream, host: &str, port: u16) {
+    if let Ok(mut far) = TcpStream::connect((host, port)).await {
         drop(copy_bidirectional(&mut near, &mut far).await);
     }
 }
@@ -108,16 +93,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_closes_what_is_open_and_refuses_until_it_is_mended() {
+    async fn a_cut_closes_open_connections_and_refuses_new_ones_until_it_is_mended() {
         let (port, _serving) = echo().await;
-        let proxy = Proxy::start("127.0.0.1".to_owned(), port).await.unwrap();
-        let dial = || TcpStream::connect(("127.0.0.1", proxy.port()));
-        let mut first = dial().await.unwrap();
+        let mut proxy = Proxy::start("127.0.0.1".to_owned(), port).await.unwrap();
+        let address = ("127.0.0.1", proxy.port);
+        let mut first = TcpStream::connect(address).await.unwrap();
         assert!(answers(&mut first).await);
-        proxy.let_through(false).await.unwrap();
+        proxy.cut().await;
         assert_eq!(first.read(&mut [0]).await.unwrap_or(0), 0);
-        assert!(!answers(&mut dial().await.unwrap()).await);
-        proxy.let_through(true).await.unwrap();
-        assert!(answers(&mut dial().await.unwrap()).await);
+        assert!(TcpStream::connect(address).await.is_err());
+        proxy.mend().await.unwrap();
+        assert!(answers(&mut TcpStream::connect(address).await.unwrap()).await);
     }
 }

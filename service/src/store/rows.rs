@@ -173,7 +173,7 @@ where
 
 /// Reads a kind of queue.
 pub(super) fn queue_kind(text: &str) -> Result<QueueKind> {
-    [QueueKind::Classic, QueueKind::Quorum, QueueKind::Expiring]
+    [QueueKind::Classic, QueueKind::Quorum]
         .into_iter()
         .find(|kind| kind.as_str() == text)
         .ok_or_else(|| Error::Unreadable(format!("'{text}' is not a kind of queue")))

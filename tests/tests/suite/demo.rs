@@ -97,10 +97,7 @@ fn the_proof_holds_over_a_broker() {
     holds(&["--amqp", &url]);
     let again = Hall::new("").demo(&["--json", "--files", "8", "--amqp", &url]);
     assert_eq!(again.ok().unwrap().json().unwrap()["holds"], true);
-    let out = world.folder().join("lab.toml").display().to_string();
-    let refused = world.service(&["provision", "lab", "--out", &out]).unwrap();
-    assert_eq!(refused.code, 78);
-    assert!(refused.stderr.contains("ten minutes after"), "{}", refused.stderr);
+    world.provision("lab").unwrap();
 }
 
 /// A service that is away for a while finds every result where it was.
@@ -125,7 +122,7 @@ fn a_broker_with_somebodys_results_is_refused_and_keeps_them() {
 
     let hall = Hall::new("");
     let output = hall.demo(&["--files", "8", "--amqp", &world.vhost().url()]);
-    assert_eq!(output.code, 78, "{}", output.stderr);
+    assert_eq!(output.code, 77, "{}", output.stderr);
     assert!(output.stderr.contains("a vhost of its own"), "{}", output.stderr);
     assert_eq!(hall.left(), Vec::<PathBuf>::new());
 

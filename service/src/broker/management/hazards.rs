@@ -3,9 +3,7 @@
 
 use crate::model::QueueHazard;
 use clutch_common::id::EndpointId;
-use clutch_common::topology::{
-    DEAD_LETTER_QUEUE, EXPIRES_MS, OWNER_QUEUE, RESULTS_QUEUE, tasks_queue,
-};
+use clutch_common::topology::{DEAD_LETTER_QUEUE, OWNER_QUEUE, RESULTS_QUEUE, tasks_queue};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,11 +45,8 @@ pub(super) fn hazards(queue: &ListedQueue) -> Vec<QueueHazard> {
     let refuses = overflow.is_some_and(|overflow| overflow.starts_with("reject-publish"));
     let mut hazards = Vec::new();
     for term in HARMFUL {
-        // A demonstration's queues are declared so.
-        let declared =
-            argument(term).filter(|value| term != "expires" || value.as_i64() != Some(EXPIRES_MS));
         let by_policy = policy(term).map(|value| (value, by(queue), undo(queue)));
-        let by_argument = declared.map(|value| {
+        let by_argument = argument(term).map(|value| {
             let undo = "delete the queue once it is empty, and provision again".to_owned();
             (value, "by an argument it was declared with".to_owned(), undo)
         });
@@ -180,7 +175,6 @@ mod tests {
             json!({"name": TASKS, "effective_policy_definition": []}),
             json!({"name": TASKS, "effective_policy_definition": {"ha-mode": "all"}}),
             json!({"name": TASKS, "effective_policy_definition": {"overflow": "drop-head"}}),
-            json!({"name": TASKS, "arguments": {"x-expires": EXPIRES_MS}}),
             json!({"name": "theirs", "effective_policy_definition": ttl}),
             json!({"name": "x.tasks", "effective_policy_definition": ttl}),
             json!({"name": TASKS}),

@@ -1,6 +1,6 @@
-//! Tells what happens, as it happens: lines on stdout, each with the time since
-//! the beginning, and a progress bar on a terminal. A reader that has gone away, or
-//! does not read, neither ends the demonstration nor holds it up.
+//! Prints each step when it happens: a line on stdout with the time since the beginning, and a
+//! progress bar on a terminal. A reader that is gone, or that does not read, neither ends
+//! the demonstration nor delays it.
 
 use clutch_common::log::sink::Sink;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -17,9 +17,9 @@ const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Whoever tells.
+/// Prints the steps.
 #[derive(Debug)]
-pub(super) struct Tell {
+pub(super) struct Narrator {
     begun: Instant,
     out: Sink,
     narrates: bool,
@@ -28,34 +28,34 @@ pub(super) struct Tell {
     next_news: Instant,
 }
 
-impl Tell {
-    /// Begins to tell; only progress, and only on a terminal, unless `narrates`.
+impl Narrator {
+    /// A narrator that prints steps and progress, or only a progress bar if not `narrates`.
     #[must_use]
     pub(super) fn new(narrates: bool) -> Self {
         let begun = Instant::now();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let coloured = std::io::stdout().is_terminal() && !no_colour;
-        // Lines that are lost here are nobody's loss: what was found is told at the end.
+        // A line that is lost here does no harm: the results are printed at the end.
         let out = Sink::before(std::io::stdout(), |_| {});
         Self { begun, out, narrates, coloured, bar: None, next_news: begun + NEWS }
     }
 
-    /// Something was done.
+    /// Prints a step.
     pub(super) fn step(&mut self, text: &str) {
         self.line(' ', PLAIN, text);
     }
 
-    /// Something was broken on purpose.
+    /// Prints a fault that was caused.
     pub(super) fn fault(&mut self, text: &str) {
         self.line('✗', RED, text);
     }
 
-    /// Something was found to be right.
+    /// Prints something that holds.
     pub(super) fn right(&mut self, text: &str) {
         self.line('✓', GREEN, text);
     }
 
-    /// A line of its own, without a time.
+    /// Prints a line without a time.
     pub(super) fn plain(&mut self, text: &str) {
         if self.narrates {
             self.print(text);
@@ -83,7 +83,7 @@ impl Tell {
         self.out.flush(LINE);
     }
 
-    /// So many of all results are recorded.
+    /// Shows how many of all results are recorded.
     pub(super) fn progress(&mut self, done: u64, total: u64) {
         if std::io::stderr().is_terminal() {
             let bar = self.bar.get_or_insert_with(|| bar(total));
@@ -94,7 +94,7 @@ impl Tell {
     }
 }
 
-impl Drop for Tell {
+impl Drop for Narrator {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,16 +1,18 @@
-//! What the demonstration plays on: a service and an endpoint, as processes of
-//! their own, and the endpoint's link between them. Everything is in one folder
-//! and ends when it is dropped.
+//! The deployment that the demonstration shows: a service and an endpoint, as processes of
+//! their own, and the link between them. Everything is in one folder, and ends when it is
+//! dropped.
 
-use super::link::{Ends, Link, Route};
-use super::processes::{Daemon, Guard, service_program};
-use super::starts::Witness;
+use super::link::{CuttableLink, Route};
+use super::processes::{CleanupGuard, Daemon, service_program};
+use super::start_log::StartLog;
 use crate::admin::provision;
-use crate::cli::{BrokerArgs, ProvisionArgs, QueueArg};
+use crate::cli::{BrokerArgs, ProvisionArgs};
 use crate::client::Client;
 use crate::config::Settings;
+use crate::failure::{Failure, exit_code};
 use crate::state_folder::StateFolder;
 use anyhow::Context as _;
+use clutch_common::id::EndpointId;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,108 +28,110 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The two daemons and what is between them.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Deployment {
     /// The service.
     pub(super) service: Daemon,
     /// The endpoint.
     pub(super) endpoint: Daemon,
     /// The endpoint's link.
-    pub(super) link: Link,
-    /// What is between service and endpoint, for people.
-    pub(super) between: String,
+    pub(super) link: CuttableLink,
     /// The way to ask the service.
     pub(super) client: Client,
     /// Where tasks note their starts.
-    pub(super) witness: Witness,
+    pub(super) start_log: StartLog,
     /// How many tasks the endpoint runs at once.
     pub(super) slots: usize,
-    guard: Guard,
-    place: Place,
+    guard: CleanupGuard,
+    locations: Locations,
 }
 
 /// Where everything is.
 #[derive(Debug)]
-struct Place {
+struct Locations {
     folder: PathBuf,
     settings: Settings,
-    queue: Option<QueueArg>,
+    endpoint: EndpointId,
     endpoint_program: PathBuf,
 }
 
-/// A stage whose endpoint is provisioned, and on which nothing runs.
+/// A deployment whose endpoint is provisioned, and whose daemons do not run yet.
 #[derive(Debug)]
-pub(super) struct EmptyStage {
-    guard: Guard,
-    ends: Ends,
-    place: Place,
+pub(super) struct ProvisionedDeployment {
+    guard: CleanupGuard,
+    link: CuttableLink,
+    locations: Locations,
 }
 
-/// What an endpoint found on its disk when it started.
+/// The contents of an endpoint's disk when it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct DiskContents {
     /// Tasks that have no result.
     pub(super) tasks: u64,
     /// Results that are not delivered.
     pub(super) results: u64,
 }
 
-impl EmptyStage {
-    /// Provisions an endpoint. Wait for its end before `folder` is removed: what
-    /// it has begun in there goes on in threads when it is dropped.
+impl ProvisionedDeployment {
+    /// Provisions an endpoint. It has to end before `folder` is removed: threads go on writing
+    /// there if it is dropped.
     ///
     /// # Errors
     /// When the broker or the folder cannot be used.
     pub(super) async fn provision(
         folder: &Path,
         route: &Route,
+        endpoint: EndpointId,
         endpoint_program: PathBuf,
     ) -> anyhow::Result<Self> {
-        let guard = Guard::over(folder)?;
-        let ends = Ends::new(folder, route).await?;
-        let settings = Settings::of(&ends.service, state_in(folder));
-        let queue = route.queue();
-        let place = Place { folder: folder.to_owned(), settings, queue, endpoint_program };
-        place.provision(&ends.endpoint).await?;
-        Ok(Self { guard, ends, place })
+        let guard = CleanupGuard::over(folder)?;
+        let link = CuttableLink::new(folder, route).await?;
+        let settings = Settings::of(&link.service_url, state_in(folder));
+        let locations =
+            Locations { folder: folder.to_owned(), settings, endpoint, endpoint_program };
+        let provisioned = locations.provision(&link.endpoint_url).await;
+        provisioned.map_err(|error| unprovisioned(&error, route))?;
+        Ok(Self { guard, link, locations })
     }
 
     /// Starts both daemons; they are engaged.
     ///
     /// # Errors
     /// When a daemon does not start.
-    pub(super) async fn start(self) -> anyhow::Result<Stage> {
-        let Self { mut guard, ends, place } = self;
-        let mut service = place.serve(&ends.service)?;
+    pub(super) async fn start(self) -> anyhow::Result<Deployment> {
+        let Self { mut guard, link, locations } = self;
+        let mut service = locations.serve(&link.service_url)?;
         guard.hold(&[&service])?;
         service.says("serving").await.context("starting the service")?;
-        let mut endpoint = place.run_endpoint()?;
+        let mut endpoint = locations.run_endpoint()?;
         guard.hold(&[&service, &endpoint])?;
         let started = endpoint.says("starting").await.context("starting the endpoint")?;
         endpoint.says("engaged").await.context("connecting the endpoint")?;
-        Ok(Stage {
+        Ok(Deployment {
             service,
             endpoint,
-            link: ends.link,
-            between: ends.between,
-            client: Client::new(&place.settings.state),
-            witness: Witness::at(place.folder.join("starts")),
+            link,
+            client: Client::new(&locations.settings.state),
+            start_log: StartLog::at(locations.folder.join("starts")),
             slots: number(&started, "slots")?,
             guard,
-            place,
+            locations,
         })
     }
 }
 
-impl Stage {
+impl Deployment {
     /// Starts the endpoint again, on its own state folder, after it was killed.
     ///
     /// # Errors
     /// When it does not start.
-    pub(super) async fn start_endpoint_again(&mut self) -> anyhow::Result<Found> {
-        self.endpoint = self.place.run_endpoint()?;
+    pub(super) async fn start_endpoint_again(&mut self) -> anyhow::Result<DiskContents> {
+        self.endpoint = self.locations.run_endpoint()?;
         self.guard.hold(&[&self.service, &self.endpoint])?;
         let started = self.endpoint.says("starting").await.context("starting it again")?;
-        Ok(Found { tasks: number(&started, "tasks")?, results: number(&started, "results")? })
+        Ok(DiskContents {
+            tasks: number(&started, "tasks")?,
+            results: number(&started, "results")?,
+        })
     }
 
     /// Stops both, the endpoint first; the exit codes of service and endpoint.
@@ -148,8 +152,8 @@ impl Stage {
     pub(super) async fn leave(mut self, route: &Route) -> anyhow::Result<[u32; 2]> {
         if let Route::Broker { url, .. } = route {
             self.endpoint.stop().await.context("stopping the endpoint")?;
-            std::fs::remove_file(self.place.endpoint_file())?;
-            self.place.provision(url.as_str()).await?;
+            std::fs::remove_file(self.locations.endpoint_file())?;
+            self.locations.provision(url.as_str()).await?;
             self.start_endpoint_again().await?;
             self.endpoint.says("engaged").await.context("connecting the endpoint")?;
         }
@@ -160,7 +164,7 @@ impl Stage {
     }
 }
 
-impl Place {
+impl Locations {
     fn endpoint_file(&self) -> PathBuf {
         self.folder.join("endpoint.toml")
     }
@@ -169,9 +173,9 @@ impl Place {
         let arguments = ProvisionArgs {
             broker: BrokerArgs::default(),
             name: NAME.to_owned(),
-            id: None,
+            id: Some(self.endpoint),
             out: self.endpoint_file(),
-            queue: self.queue,
+            queue: None,
             heartbeat: HEARTBEAT,
             blocked_timeout: BLOCKED_TIMEOUT,
             lost_after: None,
@@ -195,6 +199,19 @@ impl Place {
         let arguments = ["run", "--config", &config, "--state", &state, "--slots", &slots];
         Daemon::start(&self.endpoint_program, &arguments, &[], &self.folder.join("endpoint.log"))
     }
+}
+
+/// Adds to a refusal by a broker where the demonstration can go instead.
+fn unprovisioned(error: &anyhow::Error, route: &Route) -> anyhow::Error {
+    let advice = match route {
+        Route::Folder => "",
+        Route::Broker { .. } => {
+            ". The demonstration needs a vhost of its own, and one without Clutch in it: \
+             `rabbitmqctl add_vhost demo` makes one, `rabbitmqctl set_permissions -p demo USER '.*' \
+             '.*' '.*'` lets a user in, and --amqp amqp://…/demo uses it"
+        }
+    };
+    Failure::new(exit_code(error), format!("{error:#}{advice}")).into()
 }
 
 /// The service's state folder inside the demonstration's folder.

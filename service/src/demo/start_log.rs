@@ -1,5 +1,5 @@
-//! The witness: a file to which every start of a task adds a line, written by
-//! the tasks themselves and so independent of what the service records.
+//! The start log: a file to which every task adds a line when it starts. It does not depend on
+//! what the service records.
 
 use anyhow::Context as _;
 use clutch_common::id::TaskId;
@@ -7,15 +7,15 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What every task runs: `$1` is the witness, `$2` the file to sum.
+/// The script of every task: `$1` is the start log, `$2` the file to sum.
 const SCRIPT: &str = r#"echo "$CLUTCH_TASK_ID" >> "$1" && exec sha256sum -- "$2""#;
 
 /// The file with a line per start.
 #[derive(Debug)]
-pub(super) struct Witness(PathBuf);
+pub(super) struct StartLog(PathBuf);
 
-impl Witness {
-    /// A witness that is the file at `path`.
+impl StartLog {
+    /// The start log at a path.
     pub(super) fn at(path: PathBuf) -> Self {
         Self(path)
     }
@@ -23,14 +23,14 @@ impl Witness {
     /// The command line that notes its start and then sums `file`.
     #[must_use]
     pub(super) fn command(&self, file: &str) -> Vec<String> {
-        let witness = self.0.display().to_string();
-        ["sh", "-c", SCRIPT, "sum", &witness, file].map(str::to_owned).to_vec()
+        let start_log = self.0.display().to_string();
+        ["sh", "-c", SCRIPT, "sum", &start_log, file].map(str::to_owned).to_vec()
     }
 
     /// The tasks in the order they started, one that started twice twice.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds what no task wrote.
+    /// When the file cannot be read, or has a line that is no task id.
     pub(super) fn read(&self) -> anyhow::Result<Vec<TaskId>> {
         starts(&self.0).with_context(|| format!("reading {}", self.0.display()))
     }
@@ -60,15 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_lines_count_and_strangers_are_refused() {
+    fn whole_lines_count_and_other_lines_are_refused() {
         let temp = tempfile::tempdir().unwrap();
-        let witness = Witness::at(temp.path().join("starts"));
-        assert_eq!(witness.read().unwrap(), []);
+        let start_log = StartLog::at(temp.path().join("starts"));
+        assert_eq!(start_log.read().unwrap(), []);
         let (a, b) = (TaskId::new(), TaskId::new());
-        std::fs::write(&witness.0, format!("{a}\n{b}\n{a}\n0189")).unwrap();
-        assert_eq!(witness.read().unwrap(), [a, b, a]);
+        std::fs::write(&start_log.0, format!("{a}\n{b}\n{a}\n0189")).unwrap();
+        assert_eq!(start_log.read().unwrap(), [a, b, a]);
         assert_eq!(distinct(&[a, b, a]), 2);
-        std::fs::write(&witness.0, "who?\n").unwrap();
-        assert!(witness.read().is_err());
+        std::fs::write(&start_log.0, "who?\n").unwrap();
+        assert!(start_log.read().is_err());
     }
 }

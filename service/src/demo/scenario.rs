@@ -1,13 +1,12 @@
-//! The demonstration, step by step: submit, cut, let work gather, kill, start
-//! again, mend, and compare everything with the truth. What it tells was
-//! measured right then.
+//! The steps of the demonstration: submit, cut the link, let the endpoint work alone, kill it,
+//! start it again, mend the link, and compare all results with the expected ones.
 
+use super::deployment::{Deployment, NAME};
 use super::files::Files;
+use super::narrator::{Narrator, count, several, time};
 use super::processes::{PAUSE, sha256sum};
-use super::proof::{Compared, Counts, Plan, Record, Truth, compare};
-use super::stage::{NAME, Stage};
-use super::starts::distinct;
-use super::tell::{Tell, count, several, time};
+use super::proof::{Compared, Expected, FaultSchedule, ProofCounts, Record, compare};
+use super::start_log::distinct;
 use crate::api::types::{MAX_PAGE, ResultPage, WaitRequest};
 use crate::client::submit::{self, Submitted};
 use crate::model::{Progress, TaskOutcome, TaskSpec, TaskState};
@@ -32,7 +31,7 @@ const HELD_MS: u64 = 500;
 
 /// How long things took, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub(super) struct Times {
+pub(super) struct Timings {
     /// Submitting, until the last task was confirmed.
     submitting_ms: u64,
     /// From cutting the link to mending it.
@@ -43,43 +42,42 @@ pub(super) struct Times {
     last_result_ms: Option<u64>,
 }
 
-/// What was measured.
+/// The measurements of a run.
 #[derive(Debug, Default)]
-pub(super) struct Measured {
-    /// What was counted.
-    pub(super) counts: Counts,
-    /// How long it took.
-    pub(super) times: Times,
-    /// What differs from the truth.
+pub(super) struct Measurements {
+    /// The counts.
+    pub(super) counts: ProofCounts,
+    /// The durations.
+    pub(super) times: Timings,
+    /// How results differ from the expected ones.
     pub(super) differences: Vec<String>,
 }
 
 /// A demonstration under way.
 #[derive(Debug)]
-pub(super) struct Play<'a> {
-    stage: &'a mut Stage,
-    tell: &'a mut Tell,
+pub(super) struct Scenario<'a> {
+    deployment: &'a mut Deployment,
+    narrator: &'a mut Narrator,
     files: &'a Files,
     ids: Vec<TaskId>,
-    measured: Measured,
+    measured: Measurements,
 }
 
-/// Plays everything on a stage whose daemons are engaged, and leaves them
-/// running.
+/// Runs all steps on a deployment whose daemons are engaged, and leaves these running.
 ///
 /// # Errors
 /// When a step cannot be done or takes too long; a proof that does not hold is
 /// no error.
 pub(super) async fn play(
-    stage: &mut Stage,
+    deployment: &mut Deployment,
     files: &Files,
-    tell: &mut Tell,
-) -> anyhow::Result<Measured> {
-    let plan = Plan::over(files.paths.len());
-    let mut measured = Measured::default();
+    narrator: &mut Narrator,
+) -> anyhow::Result<Measurements> {
+    let plan = FaultSchedule::over(files.paths.len());
+    let mut measured = Measurements::default();
     measured.counts.files = files.paths.len();
-    measured.counts.slots = stage.slots;
-    let mut play = Play { stage, tell, files, ids: Vec::new(), measured };
+    measured.counts.slots = deployment.slots;
+    let mut play = Scenario { deployment, narrator, files, ids: Vec::new(), measured };
     play.submit().await?;
     let done = play.recorded(plan.cut_at).await?;
     let (before, cut) = play.cut(done).await?;
@@ -87,23 +85,23 @@ pub(super) async fn play(
     play.crash().await?;
     play.mend(cut).await?;
     play.compare().await?;
-    play.witness()?;
+    play.start_log()?;
     Ok(play.measured)
 }
 
-impl Play<'_> {
+impl Scenario<'_> {
     async fn submit(&mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let witness = &self.stage.witness;
-        let specs = self.files.paths.iter().map(|file| spec(witness.command(file)));
+        let start_log = &self.deployment.start_log;
+        let specs = self.files.paths.iter().map(|file| spec(start_log.command(file)));
         let total = self.files.paths.len() as u64;
         let mut submitted = Submitted::default();
-        submit::send(&self.stage.client, NAME, KEY, total, specs, &mut submitted).await?;
+        submit::send(&self.deployment.client, NAME, KEY, total, specs, &mut submitted).await?;
         self.ids = submitted.ids;
         self.measured.counts.submitted = self.ids.len();
         self.measured.times.submitting_ms = ms(begun.elapsed());
         let tasks = several(self.ids.len(), "task");
-        self.tell.step(&format!("{tasks} submitted in {}", time(begun.elapsed())));
+        self.narrator.step(&format!("{tasks} submitted in {}", time(begun.elapsed())));
         Ok(())
     }
 
@@ -113,15 +111,15 @@ impl Play<'_> {
         let mut until = Instant::now() + STALLED;
         loop {
             let done = self.progress(seen).await?;
-            self.tell.progress(done, self.measured.counts.files as u64);
+            self.narrator.progress(done, self.measured.counts.files as u64);
             if done >= wanted {
                 return Ok(done);
             }
             if done != seen {
                 (seen, until) = (done, Instant::now() + STALLED);
             }
-            self.stage.service.runs()?;
-            self.stage.endpoint.runs()?;
+            self.deployment.service.runs()?;
+            self.deployment.endpoint.runs()?;
             ensure!(Instant::now() < until, self.stalled(done));
             tokio::time::sleep(PAUSE).await;
         }
@@ -131,7 +129,8 @@ impl Play<'_> {
     fn stalled(&self, done: u64) -> String {
         let (done, all) = (count(done), several(self.measured.counts.files, "result"));
         let mut words = format!("{done} of {all} recorded, and none came within {STALLED:?}");
-        for (name, daemon) in [("service", &self.stage.service), ("endpoint", &self.stage.endpoint)]
+        for (name, daemon) in
+            [("service", &self.deployment.service), ("endpoint", &self.deployment.endpoint)]
         {
             let trouble = daemon.trouble().unwrap_or_else(|| "it has none".to_owned());
             words.push_str(&format!("\nthe {name}'s last warning: {trouble}"));
@@ -144,15 +143,15 @@ impl Play<'_> {
         let key = Some(KEY.to_owned());
         let request =
             WaitRequest { key, seen: Some(seen), timeout_ms: HELD_MS, ..WaitRequest::default() };
-        let progress: Progress = self.stage.client.post("/v1/wait", &request).await?;
+        let progress: Progress = self.deployment.client.post("/v1/wait", &request).await?;
         Ok(progress.done)
     }
 
     /// Cuts the link; how many tasks had started by then, and when that was.
     async fn cut(&mut self, done: u64) -> anyhow::Result<(usize, Instant)> {
-        self.stage.link.cut().await?;
-        let cut = (self.stage.witness.read()?.len(), Instant::now());
-        self.tell.fault(&format!("cut the endpoint's link, at {}", several(done, "result")));
+        self.deployment.link.cut().await?;
+        let cut = (self.deployment.start_log.read()?.len(), Instant::now());
+        self.narrator.fault(&format!("cut the endpoint's link, at {}", several(done, "result")));
         Ok(cut)
     }
 
@@ -166,20 +165,21 @@ impl Play<'_> {
             && changed.elapsed() < QUIET
         {
             tokio::time::sleep(PAUSE).await;
-            self.stage.endpoint.runs()?;
-            let now = self.stage.witness.read()?.len();
+            self.deployment.endpoint.runs()?;
+            let now = self.deployment.start_log.read()?.len();
             if now != starts {
                 (starts, changed) = (now, Instant::now());
             }
         }
-        let alone: BTreeSet<TaskId> = self.stage.witness.read()?.into_iter().skip(before).collect();
+        let alone: BTreeSet<TaskId> =
+            self.deployment.start_log.read()?.into_iter().skip(before).collect();
         let known = self.results().await?;
         let known =
             known.iter().filter(|one| one.result.is_some() && alone.contains(&one.summary.id));
         let (alone, known) = (alone.len(), known.count());
         (self.measured.counts.started_while_cut, self.measured.counts.known_while_cut) =
             (alone, known);
-        self.tell.step(&if alone == 0 {
+        self.narrator.step(&if alone == 0 {
             "every task had started by then: more --files leave some for the endpoint alone"
                 .to_owned()
         } else {
@@ -191,15 +191,15 @@ impl Play<'_> {
 
     /// Kills the endpoint and starts it again, with the link still cut.
     async fn crash(&mut self) -> anyhow::Result<()> {
-        let pid = self.stage.endpoint.pid();
-        self.stage.endpoint.kill()?;
-        self.tell.fault(&format!("killed the endpoint: kill -9 {pid}"));
-        let found = self.stage.start_endpoint_again().await?;
+        let pid = self.deployment.endpoint.pid();
+        self.deployment.endpoint.kill()?;
+        self.narrator.fault(&format!("killed the endpoint: kill -9 {pid}"));
+        let found = self.deployment.start_endpoint_again().await?;
         (self.measured.counts.tasks_on_disk, self.measured.counts.results_on_disk) =
             (found.tasks, found.results);
-        self.tell.step(&format!(
+        self.narrator.step(&format!(
             "started it again (process {}): on its disk are {} and {}",
-            self.stage.endpoint.pid(),
+            self.deployment.endpoint.pid(),
             several(found.results, "result"),
             several(found.tasks, "task")
         ));
@@ -210,10 +210,10 @@ impl Play<'_> {
     async fn mend(&mut self, cut: Instant) -> anyhow::Result<()> {
         let total = self.measured.counts.files as u64;
         let before = self.progress(u64::MAX).await?;
-        self.stage.link.mend().await?;
+        self.deployment.link.mend().await?;
         let mended = Instant::now();
         self.measured.times.link_down_ms = ms(mended - cut);
-        self.tell.step(&format!("mended the link; it was down for {}", time(mended - cut)));
+        self.narrator.step(&format!("mended the link; it was down for {}", time(mended - cut)));
         if before == total {
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl Play<'_> {
         let last = mended.elapsed();
         self.measured.times.first_result_ms = Some(ms(first));
         self.measured.times.last_result_ms = Some(ms(last));
-        self.tell.step(&format!(
+        self.narrator.step(&format!(
             "first result {} after mending; all {} recorded {} after mending",
             time(first),
             count(total),
@@ -236,35 +236,35 @@ impl Play<'_> {
     async fn compare(&mut self) -> anyhow::Result<()> {
         let files = self.files.paths.clone();
         let lines = spawn_blocking(move || sha256sum(&files)).await??;
-        let truth: Vec<Truth> = self
+        let expected: Vec<Expected> = self
             .ids
             .iter()
             .zip(&self.files.paths)
             .zip(lines)
-            .map(|((id, file), line)| Truth { id: *id, file: file.clone(), line })
+            .map(|((id, file), line)| Expected { id: *id, file: file.clone(), line })
             .collect();
         let records: Vec<Record> = self.results().await?.into_iter().filter_map(record).collect();
         let Compared { recorded, surplus, equal, absorbed, differences } =
-            compare(&truth, &records);
+            compare(&expected, &records);
         let counts = &mut self.measured.counts;
         (counts.recorded, counts.surplus) = (recorded, surplus);
         (counts.equal, counts.absorbed) = (equal, absorbed);
         self.measured.differences = differences;
-        self.tell.step(&format!(
+        self.narrator.step(&format!(
             "compared with sha256sum, run directly: {} of {} equal",
             count(equal),
-            several(truth.len(), "line")
+            several(expected.len(), "line")
         ));
         Ok(())
     }
 
-    /// Counts starts by what the tasks themselves wrote.
-    fn witness(&mut self) -> anyhow::Result<()> {
-        let starts = self.stage.witness.read()?;
+    /// Counts the starts that the tasks themselves have logged.
+    fn start_log(&mut self) -> anyhow::Result<()> {
+        let starts = self.deployment.start_log.read()?;
         let started = distinct(&starts);
         let counts = &mut self.measured.counts;
         (counts.started, counts.started_again) = (started, starts.len() - started);
-        self.tell.step(&format!(
+        self.narrator.step(&format!(
             "{} started twice; kill -9 may repeat what was running, {} at most",
             several(counts.started_again, "task"),
             counts.slots
@@ -281,7 +281,7 @@ impl Play<'_> {
                 ("from", index.to_string()),
                 ("limit", MAX_PAGE.to_string()),
             ];
-            let page: ResultPage = self.stage.client.get("/v1/results", &parameters).await?;
+            let page: ResultPage = self.deployment.client.get("/v1/results", &parameters).await?;
             results.extend(page.results);
             from = page.next;
         }

@@ -1,19 +1,18 @@
-//! Follows a daemon's log: JSON lines in a file that only grows. Reads it, and
-//! nothing else.
+//! Follows a daemon's log: a file of JSON lines that only grows.
 
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A log, read from a place on.
+/// A log that is read from a position on.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct LogFollower {
     path: PathBuf,
     read: u64,
 }
 
-impl Log {
+impl LogFollower {
     /// The log at `path`, from what is written next.
     ///
     /// # Errors
@@ -28,8 +27,8 @@ impl Log {
         &self.path
     }
 
-    /// The next line with this message; lines before it are passed over. When
-    /// there is none yet, nothing is passed over but what was read.
+    /// The next line with this message; lines before it are skipped. If there is none yet,
+    /// the next call looks at the lines written since.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -64,7 +63,7 @@ impl Log {
         text.lines().rev().find(troubled).map(str::to_owned)
     }
 
-    /// Its last line that says anything, for an error message.
+    /// Its last line that is not empty, for an error message.
     #[must_use]
     pub(super) fn end(&self) -> String {
         let bytes = std::fs::read(&self.path).unwrap_or_default();
@@ -83,7 +82,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("log");
         std::fs::write(&path, "{\"message\":\"up\",\"n\":0}\n").unwrap();
-        let mut log = Log::from_now(&path).unwrap();
+        let mut log = LogFollower::from_now(&path).unwrap();
         assert_eq!(log.next("up").unwrap(), None);
         let append = |text: &str| {
             use std::io::Write as _;
