@@ -96,8 +96,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
     let mut narrator = Narrator::new(!global.json);
     narrator.step(&format!("{files}: one task each, which runs sha256sum on it"));
     let id = EndpointId::new();
-    let deployment = ProvisionedDeployment::provision(folder.path(), &route, id, program).await;
-    let declared = deployment.is_ok().then_some((&route, id));
+    let deployment = ProvisionedDeployment::provision(folder.path(), &route, id, program).await?;
     let shown = tokio::select! {
         biased;
         () = signals.next() => None,
@@ -105,7 +104,7 @@ pub(crate) async fn run(global: &GlobalArgs, args: &DemoArgs) -> anyhow::Result<
             Some(shown)
         }
     };
-    let Some(shown) = shown else { return Ok(interrupted(folder, declared).await) };
+    let Some(shown) = shown else { return Ok(interrupted(folder, &route, id).await) };
     let stays = !matches!(&shown, Ok(report) if report.holds && report.kept.is_none());
     let path = folder.path().to_owned();
     if stays {
@@ -155,10 +154,8 @@ async fn clear(route: &Route, endpoint: EndpointId) {
 
 /// Removes what was declared at a broker, and the folder, into which the daemons that were
 /// ended may still write for a moment; says how that went. Returns the exit code.
-async fn interrupted(folder: TempDir, declared: Option<(&Route, EndpointId)>) -> u8 {
-    if let Some((route, endpoint)) = declared {
-        clear(route, endpoint).await;
-    }
+async fn interrupted(folder: TempDir, route: &Route, endpoint: EndpointId) -> u8 {
+    clear(route, endpoint).await;
     let path = folder.keep();
     let until = Instant::now() + REMOVING;
     let removed = loop {
@@ -184,14 +181,14 @@ async fn interrupted(folder: TempDir, declared: Option<(&Route, EndpointId)>) ->
 
 /// Runs the scenario, stops or leaves the daemons, and checks the proof.
 async fn show(
-    deployment: anyhow::Result<ProvisionedDeployment>,
+    deployment: ProvisionedDeployment,
     folder: &Path,
     route: &Route,
     files: &Files,
     narrator: &mut Narrator,
     keep: bool,
 ) -> anyhow::Result<DemoReport> {
-    let mut deployment = deployment?.start().await?;
+    let mut deployment = deployment.start().await?;
     narrator.step(&format!(
         "started a service (process {}) and an endpoint (process {})",
         deployment.service.pid(),
