@@ -145,7 +145,7 @@ impl Store for Device {
         Ok(true)
     }
 
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<(&File, u64)> {
         None
     }
 }

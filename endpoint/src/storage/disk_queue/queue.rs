@@ -173,7 +173,7 @@ impl DiskQueue {
     /// Has the file system put aside the room that the store takes for the next commits.
     /// False if the host has no room for that.
     pub(crate) fn reserve_room(&mut self) -> io::Result<bool> {
-        self.records.store().file().map_or(Ok(true), |file| self.reserve.get(file))
+        self.records.store().file().map_or(Ok(true), |(file, len)| self.reserve.get(file, len))
     }
 
     /// The attempts that were accepted or finished.

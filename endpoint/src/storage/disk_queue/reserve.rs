@@ -24,9 +24,9 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Has room put aside for the file where it has too little. False if the host has none.
-    pub(super) fn get(&mut self, file: &File) -> io::Result<bool> {
-        let len = file.metadata()?.len();
+    /// Has room put aside for a file of `len` bytes where it has too little. False if the
+    /// host has none.
+    pub(super) fn get(&mut self, file: &File, len: u64) -> io::Result<bool> {
         if !self.wants(len) {
             return Ok(true);
         }
@@ -72,7 +72,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let file = File::create(&path).unwrap();
-        assert!(Reserve::default().get(&file).unwrap());
+        assert!(Reserve::default().get(&file, 0).unwrap());
         let found = std::fs::metadata(&path).unwrap();
         assert_eq!(found.len(), 0);
         assert!(found.blocks() * 512 >= MARGIN, "the file system put nothing aside");

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// sled writes and reuses its file in pieces of this many bytes. A page of 21 values (16,
 /// and the 5 that a neighbour may bring) is far below a quarter of it; sled puts larger
@@ -29,6 +30,10 @@ const GONE: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
 pub(super) struct SledStore {
     db: sled::Db,
     file: File,
+    /// The device and inode number of the file, its own while it is open.
+    inode: (u64, u64),
+    /// How long the file was when it was looked at last.
+    length: AtomicU64,
     path: PathBuf,
 }
 
@@ -48,7 +53,9 @@ impl SledStore {
         // sled does not sync the file of its own settings.
         File::open(path.join("conf")).and_then(|conf| conf.sync_all())?;
         let file = File::options().read(true).write(true).open(path.join("db"))?;
-        Ok(Self { db, file, path: path.to_owned() })
+        let found = file.metadata()?;
+        let (inode, length) = ((found.dev(), found.ino()), AtomicU64::new(found.len()));
+        Ok(Self { db, file, inode, length, path: path.to_owned() })
     }
 }
 
@@ -84,16 +91,21 @@ impl Store for SledStore {
     }
 
     fn is_here(&self) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
         match std::fs::symlink_metadata(self.path.join("db")) {
-            Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+            Ok(found) => {
+                let is_ours = (found.dev(), found.ino()) == self.inode;
+                if is_ours {
+                    self.length.store(found.len(), Ordering::Relaxed);
+                }
+                Ok(is_ours)
+            }
             Err(error) if GONE.contains(&error.kind()) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn file(&self) -> Option<&File> {
-        Some(&self.file)
+    fn file(&self) -> Option<(&File, u64)> {
+        Some((&self.file, self.length.load(Ordering::Relaxed)))
     }
 }
 

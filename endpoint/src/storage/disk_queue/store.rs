@@ -39,8 +39,9 @@ pub(crate) trait Store: Send + Sync {
     /// Whether the store still is at the path where it was opened.
     fn is_here(&self) -> io::Result<bool>;
 
-    /// The file that grows as records are added, if the store has one.
-    fn file(&self) -> Option<&File>;
+    /// The file that grows as records are added, if the store has one, and its length in
+    /// bytes at the last [`Store::is_here`].
+    fn file(&self) -> Option<(&File, u64)>;
 }
 
 /// Changes to keys that are committed together; of two to the same key the later counts.
