@@ -21,6 +21,7 @@ const COMMON: Rooms = &[
     ("task", &["id"]),
     ("topology", &["id"]),
     ("wire", &["id", "task"]),
+    ("failover", &["id", "task", "wire"]),
     ("link", &["id", "system", "text", "topology", "wire"]),
     ("lib", &[]),
 ];

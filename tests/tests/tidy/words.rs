@@ -30,7 +30,7 @@ const TWICE_NOT_YET: &[(&str, &[&str])] = &[
         "common",
         &[
             "Binding", "Claim", "Command", "Consumer", "End", "Entry", "Envelope", "Exchange",
-            "Queue", "Session", "Tasks",
+            "Heard", "Plan", "Queue", "Session", "Tasks",
         ],
     ),
     (
