@@ -42,8 +42,8 @@ cargo xtask bench --peers --record # with what people use instead; writes this p
 ```
 
 It brings its broker along. A bar is a ratio or a figure that we want to keep;
-*missed* ones are told in [design/0010](design/0010-batches.md) and
-[design/0012](design/0012-gathering.md).
+[bench/trials](bench/trials/README.md) and [design/0012](design/0012-gathering.md) say why
+some are missed.
 
 ";
 
