@@ -157,7 +157,7 @@ pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: task.task.id, attempt }, outcome)
 }
 
-/// A task's state, and the attempt whose result decided it.
+/// A task's state, and the attempt that decided it by its result.
 pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>) {
     let summary = store.task(id).await.unwrap().unwrap().summary;
     (summary.state, summary.attempt)

@@ -60,7 +60,7 @@ impl Store {
         self.write("registering the endpoint", move |write| register(write.db, &wanted)).await
     }
 
-    /// Removes an endpoint whose queue the broker refused: its name and id are free again.
+    /// Removes an endpoint that the broker refused a queue for: its name and id are free again.
     pub(crate) async fn forget_undeclared(&self, id: EndpointId) -> Result<()> {
         self.write("forgetting the endpoint", move |write| {
             let delete = "DELETE FROM endpoints WHERE id = ? AND declared = 0";

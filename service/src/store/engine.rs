@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The open connections of one database.
 pub(super) struct Engine {
-    /// The connection whose transactions may write.
+    /// The connection that may write.
     pub(super) writer: Box<dyn Connection>,
     /// Connections that only read.
     pub(super) readers: Vec<Box<dyn Connection>>,
@@ -35,7 +35,7 @@ pub(super) trait Connection: Send {
     fn rescue(&self) -> Result<Saved>;
 }
 
-/// What became of a displaced database.
+/// The place where the records of a displaced database were saved.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Saved {
     /// It is at its path again, with every record.

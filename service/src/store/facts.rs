@@ -14,7 +14,7 @@ use clutch_common::topology::QueueKind;
 const MOST_PLACES: usize = 32;
 
 impl Store {
-    /// The id of the service whose records these are; made at the first call.
+    /// The id of the service that these records belong to; made at the first call.
     pub(crate) async fn service_id(&self) -> Result<ServiceId> {
         const DOING: &str = "looking up the id of this service";
         if let Some(id) = self.read(DOING, service_id).await? {
@@ -70,7 +70,7 @@ impl Store {
     }
 }
 
-/// The id of the service whose records these are, once it is made.
+/// The id of the service that these records belong to, once it is made.
 pub(super) fn service_id(db: &Db<'_>) -> Result<Option<ServiceId>> {
     let find = "SELECT value FROM facts WHERE name = 'service_id'";
     Ok(db.one::<(ServiceId,)>(find, &[])?.map(|(id,)| id))

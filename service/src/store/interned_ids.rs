@@ -1,5 +1,5 @@
-//! Numbers that stand for the ids of endpoints and states in rows that are many.
-//! A number is given once and never changes, so it is remembered once it was looked up.
+//! Numbers that stand for the ids of endpoints and states in tables with many rows. The
+//! number of an id never changes, so it is remembered once it was looked up.
 
 use super::Result;
 use super::engine::{Db, values};

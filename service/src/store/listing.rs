@@ -1,4 +1,4 @@
-//! Reads tasks and results: listings by keyset, progress, one task in full.
+//! Lists tasks and results in pages, counts their progress, and reads one task in full.
 
 use super::engine::{Columns, Db, FromRow, Value, values};
 use super::rows::{

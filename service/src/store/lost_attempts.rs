@@ -1,6 +1,6 @@
-//! Takes in that an attempt may be lost or is lost: it is asked for, submitted again as
-//! the next attempt, or recorded as interrupted. A loss is never recorded as a result by
-//! itself, so that a late result of the attempt finds its place free.
+//! Handles attempts that an endpoint reports lost: the endpoint is asked for them, they are
+//! submitted again as the next attempt, or they are recorded as interrupted. The report
+//! itself is never recorded as a result, so that a late result of the attempt can be.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::decoded;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 const INTERRUPTED: &str = "the endpoint had it, and no disk of the endpoint has it any more; \
      whether it ran is not known, and it must not run again";
 
-/// The reason of a task whose result was lost and that must not run again.
+/// The reason of a task that ran, lost its result, and must not run again.
 const RESULT_LOST: &str = "it ran to its end, its result was delivered to the broker and lost \
      before it was recorded, the endpoint does not keep it any more, and the task must not run again";
 
@@ -27,7 +27,7 @@ fn interrupted_by(loss: Loss) -> &'static str {
     }
 }
 
-/// How many attempts were reported lost, by what followed.
+/// How many attempts were reported lost, by consequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LossCounts {
     /// Now unaccounted for, to be asked for.
@@ -134,8 +134,8 @@ fn tasks(db: &Db<'_>, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, LostTask>
     Ok(tasks)
 }
 
-/// Makes the next attempt the current one, and has it published. An attempt whose publishing
-/// was never confirmed waits to be submitted again, as before.
+/// Makes the next attempt the current one, and has it published. An attempt that was never
+/// confirmed by the broker waits to be submitted again, as before.
 fn resubmit(db: &Db<'_>, task: i64) -> Result<()> {
     let update = "UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?";
     db.run(update, values![task])?;

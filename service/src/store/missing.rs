@@ -45,7 +45,7 @@ pub(super) fn asked(db: &Db<'_>, task: i64) -> Result<Option<Asked>> {
     Ok(db.one(find, values![task])?.map(asked))
 }
 
-/// Records that a state has read what it was asked: it has every attempt that it does not
+/// Records that a state has read a roll call: it has every attempt of it that it does not
 /// report lost.
 pub(super) fn answer(db: &Db<'_>, presence: &Presence, now_ms: u64) -> Result<()> {
     if presence.answered {

@@ -2,8 +2,8 @@
 //! that their endpoints are asked for them, and again after growing pauses (`design/0014`).
 //!
 //! Touches the database only. Promises: no more than [`UNACCOUNTED_MAX`] tasks of an
-//! endpoint become unaccounted for by this, the oldest first; a look costs as much as the
-//! submissions with open tasks are large.
+//! endpoint become unaccounted for by this, the oldest first; a look goes through the
+//! submissions that have open tasks, and through no other tasks.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::{Result, Store, unaccounted};
@@ -46,9 +46,8 @@ impl FromRow for OverdueTask {
 }
 
 impl Store {
-    /// Has tasks asked for that were submitted at least `ask_after` ago and have no result;
-    /// and those again that were asked for before, when at least as much time has passed
-    /// since as had passed until then.
+    /// Has tasks asked for that were submitted at least `ask_after` ago and have no result. A
+    /// task is asked for again when as much time has passed since as had passed until then.
     pub(crate) async fn ask_for_overdue(
         &self,
         ask_after: Duration,
@@ -83,20 +82,22 @@ fn is_open(db: &Db<'_>, task: &OverdueTask) -> Result<bool> {
     db.exists(find, values![task.seq, task.attempt])
 }
 
-/// Tasks that are not unaccounted for yet, the oldest first, as many of each endpoint as may
-/// be.
+/// Open tasks that are not unaccounted for, the oldest of each submission first. The join is
+/// a `CROSS JOIN`: the other way round, it would go through every task there is.
+pub(super) const FIRST_TIME: &str = "SELECT t.seq, n.id, t.current_attempt, t.submitted_at_ms FROM counts c CROSS JOIN tasks t \
+     JOIN interned_ids n ON n.n = t.endpoint WHERE t.submission = c.submission \
+     AND c.state = 'submitted' AND c.tasks > 0 AND t.state = 'submitted' \
+     AND t.submitted_at_ms <= ? \
+     AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq) \
+     ORDER BY c.submission, t.idx";
+
+/// Open tasks that are not unaccounted for, as many of each endpoint as may become so.
 fn first_time(db: &Db<'_>, submitted_until_ms: u64) -> Result<Vec<OverdueTask>> {
     let count = "SELECT endpoint_id, count(*) FROM unaccounted GROUP BY endpoint_id";
     let counts: Vec<(EndpointId, u64)> = db.all(count, &[])?;
     let mut counts: BTreeMap<EndpointId, u64> = counts.into_iter().collect();
-    let find = "SELECT t.seq, n.id, t.current_attempt, t.submitted_at_ms FROM counts c \
-         JOIN tasks t ON t.submission = c.submission JOIN interned_ids n ON n.n = t.endpoint \
-         WHERE c.state = 'submitted' AND c.tasks > 0 AND t.state = 'submitted' \
-         AND t.submitted_at_ms <= ? \
-         AND NOT EXISTS (SELECT 1 FROM unaccounted u WHERE u.task = t.seq) \
-         ORDER BY t.submission, t.idx";
     let mut found = Vec::new();
-    db.each(find, values![submitted_until_ms], |task: OverdueTask| {
+    db.each(FIRST_TIME, values![submitted_until_ms], |task: OverdueTask| {
         let count = counts.entry(task.endpoint).or_default();
         if *count < UNACCOUNTED_MAX {
             *count += 1;
@@ -107,8 +108,8 @@ fn first_time(db: &Db<'_>, submitted_until_ms: u64) -> Result<Vec<OverdueTask>> 
     Ok(found)
 }
 
-/// Tasks that were asked for, so long ago that they are asked for again: both `ask_after` and
-/// the time from submission to the roll call have passed since.
+/// Tasks to be asked for again: since their last roll call both `ask_after` and the time from
+/// submission to that roll call have passed.
 fn again(db: &Db<'_>, ask_after: u64, now_ms: u64) -> Result<Vec<OverdueTask>> {
     let find = "SELECT t.seq, u.endpoint_id, u.attempt, t.submitted_at_ms \
          FROM unaccounted u JOIN tasks t ON t.seq = u.task \
@@ -131,8 +132,8 @@ fn summary(tasks: &[OverdueTask]) -> Vec<Overdue> {
     found.into_values().collect()
 }
 
-/// Whether no record is found of an attempt that a state says it delivered last: no result,
-/// and nothing else that ends it. A task that is not known here counts as missing.
+/// Whether an attempt that a state reports delivered has no result here, and is not ended or
+/// asked for otherwise. An attempt at a task that is not known here counts as missing.
 pub(super) fn is_missing(db: &Db<'_>, attempt: Attempt) -> Result<bool> {
     let find = format!(
         "SELECT CASE WHEN t.current_attempt = ?2 AND t.state = 'submitted' \

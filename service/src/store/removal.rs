@@ -1,4 +1,4 @@
-//! Removes endpoints from the records. Their tasks and results stay recorded.
+//! Removes endpoints. Their tasks and results stay recorded.
 
 use super::engine::{Db, values};
 use super::{Result, Store};

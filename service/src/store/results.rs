@@ -28,7 +28,7 @@ pub(crate) struct Batch {
     pub(crate) commits: BTreeMap<(EndpointId, StateId), u64>,
 }
 
-/// What became of a batch.
+/// How many results and losses of a batch were recorded, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Attempts that had no result before.
@@ -62,7 +62,7 @@ impl Tally {
     }
 }
 
-/// What is known of a task that results came for.
+/// A task that results came for, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AnsweredTask {
     seq: i64,
@@ -70,7 +70,7 @@ struct AnsweredTask {
     /// The number of the endpoint that it was given to.
     endpoint: i64,
     state: TaskState,
-    /// The attempt whose result decided the state.
+    /// The attempt that decided the state by its result.
     recorded: Option<u32>,
     /// The attempt that is under way: an earlier one's result does not end the task.
     current: u32,

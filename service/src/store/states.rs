@@ -1,4 +1,4 @@
-//! The states of endpoints: what their instances said of them, and which are given up.
+//! The states of endpoints, as their instances report them, and the decision to give one up.
 //!
 //! A state is a state folder of an endpoint; an instance is a daemon that runs on one. In a
 //! presence message an instance says which state it runs on, and whether it is active or

@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// Up to `limit` attempts that the endpoint's active state is to be asked for. An
-    /// attempt whose publishing is not confirmed is left out: a roll call has to come
-    /// behind it in the queue.
+    /// attempt that the broker has not confirmed is left out: a roll call has to come behind
+    /// it in the queue.
     pub(crate) async fn attempts_to_ask(
         &self,
         endpoint: EndpointId,

@@ -14,7 +14,7 @@ async fn registered(store: &Store) -> EndpointId {
     store.register(wanted).await.unwrap().0.id
 }
 
-/// What the `chance`th run says first, which found a disk of this age.
+/// The first presence of the `chance`th run, on a disk that has seen so many commits.
 fn presence(endpoint_id: EndpointId, chance: u64, age: u64) -> Presence {
     let state_id = StateId(uuid::Uuid::from_u128(1));
     let active = stub_broker::active(endpoint_id, state_id, wire::session_name(chance, age, 1));

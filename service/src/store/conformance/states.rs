@@ -61,7 +61,7 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
     assert_eq!(rules::active(&kept).map(|state| state.id), Some(active));
     assert!(kept.len() <= KEPT);
 
-    // A day later those that claimed to wait are gone, with the next word of anybody.
+    // A day later those that claimed to wait are gone, with the next presence of any state.
     let day = 24 * 60 * 60 * 1000;
     let idle = |state, pending| Presence { pending, ..says(endpoint, state, Role::Standby, true) };
     let old = StateId::new();

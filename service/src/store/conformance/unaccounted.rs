@@ -135,7 +135,8 @@ pub(super) async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_t
     assert_eq!(to_ask(&store).await, [0; 0]);
     assert!(store.mark_submitted(vec![begun[0].seq], 5).await.unwrap());
     assert_eq!(to_ask(&store).await, [1]);
-    // A loss that is learnt of before the broker's word leaves the word to whoever submitted.
+    // A loss that comes before the broker's confirm does not submit the task again: its
+    // submitter waits for the confirm, and submits again if there is none.
     let other = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
     lose(&store, &other[0], 1).await;
     assert_eq!(state(&store, other[0].task.id).await, (TaskState::Submitting, None));
@@ -231,7 +232,7 @@ pub(super) async fn only_a_state_that_is_not_active_can_be_given_up_and_only_onc
     assert_eq!(store.give_up(endpoint, StateId::new(), 6).await.unwrap(), None);
     assert_eq!(store.give_up(endpoint, old.state_id, 6).await.unwrap(), Some(1));
     assert_eq!(store.give_up(endpoint, old.state_id, 6).await.unwrap(), None);
-    // Whoever is there all the same is not given up any more.
+    // A state that is heard all the same is not given up any more.
     let waiting = Presence { role: Role::Standby, pending: 1, ..old.clone() };
     super::record(&store, &[], &[waiting], 7).await.unwrap();
     assert_eq!(store.give_up(endpoint, old.state_id, 8).await.unwrap(), Some(1));

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// The id of the service whose records are in a database; nothing if it has none yet.
+/// The service's id that is kept in a database; nothing if none is kept yet.
 /// Changes nothing, and does not make a database that is not there.
 pub(crate) fn service_in(database: &Path) -> Result<Option<ServiceId>> {
     let mut log = database.as_os_str().to_owned();

@@ -1,9 +1,10 @@
-//! What only SQLite promises: private files, indexes, and commits that wait for a sync.
+//! Promises that only SQLite makes: private files, indexes, and commits that wait for a sync.
 
 use crate::model::TaskState;
 use crate::state_folder::StateFolder;
 use crate::store::conformance::{begin, chunk, done, record, spec, state, store};
-use crate::store::engine::Db;
+use crate::store::engine::{Db, values};
+use crate::store::overdue::FIRST_TIME;
 use crate::store::rows::index_condition;
 use crate::store::{Store, Write};
 use clutch_common::id::EndpointId;
@@ -67,6 +68,16 @@ async fn every_listing_but_that_of_a_common_state_is_served_by_an_index() {
         let indexed = steps.len() == 1 && steps[0].3.starts_with("SEARCH");
         assert!(indexed, "{condition}: {steps:?}");
     }
+}
+
+#[tokio::test]
+async fn the_search_for_overdue_tasks_begins_with_the_submissions_that_have_open_ones() {
+    let (_temp, store) = store().await;
+    let sql = format!("EXPLAIN QUERY PLAN {FIRST_TIME}");
+    let explain = move |db: &Db<'_>| db.all::<(i64, i64, i64, String)>(&sql, values![0_i64]);
+    let steps = store.read("explaining", explain).await.unwrap();
+    assert!(steps[0].3.starts_with("SCAN c"), "{steps:?}");
+    assert!(steps[1].3.starts_with("SEARCH t USING INDEX tasks_by_submission"), "{steps:?}");
 }
 
 #[tokio::test]
