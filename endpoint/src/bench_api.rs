@@ -1,7 +1,6 @@
-//! What is measured in small: the disk queue, and the choice of the next task.
-//! Each is one operation on a batch of tasks, the way the daemon does it. Touches
-//! the folder it is given. For the benchmarks alone: the crate promises nobody
-//! else anything.
+//! The operations that the microbenchmarks measure: the disk queue, and the choice of the
+//! next task, each on a batch of tasks as the daemon does it. Touches the folder it is
+//! given. For the benchmarks alone: not a public interface.
 
 use crate::pending::inbox::{Bounds, Held, Inbox};
 use crate::pending::poison::Standing;
@@ -22,10 +21,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty one in a folder that does not exist.
+    /// Makes an empty queue in a folder that does not exist.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// The folder cannot be made.
     pub fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
         let options = Options { path, endpoint_id: EndpointId::new(), seen_max: 1_000_000 };
@@ -33,42 +32,42 @@ impl Queue {
         Ok(Self { queue, next: 0 })
     }
 
-    /// Takes tasks in, replaces them by their results and lets these go, each in a
+    /// Accepts tasks, replaces them by their results and releases these, each in a
     /// commit of its own.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn pass(&mut self, tasks: &[Arc<Task>], results: &[TaskResult]) -> Result<()> {
-        let names = self.next..;
+        let seqs = self.next..;
         self.next += tasks.len() as u64;
         let seen = self.queue.seen();
-        let accept = names.clone().zip(tasks).map(|(name, task)| {
+        let accept = seqs.clone().zip(tasks).map(|(seq, task)| {
             seen.note(task.attempt());
-            Change::Accept { seq: Seq(name), task: Arc::clone(task), secured: true }
+            Change::Accept { seq: Seq(seq), task: Arc::clone(task), secured: true }
         });
         self.queue.apply(&accept.collect::<Vec<_>>())?;
-        let finish = names.clone().zip(results).map(|(name, result)| Change::Finish {
-            inbox: Some(Seq(name)),
-            out: OutSeq(name),
+        let finish = seqs.clone().zip(results).map(|(seq, result)| Change::Finish {
+            inbox: Some(Seq(seq)),
+            out: OutSeq(seq),
             result: Arc::new(Finished {
                 attempt: result.attempt(),
                 bytes: wire::encode_result(result),
             }),
         });
         self.queue.apply(&finish.collect::<Vec<_>>())?;
-        let release = names.zip(results).map(|(name, _)| Change::Release { out: OutSeq(name) });
+        let release = seqs.zip(results).map(|(seq, _)| Change::Release { out: OutSeq(seq) });
         self.queue.apply(&release.collect::<Vec<_>>())?;
         Ok(())
     }
 }
 
-/// The inbox of an endpoint that runs two tasks at once, one of them a call.
+/// The inbox of an endpoint with two slots, where one function may have one call.
 pub struct Choice {
     inbox: Inbox,
 }
 
 impl Choice {
-    /// An empty one, where of this function one call may run.
+    /// Creates an empty inbox; one call of `function` may run at once.
     #[must_use]
     pub fn new(function: &str) -> Self {
         let mut inbox = Inbox::new(Bounds { max_tasks: 1000, max_bytes: 1 << 24 });
@@ -76,8 +75,8 @@ impl Choice {
         Self { inbox }
     }
 
-    /// Puts tasks in and takes each when a slot and its function are free. Tells
-    /// how many were taken.
+    /// Puts tasks in and takes each when a slot and its function are free. Returns how
+    /// many were taken.
     #[must_use]
     pub fn pass(&mut self, tasks: &[Arc<Task>]) -> usize {
         let held = (0..).zip(tasks).map(|(seq, task)| Held {

@@ -1,6 +1,6 @@
-//! Looks whether the endpoint can work here: its configuration, its state
-//! folder, the workers of its functions, its broker. Takes neither task nor lease, and leaves a daemon that is
-//! running alone.
+//! Checks whether the endpoint can work here: its configuration, its state folder, the
+//! workers of its functions, its broker. Takes neither task nor lease, and does not disturb
+//! a daemon that is running.
 
 use crate::cli::PlaceArgs;
 use crate::config::{Config, Overrides, functions};
@@ -20,10 +20,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What was found.
+/// The result of the checks.
 pub(crate) struct Checked {
     report: Report,
-    /// How `run` would end; none if it could work.
+    /// The exit code of `run`; `None` if it could work.
     pub(crate) exit: Option<Exit>,
 }
 
@@ -32,10 +32,7 @@ impl Checked {
         Self { report: checks.into(), exit }
     }
 
-    /// Writes it to stdout: one line per check, or one JSON object.
-    ///
-    /// # Errors
-    /// When stdout cannot be written to.
+    /// Writes the result to stdout: one line per check, or one JSON object.
     pub(crate) fn print(&self, json: bool) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if json {
@@ -47,7 +44,7 @@ impl Checked {
     }
 }
 
-/// Tries everything that can be tried.
+/// Checks everything that can be checked.
 pub(crate) async fn run(place: &PlaceArgs, standby: bool, inherited: Descriptors) -> Checked {
     let what = format!("the configuration {} can be used", place.config.display());
     let (config, transport, path) = match load(place) {
@@ -91,7 +88,7 @@ async fn state(config: &Config, path: PathBuf) -> (Check, Option<Exit>) {
     }
 }
 
-/// A daemon that is running is no failure: it uses the folder.
+/// Judges a state folder. A daemon that is running on it is no failure.
 fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) {
     match looked {
         Ok(Found::Nothing) => (Check::passed(what).with("nothing is in it yet"), None),
@@ -122,12 +119,12 @@ async fn workers(config: &Config, state: &Path) -> Vec<Check> {
     }
     let what = "workers can be started";
     let base = beside(state);
-    let prepared = functions::prepare(&config.functions, &config.setting(&base));
+    let prepared = functions::prepare(&config.functions, &config.worker_defaults(&base));
     let spawner = Spawner::new(config.endpoint.id, StateId::new());
     let checks = match (prepared, spawner) {
-        (Ok(terms), Ok(spawner)) => {
-            let calls = FunctionExecutor::new(terms, &Arc::new(spawner));
-            let tried = calls.try_out().await;
+        (Ok(configs), Ok(spawner)) => {
+            let functions = FunctionExecutor::new(configs, &Arc::new(spawner));
+            let tried = functions.try_out().await;
             tried.into_iter().map(|(name, tried)| worker(&name, tried)).collect()
         }
         (Err(reason), _) => vec![Check::failed(what, &reason)],
@@ -137,9 +134,9 @@ async fn workers(config: &Config, state: &Path) -> Vec<Check> {
     checks
 }
 
-/// A folder whose path is as odd as that of the state folder, with the same colons and
-/// bytes in it, so that a worker starts here as it would there: in it where it is
-/// there, else in the nearest folder above that is.
+/// Names a folder for workers to be tried in: in the state folder's place, or in the
+/// nearest folder above that exists. Its path has the same odd characters as the state
+/// folder's, so that a worker starts here as it would there.
 fn beside(state: &Path) -> PathBuf {
     let there = state.ancestors().find(|folder| folder.is_dir());
     let mut name = state.file_name().unwrap_or_default().to_owned();
@@ -147,7 +144,7 @@ fn beside(state: &Path) -> PathBuf {
     there.map_or_else(std::env::temp_dir, Path::to_owned).join(name)
 }
 
-/// What came of starting a worker; the last line that it wrote may say why.
+/// Judges the start of a worker; the last line that it wrote may say why it failed.
 fn worker(name: &str, tried: Result<(), (String, Captured)>) -> Check {
     let what = format!("a worker of the function '{name}' starts");
     match tried {
@@ -162,9 +159,9 @@ fn worker(name: &str, tried: Result<(), (String, Captured)>) -> Check {
     }
 }
 
-/// Tries whether `run` could take its lease, its tasks and its results' way. A lease that
-/// is held is no failure where it may be: by the daemon that runs here, or where an
-/// instance waits for it.
+/// Tries whether `run` could take its lease, consume its tasks and publish its results. A
+/// held lease is no failure where the daemon that runs here holds it, or where an instance
+/// waits for it.
 async fn rehearse(config: &Config, transport: &dyn Transport, may_be_held: bool) -> Vec<Check> {
     let name = format!("clutch/{}/check", config.endpoint.id);
     let tried = match transport.connect(&name).await {
@@ -191,7 +188,7 @@ fn advised(check: Check, may_be_held: bool) -> Check {
 
 fn broker_exit(checks: &[Check]) -> Option<Exit> {
     let failed = checks.iter().find(|check| check.verdict == Verdict::Failed);
-    failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit))
+    failed.map(|check| check.fault.as_ref().map_or(Exit::Unavailable, clutch::exit_code))
 }
 
 #[cfg(test)]

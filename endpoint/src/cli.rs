@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Parser, Debug)]
 #[command(name = "clutch-endpoint", version, about)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -17,9 +17,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the daemon: takes tasks, runs them, delivers every result.
     ///
-    /// The first TERM, INT, QUIT or HUP lets running tasks finish, the second (HUP
-    /// counts once) stops them, the third exits at once. What is pending stays on disk and goes on at
-    /// the next start.
+    /// The first TERM, INT, QUIT or HUP lets running tasks finish, the second (HUP counts
+    /// once) stops them, the third exits at once. Tasks that have not finished, and results
+    /// that are not delivered, stay on disk for the next start.
     Run {
         #[command(flatten)]
         place: PlaceArgs,
@@ -31,22 +31,22 @@ pub(crate) enum Command {
         /// when that ends. Give it to every instance.
         #[arg(long)]
         standby: bool,
-        /// Says that the state folder of the instance before this one is lost: if
-        /// that instance, or a dead connection of it, still holds the endpoint's
-        /// lease, or this state folder is a copy of it, this one waits for the lease
-        /// and then takes its place. Tasks that it had accepted run again, or end as
-        /// interrupted. Without this, they stay the other's until it has been silent
-        /// for `provision --lost-after`.
+        /// Says that the state folder of the instance before this one is lost. This
+        /// instance then replaces that one, also where this state folder is a copy of
+        /// its; it waits for the lease while that instance, or a dead connection of it,
+        /// holds it. Tasks that the other had accepted run again, or end as interrupted.
+        /// Without this, they stay the other's until it has been silent for
+        /// `provision --lost-after`.
         #[arg(long, conflicts_with = "standby")]
         replace: bool,
     },
-    /// Tries the configuration, the state folder, a worker of each function and the
+    /// Checks the configuration, the state folder, a worker of each function and the
     /// broker, and tells what is wrong.
     ///
-    /// Takes no task and no lease: a daemon that is running goes on. Exits with
-    /// 0 if `run` could work and the workers start, else as `run` would: 69 if
-    /// the broker is away or lacks what this needs, 73 if the state folder cannot
-    /// be used, 77 if the broker refuses or another instance is active, 78 if the
+    /// Takes no task and no lease: a daemon that is running goes on. Exits with 0 if `run`
+    /// could work and the workers start, else as `run` would: 69 if the broker cannot be
+    /// reached or lacks a queue or an exchange, 73 if the state folder cannot be used, 77
+    /// if the broker refuses the endpoint or another instance is active, 78 if the
     /// configuration is wrong.
     Check {
         #[command(flatten)]
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Where the endpoint's files are.
+/// The endpoint's files.
 #[derive(Args, Debug)]
 pub(crate) struct PlaceArgs {
     /// The file that `clutch-service provision` wrote.

@@ -20,24 +20,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The most that `capture_limit` may be, in bytes: so much text fits a message.
-/// What does not, as its bytes take more, is cut.
+/// Output that takes more when encoded is truncated.
 const MAX_CAPTURE: usize = 15 * 1024 * 1024;
 
-/// The longest that any setting may be: more than a clock can count would end the daemon.
+/// The longest duration of any setting: more than a clock can count would end the daemon.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Who this endpoint is.
+    /// The identity of this endpoint.
     pub(crate) endpoint: EndpointSection,
-    /// How to reach the broker, as the service chose it.
+    /// The way to the broker, as the service chose it.
     pub(crate) broker: BrokerSection,
-    /// Where state is kept.
+    /// The state folder.
     #[serde(default)]
     pub(crate) state: StateSection,
-    /// How many tasks are taken in advance.
+    /// How many tasks are accepted in advance.
     #[serde(default)]
     pub(crate) inbox: InboxSection,
     /// How long results are kept once they are delivered.
@@ -68,7 +68,7 @@ pub(crate) struct EndpointSection {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BrokerSection {
-    /// Where the broker is, with user and password.
+    /// The URL of the broker, with user and password.
     pub(crate) url: String,
     /// Heartbeat of both connections.
     #[serde(deserialize_with = "duration")]
@@ -93,7 +93,7 @@ impl std::fmt::Debug for BrokerSection {
 }
 
 impl BrokerSection {
-    /// The terms of a connection.
+    /// Returns the terms of a connection.
     pub(crate) fn terms(&self) -> Terms {
         Terms {
             heartbeat: self.heartbeat,
@@ -130,7 +130,7 @@ impl Default for InboxSection {
 }
 
 impl InboxSection {
-    /// The bounds of the inbox in memory.
+    /// Returns the bounds of the inbox in memory.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { max_tasks: self.max_tasks, max_bytes: self.max_bytes }
     }
@@ -159,12 +159,12 @@ impl Default for ResultsSection {
 pub(crate) struct EngineSection {
     /// How many tasks run at once; the number of cores if absent.
     pub(crate) slots: Option<usize>,
-    /// From TERM to KILL.
+    /// The time between `SIGTERM` and `SIGKILL`.
     #[serde(deserialize_with = "duration")]
     pub(crate) grace: Duration,
     /// Bytes kept of each of a task's output streams.
     pub(crate) capture_limit: usize,
-    /// What becomes of a task's sandbox folder.
+    /// The policy for sandboxes.
     pub(crate) sandbox: SandboxPolicy,
     /// How often the daemon may die while a task runs; 0 for no limit.
     pub(crate) poison_after: u64,
@@ -197,7 +197,7 @@ impl Default for ShutdownSection {
     }
 }
 
-/// What the command line sets over the file.
+/// The settings of the command line, which take precedence over the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overrides {
     /// `--state`
@@ -284,7 +284,7 @@ impl Config {
         check_endpoint_name(&self.endpoint.name).map_err(|error| format!("endpoint.name: {error}"))
     }
 
-    /// The transport to the broker.
+    /// Opens the transport to the broker.
     ///
     /// # Errors
     /// With [`Exit::Config`] when the URL cannot be used.
@@ -293,7 +293,7 @@ impl Config {
             .map_err(|error| Failure::new(Exit::Config, format!("reading broker.url: {error}")))
     }
 
-    /// How tasks are taken.
+    /// Returns how tasks are consumed.
     pub(crate) fn inlet(&self) -> InletOptions {
         InletOptions {
             queue: self.broker.tasks_queue.clone(),
@@ -302,7 +302,7 @@ impl Config {
         }
     }
 
-    /// Where results go.
+    /// Returns where results go.
     pub(crate) fn results(&self) -> Destination {
         Destination {
             exchange: self.broker.results_exchange.clone(),
@@ -310,15 +310,15 @@ impl Config {
         }
     }
 
-    /// How many tasks run at once.
+    /// Returns how many tasks run at once.
     pub(crate) fn slots(&self) -> usize {
         self.engine.slots.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         })
     }
 
-    /// What functions take from the rest, with their folders in `base`.
-    pub(crate) fn setting(&self, base: &Path) -> WorkerDefaults {
+    /// Returns the settings that workers take from other sections, with folders in `base`.
+    pub(crate) fn worker_defaults(&self, base: &Path) -> WorkerDefaults {
         WorkerDefaults {
             slots: self.slots(),
             grace: self.engine.grace,
@@ -328,7 +328,7 @@ impl Config {
         }
     }
 
-    /// The state folder, absolute: as configured, else below `$XDG_STATE_HOME`, else
+    /// Returns the state folder, absolute: as configured, else below `$XDG_STATE_HOME`, else
     /// below `~/.local/state`.
     ///
     /// # Errors
@@ -346,7 +346,7 @@ impl Config {
                            is set; pass --state DIR";
             Failure::new(Exit::Config, message)
         })?;
-        // What is started runs in folders of its own, and must find this one.
+        // Tasks and workers run in other folders, and must find this one.
         std::path::absolute(&path).map_err(|error| {
             Failure::new(Exit::Config, format!("finding the folder {}: {error}", path.display()))
         })

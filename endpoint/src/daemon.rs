@@ -33,14 +33,14 @@ const DISK_RESERVE: u64 = 64 * 1024 * 1024;
 /// How many finished tasks are remembered, to absorb late redeliveries.
 pub(crate) const SEEN: usize = 1_000_000;
 
-/// The share of a delay before dialling again that is left to chance: after an
-/// outage not all endpoints of a broker come back at the same moment.
+/// The share of a delay before dialling again that is random: after an outage not all
+/// endpoints of a broker come back at the same moment.
 const JITTER: f64 = 0.5;
 
 /// How long closing the disk queue may take.
 const CLOSING: Duration = Duration::from_secs(10);
 
-/// The pause before a host that lacks what a start takes is looked at again.
+/// The pause before a start is tried again on a host that lacks something.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A part of the daemon that runs until it is told to stop.
@@ -55,14 +55,14 @@ enum Part {
 pub(crate) struct Sharing {
     /// It waits for as long as another instance is active.
     pub(crate) standby: bool,
-    /// It takes the place of an instance whose state folder is lost.
+    /// It replaces an instance with a lost state folder.
     pub(crate) replace: bool,
 }
 
 /// Runs the endpoint until a signal stops it.
 ///
 /// # Errors
-/// When it cannot start, or a part of it failed.
+/// It cannot start, or a part of it failed.
 pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Failure> {
     let mut signals = StopSignals::install().map_err(|error| {
         Failure::new(Exit::Internal, format!("installing signal handlers: {error}"))
@@ -104,7 +104,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     parts.shutdown().await;
     dispatcher.close().await;
     if let Err(error) = ledger.hand_back().await {
-        tracing::error!(%error, "what was not certainly ours stays in the inbox");
+        tracing::error!(%error, "tasks whose acknowledgement was not confirmed stay in the inbox");
     }
     if tokio::time::timeout(CLOSING, ledger.close()).await.is_err() {
         tracing::error!(
@@ -120,7 +120,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     outcome
 }
 
-/// Opens what is pending; nothing if told to stop before the host has room for that.
+/// Opens the ledger; `None` if stopped before the host has room for that.
 async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<Ledger>>, Failure> {
     let path = config.state_path()?;
     let journal_config = JournalConfig {
@@ -141,14 +141,14 @@ async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<L
         results = recovered.outbox,
         "starting"
     );
-    tell_origin(&recovered, &path);
+    log_origin(&recovered, &path);
     let limits = Limits { bounds: config.inbox.bounds(), poison_after: config.engine.poison_after };
     let ledger = Ledger::new(journal, recovered, config.endpoint.id, limits);
     Ok(Some(Arc::new(keep_sent(ledger, config, path.join("sent")))))
 }
 
-/// Tells of a state folder that was copied, or put back from a backup.
-fn tell_origin(recovered: &Recovered, path: &Path) {
+/// Logs that a state folder was copied, or put back from a backup.
+fn log_origin(recovered: &Recovered, path: &Path) {
     let (state, tasks) = (path.display(), recovered.tasks.len());
     match &recovered.origin {
         Origin::Own => (),
@@ -170,7 +170,8 @@ fn tell_origin(recovered: &Recovered, path: &Path) {
     }
 }
 
-/// Has delivered results kept, if that is wanted and possible: tasks do not wait for it.
+/// Opens the log of delivered results, if it is configured. An endpoint without it works
+/// too, so a failure is logged only.
 fn keep_sent(ledger: Ledger, config: &Config, path: PathBuf) -> Ledger {
     let ResultsSection { keep, keep_bytes } = config.results;
     if keep_bytes == 0 {
@@ -191,13 +192,13 @@ fn keep_sent(ledger: Ledger, config: &Config, path: PathBuf) -> Ledger {
     }
 }
 
-/// Opens the journal, once the host has what that takes: nothing is wrong with a state
-/// folder on a full disk, and no task is started before its end can be recorded.
+/// Opens the journal, once the host has what that takes: a state folder on a full disk is
+/// not damaged, and no task is started before its end can be recorded.
 async fn open_journal(
     config: JournalConfig,
     signals: &mut StopSignals,
 ) -> Result<Option<(Journal, Recovered)>, Failure> {
-    let mut told = false;
+    let mut warned = false;
     loop {
         let config = config.clone();
         let opened = tokio::task::spawn_blocking(move || journal::open(config)).await;
@@ -207,7 +208,7 @@ async fn open_journal(
         match opened {
             Ok(opened) => return Ok(Some(opened)),
             Err(error) if error.may_pass() => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut warned, true) {
                     let why = format!("{:#}", anyhow::Error::from(error));
                     tracing::error!(why, "the endpoint waits for its host before it starts");
                 }
@@ -241,16 +242,16 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
     if swept != Swept::default() {
         tracing::warn!(?swept, "ended what an earlier start had left running");
     }
-    let setting = config.setting(&config.state_path()?);
-    let (named, prepared) = (config.functions.clone(), setting.clone());
+    let defaults = config.worker_defaults(&config.state_path()?);
+    let (named, prepared) = (config.functions.clone(), defaults.clone());
     let prepare = move || functions::prepare(&named, &prepared);
     let functions = tokio::task::spawn_blocking(prepare).await;
     let functions = functions
         .map_err(|error| Failure::new(Exit::Internal, format!("preparing workers: {error}")))?
         .map_err(|reason| Failure::new(Exit::State, reason))?;
-    let calls = FunctionExecutor::new(functions, &processes.spawner());
-    ledger.limit(calls.limits(), setting.slots);
-    Ok(Arc::new(Dispatcher::new(processes, calls)))
+    let functions = FunctionExecutor::new(functions, &processes.spawner());
+    ledger.limit(functions.limits(), defaults.slots);
+    Ok(Arc::new(Dispatcher::new(processes, functions)))
 }
 
 /// Waits for the parts, and stops them in order.

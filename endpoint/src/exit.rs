@@ -1,18 +1,18 @@
-//! Exit codes, after sysexits(3), so that systemd and scripts can tell what a
-//! restart would help against. Pure.
+//! Exit codes, after sysexits(3), so that systemd and scripts can tell whether a restart
+//! helps. Pure.
 
-/// Why the daemon ends other than by stopping in order, which is 0.
+/// The reason why the program fails; to stop in order is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
     /// Told to exit before it had stopped in order.
     Forced = 1,
     /// The broker lacks what the endpoint needs.
     Unavailable = 69,
-    /// A fault of our own.
+    /// A fault of the endpoint itself.
     Internal = 70,
     /// The state folder cannot be used.
     State = 73,
-    /// The broker refuses us, or another instance holds the lease.
+    /// The broker refuses the endpoint, or another instance holds the lease.
     Refused = 77,
     /// The configuration cannot be used.
     Config = 78,
@@ -24,12 +24,12 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     /// The code to exit with.
     pub(crate) exit: Exit,
-    /// What was being done, what went wrong, what to do next.
+    /// The message: what was being done, what went wrong, what to do next.
     pub(crate) message: String,
 }
 
 impl Failure {
-    /// A failure that exits with `exit`.
+    /// Creates a failure that exits with `exit`.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }

@@ -1,21 +1,21 @@
 //! Failure points: places, each between two effects, where a test can have the
 //! daemon die as `kill -9` would have it.
 //!
-//! Only the feature `failpoints` builds them in; without it [`reach`] is
-//! nothing, and the variable is not looked at. With it,
+//! Only the feature `failpoints` builds them in; without it [`reach`] does nothing, and
+//! the variable is not read. With it,
 //! `CLUTCH_FAILPOINT=accept:17` ends the process the 17th time that it gets to
 //! that step.
 //!
-//! | step | what was done | what was not | reached once for each |
+//! | step | done before | not done yet | reached once for each |
 //! |---|---|---|---|
-//! | `accept` | tasks are in the inbox in memory and handed to the journal, whose commit may or may not be done | the acknowledgement | group of deliveries |
+//! | `accept` | tasks are in the inbox in memory and handed to the journal, and perhaps committed | the acknowledgement | group of deliveries |
 //! | `ack` | the commit is durable | `basic.ack` or dead-lettering | group of deliveries |
 //! | `start` | the start is noted, durably for a task that must not run again | the process is started | start of a task |
 //! | `finish` | the task's processes are gone | the result is handed to the journal | end of a run |
-//! | `publish` | results are handed to the journal, whose commit may or may not be done | `basic.publish` | message of results |
+//! | `publish` | results are handed to the journal, and perhaps committed | `basic.publish` | message of results |
 //! | `release` | the broker's confirms have come | their results are released on disk | set of confirms read together |
 
-/// Where the daemon can be made to die.
+/// A step at which the daemon can be made to die.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Accept,
@@ -31,13 +31,13 @@ mod points {
     use super::Step;
     use crate::exit::Failure;
 
-    /// Nothing: this build has no failure points.
+    /// Does nothing: this build has no failure points.
     #[expect(clippy::unnecessary_wraps, reason = "a build with failure points may refuse")]
     pub(crate) const fn arm() -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Nothing: this build has no failure points.
+    /// Does nothing: this build has no failure points.
     #[inline]
     pub(crate) const fn reach(_step: Step) {}
 }
@@ -50,7 +50,7 @@ mod points {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// What a test sets.
+    /// The variable that a test sets.
     const VARIABLE: &str = "CLUTCH_FAILPOINT";
 
     const STEPS: [(&str, Step); 6] = [
@@ -70,10 +70,10 @@ mod points {
 
     static ARMED: OnceLock<Armed> = OnceLock::new();
 
-    /// Takes in what the environment asks for.
+    /// Reads the variable.
     ///
     /// # Errors
-    /// With [`Exit::Config`] when that cannot be understood.
+    /// With [`Exit::Config`] when its value is not a step and a count.
     pub(crate) fn arm() -> Result<(), Failure> {
         let Some(value) = std::env::var_os(VARIABLE) else { return Ok(()) };
         let value = value.to_string_lossy();
@@ -97,7 +97,7 @@ mod points {
         Some((step, times))
     }
 
-    /// Dies here if a test has asked for it.
+    /// Kills the process if the variable says so.
     pub(crate) fn reach(step: Step) {
         let Some(armed) = ARMED.get().filter(|armed| armed.step == step) else { return };
         let reached = armed.reached.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,8 +1,8 @@
 //! The Clutch endpoint daemon.
 //!
 //! Takes tasks from its queue, runs them, and delivers every result, over links
-//! that come and go. `daemon` joins the parts; see ARCHITECTURE.md. For others
-//! there is nothing here but [`main`], and what is [`bench_api`] in small.
+//! that come and go. `daemon` joins the parts; see ARCHITECTURE.md. Public are only
+//! [`main`], and [`bench_api`] for the benchmarks.
 
 #[doc(hidden)]
 pub mod bench_api;
@@ -34,10 +34,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// How long a thread for what blocks is kept without work: for ever.
+/// How long an idle thread for blocking work is kept: for ever.
 const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Does what the command line says, and tells how that went.
+/// Runs the command of the command line, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let inherited = inherited::shed();
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Says why the program ends, however little is logged.
+/// Reports why the program ends, however little is logged.
 fn tell(failure: &Failure) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!("{failure}");
@@ -76,13 +76,12 @@ fn tell(failure: &Failure) {
     }
 }
 
-/// A stderr that is gone is no reason to end otherwise.
+/// Writes to stderr; that it is gone changes no exit code.
 fn write_to_stderr(text: &str) {
     drop(std::io::stderr().write_all(printable::lines(text).as_bytes()));
 }
 
-/// The failure that an error of stdout is; none where its reader has gone away, and has
-/// what it wanted.
+/// Returns the failure of an error of stdout; `None` where its reader has gone away.
 fn unprinted(error: std::io::Error) -> Option<Failure> {
     let failure = || Failure::new(Exit::Internal, format!("writing to stdout: {error}"));
     (error.kind() != std::io::ErrorKind::BrokenPipe).then(failure)
@@ -114,10 +113,10 @@ fn check(
     Ok(checked.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
 }
 
-/// One thread: a second one wakes for what the first is about to do, and the journal,
-/// the links and the processes have threads of their own (design/0013). Threads for what
-/// blocks stay, and the first is there from the start: where the system allows no
-/// further one, work waits for those that are there.
+/// Builds the runtime, with one thread: a second one would wake for work that the first is
+/// about to do, and the journal, the links and the processes have threads of their own
+/// (design/0013). Threads for blocking work are kept, and the first is started here:
+/// where the system allows no further one, work waits for those that exist.
 fn runtime() -> Result<Runtime, Failure> {
     let runtime =
         Builder::new_current_thread().enable_all().thread_keep_alive(KEPT).build().map_err(

@@ -1,5 +1,5 @@
-//! Fakes for unit tests: a ledger on a disk of its own, and both ends of a
-//! link whose broker side is the test.
+//! Fakes for unit tests: a ledger on a disk of its own, and a link with the test as its
+//! broker.
 
 use crate::pending::Limits;
 use crate::pending::inbox::Bounds;
@@ -60,14 +60,14 @@ pub(crate) fn message(tasks: &[&Task]) -> Message {
     Message { body: wire::encode_tasks(tasks), ..Message::default() }
 }
 
-/// What an inlet was asked to settle.
+/// A settlement that an inlet was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
     /// All up to this tag were acknowledged.
     Acknowledged(u64),
     /// This one was refused.
     DeadLettered(u64),
-    /// What was acknowledged before is to be certain.
+    /// The acknowledgements before are to be confirmed.
     Secured,
 }
 
@@ -84,9 +84,9 @@ pub(crate) struct FakeInlet {
 pub(crate) struct InletBroker {
     /// Delivers messages; dropping it closes the link.
     pub(crate) deliver: mpsc::Sender<Message>,
-    /// What was settled.
+    /// The settlements.
     pub(crate) settled: mpsc::Receiver<Settled>,
-    /// Makes certain what was acknowledged, once for each [`Settled::Secured`];
+    /// Confirms acknowledgements, once for each [`Settled::Secured`];
     /// dropping it loses the link meanwhile.
     pub(crate) secure: mpsc::Sender<()>,
     /// Notified while the link is only watched for its loss, and nothing is read.

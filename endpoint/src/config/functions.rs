@@ -1,5 +1,5 @@
-//! `[functions.NAME]`: the functions that an endpoint has, and what is asked of
-//! their workers. Pure, but for the making of the folders they run in.
+//! `[functions.NAME]`: the functions of an endpoint and the settings of their workers.
+//! Pure, but for the making of the folders that they run in.
 
 use super::duration;
 use crate::execution::function::pool::FunctionConfig;
@@ -31,7 +31,7 @@ pub(crate) struct FunctionSection {
     /// Above how many bytes of resident memory a worker is replaced after a call;
     /// never if absent.
     pub(crate) memory_limit: Option<u64>,
-    /// How long a worker may take to say hello.
+    /// How long a worker may take to write its hello.
     #[serde(default = "startup_timeout", deserialize_with = "duration")]
     pub(crate) startup_timeout: Duration,
 }
@@ -40,14 +40,14 @@ fn startup_timeout() -> Duration {
     Duration::from_secs(30)
 }
 
-/// What functions take from the rest of the endpoint.
+/// The settings that workers take from other sections.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerDefaults {
     /// How many tasks run at once.
     pub(crate) slots: usize,
-    /// From TERM to KILL.
+    /// The time between `SIGTERM` and `SIGKILL`.
     pub(crate) grace: Duration,
-    /// Bytes kept of what is written during a call.
+    /// How many bytes of a worker's standard error are kept for each call.
     pub(crate) capture_limit: usize,
     /// The folder that workers have child_ends in.
     pub(crate) folders: PathBuf,
@@ -56,10 +56,10 @@ pub(crate) struct WorkerDefaults {
 }
 
 impl FunctionSection {
-    /// Checks what can be checked without trying.
+    /// Checks what can be checked without starting a worker.
     ///
     /// # Errors
-    /// What is wrong, in words.
+    /// A defaults is wrong: which and why, in words.
     pub(super) fn check(&self, name: &str) -> Result<(), String> {
         let key = |what: &str| format!("functions.{name}.{what}");
         check_function(name).map_err(|invalid| format!("functions.{name}: {invalid}"))?;
@@ -90,38 +90,37 @@ impl FunctionSection {
         }
     }
 
-    /// What its workers are made by.
-    fn config(&self, name: &str, setting: &WorkerDefaults, module: &Module) -> FunctionConfig {
+    /// Builds the settings of the function for the executor.
+    fn config(&self, name: &str, defaults: &WorkerDefaults, module: &Module) -> FunctionConfig {
         FunctionConfig {
             spec: WorkerSpec {
                 function: name.to_owned(),
                 command: self.command.clone(),
                 env: self.env.clone(),
                 module: module.clone(),
-                cwd: self.cwd.clone().unwrap_or_else(|| setting.folders.join(name)),
+                cwd: self.cwd.clone().unwrap_or_else(|| defaults.folders.join(name)),
                 owned: OwnedFolders {
                     cwd: self.cwd.is_none(),
-                    python: Some(setting.python.clone()),
+                    python: Some(defaults.python.clone()),
                 },
                 startup_timeout: self.startup_timeout,
-                grace: setting.grace,
-                capture_limit: setting.capture_limit,
+                grace: defaults.grace,
+                capture_limit: defaults.capture_limit,
             },
-            concurrency: self.concurrency.unwrap_or(setting.slots),
+            concurrency: self.concurrency.unwrap_or(defaults.slots),
             recycle_after: self.recycle_after,
             memory_limit: self.memory_limit,
         }
     }
 }
 
-/// Makes what workers of these functions need to be there: the folders they run in,
-/// and the Python module.
+/// Makes the folders that workers of these functions run in, and the Python module.
 ///
 /// # Errors
-/// What could not be made, in words.
+/// A folder could not be made: which and why, in words.
 pub(crate) fn prepare(
     functions: &BTreeMap<String, FunctionSection>,
-    setting: &WorkerDefaults,
+    defaults: &WorkerDefaults,
 ) -> Result<Vec<FunctionConfig>, String> {
     if functions.is_empty() {
         return Ok(Vec::new());
@@ -129,14 +128,15 @@ pub(crate) fn prepare(
     let failed = |path: &Path, error: std::io::Error| {
         format!("making {}, for workers: {error}", path.display())
     };
-    python::install(&setting.python).map_err(|error| failed(&setting.python, error))?;
-    let module = Module::within(&setting.python).map_err(|error| failed(&setting.python, error))?;
+    python::install(&defaults.python).map_err(|error| failed(&defaults.python, error))?;
+    let module =
+        Module::within(&defaults.python).map_err(|error| failed(&defaults.python, error))?;
     let own = functions.iter().filter(|(_, function)| function.cwd.is_none());
-    for folder in own.map(|(name, _)| setting.folders.join(name)) {
+    for folder in own.map(|(name, _)| defaults.folders.join(name)) {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failed(&folder, error))?;
     }
-    Ok(functions.iter().map(|(name, function)| function.config(name, setting, &module)).collect())
+    Ok(functions.iter().map(|(name, function)| function.config(name, defaults, &module)).collect())
 }
 
 #[cfg(test)]
@@ -153,15 +153,15 @@ mod tests {
     fn a_command_is_enough() {
         let function = function(COMMAND).unwrap();
         function.check("add").unwrap();
-        let setting = WorkerDefaults {
+        let defaults = WorkerDefaults {
             slots: 3,
             grace: Duration::from_secs(5),
             capture_limit: 7,
             folders: "/s/workers".into(),
             python: "/s/python".into(),
         };
-        let module = Module::within(&setting.python).unwrap();
-        let config = function.config("add", &setting, &module);
+        let module = Module::within(&defaults.python).unwrap();
+        let config = function.config("add", &defaults, &module);
         assert_eq!(
             (config.concurrency, config.recycle_after, config.memory_limit),
             (3, None, None)

@@ -3,21 +3,21 @@
 //! Promises that no more than the limit is held in memory while the output
 //! is written, and twice that for a moment at its end.
 
-/// What was kept of an output.
+/// The kept part of an output.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Captured {
-    /// The bytes: all of them, or head and tail around a tag in words that
-    /// comes on top of the limit.
+    /// The bytes: all of them, or head and tail around an omission mark, which comes on
+    /// top of the limit.
     pub(crate) bytes: Vec<u8>,
     /// How many bytes were left out; 0 if all of them are there.
     pub(crate) omitted: u64,
 }
 
 impl Captured {
-    /// Keeps no more than `limit` bytes of it, tag not counted: the first half of
-    /// the limit as head, the rest as tail.
-    pub(crate) fn cut_to(&mut self, limit: usize) {
-        // Where there is a tag, it lies in the middle.
+    /// Keeps no more than `limit` bytes, the mark not counted: the first half of the limit
+    /// as head, the rest as tail.
+    pub(crate) fn truncate(&mut self, limit: usize) {
+        // Where there is a mark, it lies in the middle.
         let marked = if self.omitted > 0 { omission(self.omitted).len() } else { 0 };
         let kept = self.bytes.len() - marked;
         if kept <= limit {
@@ -29,12 +29,12 @@ impl Captured {
     }
 }
 
-/// What stands for bytes that were left out.
+/// Returns the omission mark, which stands for bytes that were left out.
 fn omission(omitted: u64) -> String {
     format!("\n[... {omitted} bytes omitted ...]\n")
 }
 
-/// Takes an output piece by piece.
+/// Captures an output piece by piece.
 #[derive(Debug)]
 pub(crate) struct Capture {
     head: Vec<u8>,
@@ -47,7 +47,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Keeps up to `limit` bytes: the first half of the limit as head, the
+    /// Creates a capture of up to `limit` bytes: the first half of the limit as head, the
     /// rest as tail.
     pub(crate) fn new(limit: usize) -> Self {
         let head_limit = limit / 2;
@@ -61,19 +61,20 @@ impl Capture {
         }
     }
 
-    /// Takes the next piece.
+    /// Appends the next piece.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.total = self.total.saturating_add(bytes.len() as u64);
         let (head, rest) = bytes.split_at(bytes.len().min(self.head_limit - self.head.len()));
         self.head.extend_from_slice(head);
-        // Whatever is followed by a whole tail can't be part of it.
+        // Bytes that a whole tail follows are not part of the tail.
         let rest = &rest[rest.len().saturating_sub(self.tail_limit)..];
         let (fill, over) = rest.split_at(rest.len().min(self.tail_limit - self.tail.len()));
         self.tail.extend_from_slice(fill);
         self.overwrite(over);
     }
 
-    /// Puts `bytes`, no more than the tail holds, over its oldest ones.
+    /// Overwrites the oldest bytes of the tail with `bytes`, which are no more than it
+    /// holds.
     fn overwrite(&mut self, bytes: &[u8]) {
         let (to_end, from_start) = bytes.split_at(bytes.len().min(self.tail.len() - self.oldest));
         self.tail[self.oldest..self.oldest + to_end.len()].copy_from_slice(to_end);
@@ -83,7 +84,7 @@ impl Capture {
         }
     }
 
-    /// What was kept.
+    /// Returns the kept part.
     pub(crate) fn finish(mut self) -> Captured {
         let kept = self.head.len() + self.tail.len();
         let omitted = self.total - kept as u64;
@@ -156,7 +157,7 @@ mod tests {
             all in prop::collection::vec(any::<u8>(), 0..100),
         ) {
             let mut kept = capture(limit, std::slice::from_ref(&all));
-            kept.cut_to(less);
+            kept.truncate(less);
             prop_assert_eq!(kept, capture(less.min(limit), &[all]));
         }
     }

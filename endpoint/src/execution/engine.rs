@@ -156,7 +156,7 @@ fn trace_events(task: Attempt) -> Events {
 }
 
 fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
-    report.fit();
+    report.truncate();
     TaskResult {
         task_id: held.task.id,
         attempt: held.task.attempt,

@@ -26,7 +26,7 @@ pub(crate) trait Executor: Send + Sync {
     async fn close(&self) {}
 }
 
-/// What a run gets beside its task.
+/// The context of a run: how it is stopped, and where its events go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RunContext {
     /// The signal to end early.
@@ -46,13 +46,13 @@ pub(crate) enum Ended {
     Stopped(StopReason),
 }
 
-/// What is known about a task that has ended.
+/// The report on a task that has ended.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {
     /// `Succeeded`, `Failed`, `TimedOut`, or `Rejected` for a call of a function that
     /// this endpoint does not have.
     pub(crate) outcome: Outcome,
-    /// What a function returned.
+    /// The value that a function returned.
     pub(crate) value: Option<Json>,
     /// The exit code, where the process exited.
     pub(crate) exit_code: Option<i32>,

@@ -53,7 +53,7 @@ pub(crate) struct ProcessConfig {
     pub(crate) grace: Duration,
     /// How many bytes of each output are kept.
     pub(crate) capture_limit: usize,
-    /// What becomes of a task's sandbox.
+    /// The policy for sandboxes.
     pub(crate) sandbox: SandboxPolicy,
     /// The folder that sandboxes are made in; made if it does not exist.
     pub(crate) sandbox_root: PathBuf,
@@ -73,7 +73,7 @@ pub(crate) enum SetupError {
     SandboxRoot {
         /// The folder.
         path: PathBuf,
-        /// What the file system says.
+        /// The error of the file system.
         source: io::Error,
     },
     /// The system refuses what is needed.
@@ -330,7 +330,7 @@ impl ProcessExecutor {
     }
 }
 
-/// What is known when a run starts.
+/// The facts at the start of a run, for its report.
 struct RunStart {
     walltime: Option<Duration>,
     oom_kills: Option<u64>,

@@ -1,4 +1,4 @@
-//! The order to stop a running task, and its reason. Pure state that wakes who waits for it.
+//! The order to stop a running task, and its reason. Pure state that wakes its waiters.
 
 use std::sync::Arc;
 use tokio::sync::SetOnce;

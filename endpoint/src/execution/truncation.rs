@@ -1,10 +1,10 @@
-//! Cuts what a task wrote until its result fits a message. Pure.
+//! Truncates the outputs of a task until its result fits a message. Pure.
 //!
-//! A result is one message, and brokers take only so much in one. What a task is
-//! asked is refused before it is recorded if it is larger; what it writes is known
-//! only afterwards, when it cannot be undone. So head and tail of it are kept, and
-//! the result says how much is missing. The broker may take less than was thought:
-//! then a result that is on disk is cut again, before it is sent.
+//! A result is one message, and brokers limit the size of a message. A task that is too
+//! large is refused before it is recorded, but the size of its outputs is known only
+//! after it ran. So their head and tail are kept, and the result says how much is
+//! missing. Where the broker takes less than was assumed, a result that is on disk is
+//! truncated again before it is sent.
 
 use super::capture::Captured;
 use super::executor::Report;
@@ -13,19 +13,18 @@ use clutch_common::task::reason::Reason;
 use clutch_common::task::result::TaskResult;
 use clutch_common::wire::MAX_RESULT;
 
-/// What all but the outputs, the value and the reason take at most, in bytes.
+/// The most that all but the outputs, the value and the reason take, in bytes.
 const FIXED: usize = 1024;
-/// What a tag and its stream's form take at most, in bytes.
+/// The most that an omission mark and the encoding of its stream take, in bytes.
 const MARK: usize = 128;
 
 impl Report {
-    /// Cuts the outputs until the result is no larger than
-    /// [`MAX_RESULT`] when it is encoded.
-    pub(crate) fn fit(&mut self) {
-        self.fit_into(MAX_RESULT);
+    /// Truncates the outputs until the encoded result is no larger than [`MAX_RESULT`].
+    pub(crate) fn truncate(&mut self) {
+        self.truncate_to(MAX_RESULT);
     }
 
-    fn fit_into(&mut self, limit: usize) {
+    fn truncate_to(&mut self, limit: usize) {
         let value = self.value.as_ref().map_or(0, |value| value.text().len());
         // Every character of the reason may take six.
         let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len().min(Reason::MAX));
@@ -47,14 +46,14 @@ impl Report {
         let (out, err) = (share(out, err), share(err, out));
         for (stream, share) in [(&mut self.stdout, out), (&mut self.stderr, err)] {
             if encoded_len(&stream.bytes) > share {
-                stream.cut_to(share.saturating_sub(2 * MARK) / 4 * 3);
+                stream.truncate(share.saturating_sub(2 * MARK) / 4 * 3);
             }
         }
     }
 }
 
-/// A result, cut so far that it takes no more than `limit` bytes when it is encoded, if
-/// that can be. Its outcome stays; what is missing, and why, is told by its reason.
+/// Truncates a result so that it takes no more than `limit` bytes encoded, where that is
+/// possible. Its outcome stays; its reason says what is missing, and why.
 pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
     let value = result.value.as_ref().map_or(0, |value| value.text().len());
     let too_much = value > limit.saturating_sub(FIXED);
@@ -72,7 +71,7 @@ pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
         reason: Some(Reason::from(reason).into()),
         ..Report::blank(result.outcome)
     };
-    report.fit_into(limit);
+    report.truncate_to(limit);
     TaskResult {
         value: report.value,
         reason: report.reason.map(Into::into),
@@ -107,7 +106,7 @@ mod tests {
         let bytes: Vec<u8> = text.iter().copied().cycle().take(15 << 20).collect();
         let mut report =
             Report { stdout: captured(bytes.clone()), ..Report::not_run("x".to_owned()) };
-        report.fit();
+        report.truncate();
         assert_eq!(report.stdout, captured(bytes));
     }
 
@@ -115,7 +114,7 @@ mod tests {
     fn fifteen_mebibytes_of_anything_else_lose_their_middle() {
         let mut report =
             Report { stdout: captured(vec![0xff; 15 << 20]), ..Report::not_run("x".to_owned()) };
-        report.fit();
+        report.truncate();
         let kept = 15 * (1 << 20) - report.stdout.omitted;
         assert!((12 << 20) - 4096 < kept && kept < 12 << 20, "{kept}");
         assert!(encoded(&report) <= MAX_RESULT);
@@ -134,7 +133,7 @@ mod tests {
                 ..Report::not_run(String::new())
             };
             let before = encoded(&report);
-            report.fit_into(limit);
+            report.truncate_to(limit);
             let room = limit - FIXED;
             prop_assert!(encoded(&report) <= room);
             if before <= room {

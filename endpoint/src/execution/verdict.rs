@@ -1,12 +1,12 @@
-//! From what happened to a process to the outcome of its task, in words where
-//! exit code and signal do not say it all. Pure.
+//! Judges the outcome of a task from the facts about its process, with a reason in words
+//! where exit code and signal do not say it all. Pure.
 
 use clutch_common::task::result::Outcome;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// What is known when a run is over.
+/// The facts when a run is over.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Facts {
     /// How the process ended; `None` if it could not be ended.
@@ -22,7 +22,7 @@ pub(crate) struct Facts {
     pub(crate) oom_kills: Option<u64>,
 }
 
-/// What that makes of the task.
+/// The outcome of a task, and the reason.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,
@@ -32,7 +32,7 @@ pub(crate) struct Verdict {
 }
 
 impl Facts {
-    /// The verdict on these facts.
+    /// Judges these facts.
     pub(crate) fn verdict(&self) -> Verdict {
         let outcome = match (self.exceeded, self.status) {
             (Some(_), _) => Outcome::TimedOut,
@@ -57,7 +57,7 @@ impl Facts {
             ));
         }
         let Some(status) = self.status else {
-            return Some("how the process ended could not be learned".into());
+            return Some("how the process ended is not known".into());
         };
         let signal = status.signal()?;
         let core = if status.core_dumped() { ", core dumped" } else { "" };
@@ -79,7 +79,7 @@ impl Facts {
                     .into(),
             ),
             _ if killed => Some(
-                "not by this endpoint: possibly out of memory, or killed by somebody on the host"
+                "not by this endpoint: possibly out of memory, or killed by another process on the host"
                     .into(),
             ),
             _ => None,
@@ -102,7 +102,7 @@ impl Facts {
 
 const SIGKILL: i32 = 9;
 
-/// The name of a signal as Linux numbers them on most machines.
+/// Names a signal as Linux numbers them on most machines.
 fn signal_name(signal: i32) -> &'static str {
     const NAMES: [&str; 31] = [
         "SIGHUP",
@@ -217,6 +217,6 @@ mod tests {
             "2 processes could not be ended even by SIGKILL: look at the host"
         );
         let hung = Facts { survivors: 1, ..Facts::default() };
-        assert!(reason(hung).starts_with("how the process ended could not be learned"));
+        assert!(reason(hung).starts_with("how the process ended is not known"));
     }
 }

@@ -1,8 +1,8 @@
-//! The clutch: a fault goes in, *wait this long* or *give up* comes out.
-//! No IO and no clock; the only chance in it is the jitter.
+//! The clutch decides what a fault of the link leads to: *wait this long*, or *give up*.
+//! No IO and no clock; nothing in it is random but the jitter.
 //!
-//! A link fault never stops the engine. It only decides how long the daemon
-//! stays disengaged before it dials again, and which faults no waiting mends.
+//! A fault of the link never stops the engine. It only decides how long the daemon
+//! stays without a link (disengaged) before it dials again.
 
 use crate::exit::Exit;
 use backoff::ExponentialBackoff;
@@ -11,33 +11,33 @@ use backoff::backoff::Backoff as _;
 use clutch_common::link::Fault;
 use std::time::Duration;
 
-/// A link that held at least this long counts as mended: waiting starts anew.
+/// A link that held at least this long counts as mended: delays start anew.
 const STABLE: Duration = Duration::from_secs(30);
-/// A dead peer's slot is freed by the broker after about three heartbeats
+/// The broker drops the connection of a dead peer after about three heartbeats
 /// (measured on `RabbitMQ` 3.10: 30 s at a heartbeat of 10 s).
 const LOCK_HEARTBEATS: u32 = 3;
 const LOCK_MARGIN: Duration = Duration::from_secs(5);
 
-/// What to do about a fault.
+/// The decision on a fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
     /// Stay disengaged for `delay`, then dial again.
     Wait {
         /// How long.
         delay: Duration,
-        /// What a person may do meanwhile; empty where time alone mends it.
+        /// Advice for a person.
         advice: &'static str,
     },
     /// End the daemon; what is pending stays on disk.
     GiveUp {
-        /// With this code.
+        /// The exit code.
         exit: Exit,
-        /// What a person has to do.
+        /// Advice for a person.
         advice: &'static str,
     },
 }
 
-/// How a kind of fault is met.
+/// How a kind of fault is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Policy {
     /// Mends by itself: from a fifth of a second up to 30 s.
@@ -45,10 +45,10 @@ enum Policy {
     /// Needs a person: from 5 s up to a minute; a daemon that never was
     /// engaged gives up instead.
     Standing(Exit),
-    /// Another instance, or a dead connection of one: look again every few
-    /// seconds until a dead peer would have been dropped, then give up. Who has
-    /// been engaged, or shares its endpoint, waits for the lease on a link that is
-    /// up instead ([`Clutch::waits`]).
+    /// Another instance, or a dead connection of one: dial again every few seconds until
+    /// a dead peer would have been dropped, then give up. An instance that has been
+    /// engaged, or shares its endpoint, waits for the lease on a link that is up instead
+    /// ([`Clutch::waits_for_lease`]).
     Locked,
 }
 
@@ -63,9 +63,9 @@ pub(crate) struct Clutch {
 }
 
 impl Clutch {
-    /// A clutch for a link with this heartbeat; `standby` says that the endpoint
-    /// is shared with other instances. `jitter` is the share of a delay that
-    /// chance may add or take, 0 to 1.
+    /// Creates a clutch for a link with this heartbeat; `standby` says that the endpoint
+    /// is shared with other instances. `jitter` is the share of a delay that is random,
+    /// 0 to 1.
     pub(crate) fn new(heartbeat: Duration, standby: bool, jitter: f64) -> Self {
         let backoff = |first: u64, most: u64| {
             ExponentialBackoffBuilder::new()
@@ -86,9 +86,9 @@ impl Clutch {
         }
     }
 
-    /// Whether a lease that another instance holds is waited for, on a link that
-    /// is up and for as long as it takes.
-    pub(crate) fn waits(&self) -> bool {
+    /// Whether the instance waits for a lease that another one holds, on a link that is up
+    /// and for as long as it takes.
+    pub(crate) fn waits_for_lease(&self) -> bool {
         self.standby || self.engaged_before
     }
 
@@ -125,8 +125,8 @@ fn wait(backoff: &mut ExponentialBackoff, advice: &'static str) -> Decision {
     Decision::Wait { delay, advice }
 }
 
-/// The exit code for a fault that nothing is done about.
-pub(crate) fn exit(fault: &Fault) -> Exit {
+/// Returns the exit code for a fault after which the program does not go on.
+pub(crate) fn exit_code(fault: &Fault) -> Exit {
     match policy(fault) {
         Policy::Transient => Exit::Unavailable,
         Policy::Standing(exit) => exit,
@@ -152,7 +152,7 @@ fn policy(fault: &Fault) -> Policy {
     }
 }
 
-/// What a person may do about a fault.
+/// Advises a person on a fault.
 pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::Refused(_) => {
@@ -187,7 +187,7 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
         }
         Fault::Blocked { .. } => "memory or disk is short there: its operator has to make room",
         Fault::Closed(_) => {
-            "it is dialled again by itself; if that goes on, look at the broker's log and at what lies between"
+            "the endpoint dials again by itself; if that goes on, look at the broker's log and at what lies between"
         }
         Fault::ConfirmTimeout(_) => {
             "the broker is busy, or the link to it slower than it takes: look at both; what is not confirmed is sent again"
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_the_endpoint_or_has_been_engaged_waits_for_the_lease() {
+    fn an_instance_that_shares_the_endpoint_or_has_been_engaged_waits_for_the_lease() {
         for (standby, engaged, waits) in [
             (false, None, false),
             (false, Some(Duration::ZERO), true),
@@ -291,9 +291,9 @@ mod tests {
             (true, Some(STABLE), true),
         ] {
             let mut clutch = Clutch::new(HEARTBEAT, standby, 0.0);
-            assert_eq!(clutch.waits(), standby);
+            assert_eq!(clutch.waits_for_lease(), standby);
             clutch.disengage(&fault(Fault::Closed), engaged);
-            assert_eq!(clutch.waits(), waits, "standby {standby}, engaged {engaged:?}");
+            assert_eq!(clutch.waits_for_lease(), waits, "standby {standby}, engaged {engaged:?}");
         }
     }
 

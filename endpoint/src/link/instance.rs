@@ -1,9 +1,9 @@
-//! What this run of the daemon is to others: what it is called, whether it shares its
-//! endpoint with other instances, and what it tells the service of itself. Pure
-//! state behind a lock; the publisher sends it.
+//! The instance: this run of the daemon as the service sees it. Holds its session id, its
+//! role, whether it shares its endpoint with other instances, and the contents of its
+//! next presence message. Pure state behind a lock; the publisher sends the message.
 //!
-//! Only the newest word counts: what has not been sent when there is something
-//! newer to say is not sent any more.
+//! A presence message says the state at the time it is sent: a state that was not sent
+//! before it changed is never sent.
 
 use crate::pending::ledger::Ledger;
 use clutch_common::log::throttle::Throttle;
@@ -14,49 +14,49 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-/// What the instance does on its present link.
+/// The role of the instance on its present link.
 #[derive(Default)]
-struct Post {
-    /// The role it took last, maybe on an earlier link.
+struct RoleState {
+    /// The role it had last, maybe on an earlier link.
     role: Option<Role>,
     /// Whether it still has it.
     held: bool,
-    /// Whether the service is certain to hear of it before all that is sent later.
+    /// Whether its presence message with this role is confirmed.
     known: bool,
 }
 
-/// This run of the daemon; shared by session (its roles) and publisher (tells).
+/// This run of the daemon; the session sets its role, the publisher sends its presence.
 pub(crate) struct Instance {
-    /// What it is called first; each session counts on from there.
+    /// The id of its first session; each later one is one higher.
     first: Uuid,
     sessions: AtomicU64,
     standby: bool,
-    /// Whether it may take the place of an instance that it found holding the lease.
+    /// Whether it replaces an instance that it finds holding the lease.
     replaces: bool,
     /// Whether its state folder is a copy of one that may be in use.
     copied: bool,
-    refused: AtomicBool,
-    called: AtomicBool,
+    lease_was_held: AtomicBool,
+    pinged: AtomicBool,
     introduced: AtomicBool,
-    post: Mutex<Post>,
-    /// How often messages were found damaged or missing, and of how many of these times
-    /// the service was told.
+    role_state: Mutex<RoleState>,
+    /// How often messages were found damaged or missing, and how many of these losses were
+    /// reported.
     losses: AtomicU64,
     reported: watch::Sender<u64>,
-    /// How many roll calls were answered, and of how many the service was told.
+    /// How many roll calls were answered, and how many of these answers were reported.
     answers: AtomicU64,
-    answers_told: AtomicU64,
-    /// Whether it is to be told how its disk is, and what it was told.
+    answers_reported: AtomicU64,
+    /// Whether it asks the service for a welcome, and the last one.
     asks: AtomicBool,
     welcome: watch::Sender<Option<Welcome>>,
     passed_by: Mutex<Throttle>,
     due: Notify,
-    told: Notify,
+    confirmed: Notify,
 }
 
 impl Instance {
-    /// One that is called this first; `standby` says that it was started to share
-    /// its endpoint.
+    /// Creates an instance; `first` is the id of its first session, and `standby` says that
+    /// it was started to share its endpoint.
     pub(crate) fn new(first: Uuid, standby: bool) -> Self {
         Self {
             first,
@@ -64,30 +64,30 @@ impl Instance {
             standby,
             replaces: false,
             copied: false,
-            refused: AtomicBool::new(false),
-            called: AtomicBool::new(false),
+            lease_was_held: AtomicBool::new(false),
+            pinged: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
-            post: Mutex::default(),
+            role_state: Mutex::default(),
             losses: AtomicU64::new(0),
             answers: AtomicU64::new(0),
-            answers_told: AtomicU64::new(0),
+            answers_reported: AtomicU64::new(0),
             asks: AtomicBool::new(false),
             welcome: watch::Sender::new(None),
             reported: watch::Sender::new(0),
             passed_by: Mutex::default(),
             due: Notify::new(),
-            told: Notify::new(),
+            confirmed: Notify::new(),
         }
     }
 
-    /// Lets the instance take the place of one that it finds holding the lease: a
-    /// person says that the other's state folder is lost.
+    /// Lets the instance replace one that it finds holding the lease: a person says that
+    /// the other's state folder is lost.
     pub(crate) fn replacing(self, replaces: bool) -> Self {
         Self { replaces, ..self }
     }
 
-    /// Says that the state folder is a copy of one that may be in use: what that one
-    /// has accepted stays its own.
+    /// Says that the state folder is a copy of one that may be in use: tasks that the other
+    /// instance has accepted stay its own.
     pub(crate) fn copied(self, copied: bool) -> Self {
         Self { copied, ..self }
     }
@@ -95,29 +95,29 @@ impl Instance {
     /// Notes that another instance, or a dead connection of one, held the lease when
     /// this one asked for it. From then on this one tells the service that it shares the
     /// endpoint: what the other has accepted stays the other's.
-    pub(crate) fn refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
+    pub(crate) fn found_lease_held(&self) {
+        self.lease_was_held.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it has found the lease held.
-    pub(crate) fn was_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// Whether it has found the lease held by another instance.
+    pub(crate) fn has_found_lease_held(&self) -> bool {
+        self.lease_was_held.load(Ordering::Relaxed)
     }
 
-    /// Whether another instance may have tasks that are to stay its own.
+    /// Whether another instance may have tasks, which are to stay its own.
     fn shares(&self) -> bool {
-        self.standby || !self.replaces && (self.copied || self.was_refused())
+        self.standby || !self.replaces && (self.copied || self.has_found_lease_held())
     }
 
-    /// What it is called in this session: another one in each, so that nobody takes
-    /// what it is now for what it was before its link was lost.
+    /// Returns the id of this session. Each session has its own, so that a presence of an
+    /// earlier one cannot pass for a current one.
     pub(crate) fn id(&self) -> Uuid {
         let sessions = self.sessions.load(Ordering::Relaxed);
         Uuid::from_u128(self.first.as_u128().wrapping_add(u128::from(sessions)))
     }
 
     /// Begins another session.
-    pub(crate) fn renew(&self) {
+    pub(crate) fn begin_session(&self) {
         self.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -126,54 +126,53 @@ impl Instance {
         self.standby
     }
 
-    /// Whether there may be another instance that takes over, which does not
-    /// know this one's tasks: then a task starts only when its acknowledgement
-    /// is secured.
+    /// Whether another instance may take over, which does not know this one's tasks: then a
+    /// task starts only when its acknowledgement is confirmed.
     pub(crate) fn is_fenced(&self) -> bool {
-        self.standby || self.copied || self.called.load(Ordering::Relaxed)
+        self.standby || self.copied || self.pinged.load(Ordering::Relaxed)
     }
 
-    /// Takes up a role, tells so, and returns the role it had before.
+    /// Sets the role, requests a presence message, and returns the role before.
     pub(crate) fn set_role(&self, role: Role) -> Option<Role> {
         let before = std::mem::replace(
-            &mut *self.post(),
-            Post { role: Some(role), held: true, known: false },
+            &mut *self.role_state(),
+            RoleState { role: Some(role), held: true, known: false },
         );
-        self.tell();
+        self.request_presence();
         before.role
     }
 
-    /// Has no role until it takes one up, and nothing to tell.
+    /// Clears the role: no presence is sent until there is one again.
     pub(crate) fn clear_role(&self) {
-        self.post().held = false;
+        self.role_state().held = false;
     }
 
-    /// Whether the service has heard once that it is active.
+    /// Whether a presence message with the active role was ever confirmed.
     pub(crate) fn is_introduced(&self) -> bool {
         self.introduced.load(Ordering::Relaxed)
     }
 
-    /// Messages were found damaged or missing: the service is told, and the future is
-    /// ready once it certainly is.
-    pub(crate) fn lose(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Notes that messages were found damaged or missing, which the next presence reports.
+    /// The future resolves once the report is confirmed.
+    pub(crate) fn report_loss(&self) -> impl Future<Output = ()> + Send + use<> {
         let losses = self.losses.fetch_add(1, Ordering::Relaxed) + 1;
         let mut reported = self.reported.subscribe();
-        self.tell();
+        self.request_presence();
         async move {
-            // An instance that is gone tells nothing more, and settles nothing.
+            // An instance that is gone reports nothing, and settles nothing.
             if reported.wait_for(|reported| *reported >= losses).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// How often something was found damaged or missing.
+    /// Returns how often messages were found damaged or missing.
     pub(crate) fn losses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)
     }
 
-    /// The service was told of so many losses.
-    pub(crate) fn reported(&self, losses: u64) {
+    /// Notes that so many losses are reported.
+    pub(crate) fn losses_reported(&self, losses: u64) {
         self.reported.send_if_modified(|reported| {
             let more = losses > *reported;
             *reported = losses.max(*reported);
@@ -181,19 +180,19 @@ impl Instance {
         });
     }
 
-    /// Has the service asked, from the next word on, whether the disk went back in time;
-    /// or not any more.
-    pub(crate) fn ask(&self, asks: bool) {
+    /// Sets whether presence messages ask the service for a welcome, which says whether the
+    /// disk is behind what the service has seen of it.
+    pub(crate) fn ask_for_welcome(&self, asks: bool) {
         self.asks.store(asks, Ordering::Relaxed);
     }
 
-    /// The service says how the disk of a session is.
-    pub(crate) fn welcomed(&self, welcome: Welcome) {
+    /// Takes a welcome of the service.
+    pub(crate) fn take_welcome(&self, welcome: Welcome) {
         self.welcome.send_replace(Some(welcome));
     }
 
-    /// Waits for what the service says of this session; whether its disk went back.
-    pub(crate) async fn is_behind(&self) -> bool {
+    /// Waits for the welcome of this session; returns whether the disk is behind.
+    pub(crate) async fn disk_is_behind(&self) -> bool {
         let session = self.id();
         let mut welcome = self.welcome.subscribe();
         let mine = |one: &Option<Welcome>| one.is_some_and(|one| one.instance == session);
@@ -202,20 +201,20 @@ impl Instance {
         told.is_ok_and(|welcome| welcome.is_some_and(|welcome| welcome.behind))
     }
 
-    /// A roll call was answered: the service is told.
-    pub(crate) fn answer(&self) {
+    /// Notes that a roll call was answered, which the next presence reports.
+    pub(crate) fn roll_call_answered(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
-        self.tell();
+        self.request_presence();
     }
 
-    /// How many roll calls were answered.
+    /// Returns how many roll calls were answered.
     pub(crate) fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// The service was told of so many answered roll calls.
-    pub(crate) fn answers_told(&self, answers: u64) {
-        self.answers_told.fetch_max(answers, Ordering::Relaxed);
+    /// Notes that so many answers are reported.
+    pub(crate) fn answers_reported(&self, answers: u64) {
+        self.answers_reported.fetch_max(answers, Ordering::Relaxed);
     }
 
     /// Counts a control message that this build cannot act on, and tells of it in the log.
@@ -232,46 +231,46 @@ impl Instance {
         }
     }
 
-    /// What it told of this role has arrived.
-    pub(crate) fn arrived(&self, role: Role) {
+    /// Notes that a presence message with this role was confirmed.
+    pub(crate) fn role_confirmed(&self, role: Role) {
         self.introduced.fetch_or(role == Role::Active, Ordering::Relaxed);
-        let mut post = self.post();
-        post.known |= post.role == Some(role);
-        drop(post);
-        self.told.notify_waiters();
+        let mut role_state = self.role_state();
+        role_state.known |= role_state.role == Some(role);
+        drop(role_state);
+        self.confirmed.notify_waiters();
     }
 
-    /// Waits until what it told of its role has arrived.
-    pub(crate) async fn known(&self) {
+    /// Waits until a presence message with its present role is confirmed.
+    pub(crate) async fn until_known(&self) {
         loop {
-            let told = self.told.notified();
-            if self.post().known {
+            let told = self.confirmed.notified();
+            if self.role_state().known {
                 return;
             }
             told.await;
         }
     }
 
-    /// Somebody asks who holds the lease.
-    pub(crate) fn call(&self) {
-        self.called.store(true, Ordering::Relaxed);
-        self.tell();
+    /// Answers a ping to the holder of the lease; the instance is fenced from then on.
+    pub(crate) fn take_ping(&self) {
+        self.pinged.store(true, Ordering::Relaxed);
+        self.request_presence();
     }
 
-    /// Has the service told, as soon as may be.
-    pub(crate) fn tell(&self) {
+    /// Requests that a presence message is sent as soon as possible.
+    pub(crate) fn request_presence(&self) {
         self.due.notify_one();
     }
 
-    /// Waits until the service is to be told.
-    pub(crate) async fn due(&self) {
+    /// Waits until a presence message is requested.
+    pub(crate) async fn presence_due(&self) {
         self.due.notified().await;
     }
 
-    /// What there is to tell; nothing without a role.
+    /// Builds the presence message; `None` without a role.
     pub(crate) fn presence(&self, ledger: &Ledger) -> Option<Presence> {
-        let post = self.post();
-        let role = post.role.filter(|_| post.held)?;
+        let role_state = self.role_state();
+        let role = role_state.role.filter(|_| role_state.held)?;
         Some(Presence {
             endpoint_id: ledger.endpoint_id,
             state_id: ledger.state_id,
@@ -283,12 +282,12 @@ impl Instance {
             lost: self.losses() > *self.reported.borrow(),
             delivered: ledger.delivered_last(),
             asks: self.asks.load(Ordering::Relaxed),
-            answered: self.answers() > self.answers_told.load(Ordering::Relaxed),
+            answered: self.answers() > self.answers_reported.load(Ordering::Relaxed),
         })
     }
 
-    fn post(&self) -> MutexGuard<'_, Post> {
-        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    fn role_state(&self) -> MutexGuard<'_, RoleState> {
+        self.role_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,12 +298,12 @@ mod tests {
     use futures_util::FutureExt as _;
 
     #[test]
-    fn who_shares_the_endpoint_or_is_called_is_careful_from_then_on() {
+    fn an_instance_that_shares_the_endpoint_or_was_pinged_is_fenced_from_then_on() {
         assert!(Instance::new(Uuid::nil(), true).is_fenced());
         let plain = Instance::new(Uuid::nil(), false);
         plain.set_role(Role::Active);
         assert!(!plain.is_fenced());
-        plain.call();
+        plain.take_ping();
         plain.clear_role();
         assert!(plain.is_fenced() && !plain.is_standby());
     }
@@ -316,13 +315,13 @@ mod tests {
             let instance = Instance::new(Uuid::nil(), false).replacing(replaces);
             instance.set_role(Role::Active);
             assert!(!instance.presence(&ledger).unwrap().standby);
-            instance.refused();
+            instance.found_lease_held();
             assert_eq!(instance.presence(&ledger).unwrap().standby, shares);
         }
     }
 
     #[test]
-    fn one_on_a_copied_folder_is_careful_and_replaces_only_by_a_persons_word() {
+    fn one_on_a_copied_folder_is_fenced_and_replaces_only_by_a_persons_word() {
         let (_disk, ledger) = testing::ledger(10);
         for (replaces, shares) in [(false, true), (true, false)] {
             let instance = Instance::new(Uuid::nil(), false).replacing(replaces).copied(true);
@@ -330,33 +329,33 @@ mod tests {
             let presence = instance.presence(&ledger).unwrap();
             assert!(instance.is_fenced());
             assert_eq!((presence.standby, presence.replaces), (shares, replaces));
-            instance.arrived(Role::Active);
+            instance.role_confirmed(Role::Active);
             assert!(!instance.presence(&ledger).unwrap().replaces, "the word is given once");
         }
     }
 
     #[tokio::test]
-    async fn it_is_known_once_its_present_role_has_arrived() {
+    async fn it_is_known_once_its_present_role_is_confirmed() {
         let instance = Instance::new(Uuid::nil(), true);
-        let is_known = || instance.known().now_or_never().is_some();
+        let is_known = || instance.until_known().now_or_never().is_some();
         instance.set_role(Role::Standby);
-        instance.arrived(Role::Standby);
+        instance.role_confirmed(Role::Standby);
         assert!(is_known());
         instance.set_role(Role::Active);
-        instance.arrived(Role::Standby);
-        assert!(!is_known(), "that it waits has arrived, not that it is active");
+        instance.role_confirmed(Role::Standby);
+        assert!(!is_known(), "the standby role is confirmed, not the active one");
         assert!(!instance.is_introduced());
-        instance.arrived(Role::Active);
+        instance.role_confirmed(Role::Active);
         assert!(is_known() && instance.is_introduced());
         instance.set_role(Role::Active);
         assert!(!is_known() && instance.is_introduced());
     }
 
     #[test]
-    fn each_session_has_a_name_of_its_own() {
+    fn each_session_has_an_id_of_its_own() {
         let instance = Instance::new(Uuid::max(), true);
         let first = instance.id();
-        instance.renew();
+        instance.begin_session();
         assert_ne!(instance.id(), first);
     }
 
@@ -366,7 +365,7 @@ mod tests {
         let instance = Instance::new(Uuid::nil(), true);
         assert_eq!(instance.presence(&ledger), None);
         assert_eq!(instance.set_role(Role::Standby), None);
-        instance.due().await;
+        instance.presence_due().await;
         let presence = instance.presence(&ledger).unwrap();
         assert_eq!((presence.role, presence.standby, presence.pending), (Role::Standby, true, 0));
         assert_eq!((presence.instance, presence.state_id), (instance.id(), ledger.state_id));

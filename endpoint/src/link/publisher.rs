@@ -1,19 +1,19 @@
 //! The ResultsQueuePublisher: sends every result in the outbox and releases it
-//! once the broker's confirm is certain.
+//! once the broker has certainly confirmed it.
 //!
-//! Promises: a record leaves the outbox only after a confirm that cannot be
-//! another message's; results go out in the order tasks finished, but for large ones,
-//! which wait for one another while small ones go on; what was in
-//! flight when a link broke is sent again on the next one. What the instance has
-//! to tell of itself goes ahead of them, and is not sent twice.
+//! Promises: a result leaves the outbox only after a confirm that cannot be
+//! another message's; results go out in the order in which tasks finished, but for large
+//! ones, which wait for one another while small ones go on; results in flight when a link
+//! broke are sent again on the next one. The presence message of the instance goes ahead
+//! of results, one at a time.
 //!
-//! Several results share a message when several wait. A result that comes alone
-//! leaves at once. Where they come in numbers, which shows by the last message, one
-//! that is not full waits a few milliseconds after it, and gathers what comes
-//! meanwhile. Releases gather in the same way: nobody waits for them.
+//! Several results share a message when several wait. A result that comes alone is sent
+//! at once. After a message with several results, the next one waits a few milliseconds
+//! for more unless it is full. Releases are batched in the same way, as no task waits for
+//! them.
 //!
-//! A message that the broker does not take for its size is divided; a result that is
-//! too large alone is replaced by one that is cut, and says so.
+//! A message that is too large for the broker is divided; a result that is too large by
+//! itself is truncated, and says so.
 
 use crate::execution::truncation::truncate_result;
 use crate::failpoint::{self, Step};
@@ -37,11 +37,11 @@ use uuid::Uuid;
 
 /// Most messages open at once (sent, not confirmed).
 const WINDOW: usize = 256;
-/// Most bytes of results open at once, one message more or less.
+/// Most bytes of results open at once, give or take one message.
 const WINDOW_BYTES: usize = 1024 * 1024;
-/// From how many bytes on a result is large.
+/// The size from which on a result is large, in bytes.
 const LARGE: usize = 64 * 1024;
-/// How many large results wait for those before them, at most.
+/// Most large results that wait for those before them.
 const LARGE_WAITING: usize = 4096;
 /// A link that takes longer for one large result gets one at a time.
 const SLOW: Duration = Duration::from_secs(2);
@@ -50,51 +50,51 @@ const PACK: usize = 100;
 /// Most bytes of results in one message, unless one result alone is larger.
 const PACK_BYTES: usize = 128 * 1024;
 
-/// How long after a message with several results one that is not full is sent, if more
-/// may come.
+/// How long a message that is not full waits for more results, after a message with
+/// several.
 const LINGER: Duration = Duration::from_millis(10);
-/// How long confirmed results wait to be released together, and how many do at
-/// most. If the daemon is killed meanwhile, they are sent twice.
+/// How long confirmed results wait to be released together. If the daemon is killed
+/// meanwhile, they are sent twice.
 const RELEASE_AFTER: Duration = Duration::from_millis(20);
-/// See [`RELEASE_AFTER`].
+/// Most confirmed results that wait to be released together.
 const RELEASE: usize = 512;
 
 type Records = Vec<(OutSeq, Arc<Finished>)>;
 
-/// A presence on its way.
-struct Telling {
+/// A presence message that was sent.
+struct SentPresence {
     ticket: Ticket,
     role: Role,
-    /// The losses that it tells of, and those before.
+    /// How many losses it reports, those before included.
     losses: u64,
-    /// The roll calls that it says were answered.
+    /// How many answered roll calls it reports.
     answers: u64,
 }
 
-/// One link's publishing half.
+/// The publisher of one session.
 pub(crate) struct Publisher<'a> {
     outlet: &'a mut dyn Outlet,
     ledger: &'a Ledger,
     destination: &'a Destination,
     instance: &'a Instance,
-    /// The presence that is sent and not confirmed.
-    telling: Option<Telling>,
+    /// The presence message that is sent and not confirmed.
+    sent_presence: Option<SentPresence>,
     next: OutSeq,
     open: HashMap<Ticket, Records>,
-    /// Of those that are not large.
+    /// Bytes of open results that are not large.
     open_bytes: usize,
-    large: Large,
-    again: Vec<Records>,
-    /// Until when a message that is not full waits, if results come in numbers.
+    large: LargeResults,
+    resend: Vec<Records>,
+    /// Until when a message that is not full waits for more results.
     lingering: Option<Instant>,
-    /// What is confirmed and not released, and until when that may wait.
+    /// Results that are confirmed and not released, and until when they may wait.
     confirmed: Vec<OutSeq>,
     release_at: Option<Instant>,
     releases: FuturesUnordered<Stored>,
 }
 
 impl<'a> Publisher<'a> {
-    /// A publisher that starts with the oldest result that is not released.
+    /// Creates a publisher that starts with the oldest result that is not released.
     pub(crate) fn new(
         outlet: &'a mut dyn Outlet,
         ledger: &'a Ledger,
@@ -106,12 +106,12 @@ impl<'a> Publisher<'a> {
             ledger,
             destination,
             instance,
-            telling: None,
+            sent_presence: None,
             next: OutSeq(0),
             open: HashMap::new(),
             open_bytes: 0,
-            large: Large::default(),
-            again: Vec::new(),
+            large: LargeResults::default(),
+            resend: Vec::new(),
             lingering: None,
             confirmed: Vec::new(),
             release_at: None,
@@ -122,7 +122,7 @@ impl<'a> Publisher<'a> {
     /// Publishes until `drain` is cancelled and nothing is pending.
     ///
     /// # Errors
-    /// The fault that ended the link, or the disk's failure.
+    /// See [`SessionError`].
     pub(crate) async fn publish(mut self, drain: &CancellationToken) -> Result<(), SessionError> {
         let ended = self.work(drain).await;
         self.release().await?;
@@ -131,8 +131,9 @@ impl<'a> Publisher<'a> {
 
     async fn work(&mut self, drain: &CancellationToken) -> Result<(), SessionError> {
         loop {
-            if self.telling.is_none() && self.instance.due().now_or_never().is_some() {
-                self.tell().await?;
+            if self.sent_presence.is_none() && self.instance.presence_due().now_or_never().is_some()
+            {
+                self.publish_presence().await?;
             }
             let (draining, now) = (drain.is_cancelled(), Instant::now());
             self.lingering = self.lingering.filter(|until| !draining && now < *until);
@@ -149,29 +150,28 @@ impl<'a> Publisher<'a> {
                 return Ok(());
             }
             let wake = self.release_at.into_iter().chain(self.lingering).min();
-            // In this order, so that the same events give the same run. What
-            // ends by itself comes first: releases are made only by what was
-            // settled, and the rest only wakes.
+            // In this order, so that the same events give the same run. Releases come
+            // first, as only settlements make more of them; the rest only wakes.
             tokio::select! {
                 biased;
                 Some(released) = self.releases.next(), if !self.releases.is_empty() => released?,
                 settled = self.outlet.settled() => self.settle(settled?)?,
                 () = self.ledger.result_ready(), if room => (),
-                () = self.instance.due(), if self.telling.is_none() => self.tell().await?,
+                () = self.instance.presence_due(), if self.sent_presence.is_none() => self.publish_presence().await?,
                 () = drain.cancelled(), if !draining => (),
                 () = until(wake), if wake.is_some() => (),
             }
         }
     }
 
-    /// The next records to send, which count as sent from then on.
+    /// Takes the next records to send, which count as sent from then on.
     async fn take(&mut self) -> Result<Option<Records>, SessionError> {
-        if let Some(records) = self.again.pop() {
+        if let Some(records) = self.resend.pop() {
             return Ok(Some(records));
         }
         if self.large.has_room()
             && let Some(seq) = self.large.waiting.pop_front()
-            && let Some(records) = self.one(seq).await?
+            && let Some(records) = self.take_large(seq).await?
         {
             return Ok(Some(records));
         }
@@ -202,8 +202,8 @@ impl<'a> Publisher<'a> {
         Ok(None)
     }
 
-    /// A large result that has waited.
-    async fn one(&mut self, seq: OutSeq) -> Result<Option<Records>, SessionError> {
+    /// Takes a large result that has waited.
+    async fn take_large(&mut self, seq: OutSeq) -> Result<Option<Records>, SessionError> {
         let records = match self.ledger.results(seq, 1, 0) {
             Next::Fresh(records) => records,
             Next::Disk(_) | Next::None => self.ledger.backlog(seq, 1, 0).await?,
@@ -211,14 +211,14 @@ impl<'a> Publisher<'a> {
         Ok(Some(records).filter(|records| records.iter().any(|(found, _)| *found == seq)))
     }
 
-    /// Whether a message of these is to wait for more, as long as there are tasks that
+    /// Whether a message of these records is to wait for more: while there are tasks that
     /// may end meanwhile.
     fn lingers(&self, records: &Records) -> bool {
         let full = records.len() == PACK || size(records) >= PACK_BYTES / 2;
         !full && self.lingering.is_some() && self.ledger.tasks() > 0
     }
 
-    /// Releases what is confirmed.
+    /// Releases the results that are confirmed.
     async fn release(&mut self) -> Result<(), SessionError> {
         self.release_at = None;
         if !self.confirmed.is_empty() {
@@ -229,7 +229,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    async fn tell(&mut self) -> Result<(), Fault> {
+    async fn publish_presence(&mut self) -> Result<(), Fault> {
         let (losses, answers) = (self.instance.losses(), self.instance.answers());
         let Some(presence) = self.instance.presence(self.ledger) else { return Ok(()) };
         let message = Message {
@@ -240,26 +240,30 @@ impl<'a> Publisher<'a> {
             ..Message::default()
         };
         let ticket = self.outlet.publish(self.destination, message).await?;
-        self.telling = Some(Telling { ticket, role: presence.role, losses, answers });
+        self.sent_presence = Some(SentPresence { ticket, role: presence.role, losses, answers });
         Ok(())
     }
 
-    /// Sees to it that the service learns who is active: whoever is says so once.
-    /// Whoever waits says so again anyway.
-    fn told(&self, telling: &Telling, settlement: Settlement) -> Result<(), Fault> {
-        let role = telling.role;
+    /// Takes the settlement of a presence message. One of the active instance must be
+    /// confirmed; one of a standby is sent again later anyway.
+    fn presence_settled(
+        &self,
+        sent_presence: &SentPresence,
+        settlement: Settlement,
+    ) -> Result<(), Fault> {
+        let role = sent_presence.role;
         match settlement {
             Settlement::Confirmed => {
-                self.instance.arrived(role);
-                self.instance.reported(telling.losses);
-                self.instance.answers_told(telling.answers);
+                self.instance.role_confirmed(role);
+                self.instance.losses_reported(sent_presence.losses);
+                self.instance.answers_reported(sent_presence.answers);
                 Ok(())
             }
             Settlement::Returned(reason) => Err(unroutable(&reason)),
             Settlement::Refused if role == Role::Standby => Ok(()),
             Settlement::Refused | Settlement::TooLarge(_) => Err(full()),
             Settlement::Doubt => {
-                self.instance.tell();
+                self.instance.request_presence();
                 Ok(())
             }
         }
@@ -293,21 +297,21 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// How many bytes of results a message may bring, as far as is known.
+    /// Returns how many bytes of results a message may have, as far as is known.
     fn room_in_one(&self) -> usize {
         self.outlet.limit().saturating_sub(MAX_BODY - MAX_RESULT)
     }
 
-    /// Has results sent by smaller messages that were too many, or too large, for one.
+    /// Divides results that are too many, or too large, for one message.
     fn divide(&mut self, mut records: Records) -> Result<(), Fault> {
         if records.len() > 1 {
             let rest = records.split_off(records.len() / 2);
-            self.again.extend([rest, records]);
+            self.resend.extend([rest, records]);
             return Ok(());
         }
         let limit = self.room_in_one();
         let Some((seq, finished)) = records.pop() else { return Ok(()) };
-        let bytes = cut(&finished, limit, self.ledger);
+        let bytes = truncated(&finished, limit, self.ledger);
         let (task, size) = (finished.attempt, finished.bytes.len());
         if bytes.len() >= size {
             return Err(Fault::Rejected(format!(
@@ -325,14 +329,16 @@ impl<'a> Publisher<'a> {
              be raised"
         );
         let attempt = finished.attempt;
-        self.again.push(vec![(seq, Arc::new(Finished { attempt, bytes }))]);
+        self.resend.push(vec![(seq, Arc::new(Finished { attempt, bytes }))]);
         Ok(())
     }
 
     fn settle(&mut self, settled: Vec<(Ticket, Settlement)>) -> Result<(), SessionError> {
         for (ticket, settlement) in settled {
-            if let Some(telling) = self.telling.take_if(|telling| telling.ticket == ticket) {
-                self.told(&telling, settlement)?;
+            if let Some(sent_presence) =
+                self.sent_presence.take_if(|sent_presence| sent_presence.ticket == ticket)
+            {
+                self.presence_settled(&sent_presence, settlement)?;
                 continue;
             }
             let Some(records) = self.open.remove(&ticket) else { continue };
@@ -346,7 +352,7 @@ impl<'a> Publisher<'a> {
                     self.ledger.delivered(results);
                     self.release_at.get_or_insert_with(|| Instant::now() + RELEASE_AFTER);
                 }
-                Settlement::Doubt => self.again.push(records),
+                Settlement::Doubt => self.resend.push(records),
                 Settlement::TooLarge(_) => self.divide(records)?,
                 Settlement::Returned(reason) => return Err(unroutable(&reason).into()),
                 Settlement::Refused => return Err(full().into()),
@@ -356,26 +362,26 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// The large results. On a slow link one keeps it busy for minutes, and what is small
-/// is to find its way in between.
+/// The large results. On a slow link one takes minutes, and small ones are to be sent in
+/// between.
 #[derive(Default)]
-struct Large {
-    /// Those that are sent and not confirmed: their size, and since when.
+struct LargeResults {
+    /// Large results that are sent and not confirmed: their size, and since when.
     open: HashMap<Ticket, (usize, Instant)>,
-    /// Those that are not sent, in order.
+    /// Large results that are not sent, in order.
     waiting: VecDeque<OutSeq>,
-    /// Whether the last one went fast.
+    /// Whether the last one was confirmed within [`SLOW`].
     fast: bool,
 }
 
-impl Large {
+impl LargeResults {
     /// Whether another one may be sent.
     fn has_room(&self) -> bool {
         let bytes: usize = self.open.values().map(|(size, _)| size).sum();
         self.open.is_empty() || (self.fast && bytes < WINDOW_BYTES)
     }
 
-    /// Notes that the broker has answered for one, if it is one.
+    /// Takes the settlement of a message; returns whether it was a large result.
     fn settle(&mut self, ticket: Ticket) -> bool {
         let Some((_, since)) = self.open.remove(&ticket) else { return false };
         self.fast = since.elapsed() < SLOW;
@@ -387,7 +393,7 @@ fn is_large(records: &Records) -> bool {
     records.len() == 1 && size(records) >= LARGE
 }
 
-/// Resolves at an instant; never if there is none.
+/// Waits until an instant; for ever if there is none.
 async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
@@ -395,8 +401,8 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
-/// A result with no more bytes than a limit.
-fn cut(finished: &Finished, limit: usize, ledger: &Ledger) -> Vec<u8> {
+/// Encodes a result with no more bytes than a limit.
+fn truncated(finished: &Finished, limit: usize, ledger: &Ledger) -> Vec<u8> {
     let result = wire::decode_result(&finished.bytes).unwrap_or_else(|error| {
         let reason =
             format!("its result cannot be read, and is too large to be sent as it is: {error}");

@@ -1,10 +1,10 @@
 //! The link to the broker: one session from dial to loss, repeated.
 //!
-//! A session opens one connection to consume and one to publish, and ends with
-//! the first fault of either half. All faults reach [`Link::run`], which asks
-//! the clutch what to do; nothing of a session outlives it. While another
-//! instance holds the lease, the consuming half waits for it, and the publishing
-//! half delivers.
+//! A session opens one connection to consume tasks and one to publish results, and ends
+//! with the first fault of either. All faults reach [`Link::run`], which asks the clutch
+//! what to do; nothing of a session outlives it. The lease is the broker's proof that one
+//! instance alone consumes. While another instance holds it, this one waits for it and
+//! goes on to deliver results.
 
 use crate::exit::{Exit, Failure};
 use crate::link::clutch::{Clutch, Decision};
@@ -23,29 +23,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often an instance looks whether another one still holds the lease, and asks for
-/// it if that cannot be seen, or not.
-const ASK: Duration = Duration::from_millis(500);
-/// How often the lease is asked for though it seems to be held.
-const ANYWAY: Duration = Duration::from_secs(600);
-/// The longest pause between asking for a lease that is refused though nothing consumes
-/// the queue.
-const REFUSED: Duration = Duration::from_secs(4);
-/// How long what an earlier life of the daemon left waits for a first word of the
-/// broker.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it waits for a word of the service, on a link that is up.
+/// How often a waiting instance looks whether the queue still has a consumer, and asks
+/// for the lease where that cannot be seen or there is none.
+const POLL: Duration = Duration::from_millis(500);
+/// How often it asks for the lease though the queue has a consumer.
+const POLL_HELD: Duration = Duration::from_secs(600);
+/// The longest pause before it asks again for a lease that was refused though the queue
+/// has no consumer.
+const POLL_REFUSED: Duration = Duration::from_secs(4);
+/// How long tasks that an earlier run of the daemon left wait for the lease.
+const FIRST_LINK: Duration = Duration::from_secs(10);
+/// How long they wait for a welcome of the service, once the lease is held.
 const WELCOME: Duration = Duration::from_secs(10);
-/// How often a waiting instance tells that it is there.
-const TELL: Duration = Duration::from_secs(10);
+/// How often a waiting instance publishes its presence.
+const PRESENCE: Duration = Duration::from_secs(10);
 
 /// The endpoint's link.
 pub(crate) struct Link {
-    /// How to dial.
+    /// The transport to the broker.
     pub(crate) transport: Arc<dyn Transport>,
-    /// What is pending.
+    /// The pending tasks and results.
     pub(crate) ledger: Arc<Ledger>,
-    /// Who dials.
+    /// The instance that has the link.
     pub(crate) instance: Instance,
     /// How to consume tasks.
     pub(crate) inlet: InletOptions,
@@ -53,8 +52,7 @@ pub(crate) struct Link {
     pub(crate) results: Destination,
     /// The broker's heartbeat.
     pub(crate) heartbeat: Duration,
-    /// The share of a delay before dialling again that chance may add or take,
-    /// 0 to 1.
+    /// The share of a delay before dialling again that is random, 0 to 1.
     pub(crate) jitter: f64,
     /// Cancelled: read no more tasks.
     pub(crate) intake: CancellationToken,
@@ -62,11 +60,11 @@ pub(crate) struct Link {
     pub(crate) drain: CancellationToken,
 }
 
-/// What one session is given and leaves.
+/// The state that one session gets and leaves to [`Link::run`].
 struct SessionContext {
     /// Whether it waits for a lease that another instance holds.
     waits: bool,
-    /// Resolves when what the last one handed back is on disk.
+    /// Resolves when it is on disk that tasks were handed back before the session.
     handed_back: Option<Stored>,
     /// Since when it has been engaged, or waiting for the lease.
     up: Option<Instant>,
@@ -76,24 +74,25 @@ impl Link {
     /// Keeps the link up until `drain` is cancelled and all is delivered.
     ///
     /// # Errors
-    /// When the clutch gives up, or the disk failed.
+    /// The clutch gave up, or the disk failed.
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let mut clutch = Clutch::new(self.heartbeat, self.instance.is_standby(), self.jitter);
-        // What an earlier life of the daemon was not sure of, this one is not, either.
+        // An earlier run may have left tasks with an unconfirmed acknowledgement.
         let mut handed_back = Some(self.hand_back().await?);
         loop {
-            let mut context = SessionContext { waits: clutch.waits(), handed_back, up: None };
-            let ended = self.patiently(self.session(&mut context)).await;
+            let mut context =
+                SessionContext { waits: clutch.waits_for_lease(), handed_back, up: None };
+            let ended = self.with_grace_for_the_lease(self.session(&mut context)).await;
             self.instance.clear_role();
             let fault = match ended {
                 Ok(()) => return Ok(()),
                 Err(SessionError::Link(fault)) => fault,
-                Err(SessionError::Disk(error)) => return Err(broken(&error)),
+                Err(SessionError::Disk(error)) => return Err(disk_failure(&error)),
             };
             if let Fault::Locked(_) = &fault {
-                self.instance.refused();
+                self.instance.found_lease_held();
             }
-            self.go_on_alone();
+            self.open_inbox_without_lease();
             handed_back = Some(self.hand_back().await?);
             let address = self.transport.address();
             if self.drain.is_cancelled() && self.ledger.undelivered() == 0 {
@@ -117,32 +116,32 @@ impl Link {
         }
     }
 
-    /// Runs a session. What an earlier life of the daemon left waits for it to have the
-    /// lease, but not for long: a link that does not come up keeps no task.
-    async fn patiently<T>(&self, session: impl Future<Output = T>) -> T {
+    /// Runs a session. Tasks that an earlier run of the daemon left wait for its lease, but
+    /// only for [`FIRST_LINK`]: a link that does not come up holds up no task.
+    async fn with_grace_for_the_lease<T>(&self, session: impl Future<Output = T>) -> T {
         let mut session = pin!(session);
         tokio::select! {
             biased;
             ended = &mut session => return ended,
-            () = tokio::time::sleep(PATIENCE) => self.go_on_alone(),
+            () = tokio::time::sleep(FIRST_LINK) => self.open_inbox_without_lease(),
         }
         session.await
     }
 
-    /// Lets what an earlier life of the daemon left run without the lease, unless that
-    /// was found held: who holds it may be at work on the same tasks.
-    fn go_on_alone(&self) {
-        if !self.instance.was_refused() {
+    /// Lets tasks that an earlier run of the daemon left start without the lease, unless it
+    /// was found held: its holder may be running the same tasks.
+    fn open_inbox_without_lease(&self) {
+        if !self.instance.has_found_lease_held() {
             self.ledger.open();
         }
     }
 
     async fn hand_back(&self) -> Result<Stored, Failure> {
-        self.ledger.hand_back().await.map_err(|error| broken(&error))
+        self.ledger.hand_back().await.map_err(|error| disk_failure(&error))
     }
 
-    /// Waits out a delay, or until shutdown begins: then what is pending
-    /// deserves another try at once.
+    /// Waits out a delay, or until shutdown begins: then pending results are tried once
+    /// more.
     async fn pause(&self, delay: Duration) {
         let draining = self.drain.is_cancelled();
         tokio::select! {
@@ -153,7 +152,7 @@ impl Link {
     }
 
     async fn session(&self, context: &mut SessionContext) -> Result<(), SessionError> {
-        self.instance.renew();
+        self.instance.begin_session();
         let name = format!("clutch/{}/{}", self.ledger.endpoint_id, self.instance.id());
         let results_name = format!("{name}/results");
         let (tasks, results) =
@@ -170,8 +169,8 @@ impl Link {
         outcome
     }
 
-    /// The consuming half: takes tasks while it has the lease, and lets go of it
-    /// when the intake ends, though results may still be delivered.
+    /// Takes tasks while it has the lease, and releases it when the intake ends, though
+    /// results may still be delivered.
     async fn consume(
         &self,
         tasks: &dyn Connection,
@@ -180,21 +179,21 @@ impl Link {
         if let Some(handed_back) = context.handed_back.take() {
             handed_back.await?;
         }
-        let Some(mut inlet) = self.lease(tasks, context).await? else { return Ok(()) };
+        let Some(mut inlet) = self.acquire_lease(tasks, context).await? else { return Ok(()) };
         context.up.get_or_insert_with(Instant::now);
-        self.instance.ask(self.ledger.holds_back());
+        self.instance.ask_for_welcome(self.ledger.holds_back());
         self.instance.set_role(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
         let taking = async {
-            self.be_known(inlet.as_mut()).await?;
-            self.settle_the_past(inlet.as_mut()).await?;
+            self.until_introduced(inlet.as_mut()).await?;
+            self.settle_restored(inlet.as_mut()).await?;
             subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
         };
         tokio::select! {
             biased;
             taken = taking => taken?,
-            fault = listen(calls, &self.instance) => return Err(fault.into()),
+            fault = answer_calls(calls, &self.instance) => return Err(fault.into()),
         }
         self.instance.clear_role();
         drop(inlet);
@@ -202,29 +201,30 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until the service is certain to know who takes tasks from now on: else it
-    /// would miss nothing if this disk were lost. Where others may take tasks in
-    /// between, it has to know of each session: it must not believe them that a task is
-    /// nowhere.
-    async fn be_known(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
+    /// Waits until the service is certain to know this instance as the active one:
+    /// otherwise it would not notice the loss of this disk. Where other instances may
+    /// take tasks between two sessions, it has to know each session: it must not believe
+    /// another instance that a task is unknown.
+    async fn until_introduced(&self, inlet: &mut dyn Inlet) -> Result<(), Fault> {
         if self.instance.is_introduced() && !self.instance.is_fenced() {
             return Ok(());
         }
         tokio::select! {
             biased;
-            () = self.instance.known() => Ok(()),
+            () = self.instance.until_known() => Ok(()),
             fault = inlet.lost() => Err(fault),
             () = self.intake.cancelled() => Ok(()),
         }
     }
 
-    /// Lets what an earlier run left start, once the service has said that the disk is as
-    /// old as it knows it, or says nothing for a while; otherwise hands it back.
-    async fn settle_the_past(&self, inlet: &mut dyn Inlet) -> Result<(), SessionError> {
+    /// Lets tasks that an earlier run left start, once the service has welcomed the
+    /// session or says nothing for [`WELCOME`]. If the welcome says that the disk is
+    /// behind what the service has seen of it, the tasks are handed back instead.
+    async fn settle_restored(&self, inlet: &mut dyn Inlet) -> Result<(), SessionError> {
         if self.ledger.holds_back() {
             let behind = tokio::select! {
                 biased;
-                behind = self.instance.is_behind() => behind,
+                behind = self.instance.disk_is_behind() => behind,
                 fault = inlet.lost() => return Err(fault.into()),
                 () = self.intake.cancelled() => return Ok(()),
                 () = tokio::time::sleep(WELCOME) => false,
@@ -240,62 +240,62 @@ impl Link {
                 self.ledger.hand_back_all().await?.await?;
             }
         }
-        self.instance.ask(false);
+        self.instance.ask_for_welcome(false);
         self.ledger.open();
         Ok(())
     }
 
-    /// Takes the lease, after waiting for whoever holds it if that is to be;
-    /// nothing if the intake ends before.
-    async fn lease(
+    /// Takes the lease, and waits while another instance holds it where this one may;
+    /// `None` if the intake ends before.
+    async fn acquire_lease(
         &self,
         tasks: &dyn Connection,
         context: &mut SessionContext,
     ) -> Result<Option<Box<dyn Inlet>>, Fault> {
-        let mut told: Option<Instant> = None;
-        let mut pause = ASK;
+        let mut announced: Option<Instant> = None;
+        let mut pause = POLL;
         while !self.intake.is_cancelled() {
             let fault = match tasks.inlet(&self.inlet).await {
                 Err(fault @ Fault::Locked(_)) if context.waits => fault,
                 asked => return asked.map(Some),
             };
             context.up.get_or_insert_with(Instant::now);
-            if told.is_none_or(|told| told.elapsed() >= TELL) {
-                match told.replace(Instant::now()) {
+            if announced.is_none_or(|announced| announced.elapsed() >= PRESENCE) {
+                match announced.replace(Instant::now()) {
                     None => self.stand_by(&fault),
-                    Some(_) => self.instance.tell(),
+                    Some(_) => self.instance.request_presence(),
                 }
             }
-            self.until_free(tasks, &mut told, &mut pause).await?;
+            self.until_lease_seems_free(tasks, &mut announced, &mut pause).await?;
         }
         self.instance.clear_role();
         Ok(None)
     }
 
     /// Waits until the lease is worth asking for again, or the intake ends. `pause` grows
-    /// with each refusal that no consumer explains.
-    async fn until_free(
+    /// with each refusal while the queue has no consumer.
+    async fn until_lease_seems_free(
         &self,
         tasks: &dyn Connection,
-        told: &mut Option<Instant>,
+        announced: &mut Option<Instant>,
         pause: &mut Duration,
     ) -> Result<(), Fault> {
         let since = Instant::now();
         loop {
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(ASK) => (),
+                () = tokio::time::sleep(POLL) => (),
                 () = self.intake.cancelled() => return Ok(()),
             }
             let consumers = tasks.consumers(&self.inlet.queue).await?;
-            if since.elapsed() >= due(consumers, *pause) {
-                let grown = (*pause * 2).min(REFUSED);
-                *pause = if consumers == Some(0) { grown } else { ASK };
+            if since.elapsed() >= poll_after(consumers, *pause) {
+                let grown = (*pause * 2).min(POLL_REFUSED);
+                *pause = if consumers == Some(0) { grown } else { POLL };
                 return Ok(());
             }
-            if told.is_none_or(|told| told.elapsed() >= TELL) {
-                *told = Some(Instant::now());
-                self.instance.tell();
+            if announced.is_none_or(|announced| announced.elapsed() >= PRESENCE) {
+                *announced = Some(Instant::now());
+                self.instance.request_presence();
             }
         }
     }
@@ -316,32 +316,32 @@ impl Link {
     }
 }
 
-/// How long after a refusal the lease is worth asking for again, by how many consume the
-/// queue: one that is consumed has a holder. Each refusal is an error in a broker's log.
-fn due(consumers: Option<u32>, pause: Duration) -> Duration {
+/// Returns how long after a refusal the lease is worth asking for again: a queue with a
+/// consumer has a holder. Each refusal is an error in a broker's log.
+fn poll_after(consumers: Option<u32>, pause: Duration) -> Duration {
     match consumers {
-        None => ASK,
+        None => POLL,
         Some(0) => pause,
-        Some(_) => ANYWAY,
+        Some(_) => POLL_HELD,
     }
 }
 
-/// Answers calls to the holder of the lease until it is lost.
-async fn listen(mut calls: Calls, instance: &Instance) -> Fault {
+/// Answers messages to the holder of the lease until it is lost.
+async fn answer_calls(mut calls: Calls, instance: &Instance) -> Fault {
     loop {
         match calls.next().await {
             Some(Ok(call)) => match wire::decode_to_lease_holder(&call.body) {
-                ToLeaseHolder::Ping => instance.call(),
-                ToLeaseHolder::Welcome(welcome) => instance.welcomed(welcome),
+                ToLeaseHolder::Ping => instance.take_ping(),
+                ToLeaseHolder::Welcome(welcome) => instance.take_welcome(welcome),
                 ToLeaseHolder::Unknown(message) => instance.pass_by(&message),
             },
             Some(Err(fault)) => return fault,
-            None => return Fault::Closed("nobody calls any more".to_owned()),
+            None => return Fault::Closed("the queue of the lease is closed".to_owned()),
         }
     }
 }
 
-fn broken(error: &JournalError) -> Failure {
+fn disk_failure(error: &JournalError) -> Failure {
     Failure::new(Exit::Internal, error.to_string())
 }
 
@@ -433,10 +433,10 @@ mod tests {
 
     #[test]
     fn a_lease_is_asked_for_when_nothing_consumes_the_queue_and_hardly_ever_otherwise() {
-        assert_eq!(due(Some(0), ASK), ASK);
-        assert_eq!(due(Some(0), REFUSED), REFUSED);
-        assert!(REFUSED + ASK < Duration::from_secs(5), "a takeover takes no longer");
-        assert_eq!(due(Some(1), ASK), ANYWAY);
-        assert_eq!(due(None, REFUSED), ASK, "a folder logs no refusal");
+        assert_eq!(poll_after(Some(0), POLL), POLL);
+        assert_eq!(poll_after(Some(0), POLL_REFUSED), POLL_REFUSED);
+        assert!(POLL_REFUSED + POLL < Duration::from_secs(5), "a takeover takes no longer");
+        assert_eq!(poll_after(Some(1), POLL), POLL_HELD);
+        assert_eq!(poll_after(None, POLL_REFUSED), POLL, "a folder logs no refusal");
     }
 }

@@ -1,10 +1,9 @@
-//! Why a session of the link, or a half of it, ended other than by being asked
-//! to. Pure.
+//! The error that ends a session of the link. Pure.
 
 use crate::storage::journal::JournalError;
 use clutch_common::link::Fault;
 
-/// Why a session ended other than by being asked to.
+/// The reason why a session ended without a stop.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionError {
     /// The link failed; the next session may do better.

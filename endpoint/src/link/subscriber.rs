@@ -1,13 +1,17 @@
-//! The TaskQueueSubscriber: reads deliveries, hands their tasks to the ledger,
-//! and settles each delivery once the disk has what it brought.
+//! The TaskQueueSubscriber: reads deliveries, hands their tasks to the ledger, and
+//! acknowledges each delivery once its tasks are on disk.
 //!
-//! Promises: a delivery is acknowledged only after the commit that covers it;
-//! a task known already, also one finished long ago, is acknowledged and not
-//! run again; a message that cannot be read goes to the dead-letter queue, and
-//! if it names its task, a `rejected` result says why; of one that is damaged the
-//! service is told, which asks for what it may have brought; a roll call gets a result
-//! for each attempt that is not known or whose result was delivered, if it is meant for this session. While the
-//! inbox is full nothing is read. A careful instance starts a task only when its acknowledgement is secured.
+//! Promises:
+//! - A delivery is acknowledged only after the commit that covers it.
+//! - A task that is known, also one finished long ago, is acknowledged and not run again.
+//! - A message that cannot be read goes to the dead-letter queue; if it names its task, a
+//!   `rejected` result says why. A damaged one is reported to the service, which asks for
+//!   the tasks that it may have brought.
+//! - A roll call for this session is answered with a result for each attempt that is not
+//!   known, or has a result that was delivered.
+//! - Nothing is read while the inbox is full.
+//! - A [fenced](Instance::is_fenced) instance starts a task only when its acknowledgement
+//!   is confirmed.
 
 use crate::failpoint::{self, Step};
 use crate::link::instance::Instance;
@@ -26,34 +30,33 @@ use tokio_util::sync::CancellationToken;
 
 /// Most deliveries taken as one group; a group is acknowledged as one.
 const GROUP: usize = 32;
-/// How many tasks a message may bring, for what fits into the inbox: the
-/// service packs at most so many.
+/// The most tasks that the service packs into a message.
 const MESSAGE_TASKS: usize = 100;
-/// Most groups whose commits are waited for; prefetch bounds them further.
+/// Most groups that wait for their commits; prefetch bounds them further.
 const OPEN_GROUPS: usize = 64;
 
-/// What is to be settled once a group is durable.
+/// Deliveries that are settled together, once their tasks are durable.
 #[derive(Default)]
-struct Group {
+struct DeliveryGroup {
     dead: Vec<Tag>,
     last: Tag,
-    /// How many of its tasks wait until that is secured.
+    /// How many of its tasks wait until the acknowledgement is confirmed.
     unsecured: usize,
 }
 
-type Pending = BoxFuture<'static, Result<Group, JournalError>>;
+type PendingGroup = BoxFuture<'static, Result<DeliveryGroup, JournalError>>;
 
-/// Reads until `intake` is cancelled, and settles what it has read.
+/// Reads until `intake` is cancelled, and settles all deliveries that were read.
 ///
 /// # Errors
-/// The fault that ended the link, or the disk's failure.
+/// See [`SessionError`].
 pub(crate) async fn subscribe(
     inlet: &mut dyn Inlet,
     ledger: &Ledger,
     instance: &Instance,
     intake: &CancellationToken,
 ) -> Result<(), SessionError> {
-    let mut groups: FuturesOrdered<Pending> = FuturesOrdered::new();
+    let mut groups: FuturesOrdered<PendingGroup> = FuturesOrdered::new();
     loop {
         let stopped = intake.is_cancelled();
         if stopped && groups.is_empty() {
@@ -72,8 +75,8 @@ pub(crate) async fn subscribe(
     }
 }
 
-/// Reads what there is room for, about: a message is taken whole. A link that
-/// is lost while there is no room is noticed all the same.
+/// Reads as many messages as the inbox has room for, about: a message is taken whole. A
+/// link that is lost while there is no room is noticed too.
 async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, Fault> {
     // Where there is room, receiving notices a lost link as well.
     let room = tokio::select! {
@@ -84,13 +87,13 @@ async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, F
     inlet.receive((room / MESSAGE_TASKS).clamp(1, GROUP)).await
 }
 
-/// Settles a group and those that are durable by now, and has the tasks that wait
-/// for it secured, all at once.
+/// Settles a group and all others that are durable by now. Where tasks wait for the
+/// acknowledgement to be confirmed, confirms it for all of them at once.
 async fn settle_all(
     inlet: &mut dyn Inlet,
     ledger: &Ledger,
-    first: Group,
-    groups: &mut FuturesOrdered<Pending>,
+    first: DeliveryGroup,
+    groups: &mut FuturesOrdered<PendingGroup>,
 ) -> Result<(), SessionError> {
     let mut unsecured = 0;
     let mut durable = Some(first);
@@ -106,7 +109,7 @@ async fn settle_all(
     Ok(())
 }
 
-async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
+async fn settle(inlet: &mut dyn Inlet, group: DeliveryGroup) -> Result<(), Fault> {
     failpoint::reach(Step::Ack);
     for tag in group.dead {
         inlet.dead_letter(tag).await?;
@@ -114,22 +117,22 @@ async fn settle(inlet: &mut dyn Inlet, group: Group) -> Result<(), Fault> {
     inlet.acknowledge(group.last).await
 }
 
-/// Hands the tasks of some deliveries over. The future it gives resolves when
+/// Hands the tasks of deliveries to the ledger. The future that it returns resolves when
 /// they may be settled.
 async fn accept(
     ledger: &Ledger,
     deliveries: Vec<Delivery>,
     instance: &Instance,
-) -> Result<Pending, JournalError> {
-    let careful = instance.is_fenced();
-    let mut reading = Reading::of(ledger, instance);
+) -> Result<PendingGroup, JournalError> {
+    let fenced = instance.is_fenced();
+    let mut reader = GroupReader::of(ledger, instance);
     for delivery in deliveries {
-        reading.read(delivery).await?;
+        reader.read(delivery).await?;
     }
-    let Reading { mut commits, tasks, mut group, .. } = reading;
-    group.unsecured = if careful { tasks.len() } else { 0 };
+    let GroupReader { mut commits, tasks, mut group, .. } = reader;
+    group.unsecured = if fenced { tasks.len() } else { 0 };
     let accepted =
-        if careful { ledger.accept_unsecured(tasks).await? } else { ledger.accept(tasks).await? };
+        if fenced { ledger.accept_unsecured(tasks).await? } else { ledger.accept(tasks).await? };
     commits.push(Box::pin(accepted));
     failpoint::reach(Step::Accept);
     Ok(Box::pin(async move {
@@ -140,32 +143,39 @@ async fn accept(
     }))
 }
 
-/// Deliveries, read into what is to be done about them.
-struct Reading<'a> {
+/// Reads deliveries, and collects their tasks and the commits that they wait for.
+struct GroupReader<'a> {
     ledger: &'a Ledger,
     instance: &'a Instance,
     tasks: Vec<Task>,
     /// The attempts among `tasks`, which the ledger does not know yet.
     fresh: HashMap<TaskId, u32>,
     commits: Vec<Stored>,
-    group: Group,
+    group: DeliveryGroup,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> GroupReader<'a> {
     fn of(ledger: &'a Ledger, instance: &'a Instance) -> Self {
         let (tasks, commits) = (Vec::new(), Vec::new());
-        Self { ledger, instance, tasks, fresh: HashMap::new(), commits, group: Group::default() }
+        Self {
+            ledger,
+            instance,
+            tasks,
+            fresh: HashMap::new(),
+            commits,
+            group: DeliveryGroup::default(),
+        }
     }
 
     async fn read(&mut self, delivery: Delivery) -> Result<(), JournalError> {
         self.group.last = self.group.last.max(delivery.tag);
         let message = &delivery.message;
         if let Some(damage) = &message.damage {
-            self.miss(delivery.tag, damage, message.message_id.as_deref());
+            self.report_damage(delivery.tag, damage, message.message_id.as_deref());
             return Ok(());
         }
         match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
-            ToEndpoint::RollCall(roll_call) => self.answer(roll_call).await,
+            ToEndpoint::RollCall(roll_call) => self.answer_roll_call(roll_call).await,
             ToEndpoint::Unknown(message) => {
                 self.instance.pass_by(&message);
                 Ok(())
@@ -175,19 +185,19 @@ impl<'a> Reading<'a> {
                     self.group.dead.push(delivery.tag);
                 }
                 for unreadable in tasks.unreadable {
-                    self.refuse(unreadable, message.message_id.as_deref()).await?;
+                    self.reject(unreadable, message.message_id.as_deref()).await?;
                 }
                 for task in tasks.tasks {
-                    self.take(task).await?;
+                    self.accept_task(task).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    /// Has the service told that something was damaged or is missing: it asks which
-    /// tasks are not known here. Refused once it is told, or found again.
-    fn miss(&mut self, tag: Tag, damage: &str, message_id: Option<&str>) {
+    /// Reports a message that is damaged or missing to the service, which asks which tasks
+    /// are not known here. Dead-letters the message once the report is confirmed.
+    fn report_damage(&mut self, tag: Tag, damage: &str, message_id: Option<&str>) {
         tracing::warn!(
             message_id,
             reason = damage,
@@ -195,14 +205,14 @@ impl<'a> Reading<'a> {
              which tasks are not known here"
         );
         self.group.dead.push(tag);
-        let told = self.instance.lose();
+        let told = self.instance.report_loss();
         self.commits.push(Box::pin(async move {
             told.await;
             Ok(())
         }));
     }
 
-    async fn refuse(
+    async fn reject(
         &mut self,
         unreadable: Unreadable,
         message_id: Option<&str>,
@@ -221,7 +231,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    async fn take(&mut self, task: Task) -> Result<(), JournalError> {
+    async fn accept_task(&mut self, task: Task) -> Result<(), JournalError> {
         let attempt = task.attempt();
         if self.knows(attempt)? {
             tracing::debug!(task = %attempt, "a task delivered before is not run again");
@@ -234,15 +244,15 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Answers a roll call: an attempt that is not known is disowned, one whose result
-    /// was delivered has it sent again. A roll call for another disk, or for an earlier
-    /// session of this one, gets no answer, as another instance may have read what came
-    /// before it; the service is told who reads.
-    async fn answer(&mut self, roll_call: RollCall) -> Result<(), JournalError> {
+    /// Answers a roll call: disowns an attempt that is not known, and sends a result that
+    /// was delivered again. A roll call for another disk or an earlier session gets no
+    /// answer, as another instance may have read the messages before it; a presence
+    /// message tells the service the present session.
+    async fn answer_roll_call(&mut self, roll_call: RollCall) -> Result<(), JournalError> {
         let RollCall { state_id, instance, attempts } = roll_call;
         if (state_id, instance) != (self.ledger.state_id, self.instance.id()) {
-            tracing::debug!(state = %state_id, %instance, "a roll call is for somebody else");
-            self.instance.tell();
+            tracing::debug!(state = %state_id, %instance, "a roll call is for another instance or session");
+            self.instance.request_presence();
             return Ok(());
         }
         let (mut unknown, mut known) = (0, HashSet::new());
@@ -257,7 +267,7 @@ impl<'a> Reading<'a> {
         let (sent_again, commits) = self.ledger.send_again(known).await?;
         self.commits.extend(commits);
         tracing::info!(unknown, sent_again, "the service asked what became of tasks");
-        self.instance.answer();
+        self.instance.roll_call_answered();
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! How many descriptors the daemon may have, and how many tasks that is enough for.
+//! The limit of file descriptors: raises it, and tells how many tasks it is enough for.
 //!
 //! Touches: the soft limit of this process, once, and those of its children, which get
 //! back what the daemon was started with: programs that use select(2) do not bear a
@@ -8,23 +8,23 @@
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use std::sync::OnceLock;
 
-/// What the daemon needs for itself: its streams, links, records and timers.
+/// Descriptors of the daemon itself: its streams, links, records and timers.
 const OWN: u64 = 40;
-/// What a slot needs while its task starts: six ends of pipes, a handle, and one to
-/// spare.
+/// Descriptors of a slot while its task starts: six ends of pipes, a handle, and a
+/// reserve.
 const SLOT: u64 = 8;
-/// What a worker keeps: three ends of pipes and a handle.
+/// Descriptors of a worker: three ends of pipes and a handle.
 const WORKER: u64 = 4;
 
-/// What children get back, where the daemon's limit was raised.
+/// The limit that children get back, where the daemon's was raised.
 static ORIGINAL: OnceLock<Rlimit> = OnceLock::new();
 
-/// Raises the limit as far as so many slots need that each of so many functions may
-/// have a worker for, and tells how many slots there can be.
+/// Raises the limit as far as `slots` need it, each of which may have a worker of each
+/// function, and returns how many slots there can be.
 pub(crate) fn provide(slots: usize, functions: usize) -> usize {
     let found = getrlimit(Resource::Nofile);
-    let wanted = Wanted::by(slots, functions);
-    let limit = wanted.limit(&found);
+    let demand = Demand::by(slots, functions);
+    let limit = demand.limit(&found);
     let raised = Rlimit { current: limit, maximum: found.maximum };
     let limit = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit,
@@ -36,7 +36,7 @@ pub(crate) fn provide(slots: usize, functions: usize) -> usize {
     if limit != found.current {
         ORIGINAL.get_or_init(|| found);
     }
-    let afforded = wanted.slots(limit);
+    let afforded = demand.slots(limit);
     if afforded < slots {
         tracing::warn!(
             limit,
@@ -49,8 +49,8 @@ pub(crate) fn provide(slots: usize, functions: usize) -> usize {
     afforded
 }
 
-/// Gives a child the limit that the daemon was started with. It runs since a moment, and
-/// where the machine is busy may have looked at the limit before.
+/// Restores the limit that the daemon was started with for a child. The child runs
+/// already, and may have read the limit before on a busy machine.
 pub(crate) fn restore_for(child: Pid) {
     if let Some(original) = ORIGINAL.get() {
         let original = Rlimit { current: original.current, maximum: original.maximum };
@@ -60,20 +60,20 @@ pub(crate) fn restore_for(child: Pid) {
     }
 }
 
-/// What is wanted of the limit.
+/// The demand for descriptors.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct Demand {
     slots: usize,
-    /// For each of them.
+    /// Descriptors of each slot.
     each: u64,
 }
 
-impl Wanted {
+impl Demand {
     fn by(slots: usize, functions: usize) -> Self {
         Self { slots, each: SLOT + WORKER * functions as u64 }
     }
 
-    /// The soft limit to have: no lower than it was found, no higher than allowed, and
+    /// Computes the soft limit: no lower than it was found, no higher than allowed, and
     /// no higher than needed.
     fn limit(self, found: &Rlimit) -> Option<u64> {
         let needed = OWN.saturating_add(self.each.saturating_mul(self.slots as u64));
@@ -81,7 +81,7 @@ impl Wanted {
         found.current.map(|current| current.max(allowed))
     }
 
-    /// How many slots a soft limit is enough for; one in any case.
+    /// Computes how many slots a soft limit is enough for; one at least.
     fn slots(self, limit: Option<u64>) -> usize {
         let Some(limit) = limit else { return self.slots };
         let enough = limit.saturating_sub(OWN) / self.each;
@@ -105,9 +105,9 @@ mod tests {
             (40, 0, Some(64), Some(64), Some(64), 3),
             (40, 0, Some(20), Some(20), Some(20), 1),
         ] {
-            let wanted = Wanted::by(slots, functions);
-            let found = wanted.limit(&Rlimit { current, maximum });
-            assert_eq!((found, wanted.slots(found)), (limit, afforded), "{slots} of {current:?}");
+            let demand = Demand::by(slots, functions);
+            let found = demand.limit(&Rlimit { current, maximum });
+            assert_eq!((found, demand.slots(found)), (limit, afforded), "{slots} of {current:?}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How much room there is where the state folder is: bytes, and inodes, and what a
-//! quota leaves, which no figure of the file system tells.
+//! Measures the free space of the state folder's file system: bytes, inodes, and the rest
+//! of a quota, which only a trial shows.
 //!
-//! Touches: a file of its own in the state folder, which comes and goes. Promises that a
-//! host which lacks room, or a descriptor to look with, has none, and is not an error.
+//! Touches: a file of its own in the state folder, which comes and goes. Promises that
+//! where space, or a descriptor to look with, is lacking, the result is 0 and no error.
 
 use crate::system::os_error::{Handling, Operation, classify};
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 /// How many inodes are to stay free: a commit takes up to four.
 const INODES: u64 = 16;
-/// How much room a trial takes, in bytes; some commits' worth.
+/// The size of a trial, in bytes; several commits' worth.
 const TRIAL: u64 = 4 * 1024 * 1024;
-/// How long a trial that went well is good for.
-const GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long a successful trial is valid.
+const VALID_FOR: Duration = Duration::from_secs(1);
 
-/// Looks at the room of one folder.
+/// Measures the free space of one folder.
 #[derive(Debug)]
 pub(crate) struct DiskSpace {
     folder: PathBuf,
@@ -28,18 +28,18 @@ pub(crate) struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// In a folder, which need not be there yet.
+    /// Measures in a folder, which need not exist yet.
     pub(crate) fn in_folder(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), tried: None }
     }
 
-    /// How many bytes are free; none where there is no inode, or the quota is used up.
+    /// Returns how many bytes are free; 0 without a free inode, or where the quota is used up.
     ///
     /// # Errors
-    /// What the system says, unless that the host lacks something.
+    /// The system fails in another way than for lack of something.
     pub(crate) fn free(&mut self) -> io::Result<u64> {
         let free = usable(&statvfs(&self.folder)?);
-        if free == 0 || self.tried.is_some_and(|tried| tried.elapsed() < GOOD_FOR) {
+        if free == 0 || self.tried.is_some_and(|tried| tried.elapsed() < VALID_FOR) {
             return Ok(free);
         }
         self.tried = None;
@@ -54,7 +54,7 @@ impl DiskSpace {
     }
 }
 
-/// The bytes that can be used. Some file systems count no inodes.
+/// Returns the bytes that can be used. Some file systems count no inodes.
 fn usable(found: &StatVfs) -> u64 {
     if found.f_files > 0 && found.f_favail < INODES {
         return 0;
@@ -62,7 +62,7 @@ fn usable(found: &StatVfs) -> u64 {
     found.f_bavail.saturating_mul(found.f_frsize)
 }
 
-/// Takes some room, and gives it back.
+/// Allocates some space, and frees it.
 fn attempt(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -72,11 +72,11 @@ fn attempt(path: &Path) -> io::Result<()> {
     taken
 }
 
-/// Has the file system put aside `bytes` for a file from an offset on. Where it cannot,
-/// as on some network file systems, nothing is put aside, and that is fine.
+/// Allocates `bytes` for a file from an offset on. Where the file system cannot do that, as
+/// some network file systems, nothing is allocated, and that is no error.
 ///
 /// # Errors
-/// What the system says; that there is no room, for one.
+/// There is no space, for example.
 pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes) {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),

@@ -1,5 +1,5 @@
-//! Whose classify an error of the system is: the host's, which is waited out, the
-//! task's, which is its outcome, or the end of the daemon. Pure.
+//! Classifies an error of the operating system: the host's, after which the endpoint waits
+//! and tries again; the task's, which is its outcome; or one that ends the daemon. Pure.
 //!
 //! | | no room, no inode, quota | no descriptor, process, memory | bad or read-only disk | anything else |
 //! |---|---|---|---|---|
@@ -7,37 +7,37 @@
 //! | pipes, threads, the endpoint's own folders | wait | wait | wait | wait |
 //! | records in the state folder | wait | wait | fatal | fatal |
 //!
-//! What a task names itself, its program and its working folder, is the task's. A
-//! record that could not be written because there was no room for it was not begun; one
-//! that a bad disk refused may be there in part, and only a new start finds out.
+//! The program and the working folder that a task names are the task's. A record that
+//! could not be written because there was no room for it was not begun; one that a bad
+//! disk refused may be there in part, and only a new start finds out.
 
 use rustix::io::Errno;
 use std::error::Error;
 use std::io;
 
-/// Where an error came up.
+/// The operation that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operation {
     /// Starting a program that a task or the configuration names.
     Program,
-    /// What the endpoint makes for a task: pipes, threads, folders of its own.
+    /// Making pipes, threads and folders of the endpoint's own.
     Own,
-    /// Records in the state folder.
+    /// Writing records in the state folder.
     Records,
 }
 
-/// What follows from an error.
+/// How an error is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Handling {
-    /// The host's: it is tried again until the host has what it takes.
+    /// The host's: the operation is tried again until the host has what it takes.
     Wait,
-    /// The task's: it is its outcome.
+    /// The task's: the error is its outcome.
     Task,
     /// The daemon cannot go on.
     Fatal,
 }
 
-/// Judges an error by what the system said and where.
+/// Classifies the error of an operation.
 pub(crate) fn classify(place: Operation, error: &io::Error) -> Handling {
     match (place, Errno::from_io_error(error)) {
         (_, Some(Errno::NOSPC | Errno::DQUOT)) => Handling::Wait,
@@ -48,7 +48,7 @@ pub(crate) fn classify(place: Operation, error: &io::Error) -> Handling {
     }
 }
 
-/// The error of the system that another one came from, if any did.
+/// Finds the error of the system that another error came from, if any.
 pub(crate) fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -104,7 +104,7 @@ pub(super) struct WorkerEnd {
     pub(super) usage: Option<ResUse>,
     /// How the processes that it started ended.
     pub(super) tree: Terminated,
-    /// What it wrote to its standard error since the last call.
+    /// Its standard error since the last call.
     pub(super) stderr: Captured,
     /// Whether it has certainly not read the last request: all of that was still in the
     /// pipe when no process was left.

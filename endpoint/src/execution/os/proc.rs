@@ -35,8 +35,8 @@ impl Stat {
             pid: Pid::from_raw(pid)?,
             parent: Pid::from_raw(fields.get(1)?.parse().ok()?),
             group: Pid::from_raw(fields.get(2)?.parse().ok()?),
-            // A process whose first thread has ended shows as a zombie while
-            // its other threads run on.
+            // A process with an ended first thread shows as a zombie while its other
+            // threads run on.
             zombie: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
             start: fields.get(19)?.parse().ok()?,
         })

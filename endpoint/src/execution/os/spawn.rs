@@ -111,7 +111,7 @@ impl Spawner {
         Ok(command)
     }
 
-    /// Starts a command whose process bears `tag` and has these ends of pipes. Blocks.
+    /// Starts a command; its process bears `tag` and has these ends of pipes. Blocks.
     pub(crate) fn start(
         &self,
         command: &mut Command,

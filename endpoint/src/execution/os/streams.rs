@@ -50,7 +50,7 @@ pub(crate) struct ChildEnds {
     pub(crate) stderr: OwnedFd,
 }
 
-/// An output whose pipe is registered with the runtime, and its recording.
+/// An output's pipe, registered with the runtime, and its recording.
 #[derive(Debug)]
 pub(crate) struct Output {
     pipe: Receiver,

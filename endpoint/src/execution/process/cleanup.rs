@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use wait4::ResUse;
 
-/// Why a run is to end.
+/// The cause of the end of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EndCause {
     /// The leader has exited.
@@ -23,7 +23,7 @@ pub(super) enum EndCause {
     Stopped(StopReason),
 }
 
-/// A run whose process tree is gone.
+/// A run that is over: no process of its tree is left, or none can be ended.
 pub(super) struct RunOver {
     pub(super) cause: EndCause,
     pub(super) ended: Terminated,
@@ -32,7 +32,7 @@ pub(super) struct RunOver {
     pub(super) output: (Captured, Captured),
 }
 
-/// What is to be reaped and removed when a run is over.
+/// The leader to be reaped and the sandbox to be removed when a run is over.
 #[derive(Debug)]
 pub(super) struct Cleanup {
     pub(super) cause: EndCause,

@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 
-/// What it takes to start a process, for the thread that starts it.
+/// A process to be started, for the thread that starts it.
 pub(super) struct Launch {
     pub(super) command: Command,
     pub(super) sandbox: Option<Sandbox>,

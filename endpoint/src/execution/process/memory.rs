@@ -1,5 +1,4 @@
-//! What can be known about a task's memory: its peak, and whether the kernel
-//! ran out of it. Reads `/proc` and the endpoint's own control group.
+//! Measures a task's memory: its peak, and whether the kernel ran out of it. Reads `/proc` and the endpoint's own control group.
 
 use crate::execution::os::proc;
 use std::fs::File;
@@ -25,7 +24,7 @@ impl OomKills {
         Self { file: counters(&groups).into_iter().find_map(|path| File::open(path).ok()) }
     }
 
-    /// How many so far; `None` where nobody counts.
+    /// Returns how many so far; `None` without a counter.
     pub(super) fn count(&self) -> Option<u64> {
         let mut text = [0; 1024];
         let length = self.file.as_ref()?.read_at(&mut text, 0).ok()?;
@@ -33,7 +32,7 @@ impl OomKills {
     }
 }
 
-/// Where the counter may be, by the contents of `/proc/self/cgroup`.
+/// Lists where the counter may be, by the contents of `/proc/self/cgroup`.
 fn counters(groups: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in groups.lines() {
@@ -67,7 +66,7 @@ pub(super) struct OwnPeak {
 }
 
 impl OwnPeak {
-    /// `peak` if it is the task's.
+    /// Returns `peak` if it is the task's.
     pub(super) fn tell(&self, peak: u64) -> Option<u64> {
         let above = |own: u64| peak > own.saturating_add(SLACK);
         if !above(self.known.load(Ordering::Relaxed)) {

@@ -1,4 +1,4 @@
-//! The folder a task works in when it names none, and what becomes of it.
+//! The sandbox: the folder that a task works in when it names none.
 //!
 //! Touches only what is below the sandbox root. Promises that a task starts
 //! in an empty folder that only the endpoint's user can enter.
@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// What becomes of a task's sandbox when the task is over.
+/// The policy for a task's sandbox when the task is over.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SandboxPolicy {
@@ -24,12 +24,12 @@ pub(crate) enum SandboxPolicy {
     KeepFailed,
 }
 
-/// How a run went, as far as its sandbox is concerned.
+/// The end of a run, as far as its sandbox is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum RunEnd {
     Succeeded,
     Failed,
-    /// It was stopped and says nothing about its task.
+    /// It was stopped, and the task has no outcome.
     Stopped,
 }
 
@@ -52,15 +52,12 @@ pub(super) struct Sandboxes {
 
 impl Sandboxes {
     /// Makes the root, for the endpoint's user only.
-    ///
-    /// # Errors
-    /// What the file system says.
     pub(super) fn below(root: &Path, policy: SandboxPolicy) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         Ok(Self { root: root.to_owned(), policy })
     }
 
-    /// The sandbox of `attempt`; it does not exist yet.
+    /// Names the sandbox of `attempt`; it does not exist yet.
     pub(super) fn of(&self, attempt: Attempt) -> Sandbox {
         Sandbox {
             path: self.root.join(format!("{}.{}", attempt.task_id, attempt.attempt)),
@@ -77,16 +74,13 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Where it is.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes the folder. What a crash left of an earlier one is removed; the root is
     /// made again if it was removed.
-    ///
-    /// # Errors
-    /// What the file system says.
     pub(super) fn make(&self) -> io::Result<()> {
         let make = || DirBuilder::new().mode(0o700).create(&self.path);
         match make() {
@@ -114,7 +108,7 @@ impl Sandbox {
         }
     }
 
-    /// Does what the policy says. A folder that cannot be removed is logged.
+    /// Removes the folder, unless the policy keeps it. A failure is logged.
     pub(super) fn close(&self, run: RunEnd) {
         if self.policy.keeps(run) {
             return;
@@ -171,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_the_policys_to_say() {
+    fn the_policy_decides_which_sandboxes_are_kept() {
         use SandboxPolicy::{Keep, KeepFailed, Remove};
         let runs = [RunEnd::Succeeded, RunEnd::Failed, RunEnd::Stopped];
         assert_eq!(runs.map(|run| Remove.keeps(run)), [false, false, false]);

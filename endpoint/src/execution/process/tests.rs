@@ -1,5 +1,5 @@
-//! The executor against real processes. Each test has an executor of its own,
-//! with a state folder id that nobody else has, so that they can't meet.
+//! The executor against real processes. Each test has an executor of its own, with a
+//! state folder id of its own, so that none ends another's processes.
 
 mod ending;
 mod starting;
@@ -16,8 +16,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// How long anything may take that is expected to happen: the machine may be
-/// busy.
+/// How long an expected event may take: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An executor on a sandbox root of its own.

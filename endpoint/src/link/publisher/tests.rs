@@ -38,8 +38,8 @@ async fn publish_all(
     (outcome, published)
 }
 
-/// The same for an instance that has nothing to tell; the tasks whose results
-/// were published.
+/// Publishes for an instance without a presence message; returns the tasks of the results
+/// that were published.
 async fn publish(
     ledger: &Ledger,
     script: impl IntoIterator<Item = Settlement>,
@@ -197,10 +197,10 @@ async fn after_several_results_one_waits_for_more_only_while_tasks_are_pending()
     assert_eq!(taken().await, Some(1));
     ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
     finish_rejected(&ledger).await;
-    assert_eq!(taken().await, Some(1), "one came before it, and one at a time waits for nobody");
+    assert_eq!(taken().await, Some(1), "one came before it, and one at a time waits for no other");
 }
 
-/// Puts a result into the outbox whose task was never in the inbox.
+/// Puts the result of a task that was never in the inbox into the outbox.
 async fn finish_rejected(ledger: &Ledger) {
     let attempt = testing::task().attempt();
     ledger.reject(attempt, "x".into()).await.unwrap().await.unwrap();
@@ -265,12 +265,12 @@ async fn only_the_newest_of_what_there_is_to_tell_is_told() {
     let instance = Instance::new(uuid::Uuid::nil(), true);
     instance.set_role(Role::Standby);
     instance.set_role(Role::Active);
-    instance.call();
+    instance.take_ping();
     let (outcome, published) = publish_all(&ledger, &instance, []).await;
     assert!(outcome.is_ok());
     let [ToService::Presence(presence)] = published.as_slice() else { panic!("{published:?}") };
     assert_eq!(presence.role, Role::Active);
-    instance.call();
+    instance.take_ping();
     instance.clear_role();
     let (_, published) = publish_all(&ledger, &instance, []).await;
     assert_eq!(published, [], "who has no role has nothing to tell");

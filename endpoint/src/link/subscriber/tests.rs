@@ -250,7 +250,7 @@ async fn one_that_is_called_is_careful_from_the_next_delivery_on() {
     rig.deliver(testing::message(&[&one])).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
     assert_eq!(rig.take_all(), [one.id]);
-    rig.instance.call();
+    rig.instance.take_ping();
     rig.deliver(testing::message(&[&two])).await;
     // The group that was being waited for may still be of before.
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
@@ -357,8 +357,8 @@ fn roll_call(state_id: StateId, attempts: &[Attempt]) -> Message {
 
 #[tokio::test]
 async fn a_roll_call_is_answered_once_for_what_is_not_known_and_not_for_what_is() {
-    for careful in [false, true] {
-        let mut rig = rig_of(Instance::new(uuid::Uuid::nil(), careful), 100);
+    for fenced in [false, true] {
+        let mut rig = rig_of(Instance::new(uuid::Uuid::nil(), fenced), 100);
         let (known, unknown) = (testing::task(), testing::task());
         rig.ledger.accept(vec![known.clone()]).await.unwrap().await.unwrap();
         let call = roll_call(rig.ledger.state_id, &[known.attempt(), unknown.attempt()]);
@@ -405,7 +405,10 @@ async fn a_roll_call_has_a_delivered_result_sent_again_or_says_that_it_was() {
             (delivered.id, Outcome::Interrupted, Some(Loss::Delivered))
         };
         assert_eq!(told, [(pending.id, Outcome::Rejected, None), again]);
-        assert!(instance.due().now_or_never().is_some(), "the service is told who answered");
+        assert!(
+            instance.presence_due().now_or_never().is_some(),
+            "the service is told who answered"
+        );
     }
 }
 
@@ -434,12 +437,12 @@ async fn a_roll_call_for_another_state_folder_or_session_is_dropped_and_who_read
     let call = roll_call(StateId::new(), &[task.attempt()]);
     rig.deliver(call).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
-    assert!(rig.instance.due().now_or_never().is_some());
+    assert!(rig.instance.presence_due().now_or_never().is_some());
     let call = roll_call(rig.ledger.state_id, &[task.attempt()]);
-    rig.instance.renew();
+    rig.instance.begin_session();
     rig.deliver(call).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
-    assert!(rig.instance.due().now_or_never().is_some());
+    assert!(rig.instance.presence_due().now_or_never().is_some());
     assert_eq!(testing::results_on_disk(&rig.ledger).await, []);
     rig.deliver(testing::message(&[&task])).await;
     rig.settled().await;
@@ -457,7 +460,7 @@ async fn what_is_damaged_is_refused_once_the_service_was_told_and_the_rest_goes_
     assert_eq!(rig.take(1).await, [task.id], "nothing of what is damaged counts");
     assert!(rig.broker.settled.try_recv().is_err(), "the service was not told");
     assert!(rig.instance.presence(&rig.ledger).unwrap().lost);
-    rig.instance.reported(rig.instance.losses());
+    rig.instance.losses_reported(rig.instance.losses());
     assert_eq!(rig.settled().await, Settled::DeadLettered(1));
     let mut last = rig.settled().await;
     while last != Settled::Acknowledged(2) {

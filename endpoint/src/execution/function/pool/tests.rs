@@ -14,11 +14,11 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// How long anything may take that is expected to happen.
+/// How long an expected event may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A worker whose function's one argument is the name of a script. What that prints
-/// is output; the script answers by `say`, which names the call, or else with the
+/// A worker that runs the script which its one argument names. The script's prints are
+/// output; the script answers by `say`, which names the call, or else with the
 /// worker's own process id.
 const WORKER: &str = r#"
 exec 3>&1 1>&2
@@ -219,7 +219,7 @@ async fn what_is_larger_than_a_pipe_goes_through_both_ways() {
     assert!(report.stderr.omitted > 200_000);
 }
 
-/// How fast calls are by themselves, for whoever asks: `--nocapture`.
+/// Measures how fast calls are by themselves, for a run with `--nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_calls_go_through_two_workers() {
     const QUICK: &str = "$| = 1; print qq({\"clutch\":1}\\n); \

@@ -6,7 +6,7 @@ use crate::execution::os::run_tag::SpawnLock;
 use std::process::Command;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Long enough for a shell to start, set its traps and note who runs.
+/// Long enough for a shell to start, set its traps and note its processes.
 const WALLTIME: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -50,7 +50,7 @@ fn escapees(note: &str) -> [(&'static str, String); 3] {
 }
 
 #[tokio::test]
-async fn nobody_escapes_a_walltime() {
+async fn no_process_escapes_a_walltime() {
     let rig = rig();
     let runs = escapees("NOTE").into_iter().enumerate().map(|(index, (how, escape))| {
         let (rig, note) = (&rig, rig.note(&index.to_string()));
@@ -247,7 +247,7 @@ async fn a_sweep_ends_what_a_killed_endpoint_left_and_nobody_else() {
     let stale = rig();
     let other = rig();
     let note = stale.note("pids");
-    // As left by an endpoint that was killed: no leader that anybody knows,
+    // As left by a daemon that was killed: no leader that is known,
     // tags in the environment, and a descendant that cleared its own.
     let start = |rig: &Rig, script: String| {
         let _turn = SpawnLock::take();
