@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn a_thread_that_waits_wakes() {
         let pid = std::process::id();
-        let (go, wait) = std::sync::mpsc::channel::<()>();
-        let (woke, woken) = std::sync::mpsc::channel::<()>();
+        let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let (woke, woken) = std::sync::mpsc::sync_channel::<()>(1);
         let waiting = std::thread::spawn(move || {
             while wait.recv().is_ok() {
                 woke.send(()).unwrap();

@@ -161,7 +161,7 @@ pub(crate) struct FakeOutlet {
     script: VecDeque<Settlement>,
     open: VecDeque<Ticket>,
     next_ticket: u64,
-    published: mpsc::UnboundedSender<ToService>,
+    published: mpsc::Sender<ToService>,
     /// The most bytes that it is known to take.
     limit: usize,
 }
@@ -169,8 +169,8 @@ pub(crate) struct FakeOutlet {
 /// A link to publish on, and what is published on it.
 pub(crate) fn outlet(
     script: impl IntoIterator<Item = Settlement>,
-) -> (FakeOutlet, mpsc::UnboundedReceiver<ToService>) {
-    let (published, messages) = mpsc::unbounded_channel();
+) -> (FakeOutlet, mpsc::Receiver<ToService>) {
+    let (published, messages) = mpsc::channel(1000);
     let script = script.into_iter().collect();
     let (open, limit) = (VecDeque::new(), wire::MAX_BODY);
     (FakeOutlet { script, open, next_ticket: 0, published, limit }, messages)
@@ -179,7 +179,7 @@ pub(crate) fn outlet(
 #[async_trait]
 impl Outlet for FakeOutlet {
     async fn publish(&mut self, _to: &Destination, message: Message) -> Result<Ticket, Fault> {
-        self.published.send(wire::decode_to_service(&message.body)).unwrap();
+        self.published.try_send(wire::decode_to_service(&message.body)).unwrap();
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.open.push_back(ticket);

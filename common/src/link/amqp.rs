@@ -13,7 +13,9 @@ mod outlet;
 mod pace;
 mod properties;
 mod rehearsal;
+mod session;
 mod shelf;
+mod short_name;
 mod sieve;
 mod sizes;
 mod socket;
@@ -26,9 +28,6 @@ use lapin::uri::AMQPUri;
 use sizes::Sizes;
 use std::fmt;
 use std::sync::Arc;
-
-/// The longest name AMQP can carry, in bytes.
-const LONGEST_NAME: usize = 255;
 
 /// A `RabbitMQ` broker.
 pub struct Amqp {
@@ -58,7 +57,7 @@ impl Amqp {
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
-        if uri.vhost.len() > LONGEST_NAME {
+        if uri.vhost.len() > short_name::LONGEST {
             return Err(unreadable("its vhost is longer than 255 bytes"));
         }
         let address = format!(

@@ -12,8 +12,10 @@
 //! honoured, `flock` excludes. [`Transport::check`] tries them. Only this file
 //! and those below it touch the folder.
 
+mod blocking;
 mod census;
 mod check;
+mod connection;
 mod consumer;
 mod disk;
 mod group;
@@ -32,12 +34,12 @@ mod writer;
 
 use super::{Check, Connection, Fault, InvalidUrl, Terms, Transport};
 use async_trait::async_trait;
+use blocking::blocking;
+use connection::FolderConnection;
 use options::Options;
 use root::Root;
 use session::Session;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// A root folder.
@@ -78,7 +80,7 @@ impl Transport for Filesystem {
             follow(&root, &mut last.lock().unwrap_or_else(PoisonError::into_inner))?;
             Session::open(root, terms, &name)
         });
-        Ok(Box::new(session::FolderConnection(Arc::new(opened.await?))))
+        Ok(Box::new(FolderConnection(Arc::new(opened.await?))))
     }
 
     async fn check(&self) -> Vec<Check> {
@@ -121,32 +123,4 @@ fn follow(root: &Root, last: &mut Option<Uuid>) -> Result<(), Fault> {
     }
     *last = Some(root.spool);
     Ok(())
-}
-
-/// How much may be stuck at once in a file system that does not answer. More is
-/// not even begun, so that threads do not pile up while a server is gone.
-static STUCK: Semaphore = Semaphore::const_new(32);
-
-/// Does what may block on a thread for that, within a limit: a network file
-/// system whose server is gone blocks for as long as it likes.
-async fn blocking<T: Send + 'static>(
-    limit: Duration,
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    let done = async {
-        let permit = STUCK.acquire().await;
-        let work = move || {
-            let _permit = permit;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await
-    };
-    match tokio::time::timeout(limit, done).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(panicked)) => Err(Fault::Closed(format!("work on the folder ended: {panicked}"))),
-        Err(_) => Err(Fault::Unreachable(format!(
-            "the folder's file system did not answer within {}",
-            humantime::format_duration(limit)
-        ))),
-    }
 }

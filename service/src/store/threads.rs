@@ -113,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn jobs_that_were_taken_are_done_without_their_callers_and_the_threads_close() {
         let threads = Threads::start("test", vec![0]).unwrap();
-        let (enter, entered) = std::sync::mpsc::channel::<()>();
+        let (enter, entered) = std::sync::mpsc::sync_channel::<()>(1);
         let mut slow = Box::pin(threads.run(move |_: &mut i32, _| entered.recv()));
         assert!(futures_util::poll!(&mut slow).is_pending());
         let mut second = Box::pin(threads.run(|number, alone| {

@@ -1,13 +1,15 @@
-//! One AMQP connection: opening it, watching its health, closing it.
+//! Opens AMQP connections, and offers what can be done on one.
 
 use super::classify::{self, Stage};
 use super::inlet::AmqpInlet;
 use super::outlet::AmqpOutlet;
+use super::session::Session;
 use super::shelf::AmqpShelf;
+use super::short_name::short;
 use super::sizes::Sizes;
 use super::socket::Cord;
 use super::stream::{self, Pulse, Sifted};
-use super::{LONGEST_NAME, declare, rehearsal};
+use super::{declare, rehearsal};
 use crate::link::{
     Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
 };
@@ -15,80 +17,25 @@ use crate::topology::Topology;
 use async_rs::Tokio;
 use async_rs::traits::Reactor as _;
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
 use lapin::options::QueueDeclareOptions;
 use lapin::tcp::TLSConfig;
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Channel, ConnectionProperties, Event};
+use lapin::{AsyncTcpStream, Channel, ConnectionProperties};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// The largest frame we take, in bytes. lapin keeps 32 of these for each
 /// direction of a connection.
 pub(super) const FRAME_MAX: u32 = 32 * 1024;
 
-/// How many channels are opened on one connection, one after another or at once.
-/// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
-/// number was another's, which the broker closed, with that one's error. A broker may
-/// allow fewer.
-const CHANNELS: u16 = 2000;
-
 /// How many channels there are on a connection at once, at most.
 const NEEDED: u16 = 2;
-
-/// How many bytes within a [`Terms::confirm_timeout`] are more than heartbeats.
-pub(super) const MOVING: u64 = 4 * 1024;
-
-/// The longest wait for an answer on a connection that moves.
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
-
-/// How long closing in order may take before the socket is cut.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long the reason for a connection's end may come after the end itself.
-pub(super) const REASON_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What is known of a connection.
-#[derive(Clone, Debug)]
-pub(super) enum Health {
-    /// It works, since then.
-    Up(Instant),
-    /// The broker stopped taking anything from it.
-    Blocked {
-        /// When it did.
-        since: Instant,
-        /// Why, in the broker's words.
-        reason: String,
-    },
-    /// It has ended.
-    Down(Fault),
-}
-
-/// What an inlet, an outlet and their connection share. The connection lives
-/// until it is closed or the last of them is dropped.
-pub(super) struct Session {
-    lapin: lapin::Connection,
-    cord: Cord,
-    /// What has moved on it.
-    pub(super) pulse: Pulse,
-    health: watch::Sender<Health>,
-    events: Mutex<JoinSet<()>>,
-    /// How many channels there have been.
-    opened: AtomicU16,
-    /// The terms it was opened with.
-    pub(super) terms: Terms,
-    /// How large a message the broker takes.
-    pub(super) sizes: Arc<Sizes>,
-}
 
 /// A [`Connection`] to a broker.
 pub(super) struct AmqpConnection {
@@ -245,170 +192,6 @@ where
 
 async fn limited<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(limit, io).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-impl Session {
-    fn new(
-        lapin: lapin::Connection,
-        cord: Cord,
-        pulse: Pulse,
-        terms: Terms,
-        sizes: Arc<Sizes>,
-    ) -> Self {
-        let (health, _) = watch::channel(Health::Up(Instant::now()));
-        // lapin hands each event to one listener only, so there is one, which
-        // tells the others.
-        let (mut events, status) = (lapin.events_listener(), lapin.status().clone());
-        let teller = health.clone();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Some(event) = events.next().await {
-                if let Event::ConnectionBlocked(reason) = event {
-                    tell(&teller, Health::Blocked { since: Instant::now(), reason });
-                } else if let Event::ConnectionUnblocked = event {
-                    tell(&teller, Health::Up(Instant::now()));
-                } else if let Event::Error(error) = event
-                    // The same event tells of a channel's end.
-                    && !status.connected()
-                {
-                    tell(&teller, Health::Down(classify::established(&error)));
-                    return;
-                }
-            }
-        });
-        let (events, opened) = (Mutex::new(tasks), AtomicU16::new(0));
-        Self { lapin, cord, pulse, health, events, opened, terms, sizes }
-    }
-
-    /// Watches the connection's health.
-    pub(super) fn watch(&self) -> watch::Receiver<Health> {
-        self.health.subscribe()
-    }
-
-    /// The fault that ended the connection, if one has.
-    pub(super) fn alive(&self) -> Result<(), Fault> {
-        match &*self.health.borrow() {
-            Health::Down(fault) => Err(fault.clone()),
-            Health::Up(_) | Health::Blocked { .. } => Ok(()),
-        }
-    }
-
-    /// How many channels there may be, one after another.
-    fn channels(&self) -> u16 {
-        CHANNELS.min(self.lapin.configuration().channel_max())
-    }
-
-    /// What was agreed on with the broker, in words.
-    pub(super) fn agreed(&self) -> String {
-        let agreed = self.lapin.configuration();
-        format!(
-            "heartbeats of {} s, frames of {} bytes, {} channels a connection",
-            agreed.heartbeat(),
-            agreed.frame_max(),
-            agreed.channel_max()
-        )
-    }
-
-    /// Opens a channel, of which a connection has so many and no more.
-    pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
-        let (opened, most) = (self.opened.fetch_add(1, Ordering::Relaxed), self.channels());
-        if opened >= most {
-            self.opened.store(most, Ordering::Relaxed);
-            return Err(Fault::Closed("its channels are used up".to_owned()));
-        }
-        self.answer(self.lapin.create_channel()).await
-    }
-
-    /// Waits for the broker's answer to a request, as [`Session::while_moving`] does.
-    pub(super) async fn answer<T>(
-        &self,
-        request: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<T, Fault> {
-        match self.while_moving(request).await? {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.explain(&error).await),
-        }
-    }
-
-    /// Waits for something of the broker's while anything moves on the connection, as it
-    /// may come behind large messages; else, no longer than [`Terms::confirm_timeout`].
-    pub(super) async fn while_moving<T>(
-        &self,
-        awaited: impl Future<Output = T>,
-    ) -> Result<T, Fault> {
-        let (mut awaited, patience) = (pin!(awaited), self.terms.confirm_timeout);
-        let until = Instant::now() + LONGEST.max(patience);
-        loop {
-            let before = self.pulse.moved();
-            if let Ok(came) = timeout(patience, awaited.as_mut()).await {
-                return Ok(came);
-            }
-            if self.pulse.moved() - before < MOVING || Instant::now() >= until {
-                return Err(Fault::ConfirmTimeout(patience));
-            }
-        }
-    }
-
-    /// The fault behind an error. An error that only says that the connection
-    /// is gone is explained by what ended the connection.
-    pub(super) async fn explain(&self, error: &lapin::Error) -> Fault {
-        if classify::is_aftermath(error) && !self.lapin.status().connected() {
-            let mut health = self.watch();
-            let down = health.wait_for(|health| matches!(health, Health::Down(_)));
-            if let Ok(Ok(health)) = timeout(REASON_PATIENCE, down).await
-                && let Health::Down(fault) = &*health
-            {
-                return fault.clone();
-            }
-        }
-        classify::established(error)
-    }
-
-    async fn close(&self) {
-        tell(&self.health, Health::Down(Fault::Closed("it was closed on this side".to_owned())));
-        let mut events =
-            std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::select! {
-            closed = timeout(CLOSE_PATIENCE, self.lapin.close(200, "OK".into())) => match closed {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the connection had ended before"),
-                Err(_) => tracing::debug!("the broker did not answer that the connection is closed"),
-            },
-            // lapin may leave a close unanswered when the connection dies then.
-            Some(_) = events.join_next() => tracing::debug!("the connection ended meanwhile"),
-        }
-        self.cord.cut();
-        events.shutdown().await;
-    }
-}
-
-impl Drop for Session {
-    /// Nobody waits here for the broker, so the socket is cut.
-    fn drop(&mut self) {
-        self.cord.cut();
-    }
-}
-
-/// Changes the health, except that what is down stays down, for its first
-/// reason.
-fn tell(health: &watch::Sender<Health>, news: Health) {
-    health.send_if_modified(|health| {
-        let alive = !matches!(health, Health::Down(_));
-        if alive {
-            *health = news;
-        }
-        alive
-    });
-}
-
-/// A name as AMQP carries it.
-pub(super) fn short(name: &str) -> Result<ShortString, Fault> {
-    ShortString::try_new(name).map_err(|_| {
-        let start: String = name.chars().take(40).collect();
-        Fault::Protocol(format!(
-            "'{start}…' is longer than the {LONGEST_NAME} bytes of an AMQP name"
-        ))
-    })
 }
 
 #[async_trait]

@@ -1,7 +1,8 @@
 //! Declares a topology. Everything is durable; declaring again what exists with
 //! the same options changes nothing.
 
-use super::connection::{Session, short};
+use super::session::Session;
+use super::short_name::short;
 use crate::link::Fault;
 use crate::topology::{self, Argument, Topology};
 use lapin::ExchangeKind;

@@ -5,9 +5,10 @@
 //! once the last one has ended, and all that came to that was received.
 
 use super::classify;
-use super::connection::{REASON_PATIENCE, Session, short};
 use super::pace::Pace;
 use super::properties;
+use super::session::{REASON_PATIENCE, Session};
+use super::short_name::short;
 use crate::link::{Calls, Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;

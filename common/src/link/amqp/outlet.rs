@@ -15,8 +15,9 @@
 //! doubt. Others of that kind wait for what becomes of it.
 
 use super::classify;
-use super::connection::{Health, MOVING, REASON_PATIENCE, Session, short};
 use super::properties;
+use super::session::{Health, MOVING, REASON_PATIENCE, Session};
+use super::short_name::short;
 use super::window::{Answer, Return, Window};
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use async_trait::async_trait;

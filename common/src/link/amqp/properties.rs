@@ -1,8 +1,8 @@
 //! A [`Message`] as AMQP properties and body, and back. Pure. What a stranger
 //! sent is taken as it is: what is missing or odd becomes `None`.
 
-use super::connection::short;
 use super::death;
+use super::short_name::short;
 use crate::link::{Delivery, Fault, Message, Tag};
 use crate::wire;
 use lapin::BasicProperties;

@@ -2,7 +2,8 @@
 //! that no broker takes, and is looked at only after permissions and locks. What the
 //! broker objects to tells how far the request came.
 
-use super::connection::{Session, short};
+use super::session::Session;
+use super::short_name::short;
 use crate::link::{Check, Destination, Fault, InletOptions};
 use lapin::BasicProperties;
 use lapin::options::{

@@ -1,7 +1,8 @@
 //! Looks through one queue on a channel of its own, by asking for one message after
 //! another. What was not acknowledged is the queue's again when the channel ends.
 
-use super::connection::{Session, short};
+use super::session::Session;
+use super::short_name::short;
 use super::{death, properties};
 use crate::link::{Fault, Held, Shelf, Tag};
 use async_trait::async_trait;

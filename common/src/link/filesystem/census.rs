@@ -1,8 +1,8 @@
 //! Looks for files of messages that are damaged, missing or set aside. Reads a part of
 //! what waits, bounded by number and bytes, and changes nothing.
 
-use super::consumer::read;
 use super::disk;
+use super::group;
 use super::names::{Entry, is_member};
 use super::root::Root;
 use super::sources::gaps_unclaimed;
@@ -106,7 +106,7 @@ impl Census {
         self.files += 1;
         let size = fs::symlink_metadata(file).map(|found| found.len());
         self.bytes += size.unwrap_or_default();
-        match read(file) {
+        match group::read(file) {
             Ok(messages) => Ok(messages.is_ok()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),

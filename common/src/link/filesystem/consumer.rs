@@ -17,15 +17,15 @@ use crate::link::{
     DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Tag,
 };
 use crate::system::clock::now_ms;
-pub(super) use damage::read;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 /// How many polls lie between two sweeps.
@@ -43,8 +43,6 @@ pub(super) enum Command {
     Look(oneshot::Sender<Option<Delivery>>),
     /// This one is done with; tell when the disk says so.
     Remove(Tag, oneshot::Sender<()>),
-    /// End, and give back what is not settled.
-    Stop,
 }
 
 /// The thread.
@@ -129,16 +127,17 @@ impl Consumer {
         Self { prefetch: 0, shared: true, ..self }
     }
 
-    /// Consumes until told to stop, and gives back what is not settled then.
+    /// Consumes until `stop` is set, and gives back what is not settled then.
     ///
     /// # Errors
     /// When the folder or the queue is gone or cannot be used.
     pub(super) fn run(
         mut self,
-        commands: &Receiver<Command>,
-        deliver: &UnboundedSender<Delivery>,
+        commands: &mut Receiver<Command>,
+        stop: &AtomicBool,
+        deliver: &Sender<Delivery>,
     ) -> Result<(), Fault> {
-        let done = self.consume(commands, deliver).map_err(|error| self.fault(&error));
+        let done = self.consume(commands, stop, deliver).map_err(|error| self.fault(&error));
         if let Err(error) = self.give_back() {
             tracing::debug!(%error, queue = self.queue, "claims stay for the next consumer to find");
         }
@@ -147,10 +146,13 @@ impl Consumer {
 
     fn consume(
         &mut self,
-        commands: &Receiver<Command>,
-        deliver: &UnboundedSender<Delivery>,
+        commands: &mut Receiver<Command>,
+        stop: &AtomicBool,
+        deliver: &Sender<Delivery>,
     ) -> io::Result<Result<(), Fault>> {
         loop {
+            // Requests made before it was set are still carried out.
+            let stopped = stop.load(Ordering::Acquire);
             loop {
                 match commands.try_recv() {
                     Ok(Command::Acknowledge(up_to)) => self.acknowledge(up_to)?,
@@ -160,8 +162,8 @@ impl Consumer {
                     Ok(Command::Secure(done)) => self.securing.push(done),
                     Ok(Command::Look(answer)) => self.look_at_next(answer)?,
                     Ok(Command::Remove(tag, done)) => self.remove(tag, done)?,
-                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return Ok(Ok(())),
-                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Empty) if !stopped => break,
+                    Err(_) => return Ok(Ok(())),
                 }
             }
             self.secure()?;
@@ -215,11 +217,11 @@ impl Consumer {
     }
 
     /// Delivers as much as there is room and messages for.
-    fn fill(&mut self, deliver: &UnboundedSender<Delivery>) -> io::Result<()> {
+    fn fill(&mut self, deliver: &Sender<Delivery>) -> io::Result<()> {
         while self.unsettled.len() < self.prefetch {
             if let Some(delivery) = self.miss().or_else(|| self.pop()) {
-                // Nobody takes it once the inlet is dropped; a command to stop waits.
-                drop(deliver.send(delivery));
+                // It fails once the inlet is dropped; `stop` is set then.
+                drop(deliver.try_send(delivery));
             } else if !self.claim(self.prefetch - self.unsettled.len())? {
                 break;
             }
@@ -247,7 +249,7 @@ impl Consumer {
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
-            let (mut messages, damage): (VecDeque<Message>, _) = match read(&path)? {
+            let (mut messages, damage): (VecDeque<Message>, _) = match group::read(&path)? {
                 Ok(messages) => {
                     let to = claim.entry.to.unwrap_or(messages.len());
                     (messages.into_iter().take(to).skip(claim.entry.from).collect(), None)
@@ -341,7 +343,7 @@ impl Consumer {
     /// A message of a claimed group, which may be delivered already.
     fn read(&self, number: u64, place: usize) -> io::Result<Option<Message>> {
         let Some(group) = self.groups.get(&number) else { return Ok(None) };
-        let messages = read(&group.claim.path(&self.claims))?;
+        let messages = group::read(&group.claim.path(&self.claims))?;
         Ok(messages.ok().and_then(|messages| messages.into_iter().nth(place)))
     }
 

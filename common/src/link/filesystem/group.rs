@@ -1,17 +1,23 @@
-//! A group of messages as the bytes of a file, and back. Pure.
+//! A group of messages as a file: encoding, decoding, and reading one. Pure but for the
+//! reading.
 //!
 //! A first line `clutch-messages/1 <CRC-32 of all that follows, in hex> <bytes
 //! of the header>`, the header (a JSON array of what is known of each message,
 //! with the length of its body, and for a dead letter why it is one), then the bodies, one after another.
 
+use super::disk;
 use crate::link::{Death, Message};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::Path;
 
 const MAGIC: &str = "clutch-messages/1";
 /// Longer than any first line.
 const LONGEST_LINE: usize = 64;
+/// No file of a group is larger: one message may be as large as a body, or several share
+/// much less.
+const LARGEST_FILE: u64 = 2 * crate::wire::MAX_BODY as u64;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -127,6 +133,22 @@ impl Header {
             body,
             damage: None,
         }
+    }
+}
+
+/// The messages of a claimed file, or why it can never be read.
+pub(super) fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Ok(Err("it is no plain file".to_owned()));
+    }
+    if found.len() > LARGEST_FILE {
+        return Ok(Err(format!("it has {} bytes, more than any of ours", found.len())));
+    }
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(decode(&bytes)),
+        Err(error) if disk::is_for_good(&error) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 

@@ -12,13 +12,17 @@ use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// How many requests may wait for the thread.
+const COMMANDS: usize = 256;
 
 /// An [`Inlet`] of a queue in a folder.
 pub(super) struct FolderInlet {
-    deliveries: mpsc::UnboundedReceiver<Delivery>,
-    commands: Sender<Command>,
+    deliveries: mpsc::Receiver<Delivery>,
+    commands: mpsc::Sender<Command>,
+    stop: Arc<AtomicBool>,
     bell: Bell,
     failed: watch::Receiver<Option<Fault>>,
     ended: watch::Receiver<Option<Fault>>,
@@ -66,23 +70,25 @@ impl FolderInlet {
         let (ear, bell) = Ear::new(&root.ready(queue)).map_err(failed)?;
         let mut sources = Sources::new(root.ready(queue), claims.clone(), on_demand || !exclusive);
         sources.look().map_err(failed)?;
-        let (commands, received) = channel();
-        let (deliver, deliveries) = mpsc::unbounded_channel();
+        let (commands, mut received) = mpsc::channel(COMMANDS);
+        // It has room for all that may be unsettled: the thread never waits.
+        let (deliver, deliveries) = mpsc::channel(usize::from(options.prefetch.max(1)));
         let (tell, failed) = watch::channel(None);
         let consumer = Consumer::new(session, options, topology, claims, sources, ear, lock);
         let consumer = if on_demand { consumer.on_demand() } else { consumer };
-        let (stop, ring) = (commands.clone(), bell.clone());
-        let stop = move || {
-            // A thread that has ended already needs no telling.
-            drop(stop.send(Command::Stop));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, ring) = (Arc::clone(&stop), bell.clone());
+        let end = move || {
+            stopped.store(true, Ordering::Release);
             ring.ring();
         };
-        session.work("consume", stop, move || {
-            if let Err(fault) = consumer.run(&received, &deliver) {
+        let stopped = Arc::clone(&stop);
+        session.work("consume", end, move || {
+            if let Err(fault) = consumer.run(&mut received, &stopped, &deliver) {
                 tell.send_replace(Some(fault));
             }
         })?;
-        Ok(Self { deliveries, commands, bell, failed, ended: session.watch() })
+        Ok(Self { deliveries, commands, stop, bell, failed, ended: session.watch() })
     }
 
     fn alive(&self) -> Result<(), Fault> {
@@ -90,9 +96,9 @@ impl FolderInlet {
         failed.or_else(|| self.ended.borrow().clone()).map_or(Ok(()), Err)
     }
 
-    fn tell(&self, command: Command) -> Result<(), Fault> {
+    async fn tell(&self, command: Command) -> Result<(), Fault> {
         self.alive()?;
-        let told = self.commands.send(command);
+        let told = self.commands.send(command).await;
         self.bell.ring();
         told.map_err(|_| self.why_ended())
     }
@@ -103,7 +109,7 @@ impl FolderInlet {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Fault> {
         let (answer, answered) = oneshot::channel();
-        self.tell(command(answer))?;
+        self.tell(command(answer)).await?;
         answered.await.map_err(|_| self.why_ended())
     }
 
@@ -115,7 +121,7 @@ impl FolderInlet {
 
 impl Drop for FolderInlet {
     fn drop(&mut self) {
-        drop(self.commands.send(Command::Stop));
+        self.stop.store(true, Ordering::Release);
         self.bell.ring();
     }
 }
@@ -157,11 +163,11 @@ impl Inlet for FolderInlet {
     }
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
-        self.tell(Command::Acknowledge(up_to))
+        self.tell(Command::Acknowledge(up_to)).await
     }
 
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
-        self.tell(Command::Refuse(BTreeSet::from([tag])))
+        self.tell(Command::Refuse(BTreeSet::from([tag]))).await
     }
 
     async fn secured(&mut self) -> Result<(), Fault> {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -29,10 +29,15 @@ const MANY: usize = 8;
 /// How soon a full disk is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(250);
 
-/// Asks the thread.
-#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one")]
+/// Most messages that may be open; the programs keep at most 1,000 open.
+const OPEN_MAX: usize = 4096;
+/// How often the thread is told to stop: when the outlet is dropped, and when the session
+/// is closed.
+const STOPS: usize = 2;
+
+/// A request to the thread.
 enum Command {
-    Publish(Job),
+    Publish(Box<Job>),
     Stop,
 }
 
@@ -54,8 +59,8 @@ enum Condition {
 pub(super) struct FolderOutlet {
     session: Arc<Session>,
     ended: watch::Receiver<Option<Fault>>,
-    commands: Sender<Command>,
-    settled: mpsc::UnboundedReceiver<Vec<(Ticket, Settlement)>>,
+    commands: SyncSender<Command>,
+    settled: mpsc::Receiver<Vec<(Ticket, Settlement)>>,
     condition: watch::Receiver<Condition>,
     last: u64,
     /// What is open, in the order it is settled, and since when the first is
@@ -69,8 +74,9 @@ impl FolderOutlet {
     pub(super) fn open(session: &Arc<Session>) -> Result<Self, Fault> {
         session.is_open()?;
         session.root.is_there()?;
-        let (commands, received) = channel();
-        let (settle, settled) = mpsc::unbounded_channel();
+        // Both have room for all that is open: neither side ever waits for the other.
+        let (commands, received) = sync_channel(OPEN_MAX + STOPS);
+        let (settle, settled) = mpsc::channel(OPEN_MAX);
         let (tell, condition) = watch::channel(Condition::Up(Instant::now()));
         let publisher = Publisher {
             session: Arc::clone(session),
@@ -84,7 +90,11 @@ impl FolderOutlet {
         };
         let stop = commands.clone();
         // A thread that has ended already needs no telling.
-        session.work("publish", move || drop(stop.send(Command::Stop)), move || publisher.run())?;
+        session.work(
+            "publish",
+            move || drop(stop.try_send(Command::Stop)),
+            move || publisher.run(),
+        )?;
         Ok(Self {
             session: Arc::clone(session),
             ended: session.watch(),
@@ -132,7 +142,7 @@ impl FolderOutlet {
 
 impl Drop for FolderOutlet {
     fn drop(&mut self) {
-        drop(self.commands.send(Command::Stop));
+        drop(self.commands.try_send(Command::Stop));
     }
 }
 
@@ -145,13 +155,17 @@ impl Outlet for FolderOutlet {
     ) -> Result<Ticket, Fault> {
         self.alive()?;
         link::fits(&message)?;
+        if self.open.len() >= OPEN_MAX {
+            let reason = format!("{OPEN_MAX} messages are published and not settled: that is all");
+            return Err(Fault::Protocol(reason));
+        }
         message.deaths.clear();
         message.routing_key = destination.key_at_an_exchange();
         message.message_id.get_or_insert_with(|| uuid::Uuid::now_v7().to_string());
         self.last += 1;
         let ticket = Ticket(self.last);
-        let job = Job { ticket, destination: destination.clone(), message };
-        if self.commands.send(Command::Publish(job)).is_err() {
+        let job = Box::new(Job { ticket, destination: destination.clone(), message });
+        if self.commands.try_send(Command::Publish(job)).is_err() {
             self.alive()?;
             return Err(Fault::Closed("the thread that writes has ended".to_owned()));
         }
@@ -208,7 +222,7 @@ struct Publisher {
     /// What is to be written: it may have come while the disk was full.
     waiting: VecDeque<Job>,
     last_burst: usize,
-    settle: mpsc::UnboundedSender<Vec<(Ticket, Settlement)>>,
+    settle: mpsc::Sender<Vec<(Ticket, Settlement)>>,
     tell: watch::Sender<Condition>,
 }
 
@@ -238,7 +252,7 @@ impl Publisher {
     fn burst(&mut self) -> Result<Vec<Job>, End> {
         if self.waiting.is_empty() {
             match self.commands.recv_timeout(self.session.root.options.poll) {
-                Ok(Command::Publish(job)) => self.waiting.push_back(job),
+                Ok(Command::Publish(job)) => self.waiting.push_back(*job),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     return Err(End::Stopped);
                 }
@@ -255,7 +269,7 @@ impl Publisher {
             match self.commands.recv_timeout(left) {
                 Ok(Command::Publish(job)) => {
                     bytes += job.message.body.len();
-                    self.waiting.push_back(job);
+                    self.waiting.push_back(*job);
                 }
                 Ok(Command::Stop) => return Err(End::Stopped),
                 Err(_) => break,
@@ -284,8 +298,8 @@ impl Publisher {
                 }
             }
         }
-        // Nobody waits for it once the outlet is dropped.
-        drop(self.settle.send(plan.settled));
+        // It fails once the outlet is dropped: then no settlement is wanted.
+        drop(self.settle.try_send(plan.settled));
         plan.fault.map_or(Ok(()), |fault| Err(End::Failed(fault)))
     }
 
@@ -373,7 +387,7 @@ impl Publisher {
         loop {
             let left = until.saturating_duration_since(std::time::Instant::now());
             match self.commands.recv_timeout(left) {
-                Ok(Command::Publish(job)) => self.waiting.push_back(job),
+                Ok(Command::Publish(job)) => self.waiting.push_back(*job),
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     return Err(End::Stopped);
                 }

@@ -2,30 +2,19 @@
 //! session lives, the leases it holds, and the threads that work for it.
 
 use super::disk;
-use super::inlet::FolderInlet;
-use super::outlet::FolderOutlet;
 use super::root::Root;
-use super::shelf::{self, FolderShelf};
-use super::{blocking, topology};
-use crate::link::{
-    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
-};
+use crate::link::{Fault, Terms};
 use crate::system::clock::now_ms;
-use crate::topology::Topology;
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
-
-/// How long the threads may take to end when a connection is closed.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What inlets, outlets and their connection share. It ends when it is closed,
 /// or when the last of them is dropped.
@@ -59,9 +48,6 @@ struct Holder {
     pid: u32,
     since_ms: u64,
 }
-
-/// A [`Connection`] to a folder.
-pub(super) struct FolderConnection(pub(super) Arc<Session>);
 
 impl Session {
     /// Opens a session. `name` is what an operator sees in the folder.
@@ -139,7 +125,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Fault::Locked`] when another session has it.
-    fn lease_is_free(&self, name: &str) -> Result<(), Fault> {
+    pub(super) fn lease_is_free(&self, name: &str) -> Result<(), Fault> {
         let path = self.root.lease(name);
         match File::open(&path).and_then(|file| Ok(file.try_lock_shared()?)) {
             Ok(()) => Ok(()),
@@ -189,26 +175,46 @@ impl Session {
 
     /// Whether a session other than this is dead, with the lock that proves it;
     /// a session without a file is dead too.
-    pub(super) fn is_dead(&self, id: &str) -> io::Result<Option<Corpse>> {
+    pub(super) fn is_dead(&self, id: &str) -> io::Result<Option<DeadSession>> {
         if id == self.id {
             return Ok(None);
         }
         let file = match OpenOptions::new().read(true).write(true).open(self.root.session(id)) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Corpse(None))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Some(DeadSession(None)));
+            }
             // Another user's, a moment before it is opened to the group.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(error),
         };
         // Two that look at once do not take each other for the living.
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Corpse(Some(file)))),
+            Ok(()) => Ok(Some(DeadSession(Some(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
-    fn bury(&self) {
+    /// Ends the session for its inlets and outlets.
+    pub(super) fn end(&self, fault: Fault) {
+        self.end.send_replace(Some(fault));
+    }
+
+    /// Stops the threads, waits for them, and lets go of the leases.
+    pub(super) fn finish(&self) {
+        let workers = std::mem::take(&mut *lock(&self.workers));
+        workers.iter().for_each(|worker| (worker.stop)());
+        for worker in workers {
+            if worker.thread.join().is_err() {
+                tracing::error!("a thread that worked on the folder panicked");
+            }
+        }
+        self.remove();
+    }
+
+    /// Lets go of the leases and removes the session's file.
+    fn remove(&self) {
         lock(&self.leases).clear();
         if let Err(error) = disk::remove_if_there(&self.root.session(&self.id)) {
             tracing::debug!(%error, session = self.id, "the session's file stays behind");
@@ -218,12 +224,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.bury();
+        self.remove();
     }
 }
 
 /// A dead session, whose file stays locked while it is looked after.
-pub(super) struct Corpse(#[expect(dead_code, reason = "holds the lock")] Option<File>);
+pub(super) struct DeadSession(#[expect(dead_code, reason = "holds the lock")] Option<File>);
 
 impl Holder {
     /// Writes who holds a file that is locked. It is the lock that counts, so a
@@ -255,10 +261,6 @@ impl Holder {
     }
 }
 
-fn judged(what: &str, tried: Result<(), Fault>) -> Check {
-    tried.map_or_else(|fault| Check::faulty(what, fault), |()| Check::passed(what))
-}
-
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
     name.map_or_else(|_| "an unknown host".to_owned(), |name| name.trim().to_owned())
@@ -266,82 +268,4 @@ fn host() -> String {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[async_trait]
-impl Connection for FolderConnection {
-    async fn declare(&self, topology: &Topology) -> Result<(), Fault> {
-        let (session, topology) = (Arc::clone(&self.0), topology.clone());
-        let declare = move || {
-            session.is_open()?;
-            topology::declare(&session.root, &topology)
-        };
-        blocking(self.0.terms.confirm_timeout, declare).await
-    }
-
-    async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
-        let (session, options) = (Arc::clone(&self.0), options.clone());
-        let open = move || FolderInlet::open(&session, &options);
-        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
-    }
-
-    async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
-        let session = Arc::clone(&self.0);
-        let open = move || FolderOutlet::open(&session);
-        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
-    }
-
-    async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {
-        let (session, queue) = (Arc::clone(&self.0), queue.to_owned());
-        let remove = move || {
-            session.is_open()?;
-            topology::remove(&session.root, &queue)
-        };
-        blocking(self.0.terms.confirm_timeout, remove).await
-    }
-
-    async fn rehearse(&self, inlet: &InletOptions, _: &Destination) -> Vec<Check> {
-        let (session, inlet) = (Arc::clone(&self.0), inlet.clone());
-        let queue = inlet.queue.clone();
-        let has_queue = move || topology::check_queue(&session.root, &queue);
-        let there = blocking(self.0.terms.confirm_timeout, has_queue).await;
-        let mut checks = vec![judged("the queue of tasks is there", there)];
-        if let Some(lease) = inlet.lease {
-            let session = Arc::clone(&self.0);
-            let free = move || session.lease_is_free(&lease);
-            let free = blocking(self.0.terms.confirm_timeout, free).await;
-            checks.push(judged("the lease is free", free));
-        }
-        checks
-    }
-
-    async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
-        shelf::waiting(&self.0, queue).await
-    }
-
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
-        let session = Arc::clone(&self.0);
-        let (queue, lease) = (queue.to_owned(), lease.to_owned());
-        let open = move || FolderShelf::open(&session, queue, lease);
-        Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
-    }
-
-    async fn close(&self) {
-        self.0.end.send_replace(Some(Fault::Closed("this side closed it".to_owned())));
-        let workers = std::mem::take(&mut *lock(&self.0.workers));
-        let session = Arc::clone(&self.0);
-        let ended = blocking(CLOSE_PATIENCE, move || {
-            workers.iter().for_each(|worker| (worker.stop)());
-            for worker in workers {
-                if worker.thread.join().is_err() {
-                    tracing::error!("a thread that worked on the folder panicked");
-                }
-            }
-            session.bury();
-            Ok(())
-        });
-        if let Err(fault) = ended.await {
-            tracing::warn!(%fault, "the connection to the folder is left as it is");
-        }
-    }
 }

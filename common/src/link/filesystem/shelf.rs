@@ -1,11 +1,12 @@
 //! Looks through one queue of a folder, by a consumer's thread that delivers one
 //! message when it is asked for one.
 
+use super::blocking::blocking;
 use super::consumer::Command;
 use super::inlet::FolderInlet;
 use super::names::{Entry, is_member};
 use super::session::Session;
-use super::{blocking, disk, group, topology};
+use super::{disk, group, topology};
 use crate::link::{Fault, Held, InletOptions, Shelf, Tag};
 use async_trait::async_trait;
 use std::fs::File;

@@ -3,20 +3,15 @@
 //! one of ours.
 
 use super::Consumer;
+use crate::link::filesystem::census;
 use crate::link::filesystem::sources::Claim;
-use crate::link::filesystem::{census, disk, group};
 use crate::link::{Delivery, Message, Tag};
 use crate::text::counted::counted;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
 
 /// Where a delivery is from that no group has: they count from 1.
 const NO_GROUP: (u64, usize) = (0, 0);
-/// No file of ours is larger: one message may be as large as a body, or several share
-/// much less.
-const LARGEST_FILE: u64 = 2 * crate::wire::MAX_BODY as u64;
-
 impl Consumer {
     /// Whether the sources have found groups gone that no consumer claimed.
     pub(super) fn miss(&mut self) -> Option<Delivery> {
@@ -69,21 +64,5 @@ impl Consumer {
             "a file in the queue cannot be read: it is set aside and not delivered"
         );
         Ok(())
-    }
-}
-
-/// The messages of a claimed file, or why it can never be read.
-pub(in crate::link::filesystem) fn read(path: &Path) -> io::Result<Result<Vec<Message>, String>> {
-    let found = fs::symlink_metadata(path)?;
-    if !found.is_file() {
-        return Ok(Err("it is no plain file".to_owned()));
-    }
-    if found.len() > LARGEST_FILE {
-        return Ok(Err(format!("it has {} bytes, more than any of ours", found.len())));
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(group::decode(&bytes)),
-        Err(error) if disk::is_for_good(&error) => Ok(Err(error.to_string())),
-        Err(error) => Err(error),
     }
 }

@@ -18,7 +18,7 @@ impl Consumer {
             self.claim(1)?;
         }
         let next = self.pop();
-        // Nobody takes it once the shelf is dropped; a command to stop waits.
+        // It fails once the caller is gone; `stop` is set then.
         drop(answer.send(next));
         Ok(())
     }
@@ -29,7 +29,7 @@ impl Consumer {
             self.settle([settled].into_iter())?;
             disk::sync_folder(&self.claims)?;
         }
-        // Whoever waits no longer does not want to know.
+        // It fails if the caller has given up waiting.
         done.send(()).ok();
         Ok(())
     }
