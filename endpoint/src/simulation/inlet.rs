@@ -7,7 +7,7 @@ use super::oracle::name;
 use super::plan::Mishap;
 use super::process::Life;
 use super::wire::Wire;
-use super::world::World;
+use super::world::{QUEUED, World};
 use async_trait::async_trait;
 use clutch_common::id::Attempt;
 use clutch_common::link::{Calls, Connection, Delivery, Fault, Inlet, Message, Tag};
@@ -36,9 +36,9 @@ pub(super) struct NetInlet {
     life: Arc<Life>,
     wire: Arc<Wire>,
     deliveries: mpsc::Receiver<Delivery>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::Sender<Order>,
     /// The calls that come, until they are asked for.
-    calls: Option<mpsc::UnboundedReceiver<Message>>,
+    calls: Option<mpsc::Receiver<Message>>,
 }
 
 impl NetInlet {
@@ -51,8 +51,8 @@ impl NetInlet {
         inner: Box<dyn Inlet>,
     ) -> Self {
         let (deliver, deliveries) = mpsc::channel(BUFFERED);
-        let (orders, received) = mpsc::unbounded_channel();
-        let (call, calls) = mpsc::unbounded_channel();
+        let (orders, received) = mpsc::channel(QUEUED);
+        let (call, calls) = mpsc::channel(QUEUED);
         world.weather().holder = Some((Arc::clone(wire), call));
         world.judge(|oracle| oracle.consumes(life.instance));
         let carrier = Carrier {
@@ -76,7 +76,7 @@ impl NetInlet {
         let cut = self.world.mishap(Mishap::CutAtSettling);
         if !cut || self.world.flip() {
             // Where nobody carries it any more, it is lost and nobody says so.
-            drop(self.orders.send(order));
+            drop(self.orders.try_send(order));
         }
         if cut {
             self.wire.cut(some_fault(&self.world));
@@ -155,7 +155,7 @@ struct Carrier {
     connection: Arc<dyn Connection>,
     inner: Box<dyn Inlet>,
     deliver: mpsc::Sender<Delivery>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::Receiver<Order>,
     /// What was delivered and is not settled.
     held: BTreeMap<Tag, Vec<Attempt>>,
 }

@@ -6,7 +6,7 @@ use super::oracle::name;
 use super::plan::Mishap;
 use super::process::Life;
 use super::wire::Wire;
-use super::world::World;
+use super::world::{QUEUED, World};
 use async_trait::async_trait;
 use clutch_common::link::{Destination, Fault, Message, Outlet, Settlement, Terms, Ticket};
 use clutch_common::wire::{Role, ToService, decode_to_service};
@@ -26,8 +26,8 @@ pub(super) struct NetOutlet {
     world: Arc<World>,
     life: Arc<Life>,
     wire: Arc<Wire>,
-    published: mpsc::UnboundedSender<Published>,
-    settlements: mpsc::UnboundedReceiver<(Ticket, Settlement)>,
+    published: mpsc::Sender<Published>,
+    settlements: mpsc::Receiver<(Ticket, Settlement)>,
     last: u64,
     open: usize,
 }
@@ -40,8 +40,8 @@ impl NetOutlet {
         wire: &Arc<Wire>,
         inner: Box<dyn Outlet>,
     ) -> Self {
-        let (published, received) = mpsc::unbounded_channel();
-        let (settle, settlements) = mpsc::unbounded_channel();
+        let (published, received) = mpsc::channel(QUEUED);
+        let (settle, settlements) = mpsc::channel(QUEUED);
         let carrier = Carrier {
             world: Arc::clone(world),
             life: Arc::clone(life),
@@ -67,7 +67,7 @@ impl Outlet for NetOutlet {
         let cut = self.world.mishap(Mishap::CutAtPublish);
         if !cut || self.world.flip() {
             // Where nobody carries it any more, it is lost and nobody says so.
-            drop(self.published.send(Published { ticket, to: to.clone(), message }));
+            drop(self.published.try_send(Published { ticket, to: to.clone(), message }));
         }
         if cut {
             self.wire.cut(some_fault(&self.world));
@@ -113,8 +113,8 @@ struct Carrier {
     life: Arc<Life>,
     wire: Arc<Wire>,
     inner: Box<dyn Outlet>,
-    received: mpsc::UnboundedReceiver<Published>,
-    settle: mpsc::UnboundedSender<(Ticket, Settlement)>,
+    received: mpsc::Receiver<Published>,
+    settle: mpsc::Sender<(Ticket, Settlement)>,
     answers: Vec<Answer>,
 }
 
@@ -238,7 +238,7 @@ impl Carrier {
         while !due.is_empty() {
             let next = self.world.within(0..due.len() as u64) as usize;
             let Answer { ticket, settlement, .. } = due.swap_remove(next);
-            drop(self.settle.send((ticket, settlement)));
+            drop(self.settle.try_send((ticket, settlement)));
         }
     }
 }

@@ -19,6 +19,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How many messages or orders may be under way in one direction: more than a run has.
+pub(super) const QUEUED: usize = 100_000;
+
 /// The world of one run.
 pub(super) struct World {
     pub(super) plan: Plan,
@@ -43,7 +46,7 @@ pub(super) struct Weather {
     /// These instances reach nothing.
     pub(super) cut_off: BTreeSet<usize>,
     /// The connection that had the lease last, and where calls reach it.
-    pub(super) holder: Option<(Arc<Wire>, mpsc::UnboundedSender<Message>)>,
+    pub(super) holder: Option<(Arc<Wire>, mpsc::Sender<Message>)>,
 }
 
 impl World {
@@ -123,7 +126,7 @@ impl World {
         if let Some((wire, calls)) = &self.weather().holder
             && !wire.is_severed()
         {
-            drop(calls.send(call));
+            drop(calls.try_send(call));
         }
     }
 
