@@ -71,6 +71,25 @@ fn the_walk_of_a_task_names_functions_that_there_are() {
     }
 }
 
+/// The files and folders of the repository that a text names in backticks.
+fn places(text: &str) -> impl Iterator<Item = &str> {
+    const PACKAGES: [&str; 7] =
+        ["common/", "endpoint/", "service/", "tests/", "bench/", "xtask/", "python/"];
+    let code = text.split('`').skip(1).step_by(2);
+    code.filter(|code| PACKAGES.iter().any(|package| code.starts_with(package)))
+        .filter(|code| !code.contains([' ', '*']))
+}
+
+#[test]
+fn the_places_that_the_map_names_exist() {
+    let text = workspace_text("ARCHITECTURE.md");
+    let missing: Vec<&str> =
+        places(&text).filter(|place| !clutch_tests::workspace().join(place).exists()).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names {missing:?}, which are not there");
+    let found: Vec<&str> = places("`common/` and `tests/no.rs`, not `a b` nor `api/`").collect();
+    assert_eq!(found, ["common/", "tests/no.rs"]);
+}
+
 #[test]
 fn links_lead_somewhere_and_every_design_record_is_listed() {
     must_be_clean(".md", records);

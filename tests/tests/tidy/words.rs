@@ -37,6 +37,8 @@ const TWICE_NOT_YET: &[(&str, &[&str])] = &[
         "endpoint",
         &[
             "Answer",
+            "Failure",
+            "Pending",
             "Command",
             "Found",
             "Fresh",
