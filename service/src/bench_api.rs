@@ -54,7 +54,7 @@ impl Records {
             specs: vec![spec; count],
             now_ms: now_ms(),
         };
-        let begun = self.store.begin_submission(chunk).await?;
+        let begun = self.store.record_submission(chunk).await?;
         let (_, begun) = begun.context("the endpoint is not registered")?;
         ensure!(begun.iter().all(|task| task.state == TaskState::Submitting), "not recorded");
         Ok(begun.iter().map(|task| task.task.attempt()).collect())

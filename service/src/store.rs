@@ -39,7 +39,7 @@ pub(crate) use overdue::Overdue;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
-pub(crate) use submissions::{Begun, Chunk};
+pub(crate) use submissions::{Chunk, RecordedTask};
 pub(crate) use unaccounted::Resubmission;
 
 use crate::state_folder::StateFolder;

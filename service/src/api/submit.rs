@@ -13,7 +13,7 @@ use super::wait::{self, Target};
 use crate::broker::session::LinkState;
 use crate::model::{Progress, TaskState};
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher};
-use crate::store::{Begun, Chunk, Endpoint};
+use crate::store::{Chunk, Endpoint, RecordedTask};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use tokio::sync::oneshot;
@@ -80,7 +80,7 @@ async fn record_and_publish(
 ) -> Result<SubmitAnswer, ApiError> {
     let SubmitRequest { endpoint: name, key, total, first, tasks, wait_ms } = request;
     let chunk = Chunk { endpoint: name.clone(), key, total, first, specs: tasks, now_ms: now_ms() };
-    let begun = api.store.begin_submission(chunk).await?;
+    let begun = api.store.record_submission(chunk).await?;
     let Some((endpoint, begun)) = begun else {
         return Err(unknown_endpoint(api, &name).await);
     };
@@ -146,17 +146,18 @@ fn publisher(api: &Api) -> Result<Publisher, ApiError> {
 async fn publish(
     publisher: &Publisher,
     endpoint: &Endpoint,
-    begun: &[Begun],
+    begun: &[RecordedTask],
     batched: bool,
 ) -> Result<u64, ApiError> {
-    let open: Vec<&Begun> = begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
+    let open: Vec<&RecordedTask> =
+        begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
     if open.is_empty() {
         return Ok(0);
     }
     let tasks: Vec<Outgoing<'_>> = open.iter().map(|one| Outgoing::from(*one)).collect();
     let publication = Publication::Submission { batched };
     let outcomes = publisher.tasks(endpoint.id, publication, &tasks).await?;
-    let failed: Vec<(&Begun, PublishError)> = open
+    let failed: Vec<(&RecordedTask, PublishError)> = open
         .iter()
         .zip(outcomes)
         .filter_map(|(one, outcome)| Some((*one, outcome.err()?)))
@@ -171,7 +172,7 @@ async fn publish(
 fn refusal(
     why: &PublishError,
     endpoint: &Endpoint,
-    failed: &[(&Begun, PublishError)],
+    failed: &[(&RecordedTask, PublishError)],
     asked: usize,
 ) -> ApiError {
     let name = &endpoint.name;

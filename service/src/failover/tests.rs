@@ -7,7 +7,7 @@ use crate::broker::ownership::Claimant;
 use crate::broker::session::{LinkState, SessionContext, keep_engaged};
 use crate::model::{TaskSpec, TaskState};
 use crate::store::conformance::{spec, store};
-use crate::store::{Begun, Chunk, Registration, Store};
+use crate::store::{Chunk, RecordedTask, Registration, Store};
 use crate::stub_broker::{Broker, result_of};
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
@@ -169,11 +169,11 @@ impl World {
     }
 
     /// Tasks that the broker has.
-    async fn submitted(&self, specs: &[TaskSpec]) -> Vec<Begun> {
+    async fn submitted(&self, specs: &[TaskSpec]) -> Vec<RecordedTask> {
         self.submitted_to(self.endpoint, specs).await
     }
 
-    async fn submitted_to(&self, endpoint: EndpointId, specs: &[TaskSpec]) -> Vec<Begun> {
+    async fn submitted_to(&self, endpoint: EndpointId, specs: &[TaskSpec]) -> Vec<RecordedTask> {
         let total = specs.len() as u64;
         let chunk = Chunk {
             endpoint: endpoint.to_string(),
@@ -183,7 +183,7 @@ impl World {
             specs: specs.to_vec(),
             now_ms: 1000,
         };
-        let (_, begun) = self.store.begin_submission(chunk).await.unwrap().unwrap();
+        let (_, begun) = self.store.record_submission(chunk).await.unwrap().unwrap();
         let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
         self.store.mark_submitted(seqs, 2000).await.unwrap();
         begun

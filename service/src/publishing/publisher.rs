@@ -5,7 +5,7 @@
 use super::packing::{self, Packed, Part};
 use super::window::PublishOutcome;
 use super::{AnswerRecorder, Publication, PublishError, PublishJob, to_queue};
-use crate::store::{Begun, Error, Resubmission};
+use crate::store::{Error, RecordedTask, Resubmission};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
@@ -24,8 +24,8 @@ pub(crate) struct Outgoing<'a> {
     body: &'a str,
 }
 
-impl<'a> From<&'a Begun> for Outgoing<'a> {
-    fn from(task: &'a Begun) -> Self {
+impl<'a> From<&'a RecordedTask> for Outgoing<'a> {
+    fn from(task: &'a RecordedTask) -> Self {
         Self { seq: task.seq, attempt: task.task.attempt, id: task.task.id, body: &task.body }
     }
 }
@@ -150,7 +150,7 @@ mod tests {
             specs: vec![spec(&["true"]); count],
             now_ms: 1000,
         };
-        let (endpoint, begun) = store.begin_submission(chunk).await.unwrap().unwrap();
+        let (endpoint, begun) = store.record_submission(chunk).await.unwrap().unwrap();
         let (jobs, mut queue) = mpsc::channel(1);
         let later = TaskTracker::new();
         let answers = AnswerRecorder::new(store.clone(), watch::channel(0).0, later.clone());
@@ -169,7 +169,7 @@ mod tests {
         (outcomes, states(&store, &begun).await)
     }
 
-    async fn states(store: &Store, begun: &[Begun]) -> Vec<TaskState> {
+    async fn states(store: &Store, begun: &[RecordedTask]) -> Vec<TaskState> {
         let mut states = Vec::new();
         for one in begun {
             states.push(store.task(one.task.id).await.unwrap().unwrap().summary.state);

@@ -5,7 +5,7 @@
 //! its own; another engine runs [`cases`].
 
 use super::engine::{Db, values};
-use super::{Batch, Begun, Chunk, PresenceMessage, Registration, Result, Store, Tally};
+use super::{Batch, Chunk, PresenceMessage, RecordedTask, Registration, Result, Store, Tally};
 use crate::model::{TaskSpec, TaskState};
 use crate::state_folder::StateFolder;
 use crate::stub_broker::result_of;
@@ -111,14 +111,14 @@ pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chun
 }
 
 /// Records the tasks of a chunk; registers its endpoint if that is not known.
-pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<Begun>> {
+pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<RecordedTask>> {
     if store.endpoint(&chunk.endpoint).await?.is_none() {
         let id = chunk.endpoint.parse().ok();
         let name = chunk.endpoint.clone();
         let wanted = Registration { name, id, queue: None, lost_after: None, now_ms: 1 };
         store.register(wanted).await?;
     }
-    Ok(store.begin_submission(chunk).await?.unwrap().1)
+    Ok(store.record_submission(chunk).await?.unwrap().1)
 }
 
 /// Records a task that the broker has, and its endpoint.
@@ -153,7 +153,7 @@ pub(crate) async fn record(
 }
 
 /// The result of an attempt at a task.
-pub(super) fn done(task: &Begun, attempt: u32, outcome: Outcome) -> TaskResult {
+pub(super) fn done(task: &RecordedTask, attempt: u32, outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: task.task.id, attempt }, outcome)
 }
 

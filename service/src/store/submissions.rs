@@ -37,7 +37,7 @@ pub(crate) struct Chunk {
 
 /// A recorded task of a submission.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Begun {
+pub(crate) struct RecordedTask {
     /// Its row.
     pub(crate) seq: i64,
     /// The task.
@@ -74,7 +74,7 @@ impl FromRow for KnownTask {
 /// A task that is new, with its index in the submission.
 struct NewTask<'a> {
     index: u64,
-    begun: &'a Begun,
+    recorded: &'a RecordedTask,
 }
 
 impl Store {
@@ -82,16 +82,16 @@ impl Store {
     /// returns them in order, with their endpoint; nothing if that is not known. Those that
     /// the broker returned or refused before are `submitting` again. A conflict when the key
     /// is that of other tasks; then nothing is recorded.
-    pub(crate) async fn begin_submission(
+    pub(crate) async fn record_submission(
         &self,
         chunk: Chunk,
-    ) -> Result<Option<(Endpoint, Vec<Begun>)>> {
+    ) -> Result<Option<(Endpoint, Vec<RecordedTask>)>> {
         self.write("recording the tasks", move |write| {
             let Some(endpoint) = endpoints::find(write.db, &chunk.endpoint)? else {
                 return Ok(None);
             };
-            let begun = begin(write, endpoint.id, &chunk)?;
-            Ok(Some((endpoint, begun)))
+            let recorded = record(write, endpoint.id, &chunk)?;
+            Ok(Some((endpoint, recorded)))
         })
         .await
     }
@@ -136,33 +136,33 @@ fn mark_submitted(db: &Db<'_>, tasks: &[i64], now_ms: u64) -> Result<bool> {
     unaccounted::any(db, tasks)
 }
 
-fn begin(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<Begun>> {
+fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<RecordedTask>> {
     let db = write.db;
     let (submission, new) = submission(db, endpoint, chunk)?;
     let mut known = if new { BTreeMap::new() } else { known(db, submission, chunk)? };
     reopen(db, &mut known)?;
     let mut rows = db.reserve_tasks(chunk.specs.len() - known.len())?.into_iter();
-    let mut begun = Vec::with_capacity(chunk.specs.len());
+    let mut recorded = Vec::with_capacity(chunk.specs.len());
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
-            begun.push(again(task, spec, &chunk.key)?);
+            recorded.push(again(task, spec, &chunk.key)?);
         } else if let Some(seq) = rows.next() {
             let task = spec.task(TaskId::new(), chunk.now_ms);
             let body = encoded(&task)?;
-            begun.push(Begun { seq, task, body, state: TaskState::Submitting });
+            recorded.push(RecordedTask { seq, task, body, state: TaskState::Submitting });
         }
     }
     let new: Vec<NewTask> = (chunk.first..)
-        .zip(&begun)
+        .zip(&recorded)
         .filter(|(index, _)| !known.contains_key(index))
-        .map(|(index, begun)| NewTask { index, begun })
+        .map(|(index, recorded)| NewTask { index, recorded })
         .collect();
     let endpoint = write.ids.number(db, endpoint)?;
     insert(db, endpoint, submission, &new, chunk.now_ms)?;
     let mut counts = StateCounts::default();
     counts.add(submission, TaskState::Submitting, i64::try_from(new.len()).unwrap_or(i64::MAX));
     counts.write(db)?;
-    Ok(begun)
+    Ok(recorded)
 }
 
 /// Makes tasks that the broker did not take `submitting` again: they are about to be
@@ -213,7 +213,7 @@ fn known(db: &Db<'_>, submission: i64, chunk: &Chunk) -> Result<BTreeMap<u64, Kn
 }
 
 /// A task that was recorded before, if it is the same.
-fn again(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<Begun> {
+fn again(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<RecordedTask> {
     let first = decoded(known.seq, &known.body, 1)?;
     if spec.task(first.id, known.created_at_ms) != first {
         return Err(Error::Conflict(format!(
@@ -224,7 +224,7 @@ fn again(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<Begun> {
     }
     let task = Task { attempt: known.current_attempt, ..first };
     let body = if task.attempt == 1 { known.body.clone() } else { encoded(&task)? };
-    Ok(Begun { seq: known.seq, task, body, state: known.state })
+    Ok(RecordedTask { seq: known.seq, task, body, state: known.state })
 }
 
 fn insert(
@@ -235,13 +235,13 @@ fn insert(
     now_ms: u64,
 ) -> Result<()> {
     let tasks = "tasks (seq, id, endpoint, submission, idx, name, command, state, created_at_ms)";
-    db.insert(tasks, new, |values, NewTask { index, begun }| {
-        let task = &begun.task;
-        append!(values, begun.seq, &task.id, endpoint, submission, *index);
-        append!(values, task.name.as_deref(), command(task), begun.state.as_str(), now_ms);
+    db.insert(tasks, new, |values, NewTask { index, recorded }| {
+        let task = &recorded.task;
+        append!(values, recorded.seq, &task.id, endpoint, submission, *index);
+        append!(values, task.name.as_deref(), command(task), recorded.state.as_str(), now_ms);
     })?;
-    db.insert("payloads (task, body)", new, |values, NewTask { begun, .. }| {
-        append!(values, begun.seq, &begun.body);
+    db.insert("payloads (task, body)", new, |values, NewTask { recorded, .. }| {
+        append!(values, recorded.seq, &recorded.body);
     })
 }
 

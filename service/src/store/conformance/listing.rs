@@ -2,7 +2,7 @@
 
 use super::{begin, chunk, done, record, specs};
 use crate::model::TaskState;
-use crate::store::{Begun, Store, TaskFilter};
+use crate::store::{RecordedTask, Store, TaskFilter};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 
@@ -44,7 +44,7 @@ pub(super) async fn pages_show_every_task_once_newest_first_under_every_filter(s
 pub(super) async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes(store: Store) {
     let specs = specs(7);
     let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
-    let large = |one: &Begun| TaskResult {
+    let large = |one: &RecordedTask| TaskResult {
         stdout: vec![b'x'; 1_500_000].into(),
         ..done(one, 1, Outcome::Succeeded)
     };

@@ -5,7 +5,7 @@ use crate::model::{Missing, TaskState};
 use crate::store::engine::append;
 use crate::stub_broker;
 use crate::store::overdue::UNACCOUNTED_MAX;
-use crate::store::{Begun, Registration, Store, Write};
+use crate::store::{RecordedTask, Registration, Store, Write};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Presence, Role};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Tasks of an endpoint that were submitted at 1,000 ms.
-async fn submitted(store: &Store, name: &str, count: usize) -> (EndpointId, Vec<Begun>) {
+async fn submitted(store: &Store, name: &str, count: usize) -> (EndpointId, Vec<RecordedTask>) {
     let wanted =
         Registration { name: name.to_owned(), id: None, queue: None, lost_after: None, now_ms: 1 };
     let endpoint = store.register(wanted).await.unwrap().0.id;

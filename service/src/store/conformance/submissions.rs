@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::store::{Begun, Chunk, Error, Store, TaskFilter};
+use crate::store::{RecordedTask, Chunk, Error, Store, TaskFilter};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
 
@@ -12,7 +12,7 @@ pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_
     let seqs: Vec<i64> = first.iter().take(100).map(|one| one.seq).collect();
     store.mark_submitted(seqs, 2000).await.unwrap();
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
-    let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
+    let ids = |all: &[RecordedTask]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&first), ids(&again));
     let open = again.iter().filter(|one| one.state == TaskState::Submitting).count();
     assert_eq!(open, 150);

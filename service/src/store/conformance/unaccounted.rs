@@ -3,7 +3,7 @@
 use super::{assert_counts_agree, begin, chunk, done, spec, state};
 use crate::model::{TaskSpec, TaskState};
 use crate::stub_broker;
-use crate::store::{Batch, Begun, PresenceMessage, Registration, Store};
+use crate::store::{Batch, RecordedTask, PresenceMessage, Registration, Store};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
-fn lost(task: &Begun, attempt: u32, loss: Loss) -> TaskResult {
+fn lost(task: &RecordedTask, attempt: u32, loss: Loss) -> TaskResult {
     TaskResult { lost: Some(loss), ..done(task, attempt, Outcome::Interrupted) }
 }
 
@@ -24,7 +24,7 @@ async fn registered(store: &Store, lost_after: Option<Duration>) -> EndpointId {
 }
 
 /// Tasks of `lab` that the broker has.
-async fn submitted(store: &Store, specs: &[TaskSpec]) -> Vec<Begun> {
+async fn submitted(store: &Store, specs: &[TaskSpec]) -> Vec<RecordedTask> {
     let endpoint = registered(store, None).await;
     let begun = begin(store, chunk(endpoint, "k", specs)).await.unwrap();
     let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
@@ -37,7 +37,7 @@ async fn record(store: &Store, results: &[TaskResult]) {
 }
 
 /// Records that an attempt is lost that was asked for.
-async fn lose(store: &Store, task: &Begun, attempt: u32) {
+async fn lose(store: &Store, task: &RecordedTask, attempt: u32) {
     record(store, &[lost(task, attempt, Loss::HandedBack)]).await;
     record(store, &[lost(task, attempt, Loss::Unknown)]).await;
 }
@@ -105,7 +105,7 @@ pub(super) async fn the_next_attempt_is_published_until_the_broker_has_it_under_
     lose(&store, &begun[0], 1).await;
     lose(&store, &begun[1], 1).await;
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
-    let ids = |all: &[Begun]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
+    let ids = |all: &[RecordedTask]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&begun));
     let states: Vec<TaskState> = again.iter().map(|one| one.state).collect();
     assert_eq!(states, [TaskState::Resubmitting, TaskState::Done(Outcome::Interrupted)]);
