@@ -1,6 +1,6 @@
-//! Seeded simulation: the endpoint's own subscriber, ledger, inbox, engine,
-//! outbox, publisher, session and clutch, against the broker in memory, on disks
-//! that are data, with a clock that stands still while anything can go on.
+//! Seeded simulation: the endpoint's own subscriber, ledger, engine, publisher, session,
+//! clutch and disk queue, against a broker, stores and files in memory, with a clock that
+//! stands still while anything can go on.
 //!
 //! A seed determines a run: how many instances and tasks there are, whether they
 //! share the endpoint, what goes wrong, and when. Faults come before and after each effect: an acknowledgement
@@ -9,8 +9,8 @@
 //! oracle watches every effect and judges the end: each submitted task has exactly
 //! one outcome, no link fault makes a task run twice, a crash repeats at most what
 //! held a slot. Instances that share their endpoint are frozen, cut off and lost with
-//! their disks, and the service asks for what nobody may have: no task is drained
-//! by two of them, and none is lost between them.
+//! their disks, and the service asks for tasks that no instance may have: no task is
+//! drained by two of them, and none is lost between them.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -18,11 +18,11 @@
 //! | `CLUTCH_SIMULATE_TRACE` | set: the trace of every run is printed |
 
 mod broker;
-mod chance;
 mod contents;
 mod device;
 mod disk;
 mod executor;
+mod fault_schedule;
 mod freeze;
 mod inlet;
 mod media;
@@ -31,15 +31,16 @@ mod outlet;
 mod plan;
 mod process;
 mod records;
+mod rng;
 mod service;
 mod trace;
-mod weather;
 mod wire;
 mod world;
 
 use clutch_common::link::{self, Fault, Terms, Transport};
 use clutch_common::topology::{self, QueueKind};
 use disk::Node;
+use fault_schedule::Wanted;
 use process::ENDPOINT;
 use service::Service;
 use std::sync::Arc;
@@ -47,13 +48,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use trace::Trace;
-use weather::Wanted;
 use world::World;
 
-/// In how much of its own time a run must come to its end after the storm.
+/// In how much of its own time a run must come to its end after the faults.
 const PATIENCE: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// What became of a run.
+/// The outcome of a run.
 struct Run {
     broken: Option<String>,
     trace: Trace,
@@ -95,28 +95,35 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
     let mut instances = JoinSet::new();
     for (instance, node) in nodes.iter().enumerate() {
         let (world, broker, node) = (Arc::clone(world), Arc::clone(broker), Arc::clone(node));
-        instances.spawn(weather::keep_running(world, instance, node, broker, Arc::clone(&wanted)));
+        instances.spawn(fault_schedule::keep_running(
+            world,
+            instance,
+            node,
+            broker,
+            Arc::clone(&wanted),
+        ));
     }
-    let mut storm = JoinSet::new();
-    storm.spawn(weather::change(Arc::clone(world), Arc::clone(&wanted)));
-    let storm_is_over = async {
-        let (published, ()) = tokio::join!(service.publish(), tokio::time::sleep(world.plan.storm));
-        storm.shutdown().await;
-        world.calm();
+    let mut faults = JoinSet::new();
+    faults.spawn(fault_schedule::change(Arc::clone(world), Arc::clone(&wanted)));
+    let faults_end = async {
+        let (published, ()) =
+            tokio::join!(service.publish(), tokio::time::sleep(world.plan.faults_last));
+        faults.shutdown().await;
+        world.end_faults();
         published
     };
     tokio::select! {
         biased;
         () = world.broken.cancelled() => return Ok(()),
-        published = storm_is_over => published?,
+        published = faults_end => published?,
     }
     tokio::select! {
         biased;
         () = world.broken.cancelled() => (),
-        () = weather::settle(world, &nodes, &wanted) => (),
+        () = fault_schedule::settle(world, &nodes, &wanted) => (),
         () = tokio::time::sleep(PATIENCE) => {
             let missing = world.tell(|oracle| oracle.missing());
-            world.fail(format!("{PATIENCE:?} after the storm something is pending: {missing:?}"));
+            world.fail(format!("{PATIENCE:?} after the last fault something is pending: {missing:?}"));
         }
     }
     Ok(())

@@ -9,8 +9,8 @@
 //! but does not wait for a slot until it is secured.
 //!
 //! Tasks leave in the order they came, but for those that have to wait for
-//! another under suspicion (see `poison`), and for calls of a function whose
-//! workers are all busy: these are overtaken.
+//! another under suspicion (see `poison`), and for calls of a function with no
+//! worker free: these are overtaken.
 
 use crate::pending::poison::Standing;
 use crate::storage::journal::{Deaths, Seq};
@@ -39,7 +39,7 @@ pub(crate) struct Held {
     pub(crate) started: bool,
     /// How often the daemon died while it ran.
     pub(crate) deaths: Deaths,
-    /// What the deaths mean for it.
+    /// The standing that follows from the deaths.
     pub(crate) standing: Standing,
 }
 
@@ -253,7 +253,7 @@ impl Inbox {
         Some(held)
     }
 
-    /// Has the calls at the front step aside whose functions are busy.
+    /// Parks the calls at the front that have to wait for a busy function.
     fn park(&mut self) {
         while let Some(held) = self.waiting.pop_front_if(|held| {
             self.limited.get(function(&held.task)).is_some_and(Limited::is_busy)
@@ -297,7 +297,7 @@ fn function(task: &Task) -> &str {
     }
 }
 
-/// What a task takes in memory, roughly: its work and a fixed part.
+/// The size of a task in memory, roughly: its work and a fixed part.
 fn weight(task: &Task) -> usize {
     512 + task.work.size()
 }

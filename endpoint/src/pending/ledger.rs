@@ -45,7 +45,7 @@ pub(crate) struct Ledger {
     sent: Option<SentLog>,
 }
 
-/// What futures that outlive a call need of the ledger.
+/// The part of the ledger that is shared with futures which outlive a call.
 struct Shared {
     pending: Mutex<Pending>,
     engine: Notify,
@@ -158,8 +158,8 @@ impl Ledger {
     }
 
     /// Lets the `count` tasks start that have been unsecured for longest. The disk notes
-    /// that before any later change of them; a task whose securing a crash forgets held a
-    /// slot, or did not start.
+    /// that before any later change of them; if a crash forgets that a task was secured, the
+    /// task held a slot, or did not start.
     pub(crate) async fn secured(&self, count: usize) -> Result<(), JournalError> {
         let ((), commit) = self.submit(|pending| ((), pending.secure(count))).await?;
         drop(commit);
@@ -236,7 +236,7 @@ impl Ledger {
         }
     }
 
-    /// The attempt whose result was delivered last.
+    /// The attempt of the result that was delivered last.
     pub(crate) fn delivered_last(&self) -> Option<Attempt> {
         self.sent.as_ref().and_then(SentLog::last)
     }

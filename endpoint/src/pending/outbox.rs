@@ -48,8 +48,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// An outbox whose next result gets the number `next`; of those before, `undelivered`
-    /// are on disk and the others released.
+    /// An outbox in which the next result gets the number `next`; of the results before,
+    /// `undelivered` are on disk and the others released.
     pub(crate) fn new(next: OutSeq, undelivered: u64) -> Self {
         let (fresh, releasing) = (VecDeque::new(), BTreeSet::new());
         Self { fresh, bytes: 0, next, undelivered, releasing }

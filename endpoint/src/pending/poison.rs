@@ -1,10 +1,10 @@
-//! Who may have taken the daemon down, and what that means for a task: when it
-//! may start, and when it has had its chances. Pure.
+//! Poisoned tasks: decides from the deaths of the daemon when a task may start, and when it
+//! has had its chances. Pure.
 //!
-//! A death is counted against every task that ran, since nobody can tell whose
-//! fault it was. What tells is the next time: a task whose next death would be
-//! its last runs apart from all others that a death was counted against, so a
-//! culprit and its former neighbours are not counted together again.
+//! A death is counted against every task that ran, as it cannot be told which one caused
+//! it. The next death tells: a task for which it would be the last runs apart from all
+//! others that a death was counted against, so that a culprit and its former neighbours are
+//! not counted together again.
 
 use crate::storage::journal::Deaths;
 use clutch_common::task::byte_string::ByteString;
@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// How much of a command a reason shows, in characters.
 const SHOWN: usize = 200;
 
-/// What the deaths of the daemon say about a task.
+/// The standing of a task after deaths of the daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
     /// The daemon never died while it ran.
@@ -28,7 +28,7 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
-    /// Of a task, after `deaths`, where `limit` are too many; 0 for no limit.
+    /// The standing of a task after `deaths`, where `limit` are too many; 0 for no limit.
     pub(crate) fn after(deaths: Deaths, limit: u64) -> Self {
         match deaths.count {
             0 => Self::Clear,

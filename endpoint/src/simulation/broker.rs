@@ -33,8 +33,8 @@ impl Net {
     async fn reach(&self) -> Result<(), Fault> {
         self.world.travel().await;
         let (down, cut_off) = {
-            let weather = self.world.weather();
-            (weather.broker_down, weather.cut_off.contains(&self.life.instance))
+            let conditions = self.world.conditions();
+            (conditions.broker_down, conditions.cut_off.contains(&self.life.instance))
         };
         if cut_off {
             tokio::time::sleep(Duration::from_secs(3)).await;
@@ -79,8 +79,8 @@ struct NetConnection {
 }
 
 impl NetConnection {
-    /// What is asked of a connection that is lost has no answer; the endpoint
-    /// learns why. Nobody else tells it while nothing is carried.
+    /// A request on a connection that is lost has no answer; the endpoint learns why. While
+    /// nothing is sent on it, this is the only way that it does.
     async fn lost_before(&self) -> Result<(), Fault> {
         self.wire.alive()?;
         if !self.wire.is_severed() {
@@ -146,9 +146,9 @@ impl Connection for NetConnection {
     }
 }
 
-/// What a link fails with; mostly what mends by itself.
+/// The fault that a link fails with; mostly one that mends by itself.
 pub(super) fn some_fault(world: &World) -> Fault {
-    let words = || "by the weather".to_owned();
+    let words = || "by chance".to_owned();
     match world.within(0..12) {
         0 => Fault::Missing(words()),
         1 => Fault::Protocol(words()),

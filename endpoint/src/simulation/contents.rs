@@ -1,5 +1,5 @@
-//! What must be on a disk: which tasks and results every commit that is durable has left
-//! there. Tells the oracle of each, and compares a queue with it. Pure.
+//! The tasks and results that must be on a disk after all commits that are durable. Tells
+//! the oracle of each change, and compares a queue with them. Pure.
 
 use super::oracle::{self, name};
 use super::world::World;
@@ -19,7 +19,7 @@ struct Kept {
     secured: bool,
 }
 
-/// What a commit adds to a disk.
+/// Something that a commit adds to a disk.
 #[derive(Clone)]
 pub(super) enum Written {
     /// A change of the journal's.
@@ -28,7 +28,7 @@ pub(super) enum Written {
     Death(Attempt),
 }
 
-/// What a queue was found to hold.
+/// The content of a queue.
 pub(super) struct Found {
     results: Vec<OutboxRecord>,
     waiting: u64,
@@ -50,7 +50,7 @@ impl Found {
     }
 }
 
-/// What must be on the disk of an instance.
+/// The content that the disk of an instance must have.
 pub(super) struct Contents {
     instance: usize,
     inbox: BTreeMap<Seq, Kept>,
@@ -191,7 +191,7 @@ impl Contents {
     }
 }
 
-/// What a result in the outbox says.
+/// The change that a result in the outbox stands for.
 fn told_by(result: &Finished) -> oracle::Change {
     match lost(result) {
         Some(Loss::Unknown) => oracle::Change::Disowned,

@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex};
 /// The disk of an instance.
 pub(super) struct Disk {
     media: Media,
-    /// What must be on it.
+    /// The content that it must have.
     pub(super) contents: Contents,
-    /// What the commit under way adds.
+    /// The changes of the commit under way.
     writing: Vec<Written>,
     /// Whether it has failed the process that uses it.
     pub(super) has_failed: bool,
@@ -48,7 +48,7 @@ impl Disk {
         self.writing = writing;
     }
 
-    /// What the commit under way adds is durable.
+    /// The changes of the commit under way are durable.
     pub(super) fn written(&mut self, world: &World) {
         for written in std::mem::take(&mut self.writing) {
             self.contents.add(world, written);

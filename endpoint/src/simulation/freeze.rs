@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
-/// What everything that a process does has to pass.
+/// The gate that everything has to pass that a process does.
 pub(super) struct Gate {
     is_frozen: AtomicBool,
     changed: Notify,

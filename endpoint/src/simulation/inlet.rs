@@ -53,7 +53,7 @@ impl NetInlet {
         let (deliver, deliveries) = mpsc::channel(BUFFERED);
         let (orders, received) = mpsc::channel(QUEUED);
         let (call, calls) = mpsc::channel(QUEUED);
-        world.weather().holder = Some((Arc::clone(wire), call));
+        world.conditions().holder = Some((Arc::clone(wire), call));
         world.judge(|oracle| oracle.consumes(life.instance));
         let carrier = Carrier {
             world: Arc::clone(world),
@@ -75,7 +75,7 @@ impl NetInlet {
         self.wire.alive()?;
         let cut = self.world.mishap(Mishap::CutAtSettling);
         if !cut || self.world.flip() {
-            // Where nobody carries it any more, it is lost and nobody says so.
+            // It is lost without a word if the wire has ended.
             drop(self.orders.try_send(order));
         }
         if cut {
@@ -125,7 +125,7 @@ impl Inlet for NetInlet {
             fault = self.wire.lost() => Err(fault),
             answered = answered => {
                 self.life.gate.awake().await;
-                // Where nobody carries it any more, there is no answer.
+                // There is no answer if the wire has ended.
                 if answered.is_err() { Err(self.wire.lost().await) } else { Ok(()) }
             }
         }
@@ -135,7 +135,7 @@ impl Inlet for NetInlet {
         let state = (self.calls.take(), Arc::clone(&self.wire));
         let calls = stream::unfold(state, |(mut calls, wire)| async move {
             let call = async { calls.as_mut()?.recv().await };
-            // Where nobody calls any more, the link is yet to be lost.
+            // No more calls come; that the link is lost is noticed elsewhere.
             let next = tokio::select! {
                 biased;
                 fault = wire.lost() => Err(fault),
@@ -147,7 +147,7 @@ impl Inlet for NetInlet {
     }
 }
 
-/// What is between the endpoint and the broker, and the broker's side.
+/// The way between the endpoint and the broker, and the broker's side.
 struct Carrier {
     world: Arc<World>,
     life: Arc<Life>,
@@ -156,7 +156,7 @@ struct Carrier {
     inner: Box<dyn Inlet>,
     deliver: mpsc::Sender<Delivery>,
     orders: mpsc::Receiver<Order>,
-    /// What was delivered and is not settled.
+    /// The deliveries that are not settled.
     held: BTreeMap<Tag, Vec<Attempt>>,
 }
 
@@ -218,10 +218,10 @@ impl Carrier {
             }
             Order::Secure(answer) => {
                 self.world.travel().await;
-                // The answer goes the way of all that the broker sends; where nobody waits for
+                // The answer goes the way of all that the broker sends; where no caller waits for
                 // it any more, it is lost.
                 if !self.wire.is_severed() {
-                    // Whoever asked may have given up.
+                    // The caller may have given up.
                     answer.send(()).ok();
                 }
                 return;
@@ -242,7 +242,7 @@ impl Carrier {
         }
     }
 
-    /// The broker goes on delivering to nobody.
+    /// The broker goes on delivering to an end that is gone.
     async fn dead_end(&mut self) {
         while let Ok(taken) = self.inner.receive(TAKEN).await {
             for delivery in taken {

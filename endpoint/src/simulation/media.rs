@@ -1,6 +1,6 @@
-//! What a disk in a run consists of: the entries of a store, and files. It knows what a crash
-//! may take from them: changes that were not flushed, and after a power cut also names and
-//! contents that were not synced. Pure.
+//! The data of a disk in a run: the entries of a store, and files. A crash takes changes from
+//! them that were not flushed, a power cut also names and contents that were not synced.
+//! Pure.
 
 use crate::storage::disk_queue::store::{Entry, Writes};
 use std::collections::BTreeMap;

@@ -23,12 +23,12 @@ pub(super) enum Expected {
     Not(Outcome),
 }
 
-/// What became of a task on a disk; durable when the oracle hears of it.
+/// A change of a task on a disk; durable when the oracle hears of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     /// It is in the inbox.
     Accepted,
-    /// Nobody else can have it.
+    /// No other instance can have it.
     Secured,
     /// It is about to start.
     Marked,
@@ -44,7 +44,7 @@ pub(super) enum Change {
     Released(Option<Loss>),
 }
 
-/// What is known of one instance and its disk.
+/// The oracle's knowledge of one instance and its disk.
 #[derive(Default)]
 struct Instance {
     /// On disk, now or earlier.
@@ -66,7 +66,7 @@ struct Instance {
 
 /// The judge of one run.
 pub(super) struct Oracle {
-    /// Tasks start only when nobody else can have them.
+    /// Tasks start only when no other instance can have them.
     careful: bool,
     slots: usize,
     inbox_max: usize,
@@ -74,7 +74,7 @@ pub(super) struct Oracle {
     confirmed: BTreeSet<Attempt>,
     arrived: Vec<(Attempt, Option<Loss>)>,
     recorded: BTreeSet<Attempt>,
-    /// The attempt whose result is its task's end.
+    /// The attempt with the result that is its task's end.
     concluded: BTreeMap<TaskId, Attempt>,
     /// How the runs of a task ended.
     ended: BTreeSet<(Attempt, Outcome)>,
@@ -94,7 +94,7 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    /// An oracle for a run whose inboxes may hold so many tasks.
+    /// An oracle for a run in which inboxes may hold `inbox_max` tasks.
     pub(super) fn new(plan: &Plan, inbox_max: usize) -> Self {
         Self {
             careful: plan.is_careful(),
@@ -147,7 +147,7 @@ impl Oracle {
         Err(format!("the instances {:?} drain the task queue at the same time", self.consuming))
     }
 
-    /// That an instance is active has reached the results queue.
+    /// The message that an instance is active has reached the results queue.
     pub(super) fn introduces(&mut self, instance: usize) {
         self.introduced.insert(instance);
         self.known.insert(instance);
@@ -234,8 +234,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// An instance says that it does not know an attempt: nobody else has it for
-    /// certain, who is not given up. One that was published twice may come late.
+    /// An instance says that it does not know an attempt: no other instance that is not given
+    /// up may have it for certain. An attempt that was published twice may come late.
     fn is_nowhere(&self, says: usize, attempt: Attempt) -> Result<(), Broken> {
         let has = |instance: &Instance| instance.secured.contains(&attempt) && !instance.given_up;
         match self.instances.iter().position(has) {
@@ -342,7 +342,7 @@ impl Oracle {
     }
 
     /// A new process finds a task that an earlier one has marked as started; or
-    /// nobody has one that must not run again.
+    /// no instance has one that must not run again.
     pub(super) fn may_be_interrupted(&mut self, attempt: Attempt) {
         self.interruptible.insert(attempt);
     }
@@ -388,7 +388,7 @@ impl Oracle {
     }
 }
 
-/// What an attempt is called in a trace: the number of its task in the run.
+/// The name of an attempt in a trace: the number of its task in the run.
 pub(super) fn name(attempt: Attempt) -> String {
     let number = attempt.task_id.0.as_u128() & 0xffff_ffff;
     match attempt.attempt {

@@ -66,7 +66,7 @@ impl Outlet for NetOutlet {
         let ticket = Ticket(self.last);
         let cut = self.world.mishap(Mishap::CutAtPublish);
         if !cut || self.world.flip() {
-            // Where nobody carries it any more, it is lost and nobody says so.
+            // It is lost without a word if the wire has ended.
             drop(self.published.try_send(Published { ticket, to: to.clone(), message }));
         }
         if cut {
@@ -100,14 +100,14 @@ impl Outlet for NetOutlet {
     }
 }
 
-/// What the endpoint will hear of a message, and when.
+/// The answer that the endpoint will get for a message, and when.
 struct Answer {
     due: Instant,
     ticket: Ticket,
     settlement: Settlement,
 }
 
-/// What is between the endpoint and the broker, and the broker's side.
+/// The way between the endpoint and the broker, and the broker's side.
 struct Carrier {
     world: Arc<World>,
     life: Arc<Life>,
@@ -163,7 +163,7 @@ impl Carrier {
             () = tokio::time::sleep(blocked.min(patience)) => (),
         }
         if blocked > patience {
-            self.wire.cut(Fault::Blocked { reason: "by the weather".to_owned(), after: patience });
+            self.wire.cut(Fault::Blocked { reason: "by chance".to_owned(), after: patience });
         }
     }
 

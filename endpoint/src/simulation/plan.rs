@@ -1,13 +1,13 @@
-//! What a seed makes of a run: its size, and which mishaps it knows and how often
-//! they come. Pure. Each run knows about half of them, so that a rare one is not
+//! The plan of a run, made from its seed: its size, and which mishaps it knows and how
+//! often they come. Pure. Each run knows about half of them, so that a rare one is not
 //! always in the company of all others.
 
-use super::chance::Chance;
+use super::rng::Rng;
 use crate::pending::inbox::Bounds;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What may go wrong.
+/// Something that may go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Mishap {
     /// Dialling fails, before or after the broker has the connection.
@@ -46,7 +46,7 @@ pub(super) enum Mishap {
     CrashAtPublish,
     /// A commit takes long.
     SlowDisk,
-    /// A commit takes longer than anybody waits.
+    /// A commit takes longer than the journal waits.
     StalledDisk,
     /// The disk fails, before or after something is written to it.
     BrokenDisk,
@@ -124,7 +124,7 @@ impl Mishap {
             Self::Dial | Self::Lease | Self::HalfOpen => 2..8,
             Self::Returned | Self::Refused | Self::Doubt | Self::Repeated => 5..50,
             Self::SlowLink | Self::SlowDisk | Self::FullDisk => 5..100,
-            // Of the moments at which the weather changes.
+            // Of the moments at which a fault may come.
             Self::Restart | Self::Partition | Self::Kill | Self::Stop | Self::Freeze => 2..10,
             Self::LostNode => 3..20,
         }
@@ -146,7 +146,7 @@ pub(super) enum Fleet {
 /// How many nodes there are to take the place of a lost one.
 const SPARES: usize = 2;
 
-/// A run's size and weather.
+/// A run's size, and its faults.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// How the endpoint is run.
@@ -164,28 +164,28 @@ pub(super) struct Plan {
     /// How many deliveries may be under way.
     pub(super) prefetch: u16,
     /// How long things go wrong.
-    pub(super) storm: Duration,
+    pub(super) faults_last: Duration,
     occasions: BTreeMap<Mishap, u64>,
 }
 
 impl Plan {
-    /// What a seed makes of a run.
-    pub(super) fn new(chance: &mut Chance) -> Self {
+    /// The plan of a seed.
+    pub(super) fn new(rng: &mut Rng) -> Self {
         let mut occasions = BTreeMap::new();
         for mishap in ALL {
-            if chance.once_in(2) {
-                occasions.insert(mishap, chance.within(mishap.occasions()));
+            if rng.once_in(2) {
+                occasions.insert(mishap, rng.within(mishap.occasions()));
             }
         }
         Self {
-            fleet: *chance.pick(&FLEETS),
-            lost_after: chance.millis(300_000..900_000),
-            messages: chance.within(5..60),
-            message_tasks: *chance.pick(&[1, 1, 3, 10]),
-            slots: *chance.pick(&[1, 2, 2, 4, 8]),
-            bounds: Bounds { max_tasks: *chance.pick(&[1, 5, 20, 1000]), max_bytes: 1 << 20 },
-            prefetch: *chance.pick(&[1, 4, 32]),
-            storm: chance.millis(20_000..400_000),
+            fleet: *rng.pick(&FLEETS),
+            lost_after: rng.millis(300_000..900_000),
+            messages: rng.within(5..60),
+            message_tasks: *rng.pick(&[1, 1, 3, 10]),
+            slots: *rng.pick(&[1, 2, 2, 4, 8]),
+            bounds: Bounds { max_tasks: *rng.pick(&[1, 5, 20, 1000]), max_bytes: 1 << 20 },
+            prefetch: *rng.pick(&[1, 4, 32]),
+            faults_last: rng.millis(20_000..400_000),
             occasions,
         }
     }

@@ -36,8 +36,8 @@ pub(super) struct Life {
     pub(super) name: String,
     /// Whether it is frozen.
     pub(super) gate: Arc<Gate>,
-    /// What tells its name from others'.
-    chance: u64,
+    /// A number that tells its session name from others.
+    nonce: u64,
     world: Arc<World>,
     over: CancellationToken,
     wires: Mutex<Vec<Arc<Wire>>>,
@@ -51,7 +51,7 @@ impl Life {
             instance,
             name: format!("{}.{number}", ["A", "B", "C", "D", "E"][instance]),
             gate: Arc::new(Gate::new()),
-            chance: ((instance as u64) << 32) | number,
+            nonce: ((instance as u64) << 32) | number,
             world: Arc::clone(world),
             over: CancellationToken::new(),
             wires: Mutex::default(),
@@ -128,7 +128,7 @@ pub(super) async fn live(
     let shutdown = Shutdown::new(Duration::from_secs(30), Duration::from_secs(5));
     let parts = start(&world, &life, &broker, &ledger, &shutdown);
     let outcome = supervise(parts, shutdown, stop).await;
-    // A disk that has failed tells whoever closes it.
+    // A disk that has failed says so.
     drop(ledger.hand_back().await);
     ledger.close().await;
     outcome
@@ -162,7 +162,7 @@ fn start(
             routing_key: topology::results_key(ENDPOINT),
         },
         instance: Instance::new(
-            wire::session_name(life.chance, ledger.age, 0),
+            wire::session_name(life.nonce, ledger.age, 0),
             world.plan.is_careful(),
         ),
         heartbeat: Terms::default().heartbeat,

@@ -28,7 +28,7 @@ enum Stage {
     Done,
 }
 
-/// What follows from a result.
+/// The consequence of a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     /// It is the task's end.
@@ -49,7 +49,7 @@ pub(super) struct Records {
     recovers: bool,
     lost_after: Duration,
     tasks: BTreeMap<TaskId, Entry>,
-    /// Attempts that nobody may have, and whether they were asked for.
+    /// Attempts that no instance may have, and whether they were asked for.
     doubts: BTreeMap<TaskId, bool>,
     states: Vec<KnownState>,
     heard: Heard,
@@ -155,7 +155,7 @@ impl Records {
         self.doubts.extend(open.map(|(id, _)| (*id, false)));
     }
 
-    /// What the active state is to be asked, unless another one may have it.
+    /// The next roll call for the active state, unless another state may have the attempts.
     pub(super) fn next_to_ask(&mut self) -> Option<RollCall> {
         let asked = failover::to_ask(&self.states)?;
         let (state_id, instance) = (asked.id, asked.instance);
@@ -172,7 +172,7 @@ impl Records {
         (!attempts.is_empty()).then_some(RollCall { state_id, instance, attempts })
     }
 
-    /// A task whose next attempt is to be published; it counts as published.
+    /// The next task to be published as another attempt; it counts as published.
     pub(super) fn next_to_resubmit(&mut self) -> Option<Task> {
         let mut open = self.tasks.values_mut();
         let entry = open.find(|entry| entry.stage == Stage::Resubmitting)?;

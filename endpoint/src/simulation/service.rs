@@ -58,7 +58,7 @@ impl Service {
         let mut outlet = connection.outlet().await?;
         let mut number = 0;
         let mut again: Vec<Packed> = Vec::new();
-        let pause = world.plan.storm.as_millis() as u64 / (2 * world.plan.messages);
+        let pause = world.plan.faults_last.as_millis() as u64 / (2 * world.plan.messages);
         for _ in 0..world.plan.messages {
             tokio::time::sleep(world.millis(0..2 * pause + 1)).await;
             let packed = self.pack(&mut number);
@@ -186,8 +186,8 @@ impl Service {
         how(&mut lock(&self.records))
     }
 
-    /// Gives up who is silent, submits again what is nowhere, and asks for what
-    /// may be. A client that was in doubt for long may publish what is nowhere, too.
+    /// Gives up silent states, submits again tasks that are nowhere, and asks for tasks that
+    /// may be. A client that was in doubt for long may publish a task that is nowhere, too.
     async fn recover(&self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
         let silent = self.decide(|records| records.give_up(Instant::now()));
         silent.into_iter().for_each(|state| self.gives_up(state));
@@ -228,7 +228,7 @@ async fn place(outlet: &mut dyn Outlet, message: Message) -> Result<bool, Fault>
     Ok(settled.iter().all(|(_, settlement)| *settlement == Settlement::Confirmed))
 }
 
-/// Whose disk a state is.
+/// The instance that has a state.
 fn node(state: StateId) -> usize {
     state.0.as_u128() as usize - 1
 }

@@ -1,4 +1,4 @@
-//! What happened in a run, line by line with the run's own time, for a person to
+//! The events of a run, line by line with the run's own time, for a person to
 //! read and for telling two runs apart.
 
 use std::fmt;

@@ -1,11 +1,11 @@
-//! What all parts of a run share: chance, the plan, the weather, the oracle and
-//! the trace. Reads no clock but the runtime's, which stands still while anything
+//! The world of a run: the random numbers, the plan, the conditions, the oracle and the
+//! trace, which all parts of it share. Reads no clock but the runtime's, which stands still while anything
 //! can go on.
 
-use super::chance::Chance;
 use super::oracle::{Broken, Oracle};
 use super::plan::{Mishap, Plan};
 use super::process::Life;
+use super::rng::Rng;
 use super::trace::Trace;
 use super::wire::Wire;
 use clutch_common::link::Message;
@@ -25,22 +25,22 @@ pub(super) const QUEUED: usize = 100_000;
 /// The world of one run.
 pub(super) struct World {
     pub(super) plan: Plan,
-    /// What happens between processes.
+    /// The tasks of the network between processes.
     pub(super) network: TaskTracker,
     /// Cancelled when a promise was broken.
     pub(super) broken: CancellationToken,
-    chance: Mutex<Chance>,
+    rng: Mutex<Rng>,
     oracle: Mutex<Oracle>,
     trace: Mutex<Trace>,
     verdict: Mutex<Option<Broken>>,
-    calm: AtomicBool,
-    weather: Mutex<Weather>,
+    faults_over: AtomicBool,
+    conditions: Mutex<Conditions>,
     lives: Mutex<Vec<Arc<Life>>>,
 }
 
-/// What cannot be reached, and what can.
+/// The faults of the network that last, and the way to the instance that has the lease.
 #[derive(Default)]
-pub(super) struct Weather {
+pub(super) struct Conditions {
     /// The broker is not there.
     pub(super) broker_down: bool,
     /// These instances reach nothing.
@@ -52,8 +52,8 @@ pub(super) struct Weather {
 impl World {
     /// The world of a seed.
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        let mut chance = Chance::new(seed);
-        let plan = Plan::new(&mut chance);
+        let mut rng = Rng::new(seed);
+        let plan = Plan::new(&mut rng);
         let most = plan.message_tasks as usize;
         let inbox_max = plan.bounds.max_tasks - 1 + most;
         let world = Self {
@@ -61,11 +61,11 @@ impl World {
             plan,
             network: TaskTracker::new(),
             broken: CancellationToken::new(),
-            chance: Mutex::new(chance),
+            rng: Mutex::new(rng),
             trace: Mutex::new(Trace::new()),
             verdict: Mutex::new(None),
-            calm: AtomicBool::new(false),
-            weather: Mutex::default(),
+            faults_over: AtomicBool::new(false),
+            conditions: Mutex::default(),
             lives: Mutex::default(),
         };
         world.note(format_args!("{:?}", world.plan));
@@ -74,23 +74,23 @@ impl World {
 
     /// Whether something goes wrong here and now.
     pub(super) fn mishap(&self, mishap: Mishap) -> bool {
-        let times = self.plan.once_in(mishap).filter(|_| !self.is_calm());
-        times.is_some_and(|times| lock(&self.chance).once_in(times))
+        let times = self.plan.once_in(mishap).filter(|_| !self.faults_are_over());
+        times.is_some_and(|times| lock(&self.rng).once_in(times))
     }
 
-    /// One way or the other.
+    /// True half of the times.
     pub(super) fn flip(&self) -> bool {
-        lock(&self.chance).once_in(2)
+        lock(&self.rng).once_in(2)
     }
 
     /// A number of a range.
     pub(super) fn within(&self, range: Range<u64>) -> u64 {
-        lock(&self.chance).within(range)
+        lock(&self.rng).within(range)
     }
 
-    /// So many milliseconds.
+    /// A number of milliseconds of a range.
     pub(super) fn millis(&self, range: Range<u64>) -> Duration {
-        lock(&self.chance).millis(range)
+        lock(&self.rng).millis(range)
     }
 
     /// Waits as long as something takes on its way.
@@ -100,30 +100,30 @@ impl World {
     }
 
     /// Nothing goes wrong from now on.
-    pub(super) fn calm(&self) {
-        self.calm.store(true, Ordering::Relaxed);
+    pub(super) fn end_faults(&self) {
+        self.faults_over.store(true, Ordering::Relaxed);
         {
-            let mut weather = self.weather();
-            weather.broker_down = false;
-            weather.cut_off.clear();
+            let mut conditions = self.conditions();
+            conditions.broker_down = false;
+            conditions.cut_off.clear();
         }
         self.lives().iter().for_each(|life| life.gate.freeze(false));
-        self.note(format_args!("the storm is over"));
+        self.note(format_args!("no more faults"));
     }
 
-    /// Whether the storm is over.
-    pub(super) fn is_calm(&self) -> bool {
-        self.calm.load(Ordering::Relaxed)
+    /// Whether nothing goes wrong any more.
+    pub(super) fn faults_are_over(&self) -> bool {
+        self.faults_over.load(Ordering::Relaxed)
     }
 
-    /// What cannot be reached.
-    pub(super) fn weather(&self) -> MutexGuard<'_, Weather> {
-        lock(&self.weather)
+    /// The faults of the network that last.
+    pub(super) fn conditions(&self) -> MutexGuard<'_, Conditions> {
+        lock(&self.conditions)
     }
 
-    /// Calls whoever holds the lease.
+    /// Sends a call to the connection that has the lease.
     pub(super) fn call(&self, call: Message) {
-        if let Some((wire, calls)) = &self.weather().holder
+        if let Some((wire, calls)) = &self.conditions().holder
             && !wire.is_severed()
         {
             drop(calls.try_send(call));
@@ -161,7 +161,7 @@ impl World {
         self.broken.cancel();
     }
 
-    /// What was broken first, and the trace so far.
+    /// The promise that was broken first, and the trace so far.
     pub(super) fn end(&self) -> (Option<Broken>, Trace) {
         let trace = std::mem::replace(&mut *lock(&self.trace), Trace::new());
         (lock(&self.verdict).take(), trace)

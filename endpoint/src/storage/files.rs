@@ -2,8 +2,7 @@
 //! daemon both are the system's; in a simulation they are memory, which loses at a crash
 //! what was not synced.
 //!
-//! What the host lacks for a write, a descriptor or room in a quota, is waited for up to a
-//! bound.
+//! A write waits, up to a bound, for a descriptor, or room on the disk or in a quota.
 
 use crate::system::os_error::{Handling, Operation, classify};
 use std::fs::{DirBuilder, File, OpenOptions};

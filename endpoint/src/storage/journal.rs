@@ -1,9 +1,8 @@
-//! The disk queue as the rest of the endpoint sees it: async, and never in the
-//! way. One thread owns the queue, takes all that is waiting as one group and
-//! makes it durable at once ([`writer`]).
+//! The journal: the async side of the disk queue. One thread owns the queue, takes all
+//! changes that wait as one *group* and makes them durable in one commit ([`writer`]).
 //!
-//! Calls return as soon as there is room to hand the change over; the
-//! [`Commit`] they return resolves when it is durable. When the disk fails, it
+//! A change is handed over as soon as there is room for it; the [`Commit`] that
+//! [`Reservation::submit`] returns resolves when it is durable. When the disk fails, it
 //! fails for good, and every later call says so.
 
 pub(crate) mod commit;
@@ -46,7 +45,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct JournalConfig {
     /// The state folder.
     pub(crate) path: PathBuf,
-    /// The endpoint whose results it keeps.
+    /// The endpoint that it belongs to.
     pub(crate) endpoint_id: EndpointId,
     /// How many bytes are to stay free on the file system; 64 MiB is a good
     /// choice.
@@ -56,16 +55,16 @@ pub(crate) struct JournalConfig {
     pub(crate) seen_max: usize,
 }
 
-/// What was found on disk.
+/// The content of a state folder as it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     /// The state folder's id, made once.
     pub(crate) state_id: StateId,
     /// How the folder came to be where it is.
     pub(crate) origin: Origin,
-    /// How many commits it has seen: what a run accepts, it has seen in the next.
+    /// How many commits it had seen when it was opened.
     pub(crate) age: u64,
-    /// How many it has seen as time goes on.
+    /// How many commits it has seen, as time goes on.
     pub(crate) durable: Arc<AtomicU64>,
     /// The tasks in the inbox, in the order they were accepted.
     pub(crate) tasks: Vec<Accepted>,
@@ -78,7 +77,7 @@ pub(crate) struct Recovered {
     /// How often the daemon died while each task ran; a task that is not in
     /// the inbox may be delivered again.
     pub(crate) deaths: HashMap<Attempt, Deaths>,
-    /// Where it is noted which tasks run.
+    /// The file that says which tasks run.
     pub(crate) running: Arc<Running>,
 }
 
@@ -100,7 +99,7 @@ impl Recovered {
         }
     }
 
-    /// What was found as a queue was opened, with these tasks in its inbox.
+    /// The content of a queue that was opened with these tasks in its inbox.
     pub(crate) fn of(queue: &DiskQueue, tasks: Vec<Accepted>) -> Self {
         Self {
             state_id: queue.state_id(),
@@ -168,7 +167,7 @@ pub(crate) struct Journal {
     threads: Mutex<Threads>,
 }
 
-/// What runs for a journal until it is closed.
+/// The thread and the task that run for a journal until it is closed.
 #[derive(Default)]
 pub(crate) struct Threads {
     writer: Option<JoinHandle<()>>,
@@ -215,7 +214,7 @@ fn open_with(
 }
 
 impl Journal {
-    /// A journal whose commands a writer takes, on a thread or elsewhere.
+    /// A journal over the writer that takes its commands.
     pub(crate) fn over(
         commands: mpsc::Sender<Command>,
         seen: SeenView,
@@ -249,9 +248,9 @@ impl Journal {
         Answer::new(records, self.pulse.clone()).await
     }
 
-    /// Which of these attempts are accepted and not finished, or finished and not
-    /// released, as of all that was handed over before. Where very many results wait,
-    /// all of them are taken to be.
+    /// The attempts, of these, that are accepted and not finished, or finished and not
+    /// released, after all that was handed over before; all of them where very many results
+    /// wait.
     ///
     /// # Errors
     /// The journal has failed or is closed.

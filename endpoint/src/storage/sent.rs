@@ -1,10 +1,10 @@
 //! The sent log: results that the broker has confirmed, kept for a while so that they
-//! can be sent again if the service lost them. A thread of its own writes it, in
-//! `STATE/sent/`; nothing waits for that, and nothing is synced.
+//! can be sent again if the service lost them. A thread of its own writes it to
+//! `STATE/sent/`; no caller waits for that, and nothing is synced.
 //!
-//! Promises: an append never blocks and never fails its caller. What cannot be kept,
-//! as the disk is slow or full, is counted and told in the log. A recall sees every
-//! append that was made before it and was kept.
+//! Promises: an append never blocks and never fails its caller. Results that cannot be kept,
+//! as the disk is slow or full, are counted and reported in the daemon's log. A recall sees
+//! every append that was made before it and was kept.
 
 mod segments;
 
@@ -45,12 +45,12 @@ pub(crate) struct SentConfig {
     pub(crate) keep_bytes: u64,
 }
 
-/// What a recall found.
+/// The results of a recall.
 #[derive(Debug, Default)]
 pub(crate) struct Recalled {
     /// Results that are kept, some if there are any.
     pub(crate) found: Vec<Finished>,
-    /// Attempts whose results are kept as well, and did not fit this recall.
+    /// Attempts that have results in the log which did not fit this recall.
     pub(crate) more: HashSet<Attempt>,
 }
 
@@ -117,7 +117,7 @@ impl SentLog {
         }
     }
 
-    /// The attempt whose result the broker confirmed last, as far as is known: a
+    /// The attempt of the result that the broker confirmed last, as far as is known: a
     /// crash may hide the very last ones.
     pub(crate) fn last(&self) -> Option<Attempt> {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)

@@ -48,7 +48,7 @@ pub(crate) enum ReadError {
     Io {
         /// The file.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -151,9 +151,6 @@ impl Writing {
     }
 
     /// Appends a payload that is written in pieces: it is never in memory whole.
-    ///
-    /// # Errors
-    /// What the system or `write` said.
     pub(crate) fn put_in_pieces(
         &mut self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,

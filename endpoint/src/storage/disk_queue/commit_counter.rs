@@ -1,7 +1,7 @@
 //! The commit counter: how many commits there have been, in a file beside the store.
 //!
-//! A store whose log is damaged near its end opens as if its last commits had never been
-//! made. The counter shows that: it is written after a commit is durable, and so is never
+//! A store with a log that is damaged near its end opens as if its last commits had never
+//! been made. The counter shows that: it is written after a commit is durable, and so is never
 //! ahead of a sound store. It is not synced, and may lag behind after a power cut.
 
 use super::record;

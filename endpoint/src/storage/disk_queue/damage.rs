@@ -1,5 +1,5 @@
-//! What becomes of a damaged record: it is kept in quarantine, reported, and
-//! turned into a result, so that its task is never silent.
+//! Repair of damaged records: each is kept in quarantine, reported, and turned into a
+//! result, so that every task has one.
 
 use super::packing::{Damaged, RawKey};
 use super::queue::{DiskQueue, Group};

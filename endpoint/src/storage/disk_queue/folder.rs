@@ -1,4 +1,4 @@
-//! The state folder: made, checked and locked, one daemon at a time.
+//! The state folder: made, checked and locked, so that one daemon at a time uses it.
 //!
 //! The lock is `flock` on the file `lock`, which holds the holder's process id
 //! for people. It goes with the process, however that ends.
@@ -40,9 +40,9 @@ pub(crate) enum FolderError {
     Refused {
         /// The folder.
         path: PathBuf,
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -62,7 +62,7 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// A state folder that is ours until this is dropped.
+/// A state folder, locked by this process until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -71,9 +71,6 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Makes the folder (mode 0700) if need be, and locks it.
-    ///
-    /// # Errors
-    /// See [`FolderError`].
     pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let refused = |doing: &'static str| move |source| refused(path, doing, source);
         let private = make_private(path, &["queue", "lock"]).map_err(refused("making"))?;
@@ -101,18 +98,12 @@ impl Folder {
     }
 
     /// Keeps the files of the store, which makes them itself, from other users.
-    ///
-    /// # Errors
-    /// See [`FolderError`].
     pub(crate) fn tighten_store(&self, below: &Path) -> Result<(), FolderError> {
         tighten_all(below)
             .map_err(|source| refused(&self.path, "taking from other users what is in", source))
     }
 
     /// Makes the names in the folder and in `below` durable.
-    ///
-    /// # Errors
-    /// What the system said.
     pub(crate) fn sync(&self, below: &Path) -> io::Result<()> {
         for folder in [below, &self.path] {
             File::open(folder)?.sync_all()?;
@@ -125,20 +116,14 @@ impl Folder {
     }
 }
 
-/// Looks whether a state folder can be made, or written to where it is there.
-///
-/// # Errors
-/// See [`FolderError`].
+/// Looks whether a state folder can be made, or written to if there is one.
 pub(super) fn writable(path: &Path) -> Result<(), FolderError> {
     clutch_common::system::folder::writable(path)
         .map_err(|(_, source)| refused(path, "writing into", source))
 }
 
-/// Holds the lock of a state folder, and changes nothing in it. Nothing is held where no
-/// daemon ever was.
-///
-/// # Errors
-/// See [`FolderError`].
+/// Takes the lock of a state folder, and changes nothing in it; none where no daemon ever
+/// used it.
 pub(super) fn hold(path: &Path) -> Result<Option<File>, FolderError> {
     let mut lock = match File::open(path.join("lock")) {
         Ok(lock) => lock,

@@ -1,10 +1,10 @@
-//! Where a state folder lives: tells one that was copied, or put back from a backup,
+//! The home of a state folder: tells a folder that was copied, or put back from a backup,
 //! from the folder itself. The file `home` names the host, the path, and the inode of
 //! the file `mark`, of which every copy has another one, and every start makes another
-//! one: what is written over the files of a later start is told as well.
+//! one: a backup that is written over the files of a later start is told as well.
 //!
 //! A folder that is renamed, or mounted elsewhere, keeps its files and is itself. What
-//! goes back with all that is around it (the snapshot of a file system or of a host)
+//! goes back with everything around it (the snapshot of a file system or of a host)
 //! looks as it did, and cannot be told here.
 
 use clutch_common::id::StateId;
@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 const FILE: &str = "home";
 /// The file that tells copies apart.
 const MARK: &str = "mark";
-/// What names a host, where something does.
+/// The file that names a host, where there is one.
 const MACHINE: &str = "/etc/machine-id";
 
 /// How a state folder came to be where it is.
@@ -48,7 +48,7 @@ impl Origin {
     }
 }
 
-/// What tells where a state folder is.
+/// The marks by which a state folder is told from another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Home {
     /// The host's id, where it has one.
@@ -76,9 +76,6 @@ impl Inode {
 
 impl Home {
     /// Finds out where a state folder is that has its mark.
-    ///
-    /// # Errors
-    /// What the system said.
     pub(super) fn of(folder: &Path) -> io::Result<Self> {
         let mark = fs::metadata(folder.join(MARK))?;
         let machine = fs::read_to_string(MACHINE).ok().map(|id| id.trim().to_owned());
@@ -91,9 +88,6 @@ impl Home {
 
     /// Settles in a folder: makes another mark with what is in the one that is there,
     /// and notes where that is. A death in between leaves one of the two that are noted.
-    ///
-    /// # Errors
-    /// What the system said.
     pub(super) fn settle(mut self, folder: &Path) -> io::Result<()> {
         let (mark, fresh) = (folder.join(MARK), folder.join("mark.tmp"));
         let content = fs::read(&mark)?;
@@ -111,9 +105,6 @@ impl Home {
 
     /// Reads where a state folder was when it was used last; nothing where that is not
     /// noted, or cannot be read.
-    ///
-    /// # Errors
-    /// What the system said.
     pub(super) fn noted(folder: &Path) -> io::Result<Option<Self>> {
         match fs::read(folder.join(FILE)) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),

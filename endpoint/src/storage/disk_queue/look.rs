@@ -1,6 +1,6 @@
-//! Looks whether a daemon could use a state folder, and changes nothing in it: to open a
-//! queue is to start, which counts what ran before as dead with the daemon, and settles
-//! the folder where it is. So a copy is opened.
+//! Looks whether a daemon could use a state folder, and changes nothing in it. To open the
+//! queue itself would count as a start: tasks that ran before would count as dead with the
+//! daemon, and the folder as settled where it is. So a copy is opened.
 //!
 //! Touches: the state folder's lock, which is held while it is copied, and a folder of its
 //! own in the state folder, which goes again. Spool files, which never change once they
@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a look at a state folder found.
+/// The outcome of a look at a state folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Found {
     /// No queue: one can be made.
@@ -30,9 +30,6 @@ pub(crate) enum Found {
 }
 
 /// Looks whether a daemon could use a state folder.
-///
-/// # Errors
-/// See [`OpenError`].
 pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
     folder::writable(&options.path)?;
     if !options.path.join(QUEUE).exists() {

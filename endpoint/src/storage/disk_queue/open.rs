@@ -1,5 +1,5 @@
-//! Opening the queue: locks the folder, checks whose it is, reads what is in it, repairs
-//! what is damaged, and removes spool files that no record refers to.
+//! Opening the queue: locks the folder, checks that it is this endpoint's, reads what is in
+//! it, repairs what is damaged, and removes spool files that no record refers to.
 
 use super::commit_counter::CommitCounter;
 use super::deaths::DeathCounts;
@@ -39,7 +39,7 @@ const COUNTER: &str = "mark";
 pub(crate) struct Options {
     /// The state folder.
     pub(crate) path: PathBuf,
-    /// The endpoint whose queue it is.
+    /// The endpoint that it belongs to.
     pub(crate) endpoint_id: EndpointId,
     /// How many finished attempts to remember at least; a quarter more at most.
     pub(crate) seen_max: usize,
@@ -65,7 +65,7 @@ pub(crate) enum OpenError {
     Broken {
         /// The state folder.
         path: PathBuf,
-        /// What the store said.
+        /// The store's words.
         what: String,
     },
     /// There is no room to open it.
@@ -82,7 +82,7 @@ pub(crate) enum OpenError {
     Thread {
         /// The state folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// It is another endpoint's.
@@ -132,7 +132,7 @@ impl OpenError {
     }
 }
 
-/// What a queue is kept in.
+/// The places in which a queue is kept.
 pub(crate) struct Parts {
     /// Where records are.
     pub(crate) store: Arc<dyn Store>,

@@ -32,8 +32,8 @@ pub(super) struct RecordStore {
 }
 
 /// The keys of the records that tasks and results are in, as far as memory has them: of all
-/// tasks, and of the newest results whose payloads are in their records. A member whose key
-/// is known is removed without reading the store, which costs more than the removal.
+/// tasks, and of the newest results that have their payloads in their records. A member with a
+/// known key is removed without reading the store, which costs more than the removal.
 #[derive(Default)]
 struct Keys {
     tasks: BTreeMap<u64, RawKey>,
@@ -148,7 +148,7 @@ pub(super) struct Damaged {
     pub(super) how: String,
     /// The key of the record in the store.
     pub(super) under: RawKey,
-    /// What `raw` says.
+    /// The key, if `raw` is one.
     pub(super) key: Option<Key>,
     /// The spool file that its payload is in.
     pub(super) file: Option<u64>,

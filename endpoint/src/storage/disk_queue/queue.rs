@@ -52,7 +52,7 @@ pub(super) struct Identity {
     pub(super) origin: Origin,
 }
 
-/// What memory keeps of a task in the inbox.
+/// The part of a task in the inbox that is in memory.
 pub(super) struct InboxEntry {
     pub(super) attempt: Attempt,
     /// The spool file that its payload is in.

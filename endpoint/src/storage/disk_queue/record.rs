@@ -1,16 +1,16 @@
 //! Keys and values of the disk queue, as bytes. Pure.
 //!
 //! The first byte of a key is its [`Space`]. A record of the inbox or the outbox
-//! holds one payload or several small ones. Its key carries the sequence number,
-//! task and attempt of each, and whether the payload is in the spool, so a record
-//! whose value is damaged still says what was lost. A value is a CRC-32 over key
+//! holds one payload or several small ones, of its *members*. Its key has the sequence
+//! number, task and attempt of each, and whether the payload is in the spool, so that a
+//! record with a damaged value still says what was lost. A value is a CRC-32 over key
 //! and content, then the content.
 
 use crate::storage::spool::Place;
 use clutch_common::id::{Attempt, TaskId};
 use uuid::Uuid;
 
-/// The largest payload that lies in its record, in bytes; a larger one is
+/// The largest payload that is put into its record, in bytes; a larger one is
 /// spooled. Several in a record are no larger together. The store keeps at least
 /// 256 pages of some 17 records in memory.
 pub(crate) const INLINE_MAX: usize = 1536;
@@ -19,7 +19,7 @@ pub(crate) const INLINE_MAX: usize = 1536;
 pub(crate) const MEMBERS_MAX: usize = 16;
 
 const CRC: usize = 4;
-/// What stands before each payload of several: its length, in bytes.
+/// The size of the length that is before each payload of several, in bytes.
 pub(crate) const LEN: usize = 4;
 
 /// The kinds of keys, in the order they lie on disk. What is rewritten with
@@ -42,9 +42,9 @@ pub(crate) enum Space {
     Seen = b's',
     /// The next sequence numbers.
     Counters = b't',
-    /// Marks of tasks whose start is on disk.
+    /// Flags of tasks that are marked as started.
     Started = b'u',
-    /// Marks of tasks that somebody else may be given as well.
+    /// Flags of tasks that another instance may be given as well.
     Unsecured = b'v',
 }
 
@@ -57,12 +57,12 @@ pub(crate) enum Form {
     Spooled,
 }
 
-/// One of those that a record holds.
+/// A task or result that a record holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Member {
     /// The sequence number.
     pub(crate) seq: u64,
-    /// What it is about.
+    /// The attempt that it is about.
     pub(crate) attempt: Attempt,
     /// Where its payload is.
     pub(crate) form: Form,
@@ -105,7 +105,7 @@ impl Member {
 pub(crate) struct Key {
     /// [`Space::Inbox`] or [`Space::Outbox`].
     pub(crate) space: Space,
-    /// What it holds: one at least, in the order of their numbers.
+    /// The members: one at least, in the order of their numbers.
     pub(crate) members: Vec<Member>,
 }
 
@@ -193,7 +193,7 @@ pub(crate) fn decode_numbers<const N: usize>(content: &[u8]) -> Option<[u64; N]>
     numbers.try_into().ok()
 }
 
-/// The content of a record whose payload is spooled.
+/// The content of a record that has the place of a spooled payload.
 #[must_use]
 pub(crate) fn encode_place(place: Place) -> Vec<u8> {
     let Place { file, offset, len, crc } = place;
@@ -222,7 +222,7 @@ pub(crate) fn join(contents: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// The payloads or places of `count` members; none if these are not so many.
+/// The payloads or places of `count` members; none if there are not as many.
 #[must_use]
 pub(crate) fn split(content: &[u8], count: usize) -> Option<Vec<&[u8]>> {
     if count == 1 {

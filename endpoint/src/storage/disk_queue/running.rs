@@ -1,10 +1,10 @@
-//! Which tasks run now, in a file beside the store, so that the next start
-//! knows what ran when the daemon died.
+//! The tasks that run now, in a file beside the store, so that the next start
+//! knows which ones ran when the daemon died.
 //!
 //! A record per slot is written before a task's process starts, and cleared
 //! when its result is handed over. Nothing is synced: the file survives the
 //! death of the daemon, which is what it is for, and not that of the host. A
-//! record names the boot of the host, so that a reboot is nobody's fault.
+//! record names the boot of the host, so that no task is blamed for a reboot.
 //!
 //! Promises: a daemon that was asked to stop leaves no record, however it ends.
 //! A run that panics leaves its record: it takes the daemon down as well.

@@ -1,10 +1,10 @@
-//! What is remembered of tasks that came by: the highest attempt accepted or
+//! The index of the history: the highest attempt at each task that was accepted or
 //! finished, so that a redelivery is known for one. Pure.
 //!
-//! Attempts under way and those finished lately are held exactly. Older ones
-//! are on disk in runs of some thousand, a file each; of each run memory keeps
-//! its range of ids and a filter (2 bytes per attempt), which says which runs
-//! are worth reading. Ids sort by time, so nearly always that is none or one.
+//! Attempts under way and those that finished last are held exactly. Older ones are on disk
+//! in *runs* of some thousand, a file each; of each run memory keeps the range of its ids
+//! and a Bloom filter (2 bytes per attempt), which says whether the run is worth reading.
+//! Ids sort by time, so nearly always none or one is.
 
 use clutch_common::id::{Attempt, TaskId};
 use std::collections::{HashMap, VecDeque};
@@ -56,7 +56,7 @@ pub(crate) fn highest(attempts: &[Attempt], task: TaskId) -> Option<u32> {
     attempts.iter().filter(|seen| seen.task_id == task).map(|seen| seen.attempt).max()
 }
 
-/// A run on disk, and what memory keeps of it.
+/// A run on disk: its number, the range of its ids, and its filter.
 #[derive(Debug)]
 struct Run {
     number: u64,
@@ -66,7 +66,7 @@ struct Run {
     filter: Box<[u64]>,
 }
 
-/// What memory keeps.
+/// The attempts held exactly, and the runs.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     exact: HashMap<TaskId, u32>,

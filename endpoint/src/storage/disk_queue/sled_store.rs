@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// pages into files that it never syncs.
 pub(super) const SEGMENT: usize = 512 * 1024;
 
-/// What sled may cache, in bytes. It keeps at least 256 pages all the same; the
+/// The size of sled's cache, in bytes. It keeps at least 256 pages all the same; the
 /// system's own cache does the rest.
 const CACHE: u64 = 1024 * 1024;
 
-/// What the system says of a path where nothing is.
+/// The system's errors for a path where nothing is.
 const GONE: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
 
 /// sled, open in a folder of its own.

@@ -15,7 +15,7 @@ pub(super) struct SpoolFiles {
     /// The files of the commit that is being made: one of tasks, and one of results, which
     /// stay for longer.
     open: [Option<Writing>; 2],
-    /// Whether a file was finished whose name is not durable.
+    /// Whether the name of a finished file is not durable yet.
     unsynced: bool,
 }
 

@@ -92,7 +92,7 @@ fn only_result(queue: &mut DiskQueue) -> (OutboxRecord, clutch_common::task::res
     (record, result)
 }
 
-/// What the queue must hold.
+/// The content that the queue must have.
 #[derive(Default)]
 struct Model {
     /// Each with whether it was started, and whether it is secured.

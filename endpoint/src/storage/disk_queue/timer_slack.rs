@@ -1,4 +1,4 @@
-//! Starts threads whose timers may be late, so that an idle daemon is not woken by them.
+//! Starts threads with timers that may be late, so that they do not wake an idle daemon.
 //!
 //! Touches: the timer slack of threads of its own (`PR_SET_TIMERSLACK`, prctl(2)).
 //! Promises that the caller's own timers stay as they are.
@@ -12,16 +12,13 @@ use std::thread::{self, ScopedJoinHandle};
 /// How late the timers may be, in nanoseconds: an hour.
 const SLACK: NonZeroU64 = NonZeroU64::new(3600 * 1_000_000_000).unwrap();
 
-/// Runs `job` on a thread of its own, whose timers, and those of the threads that it
+/// Runs `job` on a thread of its own; its timers, and those of the threads that it
 /// starts, may be late by an hour. A notification wakes them as quickly as ever; `job` must
 /// not sleep.
 ///
 /// sled keeps seven threads that wait for work for a second at a time, look whether
 /// they are too many, which these never are, and wait again: without this they wake an
 /// idle daemon seven times a second.
-///
-/// # Errors
-/// When the system has no more threads.
 ///
 /// # Panics
 /// When `job` does.

@@ -1,4 +1,4 @@
-//! Waiting for the writer, with an eye on whether it is still alive.
+//! Waiting for the writer, and noticing that it has stalled or ended.
 
 use super::JournalError;
 use futures_util::FutureExt as _;
@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How many looks in a row have to find the writer at the same group. It is
-/// looks that count and not the clock: a process that was stopped, or a machine
-/// that slept, has kept nobody waiting.
+/// How many looks in a row have to find the writer at the same group before it counts as
+/// stalled. Looks count and not the clock: while a process was stopped, or a machine slept,
+/// no caller waited.
 const LOOKS: u32 = 8;
 
-/// What the writer and those who wait for it know of each other: which group it
-/// is at work on, and why it ended.
+/// The state of the writer that callers can see: the group it is at work on, and why it
+/// ended.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     path: PathBuf,
@@ -26,12 +26,12 @@ pub(crate) struct Pulse {
     failure: OnceLock<JournalError>,
 }
 
-/// What the writer does.
+/// The writer's progress.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     /// How many groups it has begun.
     begun: u64,
-    /// Whether it is not done with the last of these.
+    /// Whether it is at work on the last of them.
     busy: bool,
 }
 
@@ -56,8 +56,8 @@ impl Pulse {
         self.failure.get().cloned()
     }
 
-    /// Why a writer that is gone is gone. One that went while at work, without
-    /// a word, has panicked.
+    /// The reason why the writer has ended. A writer that ended at work without giving a
+    /// reason has panicked.
     pub(super) fn end(&self) -> JournalError {
         let at_work = self.lock().busy;
         let unsaid = || if at_work { self.broken() } else { JournalError::Closed };
@@ -84,8 +84,8 @@ impl Pulse {
     }
 }
 
-/// An answer of the writer, or the news that it has stalled. The timer exists
-/// only while somebody waits.
+/// An answer of the writer, or the error that it has stalled. The timer exists only while
+/// the answer is polled.
 pub(super) struct Answer<T> {
     answer: oneshot::Receiver<Result<T, JournalError>>,
     pulse: Arc<Pulse>,

@@ -1,5 +1,5 @@
-//! A blocking wait for the next command that ends after a while. Touches the thread
-//! that calls, which it parks.
+//! A blocking receive with a deadline, which tokio's channel does not have. Touches the
+//! thread that calls, which it parks.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,8 +15,7 @@ impl Wake for Unpark {
     }
 }
 
-/// The next of what comes, unless nothing does `until` then. A channel that is closed
-/// has nothing to come either.
+/// Receives the next message; none if there is none by `until`, or the channel is closed.
 pub(super) fn receive<T>(channel: &mut Receiver<T>, until: Instant) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);

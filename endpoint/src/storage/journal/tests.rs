@@ -280,7 +280,7 @@ async fn a_failure_is_told_to_all_and_for_good() {
     journal.close().await;
 }
 
-/// Nothing is durable that nobody would find again at the folder's path.
+/// Nothing is durable that the next start would not find at the folder's path.
 #[tokio::test]
 async fn a_folder_that_is_not_the_one_that_was_opened_takes_nothing() {
     let ways: [fn(&Path); 4] = [
@@ -315,8 +315,8 @@ async fn two_journals_cannot_share_a_folder() {
     journal.close().await;
 }
 
-/// Not a test by itself: the process that the next test kills. Prints the name
-/// of every task whose commit has resolved.
+/// Not a test by itself: the process that the next test kills. Prints every task and result
+/// that is committed.
 #[tokio::test]
 async fn accepts_until_killed() {
     let Some(path) = std::env::var_os(KILLED) else { return };

@@ -1,12 +1,12 @@
-//! The thread that owns the disk queue. It takes all that is waiting as one
-//! group, bounded by changes and bytes, makes it durable at once and answers
-//! everybody in it: a lone change that somebody waits for waits for nobody, a crowd
-//! shares one sync. A few tasks that come in, or results that go, wait a little for
+//! The writer: the thread that owns the disk queue. It takes all commands that wait as one
+//! *group*, bounded by changes and bytes, makes its changes durable in one commit and
+//! answers the callers. A lone change that a caller waits for is committed at once, many
+//! share one sync. A few acceptances or releases, which no caller waits for, linger for
 //! what follows them: mostly the task's end, with which it need not be written.
 //!
 //! When the file system runs low it stops writing, says so once, and goes on by
-//! itself when there is room. What makes room is still done meanwhile, as long
-//! as half of the reserve is left to do it with.
+//! itself when there is room. Releases, which make room, are still written meanwhile, as
+//! long as half of the reserve is left.
 
 use super::commit::Pulse;
 use super::notifier::Notifier;
@@ -26,15 +26,15 @@ const GROUP_CHANGES: usize = 512;
 /// the group shares, and what the store holds in memory until it is written.
 const GROUP_BYTES: usize = 512 * 1024;
 
-/// How long a group waits for more that nobody waits for, and how many changes are
-/// enough not to.
+/// How long a group lingers while no caller waits for it, and from how many changes on it
+/// does not.
 const LINGER: Duration = Duration::from_millis(2);
 const LINGER_CHANGES: usize = 16;
 
 /// How often a full disk is looked at again.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the writer is asked to do.
+/// A request to the writer.
 pub(crate) enum Command {
     Submit(Submission),
     Read(Reading),
@@ -51,8 +51,8 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// Whether it holds somebody up until it is durable: all but the acknowledgement of a
-    /// task that runs already, and a release.
+    /// Whether something is held up until it is durable: by all changes but the acceptance
+    /// of a task that may run already, and a release.
     fn presses(&self) -> bool {
         let presses = |change: &Change| match change {
             Change::Accept { secured, .. } => !secured,
@@ -66,7 +66,7 @@ impl Submission {
     }
 }
 
-/// A wish to read the outbox.
+/// A request to read the outbox.
 pub(crate) struct Reading {
     pub(crate) from: OutSeq,
     pub(crate) max: usize,
@@ -74,13 +74,13 @@ pub(crate) struct Reading {
     pub(crate) reply: oneshot::Sender<Result<Vec<OutboxRecord>, JournalError>>,
 }
 
-/// A wish to know which of some attempts are in the inbox or in the outbox.
+/// A request for the attempts, of some, that are in the inbox or in the outbox.
 pub(crate) struct Finding {
     pub(crate) attempts: HashSet<Attempt>,
     pub(crate) reply: oneshot::Sender<Result<HashSet<Attempt>, JournalError>>,
 }
 
-/// What is done together.
+/// Requests that are served together.
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) submissions: Vec<Submission>,
@@ -88,13 +88,13 @@ pub(crate) struct Group {
     pub(crate) findings: Vec<Finding>,
     changes: usize,
     pub(crate) bytes: usize,
-    /// Whether somebody waits for any of it.
+    /// Whether something is held up until it is durable.
     presses: bool,
     pub(crate) close: Option<oneshot::Sender<Result<(), JournalError>>>,
 }
 
 impl Group {
-    /// Takes a command in.
+    /// Adds a command.
     pub(crate) fn add(&mut self, command: Command) {
         match command {
             Command::Submit(submission) => {
@@ -109,7 +109,7 @@ impl Group {
         }
     }
 
-    /// Whether it may wait for more.
+    /// Whether it may linger for more.
     fn lingers(&self) -> bool {
         !self.presses
             && self.changes < LINGER_CHANGES
@@ -125,8 +125,8 @@ impl Group {
             || self.bytes >= GROUP_BYTES
     }
 
-    /// Takes out the submissions that only make room, on disk and now. An empty
-    /// one stays: it stands for all that was handed over before it.
+    /// Removes and returns the submissions that only release results which are on disk. An
+    /// empty submission stays: it stands for all that was handed over before it.
     pub(crate) fn take_releases(&mut self) -> Vec<Submission> {
         let held: HashSet<OutSeq> = self
             .submissions
@@ -154,7 +154,7 @@ impl Group {
 /// The disk failed; the pulse knows why.
 struct Failed;
 
-/// What became of waiting for room.
+/// The outcome of waiting for room.
 #[derive(PartialEq, Eq)]
 enum Room {
     Found,
@@ -195,7 +195,7 @@ impl Writer {
         }
         drop(hold);
         if let Ok(Some(closed)) = ended {
-            // Nobody may wait for it any more.
+            // The caller may have stopped waiting.
             drop(closed.send(Ok(())));
         }
     }
@@ -206,7 +206,7 @@ impl Writer {
             group.add(first);
             self.gather(&mut group);
             self.linger(&mut group);
-            // On failure the group drops, and those who wait ask the pulse why.
+            // On failure the group is dropped, and its callers ask the pulse why.
             self.serve(&mut group).ok()?;
             if group.close.is_some() {
                 return group.close;
@@ -243,9 +243,8 @@ impl Writer {
         }
     }
 
-    /// Takes all that waits, for what makes room may be behind what needs it.
-    /// What is held meanwhile is bounded by who waits for its commit: the
-    /// prefetch, and the slots.
+    /// Takes all commands that wait, as a release may be behind a change that needs room.
+    /// They are bounded by the prefetch and the slots, whose commits they are.
     fn gather_all(&mut self, group: &mut Group) {
         while group.close.is_none()
             && let Ok(command) = self.commands.try_recv()
@@ -294,7 +293,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Looks for attempts, after all that was submitted before is committed.
+    /// Looks for attempts, once all that was submitted before is committed.
     fn find(&mut self, findings: &mut Vec<Finding>) -> Result<(), Failed> {
         for Finding { attempts, reply } in findings.drain(..) {
             self.pulse.busy(true);

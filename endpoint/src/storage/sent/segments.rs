@@ -1,11 +1,11 @@
 //! The files of the sent log. Touches the log's own folder and nothing else.
 //!
-//! A segment is a file whose name is its number; records are appended to the newest.
+//! A segment is a file with its number as its name; records are appended to the newest.
 //! A record is, little-endian, the CRC-32 of all that follows it (u32), the length of
 //! the result (u32), task id (16 bytes), attempt (u32) and the result as on the wire.
-//! A segment that a crash has torn ends at its first record that does not hold; what
-//! follows goes to another one. Whole segments go, the oldest first, when all of them
-//! are too large together, or when one is too old.
+//! A segment that a crash has torn ends at its first record that is not whole; later records
+//! are appended to another one. Whole segments are removed, the oldest first, when all of
+//! them are too large together, or when one is too old.
 
 use super::{Recalled, SentConfig};
 use crate::storage::journal::Finished;

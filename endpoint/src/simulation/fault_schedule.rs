@@ -1,5 +1,5 @@
-//! What changes over time in a run: which instances are to run, what cannot be
-//! reached, who is killed or told to stop.
+//! The faults that come over time in a run: processes that are killed, frozen or told to
+//! stop, nodes that are lost, and a broker that cannot be reached.
 
 use super::disk::Node;
 use super::plan::{Fleet, Mishap};
@@ -133,7 +133,7 @@ pub(super) async fn keep_running(
     }
 }
 
-/// Changes the weather every now and then, for as long as it is polled.
+/// Brings about a fault every now and then, for as long as it is polled.
 pub(super) async fn change(world: Arc<World>, wanted: Arc<Wanted>) {
     loop {
         tokio::time::sleep(world.millis(100..20_000)).await;
@@ -149,19 +149,19 @@ pub(super) async fn change(world: Arc<World>, wanted: Arc<Wanted>) {
         }
         if world.mishap(Mishap::Partition) {
             world.note(format_args!("instance {instance} is cut off"));
-            world.weather().cut_off.insert(instance);
+            world.conditions().cut_off.insert(instance);
             strike(&world, instance, |life| life.cut_all("the network is gone"));
             tokio::time::sleep(world.millis(1_000..60_000)).await;
-            world.weather().cut_off.clear();
+            world.conditions().cut_off.clear();
         }
         if world.mishap(Mishap::Restart) {
             world.note(format_args!("the broker restarts"));
-            world.weather().broker_down = true;
+            world.conditions().broker_down = true;
             for instance in living {
                 strike(&world, instance, |life| life.cut_all("the broker stops"));
             }
             tokio::time::sleep(world.millis(100..30_000)).await;
-            world.weather().broker_down = false;
+            world.conditions().broker_down = false;
         }
         if world.mishap(Mishap::Freeze) {
             freeze(&world, instance).await;

@@ -1,13 +1,13 @@
-//! The one source of chance in a run. Pure: the same seed gives the same numbers
+//! The random numbers of a run. Pure: the same seed gives the same numbers
 //! in the same order (the `SplitMix64` generator).
 
 use std::ops::Range;
 use std::time::Duration;
 
 /// A sequence of numbers that a seed determines.
-pub(super) struct Chance(u64);
+pub(super) struct Rng(u64);
 
-impl Chance {
+impl Rng {
     /// The sequence of a seed.
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
