@@ -56,8 +56,10 @@ pub(super) fn open(folder: &StateFolder) -> anyhow::Result<Engine> {
     let _lock = folder.lock_database()?;
     folder.keep_private()?;
     let path = folder.database();
-    let writer = writing(&path)?;
-    let readers = (0..READERS).map(|_| reading(&path)).collect::<Result<Vec<_>>>()?;
+    let failed = |error: Error| error.during("opening it");
+    let writer = writing(&path).map_err(failed)?;
+    let readers = (0..READERS).map(|_| reading(&path));
+    let readers = readers.collect::<Result<Vec<_>>>().map_err(failed)?;
     let files = DatabaseFiles::of(&path)?;
     let connection = |db, behavior| -> Box<dyn Connection> {
         Box::new(SqliteConnection { db, behavior, files: files.clone() })
