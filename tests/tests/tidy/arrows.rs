@@ -79,18 +79,7 @@ const SERVICE: Rooms = &[
 const CRATES: [(&str, Rooms); 3] =
     [("common", COMMON), ("endpoint", ENDPOINT), ("service", SERVICE)];
 
-/// Arrows that point up and have to go: package, room, room.
-const NOT_YET: &[(&str, &str, &str)] = &[];
-
-/// Circles of files that have to go, by the folder they are in.
-const CIRCLES_NOT_YET: &[&str] = &[
-    "common/src/link/amqp",
-    "common/src/link/filesystem",
-    "endpoint/src/execution/os",
-    "endpoint/src/storage/disk_queue",
-];
-
-/// The rooms that stand before a room and that it names, as they should not.
+/// Complaints about rooms that may name one that does not stand before them.
 fn order(rooms: Rooms) -> Vec<String> {
     let before = |index: usize, name: &str| rooms[..index].iter().any(|(room, _)| *room == name);
     let arrows = rooms.iter().enumerate().flat_map(|(index, (room, names))| {
@@ -102,7 +91,7 @@ fn order(rooms: Rooms) -> Vec<String> {
 }
 
 /// Complaints about modules that name what their rooms may not.
-fn arrows(package: &str, rooms: Rooms, modules: &[Module]) -> Vec<String> {
+fn arrows(rooms: Rooms, modules: &[Module]) -> Vec<String> {
     let exist: BTreeSet<&str> = modules.iter().map(Module::room).collect();
     let mut complaints = Vec::new();
     for module in modules {
@@ -115,8 +104,7 @@ fn arrows(package: &str, rooms: Rooms, modules: &[Module]) -> Vec<String> {
             // What is no room is an item of the crate's root.
             let named = name.first().map(String::as_str);
             let named = named.filter(|named| exist.contains(named)).unwrap_or("lib");
-            let known = NOT_YET.contains(&(package, room, named));
-            if named != room && !may.contains(&named) && !known {
+            if named != room && !may.contains(&named) {
                 let file = &module.file;
                 complaints.push(format!("{file}: {room} may not name {}", name.join("::")));
             }
@@ -187,7 +175,7 @@ fn unnamed_circles(modules: &[Module], architecture: &str) -> Vec<String> {
 fn rooms_name_only_rooms_below_them() {
     let packages = modules::product();
     let complaints = CRATES.iter().flat_map(|(package, rooms)| {
-        order(rooms).into_iter().chain(arrows(package, rooms, &packages[*package]))
+        order(rooms).into_iter().chain(arrows(rooms, &packages[*package]))
     });
     let complaints: Vec<String> = complaints.collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
@@ -202,12 +190,12 @@ fn an_arrow_that_points_up_is_complained_of() {
     let rooms: Rooms = &[("store", &[]), ("api", &["store"])];
     let both = |store: &str| {
         let store = module("service/src/store/rows.rs", store);
-        arrows("service", rooms, &[store, module("service/src/api.rs", "use crate::store::Row;")])
+        arrows(rooms, &[store, module("service/src/api.rs", "use crate::store::Row;")])
     };
     assert_eq!(both("use super::Store; use std::fs;"), Vec::<String>::new());
     let up = both("fn f() { crate::api::answer(); }");
     assert_eq!(up, ["service/src/store/rows.rs: store may not name api::answer"]);
-    let new = arrows("service", rooms, &[module("service/src/flow.rs", "")]);
+    let new = arrows(rooms, &[module("service/src/flow.rs", "")]);
     assert_eq!(new, ["service/src/flow.rs: the room flow is not in the table"]);
     assert_eq!(order(&[("store", &["api"]), ("api", &["store"])]).len(), 1);
 }
@@ -216,14 +204,8 @@ fn an_arrow_that_points_up_is_complained_of() {
 fn files_name_each_other_in_no_circle_that_is_not_told() {
     let architecture = workspace_text("ARCHITECTURE.md");
     let packages = modules::product();
-    let known = |complaint: &String| {
-        CIRCLES_NOT_YET.iter().any(|folder| complaint.starts_with(&format!("{folder}:")))
-    };
-    let complaints: Vec<String> = packages
-        .values()
-        .flat_map(|modules| unnamed_circles(modules, &architecture))
-        .filter(|complaint| !known(complaint))
-        .collect();
+    let complaints: Vec<String> =
+        packages.values().flat_map(|modules| unnamed_circles(modules, &architecture)).collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
