@@ -2,6 +2,7 @@
 //! `clutch-service provision`, and the few settings that are the endpoint's
 //! own. Reads one file and the environment; decides nothing else.
 
+mod duration;
 pub(crate) mod functions;
 
 use crate::execution::process::sandbox::SandboxPolicy;
@@ -12,8 +13,9 @@ use clutch_common::link::{self, Destination, InletOptions, Terms, Transport};
 use clutch_common::system::folder;
 use clutch_common::text::secret;
 use clutch_common::topology;
+use duration::duration;
 use functions::{FunctionSection, WorkerDefaults};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,9 +24,6 @@ use std::time::Duration;
 /// The most that `capture_limit` may be, in bytes: so much text fits a message.
 /// Output that takes more when encoded is truncated.
 const MAX_CAPTURE: usize = 15 * 1024 * 1024;
-
-/// The longest duration of any setting: more than a clock can count would end the daemon.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -351,18 +350,6 @@ impl Config {
             Failure::new(Exit::Config, format!("finding the folder {}: {error}", path.display()))
         })
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let custom = |why: String| serde::de::Error::custom(why);
-    let duration = humantime::parse_duration(&text).map_err(|error| {
-        custom(format!("'{text}' is not a duration such as 10s or 5m: {error}"))
-    })?;
-    if duration > LONGEST {
-        return Err(custom(format!("'{text}' is more than a year")));
-    }
-    Ok(duration)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `[functions.NAME]`: the functions of an endpoint and the settings of their workers.
 //! Pure, but for the making of the folders that they run in.
 
-use super::duration;
+use super::duration::duration;
 use crate::execution::function::pool::FunctionConfig;
 use crate::execution::function::python::{self, Module};
 use crate::execution::function::worker_spec::{OwnedFolders, WorkerSpec};

@@ -6,7 +6,7 @@
 //! outcome of the task it has, and of no other; and that where a call ends its worker,
 //! the result is given when no process of the worker is left.
 
-use super::protocol::{self, Answer};
+use super::protocol::{self, CallAnswer};
 use super::worker::{Reply, StartError, StopMode, Worker, WorkerEnd, describe_exit};
 use super::worker_spec::WorkerSpec;
 use crate::execution::capture::Captured;
@@ -299,10 +299,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answered(answer: Answer, stderr: Captured, report: impl Fn(Outcome) -> Report) -> Report {
+fn answered(answer: CallAnswer, stderr: Captured, report: impl Fn(Outcome) -> Report) -> Report {
     match answer {
-        Answer::Value(value) => Report { value: Some(value), stderr, ..report(Outcome::Succeeded) },
-        Answer::Error(error) => Report { reason: Some(error), stderr, ..report(Outcome::Failed) },
+        CallAnswer::Value(value) => {
+            Report { value: Some(value), stderr, ..report(Outcome::Succeeded) }
+        }
+        CallAnswer::Error(error) => {
+            Report { reason: Some(error), stderr, ..report(Outcome::Failed) }
+        }
     }
 }
 

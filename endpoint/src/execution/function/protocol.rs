@@ -17,7 +17,7 @@ const LINE_SHOWN: usize = 80;
 
 /// The answer to a call.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Answer {
+pub(super) enum CallAnswer {
     /// The function returned.
     Value(Json),
     /// The function failed.
@@ -87,7 +87,7 @@ pub(super) fn hello(line: &[u8]) -> Result<(), String> {
 ///
 /// # Errors
 /// It is no answer to that call: why, in words.
-pub(super) fn answer(line: &[u8], number: u64) -> Result<Answer, String> {
+pub(super) fn answer(line: &[u8], number: u64) -> Result<CallAnswer, String> {
     #[derive(Deserialize)]
     struct Said {
         call: Option<u64>,
@@ -101,8 +101,8 @@ pub(super) fn answer(line: &[u8], number: u64) -> Result<Answer, String> {
             let named = call.map_or_else(|| "no call".to_owned(), |call| format!("call {call}"));
             Err(format!("its answer {} names {named}, and not call {number}", quoted(line)))
         }
-        Ok(Said { value: Some(value), error: None, .. }) => Ok(Answer::Value(value)),
-        Ok(Said { value: None, error: Some(error), .. }) => Ok(Answer::Error(shown(&error))),
+        Ok(Said { value: Some(value), error: None, .. }) => Ok(CallAnswer::Value(value)),
+        Ok(Said { value: None, error: Some(error), .. }) => Ok(CallAnswer::Error(shown(&error))),
         Ok(_) => Err(format!("its answer {} has not one of value and error", quoted(line))),
         Err(error) => Err(format!("its answer {} cannot be read: {error}", quoted(line))),
     }
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn an_answer_names_its_call_and_is_a_value_or_an_error_and_nothing_else() {
         let seven = |line: &str| answer(line.as_bytes(), 7);
-        let value = |text: &str| Ok(Answer::Value(text.parse().unwrap()));
+        let value = |text: &str| Ok(CallAnswer::Value(text.parse().unwrap()));
         assert_eq!(seven(r#"{"call":7,"value": [1.50, "x"]}"#), value("[1.50, \"x\"]"));
         assert_eq!(seven(r#"{"value":null, "call": 7}"#), value("null"));
         assert_eq!(
             seven(r#"{"call":7,"error":"ValueError: no"}"#),
-            Ok(Answer::Error("ValueError: no".into()))
+            Ok(CallAnswer::Error("ValueError: no".into()))
         );
         assert_eq!(seven(r#"{"call":7,"value":1,"error":null,"x":2}"#), value("1"));
         let table: [(&[u8], &str); 11] = [
@@ -200,7 +200,7 @@ mod tests {
             let why = answer(said, 7).unwrap_err();
             assert!(why.contains(words), "{why}");
         }
-        let Ok(Answer::Error(long)) =
+        let Ok(CallAnswer::Error(long)) =
             seven(&format!(r#"{{"call":7,"error":"{}"}}"#, "é".repeat(9000)))
         else {
             panic!("no error")
