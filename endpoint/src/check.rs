@@ -10,7 +10,7 @@ use crate::execution::function::FunctionExecutor;
 use crate::execution::os::spawn::Spawner;
 use crate::exit::{Exit, Failure};
 use crate::link::clutch;
-use crate::storage::disk_queue::{self, FolderError, Found, OpenError, Options};
+use crate::storage::disk_queue::{self, FolderError, FolderLook, OpenError, Options};
 use clutch_common::id::StateId;
 use clutch_common::link::{self, Check, Fault, Report, Transport, Verdict};
 use clutch_common::system::inherited::Descriptors;
@@ -89,10 +89,10 @@ async fn state(config: &Config, path: PathBuf) -> (Check, Option<Exit>) {
 }
 
 /// Judges a state folder. A daemon that is running on it is no failure.
-fn judge(what: &str, looked: Result<Found, OpenError>) -> (Check, Option<Exit>) {
+fn judge(what: &str, looked: Result<FolderLook, OpenError>) -> (Check, Option<Exit>) {
     match looked {
-        Ok(Found::Nothing) => (Check::passed(what).with("nothing is in it yet"), None),
-        Ok(Found::Pending { tasks, results }) => {
+        Ok(FolderLook::Nothing) => (Check::passed(what).with("nothing is in it yet"), None),
+        Ok(FolderLook::Pending { tasks, results }) => {
             let (tasks, results) = (counted(tasks as u64, "task"), counted(results, "result"));
             let pending = format!("{tasks} and {results} are pending in it");
             (Check::passed(what).with(&pending), None)
@@ -204,7 +204,7 @@ mod tests {
         assert!(check.detail.contains("process 7"), "{check}");
         let (check, exit) = judge("a", Err(FolderError::NotAFolder { path }.into()));
         assert_eq!((check.verdict, exit), (Verdict::Failed, Some(Exit::State)));
-        let (check, _) = judge("a", Ok(Found::Pending { tasks: 2, results: 3 }));
+        let (check, _) = judge("a", Ok(FolderLook::Pending { tasks: 2, results: 3 }));
         assert!(check.to_string().contains("2 tasks and 3 results"), "{check}");
     }
 

@@ -17,7 +17,7 @@ use crate::storage::disk_queue::Change;
 use crate::storage::journal::{Accepted, Deaths, Finished, OutSeq, OutboxRecord, Recovered, Seq};
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
-use inbox::{Bounds, Held, Inbox, Unsecured};
+use inbox::{Bounds, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
 use poison::Standing;
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +73,7 @@ impl Pending {
             let held = pending.hold(seq, Arc::new(task), started);
             match unsecured {
                 Some(unsecured) => {
-                    pending.inbox.put_unsecured(Unsecured { held, before: unsecured.before });
+                    pending.inbox.put_unsecured(UnsecuredTask { held, before: unsecured.before });
                 }
                 None => pending.put(held),
             }
@@ -102,7 +102,7 @@ impl Pending {
         let accept = |(before, task): (Option<u32>, Arc<Task>)| {
             let seq = self.next_seq();
             let held = self.hold(seq, Arc::clone(&task), false);
-            self.inbox.put_unsecured(Unsecured { held, before });
+            self.inbox.put_unsecured(UnsecuredTask { held, before });
             Change::Accept { seq, task, secured: false }
         };
         tasks.into_iter().map(accept).collect()
@@ -132,7 +132,7 @@ impl Pending {
     ) -> (Vec<OutSeq>, Vec<Change>) {
         let unsecured = self.inbox.take_unsecured();
         self.wakes.subscriber |= !unsecured.is_empty();
-        let hand_back = |Unsecured { held, before }| {
+        let hand_back = |UnsecuredTask { held, before }| {
             let result = result(held.task.attempt());
             let out = self.put_out(Arc::clone(&result));
             (out, Change::HandBack { inbox: held.seq, before, out, result })

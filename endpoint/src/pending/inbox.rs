@@ -45,7 +45,7 @@ pub(crate) struct Held {
 
 /// A task that another instance may be given as well.
 #[derive(Clone, Debug)]
-pub(crate) struct Unsecured {
+pub(crate) struct UnsecuredTask {
     /// The task.
     pub(crate) held: Held,
     /// The highest attempt at it that was known before.
@@ -61,7 +61,7 @@ pub(crate) struct Inbox {
     waiting: VecDeque<Held>,
     /// The waiting tasks with which the daemon died.
     suspected: VecDeque<Held>,
-    unsecured: VecDeque<Unsecured>,
+    unsecured: VecDeque<UnsecuredTask>,
     /// How many run as suspects, and how many take their last chance.
     running: [usize; 2],
     /// The functions of which fewer calls may run than tasks.
@@ -113,14 +113,14 @@ impl Inbox {
 
     /// Adds a task that may not start before it is secured. It counts until
     /// [`Inbox::free`].
-    pub(crate) fn put_unsecured(&mut self, unsecured: Unsecured) {
+    pub(crate) fn put_unsecured(&mut self, unsecured: UnsecuredTask) {
         self.admit(&unsecured.held.task);
         self.unsecured.push_back(unsecured);
     }
 
     /// Lets the `count` tasks start that have been unsecured for longest.
     pub(crate) fn secure(&mut self, count: usize) -> Vec<Seq> {
-        let secured: Vec<Unsecured> =
+        let secured: Vec<UnsecuredTask> =
             self.unsecured.drain(..count.min(self.unsecured.len())).collect();
         let seqs = secured.iter().map(|unsecured| unsecured.held.seq).collect();
         secured.into_iter().for_each(|unsecured| self.queue(unsecured.held));
@@ -141,13 +141,13 @@ impl Inbox {
         all.sort_by_key(|held| held.seq);
         self.unsecured.extend(all.into_iter().map(|held| {
             let attempt = held.task.attempt;
-            Unsecured { held, before: (attempt > 1).then(|| attempt - 1) }
+            UnsecuredTask { held, before: (attempt > 1).then(|| attempt - 1) }
         }));
     }
 
     /// Removes all unsecured tasks, and frees their room.
-    pub(crate) fn take_unsecured(&mut self) -> Vec<Unsecured> {
-        let all: Vec<Unsecured> = self.unsecured.drain(..).collect();
+    pub(crate) fn take_unsecured(&mut self) -> Vec<UnsecuredTask> {
+        let all: Vec<UnsecuredTask> = self.unsecured.drain(..).collect();
         all.iter().for_each(|unsecured| self.dismiss(&unsecured.held.task));
         all
     }
@@ -452,7 +452,7 @@ mod tests {
         };
         put(&mut inbox, [call(1), call(2)]);
         assert_eq!(taken(&mut inbox), [1]);
-        inbox.put_unsecured(Unsecured { held: call(3), before: None });
+        inbox.put_unsecured(UnsecuredTask { held: call(3), before: None });
         inbox.take_unsecured();
         assert!(taken(&mut inbox).is_empty(), "the first still runs");
     }
@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn a_task_that_is_not_secured_has_its_room_and_does_not_start() {
         let mut inbox = inbox(2, 1 << 20);
-        inbox.put_unsecured(Unsecured { held: held(1, 0), before: None });
+        inbox.put_unsecured(UnsecuredTask { held: held(1, 0), before: None });
         assert_eq!((inbox.room(), inbox.tasks(), inbox.waiting()), (1, 1, 0));
         assert_eq!(inbox.secure(7), [Seq(1)]);
         assert_eq!((inbox.room(), inbox.tasks(), inbox.waiting()), (1, 1, 1));

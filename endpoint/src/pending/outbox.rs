@@ -28,7 +28,7 @@ pub(crate) enum Next {
 }
 
 #[derive(Debug)]
-struct Fresh {
+struct RecentResult {
     seq: OutSeq,
     result: Arc<Finished>,
     on_disk: bool,
@@ -37,7 +37,7 @@ struct Fresh {
 /// The results that are not released.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    fresh: VecDeque<Fresh>,
+    fresh: VecDeque<RecentResult>,
     bytes: usize,
     /// The sequence number of the next result.
     next: OutSeq,
@@ -61,7 +61,7 @@ impl Outbox {
         self.next = OutSeq(seq.0 + 1);
         self.undelivered += 1;
         self.bytes += result.bytes.len();
-        self.fresh.push_back(Fresh { seq, result, on_disk: false });
+        self.fresh.push_back(RecentResult { seq, result, on_disk: false });
         self.trim(OutSeq(0));
         seq
     }
@@ -109,7 +109,9 @@ impl Outbox {
         let start = self.position(next);
         let mut bytes = 0;
         let mut taken = Vec::new();
-        for (expected, Fresh { seq, result, .. }) in (next.0..).zip(self.fresh.range(start..)) {
+        for (expected, RecentResult { seq, result, .. }) in
+            (next.0..).zip(self.fresh.range(start..))
+        {
             bytes += result.bytes.len();
             let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
             if seq.0 != expected || full {

@@ -29,14 +29,14 @@ pub(super) enum Written {
 }
 
 /// The content of a queue.
-pub(super) struct Found {
+pub(super) struct QueueContent {
     results: Vec<OutboxRecord>,
     waiting: u64,
     seen: Vec<(TaskId, Option<u32>)>,
     deaths: BTreeMap<Attempt, u64>,
 }
 
-impl Found {
+impl QueueContent {
     /// Reads a queue, and which attempts at these tasks it has seen.
     pub(super) fn read(queue: &mut DiskQueue, tasks: &[TaskId]) -> Result<Self, DiskError> {
         let waiting = queue.waiting();
@@ -99,18 +99,18 @@ impl Contents {
         };
         match change {
             Change::Accept { seq, task, secured } => {
-                stored(task.attempt(), oracle::Change::Accepted);
+                stored(task.attempt(), oracle::TaskChange::Accepted);
                 self.inbox.insert(seq, Kept { task, started: false, secured });
             }
             Change::Secure { seq } => {
                 if let Some(kept) = self.inbox.get_mut(&seq) {
-                    stored(kept.task.attempt(), oracle::Change::Secured);
+                    stored(kept.task.attempt(), oracle::TaskChange::Secured);
                     kept.secured = true;
                 }
             }
             Change::Start { seq } => {
                 if let Some(kept) = self.inbox.get_mut(&seq) {
-                    stored(kept.task.attempt(), oracle::Change::Marked);
+                    stored(kept.task.attempt(), oracle::TaskChange::Marked);
                     kept.started = true;
                 }
             }
@@ -129,7 +129,7 @@ impl Contents {
             }
             Change::Release { out } => {
                 if let Some(result) = self.outbox.remove(&out) {
-                    stored(result.attempt, oracle::Change::Released(lost(&result)));
+                    stored(result.attempt, oracle::TaskChange::Released(lost(&result)));
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Contents {
     }
 
     /// Compares what was found in a queue. An error says what differs.
-    pub(super) fn compare(&self, found: &Found, tasks: &[Accepted]) -> Result<(), String> {
+    pub(super) fn compare(&self, found: &QueueContent, tasks: &[Accepted]) -> Result<(), String> {
         let kept = self.inbox.iter();
         let kept = kept.map(|(seq, kept)| (*seq, &*kept.task, kept.started, kept.secured));
         let there = tasks.iter();
@@ -192,12 +192,12 @@ impl Contents {
 }
 
 /// The change that a result in the outbox stands for.
-fn told_by(result: &Finished) -> oracle::Change {
+fn told_by(result: &Finished) -> oracle::TaskChange {
     match lost(result) {
-        Some(Loss::Unknown) => oracle::Change::Disowned,
-        Some(Loss::HandedBack) => oracle::Change::HandedBack,
-        Some(Loss::Delivered) => oracle::Change::SaidDelivered,
-        None => oracle::Change::Finished,
+        Some(Loss::Unknown) => oracle::TaskChange::Disowned,
+        Some(Loss::HandedBack) => oracle::TaskChange::HandedBack,
+        Some(Loss::Delivered) => oracle::TaskChange::SaidDelivered,
+        None => oracle::TaskChange::Finished,
     }
 }
 

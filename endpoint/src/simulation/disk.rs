@@ -2,7 +2,7 @@
 //! with the disk queue itself. The disk is slow, stalls and is full as the plan has it; what
 //! else goes wrong with it is in [`super::device`].
 
-use super::contents::{Found, Written};
+use super::contents::{QueueContent, Written};
 use super::device::{Device, Disk};
 use super::plan::Mishap;
 use super::process::{ENDPOINT, Life};
@@ -107,7 +107,8 @@ impl Node {
             disk.written(world);
             disk.contents.finished()
         };
-        let found = Found::read(&mut queue, &finished).inspect_err(|error| failed(error)).ok()?;
+        let found =
+            QueueContent::read(&mut queue, &finished).inspect_err(|error| failed(error)).ok()?;
         if let Err(differs) = lock(&self.disk).contents.compare(&found, &tasks) {
             world.fail(format!("{} finds on its disk that {differs}", life.name));
         }

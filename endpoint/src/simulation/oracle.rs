@@ -25,7 +25,7 @@ pub(super) enum Expected {
 
 /// A change of a task on a disk; durable when the oracle hears of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Change {
+pub(super) enum TaskChange {
     /// It is in the inbox.
     Accepted,
     /// No other instance can have it.
@@ -199,34 +199,34 @@ impl Oracle {
         &mut self,
         on: usize,
         attempt: Attempt,
-        change: Change,
+        change: TaskChange,
     ) -> Result<(), Broken> {
-        if change == Change::Disowned {
+        if change == TaskChange::Disowned {
             self.is_nowhere(on, attempt)?;
         }
         let instance = &mut self.instances[on];
         match change {
-            Change::Accepted => drop(instance.durable.insert(attempt)),
-            Change::Secured => drop(instance.secured.insert(attempt)),
-            Change::Marked => drop(instance.marked.insert(attempt)),
-            Change::Finished => {
+            TaskChange::Accepted => drop(instance.durable.insert(attempt)),
+            TaskChange::Secured => drop(instance.secured.insert(attempt)),
+            TaskChange::Marked => drop(instance.marked.insert(attempt)),
+            TaskChange::Finished => {
                 instance.durable.insert(attempt);
                 instance.running.remove(&attempt);
             }
-            Change::Disowned => {
+            TaskChange::Disowned => {
                 instance.durable.insert(attempt);
                 instance.disowned.insert(attempt);
             }
-            Change::HandedBack => drop(instance.secured.remove(&attempt)),
-            Change::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
+            TaskChange::HandedBack => drop(instance.secured.remove(&attempt)),
+            TaskChange::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
                 let name = name(attempt);
                 return Err(format!(
                     "the result of {name} left the outbox and is not at the broker"
                 ));
             }
-            Change::Released(_) => drop(instance.released.insert(attempt)),
-            Change::SaidDelivered if instance.released.contains(&attempt) => {}
-            Change::SaidDelivered => {
+            TaskChange::Released(_) => drop(instance.released.insert(attempt)),
+            TaskChange::SaidDelivered if instance.released.contains(&attempt) => {}
+            TaskChange::SaidDelivered => {
                 let name = name(attempt);
                 return Err(format!("instance {on} says that {name} was delivered, which it has"));
             }

@@ -41,7 +41,7 @@ pub(crate) use deaths::Deaths;
 pub(crate) use folder::FolderError;
 pub(crate) use history::SeenView;
 pub(crate) use home::Origin;
-pub(crate) use look::{Found, look};
+pub(crate) use look::{FolderLook, look};
 #[cfg(test)]
 pub(crate) use open::Parts;
 pub(crate) use open::{OpenError, Options};

@@ -2,7 +2,7 @@
 //! result, so that every task has one.
 
 use super::packing::{Damaged, RawKey};
-use super::queue::{DiskQueue, Group};
+use super::queue::{DiskQueue, OpenCommit};
 use super::record::{self, Key, Member, Space};
 use super::{Error, Finished, OutSeq};
 use clutch_common::id::Attempt;
@@ -35,7 +35,7 @@ impl DiskQueue {
     /// Puts a result in the place of one that is lost, or of a task.
     fn replace(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenCommit,
         space: Space,
         &Member { seq, attempt, .. }: &Member,
         how: &str,

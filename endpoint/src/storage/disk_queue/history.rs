@@ -28,7 +28,7 @@ const RECENT_MAX: usize = 48;
 const JOINED_MAX: usize = 8;
 
 /// A full run: its number, and its attempts.
-pub(super) type Run = (u64, Vec<Attempt>);
+pub(super) type FullRun = (u64, Vec<Attempt>);
 
 /// The history, as the queue writes it.
 pub(super) struct History {
@@ -118,7 +118,7 @@ impl History {
         writes: &mut Writes,
         spool: &mut SpoolFiles,
         finished: &[Attempt],
-    ) -> std::io::Result<Vec<Run>> {
+    ) -> std::io::Result<Vec<FullRun>> {
         let runs = self.recent.add(writes, finished);
         for (number, attempts) in &runs {
             let place = spool.write_alone(&seen::encode(attempts))?;
@@ -143,7 +143,7 @@ impl History {
     }
 
     /// Notes that runs are durable, so that memory need not hold their attempts.
-    pub(super) fn seal(&mut self, runs: &[Run]) {
+    pub(super) fn seal(&mut self, runs: &[FullRun]) {
         for (number, attempts) in runs {
             self.view.lock().seal(*number, attempts);
         }
@@ -153,7 +153,7 @@ impl History {
 impl RecentAttempts {
     /// Writes attempts that finished, unless they make runs full together with
     /// those before: the runs are returned, and the remaining attempts written.
-    fn add(&mut self, writes: &mut Writes, finished: &[Attempt]) -> Vec<Run> {
+    fn add(&mut self, writes: &mut Writes, finished: &[Attempt]) -> Vec<FullRun> {
         self.attempts.extend_from_slice(finished);
         let run_len = seen::run_len(self.seen_max);
         if self.attempts.len() < run_len {

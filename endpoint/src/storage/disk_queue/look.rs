@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// The outcome of a look at a state folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Found {
+pub(crate) enum FolderLook {
     /// No queue: one can be made.
     Nothing,
     /// A queue that opens.
@@ -30,10 +30,10 @@ pub(crate) enum Found {
 }
 
 /// Looks whether a daemon could use a state folder.
-pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
+pub(crate) fn look(options: &Options) -> Result<FolderLook, OpenError> {
     folder::writable(&options.path)?;
     if !options.path.join(QUEUE).exists() {
-        return Ok(Found::Nothing);
+        return Ok(FolderLook::Nothing);
     }
     let _lock = folder::hold(&options.path)?;
     let copy = Copy(options.path.join(format!(".check-{}", uuid::Uuid::now_v7())));
@@ -43,7 +43,7 @@ pub(crate) fn look(options: &Options) -> Result<Found, OpenError> {
     })?;
     let opened = DiskQueue::open(&Options { path: copy.0.clone(), ..options.clone() });
     let (queue, tasks) = opened.map_err(|error| error.at(&options.path))?;
-    Ok(Found::Pending { tasks: tasks.len(), results: queue.waiting() })
+    Ok(FolderLook::Pending { tasks: tasks.len(), results: queue.waiting() })
 }
 
 /// A copy of what a queue is opened from; removed when it is dropped.

@@ -87,7 +87,7 @@ impl Counters {
 }
 
 /// A commit that is being made.
-pub(super) struct Group {
+pub(super) struct OpenCommit {
     pub(super) writes: Writes,
     pub(super) batch: Batch,
     /// The largest payload that is put into its record, in bytes.
@@ -99,7 +99,7 @@ pub(super) struct Group {
     pub(super) counters: Counters,
 }
 
-impl Group {
+impl OpenCommit {
     /// Where a payload is to be put.
     pub(super) fn form(&self, payload: &[u8]) -> Form {
         if payload.len() <= self.inline_max { Form::Inline } else { Form::Spooled }
@@ -242,8 +242,8 @@ impl DiskQueue {
     }
 
     /// A commit without changes.
-    pub(super) fn group(&self) -> Group {
-        Group {
+    pub(super) fn group(&self) -> OpenCommit {
+        OpenCommit {
             writes: Writes::default(),
             batch: Batch::default(),
             inline_max: record::INLINE_MAX,
@@ -255,7 +255,7 @@ impl DiskQueue {
 
     fn add_task(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenCommit,
         seq: Seq,
         task: &Task,
         secured: bool,
@@ -272,7 +272,7 @@ impl DiskQueue {
     /// Writes a task; returns the number of its spool file, if it is in one.
     fn write_task(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenCommit,
         seq: Seq,
         task: &Task,
     ) -> Result<Option<u64>, Error> {
@@ -297,7 +297,7 @@ impl DiskQueue {
     /// spool file, if its form says that it is in one.
     pub(super) fn add_member(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenCommit,
         space: Space,
         member: Member,
         payload: &[u8],
@@ -312,21 +312,21 @@ impl DiskQueue {
         Ok(Some(place.file))
     }
 
-    fn secure(&mut self, group: &mut Group, seq: Seq) {
+    fn secure(&mut self, group: &mut OpenCommit, seq: Seq) {
         if let Some(entry) = self.inbox.get_mut(&seq).filter(|entry| !entry.secured) {
             entry.secured = true;
             group.writes.remove(&record::numbered(Space::Unsecured, seq.0));
         }
     }
 
-    fn start(&mut self, group: &mut Group, seq: Seq) {
+    fn start(&mut self, group: &mut OpenCommit, seq: Seq) {
         if let Some(entry) = self.inbox.get_mut(&seq) {
             entry.started = true;
             group.writes.put(&record::numbered(Space::Started, seq.0), &[]);
         }
     }
 
-    fn remove_task(&mut self, group: &mut Group, seq: Seq) {
+    fn remove_task(&mut self, group: &mut OpenCommit, seq: Seq) {
         let Some(entry) = self.inbox.remove(&seq) else { return };
         if let Some(raw) = self.records.take_key(Space::Inbox, seq.0) {
             group.batch.remove(raw, seq.0);
@@ -341,7 +341,7 @@ impl DiskQueue {
     }
 
     /// Makes a commit durable.
-    pub(super) fn commit(&mut self, mut group: Group) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, mut group: OpenCommit) -> Result<(), Error> {
         self.records.write_batch(&mut group.writes, group.batch)?;
         self.deaths.forget(&mut group.writes, &group.finished);
         let runs = self.history.add(&mut group.writes, &mut self.spool, &group.finished);

@@ -1,7 +1,7 @@
 //! The outbox on disk: results are added, read in order, and released.
 
 use super::packing::Damaged;
-use super::queue::{DiskQueue, Group};
+use super::queue::{DiskQueue, OpenCommit};
 use super::record::{Member, Space};
 use super::spool_files::payload;
 use super::{Error, Finished, OutSeq, OutboxRecord};
@@ -15,7 +15,7 @@ impl DiskQueue {
     /// Adds a result, unless the same commit releases it.
     pub(super) fn add_result(
         &mut self,
-        group: &mut Group,
+        group: &mut OpenCommit,
         out: OutSeq,
         result: &Finished,
         is_released: bool,
@@ -31,7 +31,7 @@ impl DiskQueue {
     }
 
     /// Removes a result, if it is there.
-    pub(super) fn release(&mut self, group: &mut Group, out: OutSeq) -> Result<(), Error> {
+    pub(super) fn release(&mut self, group: &mut OpenCommit, out: OutSeq) -> Result<(), Error> {
         let found = self.records.find_result(&mut group.batch, out.0)?;
         let Some((raw, file)) = found else { return Ok(()) };
         group.batch.remove(raw, out.0);

@@ -58,7 +58,7 @@ pub(crate) fn highest(attempts: &[Attempt], task: TaskId) -> Option<u32> {
 
 /// A run on disk: its number, the range of its ids, and its filter.
 #[derive(Debug)]
-struct Run {
+struct IndexedRun {
     number: u64,
     len: usize,
     low: TaskId,
@@ -70,7 +70,7 @@ struct Run {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     exact: HashMap<TaskId, u32>,
-    runs: VecDeque<Run>,
+    runs: VecDeque<IndexedRun>,
     in_runs: usize,
 }
 
@@ -94,7 +94,7 @@ impl Index {
 
     /// Hands attempts over to the run `number`, which is on disk.
     pub(crate) fn seal(&mut self, number: u64, attempts: &[Attempt]) {
-        let Some(run) = Run::new(number, attempts) else { return };
+        let Some(run) = IndexedRun::new(number, attempts) else { return };
         self.in_runs += run.len;
         self.runs.push_back(run);
         for attempt in attempts {
@@ -122,7 +122,7 @@ impl Index {
     }
 }
 
-impl Run {
+impl IndexedRun {
     fn new(number: u64, attempts: &[Attempt]) -> Option<Self> {
         let ids = || attempts.iter().map(|attempt| attempt.task_id);
         let words = (attempts.len() * FILTER_BITS_PER_ENTRY).div_ceil(64);

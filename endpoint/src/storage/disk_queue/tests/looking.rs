@@ -1,7 +1,7 @@
 //! A look at a state folder changes nothing in it.
 
 use super::*;
-use crate::storage::disk_queue::{Found, OpenError, look};
+use crate::storage::disk_queue::{FolderLook, OpenError, look};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ fn a_look_counts_what_waits_and_no_death() {
     let before = all_of(folder.path());
     for _ in 0..3 {
         let found = look(&options(folder.path(), 1000)).unwrap();
-        assert_eq!(found, Found::Pending { tasks: 2, results: 1 });
+        assert_eq!(found, FolderLook::Pending { tasks: 2, results: 1 });
         assert!(all_of(folder.path()) == before, "the look has changed something");
     }
     let (queue, _) = open(&folder);
