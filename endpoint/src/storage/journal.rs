@@ -179,9 +179,6 @@ type Probe = Box<dyn FnMut() -> std::io::Result<u64> + Send>;
 
 /// Opens the journal in a state folder and starts its thread. Blocks while it
 /// reads what is there; damaged tasks have become results in the outbox.
-///
-/// # Errors
-/// See [`OpenError`].
 pub(crate) fn open(config: JournalConfig) -> Result<(Journal, Recovered), OpenError> {
     let mut room = DiskSpace::in_folder(&config.path);
     // Better not begun than begun: a store that finds no room as it opens may fail in
@@ -233,9 +230,6 @@ impl Journal {
     /// and `max_bytes` in all unless the first alone is larger. What was
     /// finished before this call is among them, and durable, unless the disk
     /// is full.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
     pub(crate) async fn outbox(
         &self,
         from: OutSeq,
@@ -251,9 +245,6 @@ impl Journal {
     /// The attempts, of these, that are accepted and not finished, or finished and not
     /// released, after all that was handed over before; all of them where very many results
     /// wait.
-    ///
-    /// # Errors
-    /// The journal has failed or is closed.
     pub(crate) async fn held(
         &self,
         attempts: HashSet<Attempt>,
@@ -266,9 +257,6 @@ impl Journal {
     /// The highest attempt at a task that was accepted or finished, those not
     /// yet committed included. Reads the disk only where memory says that the
     /// task may have come by long ago.
-    ///
-    /// # Errors
-    /// The disk could not be read.
     pub(crate) fn seen(&self, task: TaskId) -> Result<Option<u32>, JournalError> {
         self.seen.highest(task).map_err(|error| JournalError::Failed(Arc::new(error)))
     }

@@ -215,9 +215,6 @@ impl SeenView {
     }
 
     /// The highest attempt at a task that is remembered.
-    ///
-    /// # Errors
-    /// The disk could not be read.
     pub(crate) fn highest(&self, task: TaskId) -> Result<Option<u32>, Error> {
         let (mut highest, runs) = self.lock().look_up(task);
         for run in runs {

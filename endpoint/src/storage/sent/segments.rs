@@ -38,9 +38,6 @@ pub(super) struct Segments {
 
 impl Segments {
     /// The segments in a folder, without those that are too old.
-    ///
-    /// # Errors
-    /// When the folder cannot be made or read.
     pub(super) fn open(config: SentConfig, now_ms: u64) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(&config.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
