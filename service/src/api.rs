@@ -35,10 +35,10 @@ const UNDER_WAY: usize = 32 * 1024 * 1024;
 const LARGE_UNDER_WAY: usize = 4 * MAX_REQUEST;
 /// The largest body of a request that is no submission.
 const MAX_QUESTION: usize = 1024 * 1024;
-/// What a submission counts as is a multiple of this, in bytes.
+/// The unit, in bytes, in which the room for submissions is given out.
 const SHARE: usize = 64 * 1024;
 
-/// What the handlers work with.
+/// The state that all handlers share.
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Store,

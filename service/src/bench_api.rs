@@ -1,6 +1,5 @@
-//! What is measured in small: the store. Each operation is one transaction, the
-//! way `serve` does it. Touches the folder it is given. For the benchmarks alone:
-//! the crate promises nobody else anything.
+//! The store as single operations, for the microbenchmarks: each is one transaction, as in
+//! `serve`. Touches the folder it is given. Not part of the crate's public interface.
 
 use crate::model::{TaskSpec, TaskState};
 use crate::state_folder::StateFolder;

@@ -1,7 +1,7 @@
-//! The service's side of the broker, while a link to it lasts: what results arrive, whose they
-//! are, and what is wrong there.
+//! The service's link to the broker: the results that arrive over it, which service they belong
+//! to, and what is wrong at the broker.
 //!
-//! `session` holds the link and runs the rest for as long as it lasts.
+//! `session` makes the link, and runs the other parts for as long as it lasts.
 
 pub(crate) mod anomalies;
 pub(crate) mod collector;

@@ -22,7 +22,7 @@ use values::{
     task_id, variable,
 };
 
-/// What the exit codes mean.
+/// The meaning of the exit codes.
 const EXIT_CODES: &str = "\
 Exit codes:
    0  done
@@ -34,7 +34,7 @@ Exit codes:
   77  refused: credentials, permissions, or another service is collecting
   78  the configuration is wrong, or what exists at the broker or in a file differs";
 
-/// What the demonstration does, and what its exit codes mean.
+/// The steps of the demonstration, and the meaning of its exit codes.
 const DEMO_HELP: &str = "\
 It submits a task per file, cuts the endpoint's link on the way, ends the endpoint with kill -9,
 starts it again, mends the link, and compares every result with what sha256sum prints when it is
@@ -52,7 +52,7 @@ Exit codes:
   78  the vhost has endpoints: give the demonstration one of its own
  130  interrupted";
 
-/// What the exit codes of a submission mean besides.
+/// The exit codes of a submission.
 const SUBMIT_EXIT_CODES: &str = "\
 With --wait, one task without --each-line or --array gives its own exit code (128 and more: a \
 signal).
@@ -69,7 +69,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What is wrong with a command line, in words: without the passwords in it.
+/// The error in a command line, in words, and without its passwords.
 pub(crate) fn mistake(error: &clap::Error) -> String {
     let words = error.render().to_string();
     let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
@@ -86,8 +86,7 @@ pub(crate) fn mistake(error: &clap::Error) -> String {
     words.into_owned()
 }
 
-/// What the commands take that speak to the broker themselves; the others ask the
-/// service.
+/// The arguments of the commands that use the broker themselves; the others ask the service.
 #[derive(Debug, Default, Args)]
 pub(crate) struct BrokerArgs {
     /// The broker: amqp://user:password@host:5672/vhost (or amqps://…), or file:///folder. In user
@@ -96,7 +95,7 @@ pub(crate) struct BrokerArgs {
     pub(crate) broker: Option<SecretUrl>,
 }
 
-/// What every command takes.
+/// The arguments of every command.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
     /// The folder of the database and the API's socket
@@ -136,7 +135,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
-    /// See to messages that nobody could read or deliver; needs no running service
+    /// List, put back or drop messages that could not be read or delivered; needs no running
+    /// service
     DeadLetters(DeadLettersArgs),
 }
 
@@ -168,7 +168,7 @@ pub(crate) struct DeadLettersArgs {
     pub(crate) what: DeadLetters,
 }
 
-/// What is done about dead letters.
+/// The actions on dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetters {
     /// List them: what each is called, when and why it came there, and what it holds; takes none
@@ -178,7 +178,7 @@ pub(crate) enum DeadLetters {
     Show(LetterShowArgs),
     /// Put some back into the queues they came from. What still cannot be read comes back
     Requeue(Letters),
-    /// Remove some for good. Tasks in them that nobody has answered for end as cancelled
+    /// Remove some for good. Their tasks end as cancelled, unless they have a result
     Drop(LettersDropArgs),
 }
 
@@ -220,7 +220,7 @@ pub(crate) struct LettersDropArgs {
     pub(crate) yes: bool,
 }
 
-/// What is shown.
+/// The arguments of the demonstration.
 #[derive(Debug, Args)]
 #[command(after_help = DEMO_HELP)]
 pub(crate) struct DemoArgs {
@@ -231,8 +231,8 @@ pub(crate) struct DemoArgs {
     /// Where to look for files, of up to 1 MiB each [default: folders below /usr]
     #[arg(long, value_name = "DIR")]
     pub(crate) folder: Option<PathBuf>,
-    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost; a vhost whose
-    /// results belong to another service is refused, and the queues are removed at the end
+    /// Go over a RabbitMQ instead of a folder: amqp://user:password@host:5672/vhost. A vhost that
+    /// another service collects from is refused; the queues are removed at the end
     #[arg(long, value_name = "URL")]
     pub(crate) amqp: Option<SecretUrl>,
     /// Leave the service, the endpoint, their folder and their queues, and say what to try with them
@@ -271,8 +271,8 @@ pub(crate) struct ServeArgs {
     /// it, so that what a queue lost runs again, or ends: 1s to 30days
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
     pub(crate) ask_after: Duration,
-    /// Take over the results from another clutch-service, whose state folder is lost or not to be
-    /// used any more: that one is refused from then on, and what its tasks came to is recorded here
+    /// Take over the results from another clutch-service, if its state folder is lost or out of
+    /// use. That service is refused from then on, and the results of its tasks are recorded here
     #[arg(long)]
     pub(crate) take_over: bool,
 }
@@ -363,7 +363,7 @@ pub(crate) struct SubmitArgs {
     /// where there is no `{}` (not with --shell). With --call the number is one more argument
     #[arg(long, value_name = "RANGE")]
     pub(crate) array: Option<String>,
-    /// What every task reads from its standard input (`-`: this command's own)
+    /// The standard input of every task (`-`: this command's own)
     #[arg(long, value_name = "FILE")]
     pub(crate) stdin: Option<PathBuf>,
     /// An environment variable of the tasks; may be repeated

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What every command knows.
+/// The settings of every command.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The broker's URL, secrets included, if one was given.

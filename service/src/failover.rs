@@ -1,9 +1,10 @@
-//! Who of an endpoint's instances is active, who has what, and what is submitted
-//! again, as `design/0008-failover.md` has it.
+//! Failover, the service's side of `design/0008-failover.md`: finds out which instance of an
+//! endpoint is active and which attempts are lost, and submits these again.
 //!
-//! [`clutch_common::failover`] decides; `watch` calls, closes and gives up; `recovery` asks and
-//! submits again; `liveness` is how the collector reaches both. All of it lives and
-//! dies with the session, and starts anew from the records.
+//! [`clutch_common::failover`] decides. `watch` pings the instances that hold leases, has stale
+//! connections closed and gives silent states up. `recovery` sends roll calls and publishes the
+//! next attempts. `liveness` tells both what the collector heard. All of it ends with the
+//! session, and starts again from the records.
 
 mod liveness;
 mod recovery;
@@ -24,8 +25,8 @@ pub(crate) fn barrier() -> Message {
     ping()
 }
 
-/// A message to a lease queue, whose consumer answers it with a presence message; to the
-/// results queue, a [`barrier`].
+/// A message to a lease queue, which the consumer answers with a presence message; in the results
+/// queue, it is a [`barrier`].
 fn ping() -> Message {
     control_message(wire::PING_TYPE, wire::encode_ping())
 }

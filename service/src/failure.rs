@@ -92,7 +92,7 @@ pub(crate) fn code(fault: &Fault) -> u8 {
     }
 }
 
-/// What a person may do about a fault of the link.
+/// Advice for people about a fault of the link.
 #[must_use]
 pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {

@@ -16,7 +16,7 @@ pub(crate) use task_state::TaskState;
 /// A part of a listing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Page<T> {
-    /// What is listed.
+    /// The listed items.
     pub(crate) items: Vec<T>,
     /// Where the next page begins; nothing after the last.
     pub(crate) next: Option<u64>,

@@ -1,10 +1,10 @@
-//! The daemon: joins the broker session and the API, and ends them in order.
+//! The daemon: runs the sessions with the broker and the API, and stops them in order.
 //!
-//! One `serve` per state folder. It watches over that: a socket that was removed is
-//! opened again, and a database that is not the one at its path any more ends it, with
-//! what was recorded brought to where it is found again. On TERM, INT, QUIT or HUP the API answers what is under
-//! way, submissions whose clients are gone get their end, then the session
-//! finishes its transaction, then the process exits.
+//! One `serve` runs per state folder, and watches it. If the socket was removed, it is opened
+//! again. If the database was moved, deleted or replaced, the service saves its records at or
+//! beside that path and ends. On TERM, INT, QUIT or HUP the API finishes its requests,
+//! submissions of clients that are gone are finished, the session finishes its transaction, and
+//! the process exits.
 
 mod folder_watch;
 
@@ -34,8 +34,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long requests under way, submissions whose requests are gone, and then
-/// the session, may each take to end.
+/// How long the requests, then the submissions, and then the session may take to end.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a removal of the state folder may take until it is written anew.
@@ -105,7 +104,7 @@ async fn save(store: Store, state: &StateFolder) -> anyhow::Error {
          than record where nobody looks",
         state.path().display()
     );
-    // Whoever removes it may not have come to the end.
+    // The removal of the folder may still be under way.
     tokio::time::sleep(SETTLE).await;
     let what = match store.save().await {
         Ok(Saved::Back) => "all that was recorded is there again: start it again".to_owned(),
@@ -190,7 +189,7 @@ impl Answering {
         }
     }
 
-    /// Returns when it does not answer any more though nobody told it to end.
+    /// Returns when it has ended without being told to.
     async fn ended(&mut self) -> anyhow::Error {
         loop {
             match self.servers.join_next().await {

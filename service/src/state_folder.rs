@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const MAX_SOCKET_PATH: usize = 107;
 /// The file of the database.
 const DATABASE: &str = "clutch.db";
-/// The file whose lock says that a `serve` is running.
+/// The file that a running `serve` has locked.
 const SERVE_LOCK: &str = "serve.lock";
 /// How long a `serve` that was killed may keep its lock: until the last of its
 /// threads is gone, which a supervisor that starts it again does not wait for.
@@ -30,11 +30,11 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateFolder(PathBuf);
 
-/// Who runs on a state folder.
+/// The process that runs on a state folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
-    /// Nobody.
-    Nobody,
+    /// None.
+    None,
     /// A `serve`.
     Serve,
 }
@@ -149,11 +149,11 @@ impl StateFolder {
         })?;
         let file = match File::open(self.0.join(SERVE_LOCK)) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::Nobody),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Holder::None),
             Err(error) => return Err(self.unusable(&format!("{SERVE_LOCK}: {error}"))),
         };
         match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Holder::Nobody),
+            Ok(()) => Ok(Holder::None),
             Err(Errno::WOULDBLOCK) => Ok(Holder::Serve),
             Err(error) => Err(self.unusable(&format!("{SERVE_LOCK}: {error}"))),
         }
@@ -234,13 +234,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let folder = StateFolder::new(temp.path().join("deep/er"));
         folder.prepare().unwrap();
-        assert_eq!(folder.check().unwrap(), Holder::Nobody);
+        assert_eq!(folder.check().unwrap(), Holder::None);
         let first = folder.lock().await.unwrap();
         assert_eq!(folder.check().unwrap(), Holder::Serve);
         let words = folder.lock().await.unwrap_err().to_string();
         assert!(words.contains("another `clutch-service serve` is running"), "{words}");
         drop(first);
-        assert_eq!(folder.check().unwrap(), Holder::Nobody);
+        assert_eq!(folder.check().unwrap(), Holder::None);
         folder.lock().await.unwrap();
     }
 

@@ -52,12 +52,12 @@ pub(crate) fn message(number: u8) -> Message {
     Message { body: vec![number], ..Message::default() }
 }
 
-/// A result of a task nobody submitted.
+/// A result of a task that was not submitted.
 pub(crate) fn result(outcome: Outcome) -> TaskResult {
     result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, outcome)
 }
 
-/// What an active instance says that has nothing to tell.
+/// The presence message of an active instance without pending tasks.
 pub(crate) fn active(endpoint_id: EndpointId, state_id: StateId, instance: Uuid) -> Presence {
     Presence {
         endpoint_id,
@@ -103,7 +103,7 @@ impl Broker {
         self.state().fault_after_settling = Some(fault);
     }
 
-    /// Refuses whatever is declared, but whose the results are.
+    /// Refuses every declaration except the claim to the results.
     pub(crate) fn refuse_declaring(&self, fault: Fault) {
         self.state().refuse_declaring = Some(fault);
     }
@@ -116,7 +116,7 @@ impl Broker {
         self.state().deliver(message);
     }
 
-    /// What is published to this queue is returned, or not any more.
+    /// Returns messages to this queue from now on, or takes them.
     pub(crate) fn return_for(&self, queue: &str, returned: bool) {
         let mut state = self.state();
         state.returning.retain(|other| other != queue);

@@ -1,8 +1,8 @@
-//! `dead-letters`: looks at what nobody could read or deliver, and puts it back or
-//! drops it. Talks to the broker alone, and needs no running service.
+//! `dead-letters`: lists messages that could not be read or delivered, puts them back into their
+//! queues or drops them. Uses the broker alone, and needs no running service.
 //!
-//! One letter is in memory at a time. Those that were looked at are held at the
-//! broker until the command ends, so one command at a time works on them.
+//! One letter is in memory at a time. The broker holds the letters that were looked at until the
+//! command ends, so only one such command can run at a time.
 
 mod letter;
 mod settle;
@@ -86,14 +86,14 @@ fn unusable(fault: &Fault, address: &str) -> Failure {
     Failure::new(code, format!("the dead letters at {address}: {fault}{separator}{advice}"))
 }
 
-/// What the commands work with.
+/// A command on the open dead-letter queue.
 struct LetterCommand {
     shelf: Box<dyn Shelf>,
     address: String,
     json: bool,
 }
 
-/// What is done with letters.
+/// The action on letters.
 #[derive(Clone, Copy)]
 enum Verb {
     Requeue,

@@ -21,7 +21,7 @@ const ENDED_AT_ONCE: u32 = 1000;
 /// Why tasks end that were not answered for.
 const REASON: &str = "its endpoint was deprovisioned before it had an outcome";
 
-/// What deprovisioning did.
+/// The report of a deprovisioning.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeprovisionReport {
     id: EndpointId,

@@ -56,7 +56,7 @@ async fn state(state: &StateFolder) -> Vec<Check> {
         Err(error) => return vec![Check::failed(&what, &format!("{error:#}"))],
     };
     let found = match held {
-        Holder::Nobody => "no `clutch-service serve` is running on it",
+        Holder::None => "no `clutch-service serve` is running on it",
         Holder::Serve => "a `clutch-service serve` is running on it",
     };
     let answer = Client::new(state).get::<Health>("/v1/health", &[]).await;
@@ -67,7 +67,7 @@ async fn state(state: &StateFolder) -> Vec<Check> {
     checks.into_iter().chain(missing).chain(odd).collect()
 }
 
-/// What came to a service that is running and is no outcome of a task of its own.
+/// Checks the anomalies that a running service has counted.
 fn odd(counted: &Anomalies) -> Option<Check> {
     let Anomalies { unknown, foreign, refused, dead_lettered, passed_by } = *counted;
     let words = [
@@ -86,7 +86,7 @@ fn odd(counted: &Anomalies) -> Option<Check> {
     Some(Check::warning(what, &told.join("; ")))
 }
 
-/// What the socket tells: a service that is not running is no failure.
+/// Checks the answer at the socket; that no service runs is no failure.
 fn answering(held: Holder, answer: anyhow::Result<Health>) -> Check {
     match (held, answer) {
         (_, Ok(Health { engaged: true, version, .. })) => {
@@ -96,7 +96,7 @@ fn answering(held: Holder, answer: anyhow::Result<Health>) -> Check {
             "the service answers",
             &format!("it has no link to the broker: {}", fault.unwrap_or_default()),
         ),
-        (Holder::Nobody, Err(error)) => {
+        (Holder::None, Err(error)) => {
             Check::passed("nobody has to answer").with(&format!("{error:#}"))
         }
         (Holder::Serve, Err(error)) => Check::warning(
@@ -134,7 +134,7 @@ mod tests {
         let verdict = |held, answer| answering(held, answer).verdict;
         assert_eq!(verdict(Holder::Serve, Ok(health(true))), Verdict::Passed);
         assert_eq!(verdict(Holder::Serve, Ok(health(false))), Verdict::Warning);
-        assert_eq!(verdict(Holder::Nobody, none()), Verdict::Passed);
+        assert_eq!(verdict(Holder::None, none()), Verdict::Passed);
         assert_eq!(verdict(Holder::Serve, none()), Verdict::Warning);
     }
 

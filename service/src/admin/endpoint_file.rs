@@ -36,7 +36,7 @@ struct BrokerSection {
     lease_queue: String,
 }
 
-/// What of a file that is there tells whose it is, and on which terms.
+/// The part of an existing file that names its endpoint and the terms of the connection.
 #[derive(Deserialize)]
 struct Owner {
     endpoint: OwnerSection,
@@ -49,7 +49,7 @@ struct OwnerSection {
     id: EndpointId,
 }
 
-/// What is at the place the file shall have.
+/// The existing file at the path, compared with the one to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
     /// Nothing.

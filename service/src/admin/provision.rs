@@ -19,7 +19,7 @@ use clutch_common::topology::{self, QueueKind};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// What provisioning did.
+/// The report of a provisioning.
 #[derive(Debug, Serialize)]
 pub(crate) struct ProvisionReport {
     id: EndpointId,
@@ -199,7 +199,7 @@ fn unprepared(fault: &Fault, address: &str) -> Failure {
     Failure::new(code(fault), format!("cannot provision in {address}: {fault}"))
 }
 
-/// The failure for a place whose results are another service's.
+/// The failure for a broker or folder where the results belong to another service.
 fn not_ours(refused: &str, address: &str) -> anyhow::Error {
     let words = format!("cannot provision at {address}: {refused}; nothing was provisioned");
     Failure::new(REFUSED, words).into()

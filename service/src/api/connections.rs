@@ -135,7 +135,7 @@ mod tests {
         serving
     }
 
-    /// What comes until the connection is closed.
+    /// The bytes that arrive until the connection is closed.
     async fn rest(stream: &mut UnixStream) -> String {
         let mut text = String::new();
         let read = stream.read_to_string(&mut text);

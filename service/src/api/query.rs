@@ -57,7 +57,7 @@ pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>,
     Ok(Json(MissingPage { missing: api.store.missing().await? }))
 }
 
-/// Whose results, and which page.
+/// The query of `/v1/results`: a submission or a task, and a page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResultsQuery {
@@ -123,7 +123,7 @@ pub(super) async fn known_endpoint(
     }
 }
 
-/// That there is no such endpoint, and which ones there are.
+/// The error for an unknown endpoint; it lists the known ones.
 pub(super) async fn unknown_endpoint(api: &Api, name_or_id: &str) -> ApiError {
     /// How many names the error lists.
     const LISTED: u32 = 20;

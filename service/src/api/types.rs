@@ -64,7 +64,7 @@ pub(crate) struct SubmitAnswer {
 pub(crate) struct TaskPage {
     /// The tasks.
     pub(crate) tasks: Vec<TaskSummary>,
-    /// What to pass as `before` for the next page; nothing after the last.
+    /// The value of `before` for the next page; none after the last.
     pub(crate) next: Option<u64>,
 }
 
@@ -88,11 +88,11 @@ pub(crate) struct ResultPage {
     pub(crate) results: Vec<TaskOutcome>,
     /// How many tasks there are to be, over all pages.
     pub(crate) total: u64,
-    /// What to pass as `from` for the next page; nothing after the last.
+    /// The value of `from` for the next page; none after the last.
     pub(crate) next: Option<u64>,
 }
 
-/// What to wait for: exactly one of `key` and `tasks`.
+/// The tasks to wait for: exactly one of `key` and `tasks`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WaitRequest {
@@ -118,10 +118,10 @@ pub(crate) struct Health {
     pub(crate) engaged: bool,
     /// Why it is not.
     pub(crate) fault: Option<String>,
-    /// What came since it started and is no outcome of a task of its own.
+    /// Counts of messages that were not outcomes of this service's tasks, since it started.
     #[serde(default)]
     pub(crate) oddities: Anomalies,
-    /// What takes messages from the queues at the broker, where that can be known.
+    /// Policies and arguments by which the broker takes messages from the queues, where known.
     #[serde(default)]
     pub(crate) policies: Vec<QueueHazard>,
 }

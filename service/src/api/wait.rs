@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// The longest a request is held.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// What to wait for, looked up.
+/// The tasks to wait for, as the records know them.
 pub(super) enum Target {
     Submission(i64),
     Tasks(Vec<TaskId>),

@@ -27,7 +27,7 @@ struct Counters {
 }
 
 impl AnomalyCounters {
-    /// What was counted.
+    /// The counts so far.
     pub(crate) fn read(&self) -> Anomalies {
         self.lock().counted
     }

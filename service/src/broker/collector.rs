@@ -1,8 +1,7 @@
-//! Takes results, and what instances say of themselves, from the broker, records
-//! them, and acknowledges them once that is on disk. Whoever waits for a result is
-//! told as soon as it is recorded: what a power cut undoes then, the broker still
-//! has. Results that come twice are counted; messages that cannot be read go to
-//! the dead-letter queue.
+//! Consumes the results queue: records results and presence messages, and acknowledges them once
+//! they are on disk. Callers that wait for a result are woken as soon as it is recorded: the
+//! broker still has what a power cut undoes then. Repeated results are counted; messages that
+//! cannot be read go to the dead-letter queue.
 
 use crate::broker::anomalies::AnomalyCounters;
 use crate::failover::Liveness;
@@ -33,8 +32,8 @@ const GROUP: usize = 32;
 const PART_BYTES: usize = 4 * 1024 * 1024;
 /// How many results are recorded in one transaction.
 const RESULTS_PER_TRANSACTION: usize = 2000;
-/// How many recorded messages may wait for a sync, and for how long: a submission that
-/// is recorded meanwhile syncs for them as well, and nobody waits for it.
+/// How many recorded messages may wait for a sync, and for how long: a submission that is
+/// recorded meanwhile syncs for them as well, and no caller waits for theirs.
 const UNSETTLED: usize = 16;
 /// See [`UNSETTLED`].
 const SETTLE_AFTER: Duration = Duration::from_millis(5);
@@ -61,10 +60,10 @@ pub(crate) struct Recorder<'a> {
     pub(crate) counts: &'a Arc<AnomalyCounters>,
 }
 
-/// Collects until told to stop. `liveness` hears who sent something.
+/// Collects until told to stop, and notes in `liveness` which states were heard.
 ///
 /// # Errors
-/// The fault that ended the connection; what was not acknowledged comes again.
+/// The fault that ended the connection; the broker delivers again what was not acknowledged.
 pub(crate) async fn collect(
     mut inlet: Box<dyn Inlet>,
     recorder: &Recorder<'_>,
@@ -102,7 +101,7 @@ pub(crate) async fn collect(
     }
 }
 
-/// What is recorded and not acknowledged.
+/// Messages that are recorded and not acknowledged.
 struct Open {
     messages: usize,
     groups: Vec<Tags>,
@@ -159,7 +158,7 @@ fn part(deliveries: &mut VecDeque<Delivery>) -> Vec<Delivery> {
 /// Deliveries, read.
 #[derive(Default)]
 struct Group {
-    /// What is to be recorded, a transaction each, in order.
+    /// The records to write, a transaction each, in order.
     batches: Vec<Arc<Batch>>,
     /// Messages that the service sent to itself, by their ids.
     barriers: Vec<String>,
@@ -254,9 +253,9 @@ impl Group {
     }
 }
 
-/// Whether a message says that it is of the endpoint whose key it was published with:
-/// a broker may keep each endpoint to its own. What was put into the queue by name is the
-/// service's, or an operator's.
+/// Checks that a message names the endpoint that its routing key belongs to: a broker may
+/// restrict each endpoint to its own key. A message without a key was put into the queue by the
+/// service or an operator.
 fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), String> {
     let Some(key) = key else { return Ok(()) };
     let says = match content {
@@ -289,9 +288,9 @@ fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
     batches.into_iter().map(Arc::new).collect()
 }
 
-/// Records what came, trying for as long as it takes; nothing if told to stop before
-/// that is done. Whoever waits is told by whoever commits: that happens though nobody
-/// waits here any more, as when the link is lost meanwhile.
+/// Records a group, and tries until that succeeds; returns nothing if told to stop before. The
+/// writer's thread wakes the callers that wait, even if this future was dropped because the link
+/// was lost.
 async fn record(
     group: &Group,
     recorder: &Recorder<'_>,
@@ -364,147 +363,4 @@ async fn until_done<T, W: Future<Output = Result<T, Error>>>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Anomalies;
-    use crate::store::conformance::store;
-    use crate::stub_broker::{Broker, result};
-    use clutch_common::link::Message;
-    use clutch_common::task::result::Outcome;
-
-    async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
-        let (commits, counts) = (watch::channel(0).0, Arc::default());
-        let recorder = Recorder { store, commits: &commits, counts: &counts };
-        let liveness = Liveness::new(watch::channel(0).0);
-        let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
-        let stopping = async {
-            while broker.acknowledged().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            stop.cancel();
-        };
-        assert_eq!(tokio::join!(collecting, stopping).0, Ok(()));
-        counts.read()
-    }
-
-    #[tokio::test]
-    async fn results_are_acknowledged_after_they_are_recorded_and_the_unreadable_set_aside() {
-        let (_temp, store) = store().await;
-        let broker = Broker::default().patient();
-        let ours = result(Outcome::Succeeded);
-        broker.deliver(b"{}".to_vec());
-        let packed = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
-        broker.deliver(packed.clone());
-        broker.deliver(packed);
-        broker.deliver(b"nonsense".to_vec());
-        let counted = collect_all(&broker, &store).await;
-        let expected =
-            Anomalies { unknown: 1, foreign: 1, dead_lettered: 2, ..Anomalies::default() };
-        assert_eq!(counted, expected);
-        assert_eq!(broker.dead_lettered(), [Tag(1), Tag(4)]);
-        assert_eq!(broker.acknowledged(), [Tag(4)]);
-        let detail = store.task(ours.task_id).await.unwrap().unwrap();
-        assert_eq!((detail.results.len(), detail.results[0].duplicates), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_control_message_of_a_later_version_is_counted_and_acknowledged() {
-        let (_temp, store) = store().await;
-        let broker = Broker::default().patient();
-        broker.deliver_message(Message {
-            body: br#"{"version":2,"type":"clutch.presence"}"#.to_vec(),
-            routing_key: Some(topology::results_key(clutch_common::id::EndpointId::new())),
-            ..Message::default()
-        });
-        broker.deliver(br#"{"version":1,"type":"clutch.progress","percent":50}"#.to_vec());
-        broker.deliver(br#"{"version":2,"type":"clutch.results","results":[]}"#.to_vec());
-        let counted = collect_all(&broker, &store).await;
-        let expected = Anomalies { passed_by: 2, dead_lettered: 1, ..Anomalies::default() };
-        assert_eq!(counted, expected);
-        assert_eq!(broker.dead_lettered(), [Tag(3)]);
-    }
-
-    #[tokio::test]
-    async fn what_was_published_with_the_key_of_another_endpoint_is_set_aside() {
-        let (_temp, store) = store().await;
-        let broker = Broker::default().patient();
-        let ours = result(Outcome::Succeeded);
-        let body = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
-        let other = clutch_common::id::EndpointId::new();
-        let key = Some(topology::results_key(other));
-        for body in [body.clone(), wire::encode_ping()] {
-            broker.deliver_message(Message {
-                body,
-                routing_key: key.clone(),
-                ..Message::default()
-            });
-        }
-        let own = Some(topology::results_key(ours.endpoint_id));
-        let forged = TaskResult { endpoint_id: other, ..ours.clone() };
-        let mixed = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&forged)]);
-        for body in [mixed, body] {
-            broker.deliver_message(Message {
-                body,
-                routing_key: own.clone(),
-                ..Message::default()
-            });
-        }
-        collect_all(&broker, &store).await;
-        assert_eq!(broker.dead_lettered(), [Tag(1), Tag(2), Tag(3)]);
-        let detail = store.task(ours.task_id).await.unwrap().unwrap();
-        assert_eq!(detail.results[0].duplicates, 0);
-    }
-
-    #[test]
-    fn many_results_are_recorded_in_parts_that_take_what_they_need() {
-        let one = result(Outcome::Succeeded);
-        let batches = batches(vec![one; 9 * RESULTS_PER_TRANSACTION + 1], Batch::default());
-        let sizes: Vec<usize> = batches.iter().map(|batch| batch.results.len()).collect();
-        assert_eq!(sizes, [&[RESULTS_PER_TRANSACTION; 9][..], &[1]].concat());
-        let room: usize = batches.iter().map(|batch| batch.results.capacity()).sum();
-        assert!(room < 11 * RESULTS_PER_TRANSACTION, "room for {room} results");
-    }
-
-    #[tokio::test]
-    async fn what_is_damaged_is_refused_once_all_that_is_unanswered_is_in_doubt() {
-        let (_temp, store) = store().await;
-        let endpoint = crate::store::conformance::submitted_task(&store).await;
-        let broker = Broker::default().patient();
-        let ours = result(Outcome::Succeeded);
-        broker.deliver_message(Message {
-            body: wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]),
-            damage: Some("its checksum does not hold".to_owned()),
-            ..Message::default()
-        });
-        collect_all(&broker, &store).await;
-        assert_eq!(broker.dead_lettered(), [Tag(1)]);
-        assert!(store.task(ours.task_id).await.unwrap().is_none(), "a damaged value is recorded");
-        assert_eq!(store.endpoints_to_ask().await.unwrap(), [endpoint]);
-    }
-
-    #[tokio::test]
-    async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
-        let (temp, store) = store().await;
-        store.close().await;
-        let broker = Broker::default().patient();
-        let ours = result(Outcome::Failed);
-        broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
-        let (commits, counts) = (watch::channel(0).0, Arc::default());
-        let recorder = Recorder { store: &store, commits: &commits, counts: &counts };
-        let liveness = Liveness::new(watch::channel(0).0);
-        let stop = CancellationToken::new();
-        let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
-        let stopping = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            stop.cancel();
-        };
-        let (ended, ()) = tokio::join!(collecting, stopping);
-        assert_eq!(ended, Ok(()));
-        assert_eq!(broker.acknowledged(), []);
-        let store = Store::open(&crate::state_folder::StateFolder::new(temp.path())).await.unwrap();
-        collect_all(&broker, &store).await;
-        assert_eq!(broker.acknowledged(), [Tag(1)]);
-        assert!(store.task(ours.task_id).await.unwrap().is_some());
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! What the session notices and `/v1/health` tells, besides the link: shared by both.
+//! The state of the service that `/v1/health` reports besides the link: the session updates it,
+//! the API reads it.
 
 use crate::broker::anomalies::AnomalyCounters;
 use crate::broker::policy_monitor::PolicyMonitor;
@@ -7,8 +8,8 @@ use std::sync::Arc;
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HealthState {
-    /// What came and is no outcome of a task.
+    /// Counts of messages that are not outcomes of tasks.
     pub(crate) counts: Arc<AnomalyCounters>,
-    /// What policies at the broker do to the queues.
+    /// Policies at the broker that take messages from the queues.
     pub(crate) policies: Arc<PolicyMonitor>,
 }

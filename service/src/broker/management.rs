@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Where the API is unless told otherwise.
 const PORT: u16 = 15672;
-/// What an operator reads in the broker's log.
+/// The reason that the broker logs for a closed connection.
 const REASON: &str = "it holds the lease of an endpoint and does not answer";
 
 /// The management API of one broker.
@@ -62,7 +62,7 @@ struct QueuePage {
 /// A queue, as far as its lease matters.
 #[derive(Deserialize)]
 struct LeaseQueue {
-    /// Empty, an empty list, or the connection whose exclusive queue this is.
+    /// Empty, an empty list, or the connection that this exclusive queue belongs to.
     #[serde(default)]
     owner_pid_details: serde_json::Value,
 }
@@ -84,10 +84,10 @@ impl Management {
         given.map_or_else(|| Ok(Self::beside(broker)), |url| Self::at(url, broker).map(Some))
     }
 
-    /// What takes messages from the queues that provisioning declares.
+    /// Lists the policies and arguments that take messages from the queues of Clutch.
     ///
     /// # Errors
-    /// Why it cannot be known, in words for people.
+    /// Why they cannot be listed, in words for people.
     pub(crate) async fn hazards(&self) -> Result<Vec<QueueHazard>, String> {
         const COLUMNS: &str = "name,arguments,policy,operator_policy,effective_policy_definition";
         let mut found = Vec::new();

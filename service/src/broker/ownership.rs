@@ -5,7 +5,7 @@
 use crate::state_folder::StateFolder;
 use clutch_common::id::ServiceId;
 
-/// Who claims the results.
+/// The service that claims the results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claimant {
     /// This service.
@@ -29,7 +29,7 @@ pub(crate) fn refused(ours: Option<ServiceId>, state: &StateFolder, words: &str)
     )
 }
 
-/// What is said of the service that results belong to.
+/// The service that results belong to, in words.
 pub(crate) fn name(service: Option<ServiceId>) -> String {
     service.map_or_else(|| "another one".to_owned(), |service| service.to_string())
 }

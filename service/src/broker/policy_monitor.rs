@@ -12,12 +12,12 @@ use std::time::Duration;
 /// The most that are told of at once: one policy may be on every queue.
 const TOLD: usize = 10;
 
-/// What was found last; nothing where the management API could not be asked.
+/// The hazards that were found last; none where the management API cannot be asked.
 #[derive(Debug, Default)]
 pub(crate) struct PolicyMonitor(Mutex<Vec<QueueHazard>>);
 
 impl PolicyMonitor {
-    /// What was found last.
+    /// The hazards that were found last.
     pub(crate) fn found(&self) -> Vec<QueueHazard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

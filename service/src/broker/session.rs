@@ -43,7 +43,7 @@ pub(crate) enum LinkState {
     Disengaged(String),
 }
 
-/// What a session works with.
+/// The parts of the service that every session uses.
 pub(crate) struct SessionContext {
     /// The broker.
     pub(crate) transport: Arc<dyn Transport>,
@@ -61,9 +61,9 @@ pub(crate) struct SessionContext {
     pub(crate) management: Option<Management>,
     /// How long a task may be without a result until its endpoint is asked for it.
     pub(crate) ask_after: Duration,
-    /// Who claims the results.
+    /// The service that claims the results.
     pub(crate) claimant: Claimant,
-    /// What is noticed, for the API.
+    /// The state that `/v1/health` reports.
     pub(crate) told: HealthState,
     /// Where submissions and their records run that outlive a request.
     pub(crate) submissions: TaskTracker,

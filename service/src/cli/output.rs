@@ -40,7 +40,7 @@ pub(crate) fn flush() -> io::Result<()> {
     named(io::stdout().lock().flush())
 }
 
-/// What cannot be written is not to be taken for what cannot be read.
+/// Names an error of writing, so that it is not taken for one of reading.
 fn named(written: io::Result<()>) -> io::Result<()> {
     written.map_err(|error| io::Error::new(error.kind(), format!("writing to stdout: {error}")))
 }
@@ -54,13 +54,13 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes bytes to stderr as they are; a stderr that is gone is nobody's loss.
+/// Writes bytes to stderr as they are; an error of stderr is ignored.
 pub(crate) fn raw_to_stderr(bytes: &[u8]) {
     drop(io::stderr().lock().write_all(bytes));
 }
 
-/// Writes text for people to stderr, and ends its line: what a terminal would act on is
-/// escaped. A stderr that is gone is nobody's loss.
+/// Writes a line for people to stderr, with control characters escaped; an error of stderr is
+/// ignored.
 pub(crate) fn note(text: &str) {
     raw_to_stderr(format!("{}\n", printable::lines(text)).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! What the command line takes, and what it refuses.
+//! Command lines that are accepted, and ones that are refused.
 
 use super::*;
 use clap::CommandFactory as _;

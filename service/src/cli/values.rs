@@ -97,7 +97,7 @@ pub(super) fn task_id(text: &str) -> Result<TaskId, String> {
     text.parse().map_err(|_| format!("'{text}' is not a task id"))
 }
 
-/// A variable of the environment, whose value may be any bytes.
+/// A variable of the environment; its value may be any bytes.
 pub(super) fn variable(text: OsString) -> Result<(String, ByteString), String> {
     let bytes = text.into_vec();
     let expected = || "expected NAME=VALUE".to_owned();

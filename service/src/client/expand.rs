@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 
 /// The place in an argument that an item is put at.
 const PLACE: &[u8] = b"{}";
-/// What stands for the item in a script.
+/// The item in a script.
 const ARGUMENT: &[u8] = b"\"$1\"";
-/// What some editors put at the beginning of a file.
+/// The mark that some editors put at the beginning of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How to make a command line for an item.
@@ -47,7 +47,7 @@ pub(crate) enum Made {
     Call(Call),
 }
 
-/// What one task has of its own.
+/// The part of a task that differs from the others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Item<'a> {
     /// A line.
@@ -56,7 +56,7 @@ pub(crate) enum Item<'a> {
     Number(u64),
 }
 
-/// What the tasks differ by.
+/// The items of the tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Items {
     /// One task, with the command line as it stands.
@@ -183,7 +183,7 @@ impl Items {
     /// Reads a range such as `1-100`, or a single number.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why it is not a range.
     pub(crate) fn range(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
             text.trim().parse::<u64>().map_err(|_| {

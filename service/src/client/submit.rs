@@ -28,7 +28,7 @@ use std::time::Duration;
 /// The size, in bytes, that a request with several tasks does not exceed.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Debug, Serialize)]
 struct SubmitReport<'a> {
     endpoint: Option<EndpointId>,
@@ -44,12 +44,12 @@ struct SubmitReport<'a> {
     /// The exit code of the one task's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
-    /// What the one task's function returned.
+    /// The value that the function of the only task returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a Json>,
 }
 
-/// What was submitted.
+/// The tasks that were submitted.
 #[derive(Default)]
 pub(crate) struct Submitted {
     /// The endpoint's id, once anything was submitted.
@@ -120,7 +120,8 @@ pub(crate) async fn run(client: &Client, args: &SubmitArgs, json: bool) -> anyho
     Ok(0)
 }
 
-/// What was done, for people: a key that was used before may have nothing left to do.
+/// A sentence about the submission for people: a key that was used before may leave nothing to
+/// do.
 fn told(submitted: &Submitted, key: &str) -> String {
     let Submitted { ids, published, .. } = submitted;
     let total = ids.len() as u64;
@@ -160,7 +161,7 @@ fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
     Ok(items)
 }
 
-/// What the tasks' work is made after.
+/// The template of the tasks.
 fn pattern(args: &SubmitArgs) -> anyhow::Result<Pattern> {
     let Some(function) = &args.call else {
         return Ok(Pattern::Program(Template::new(args.argv.clone(), args.shell)));
@@ -178,7 +179,7 @@ fn with(base: &TaskSpec, made: Made) -> TaskSpec {
     }
 }
 
-/// What the tasks have in common.
+/// The properties that all tasks share.
 fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let stdin = args.stdin.as_deref().map(|path| read(path, "--stdin")).transpose()?;

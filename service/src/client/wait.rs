@@ -15,8 +15,7 @@ use tokio::time::Instant;
 
 /// How long one request is held.
 pub(super) const HELD: Duration = Duration::from_secs(300);
-/// A submission whose missing tasks do not become fewer within this time is
-/// taken to be cut off.
+/// If the missing tasks of a submission do not become fewer within this time, it was cut off.
 const GROWS_WITHIN: Duration = Duration::from_secs(2);
 /// The pause between two looks at the progress, for a bar.
 const LOOK: Duration = Duration::from_millis(100);
@@ -63,7 +62,7 @@ pub(crate) async fn until_done(
     // A moment that no clock comes to is none.
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let bar = (bar && std::io::stderr().is_terminal()).then(progress_bar);
-    // Nobody has seen so many: the first answer comes at once.
+    // More than there can be: the first answer comes at once.
     request.seen = bar.as_ref().map(|_| u64::MAX);
     let mut unsubmitted = None;
     loop {

@@ -54,7 +54,7 @@ struct Locations {
     endpoint_program: PathBuf,
 }
 
-/// A deployment whose endpoint is provisioned, and whose daemons do not run yet.
+/// A deployment with a provisioned endpoint, before its daemons run.
 #[derive(Debug)]
 pub(super) struct ProvisionedDeployment {
     guard: CleanupGuard,

@@ -15,10 +15,10 @@ const SPOOL: &str = "spool";
 const SYMLINK: &str = "link";
 /// Where a broker listens unless its URL says otherwise.
 const AMQP_PORT: u16 = 5672;
-/// What --amqp takes.
+/// The form of --amqp.
 const EXPECTED: &str = "amqp://user:password@host:port/vhost";
 
-/// What service and endpoint communicate through.
+/// The transport between service and endpoint.
 #[derive(Debug)]
 pub(super) enum Route {
     /// A folder of the demonstration's own.
@@ -79,7 +79,7 @@ pub(super) struct CuttableLink {
     pub(super) service_url: String,
     /// The URL by which the endpoint does.
     pub(super) endpoint_url: String,
-    /// What is between service and endpoint, for people.
+    /// The transport between service and endpoint, for people.
     pub(super) between: String,
     cut_at: CutAt,
 }

@@ -63,11 +63,10 @@ pub(super) struct Scenario<'a> {
     measured: Measurements,
 }
 
-/// Runs all steps on a deployment whose daemons are engaged, and leaves these running.
+/// Runs all steps on a deployment with engaged daemons, and leaves these running.
 ///
 /// # Errors
-/// When a step cannot be done or takes too long; a proof that does not hold is
-/// no error.
+/// When a step cannot be done or takes too long; a proof that does not hold is no error.
 pub(super) async fn play(
     deployment: &mut Deployment,
     files: &Files,

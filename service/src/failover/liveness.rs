@@ -1,6 +1,7 @@
-//! What the collector tells the watch over the endpoints: who was heard, and how
-//! far it has read. Lives as long as a session; holds no more than the states
-//! that are watched.
+//! When each state of an endpoint was heard last, and how far the results queue is read: the
+//! collector notes it, the watch reads it.
+//!
+//! Lives as long as a session. Holds no more states than are watched.
 
 use clutch_common::failover::Heard;
 use clutch_common::id::StateId;
@@ -17,7 +18,7 @@ pub(crate) struct Liveness {
 
 #[derive(Default)]
 struct LivenessState {
-    /// Whose messages count; everybody's until that is known.
+    /// The states that are watched; all states, until that is known.
     watched: Option<BTreeSet<StateId>>,
     heard: Heard,
     /// The message that is waited for, of those that the service sends to
@@ -52,7 +53,7 @@ impl Liveness {
         self.news.send_modify(|count| *count += 1);
     }
 
-    /// What is bumped with news, for whoever makes them.
+    /// The counter that is raised whenever the watch has to look at the records.
     pub(crate) fn news(&self) -> watch::Sender<u64> {
         self.news.clone()
     }

@@ -1,6 +1,6 @@
-//! What is done about attempts that nobody may have: they are asked for by roll
-//! calls, and the next attempts are published. Each step can be repeated: an
-//! endpoint absorbs what it knows.
+//! Recovers attempts that may be lost: asks the endpoint for them by roll calls, and publishes
+//! the next attempts of those that are. Each step can be repeated: an endpoint ignores tasks that
+//! it knows.
 
 use super::roll_call_pause::RollCallPause;
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// The pause before what the broker or the database did not take is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What is left after a round.
+/// The work that is left after a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Left {
     /// Nothing that could be done now.
@@ -85,8 +85,8 @@ struct Recovery<'a> {
     roll_call: usize,
     /// When each endpoint may be asked again.
     pauses: BTreeMap<EndpointId, RollCallPause>,
-    /// What was asked for before this session is asked for anew: a state that
-    /// was asked may have been active in between, unheard.
+    /// Whether the attempts that were asked for before this session are asked for again: another
+    /// state may have been active in between.
     asked_again: bool,
     /// It was told that something cannot be done.
     told: bool,
@@ -162,8 +162,8 @@ impl Recovery<'_> {
         Ok(left)
     }
 
-    /// Tells instances that have asked whether their disk went back in time. One that is
-    /// gone, or whose broker does not take it, asks again.
+    /// Answers instances that asked whether their disk went back in time. An instance that the
+    /// answer does not reach asks again.
     async fn welcome(&self) -> Result<(), Error> {
         for pending in self.store.pending_welcomes().await? {
             let welcome = wire::encode_welcome(&pending.welcome);
@@ -213,8 +213,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Publishes some new attempts. Endpoints whose queue does not take them do
-    /// not keep others from theirs.
+    /// Publishes next attempts. An endpoint with a queue that takes none does not delay the others.
     async fn resubmit(&mut self) -> Result<Left, Error> {
         let mut failing: Vec<EndpointId> = Vec::new();
         loop {

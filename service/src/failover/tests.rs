@@ -49,8 +49,7 @@ struct World {
     endpoint: EndpointId,
 }
 
-/// A session on a broker, with an endpoint whose silent states are given up
-/// soon.
+/// A session on a broker, with an endpoint that loses silent states soon.
 async fn world(lost_after: Duration) -> World {
     let (temp, store) = store().await;
     let endpoint = register(&store, "lab", lost_after).await;
@@ -189,7 +188,7 @@ impl World {
         begun
     }
 
-    /// What was published to a queue.
+    /// The messages published to a queue.
     fn published(&self, queue: &str) -> Vec<Message> {
         let published = self.broker.published().into_iter();
         published.filter(|(to, _)| to.routing_key == queue).map(|(_, message)| message).collect()

@@ -1,7 +1,6 @@
-//! The watch over the endpoints: calls the holder of a lease that a standby
-//! waits for, has the connection closed that does not answer, and gives up what
-//! has been silent for too long. While nobody waits and nothing is missed, it
-//! sleeps.
+//! Watches the endpoints: pings the holder of a lease that a standby waits for, has its
+//! connection closed if it does not answer, and gives up states that are silent for too long.
+//! While no standby waits and no state is missed, it sleeps.
 
 use super::liveness::Liveness;
 use super::{barrier, ping};
@@ -225,7 +224,7 @@ impl<'a> Watcher<'a> {
         again
     }
 
-    /// Calls whoever holds the leases of these endpoints, all at once.
+    /// Pings the holders of the leases of these endpoints, all at once.
     async fn call<'b>(
         &self,
         endpoints: impl Iterator<Item = (&'b mut WatchedEndpoint, &'b Plan)>,

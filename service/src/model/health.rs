@@ -1,8 +1,8 @@
-//! What is counted and noticed about a running service. Pure.
+//! Facts about a running service that its operator should know. Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// What came since the service started.
+/// Counts, since the service started, of messages that were not outcomes of its tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Anomalies {
     /// Results of tasks that were not in the records, and are kept as tasks of their own.
@@ -22,6 +22,6 @@ pub(crate) struct Anomalies {
 pub(crate) struct QueueHazard {
     /// The queue.
     pub(crate) queue: String,
-    /// What it is, what it does, and what to do about it.
+    /// Its source, its effect and its remedy.
     pub(crate) words: String,
 }

@@ -1,4 +1,4 @@
-//! What the records say about tasks, as it is shown to people and programs. Pure.
+//! The recorded facts about tasks, as they are shown to people and programs. Pure.
 
 use super::TaskState;
 use clutch_common::id::{EndpointId, TaskId};
@@ -14,7 +14,7 @@ pub(crate) struct TaskSummary {
     pub(crate) id: TaskId,
     /// The endpoint it is for.
     pub(crate) endpoint: EndpointId,
-    /// That endpoint's name, where this service provisioned it.
+    /// The name of the endpoint, where this service provisioned it.
     pub(crate) endpoint_name: Option<String>,
     /// The submission, where it was submitted through this service.
     pub(crate) key: Option<String>,
@@ -26,7 +26,7 @@ pub(crate) struct TaskSummary {
     pub(crate) command: Option<String>,
     /// Where it is.
     pub(crate) state: TaskState,
-    /// The attempt whose result is the recorded one.
+    /// The attempt that the recorded outcome is from.
     pub(crate) attempt: Option<u32>,
     /// When it was recorded, in milliseconds since the Unix epoch.
     pub(crate) created_at_ms: u64,
@@ -72,7 +72,7 @@ pub(crate) struct TaskDetail {
     pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
     pub(crate) task: Option<Task>,
-    /// What is known of it where it has been without a result for long, or may be lost.
+    /// Whether its endpoint was asked for it; only for a task that may be lost.
     #[serde(default)]
     pub(crate) asked: Option<Asked>,
     /// The results of all its attempts, first attempt first.

@@ -27,7 +27,7 @@ impl TaskState {
     /// The states of a task that the broker is not known to have.
     pub(crate) const UNSUBMITTED: [Self; 3] = [Self::Submitting, Self::Returned, Self::Refused];
 
-    /// What the name alone does not say to people.
+    /// An explanation for people, where the name alone is not enough.
     #[must_use]
     pub(crate) fn meaning(self) -> Option<&'static str> {
         match self {

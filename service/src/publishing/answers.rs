@@ -11,7 +11,7 @@ use clutch_common::system::clock::now_ms;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-/// What tasks are published for: the records take the same answer differently.
+/// Why tasks are published: the same answer makes different records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publication {
     /// A caller submitted them. A task that the broker does not have is shown so, and the
@@ -25,7 +25,7 @@ pub(crate) enum Publication {
     NextAttempt,
 }
 
-/// What the records are to say, as positions in what was published.
+/// The changes of records that the answers make, as positions among the published tasks.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct RecordChanges {
     confirmed: Vec<usize>,

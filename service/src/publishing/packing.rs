@@ -70,7 +70,7 @@ mod tests {
     use clutch_common::id::TaskId;
     use clutch_common::task::{Process, Task};
 
-    /// What a task takes besides its argument, in bytes, at most.
+    /// The most bytes that a task takes besides its argument.
     const OVERHEAD: usize = 100;
 
     /// Packs tasks that take so many bytes each, or a few more.

@@ -14,8 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 /// How often the folder is looked at where there is no inotify.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long things may go on until they are looked at: whoever removes one file may be
-/// removing all.
+/// How long to wait after an event: more files may be about to be removed.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Room for some events; what they say does not matter.
 const EVENTS: usize = 4096;
@@ -69,10 +68,10 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
-    /// What is at a path now.
+    /// Identifies the file at a path.
     ///
     /// # Errors
-    /// When that cannot be looked at.
+    /// When there is none.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
         Ok(Self { path: path.to_owned(), identity: (found.dev(), found.ino()) })

@@ -1,5 +1,5 @@
-//! What a dead letter says: where it came from and why, what it holds or why it
-//! cannot be read, and who would miss it. Pure.
+//! Reads a dead letter: where it came from and why, its tasks or results, and what would be lost
+//! with it. Pure.
 
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::link::{Message, REJECTED};
@@ -36,7 +36,7 @@ pub(crate) struct Letter {
     pub(crate) content: Content,
 }
 
-/// What a message holds.
+/// The content of a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Content {
     /// Tasks that can be read.
@@ -49,12 +49,12 @@ pub(crate) struct Content {
     pub(crate) other: Option<&'static str>,
 }
 
-/// What would be lost with a letter.
+/// The loss if a letter was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stake {
     /// Nothing that is not known elsewhere.
     Nothing,
-    /// Tasks that nobody has answered for, and whose they are.
+    /// Tasks without a result, and their endpoint.
     Tasks(Option<EndpointId>, Vec<Attempt>),
     /// Results that may be recorded nowhere.
     Results,
@@ -82,7 +82,7 @@ impl Letter {
         }
     }
 
-    /// What it holds, or why it cannot be read, in words.
+    /// Its content, or why it cannot be read, in words.
     #[must_use]
     pub(crate) fn words(&self) -> String {
         let Content { tasks, results, other, .. } = &self.content;
@@ -100,9 +100,9 @@ impl Letter {
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
-    /// What would be lost with it. An endpoint that refuses a message answers for
-    /// the tasks in it that it cannot read, and runs the others. What came from
-    /// the results queue its endpoint has let go of.
+    /// The loss if it was dropped. An endpoint that rejects a message sends results for the tasks
+    /// in it that it cannot read, and runs the others. An endpoint has deleted the results that it
+    /// published.
     #[must_use]
     pub(crate) fn stake(&self) -> Stake {
         let Content { tasks, unreadable, other, .. } = &self.content;
@@ -119,8 +119,8 @@ impl Letter {
     }
 }
 
-/// What a message holds, read as whoever reads its queue would, and what in it
-/// cannot be read.
+/// The content of a message, read as the consumer of its queue would, and the reasons why parts
+/// of it cannot be read.
 fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
     let kind = message.kind.as_deref().unwrap_or_default();
     let to_service = match queue {

@@ -12,14 +12,14 @@ use clutch_common::wire;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// How often a message is published whose arrival is in doubt.
+/// How often a message is published while its arrival is in doubt.
 const TRIES: usize = 5;
 /// How many results are told in one message.
 const RESULTS_PER_MESSAGE: usize = 10_000;
-/// What a dropped task's result says.
+/// The reason in the result of a dropped task.
 const DROPPED: &str = "its message was dropped from the dead letters";
 
-/// What became of a letter.
+/// The end of an action on a letter.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "done")]
 pub(crate) enum Done {
@@ -73,8 +73,8 @@ pub(crate) async fn requeue(
     Ok(Done::Requeued)
 }
 
-/// Where a letter is put back. What an endpoint sent goes by the key it was allowed, which
-/// says whose it is; everything else goes to its queue by name.
+/// Where a letter is put back. A message of an endpoint is published with that endpoint's routing
+/// key, which proves its sender; every other one goes to its queue by name.
 fn way_back(queue: &str, key: Option<&str>) -> Destination {
     match key {
         Some(key) if queue == topology::RESULTS_QUEUE && key.ends_with(".results") => Destination {
@@ -85,12 +85,11 @@ fn way_back(queue: &str, key: Option<&str>) -> Destination {
     }
 }
 
-/// Drops a letter for good. Tasks that nobody has answered for are told to be
-/// cancelled before. What would be missed goes only if `yes`.
+/// Drops a letter for good. Results as cancelled are published for its open tasks before. If
+/// something would be lost, the letter is dropped only if `yes`.
 ///
 /// # Errors
-/// A fault of either connection; the letter may be there still, its tasks told to
-/// be cancelled.
+/// A fault of either connection; the letter may still be there, with its tasks cancelled.
 pub(crate) async fn discard(
     shelf: &mut dyn Shelf,
     outlet: &mut dyn Outlet,

@@ -39,7 +39,7 @@ struct Whole<'a> {
     body: &'a Blob,
 }
 
-/// What became of a letter.
+/// The end of an action on a letter, for programs.
 #[derive(Serialize)]
 struct Settled<'a> {
     handle: &'a str,

@@ -1,8 +1,7 @@
-//! What `doctor` looks at in a broker, or in a folder, that can be used: whose the results
-//! there are, whether dead letters wait, and what policies do to the queues.
+//! The checks of `doctor` at a broker or folder that can be used: which service the results
+//! belong to, whether there are dead letters, and whether policies take messages from the queues.
 //!
-//! Touches the place through the seam, and declares nothing that is not there. Changes
-//! nothing.
+//! Works through `clutch_common::link`. Declares and changes nothing.
 
 use crate::broker::ownership;
 use crate::config::Settings;
@@ -64,7 +63,7 @@ async fn letters(connection: &dyn Connection) -> Check {
     }
 }
 
-/// What policies do to the queues, a check for each that takes messages from one.
+/// A check for each policy that takes messages from a queue.
 pub(super) fn policies(found: Result<Vec<QueueHazard>, String>) -> Vec<Check> {
     match found {
         Ok(found) if found.is_empty() => vec![Check::passed(POLICIES)],

@@ -1,5 +1,5 @@
-//! What a broker does to queues beyond what they were declared for: policies, operator
-//! policies and arguments by which messages leave a queue undelivered. Pure.
+//! Finds queue hazards: policies, operator policies and arguments by which messages leave a queue
+//! of Clutch undelivered, or are kept out of it. Pure.
 
 use crate::model::QueueHazard;
 use clutch_common::id::EndpointId;
@@ -33,7 +33,7 @@ fn is_ours(name: &str) -> bool {
     [RESULTS_QUEUE, DEAD_LETTER_QUEUE, OWNER_QUEUE].contains(&name) || of_endpoint()
 }
 
-/// What takes messages from a queue, if it is one of ours.
+/// Finds the hazards of a queue, if it is one of Clutch's.
 pub(super) fn hazards(queue: &ListedQueue) -> Vec<QueueHazard> {
     if !is_ours(&queue.name) {
         return Vec::new();
@@ -60,7 +60,7 @@ pub(super) fn hazards(queue: &ListedQueue) -> Vec<QueueHazard> {
     hazards
 }
 
-/// What a term comes to on a queue; nothing where it does not matter.
+/// The effect of a term on a queue, in words; none where it does no harm.
 fn effect(queue: &str, term: &str, refuses: bool) -> Option<&'static str> {
     let gone = match (queue, term) {
         (OWNER_QUEUE, "expires") => "once it is gone, any service may take the results",

@@ -54,7 +54,7 @@ impl TestLetters {
         discard(shelf, outlet, &held, &letter, yes).await.unwrap()
     }
 
-    /// What is in a queue.
+    /// The messages in a queue.
     async fn there(&self, queue: &str) -> Vec<Message> {
         let mut shelf = self.connection.shelf(queue, "other.lease").await.unwrap();
         let mut messages = Vec::new();
@@ -64,7 +64,7 @@ impl TestLetters {
         messages
     }
 
-    /// What is in the dead-letter queue, once nobody looks at it.
+    /// The number of dead letters once the shelf is closed.
     async fn letters(self) -> usize {
         drop(self.shelf);
         let shelf = self.connection.shelf(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await;
