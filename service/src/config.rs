@@ -54,9 +54,6 @@ impl Settings {
     }
 
     /// The broker's URL.
-    ///
-    /// # Errors
-    /// When none was given.
     pub(crate) fn broker(&self) -> anyhow::Result<&str> {
         self.broker.as_ref().map(SecretUrl::expose).ok_or_else(|| {
             usage(
@@ -76,9 +73,6 @@ impl Settings {
 }
 
 /// The transport to the broker at `url`, as other processes reach it.
-///
-/// # Errors
-/// When the URL cannot be used.
 pub(crate) fn reachable(url: &str) -> anyhow::Result<Arc<dyn Transport>> {
     shared_transport(url, &Terms::default()).map_err(|error| usage(error.to_string()))
 }

@@ -84,9 +84,6 @@ impl StateFolder {
     }
 
     /// Whether the socket's path is short enough; in words, if not.
-    ///
-    /// # Errors
-    /// When it is too long.
     pub(crate) fn fits(&self) -> Result<(), String> {
         let length = self.socket().as_os_str().as_bytes().len();
         if length <= MAX_SOCKET_PATH {
@@ -188,9 +185,6 @@ impl StateFolder {
 
     /// Waits for the lock that guards the making of the database: it is held
     /// for moments.
-    ///
-    /// # Errors
-    /// When the folder cannot be written to.
     pub(crate) fn lock_database(&self) -> anyhow::Result<Lock> {
         let file = self.open_lock(&format!("{DATABASE}.lock"))?;
         flock(&file, FlockOperation::LockExclusive)

@@ -143,9 +143,6 @@ impl EndpointFile {
     }
 
     /// Writes the file with mode 0600: whole or not at all.
-    ///
-    /// # Errors
-    /// When the folder cannot be written to.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let temporary = temporary_beside(path);
         let written = write_synced(&temporary, &self.text()?)
@@ -163,9 +160,6 @@ impl EndpointFile {
 }
 
 /// Checks that a file can be written at `path`, unless one is there.
-///
-/// # Errors
-/// When its folder does not exist or cannot be written to.
 pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         return Ok(());

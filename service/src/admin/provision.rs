@@ -48,9 +48,6 @@ pub(crate) async fn run(settings: &Settings, args: &ProvisionArgs) -> anyhow::Re
 }
 
 /// Provisions an endpoint.
-///
-/// # Errors
-/// As [`run`].
 pub(crate) async fn endpoint(
     settings: &Settings,
     args: &ProvisionArgs,

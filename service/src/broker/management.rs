@@ -77,9 +77,6 @@ struct ListedConnection {
 impl Management {
     /// The API of a broker: at the address given, or where it is by default; nothing
     /// where there is none to be had.
-    ///
-    /// # Errors
-    /// When the address cannot be used.
     pub(crate) fn of(broker: &str, given: Option<&str>) -> anyhow::Result<Option<Self>> {
         given.map_or_else(|| Ok(Self::beside(broker)), |url| Self::at(url, broker).map(Some))
     }
@@ -106,9 +103,6 @@ impl Management {
 
     /// The API at `url`; user and password, where it has none, and the vhost are
     /// the broker's.
-    ///
-    /// # Errors
-    /// When the URL cannot be used.
     pub(crate) fn at(url: &str, broker: &str) -> anyhow::Result<Self> {
         let bad = |reason: &str| {
             usage(format!("--management: {reason}; expected http://user:password@host:{PORT}"))

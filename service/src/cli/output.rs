@@ -6,26 +6,17 @@ use serde::Serialize;
 use std::io::{self, Write as _};
 
 /// Writes bytes to stdout as they are.
-///
-/// # Errors
-/// When stdout cannot be written to.
 pub(crate) fn raw(bytes: &[u8]) -> io::Result<()> {
     named(io::stdout().lock().write_all(bytes))
 }
 
 /// Writes text for people to stdout, and ends its line: what a terminal would act on
 /// is escaped.
-///
-/// # Errors
-/// When stdout cannot be written to.
 pub(crate) fn line(text: &str) -> io::Result<()> {
     raw_line(&printable::lines(text))
 }
 
 /// Writes one line to stdout as it is.
-///
-/// # Errors
-/// When stdout cannot be written to.
 pub(crate) fn raw_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     named(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")))
@@ -33,9 +24,6 @@ pub(crate) fn raw_line(text: &str) -> io::Result<()> {
 
 /// Writes out what was written to stdout and is kept back: only then is it certain
 /// that it could be written.
-///
-/// # Errors
-/// When stdout cannot be written to.
 pub(crate) fn flush() -> io::Result<()> {
     named(io::stdout().lock().flush())
 }
@@ -46,9 +34,6 @@ fn named(written: io::Result<()>) -> io::Result<()> {
 }
 
 /// Writes a value to stdout as one line of JSON.
-///
-/// # Errors
-/// When stdout cannot be written to.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     raw_line(&serde_json::to_string(value)?)?;
     Ok(())

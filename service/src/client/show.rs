@@ -15,9 +15,6 @@ use clutch_common::topology;
 use std::io::IsTerminal as _;
 
 /// Prints a task, its terms and the results of its attempts.
-///
-/// # Errors
-/// When the service cannot be asked, or does not know the task.
 pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow::Result<()> {
     let detail: TaskDetail = client.get(&format!("/v1/tasks/{}", args.task), &[]).await?;
     if json {

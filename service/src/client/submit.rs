@@ -237,9 +237,6 @@ fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result
 
 /// Submits tasks in chunks; `submitted` says how far it came. The next chunk is on
 /// its way while the one before is answered, once the first was taken.
-///
-/// # Errors
-/// When the service cannot be asked, or does not take a chunk.
 pub(crate) async fn send(
     client: &Client,
     endpoint: &str,

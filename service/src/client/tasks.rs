@@ -8,9 +8,6 @@ use crate::client::Client;
 use crate::model::TaskSummary;
 
 /// Prints the newest tasks: a table, or one JSON object per line.
-///
-/// # Errors
-/// When the service cannot be asked, or does not know the endpoint or key.
 pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow::Result<()> {
     let mut left = args.limit;
     let mut before = None;

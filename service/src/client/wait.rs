@@ -50,9 +50,6 @@ pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow:
 
 /// Waits, with a progress bar on a terminal if `bar`, until the tasks are done,
 /// all that were submitted under a key are done, or `timeout` is over.
-///
-/// # Errors
-/// When the service cannot be asked or does not know the tasks.
 pub(crate) async fn until_done(
     client: &Client,
     mut request: WaitRequest,

@@ -74,9 +74,6 @@ pub(super) struct DiskContents {
 impl ProvisionedDeployment {
     /// Provisions an endpoint. It has to end before `folder` is removed: threads go on writing
     /// there if it is dropped.
-    ///
-    /// # Errors
-    /// When the broker or the folder cannot be used.
     pub(super) async fn provision(
         folder: &Path,
         route: &Route,
@@ -94,9 +91,6 @@ impl ProvisionedDeployment {
     }
 
     /// Starts both daemons; they are engaged.
-    ///
-    /// # Errors
-    /// When a daemon does not start.
     pub(super) async fn start(self) -> anyhow::Result<Deployment> {
         let Self { mut guard, link, locations } = self;
         let mut service = locations.serve(&link.service_url)?;
@@ -121,9 +115,6 @@ impl ProvisionedDeployment {
 
 impl Deployment {
     /// Starts the endpoint again, on its own state folder, after it was killed.
-    ///
-    /// # Errors
-    /// When it does not start.
     pub(super) async fn start_endpoint_again(&mut self) -> anyhow::Result<DiskContents> {
         self.endpoint = self.locations.run_endpoint()?;
         self.guard.hold(&[&self.service, &self.endpoint])?;
@@ -135,9 +126,6 @@ impl Deployment {
     }
 
     /// Stops both, the endpoint first; the exit codes of service and endpoint.
-    ///
-    /// # Errors
-    /// When one does not stop.
     pub(super) async fn stop(mut self) -> anyhow::Result<[i32; 2]> {
         let endpoint = self.endpoint.stop().await.context("stopping the endpoint")?;
         let service = self.service.stop().await.context("stopping the service")?;
@@ -146,9 +134,6 @@ impl Deployment {
 
     /// Leaves both running, on a link that does without the demonstration; the
     /// process ids of service and endpoint.
-    ///
-    /// # Errors
-    /// When the endpoint cannot be moved to that link.
     pub(super) async fn leave(mut self, route: &Route) -> anyhow::Result<[u32; 2]> {
         if let Route::Broker { url, .. } = route {
             self.endpoint.stop().await.context("stopping the endpoint")?;

@@ -55,9 +55,6 @@ impl Files {
     /// The first `count` regular, readable files below `folder`, or below the
     /// folders for programs and their data, in the order of their names. Links
     /// are not followed.
-    ///
-    /// # Errors
-    /// When there is none, or `folder` is not a folder.
     pub(super) fn find(folder: Option<&Path>, count: usize) -> anyhow::Result<Self> {
         let folders: Vec<PathBuf> = match folder {
             Some(folder) => {

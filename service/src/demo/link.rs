@@ -34,9 +34,6 @@ pub(super) enum Route {
 
 impl Route {
     /// A broker, if one is given, or else a folder.
-    ///
-    /// # Errors
-    /// When the URL cannot be used.
     pub(super) fn over(amqp: Option<&str>) -> anyhow::Result<Self> {
         let Some(broker) = amqp else { return Ok(Self::Folder) };
         let bad = |reason: String| usage(format!("--amqp: {reason}"));
@@ -56,9 +53,6 @@ impl Route {
 
     /// Removes the queues that the demonstration has declared at a broker, and its claim to
     /// the results. A folder goes as a whole.
-    ///
-    /// # Errors
-    /// When the broker cannot be used.
     pub(super) async fn clear(&self, endpoint: EndpointId) -> anyhow::Result<()> {
         let Self::Broker { url, address } = self else { return Ok(()) };
         let doing = || format!("removing the demonstration's queues at {address}");
@@ -94,9 +88,6 @@ enum CutAt {
 
 impl CuttableLink {
     /// A link along a route. Its files are inside `folder`.
-    ///
-    /// # Errors
-    /// When the link cannot be made.
     pub(super) async fn new(folder: &Path, route: &Route) -> anyhow::Result<Self> {
         match route {
             Route::Folder => Self::over_folder(folder),
@@ -136,9 +127,6 @@ impl CuttableLink {
     }
 
     /// Cuts the link: when this returns, open connections have ended and new ones fail.
-    ///
-    /// # Errors
-    /// When the symbolic link cannot be removed.
     pub(super) async fn cut(&mut self) -> anyhow::Result<()> {
         match &mut self.cut_at {
             CutAt::Symlink(symlink) => std::fs::remove_file(&*symlink)
@@ -149,9 +137,6 @@ impl CuttableLink {
     }
 
     /// Mends the link.
-    ///
-    /// # Errors
-    /// When the symbolic link or the proxy cannot be made again.
     pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
         match &mut self.cut_at {
             CutAt::Symlink(symlink) => make_symlink(symlink),

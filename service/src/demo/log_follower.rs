@@ -14,9 +14,6 @@ pub(super) struct LogFollower {
 
 impl LogFollower {
     /// The log at `path`, from what is written next.
-    ///
-    /// # Errors
-    /// When there is none.
     pub(super) fn from_now(path: &Path) -> std::io::Result<Self> {
         Ok(Self { path: path.to_owned(), read: std::fs::metadata(path)?.len() })
     }
@@ -29,9 +26,6 @@ impl LogFollower {
 
     /// The next line with this message; lines before it are skipped. If there is none yet,
     /// the next call looks at the lines written since.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub(super) fn next(&mut self, message: &str) -> std::io::Result<Option<Value>> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.read))?;

@@ -49,9 +49,6 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Starts a program in a process group of its own, out of reach of the
     /// terminal's interrupt. It sees none of the caller's `CLUTCH_…` variables.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub(super) fn start(
         program: &Path,
         arguments: &[&str],
@@ -122,9 +119,6 @@ impl Daemon {
     }
 
     /// `kill -9`, and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it was gone before, or cannot be waited for.
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         self.runs()?;
         self.child.kill()?;
@@ -178,9 +172,6 @@ pub(super) struct CleanupGuard(Child);
 
 impl CleanupGuard {
     /// A guard over a folder.
-    ///
-    /// # Errors
-    /// When it cannot be started.
     pub(super) fn over(folder: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "guard"]).arg(folder).process_group(0);
@@ -189,9 +180,6 @@ impl CleanupGuard {
     }
 
     /// Holds these daemons from here on, and no others.
-    ///
-    /// # Errors
-    /// When the guard is gone.
     pub(super) fn hold(&mut self, daemons: &[&Daemon]) -> anyhow::Result<()> {
         let pids: Vec<String> = daemons.iter().map(|daemon| daemon.pid().to_string()).collect();
         self.order(&format!("hold {}\n", pids.join(" "))).context("the guard is gone")
@@ -210,9 +198,6 @@ impl Drop for CleanupGuard {
 }
 
 /// This program, for starting it again.
-///
-/// # Errors
-/// When the system does not say.
 pub(super) fn service_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("finding this program")
 }
@@ -220,9 +205,6 @@ pub(super) fn service_program() -> anyhow::Result<PathBuf> {
 /// The endpoint's program, beside this one. `cargo run` builds only the program
 /// it runs; where it started this one, the endpoint is built too, and `building`
 /// is called before a build that takes a while.
-///
-/// # Errors
-/// When there is none, or it cannot be built.
 pub(super) fn endpoint_program(building: impl FnOnce()) -> anyhow::Result<PathBuf> {
     let own = service_program()?;
     let program = own.with_file_name(ENDPOINT);
@@ -250,9 +232,6 @@ pub(super) fn endpoint_program(building: impl FnOnce()) -> anyhow::Result<PathBu
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Looks for `sha256sum`, which every task runs.
-///
-/// # Errors
-/// When there is none in PATH.
 pub(super) fn find_sha256sum() -> anyhow::Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     ensure!(
@@ -288,9 +267,6 @@ fn build(cargo: OsString, manifest: &Path, own: &Path, quietly: bool) -> anyhow:
 }
 
 /// The line that `sha256sum` prints for each of these files.
-///
-/// # Errors
-/// When it cannot be run, or cannot sum one of them.
 pub(super) fn sha256sum(files: &[String]) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut lines = Vec::with_capacity(files.len());
     for some in files.chunks(FILES_AT_ONCE) {

@@ -20,9 +20,6 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Starts a proxy.
-    ///
-    /// # Errors
-    /// When no port can be listened on.
     pub(super) async fn start(host: String, port: u16) -> anyhow::Result<Self> {
         let mut proxy = Self { target: (host, port), port: 0, serving: JoinSet::new() };
         proxy.mend().await?;
@@ -35,9 +32,6 @@ impl Proxy {
     }
 
     /// Listens again, on the port it had before.
-    ///
-    /// # Errors
-    /// When the port cannot be listened on.
     pub(super) async fn mend(&mut self) -> anyhow::Result<()> {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await;
         let listener = listener.context("opening a proxy to the broker")?;

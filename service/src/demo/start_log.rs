@@ -28,9 +28,6 @@ impl StartLog {
     }
 
     /// The tasks in the order they started, one that started twice twice.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or has a line that is no task id.
     pub(super) fn read(&self) -> anyhow::Result<Vec<TaskId>> {
         starts(&self.0).with_context(|| format!("reading {}", self.0.display()))
     }

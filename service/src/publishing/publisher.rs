@@ -60,9 +60,6 @@ impl Publisher {
 
     /// Publishes tasks to their endpoint and records the broker's answers; returns these in the
     /// order of the tasks.
-    ///
-    /// # Errors
-    /// When an answer cannot be recorded.
     pub(crate) async fn tasks(
         &self,
         endpoint: EndpointId,

@@ -69,9 +69,6 @@ pub(crate) struct FileIdentity {
 
 impl FileIdentity {
     /// Identifies the file at a path.
-    ///
-    /// # Errors
-    /// When there is none.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let found = std::fs::symlink_metadata(path)?;
         Ok(Self { path: path.to_owned(), identity: (found.dev(), found.ino()) })
