@@ -38,18 +38,17 @@ Exit codes:
 const DEMO_HELP: &str = "\
 It submits a task per file, cuts the endpoint's link on the way, ends the endpoint with kill -9,
 starts it again, mends the link, and compares every result with what sha256sum prints when it is
-run directly. All is in a temporary folder that goes at the end; --broker, --state and --config are
-not used. With --json, one object tells whether the proof holds, each count, and the times in
-milliseconds.
+run directly. Its files are in a temporary folder, which is removed at the end; --broker, --state
+and --config are not used. With --json, one object has the result of the proof, each count, and the
+times in milliseconds.
 
 Exit codes:
    0  the proof holds
-   1  it does not, or something failed: what and where the logs are is told on stderr
+   1  it does not, or something failed: stderr says what, and where the logs are
   64  wrong usage
   69  no broker is there
   73  the temporary folder cannot be used
-  77  the broker refuses the user
-  78  the vhost has endpoints: give the demonstration one of its own
+  77  the broker refuses the user, or another service collects from the vhost
  130  interrupted";
 
 /// The exit codes of a submission.
@@ -79,8 +78,8 @@ pub(crate) fn mistake(error: &clap::Error) -> String {
     if of_the_service {
         let first = words.lines().next().unwrap_or_default();
         return format!(
-            "{first}\n\n  tip: this command speaks to the service, and --broker is for those that speak \
-             to the broker: provision, deprovision, serve, doctor and dead-letters"
+            "{first}\n\n  tip: this command asks the service; only provision, deprovision, serve, doctor and \
+             dead-letters use the broker and take --broker"
         );
     }
     words.into_owned()
@@ -102,7 +101,7 @@ pub(crate) struct GlobalArgs {
     /// [default: $XDG_STATE_HOME/clutch/service or ~/.local/state/clutch/service]
     #[arg(long, global = true, env = "CLUTCH_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// A TOML file with the keys `broker` and `state`; what is given otherwise wins over it
+    /// A TOML file with the keys `broker` and `state`; options and variables win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write JSON to stdout, and nothing else
@@ -118,12 +117,11 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
-    /// Remove an endpoint: its queue and its name, not what its tasks came to; needs no running
-    /// service
+    /// Remove an endpoint's queue and name; the results of its tasks stay. Needs no running service
     Deprovision(DeprovisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
     Serve(ServeArgs),
-    /// Try the state folder and the broker, and tell what is wrong; changes nothing
+    /// Check the state folder and the broker, and say what is wrong; changes nothing
     Doctor(DoctorArgs),
     /// Submit one task, or one per line of a file, or one per number of a range
     Submit(Box<SubmitArgs>),
@@ -171,12 +169,11 @@ pub(crate) struct DeadLettersArgs {
 /// The actions on dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetters {
-    /// List them: what each is called, when and why it came there, and what it holds; takes none
-    /// away
+    /// List them, each with its handle, its age, its reason and its content; removes none
     List(LettersListArgs),
-    /// Show everything known about one, and its payload; takes none away
+    /// Show everything known about one, and its payload; removes none
     Show(LetterShowArgs),
-    /// Put some back into the queues they came from. What still cannot be read comes back
+    /// Put some back into the queues they came from; one that still cannot be read returns
     Requeue(Letters),
     /// Remove some for good. Their tasks end as cancelled, unless they have a result
     Drop(LettersDropArgs),
@@ -191,7 +188,7 @@ pub(crate) struct LettersListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LetterShowArgs {
-    /// The letter, by what `list` calls it
+    /// The handle of the letter, as `list` shows it
     pub(crate) handle: String,
     /// Write the payload to stdout and nothing else
     #[arg(long, conflicts_with = "json")]
@@ -202,10 +199,10 @@ pub(crate) struct LetterShowArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Letters {
-    /// The letters, by what `list` calls them
+    /// The handles of the letters, as `list` shows them
     #[arg(value_name = "HANDLE")]
     pub(crate) handles: Vec<String>,
-    /// All that are there now
+    /// All letters that are there now
     #[arg(long)]
     pub(crate) all: bool,
 }
@@ -214,8 +211,7 @@ pub(crate) struct Letters {
 pub(crate) struct LettersDropArgs {
     #[command(flatten)]
     pub(crate) letters: Letters,
-    /// Drop those as well that hold tasks without an outcome, or results that may be recorded
-    /// nowhere
+    /// Also drop letters with tasks without an outcome, or with results that may not be recorded
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -262,13 +258,13 @@ impl From<QueueArg> for QueueKind {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-    /// The broker's management API, by which the connection of an endpoint that does not answer is
-    /// closed when a standby waits: http://user:password@host:15672; what is left out is as in
-    /// --broker [default: port 15672 of the broker's host]
+    /// The broker's management API: http://user:password@host:15672. By it the service closes the
+    /// connection of an endpoint that does not answer while a standby waits. User and password
+    /// may be left out if they are those of --broker [default: port 15672 of the broker's host]
     #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
     pub(crate) management: Option<SecretUrl>,
-    /// How long a task may be without a result until its endpoint is asked whether it still has
-    /// it, so that what a queue lost runs again, or ends: 1s to 30days
+    /// How long a task may have no result before its endpoint is asked whether it still has it. A
+    /// lost task runs again, or ends as interrupted: 1s to 30days
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
     pub(crate) ask_after: Duration,
     /// Take over the results from another clutch-service, if its state folder is lost or out of
@@ -281,8 +277,8 @@ pub(crate) struct ServeArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-    /// The broker's management API, which tells of policies that take messages from the queues, as
-    /// `serve --management` has it
+    /// The broker's management API, as in `serve --management`: it lists policies that take
+    /// messages from the queues
     #[arg(long, env = "CLUTCH_MANAGEMENT", hide_env_values = true, value_name = "URL")]
     pub(crate) management: Option<SecretUrl>,
 }
@@ -304,13 +300,14 @@ pub(crate) struct ProvisionArgs {
     /// How the broker keeps the task queue [default: classic]
     #[arg(long, value_name = "KIND")]
     pub(crate) queue: Option<QueueArg>,
-    /// How often the endpoint and the broker tell each other that they live: 1s to 65535s
+    /// The AMQP heartbeat of the endpoint's connection: 1s to 65535s
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     pub(crate) heartbeat: Duration,
-    /// How long the broker may block the endpoint's connection before that is a fault: 1s to 1day
+    /// How long the broker may block the endpoint's connection before the endpoint reconnects: 1s to
+    /// 1day
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = blocked_timeout)]
     pub(crate) blocked_timeout: Duration,
-    /// For how long an instance may be silent that another one took over from, before its tasks are
+    /// How long an instance may be silent after another one took over from it; then its tasks are
     /// submitted again: 10s to 30days [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = lost_after)]
     pub(crate) lost_after: Option<Duration>,
@@ -325,8 +322,8 @@ pub(crate) struct DeprovisionArgs {
     pub(crate) broker: BrokerArgs,
     /// The endpoint's name or id; no instance of it may be running
     pub(crate) endpoint: String,
-    /// Remove it also if tasks have no outcome, which end as cancelled, or messages wait in its
-    /// queue, which go
+    /// Remove it although tasks have no outcome (they end as cancelled) or messages wait in its
+    /// queue (they are deleted)
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -353,14 +350,14 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "NAME=JSON", requires = "call", conflicts_with = "argv",
           value_parser = json_kwarg)]
     pub(crate) json_kwarg: Vec<(String, Json)>,
-    /// One task per line of FILE (`-`: stdin), an empty one too; a byte order mark at the beginning and
-    /// carriage returns at the ends of lines are left out. `{}` is the line, which is appended where
-    /// there is no `{}` (not with --shell). With --call the line is one more
-    /// argument, a string, after the others
+    /// One task per line of FILE (`-`: stdin), empty lines included; a byte order mark and carriage
+    /// returns are left out. `{}` in ARGV is replaced by the line; without a `{}`, the line is
+    /// appended (not with --shell). With --call the line is the last argument, a string
     #[arg(long, value_name = "FILE", conflicts_with = "array")]
     pub(crate) each_line: Option<PathBuf>,
-    /// One task per number of a range such as 1-100; `{}` is the number, which is appended
-    /// where there is no `{}` (not with --shell). With --call the number is one more argument
+    /// One task per number of a range such as 1-100. `{}` in ARGV is replaced by the number; without
+    /// a `{}`, the number is appended (not with --shell). With --call the number is the last
+    /// argument
     #[arg(long, value_name = "RANGE")]
     pub(crate) array: Option<String>,
     /// The standard input of every task (`-`: this command's own)
@@ -375,8 +372,8 @@ pub(crate) struct SubmitArgs {
     /// How long each task may run: 90s, 1h 30m, or hours:minutes:seconds such as 1:30:00
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) walltime: Option<Duration>,
-    /// A task that has not started by then ends as expired, as soon as its endpoint is there to
-    /// say so
+    /// How long a task may wait for its start: after that it ends as expired, once its endpoint is
+    /// connected
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) expires: Option<Duration>,
     /// Never run a task again after a crash of the endpoint

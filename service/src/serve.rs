@@ -100,8 +100,8 @@ enum StopCause {
 /// Brings what is recorded to where it is found again, and says why the service ends.
 async fn save(store: Store, state: &StateFolder) -> anyhow::Error {
     let why = format!(
-        "the database in {} was moved, deleted or replaced while the service ran: it ends rather \
-         than record where nobody looks",
+        "the database in {} was moved, deleted or replaced while the service ran: the service \
+         ends",
         state.path().display()
     );
     // The removal of the folder may still be under way.
@@ -290,6 +290,6 @@ async fn all<T: 'static>(tasks: &mut JoinSet<T>) {
 /// Waits for a part to end, up to the deadline.
 async fn finish(what: &str, part: impl Future<Output = ()>) {
     if tokio::time::timeout(DEADLINE, part).await.is_err() {
-        tracing::warn!(what, "did not end in time and is left behind");
+        tracing::warn!(what, "did not end in time: the service ends without it");
     }
 }

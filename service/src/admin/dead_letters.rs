@@ -66,9 +66,7 @@ fn unusable(fault: &Fault, address: &str) -> Failure {
         Fault::Missing(_) => {
             (failure::code(fault), "nothing was provisioned there: `clutch-service provision`")
         }
-        Fault::Locked(_) => {
-            (REFUSED, "another command works on the dead letters: wait for its end")
-        }
+        Fault::Locked(_) => (REFUSED, "another such command is running: wait for its end"),
         Fault::Forbidden(_)
         | Fault::Credentials(_)
         | Fault::Refused(_)
@@ -205,7 +203,7 @@ impl LetterCommand {
 /// The failure for letters that are not there.
 fn unknown(handles: &[&str]) -> Failure {
     let words = format!(
-        "no dead letter is called {}: `clutch-service dead-letters list` tells those that are there",
+        "there is no dead letter {}: `clutch-service dead-letters list` lists them",
         handles.join(", ")
     );
     Failure::new(GENERAL, words)
@@ -214,8 +212,8 @@ fn unknown(handles: &[&str]) -> Failure {
 /// The failure for a link that was lost in the midst of the work.
 fn interrupted(fault: &Fault, letter: &Letter, address: &str) -> Failure {
     let words = format!(
-        "the dead letters at {address}: {fault}; what was told before is done, and of {} it is not \
-         known: run this again, for a task or a result that comes twice does no harm",
+        "the dead letters at {address}: {fault}; the letters printed before are done, {} may be: \
+         run this again, a task or result that comes twice does no harm",
         letter.handle
     );
     Failure::new(failure::code(fault), words)

@@ -174,8 +174,8 @@ pub(crate) async fn tell_service(connection: &dyn Connection) {
     if let Err(fault) = told.await {
         tracing::warn!(
             %fault,
-            "a service that is running was not told: it looks for tasks that went with a deleted \
-             queue when it is started again"
+            "a running service does not know that the queue was declared again: restart it, so \
+             that it looks for tasks that were lost with the old queue"
         );
     }
 }

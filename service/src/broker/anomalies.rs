@@ -52,9 +52,9 @@ impl AnomalyCounters {
         if let Some(results) = inner.unknown.add(tally.external - tally.unprovisioned, now) {
             tracing::warn!(
                 results,
-                "results came of tasks that are not in the records: they were submitted by others, \
-                 or since the backup that the records are from. They are kept: `clutch-service \
-                 tasks` lists them"
+                "results of tasks that are not in the records: the tasks were submitted without this \
+                 service, or after the backup that its records are from. They are kept: \
+                 `clutch-service tasks` lists them"
             );
         }
     }

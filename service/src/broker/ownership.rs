@@ -24,8 +24,8 @@ pub(crate) fn refused(ours: Option<ServiceId>, state: &StateFolder, words: &str)
     format!(
         "the results there belong to another clutch-service, and {who}: it would take results of \
          tasks that it does not know. Is --state (or CLUTCH_STATE) right? If the records of that \
-         service are lost, or are not to be used any more, `clutch-service serve --take-over` makes \
-         the results those of this one ({words})"
+         service are lost or out of use, `clutch-service serve --take-over` takes the results over \
+         ({words})"
     )
 }
 

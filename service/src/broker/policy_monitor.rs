@@ -45,10 +45,7 @@ impl PolicyMonitor {
             );
         }
         if let Some(more) = new.len().checked_sub(TOLD).filter(|more| *more > 0) {
-            tracing::warn!(
-                more,
-                "there are more such queues: `clutch-service doctor` tells of them"
-            );
+            tracing::warn!(more, "there are more such queues: `clutch-service doctor` lists them");
         }
         if found.is_empty() && !kept.is_empty() {
             tracing::info!("nothing takes messages from the queues any more");

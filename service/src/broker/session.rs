@@ -244,7 +244,7 @@ async fn look_at_policies(context: &SessionContext, stop: &CancellationToken) ->
 /// The kind of the queues that all endpoints share, as far as it is known.
 async fn queue_kind(context: &SessionContext) -> QueueKind {
     let known = context.store.shared_queue_kind().await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the kind of the queues is not known: taking classic ones");
+        tracing::warn!(%error, "the kind of the queues cannot be read: declaring classic ones");
         None
     });
     known.unwrap_or_default()
@@ -259,7 +259,7 @@ async fn declare_results(
 ) -> Result<(), Fault> {
     connections.publishing.declare(&topology::shared(kind)).await?;
     if let Err(error) = context.store.shared_declared(kind).await {
-        tracing::warn!(%error, "the kind of the queues is not recorded");
+        tracing::warn!(%error, "the kind of the queues cannot be recorded");
     }
     Ok(())
 }

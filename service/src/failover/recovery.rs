@@ -130,8 +130,8 @@ impl Recovery<'_> {
             self.told = true;
             tracing::warn!(
                 reason,
-                "tasks that an endpoint may have lost cannot be asked for or submitted again; \
-                 trying until they can"
+                "an endpoint may have lost tasks, and asking for them or submitting them again \
+                 fails; trying until it succeeds"
             );
         }
     }

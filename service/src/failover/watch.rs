@@ -206,8 +206,8 @@ impl<'a> Watcher<'a> {
             if !barrier.late {
                 barrier.late = true;
                 tracing::warn!(
-                    "the results queue is far behind: an endpoint looks silent, and nobody is \
-                     closed or given up before what it may have sent is read"
+                    "an endpoint looks silent, but the results queue is long: no connection is closed \
+                     and no state given up before the service has read what is in the queue"
                 );
             }
             if now < barrier.sent + BARRIER_LASTS {
@@ -271,10 +271,12 @@ impl<'a> Watcher<'a> {
                 Ok(true) => tracing::warn!(
                     endpoint,
                     connection,
-                    "whoever holds the endpoint's lease does not answer: its connection is closed, \
-                     so that the instance that waits can take over"
+                    "the instance that holds the endpoint's lease does not answer: its connection is \
+                     closed, so that the standby can take over"
                 ),
-                Ok(false) => tracing::debug!(connection, "it is gone, or not listed yet"),
+                Ok(false) => {
+                    tracing::debug!(connection, "the connection is gone, or not listed yet")
+                }
                 Err(reason) if self.told => {
                     tracing::debug!(reason, "the management API still cannot be used");
                 }
@@ -283,7 +285,7 @@ impl<'a> Watcher<'a> {
                     tracing::warn!(
                         endpoint,
                         reason,
-                        "whoever holds the endpoint's lease does not answer, and the broker's \
+                        "the instance that holds the endpoint's lease does not answer, and the broker's \
                          management API cannot be used to close its connection: a takeover waits \
                          for three heartbeats. `serve --management URL` says where the API is"
                     );
@@ -302,8 +304,8 @@ impl<'a> Watcher<'a> {
                     %state,
                     silent_for = %humantime::format_duration(of.lost_after),
                     in_doubt,
-                    "another instance's state folder is given up: what it had accepted and not \
-                     answered is submitted again, or ends as interrupted"
+                    "a silent state folder of the endpoint is given up: its tasks without a result \
+                     are submitted again, or end as interrupted"
                 );
             }
             Ok(None) => (),

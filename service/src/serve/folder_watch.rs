@@ -27,7 +27,7 @@ impl FolderWatch {
     /// Over a folder that is there.
     pub(crate) fn over(folder: &Path) -> Self {
         let watched = watch(folder).inspect_err(|error| {
-            tracing::warn!(%error, "no inotify for the state folder: it is looked at now and then");
+            tracing::warn!(%error, "the state folder cannot be watched with inotify: it is checked every 10 s");
         });
         Self(watched.ok())
     }

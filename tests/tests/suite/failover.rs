@@ -308,8 +308,8 @@ fn freed(hand: &Hand, service: &mut Daemon, holder: Disk) -> Duration {
     })
     .unwrap();
     let took = since.elapsed();
-    let closed = "whoever holds the endpoint's lease does not answer: its connection is closed, \
-                  so that the instance that waits can take over";
+    let closed = "the instance that holds the endpoint's lease does not answer: its connection is \
+                  closed, so that the standby can take over";
     let line = service.wait_for(closed, SOON).unwrap();
     assert!(line["connection"].as_str().unwrap().contains(&holder.instance.to_string()), "{line}");
     took
@@ -363,7 +363,7 @@ fn without_the_management_api_the_service_says_so_once_and_goes_on() {
     daemon.signal("STOP").unwrap();
     hand.tell(Disk { instance, ..Disk::new() }, "active", true, 0);
     hand.tell(Disk::new(), "standby", true, 0);
-    let warning = "whoever holds the endpoint's lease does not answer, and the broker's \
+    let warning = "the instance that holds the endpoint's lease does not answer, and the broker's \
                    management API cannot be used to close its connection: a takeover waits for \
                    three heartbeats. `serve --management URL` says where the API is";
     let line = service.wait_for(warning, SOON).unwrap();

@@ -79,7 +79,7 @@ fn a_letter_is_seen_to(world: &World, queue: &str, put: impl Fn(&[u8])) {
     for command in [&["show", handle(letter)][..], &["drop", handle(letter)], &["requeue", "x"]] {
         let unknown = letters(world, command);
         assert_eq!(unknown.code, 1, "{command:?}");
-        assert!(unknown.stderr.contains("no dead letter is called"), "{}", unknown.stderr);
+        assert!(unknown.stderr.contains("there is no dead letter"), "{}", unknown.stderr);
     }
     letters(world, &["requeue", "--all"]).ok().unwrap();
 }

@@ -55,7 +55,7 @@ pub(crate) async fn requeue(
         return Ok(kept("it does not say which queue it came from"));
     };
     if let Some(damage) = &held.message.damage {
-        return Ok(kept(format!("{damage}; what was in it was asked for when it was refused")));
+        return Ok(kept(format!("{damage}; its content was asked for when it was refused")));
     }
     if letter.bytes > wire::MAX_BODY {
         return Ok(kept(format!(
@@ -103,7 +103,7 @@ pub(crate) async fn discard(
         Stake::Tasks(Some(endpoint), attempts) => {
             if !yes {
                 return Ok(kept(format!(
-                    "{} that did not run would end as cancelled; requeue it, or drop it with --yes",
+                    "{} without an outcome would end as cancelled; requeue it, or drop it with --yes",
                     named(&attempts)
                 )));
             }
@@ -114,8 +114,8 @@ pub(crate) async fn discard(
         }
         Stake::Tasks(None, attempts) if !yes => {
             return Ok(kept(format!(
-                "{} would have no outcome, since no endpoint is known that they were for; requeue \
-                 it, or drop it with --yes",
+                "{} would have no outcome, since their endpoint is not known; requeue it, or drop \
+                 it with --yes",
                 named(&attempts)
             )));
         }
