@@ -22,13 +22,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How many messages the broker may have under way to us: each may take
-/// megabytes.
+/// The prefetch: how many unacknowledged messages the broker sends. Each may take megabytes.
 const PREFETCH: u16 = 32;
 /// How many messages are recorded in one transaction.
 const GROUP: usize = 32;
-/// How many bytes of them are read, and recorded, before the next are, one message
-/// more or less: read, they take as much again.
+/// How many bytes of them are decoded and recorded at a time, give or take one message: decoded,
+/// they take as much memory again.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 /// How many results are recorded in one transaction.
 const RESULTS_PER_TRANSACTION: usize = 2000;
@@ -50,7 +49,7 @@ pub(crate) fn inlet_options() -> InletOptions {
     }
 }
 
-/// Where it records.
+/// The records, and the parts that are told of them.
 pub(crate) struct Recorder<'a> {
     /// The records.
     pub(crate) store: &'a Store,
@@ -105,7 +104,7 @@ pub(crate) async fn collect(
 struct Open {
     messages: usize,
     groups: Vec<Tags>,
-    /// Until when that may wait.
+    /// When they have to be acknowledged.
     due: Instant,
 }
 
@@ -142,7 +141,7 @@ impl Open {
     }
 }
 
-/// The first of the deliveries, as many as are read at once.
+/// Takes the next deliveries, as many as are decoded at a time.
 fn part(deliveries: &mut VecDeque<Delivery>) -> Vec<Delivery> {
     let mut bytes = 0;
     let mut part = Vec::new();
@@ -155,20 +154,20 @@ fn part(deliveries: &mut VecDeque<Delivery>) -> Vec<Delivery> {
     part
 }
 
-/// Deliveries, read.
+/// Decoded deliveries.
 #[derive(Default)]
 struct Group {
     /// The records to write, a transaction each, in order.
     batches: Vec<Arc<Batch>>,
-    /// Messages that the service sent to itself, by their ids.
+    /// The ids of barriers.
     barriers: Vec<String>,
     tags: Tags,
 }
 
-/// Deliveries, to be settled.
+/// The tags of deliveries, to be settled once they are on disk.
 #[derive(Default)]
 struct Tags {
-    /// Those with something in them that could not be read.
+    /// Deliveries that cannot be read, or only partly.
     unreadable: Vec<(Tag, Vec<Reason>)>,
     /// Control messages that are passed by.
     unknown: Vec<UnknownControl>,
@@ -177,7 +176,7 @@ struct Tags {
 }
 
 impl Tags {
-    /// Sets aside what could not be read, and acknowledges the rest.
+    /// Dead-letters the unreadable deliveries, and acknowledges the others.
     async fn settle(&self, inlet: &mut dyn Inlet, counts: &AnomalyCounters) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
             let reasons: Vec<&str> = reasons.iter().map(|reason| &**reason).collect();
@@ -242,7 +241,7 @@ impl Group {
         group
     }
 
-    /// The states that something came from.
+    /// The states that the deliveries came from.
     fn states(&self) -> BTreeSet<StateId> {
         let mut states = BTreeSet::new();
         for batch in &self.batches {
@@ -272,8 +271,8 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
     Err(format!("it was published with the routing key '{key}', which is not that of its endpoint"))
 }
 
-/// Results in parts of which each is one transaction. What was sent before a
-/// presence is recorded before it.
+/// Splits results into transactions. Results are recorded before the presence messages that were
+/// sent after them.
 fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
     let whole = results.len().saturating_sub(1) / RESULTS_PER_TRANSACTION;
     let mut results = results.into_iter();
@@ -319,8 +318,7 @@ async fn record(
     Some(())
 }
 
-/// Tries what writes to the database for as long as it takes; nothing if told to
-/// stop before that is done.
+/// Repeats a write until it succeeds; returns nothing if told to stop before.
 async fn until_done<T, W: Future<Output = Result<T, Error>>>(
     stop: &CancellationToken,
     write: impl Fn() -> W,

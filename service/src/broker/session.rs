@@ -30,8 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A link that held at least this long counts as mended: the pauses start anew.
 const STABLE: Duration = Duration::from_secs(30);
 
-/// How long the lease of a predecessor that died may outlive it at the broker,
-/// beyond the heartbeats that it misses.
+/// How long the broker may keep the lease of a service that died, after the missed heartbeats.
 const LEASE_LINGERS: Duration = Duration::from_secs(5);
 
 /// Whether the link is up.
@@ -147,7 +146,7 @@ pub(crate) async fn keep_engaged(
     Ok(())
 }
 
-/// Whether there is no point in trying again, at the first attempts.
+/// Whether a fault before the first link ends the service, instead of another attempt.
 fn is_final(fault: &Fault, patient_until: Instant) -> bool {
     let lingering = Instant::now() < patient_until;
     matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_))

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Shared by the collector, which fills it, and the watch.
+/// The times at which states were heard; the collector notes them, the watch reads them.
 pub(crate) struct Liveness {
     inner: Mutex<LivenessState>,
     news: watch::Sender<u64>,
@@ -21,19 +21,17 @@ struct LivenessState {
     /// The states that are watched; all states, until that is known.
     watched: Option<BTreeSet<StateId>>,
     heard: Heard,
-    /// The message that is waited for, of those that the service sends to
-    /// itself.
+    /// The id of the barrier that is waited for.
     barrier: Option<String>,
 }
 
 impl Liveness {
-    /// Nothing is heard yet; `news` is bumped with what is more than a sign of
-    /// life.
+    /// Nothing is heard yet. `news` is raised when the records have changed or a barrier was read.
     pub(crate) fn new(news: watch::Sender<u64>) -> Self {
         Self { inner: Mutex::default(), news }
     }
 
-    /// Instances on these states have sent something.
+    /// Notes that instances on these states have sent something.
     pub(crate) fn record_heard(&self, states: &BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
         let LivenessState { watched, heard, .. } = &mut *inner;
@@ -42,13 +40,13 @@ impl Liveness {
         heard.extend(states.iter().filter(counts).map(|state| (*state, now)));
     }
 
-    /// The messages with these ids, which the service sent to itself, were read.
+    /// Notes that the barriers with these ids were read.
     pub(crate) fn barriers_read(&self, ids: &[String]) {
         self.lock().barrier.take_if(|barrier| ids.contains(barrier));
         self.notify();
     }
 
-    /// The records have changed in what the watch looks at.
+    /// Has the watch look at the records.
     pub(super) fn notify(&self) {
         self.news.send_modify(|count| *count += 1);
     }
@@ -58,8 +56,8 @@ impl Liveness {
         self.news.clone()
     }
 
-    /// Listens for these states, and no others. One that is new since it did so
-    /// before has just been heard.
+    /// Watches these states and no others. A state that was not watched before counts as just
+    /// heard.
     pub(super) fn watch_states(&self, states: BTreeSet<StateId>, now: Instant) {
         let mut inner = self.lock();
         let LivenessState { watched, heard, .. } = &mut *inner;
@@ -75,12 +73,12 @@ impl Liveness {
         self.lock().heard.clone()
     }
 
-    /// Waits for the message with this id, and no other.
+    /// Waits for the barrier with this id, instead of an earlier one.
     pub(super) fn await_barrier(&self, barrier: String) {
         self.lock().barrier = Some(barrier);
     }
 
-    /// Whether the message that was waited for was read.
+    /// Whether the barrier that was waited for was read.
     pub(super) fn barrier_was_read(&self) -> bool {
         self.lock().barrier.is_none()
     }

@@ -1,8 +1,8 @@
-//! When an endpoint may be asked again. Pure.
+//! Decides when an endpoint may get the next series of roll calls. Pure.
 //!
-//! A roll call has results sent again, and one of those that arrives damaged puts all that
-//! is unanswered in doubt once more: without pauses that grow, each answer could bring more
-//! questions than it settles.
+//! An endpoint answers a roll call by sending results again. A result that arrives damaged makes
+//! all unanswered attempts doubtful again: the pauses between series grow, so that answers do not
+//! cause ever more roll calls.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,18 +11,17 @@ use tokio::time::Instant;
 const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The series of roll calls to one endpoint: those that go out one after another, until
-/// nothing is left to be asked.
+/// The pause between series of roll calls to one endpoint. A series is the roll calls that follow
+/// each other until no attempt is left to ask for.
 #[derive(Debug, Default)]
 pub(super) struct RollCallPause {
-    /// When the last series ended, and how long the next one has to wait from then.
+    /// The end of the last series, and the pause after it.
     ended: Option<(Instant, Duration)>,
     asking: bool,
 }
 
 impl RollCallPause {
-    /// Begins a series, or goes on with one; says until when to wait instead, if it is too
-    /// early for one.
+    /// Begins a series or continues it; if it is too early, returns the time to wait for instead.
     pub(super) fn begin(&mut self, now: Instant) -> Option<Instant> {
         let early = self.ended.map(|(ended, pause)| ended + pause).filter(|then| now < *then);
         if self.asking || early.is_none() {
@@ -32,8 +31,8 @@ impl RollCallPause {
         early
     }
 
-    /// Notes that nothing is left to be asked. The next pause is twice as long, if this
-    /// series came soon after the one before.
+    /// Ends the series. The next pause is twice as long if this series came soon after the one
+    /// before.
     pub(super) fn end_series(&mut self, now: Instant) {
         if std::mem::take(&mut self.asking) {
             let soon = self.ended.filter(|(ended, pause)| now < *ended + 4 * *pause);

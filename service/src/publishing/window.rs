@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How many messages may be open, which is published and not confirmed.
+/// How many messages may be published and not confirmed yet.
 const WINDOW: usize = 1000;
-/// How often a message that the broker leaves in doubt is published.
+/// How often a message is published while its confirm is in doubt.
 const MAX_ROUNDS: u32 = 20;
 
 /// Messages to publish.

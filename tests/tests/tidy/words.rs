@@ -16,6 +16,7 @@ const RETIRED: &[&str] = &[
     "Lap",
     "Lately",
     "Mark",
+    "Oddities",
     "Undone",
     "Unplaced",
     "is_deaf",
@@ -58,7 +59,7 @@ const PRONOUNS_NOT_YET: &[&str] = &[
     "endpoint/src/pending",
     "endpoint/src/simulation",
     "endpoint/src/storage",
-    "service/",
+    "service/src/store",
 ];
 
 /// Types that are defined twice in a crate and have to get names of their own.
