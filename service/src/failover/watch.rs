@@ -275,7 +275,7 @@ impl<'a> Watcher<'a> {
                      closed, so that the standby can take over"
                 ),
                 Ok(false) => {
-                    tracing::debug!(connection, "the connection is gone, or not listed yet")
+                    tracing::debug!(connection, "the connection is gone, or not listed yet");
                 }
                 Err(reason) if self.told => {
                     tracing::debug!(reason, "the management API still cannot be used");
