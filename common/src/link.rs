@@ -1,22 +1,22 @@
 //! The broker's seam: what Clutch asks of a message broker, and how one fails.
 //!
 //! Everything above this file speaks to [`Transport`], [`Connection`],
-//! [`Inlet`], [`Outlet`] and [`Shelf`], and does not know which transport it is
+//! [`Inlet`], [`Outlet`] and [`QueueBrowser`], and does not know which transport it is
 //! on.
 //! Nothing of a connection outlives it: a [`Tag`] or a [`Ticket`] means
 //! nothing on the next one.
 
 pub mod amqp;
+mod browser;
 mod check;
 mod fault;
 pub mod filesystem;
 pub mod memory;
 pub mod ownership;
-mod shelf;
 
+pub use browser::{DELIVERY_LIMIT, Death, HeldMessage, QueueBrowser, REJECTED};
 pub use check::{Check, Report, Verdict};
 pub use fault::Fault;
-pub use shelf::{DELIVERY_LIMIT, Death, Held, REJECTED, Shelf};
 
 use crate::text::secret;
 use crate::topology::Topology;
@@ -114,7 +114,7 @@ pub trait Connection: Send + Sync {
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
 
     /// Takes the lease and starts looking through a queue that nobody consumes.
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault>;
+    async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault>;
 
     /// Removes a queue with what it holds, and its bindings; one that is not there is
     /// gone already. It must have no consumer: to hold its lease makes sure of that.

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::link::{
-    Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, Settlement,
-    Shelf, Tag, Ticket, Transport,
+    Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet, QueueBrowser,
+    Settlement, Tag, Ticket, Transport,
 };
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::{OWNER_QUEUE, RESULTS_QUEUE, Topology};
@@ -183,7 +183,7 @@ impl Connection for Broker {
         Ok(self.outlet())
     }
 
-    async fn shelf(&self, queue: &str, _: &str) -> Result<Box<dyn Shelf>, Fault> {
+    async fn browse(&self, queue: &str, _: &str) -> Result<Box<dyn QueueBrowser>, Fault> {
         Err(Fault::Missing(format!("no queue '{queue}'")))
     }
 

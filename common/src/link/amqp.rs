@@ -4,19 +4,19 @@
 //! off: a connection lives once, and whoever holds it opens the next one. What
 //! lapin reports becomes a [`Fault`] in `classify`, and nowhere else.
 
+mod browser;
+mod budget;
 mod classify;
 mod connection;
-mod death;
+mod dead_letter;
 mod declare;
 mod inlet;
 mod outlet;
-mod pace;
 mod properties;
 mod rehearsal;
+mod sanitizer;
 mod session;
-mod shelf;
 mod short_name;
-mod sieve;
 mod sizes;
 mod socket;
 mod stream;

@@ -13,6 +13,7 @@
 //! and those below it touch the folder.
 
 mod blocking;
+mod browser;
 mod census;
 mod check;
 mod connection;
@@ -26,7 +27,6 @@ mod outlet;
 mod recovery;
 mod root;
 mod session;
-mod shelf;
 mod sources;
 mod topology;
 mod wake;
@@ -38,7 +38,7 @@ use blocking::blocking;
 use connection::FolderConnection;
 use options::Options;
 use root::Root;
-use session::Session;
+use session::FolderSession;
 use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ impl Transport for Filesystem {
         let opened = blocking(terms.connect_timeout, move || {
             let root = Root::open(&options)?;
             follow(&root, &mut last.lock().unwrap_or_else(PoisonError::into_inner))?;
-            Session::open(root, terms, &name)
+            FolderSession::open(root, terms, &name)
         });
         Ok(Box::new(FolderConnection(Arc::new(opened.await?))))
     }

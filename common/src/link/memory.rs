@@ -4,15 +4,15 @@
 //! process; no other process reaches it, and nothing is written to disk. It reads
 //! no clock and starts no thread or task, so that a seeded run on one thread is
 //! the same each time. All rules are in `hub`; this file, `inlet`, `outlet` and
-//! `shelf` only lock it and wait for it to change.
+//! `browser` only lock it and wait for it to change.
 
+mod browser;
 mod hub;
 mod inlet;
 mod outlet;
 mod queue;
-mod shelf;
 
-use super::{Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, Shelf, Transport};
+use super::{Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, QueueBrowser, Transport};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use hub::{ConnectionId, Hub};
@@ -51,7 +51,7 @@ impl Transport for Memory {
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Fault> {
         let broker = Arc::clone(&self.broker);
         let id = broker.hub().connect(name);
-        Ok(Box::new(MemoryConnection(Arc::new(Session { broker, id }))))
+        Ok(Box::new(MemoryConnection(Arc::new(MemorySession { broker, id }))))
     }
 
     fn address(&self) -> String {
@@ -95,24 +95,24 @@ impl Broker {
 
 /// What an inlet, an outlet and their connection share. The connection lives
 /// until it is closed or the last of them is dropped.
-struct Session {
+struct MemorySession {
     broker: Arc<Broker>,
     id: ConnectionId,
 }
 
-impl Session {
+impl MemorySession {
     fn close(&self) {
         self.broker.change(|hub| hub.disconnect(self.id));
     }
 }
 
-impl Drop for Session {
+impl Drop for MemorySession {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-struct MemoryConnection(Arc<Session>);
+struct MemoryConnection(Arc<MemorySession>);
 
 #[async_trait]
 impl Connection for MemoryConnection {
@@ -136,8 +136,8 @@ impl Connection for MemoryConnection {
         Ok(Box::new(outlet::MemoryOutlet::open(&self.0)?))
     }
 
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
-        Ok(Box::new(shelf::MemoryShelf::open(&self.0, queue, lease)?))
+    async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault> {
+        Ok(Box::new(browser::MemoryBrowser::open(&self.0, queue, lease)?))
     }
 
     async fn close(&self) {

@@ -22,7 +22,7 @@ pub(super) fn each<'a>(
     part: impl FnMut(&'a RawValue),
 ) -> serde_json::Result<usize> {
     let mut from = serde_json::Deserializer::from_slice(body);
-    let count = Envelope { field, part }.deserialize(&mut from)?;
+    let count = EnvelopeList { field, part }.deserialize(&mut from)?;
     from.end()?;
     Ok(count)
 }
@@ -32,21 +32,21 @@ pub(super) fn and_more(count: usize) -> Reason {
     format!("and {count} more").into()
 }
 
-struct Envelope<F> {
+struct EnvelopeList<F> {
     field: &'static str,
     part: F,
 }
 
 struct List<'f, F>(&'f mut F);
 
-impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for Envelope<F> {
+impl<'de, F: FnMut(&'de RawValue)> DeserializeSeed<'de> for EnvelopeList<F> {
     type Value = usize;
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<usize, D::Error> {
         from.deserialize_map(self)
     }
 }
 
-impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for Envelope<F> {
+impl<'de, F: FnMut(&'de RawValue)> Visitor<'de> for EnvelopeList<F> {
     type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

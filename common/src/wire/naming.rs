@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) fn of_task(raw: &str) -> Vec<Attempt> {
     let mut found = Vec::new();
     // What comes before the first fault counts.
-    drop(OneTask(&mut found).deserialize(&mut serde_json::Deserializer::from_str(raw)));
+    drop(TaskNames(&mut found).deserialize(&mut serde_json::Deserializer::from_str(raw)));
     found
 }
 
@@ -28,18 +28,18 @@ pub(super) fn of_task(raw: &str) -> Vec<Attempt> {
 pub(super) fn of_body(body: &[u8]) -> Vec<Attempt> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut found = Vec::new();
-    drop(Envelope(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(body)));
+    drop(EnvelopeNames(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(body)));
     found
 }
 
 /// Adds what an envelope's `tasks` name.
-struct Envelope<'a>(&'a mut Vec<Attempt>);
+struct EnvelopeNames<'a>(&'a mut Vec<Attempt>);
 
 /// Adds what a list of tasks names, or one task in its place.
-struct Tasks<'a>(&'a mut Vec<Attempt>);
+struct ListNames<'a>(&'a mut Vec<Attempt>);
 
 /// Adds what one task names.
-struct OneTask<'a>(&'a mut Vec<Attempt>);
+struct TaskNames<'a>(&'a mut Vec<Attempt>);
 
 macro_rules! seed {
     ($name:ident) => {
@@ -52,9 +52,9 @@ macro_rules! seed {
     };
 }
 
-seed!(Envelope);
-seed!(Tasks);
-seed!(OneTask);
+seed!(EnvelopeNames);
+seed!(ListNames);
+seed!(TaskNames);
 
 /// What no name is in.
 macro_rules! nameless {
@@ -67,7 +67,7 @@ macro_rules! nameless {
     };
 }
 
-impl<'de> Visitor<'de> for Envelope<'_> {
+impl<'de> Visitor<'de> for EnvelopeNames<'_> {
     type Value = ();
     nameless!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for Envelope<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some(key) = fields.next_key::<Cow<'_, str>>()? {
             match &*key {
-                "tasks" => fields.next_value_seed(Tasks(self.0))?,
+                "tasks" => fields.next_value_seed(ListNames(self.0))?,
                 _ => drop(fields.next_value::<IgnoredAny>()?),
             }
         }
@@ -87,21 +87,21 @@ impl<'de> Visitor<'de> for Envelope<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Tasks<'_> {
+impl<'de> Visitor<'de> for ListNames<'_> {
     type Value = ();
     nameless!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(OneTask(self.0))?.is_some() {}
+        while list.next_element_seed(TaskNames(self.0))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<(), A::Error> {
-        OneTask(self.0).visit_map(fields)
+        TaskNames(self.0).visit_map(fields)
     }
 }
 
-impl<'de> Visitor<'de> for OneTask<'_> {
+impl<'de> Visitor<'de> for TaskNames<'_> {
     type Value = ();
     nameless!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
 

@@ -9,7 +9,9 @@ use super::wire::Wire;
 use super::world::World;
 use async_trait::async_trait;
 
-use clutch_common::link::{Connection, Fault, Inlet, InletOptions, Outlet, Shelf, Transport};
+use clutch_common::link::{
+    Connection, Fault, Inlet, InletOptions, Outlet, QueueBrowser, Transport,
+};
 use clutch_common::topology::Topology;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,9 +137,9 @@ impl Connection for NetConnection {
         Ok(Box::new(NetOutlet::open(&self.world, &self.life, &self.wire, inner)))
     }
 
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+    async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault> {
         self.wire.alive()?;
-        self.inner.shelf(queue, lease).await
+        self.inner.browse(queue, lease).await
     }
 
     async fn close(&self) {

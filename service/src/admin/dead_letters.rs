@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::cli::{DeadLetters, Letters};
 use crate::config::Settings;
 use crate::failure::{self, Failure, GENERAL, REFUSED};
-use clutch_common::link::{Connection, Fault, Held, Outlet, Shelf, Transport};
+use clutch_common::link::{Connection, Fault, HeldMessage, Outlet, QueueBrowser, Transport};
 use clutch_common::topology::{DEAD_LETTER_LEASE, DEAD_LETTER_QUEUE};
 use letter::Letter;
 use settle::Done;
@@ -35,8 +35,8 @@ pub(crate) async fn run(settings: &Settings, what: &DeadLetters) -> anyhow::Resu
     let failed = |fault: Fault| unusable(&fault, &address);
     let looking = connect(transport.as_ref()).await.map_err(failed)?;
     let done = match open(looking.as_ref()).await {
-        Ok(shelf) => {
-            let mut desk = LetterCommand { shelf, address: address.clone(), json: settings.json };
+        Ok(browser) => {
+            let mut desk = LetterCommand { browser, address: address.clone(), json: settings.json };
             desk.work(transport.as_ref(), what).await
         }
         Err(fault) => Err(unusable(&fault, &address).into()),
@@ -50,10 +50,10 @@ async fn connect(transport: &dyn Transport) -> Result<Box<dyn Connection>, Fault
 }
 
 /// Opens the dead-letter queue, after a moment for a command that is ending.
-async fn open(connection: &dyn Connection) -> Result<Box<dyn Shelf>, Fault> {
+async fn open(connection: &dyn Connection) -> Result<Box<dyn QueueBrowser>, Fault> {
     let until = Instant::now() + PREDECESSOR_ENDS;
     loop {
-        match connection.shelf(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await {
+        match connection.browse(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await {
             Err(Fault::Locked(_)) if Instant::now() < until => tokio::time::sleep(PAUSE).await,
             opened => return opened,
         }
@@ -86,7 +86,7 @@ fn unusable(fault: &Fault, address: &str) -> Failure {
 
 /// A command on the open dead-letter queue.
 struct LetterCommand {
-    shelf: Box<dyn Shelf>,
+    browser: Box<dyn QueueBrowser>,
     address: String,
     json: bool,
 }
@@ -122,11 +122,11 @@ impl LetterCommand {
             show::heading()?;
         }
         for _ in 0..limit {
-            let next = self.shelf.next().await;
+            let next = self.browser.next().await;
             let Some(held) = next.map_err(|fault| unusable(&fault, &self.address))? else { break };
             show::row(&Letter::read(&held.message), self.json)?;
         }
-        let more = self.shelf.waiting().await.map_err(|fault| unusable(&fault, &self.address))?;
+        let more = self.browser.waiting().await.map_err(|fault| unusable(&fault, &self.address))?;
         if more > 0 {
             output::note(&format!(
                 "{more} more: --limit {} shows them too",
@@ -137,8 +137,8 @@ impl LetterCommand {
     }
 
     /// Looks through all letters for one.
-    async fn find(&mut self, handle: &str) -> Result<Option<(Held, Letter)>, Fault> {
-        while let Some(held) = self.shelf.next().await? {
+    async fn find(&mut self, handle: &str) -> Result<Option<(HeldMessage, Letter)>, Fault> {
+        while let Some(held) = self.browser.next().await? {
             let letter = Letter::read(&held.message);
             if letter.handle == handle {
                 return Ok(Some((held, letter)));
@@ -175,19 +175,19 @@ impl LetterCommand {
         let failed = |fault: Fault| unusable(&fault, &address);
         let mut wanted: BTreeSet<&str> = letters.handles.iter().map(String::as_str).collect();
         let mut kept = false;
-        for _ in 0..self.shelf.waiting().await.map_err(failed)? {
+        for _ in 0..self.browser.waiting().await.map_err(failed)? {
             if wanted.is_empty() && !letters.all {
                 break;
             }
-            let Some(held) = self.shelf.next().await.map_err(failed)? else { break };
+            let Some(held) = self.browser.next().await.map_err(failed)? else { break };
             let letter = Letter::read(&held.message);
             if !letters.all && !wanted.remove(letter.handle.as_str()) {
                 continue;
             }
-            let shelf = self.shelf.as_mut();
+            let browser = self.browser.as_mut();
             let done = match verb {
-                Verb::Requeue => settle::requeue(shelf, outlet, held, &letter).await,
-                Verb::Drop { yes } => settle::discard(shelf, outlet, &held, &letter, yes).await,
+                Verb::Requeue => settle::requeue(browser, outlet, held, &letter).await,
+                Verb::Drop { yes } => settle::discard(browser, outlet, &held, &letter, yes).await,
             };
             let done = done.map_err(|fault| interrupted(&fault, &letter, &address))?;
             kept |= matches!(done, Done::Kept { .. });

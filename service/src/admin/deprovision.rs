@@ -93,8 +93,8 @@ async fn with_lease(
     address: &str,
 ) -> anyhow::Result<DeprovisionReport> {
     let queue = topology::tasks_queue(endpoint.id);
-    let messages = match connection.shelf(&queue, &topology::lease_queue(endpoint.id)).await {
-        Ok(mut shelf) => shelf.waiting().await.map(Some),
+    let messages = match connection.browse(&queue, &topology::lease_queue(endpoint.id)).await {
+        Ok(mut browser) => browser.waiting().await.map(Some),
         Err(Fault::Missing(_)) => Ok(None),
         Err(fault) => Err(fault),
     };

@@ -1,17 +1,17 @@
 //! Opens AMQP connections, and offers what can be done on one.
 
+use super::browser::AmqpBrowser;
 use super::classify::{self, Stage};
 use super::inlet::AmqpInlet;
 use super::outlet::AmqpOutlet;
-use super::session::Session;
-use super::shelf::AmqpShelf;
+use super::session::AmqpSession;
 use super::short_name::short;
 use super::sizes::Sizes;
-use super::socket::Cord;
-use super::stream::{self, Pulse, Sifted};
+use super::socket::SocketHandle;
+use super::stream::{self, SanitizedStream, Traffic};
 use super::{declare, rehearsal};
 use crate::link::{
-    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf, Terms,
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser, Terms,
 };
 use crate::topology::Topology;
 use async_rs::Tokio;
@@ -43,7 +43,7 @@ pub(super) struct AmqpConnection {
     terms: Terms,
     sizes: Arc<Sizes>,
     name: String,
-    session: Mutex<Arc<Session>>,
+    session: Mutex<Arc<AmqpSession>>,
     /// The channel to look at queues by, while it is not in use.
     looking: Mutex<Option<Channel>>,
 }
@@ -62,7 +62,7 @@ impl AmqpConnection {
         Ok(Self { uri, terms, sizes, name: name.to_owned(), session, looking })
     }
 
-    fn session(&self) -> Arc<Session> {
+    fn session(&self) -> Arc<AmqpSession> {
         Arc::clone(&self.session.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -73,7 +73,7 @@ impl AmqpConnection {
     /// The session, or a new one in its place when its channels are used up: a
     /// lease may be asked for without end. As long as anything lives on the old
     /// one, that stays.
-    async fn fresh_session(&self) -> Result<Arc<Session>, Fault> {
+    async fn fresh_session(&self) -> Result<Arc<AmqpSession>, Fault> {
         let session = self.session();
         if session.opened.load(Ordering::Relaxed) < session.channels()
             || Arc::strong_count(&session) > 2
@@ -92,28 +92,28 @@ async fn open(
     terms: &Terms,
     sizes: &Arc<Sizes>,
     name: &str,
-) -> Result<Session, Fault> {
-    let (cord, pulse) = (Cord::default(), Pulse::default());
-    match timeout(terms.connect_timeout, handshake(uri, terms, name, &cord, &pulse)).await {
+) -> Result<AmqpSession, Fault> {
+    let (socket, traffic) = (SocketHandle::default(), Traffic::default());
+    match timeout(terms.connect_timeout, handshake(uri, terms, name, &socket, &traffic)).await {
         Ok(Ok(lapin)) => {
-            pulse.agreed(lapin.configuration().frame_max());
+            traffic.agreed(lapin.configuration().frame_max());
             let channels = lapin.configuration().channel_max();
             if channels < NEEDED {
-                cord.cut();
+                socket.cut();
                 let allowed =
                     format!("it allows {channels} channel a connection, {NEEDED} are needed");
                 return Err(Fault::Limited(allowed));
             }
-            Ok(Session::new(lapin, cord, pulse, terms.clone(), Arc::clone(sizes)))
+            Ok(AmqpSession::new(lapin, socket, traffic, terms.clone(), Arc::clone(sizes)))
         }
         Ok(Err(error)) => {
-            cord.cut();
-            Err(classify::connecting(&error, cord.stage()))
+            socket.cut();
+            Err(classify::connecting(&error, socket.stage()))
         }
         Err(_) => {
-            cord.cut();
+            socket.cut();
             let within = humantime::format_duration(terms.connect_timeout);
-            Err(Fault::Unreachable(match cord.stage() {
+            Err(Fault::Unreachable(match socket.stage() {
                 Stage::Tcp => format!("no TCP connection within {within}"),
                 Stage::Tls => format!("TLS was not agreed on within {within}"),
                 Stage::Handshake => format!("it did not answer the AMQP handshake within {within}"),
@@ -126,14 +126,14 @@ async fn handshake(
     uri: &AMQPUri,
     terms: &Terms,
     name: &str,
-    cord: &Cord,
-    pulse: &Pulse,
+    socket: &SocketHandle,
+    traffic: &Traffic,
 ) -> lapin::Result<lapin::Connection> {
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "clutch".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-    let (cord, pulse, limit) = (cord.clone(), pulse.clone(), terms.connect_timeout);
+    let (socket, traffic, limit) = (socket.clone(), traffic.clone(), terms.connect_timeout);
     let tokio = Tokio::current();
     lapin::Connection::connector(
         uri.clone(),
@@ -144,15 +144,15 @@ async fn handshake(
             let addresses = addresses(&uri, limit).await?;
             let dial = |address| tokio.tcp_connect_addr(address);
             let stream = first_reached(&addresses, limit, dial).await?;
-            cord.attach(stream.get_ref())?;
+            socket.attach(stream.get_ref())?;
             let mut stream = AsyncTcpStream::Plain(stream);
             if uri.scheme == AMQPScheme::AMQPS {
-                cord.reached(Stage::Tls);
+                socket.reached(Stage::Tls);
                 let tls = stream.into_tls(&uri.authority.host, TLSConfig::default());
                 stream = limited(limit, tls).await?;
             }
-            cord.reached(Stage::Handshake);
-            Ok(AsyncTcpStream::Plain(Sifted::new(stream, pulse.clone())))
+            socket.reached(Stage::Handshake);
+            Ok(AsyncTcpStream::Plain(SanitizedStream::new(stream, traffic.clone())))
         },
         properties,
     )
@@ -222,8 +222,8 @@ impl Connection for AmqpConnection {
         Ok(Box::new(AmqpOutlet::open(&self.session()).await?))
     }
 
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
-        Ok(Box::new(AmqpShelf::open(&self.session(), queue, lease).await?))
+    async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault> {
+        Ok(Box::new(AmqpBrowser::open(&self.session(), queue, lease).await?))
     }
 
     async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
 //! Declares a topology. Everything is durable; declaring again what exists with
 //! the same options changes nothing.
 
-use super::session::Session;
+use super::session::AmqpSession;
 use super::short_name::short;
 use crate::link::Fault;
 use crate::topology::{self, Argument, Topology};
@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 /// Declares exchanges, queues and bindings, in that order, up to the first
 /// fault.
-pub(super) async fn topology(session: &Session, topology: &Topology) -> Result<(), Fault> {
+pub(super) async fn topology(session: &AmqpSession, topology: &Topology) -> Result<(), Fault> {
     // The broker closes a channel with the first thing it refuses, and that is
     // where declaring ends: one channel is enough.
     let channel = session.channel().await?;
@@ -53,7 +53,7 @@ pub(super) async fn topology(session: &Session, topology: &Topology) -> Result<(
 }
 
 /// Removes a queue. The broker answers for one that is not there as for any other.
-pub(super) async fn remove(session: &Session, queue: &str) -> Result<(), Fault> {
+pub(super) async fn remove(session: &AmqpSession, queue: &str) -> Result<(), Fault> {
     let channel = session.channel().await?;
     let removed = channel.queue_delete(short(queue)?, QueueDeleteOptions::default());
     session.answer(removed).await?;
@@ -61,7 +61,7 @@ pub(super) async fn remove(session: &Session, queue: &str) -> Result<(), Fault> 
 }
 
 /// How many messages are ready in a queue.
-pub(super) async fn waiting(session: &Session, queue: &str) -> Result<u64, Fault> {
+pub(super) async fn waiting(session: &AmqpSession, queue: &str) -> Result<u64, Fault> {
     let channel = session.channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let asked = channel.queue_declare(short(queue)?, passive, FieldTable::default());

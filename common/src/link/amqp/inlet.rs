@@ -1,13 +1,13 @@
 //! Consumes one queue on a channel of its own, holding the lease if it has one.
 //!
-//! How many deliveries are under way follows their size ([`Pace`]). A running consumer
+//! How many deliveries are under way follows their size ([`DeliveryBudget`]). A running consumer
 //! keeps the prefetch it began with, so another one takes its place: it is asked for
 //! once the last one has ended, and all that came to that was received.
 
+use super::budget::DeliveryBudget;
 use super::classify;
-use super::pace::Pace;
 use super::properties;
-use super::session::{REASON_PATIENCE, Session};
+use super::session::{AmqpSession, REASON_PATIENCE};
 use super::short_name::short;
 use crate::link::{Calls, Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
@@ -26,10 +26,10 @@ use tokio::time::timeout;
 /// An [`Inlet`] of a broker's queue. What waits in it is bounded by the
 /// prefetch, and by bytes.
 pub(super) struct AmqpInlet {
-    session: Arc<Session>,
+    session: Arc<AmqpSession>,
     channel: Channel,
     consumer: Consumer,
-    pace: Pace,
+    budget: DeliveryBudget,
     change: Change,
     /// What is published to the lease that it holds, until somebody listens.
     calls: Option<Consumer>,
@@ -38,7 +38,7 @@ pub(super) struct AmqpInlet {
     unsettled: BTreeSet<u64>,
     /// Those that arrived damaged, and are to come again.
     damaged: Vec<u64>,
-    end: Option<End>,
+    end: Option<ConsumerEnd>,
 }
 
 /// Whether another consumer is taking the place of the last one, and how far that is.
@@ -55,7 +55,7 @@ enum Change {
 type Pending<T> = BoxFuture<'static, Result<T, Fault>>;
 
 /// Why there is nothing more to receive.
-enum End {
+enum ConsumerEnd {
     Cancelled,
     Failed(lapin::Error),
     Refused(Fault),
@@ -64,7 +64,7 @@ enum End {
 impl AmqpInlet {
     /// Takes the lease, bounds what is under way, and starts consuming.
     pub(super) async fn open(
-        session: &Arc<Session>,
+        session: &Arc<AmqpSession>,
         options: &InletOptions,
     ) -> Result<Self, Fault> {
         let channel = session.channel().await?;
@@ -74,15 +74,18 @@ impl AmqpInlet {
         };
         let exclusive = options.lease.is_some();
         // Where several drain a queue, another consumer would change whose turn it is.
-        let pace =
-            if exclusive { Pace::new(options.prefetch) } else { Pace::fixed(options.prefetch) };
+        let budget = if exclusive {
+            DeliveryBudget::new(options.prefetch)
+        } else {
+            DeliveryBudget::fixed(options.prefetch)
+        };
         let consumer =
-            consume(session, &channel, &options.queue, exclusive, pace.granted()).await?;
+            consume(session, &channel, &options.queue, exclusive, budget.granted()).await?;
         Ok(Self {
             session: Arc::clone(session),
             channel,
             consumer,
-            pace,
+            budget,
             change: Change::None,
             exclusive,
             calls,
@@ -98,7 +101,7 @@ impl AmqpInlet {
     async fn step(&mut self) -> Result<Option<lapin::Result<lapin::message::Delivery>>, Fault> {
         loop {
             let done = match &mut self.change {
-                Change::None => match self.pace.change(self.unsettled.len()) {
+                Change::None => match self.budget.change(self.unsettled.len()) {
                     None => return Ok(self.consumer.next().await),
                     Some(wanted) => Ok(Change::Leaving(Some(self.leave()), wanted)),
                 },
@@ -112,7 +115,7 @@ impl AmqpInlet {
                     cancel.await.map(|()| Change::Left(None, *wanted))
                 }
                 Change::Left(None, wanted) => {
-                    let prefetch = self.pace.grant(*wanted, self.unsettled.len());
+                    let prefetch = self.budget.grant(*wanted, self.unsettled.len());
                     Ok(Change::Joining(self.join(prefetch)))
                 }
                 Change::Joining(consumer) => consumer.await.map(|consumer| {
@@ -120,7 +123,8 @@ impl AmqpInlet {
                     Change::None
                 }),
             };
-            self.change = done.inspect_err(|fault| self.end = Some(End::Refused(fault.clone())))?;
+            self.change =
+                done.inspect_err(|fault| self.end = Some(ConsumerEnd::Refused(fault.clone())))?;
         }
     }
 
@@ -143,16 +147,17 @@ impl AmqpInlet {
     fn take(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Delivery> {
         match item {
             Some(Ok(delivery)) => return Some(properties::incoming(delivery)),
-            Some(Err(error)) => self.end = Some(End::Failed(error)),
+            Some(Err(error)) => self.end = Some(ConsumerEnd::Failed(error)),
             None if matches!(self.change, Change::Leaving(..)) => {
                 if let Change::Leaving(cancel, wanted) = &mut self.change {
                     self.change = Change::Left(cancel.take(), *wanted);
                 }
             }
-            None if self.channel.status().connected() => self.end = Some(End::Cancelled),
+            None if self.channel.status().connected() => self.end = Some(ConsumerEnd::Cancelled),
             None => {
                 let state = lapin::ConnectionState::Closed;
-                self.end = Some(End::Failed(ErrorKind::InvalidConnectionState(state).into()));
+                self.end =
+                    Some(ConsumerEnd::Failed(ErrorKind::InvalidConnectionState(state).into()));
             }
         }
         None
@@ -189,9 +194,9 @@ impl AmqpInlet {
     async fn ended(&mut self) -> Result<(), Fault> {
         match &self.end {
             None => self.session.alive(),
-            Some(End::Refused(fault)) => Err(fault.clone()),
-            Some(End::Failed(error)) => Err(self.session.explain(error).await),
-            Some(End::Cancelled) => Err(Fault::Missing(format!(
+            Some(ConsumerEnd::Refused(fault)) => Err(fault.clone()),
+            Some(ConsumerEnd::Failed(error)) => Err(self.session.explain(error).await),
+            Some(ConsumerEnd::Cancelled) => Err(Fault::Missing(format!(
                 "it cancelled the consumer of the queue '{}', which was deleted or moved",
                 self.queue
             ))),
@@ -216,7 +221,7 @@ impl AmqpInlet {
 
 /// Starts consuming, with so many deliveries under way.
 async fn consume(
-    session: &Session,
+    session: &AmqpSession,
     channel: &Channel,
     queue: &str,
     exclusive: bool,
@@ -229,7 +234,7 @@ async fn consume(
 }
 
 /// Takes a lease, and starts listening to what is published to it.
-async fn hold(session: &Session, channel: &Channel, lease: &str) -> Result<Consumer, Fault> {
+async fn hold(session: &AmqpSession, channel: &Channel, lease: &str) -> Result<Consumer, Fault> {
     let exclusive = QueueDeclareOptions {
         exclusive: true,
         auto_delete: true,
@@ -267,7 +272,7 @@ impl Inlet for AmqpInlet {
         // What came before the end is the broker's again.
         self.ended().await?;
         self.unsettled.extend(deliveries.iter().map(|delivery| delivery.tag.0));
-        deliveries.iter().for_each(|delivery| self.pace.came(delivery.message.body.len()));
+        deliveries.iter().for_each(|delivery| self.budget.came(delivery.message.body.len()));
         Ok(deliveries)
     }
 
@@ -311,7 +316,7 @@ impl Inlet for AmqpInlet {
     /// consumer stays what it is.)
     async fn secured(&mut self) -> Result<(), Fault> {
         self.ended().await?;
-        let barrier = self.channel.basic_qos(self.pace.granted(), BasicQosOptions::default());
+        let barrier = self.channel.basic_qos(self.budget.granted(), BasicQosOptions::default());
         self.session.answer(barrier).await
     }
 

@@ -16,7 +16,7 @@
 
 use super::classify;
 use super::properties;
-use super::session::{Health, MOVING, REASON_PATIENCE, Session};
+use super::session::{AmqpSession, Health, MOVING, REASON_PATIENCE};
 use super::short_name::short;
 use super::window::{Answer, Return, Window};
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
@@ -41,7 +41,7 @@ const BUFFERED: usize = 4 * 1024 * 1024;
 /// An [`Outlet`] to a broker. What it keeps is bounded by the messages that are
 /// open.
 pub(super) struct AmqpOutlet {
-    session: Arc<Session>,
+    session: Arc<AmqpSession>,
     channel: Channel,
     health: watch::Receiver<Health>,
     window: Window,
@@ -127,7 +127,7 @@ impl Flight {
 
 impl AmqpOutlet {
     /// Opens a channel with confirms.
-    pub(super) async fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+    pub(super) async fn open(session: &Arc<AmqpSession>) -> Result<Self, Fault> {
         let channel = confirming(session).await?;
         Ok(Self {
             session: Arc::clone(session),
@@ -137,7 +137,7 @@ impl AmqpOutlet {
             flights: HashMap::new(),
             flying: 0,
             mark: 0,
-            seen: (session.pulse.sent(), None),
+            seen: (session.traffic.sent(), None),
             landed: Vec::new(),
             landing: Arc::default(),
             end: None,
@@ -267,7 +267,7 @@ impl AmqpOutlet {
             published?.await
         };
         let (confirmed, beacon) = (Box::pin(confirmed), Arc::new(beacon));
-        self.mark = self.mark.max(self.session.pulse.sent()) + size as u64;
+        self.mark = self.mark.max(self.session.traffic.sent()) + size as u64;
         let mut flight = Flight { confirmed, size, mark: self.mark, beacon };
         // The first poll queues the message with lapin, after those before it.
         match flight.poll() {
@@ -346,7 +346,7 @@ impl AmqpOutlet {
         if !matches!(&*self.health.borrow(), Health::Up(_)) {
             return false;
         }
-        let (sent, before) = (self.session.pulse.sent(), self.seen.0);
+        let (sent, before) = (self.session.traffic.sent(), self.seen.0);
         let oldest = self.window.oldest().and_then(|(ticket, _)| self.flights.get(&ticket));
         let unsent = oldest.is_some_and(|flight| flight.mark > before);
         let moves = unsent && sent - before >= MOVING;
@@ -372,7 +372,7 @@ fn patience(timeout: Duration, bytes: usize) -> Duration {
 }
 
 /// A channel with confirms.
-async fn confirming(session: &Session) -> Result<Channel, Fault> {
+async fn confirming(session: &AmqpSession) -> Result<Channel, Fault> {
     let channel = session.channel().await?;
     session.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)

@@ -1,7 +1,7 @@
 //! A [`Message`] as AMQP properties and body, and back. Pure. What a stranger
 //! sent is taken as it is: what is missing or odd becomes `None`.
 
-use super::death;
+use super::dead_letter;
 use super::short_name::short;
 use crate::link::{Delivery, Fault, Message, Tag};
 use crate::wire;
@@ -74,7 +74,7 @@ pub(super) fn incoming(delivery: lapin::message::Delivery) -> Delivery {
             correlation_id: text(properties.correlation_id()),
             kind: text(properties.kind()),
             timestamp_ms: properties.timestamp().map(|seconds| seconds.saturating_mul(1000)),
-            deaths: death::deaths(properties.headers().as_ref()),
+            deaths: dead_letter::deaths(properties.headers().as_ref()),
             damage: damage(properties.headers().as_ref(), &delivery.data),
             routing_key: routing_key(delivery.exchange.as_str(), delivery.routing_key.as_str()),
             body: delivery.data,

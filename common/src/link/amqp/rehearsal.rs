@@ -2,7 +2,7 @@
 //! that no broker takes, and is looked at only after permissions and locks. What the
 //! broker objects to tells how far the request came.
 
-use super::session::Session;
+use super::session::AmqpSession;
 use super::short_name::short;
 use crate::link::{Check, Destination, Fault, InletOptions};
 use lapin::BasicProperties;
@@ -14,7 +14,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 /// Tries the lease, consuming and publishing.
 pub(super) async fn rehearse(
-    session: &Session,
+    session: &AmqpSession,
     inlet: &InletOptions,
     results: &Destination,
 ) -> Vec<Check> {
@@ -42,7 +42,7 @@ fn impossible(argument: &'static str) -> FieldTable {
     table
 }
 
-async fn lease(session: &Session, name: &str) -> Result<(), Fault> {
+async fn lease(session: &AmqpSession, name: &str) -> Result<(), Fault> {
     let exclusive = QueueDeclareOptions {
         exclusive: true,
         auto_delete: true,
@@ -53,7 +53,7 @@ async fn lease(session: &Session, name: &str) -> Result<(), Fault> {
     session.answer(declared).await.map(drop)
 }
 
-async fn consume(session: &Session, queue: &str) -> Result<(), Fault> {
+async fn consume(session: &AmqpSession, queue: &str) -> Result<(), Fault> {
     let channel = session.channel().await?;
     session.answer(channel.basic_qos(1, BasicQosOptions::default())).await?;
     let mut table = FieldTable::default();
@@ -63,7 +63,7 @@ async fn consume(session: &Session, queue: &str) -> Result<(), Fault> {
     session.answer(consumed).await.map(drop)
 }
 
-async fn publish(session: &Session, to: &Destination) -> Result<(), Fault> {
+async fn publish(session: &AmqpSession, to: &Destination) -> Result<(), Fault> {
     let channel = session.channel().await?;
     session.answer(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     let (exchange, key) = (short(&to.exchange)?, short(&to.routing_key)?);

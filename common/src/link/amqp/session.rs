@@ -2,8 +2,8 @@
 
 use super::classify;
 use super::sizes::Sizes;
-use super::socket::Cord;
-use super::stream::Pulse;
+use super::socket::SocketHandle;
+use super::stream::Traffic;
 use crate::link::{Fault, Terms};
 use futures_util::StreamExt as _;
 use lapin::Event;
@@ -52,11 +52,11 @@ pub(super) enum Health {
 
 /// What an inlet, an outlet and their connection share. The connection lives
 /// until it is closed or the last of them is dropped.
-pub(super) struct Session {
+pub(super) struct AmqpSession {
     lapin: lapin::Connection,
-    cord: Cord,
+    socket: SocketHandle,
     /// What has moved on it.
-    pub(super) pulse: Pulse,
+    pub(super) traffic: Traffic,
     health: watch::Sender<Health>,
     events: Mutex<JoinSet<()>>,
     /// How many channels there have been.
@@ -67,12 +67,12 @@ pub(super) struct Session {
     pub(super) sizes: Arc<Sizes>,
 }
 
-impl Session {
+impl AmqpSession {
     /// Watches over a connection that lapin has opened.
     pub(super) fn new(
         lapin: lapin::Connection,
-        cord: Cord,
-        pulse: Pulse,
+        socket: SocketHandle,
+        traffic: Traffic,
         terms: Terms,
         sizes: Arc<Sizes>,
     ) -> Self {
@@ -98,7 +98,7 @@ impl Session {
             }
         });
         let (events, opened) = (Mutex::new(tasks), AtomicU16::new(0));
-        Self { lapin, cord, pulse, health, events, opened, terms, sizes }
+        Self { lapin, socket, traffic, health, events, opened, terms, sizes }
     }
 
     /// Watches the connection's health.
@@ -140,7 +140,7 @@ impl Session {
         self.answer(self.lapin.create_channel()).await
     }
 
-    /// Waits for the broker's answer to a request, as [`Session::while_moving`] does.
+    /// Waits for the broker's answer to a request, as [`AmqpSession::while_moving`] does.
     pub(super) async fn answer<T>(
         &self,
         request: impl Future<Output = lapin::Result<T>>,
@@ -160,11 +160,11 @@ impl Session {
         let (mut awaited, patience) = (pin!(awaited), self.terms.confirm_timeout);
         let until = Instant::now() + LONGEST.max(patience);
         loop {
-            let before = self.pulse.moved();
+            let before = self.traffic.moved();
             if let Ok(came) = timeout(patience, awaited.as_mut()).await {
                 return Ok(came);
             }
-            if self.pulse.moved() - before < MOVING || Instant::now() >= until {
+            if self.traffic.moved() - before < MOVING || Instant::now() >= until {
                 return Err(Fault::ConfirmTimeout(patience));
             }
         }
@@ -199,15 +199,15 @@ impl Session {
             // lapin may leave a close unanswered when the connection dies then.
             Some(_) = events.join_next() => tracing::debug!("the connection ended meanwhile"),
         }
-        self.cord.cut();
+        self.socket.cut();
         events.shutdown().await;
     }
 }
 
-impl Drop for Session {
+impl Drop for AmqpSession {
     /// Nobody waits here for the broker, so the socket is cut.
     fn drop(&mut self) {
-        self.cord.cut();
+        self.socket.cut();
     }
 }
 

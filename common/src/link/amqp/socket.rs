@@ -2,7 +2,7 @@
 //!
 //! lapin runs a connection on a thread of its own, which ends when the socket
 //! does and not before: a peer that accepts and then says nothing would keep
-//! that thread and its buffers for ever. Cutting the [`Cord`] ends it, whatever
+//! that thread and its buffers for ever. Cutting the [`SocketHandle`] ends it, whatever
 //! the peer does.
 
 use super::classify::Stage;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Holds on to a connection's socket while lapin uses it.
 #[derive(Clone, Default)]
-pub(super) struct Cord(Arc<Mutex<Hold>>);
+pub(super) struct SocketHandle(Arc<Mutex<Hold>>);
 
 #[derive(Default)]
 struct Hold {
@@ -22,7 +22,7 @@ struct Hold {
     cut: bool,
 }
 
-impl Cord {
+impl SocketHandle {
     /// How far connecting has come.
     pub(super) fn stage(&self) -> Stage {
         self.hold().stage
@@ -36,7 +36,7 @@ impl Cord {
     /// Takes a handle of the socket.
     ///
     /// # Errors
-    /// When the cord was cut before, or the handle cannot be had.
+    /// When the socket was cut before, or the handle cannot be had.
     pub(super) fn attach(&self, socket: &impl AsFd) -> io::Result<()> {
         let socket = TcpStream::from(socket.as_fd().try_clone_to_owned()?);
         let mut hold = self.hold();

@@ -1,8 +1,8 @@
 //! The bytes of a connection between the socket, or TLS, and lapin: counted, so that a
-//! slow link is told from one that is stuck, and put through the [`Sieve`]. What is kept
+//! slow link is told from one that is stuck, and put through the [`Sanitizer`]. What is kept
 //! here is one frame.
 
-use super::sieve::Sieve;
+use super::sanitizer::Sanitizer;
 use async_rs::traits::Reactor;
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
@@ -28,7 +28,7 @@ pub(super) type Socket = <Tokio as Reactor>::TcpStream;
 
 /// What is known of a connection's bytes from outside.
 #[derive(Clone, Debug)]
-pub(super) struct Pulse(Arc<Counts>);
+pub(super) struct Traffic(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -37,14 +37,14 @@ struct Counts {
     frame_max: AtomicUsize,
 }
 
-impl Default for Pulse {
+impl Default for Traffic {
     fn default() -> Self {
         let frame_max = AtomicUsize::new(SMALLEST_FRAME);
         Self(Arc::new(Counts { sent: 0.into(), received: 0.into(), frame_max }))
     }
 }
 
-impl Pulse {
+impl Traffic {
     /// How many bytes the system has taken so far.
     pub(super) fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
@@ -67,19 +67,19 @@ impl Pulse {
 }
 
 /// A connection's bytes as lapin gets them.
-pub(super) struct Sifted {
+pub(super) struct SanitizedStream {
     inner: AsyncTcpStream<Socket>,
-    sieve: Sieve,
+    sanitizer: Sanitizer,
     /// What is to be given out before anything else, and how much of it was.
     ready: Vec<u8>,
     given: usize,
-    pulse: Pulse,
+    traffic: Traffic,
 }
 
-impl Sifted {
+impl SanitizedStream {
     /// Over a socket, or over TLS.
-    pub(super) fn new(inner: AsyncTcpStream<Socket>, pulse: Pulse) -> Self {
-        Self { inner, sieve: Sieve::default(), ready: Vec::new(), given: 0, pulse }
+    pub(super) fn new(inner: AsyncTcpStream<Socket>, traffic: Traffic) -> Self {
+        Self { inner, sanitizer: Sanitizer::default(), ready: Vec::new(), given: 0, traffic }
     }
 
     /// Gives out what is ready.
@@ -97,7 +97,7 @@ impl Sifted {
 
     /// Reads on after what is held.
     fn read_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let held = self.sieve.held();
+        let held = self.sanitizer.held();
         let before = held.len();
         held.resize(before + CHUNK, 0);
         let read = Pin::new(&mut self.inner).poll_read(cx, &mut held[before..]);
@@ -106,7 +106,7 @@ impl Sifted {
     }
 }
 
-impl AsyncRead for Sifted {
+impl AsyncRead for SanitizedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -117,7 +117,7 @@ impl AsyncRead for Sifted {
             if !this.ready.is_empty() || out.is_empty() {
                 return Poll::Ready(Ok(this.give(out)));
             }
-            let holds = this.sieve.holds();
+            let holds = this.sanitizer.holds();
             let count = if holds {
                 ready!(this.read_on(cx))?
             } else {
@@ -126,10 +126,10 @@ impl AsyncRead for Sifted {
             if count == 0 {
                 return Poll::Ready(Ok(0));
             }
-            this.pulse.0.received.fetch_add(count as u64, Ordering::Relaxed);
-            let most = this.pulse.frame_max();
-            let passed = if holds { 0 } else { this.sieve.pass(&mut out[..count], most) };
-            this.ready = this.sieve.release(most);
+            this.traffic.0.received.fetch_add(count as u64, Ordering::Relaxed);
+            let most = this.traffic.frame_max();
+            let passed = if holds { 0 } else { this.sanitizer.pass(&mut out[..count], most) };
+            this.ready = this.sanitizer.release(most);
             if passed > 0 {
                 return Poll::Ready(Ok(passed));
             }
@@ -137,16 +137,16 @@ impl AsyncRead for Sifted {
     }
 }
 
-impl Sifted {
+impl SanitizedStream {
     fn count(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = &sent {
-            self.pulse.0.sent.fetch_add(*count as u64, Ordering::Relaxed);
+            self.traffic.0.sent.fetch_add(*count as u64, Ordering::Relaxed);
         }
         sent
     }
 }
 
-impl AsyncWrite for Sifted {
+impl AsyncWrite for SanitizedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -186,7 +186,7 @@ pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Sifting>> {
 }
 
 impl Reactor for Sifting {
-    type TcpStream = Sifted;
+    type TcpStream = SanitizedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
@@ -209,6 +209,8 @@ impl Reactor for Sifting {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let dialled = self.0.tcp_connect_addr(address);
-        async move { Ok(Sifted::new(AsyncTcpStream::Plain(dialled.await?), Pulse::default())) }
+        async move {
+            Ok(SanitizedStream::new(AsyncTcpStream::Plain(dialled.await?), Traffic::default()))
+        }
     }
 }

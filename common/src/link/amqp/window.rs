@@ -48,10 +48,10 @@ pub(super) struct Window {
     last: u64,
     /// When the oldest open message became the oldest.
     headed: Option<Instant>,
-    open: BTreeMap<Ticket, Entry>,
+    open: BTreeMap<Ticket, InFlight>,
 }
 
-struct Entry {
+struct InFlight {
     message_id: String,
     published: Instant,
     returned: Option<String>,
@@ -66,7 +66,7 @@ impl Window {
 
     /// Opens a message.
     pub(super) fn publish(&mut self, ticket: Ticket, message_id: String, now: Instant) {
-        self.open.insert(ticket, Entry { message_id, published: now, returned: None });
+        self.open.insert(ticket, InFlight { message_id, published: now, returned: None });
     }
 
     /// How many messages are open.

@@ -3,7 +3,7 @@
 
 use super::disk;
 use super::group;
-use super::names::{Entry, is_member};
+use super::names::{FileName, is_member};
 use super::root::Root;
 use super::sources::gaps_unclaimed;
 use super::topology::Cached;
@@ -27,13 +27,13 @@ pub(super) struct Census {
     /// How many were found missing by a consumer, which noted so.
     noted: u64,
     /// The queues in which some are damaged or missing that no consumer has met.
-    queues: Vec<Queue>,
+    queues: Vec<QueueCensus>,
     files: usize,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Queue {
+struct QueueCensus {
     name: String,
     damaged: u64,
     missing: u64,
@@ -80,8 +80,8 @@ pub(super) fn take(root: &Root) -> Result<Census, Fault> {
 }
 
 impl Census {
-    fn queue(&mut self, ready: &Path, name: &str) -> io::Result<Queue> {
-        let mut queue = Queue { name: name.to_owned(), damaged: 0, missing: 0, first: None };
+    fn queue(&mut self, ready: &Path, name: &str) -> io::Result<QueueCensus> {
+        let mut queue = QueueCensus { name: name.to_owned(), damaged: 0, missing: 0, first: None };
         for producer in disk::names(ready)?.iter().filter(|name| is_member(name)) {
             let folder = ready.join(producer);
             let waiting = waiting(&folder)?;
@@ -122,7 +122,7 @@ impl Census {
         if self.noted > 0 {
             words.push(format!("{} found missing", counted(self.noted, "file")));
         }
-        for Queue { name, damaged, missing, first } in &self.queues {
+        for QueueCensus { name, damaged, missing, first } in &self.queues {
             if let Some(first) = first {
                 let first = first.display();
                 words.push(format!(
@@ -148,9 +148,10 @@ impl Census {
 }
 
 /// The groups that wait in a producer's folder, in order.
-fn waiting(folder: &Path) -> io::Result<Vec<Entry>> {
+fn waiting(folder: &Path) -> io::Result<Vec<FileName>> {
     let names = disk::names(folder)?;
-    let mut entries: Vec<Entry> = names.iter().filter_map(|name| Entry::parse(name)).collect();
+    let mut entries: Vec<FileName> =
+        names.iter().filter_map(|name| FileName::parse(name)).collect();
     entries.sort_unstable();
     Ok(entries)
 }

@@ -4,7 +4,7 @@
 
 use super::options::{Access, Options};
 use super::root::Root;
-use super::wake::{Ear, Heard};
+use super::wake::{WakeListener, WakeReason};
 use super::{census, disk};
 use crate::link::Check;
 use crate::system::removal;
@@ -202,16 +202,16 @@ fn second_names(place: &Path, access: Access) -> io::Result<Found> {
 }
 
 fn wakes(place: &Path, access: Access) -> io::Result<Found> {
-    let (ear, _bell) = Ear::new(place)?;
+    let (listener, _waker) = WakeListener::new(place)?;
     let producer = place.join("producer");
     disk::make_folder(&producer, access)?;
     let folder = File::open(&producer)?;
     let until = Instant::now() + HEARD_WITHIN;
     while Instant::now() < until {
         disk::touch(&folder);
-        match ear.listen(Duration::from_millis(100))? {
-            Heard::Changes(names) if names.contains("producer") => return Ok(Found::Good),
-            Heard::Changes(_) | Heard::Everything | Heard::Nothing => {}
+        match listener.listen(Duration::from_millis(100))? {
+            WakeReason::Changes(names) if names.contains("producer") => return Ok(Found::Good),
+            WakeReason::Changes(_) | WakeReason::Everything | WakeReason::Nothing => {}
         }
     }
     Ok(Found::But("no change was heard of: messages wait for the next poll (`poll=`)".to_owned()))

@@ -2,12 +2,14 @@
 //! may block.
 
 use super::blocking::blocking;
+use super::browser::{self, FolderBrowser};
 use super::inlet::FolderInlet;
 use super::outlet::FolderOutlet;
-use super::session::Session;
-use super::shelf::{self, FolderShelf};
+use super::session::FolderSession;
 use super::topology;
-use crate::link::{Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, Shelf};
+use crate::link::{
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser,
+};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use std::time::Duration;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A [`Connection`] to a folder.
-pub(super) struct FolderConnection(pub(super) Arc<Session>);
+pub(super) struct FolderConnection(pub(super) Arc<FolderSession>);
 
 #[async_trait]
 impl Connection for FolderConnection {
@@ -67,13 +69,13 @@ impl Connection for FolderConnection {
     }
 
     async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
-        shelf::waiting(&self.0, queue).await
+        browser::waiting(&self.0, queue).await
     }
 
-    async fn shelf(&self, queue: &str, lease: &str) -> Result<Box<dyn Shelf>, Fault> {
+    async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault> {
         let session = Arc::clone(&self.0);
         let (queue, lease) = (queue.to_owned(), lease.to_owned());
-        let open = move || FolderShelf::open(&session, queue, lease);
+        let open = move || FolderBrowser::open(&session, queue, lease);
         Ok(Box::new(blocking(self.0.terms.confirm_timeout, open).await?))
     }
 

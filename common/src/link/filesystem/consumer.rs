@@ -1,16 +1,16 @@
 //! The thread behind an inlet: claims groups while there is room for what is in
 //! them, delivers their messages one by one, and settles them. A group's file
 //! goes when all of it is settled; until then its name says how much is. For a
-//! shelf it claims and delivers one message at a time, when it is asked to.
+//! browser it claims and delivers one message at a time, when it is asked to.
 
 mod damage;
 mod looking;
 
-use super::names::Entry;
-use super::session::Session;
-use super::sources::{Claim, Sources};
+use super::names::FileName;
+use super::session::FolderSession;
+use super::sources::{ClaimedFile, Sources};
 use super::topology::Cached;
-use super::wake::{Ear, Heard};
+use super::wake::{WakeListener, WakeReason};
 use super::writer::Writer;
 use super::{disk, group, recovery};
 use crate::link::{
@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 const SWEEP: u32 = 30;
 
 /// Asks the thread.
-pub(super) enum Command {
+pub(super) enum ConsumerCommand {
     /// Everything up to this tag is done with.
     Acknowledge(Tag),
     /// These are refused.
@@ -47,7 +47,7 @@ pub(super) enum Command {
 
 /// The thread.
 pub(super) struct Consumer {
-    session: Arc<Session>,
+    session: Arc<FolderSession>,
     queue: String,
     prefetch: usize,
     /// Whether others consume from the queue too, and want their part.
@@ -55,7 +55,7 @@ pub(super) struct Consumer {
     topology: Cached,
     claims: PathBuf,
     sources: Sources,
-    ear: Ear,
+    listener: WakeListener,
     /// Held for as long as the thread runs.
     _lock: File,
     /// Takes what is refused.
@@ -76,7 +76,7 @@ pub(super) struct Consumer {
 }
 
 struct Group {
-    claim: Claim,
+    claim: ClaimedFile,
     /// What is still to be delivered.
     messages: VecDeque<Message>,
     /// The place of the first of those.
@@ -91,12 +91,12 @@ struct Group {
 
 impl Consumer {
     pub(super) fn new(
-        session: &Arc<Session>,
+        session: &Arc<FolderSession>,
         options: &InletOptions,
         topology: Cached,
         claims: PathBuf,
         sources: Sources,
-        ear: Ear,
+        listener: WakeListener,
         lock: File,
     ) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl Consumer {
             topology,
             claims,
             sources,
-            ear,
+            listener,
             _lock: lock,
             writer: Writer::new(session),
             groups: BTreeMap::new(),
@@ -133,7 +133,7 @@ impl Consumer {
     /// When the folder or the queue is gone or cannot be used.
     pub(super) fn run(
         mut self,
-        commands: &mut Receiver<Command>,
+        commands: &mut Receiver<ConsumerCommand>,
         stop: &AtomicBool,
         deliver: &Sender<Delivery>,
     ) -> Result<(), Fault> {
@@ -146,7 +146,7 @@ impl Consumer {
 
     fn consume(
         &mut self,
-        commands: &mut Receiver<Command>,
+        commands: &mut Receiver<ConsumerCommand>,
         stop: &AtomicBool,
         deliver: &Sender<Delivery>,
     ) -> io::Result<Result<(), Fault>> {
@@ -155,13 +155,13 @@ impl Consumer {
             let stopped = stop.load(Ordering::Acquire);
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Acknowledge(up_to)) => self.acknowledge(up_to)?,
-                    Ok(Command::Refuse(tags)) => {
+                    Ok(ConsumerCommand::Acknowledge(up_to)) => self.acknowledge(up_to)?,
+                    Ok(ConsumerCommand::Refuse(tags)) => {
                         self.refused.extend(tags.into_iter().map(|tag| (tag, REJECTED)));
                     }
-                    Ok(Command::Secure(done)) => self.securing.push(done),
-                    Ok(Command::Look(answer)) => self.look_at_next(answer)?,
-                    Ok(Command::Remove(tag, done)) => self.remove(tag, done)?,
+                    Ok(ConsumerCommand::Secure(done)) => self.securing.push(done),
+                    Ok(ConsumerCommand::Look(answer)) => self.look_at_next(answer)?,
+                    Ok(ConsumerCommand::Remove(tag, done)) => self.remove(tag, done)?,
                     Err(TryRecvError::Empty) if !stopped => break,
                     Err(_) => return Ok(Ok(())),
                 }
@@ -182,10 +182,10 @@ impl Consumer {
                 }
             }
             let poll = self.session.root.options.poll;
-            match self.ear.listen(poll.saturating_sub(self.looked.elapsed()))? {
-                Heard::Nothing => {}
-                Heard::Changes(producers) => self.sources.stir(producers),
-                Heard::Everything => self.sources.look()?,
+            match self.listener.listen(poll.saturating_sub(self.looked.elapsed()))? {
+                WakeReason::Nothing => {}
+                WakeReason::Changes(producers) => self.sources.stir(producers),
+                WakeReason::Everything => self.sources.look()?,
             }
             if self.looked.elapsed() >= poll
                 && let Err(fault) = self.look()?
@@ -270,7 +270,7 @@ impl Consumer {
             }
             if self.shared && messages.len() > room {
                 if let Err(error) = self.sources.split(&mut claim, room) {
-                    let entry = Entry { deliveries: claim.entry.deliveries - 1, ..claim.entry };
+                    let entry = FileName { deliveries: claim.entry.deliveries - 1, ..claim.entry };
                     let root = &self.session.root;
                     recovery::give_back(root, &self.queue, &path, &claim.producer, entry)?;
                     return Err(error);
@@ -462,7 +462,7 @@ impl Consumer {
         for group in std::mem::take(&mut self.groups).into_values() {
             let claim = group.claim.path(&self.claims);
             let deliveries = group.claim.entry.deliveries - u64::from(!group.delivered);
-            let entry = Entry { deliveries, ..group.claim.entry };
+            let entry = FileName { deliveries, ..group.claim.entry };
             let (root, producer) = (&self.session.root, &group.claim.producer);
             done = done.and(recovery::give_back(root, &self.queue, &claim, producer, entry));
         }

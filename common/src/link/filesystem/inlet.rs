@@ -1,12 +1,12 @@
 //! The near end of a consumer: takes what its thread delivers, and tells it
 //! what is settled.
 
-use super::consumer::{Command, Consumer};
+use super::consumer::{Consumer, ConsumerCommand};
 use super::disk;
-use super::session::Session;
+use super::session::FolderSession;
 use super::sources::Sources;
 use super::topology::Cached;
-use super::wake::{Bell, Ear};
+use super::wake::{WakeListener, Waker};
 use super::{recovery, topology};
 use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
@@ -21,9 +21,9 @@ const COMMANDS: usize = 256;
 /// An [`Inlet`] of a queue in a folder.
 pub(super) struct FolderInlet {
     deliveries: mpsc::Receiver<Delivery>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<ConsumerCommand>,
     stop: Arc<AtomicBool>,
-    bell: Bell,
+    waker: Waker,
     failed: watch::Receiver<Option<Fault>>,
     ended: watch::Receiver<Option<Fault>>,
 }
@@ -31,18 +31,24 @@ pub(super) struct FolderInlet {
 impl FolderInlet {
     /// Takes the lease, locks the queue, takes over from the dead, and starts
     /// the thread.
-    pub(super) fn open(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+    pub(super) fn open(
+        session: &Arc<FolderSession>,
+        options: &InletOptions,
+    ) -> Result<Self, Fault> {
         Self::start(session, options, false)
     }
 
     /// As [`FolderInlet::open`], for a thread that delivers only what it is asked
     /// for.
-    pub(super) fn on_demand(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+    pub(super) fn on_demand(
+        session: &Arc<FolderSession>,
+        options: &InletOptions,
+    ) -> Result<Self, Fault> {
         Self::start(session, options, true)
     }
 
     fn start(
-        session: &Arc<Session>,
+        session: &Arc<FolderSession>,
         options: &InletOptions,
         on_demand: bool,
     ) -> Result<Self, Fault> {
@@ -67,20 +73,20 @@ impl FolderInlet {
         disk::make_folder(&claims, root.access()).map_err(failed)?;
         recovery::claims(session, queue).map_err(failed)?;
         recovery::sweep(session, queue).map_err(failed)?;
-        let (ear, bell) = Ear::new(&root.ready(queue)).map_err(failed)?;
+        let (listener, waker) = WakeListener::new(&root.ready(queue)).map_err(failed)?;
         let mut sources = Sources::new(root.ready(queue), claims.clone(), on_demand || !exclusive);
         sources.look().map_err(failed)?;
         let (commands, mut received) = mpsc::channel(COMMANDS);
         // It has room for all that may be unsettled: the thread never waits.
         let (deliver, deliveries) = mpsc::channel(usize::from(options.prefetch.max(1)));
         let (tell, failed) = watch::channel(None);
-        let consumer = Consumer::new(session, options, topology, claims, sources, ear, lock);
+        let consumer = Consumer::new(session, options, topology, claims, sources, listener, lock);
         let consumer = if on_demand { consumer.on_demand() } else { consumer };
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, ring) = (Arc::clone(&stop), bell.clone());
+        let (stopped, ring) = (Arc::clone(&stop), waker.clone());
         let end = move || {
             stopped.store(true, Ordering::Release);
-            ring.ring();
+            ring.wake();
         };
         let stopped = Arc::clone(&stop);
         session.work("consume", end, move || {
@@ -88,7 +94,7 @@ impl FolderInlet {
                 tell.send_replace(Some(fault));
             }
         })?;
-        Ok(Self { deliveries, commands, stop, bell, failed, ended: session.watch() })
+        Ok(Self { deliveries, commands, stop, waker, failed, ended: session.watch() })
     }
 
     fn alive(&self) -> Result<(), Fault> {
@@ -96,17 +102,17 @@ impl FolderInlet {
         failed.or_else(|| self.ended.borrow().clone()).map_or(Ok(()), Err)
     }
 
-    async fn tell(&self, command: Command) -> Result<(), Fault> {
+    async fn tell(&self, command: ConsumerCommand) -> Result<(), Fault> {
         self.alive()?;
         let told = self.commands.send(command).await;
-        self.bell.ring();
+        self.waker.wake();
         told.map_err(|_| self.why_ended())
     }
 
     /// Has the thread do something that it tells the end of.
     pub(super) async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> ConsumerCommand,
     ) -> Result<T, Fault> {
         let (answer, answered) = oneshot::channel();
         self.tell(command(answer)).await?;
@@ -122,7 +128,7 @@ impl FolderInlet {
 impl Drop for FolderInlet {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.bell.ring();
+        self.waker.wake();
     }
 }
 
@@ -163,14 +169,14 @@ impl Inlet for FolderInlet {
     }
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
-        self.tell(Command::Acknowledge(up_to)).await
+        self.tell(ConsumerCommand::Acknowledge(up_to)).await
     }
 
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
-        self.tell(Command::Refuse(BTreeSet::from([tag]))).await
+        self.tell(ConsumerCommand::Refuse(BTreeSet::from([tag]))).await
     }
 
     async fn secured(&mut self) -> Result<(), Fault> {
-        self.ask(Command::Secure).await
+        self.ask(ConsumerCommand::Secure).await
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn encoded(name: &str) -> PathBuf {
 /// A group of messages in a queue, or a part of one: its producer's number for
 /// it, and what became of it so far.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Entry {
+pub(super) struct FileName {
     /// The producer's number for the group, from 1 on without gaps.
     pub(super) number: u64,
     /// The place of its first message that is not settled.
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) deliveries: u64,
 }
 
-impl Entry {
+impl FileName {
     /// One nobody has claimed yet.
     pub(super) fn fresh(number: u64) -> Self {
         Self { number, from: 0, to: None, deliveries: 0 }
@@ -144,13 +144,13 @@ mod tests {
     #[test]
     fn an_entrys_name_says_what_became_of_it() {
         for (entry, name) in [
-            (Entry::fresh(7), "0000000000000007"),
-            (Entry { number: 7, from: 31, to: None, deliveries: 2 }, "0000000000000007.2.31-"),
-            (Entry { number: 7, from: 0, to: Some(3), deliveries: 0 }, "0000000000000007.0.0-3"),
+            (FileName::fresh(7), "0000000000000007"),
+            (FileName { number: 7, from: 31, to: None, deliveries: 2 }, "0000000000000007.2.31-"),
+            (FileName { number: 7, from: 0, to: Some(3), deliveries: 0 }, "0000000000000007.0.0-3"),
         ] {
             assert_eq!(entry.name(), name);
-            assert_eq!(Entry::parse(name), Some(entry));
-            assert_eq!(Entry::parse_claim(&entry.claim_name("s.1")), Some(("s.1", entry)));
+            assert_eq!(FileName::parse(name), Some(entry));
+            assert_eq!(FileName::parse_claim(&entry.claim_name("s.1")), Some(("s.1", entry)));
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
             "0000000000000007.01.0-",
             "notes.txt",
         ] {
-            assert_eq!(Entry::parse(name), None, "{name}");
+            assert_eq!(FileName::parse(name), None, "{name}");
         }
     }
 

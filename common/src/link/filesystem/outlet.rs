@@ -3,8 +3,8 @@
 //! one gathers.
 
 use super::disk;
-use super::names::Entry;
-use super::session::Session;
+use super::names::FileName;
+use super::session::FolderSession;
 use super::topology::{Cached, Table};
 use super::writer::Writer;
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
@@ -36,7 +36,7 @@ const OPEN_MAX: usize = 4096;
 const STOPS: usize = 2;
 
 /// A request to the thread.
-enum Command {
+enum WriterCommand {
     Publish(Box<Job>),
     Stop,
 }
@@ -57,9 +57,9 @@ enum Condition {
 
 /// An [`Outlet`] into a folder.
 pub(super) struct FolderOutlet {
-    session: Arc<Session>,
+    session: Arc<FolderSession>,
     ended: watch::Receiver<Option<Fault>>,
-    commands: SyncSender<Command>,
+    commands: SyncSender<WriterCommand>,
     settled: mpsc::Receiver<Vec<(Ticket, Settlement)>>,
     condition: watch::Receiver<Condition>,
     last: u64,
@@ -71,14 +71,14 @@ pub(super) struct FolderOutlet {
 
 impl FolderOutlet {
     /// Starts the thread.
-    pub(super) fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+    pub(super) fn open(session: &Arc<FolderSession>) -> Result<Self, Fault> {
         session.is_open()?;
         session.root.is_there()?;
         // Both have room for all that is open: neither side ever waits for the other.
         let (commands, received) = sync_channel(OPEN_MAX + STOPS);
         let (settle, settled) = mpsc::channel(OPEN_MAX);
         let (tell, condition) = watch::channel(Condition::Up(Instant::now()));
-        let publisher = Publisher {
+        let publisher = BurstWriter {
             session: Arc::clone(session),
             writer: Writer::new(session),
             topology: Cached::default(),
@@ -92,7 +92,7 @@ impl FolderOutlet {
         // A thread that has ended already needs no telling.
         session.work(
             "publish",
-            move || drop(stop.try_send(Command::Stop)),
+            move || drop(stop.try_send(WriterCommand::Stop)),
             move || publisher.run(),
         )?;
         Ok(Self {
@@ -142,7 +142,7 @@ impl FolderOutlet {
 
 impl Drop for FolderOutlet {
     fn drop(&mut self) {
-        drop(self.commands.try_send(Command::Stop));
+        drop(self.commands.try_send(WriterCommand::Stop));
     }
 }
 
@@ -165,7 +165,7 @@ impl Outlet for FolderOutlet {
         self.last += 1;
         let ticket = Ticket(self.last);
         let job = Box::new(Job { ticket, destination: destination.clone(), message });
-        if self.commands.try_send(Command::Publish(job)).is_err() {
+        if self.commands.try_send(WriterCommand::Publish(job)).is_err() {
             self.alive()?;
             return Err(Fault::Closed("the thread that writes has ended".to_owned()));
         }
@@ -214,11 +214,11 @@ impl Outlet for FolderOutlet {
 }
 
 /// The thread.
-struct Publisher {
-    session: Arc<Session>,
+struct BurstWriter {
+    session: Arc<FolderSession>,
     writer: Writer,
     topology: Cached,
-    commands: Receiver<Command>,
+    commands: Receiver<WriterCommand>,
     /// What is to be written: it may have come while the disk was full.
     waiting: VecDeque<Job>,
     last_burst: usize,
@@ -227,19 +227,19 @@ struct Publisher {
 }
 
 /// Why the thread ends.
-enum End {
+enum WriterEnd {
     Stopped,
     Failed(Fault),
 }
 
-impl Publisher {
+impl BurstWriter {
     fn run(mut self) {
         loop {
             let done = self.burst().and_then(|burst| self.commit(&burst));
             match done {
                 Ok(()) => {}
-                Err(End::Stopped) => return,
-                Err(End::Failed(fault)) => {
+                Err(WriterEnd::Stopped) => return,
+                Err(WriterEnd::Failed(fault)) => {
                     self.tell.send_replace(Condition::Down(fault));
                     return;
                 }
@@ -249,15 +249,15 @@ impl Publisher {
 
     /// Waits for messages and takes all that are there; none when it is time to
     /// look whether the folder is.
-    fn burst(&mut self) -> Result<Vec<Job>, End> {
+    fn burst(&mut self) -> Result<Vec<Job>, WriterEnd> {
         if self.waiting.is_empty() {
             match self.commands.recv_timeout(self.session.root.options.poll) {
-                Ok(Command::Publish(job)) => self.waiting.push_back(*job),
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    return Err(End::Stopped);
+                Ok(WriterCommand::Publish(job)) => self.waiting.push_back(*job),
+                Ok(WriterCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(WriterEnd::Stopped);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    self.session.root.is_there().map_err(End::Failed)?;
+                    self.session.root.is_there().map_err(WriterEnd::Failed)?;
                 }
             }
         }
@@ -267,11 +267,11 @@ impl Publisher {
         while !self.waiting.is_empty() && self.waiting.len() < BURST && bytes < BURST_BYTES {
             let left = until.saturating_duration_since(std::time::Instant::now());
             match self.commands.recv_timeout(left) {
-                Ok(Command::Publish(job)) => {
+                Ok(WriterCommand::Publish(job)) => {
                     bytes += job.message.body.len();
                     self.waiting.push_back(*job);
                 }
-                Ok(Command::Stop) => return Err(End::Stopped),
+                Ok(WriterCommand::Stop) => return Err(WriterEnd::Stopped),
                 Err(_) => break,
             }
         }
@@ -281,12 +281,12 @@ impl Publisher {
     }
 
     /// Writes, syncs and settles a burst.
-    fn commit(&mut self, burst: &[Job]) -> Result<(), End> {
+    fn commit(&mut self, burst: &[Job]) -> Result<(), WriterEnd> {
         if burst.is_empty() {
             return Ok(());
         }
-        let table = self.topology.get(&self.session.root).map_err(End::Failed)?;
-        let mut plan = Plan::new(&table, burst);
+        let table = self.topology.get(&self.session.root).map_err(WriterEnd::Failed)?;
+        let mut plan = RoutedBurst::new(&table, burst);
         for (queue, messages) in &plan.queues {
             let placed = match table.max_length(queue) {
                 None => self.put(queue, messages)?,
@@ -300,11 +300,11 @@ impl Publisher {
         }
         // It fails once the outlet is dropped: then no settlement is wanted.
         drop(self.settle.try_send(plan.settled));
-        plan.fault.map_or(Ok(()), |fault| Err(End::Failed(fault)))
+        plan.fault.map_or(Ok(()), |fault| Err(WriterEnd::Failed(fault)))
     }
 
     /// Puts messages into a queue, as few files; says how many: all.
-    fn put(&mut self, queue: &str, messages: &[(usize, &Message)]) -> Result<usize, End> {
+    fn put(&mut self, queue: &str, messages: &[(usize, &Message)]) -> Result<usize, WriterEnd> {
         let mut rest = messages;
         while !rest.is_empty() {
             let each = rest.iter().map(|(_, message)| *message);
@@ -325,10 +325,10 @@ impl Publisher {
         queue: &str,
         messages: &[(usize, &Message)],
         most: u64,
-    ) -> Result<usize, End> {
+    ) -> Result<usize, WriterEnd> {
         let root = self.session.root.clone();
         let failed = |error: io::Error| {
-            End::Failed(root.fault("counting what is in", &root.queue(queue), &error))
+            WriterEnd::Failed(root.fault("counting what is in", &root.queue(queue), &error))
         };
         let turn = root.queue(queue).join("producer");
         let turn = disk::open_for_writing(&turn, root.access()).map_err(failed)?;
@@ -336,7 +336,7 @@ impl Publisher {
         let mut waiting = 0;
         for producer in disk::names(&root.ready(queue)).map_err(failed)? {
             let names = disk::names(&root.ready(queue).join(producer)).map_err(failed)?;
-            waiting += names.iter().filter(|name| Entry::parse(name).is_some()).count();
+            waiting += names.iter().filter(|name| FileName::parse(name).is_some()).count();
         }
         let room = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(waiting);
         let taken = messages.len().min(room);
@@ -353,7 +353,7 @@ impl Publisher {
         &mut self,
         queue: &str,
         mut work: impl FnMut(&mut Writer) -> io::Result<()>,
-    ) -> Result<(), End> {
+    ) -> Result<(), WriterEnd> {
         let mut blocked = false;
         loop {
             match work(&mut self.writer) {
@@ -375,21 +375,21 @@ impl Publisher {
                 Err(error) => {
                     let path = self.session.root.ready(queue);
                     let fault = self.session.root.fault("writing to", &path, &error);
-                    return Err(End::Failed(fault));
+                    return Err(WriterEnd::Failed(fault));
                 }
             }
         }
     }
 
     /// Waits a moment, unless it is time to stop.
-    fn pause(&mut self) -> Result<(), End> {
+    fn pause(&mut self) -> Result<(), WriterEnd> {
         let until = std::time::Instant::now() + FULL_PAUSE;
         loop {
             let left = until.saturating_duration_since(std::time::Instant::now());
             match self.commands.recv_timeout(left) {
-                Ok(Command::Publish(job)) => self.waiting.push_back(*job),
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    return Err(End::Stopped);
+                Ok(WriterCommand::Publish(job)) => self.waiting.push_back(*job),
+                Ok(WriterCommand::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(WriterEnd::Stopped);
                 }
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
             }
@@ -398,7 +398,7 @@ impl Publisher {
 }
 
 /// What goes where.
-struct Plan<'a> {
+struct RoutedBurst<'a> {
     /// The messages for each queue, in order, with their places in `settled`.
     queues: BTreeMap<String, Vec<(usize, &'a Message)>>,
     /// What is settled once those are durable, in order.
@@ -407,7 +407,7 @@ struct Plan<'a> {
     fault: Option<Fault>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> RoutedBurst<'a> {
     fn new(table: &Table, burst: &'a [Job]) -> Self {
         let mut plan = Self { queues: BTreeMap::new(), settled: Vec::new(), fault: None };
         for Job { ticket, destination, message } in burst {

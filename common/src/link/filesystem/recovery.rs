@@ -2,9 +2,9 @@
 //! half written and folders with nothing in them go.
 
 use super::disk;
-use super::names::{Entry, is_member, is_session, is_temporary, session_of};
+use super::names::{FileName, is_member, is_session, is_temporary, session_of};
 use super::root::{Root, is_passing};
-use super::session::Session;
+use super::session::FolderSession;
 use crate::system::removal;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -16,14 +16,14 @@ const STILLBORN: Duration = Duration::from_secs(3600);
 
 /// Gives back what dead consumers of a queue had claimed; returns how many
 /// groups.
-pub(super) fn claims(session: &Session, queue: &str) -> io::Result<usize> {
+pub(super) fn claims(session: &FolderSession, queue: &str) -> io::Result<usize> {
     let claimed = session.root.claimed(queue);
     let mut given_back = 0;
     for consumer in disk::names(&claimed)?.iter().filter(|name| is_member(name)) {
         let Some(_corpse) = session.is_dead(session_of(consumer))? else { continue };
         let claims = claimed.join(consumer);
         for name in disk::names(&claims)? {
-            if let Some((producer, entry)) = Entry::parse_claim(&name) {
+            if let Some((producer, entry)) = FileName::parse_claim(&name) {
                 give_back(&session.root, queue, &claims.join(&name), producer, entry)?;
                 given_back += 1;
             }
@@ -43,7 +43,7 @@ pub(super) fn give_back(
     queue: &str,
     claim: &Path,
     producer: &str,
-    entry: Entry,
+    entry: FileName,
 ) -> io::Result<()> {
     let folder = root.ready(queue).join(producer);
     disk::make_folder(&folder, root.access())?;
@@ -60,7 +60,7 @@ pub(super) fn give_back(
 
 /// Removes what the dead left: their half-written files and empty folders in a
 /// queue, their session files, and what they were writing at the root.
-pub(super) fn sweep(session: &Session, queue: &str) -> io::Result<()> {
+pub(super) fn sweep(session: &FolderSession, queue: &str) -> io::Result<()> {
     let ready = session.root.ready(queue);
     for producer in disk::names(&ready)?.iter().filter(|name| is_member(name)) {
         let Some(_corpse) = session.is_dead(session_of(producer))? else { continue };

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 /// What inlets, outlets and their connection share. It ends when it is closed,
 /// or when the last of them is dropped.
-pub(super) struct Session {
+pub(super) struct FolderSession {
     /// The folder.
     pub(super) root: Root,
     /// The terms it was opened with.
@@ -49,7 +49,7 @@ struct Holder {
     since_ms: u64,
 }
 
-impl Session {
+impl FolderSession {
     /// Opens a session. `name` is what an operator sees in the folder.
     pub(super) fn open(root: Root, terms: Terms, name: &str) -> Result<Self, Fault> {
         let id = uuid::Uuid::now_v7().to_string();
@@ -222,7 +222,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for FolderSession {
     fn drop(&mut self) {
         self.remove();
     }

@@ -6,7 +6,7 @@
 //! other consumers take something too, and once in a while when all is quiet.
 
 use super::disk;
-use super::names::{Entry, is_member};
+use super::names::{FileName, is_member};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -31,7 +31,7 @@ pub(super) struct Sources {
 #[derive(Default)]
 struct Source {
     /// What a listing has shown, in order.
-    listed: VecDeque<Entry>,
+    listed: VecDeque<FileName>,
     /// The number after those.
     next: Option<u64>,
     /// Whether there may be something.
@@ -47,14 +47,14 @@ struct Source {
 
 /// A group that was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(super) struct ClaimedFile {
     /// Its producer.
     pub(super) producer: String,
     /// Its number, with this delivery counted.
-    pub(super) entry: Entry,
+    pub(super) entry: FileName,
 }
 
-impl Claim {
+impl ClaimedFile {
     /// Its file.
     pub(super) fn path(&self, claims: &Path) -> PathBuf {
         claims.join(self.entry.claim_name(&self.producer))
@@ -99,9 +99,9 @@ impl Sources {
     ///
     /// # Errors
     /// When the file system takes no second name for a file.
-    pub(super) fn split(&mut self, claim: &mut Claim, count: usize) -> io::Result<()> {
+    pub(super) fn split(&mut self, claim: &mut ClaimedFile, count: usize) -> io::Result<()> {
         let middle = claim.entry.from + count;
-        let rest = Entry { from: middle, deliveries: claim.entry.deliveries - 1, ..claim.entry };
+        let rest = FileName { from: middle, deliveries: claim.entry.deliveries - 1, ..claim.entry };
         let folder = self.ready.join(&claim.producer);
         let path = claim.path(&self.claims);
         // The rest first: what is there twice is delivered twice at worst.
@@ -126,7 +126,7 @@ impl Sources {
     ///
     /// # Errors
     /// When a file cannot be renamed or a folder not be read. Nothing is skipped.
-    pub(super) fn claim(&mut self) -> io::Result<Option<Claim>> {
+    pub(super) fn claim(&mut self) -> io::Result<Option<ClaimedFile>> {
         let stirred = |(_, source): &(&String, &Source)| source.stirred;
         let after = (std::ops::Bound::Excluded(self.last.clone()), std::ops::Bound::Unbounded);
         let later = self.known.range(after).filter(stirred);
@@ -141,7 +141,7 @@ impl Sources {
             self.missing += std::mem::take(&mut source.missing);
             self.last.clone_from(&producer);
             if let Some(entry) = found {
-                return Ok(Some(Claim { producer, entry }));
+                return Ok(Some(ClaimedFile { producer, entry }));
             }
         }
         Ok(None)
@@ -160,7 +160,7 @@ impl Source {
         producer: &str,
         claims: &Path,
         shared: bool,
-    ) -> io::Result<Option<Entry>> {
+    ) -> io::Result<Option<FileName>> {
         loop {
             while let Some(&entry) = self.listed.front() {
                 let claimed = rename(entry, folder, producer, claims)?;
@@ -172,7 +172,7 @@ impl Source {
                 self.missing += u64::from(!shared);
             }
             if let Some(number) = self.next
-                && let Some(claimed) = rename(Entry::fresh(number), folder, producer, claims)?
+                && let Some(claimed) = rename(FileName::fresh(number), folder, producer, claims)?
             {
                 self.next = Some(number + 1);
                 self.moved = true;
@@ -202,7 +202,7 @@ impl Source {
 
 /// How many numbers are missing from `next` on. What was put there before something
 /// that is listed is listed, too, if it is there.
-fn gaps(listed: &VecDeque<Entry>, next: u64) -> u64 {
+fn gaps(listed: &VecDeque<FileName>, next: u64) -> u64 {
     let mut expected = next;
     let mut missing = 0;
     for entry in listed {
@@ -214,10 +214,10 @@ fn gaps(listed: &VecDeque<Entry>, next: u64) -> u64 {
 
 /// How many numbers are missing between groups that no consumer has had. What was given
 /// back leaves gaps of its own.
-pub(super) fn gaps_unclaimed<'a>(listed: impl Iterator<Item = &'a Entry>) -> u64 {
+pub(super) fn gaps_unclaimed<'a>(listed: impl Iterator<Item = &'a FileName>) -> u64 {
     let mut missing = 0;
     let mut last: Option<u64> = None;
-    for entry in listed.filter(|entry| **entry == Entry::fresh(entry.number)) {
+    for entry in listed.filter(|entry| **entry == FileName::fresh(entry.number)) {
         missing += last.map_or(0, |last| (entry.number - last).saturating_sub(1));
         last = Some(entry.number);
     }
@@ -225,8 +225,13 @@ pub(super) fn gaps_unclaimed<'a>(listed: impl Iterator<Item = &'a Entry>) -> u64
 }
 
 /// Claims one group, unless it is not there.
-fn rename(entry: Entry, folder: &Path, producer: &str, claims: &Path) -> io::Result<Option<Entry>> {
-    let claimed = Entry { deliveries: entry.deliveries + 1, ..entry };
+fn rename(
+    entry: FileName,
+    folder: &Path,
+    producer: &str,
+    claims: &Path,
+) -> io::Result<Option<FileName>> {
+    let claimed = FileName { deliveries: entry.deliveries + 1, ..entry };
     let to = claims.join(claimed.claim_name(producer));
     match fs::rename(folder.join(entry.name()), &to) {
         Ok(()) => Ok(Some(claimed)),
@@ -241,8 +246,8 @@ fn rename(entry: Entry, folder: &Path, producer: &str, claims: &Path) -> io::Res
 /// before. What was there before something that the first listing shows, the
 /// second one shows too; so the second is taken, up to what the first has shown.
 /// Where the first one shows all numbers from `next` on, none is missing.
-fn list(folder: &Path, next: Option<u64>) -> io::Result<VecDeque<Entry>> {
-    let first = smallest(folder, Entry::fresh(u64::MAX))?;
+fn list(folder: &Path, next: Option<u64>) -> io::Result<VecDeque<FileName>> {
+    let first = smallest(folder, FileName::fresh(u64::MAX))?;
     let Some(&last) = first.last() else { return Ok(VecDeque::new()) };
     let expected = next.into_iter().flat_map(|next| next..);
     if next.is_some() && first.iter().map(|entry| entry.number).eq(expected.take(first.len())) {
@@ -251,7 +256,7 @@ fn list(folder: &Path, next: Option<u64>) -> io::Result<VecDeque<Entry>> {
     Ok(smallest(folder, last)?.into())
 }
 
-fn smallest(folder: &Path, limit: Entry) -> io::Result<Vec<Entry>> {
+fn smallest(folder: &Path, limit: FileName) -> io::Result<Vec<FileName>> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -260,7 +265,7 @@ fn smallest(folder: &Path, limit: Entry) -> io::Result<Vec<Entry>> {
     let mut smallest = BinaryHeap::new();
     for item in listing {
         let name = item?.file_name();
-        let Some(entry) = name.to_str().and_then(Entry::parse) else { continue };
+        let Some(entry) = name.to_str().and_then(FileName::parse) else { continue };
         if entry <= limit {
             smallest.push(entry);
         }

@@ -50,7 +50,7 @@ enum Value {
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-struct Binding {
+struct StoredBinding {
     exchange: String,
     queue: String,
     key: String,
@@ -61,7 +61,7 @@ struct Binding {
 pub(super) struct Table {
     exchanges: BTreeMap<String, Kind>,
     queues: BTreeMap<String, BTreeMap<String, Value>>,
-    bindings: BTreeSet<Binding>,
+    bindings: BTreeSet<StoredBinding>,
 }
 
 impl Table {
@@ -183,7 +183,7 @@ impl Table {
             if !self.queues.contains_key(&binding.queue) {
                 return Err(Fault::Missing(format!("no queue '{}'", binding.queue)));
             }
-            self.bindings.insert(Binding {
+            self.bindings.insert(StoredBinding {
                 exchange: binding.exchange.clone(),
                 queue: binding.queue.clone(),
                 key: binding.key.clone(),

@@ -3,9 +3,9 @@
 
 use super::disk;
 use super::group;
-use super::names::Entry;
+use super::names::FileName;
 use super::options::Access;
-use super::session::Session;
+use super::session::FolderSession;
 use crate::link::Message;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +26,7 @@ const ASIDE: &str = ".writing";
 /// A producer. Its groups in a queue are numbered without gaps, so a consumer
 /// finds the next one by its name.
 pub(super) struct Writer {
-    session: Arc<Session>,
+    session: Arc<FolderSession>,
     streams: BTreeMap<String, Stream>,
     /// The queues whose folders are open, the one used longest ago first.
     open: VecDeque<String>,
@@ -41,7 +41,7 @@ struct Stream {
 
 impl Writer {
     /// A producer of a session.
-    pub(super) fn new(session: &Arc<Session>) -> Self {
+    pub(super) fn new(session: &Arc<FolderSession>) -> Self {
         Self { session: Arc::clone(session), streams: BTreeMap::new(), open: VecDeque::new() }
     }
 
@@ -121,7 +121,7 @@ impl Stream {
     /// leads by now.
     fn write(&mut self, bytes: &[u8], access: Access) -> io::Result<()> {
         let folder = self.folder()?;
-        let name = Entry::fresh(self.next).name();
+        let name = FileName::fresh(self.next).name();
         let written = write_aside(folder, bytes, access)
             .and_then(|()| Ok(renameat(folder, ASIDE, folder, name)?));
         if let Err(error) = written {

@@ -5,7 +5,7 @@
 //! A message is in one place at a time: ready in its queue, or with the consumer
 //! that took it until that settles it or is gone. It goes back to where it stood.
 
-use super::queue::{Entry, Position, Queue};
+use super::queue::{HubQueue, Position, QueuedMessage};
 use crate::link::{
     DELIVERY_LIMIT, Delivery, Destination, Fault, InletOptions, Message, REJECTED, Settlement, Tag,
 };
@@ -26,26 +26,26 @@ pub(super) struct ConsumerId(u64);
 pub(super) struct Hub {
     /// The last number given to a connection, a consumer or a message.
     last: u64,
-    exchanges: BTreeMap<String, Exchange>,
-    queues: BTreeMap<String, Queue>,
+    exchanges: BTreeMap<String, HubExchange>,
+    queues: BTreeMap<String, HubQueue>,
     connections: BTreeMap<ConnectionId, String>,
     leases: BTreeMap<String, ConnectionId>,
-    consumers: BTreeMap<ConsumerId, Consumer>,
+    consumers: BTreeMap<ConsumerId, HubConsumer>,
 }
 
-struct Exchange {
+struct HubExchange {
     kind: ExchangeKind,
     /// Keys, and the queues they are bound to.
     bindings: BTreeSet<(String, String)>,
 }
 
-struct Consumer {
+struct HubConsumer {
     connection: ConnectionId,
     queue: String,
     exclusive: bool,
     prefetch: usize,
     last: u64,
-    unsettled: BTreeMap<Tag, (Position, Entry)>,
+    unsettled: BTreeMap<Tag, (Position, QueuedMessage)>,
 }
 
 impl Hub {
@@ -86,7 +86,7 @@ impl Hub {
     /// How many messages are ready in a queue.
     pub(super) fn waiting_in(&self, id: ConnectionId, queue: &str) -> Result<u64, Fault> {
         self.alive(id)?;
-        self.queues.get(queue).map(Queue::waiting).ok_or_else(|| missing("queue", queue))
+        self.queues.get(queue).map(HubQueue::waiting).ok_or_else(|| missing("queue", queue))
     }
 
     /// Declares a topology up to the first fault.
@@ -95,7 +95,7 @@ impl Hub {
         for declared in &topology.exchanges {
             let exchange = self.exchanges.entry(declared.name.clone());
             let bindings = BTreeSet::new();
-            let kind = exchange.or_insert(Exchange { kind: declared.kind, bindings }).kind;
+            let kind = exchange.or_insert(HubExchange { kind: declared.kind, bindings }).kind;
             if kind != declared.kind {
                 let how = format!("received {:?} but current is {kind:?}", declared.kind);
                 return Err(mismatch("exchange", &declared.name, &how));
@@ -103,7 +103,7 @@ impl Hub {
         }
         for declared in &topology.queues {
             let queue = self.queues.entry(declared.name.clone());
-            let queue = queue.or_insert_with(|| Queue::new(&declared.arguments));
+            let queue = queue.or_insert_with(|| HubQueue::new(&declared.arguments));
             if let Some(how) = queue.differs(&declared.arguments) {
                 return Err(mismatch("queue", &declared.name, &how));
             }
@@ -171,7 +171,7 @@ impl Hub {
             self.leases.insert(lease.clone(), connection);
         }
         let id = ConsumerId(self.number());
-        let consumer = Consumer {
+        let consumer = HubConsumer {
             connection,
             queue: options.queue.clone(),
             exclusive,
@@ -196,7 +196,7 @@ impl Hub {
         let Some(consumer) = self.consumers.remove(&id) else { return };
         let Some(queue) = self.queues.get_mut(&consumer.queue) else { return };
         let held = consumer.unsettled.into_values();
-        let dead: Vec<Entry> =
+        let dead: Vec<QueuedMessage> =
             held.filter_map(|(position, entry)| queue.put_back(position, entry)).collect();
         for entry in dead {
             self.bury(&consumer.queue, &entry, DELIVERY_LIMIT);
@@ -238,7 +238,7 @@ impl Hub {
     /// How many messages are ready in the queue of a consumer.
     pub(super) fn waiting(&self, id: ConsumerId) -> Result<u64, Fault> {
         let consumer = self.consumers.get(&id).ok_or_else(closed)?;
-        Ok(self.queues.get(&consumer.queue).map_or(0, Queue::waiting))
+        Ok(self.queues.get(&consumer.queue).map_or(0, HubQueue::waiting))
     }
 
     /// Moves an unsettled message to where its queue's dead letters go.
@@ -253,7 +253,7 @@ impl Hub {
 
     /// Routes a dead letter. It is dropped where nothing takes it. (It reads no
     /// clock, so it does not say when.)
-    fn bury(&mut self, queue: &str, entry: &Entry, reason: &str) {
+    fn bury(&mut self, queue: &str, entry: &QueuedMessage, reason: &str) {
         let Some(of) = self.queues.get(queue) else { return };
         let Some(exchange) = of.dead_letter_exchange().map(str::to_owned) else { return };
         let key = of.dead_letter_key().map_or_else(|| Arc::clone(&entry.routing_key), Arc::from);
@@ -287,7 +287,7 @@ impl Hub {
             let known = self.queues.contains_key(key);
             return Ok(known.then(|| key.to_owned()).into_iter().collect());
         }
-        let Exchange { kind, bindings } =
+        let HubExchange { kind, bindings } =
             self.exchanges.get(exchange).ok_or_else(|| missing("exchange", exchange))?;
         let bound = bindings.iter().filter(|(binding, _)| topology::matches(*kind, binding, key));
         Ok(bound.map(|(_, queue)| queue.clone()).collect())

@@ -1,7 +1,7 @@
 //! Consumes one queue of a hub in memory. Waits, and leaves every decision to the
 //! hub.
 
-use super::Session;
+use super::MemorySession;
 use super::hub::ConsumerId;
 use crate::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use async_trait::async_trait;
@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 /// An [`Inlet`] of a hub's queue. It keeps nothing itself.
 pub(super) struct MemoryInlet {
-    session: Arc<Session>,
+    session: Arc<MemorySession>,
     consumer: ConsumerId,
 }
 
 impl MemoryInlet {
     /// Takes the lease and starts consuming.
-    pub(super) fn open(session: &Arc<Session>, options: &InletOptions) -> Result<Self, Fault> {
+    pub(super) fn open(
+        session: &Arc<MemorySession>,
+        options: &InletOptions,
+    ) -> Result<Self, Fault> {
         let consumer = session.broker.hub().consume(session.id, options)?;
         Ok(Self { session: Arc::clone(session), consumer })
     }

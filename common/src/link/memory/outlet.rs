@@ -1,7 +1,7 @@
 //! Publishes to a hub in memory. A message is settled as it is published, and its
 //! settlement kept until somebody asks.
 
-use super::Session;
+use super::MemorySession;
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// An [`Outlet`] to a hub. What it keeps is bounded by the messages that are
 /// open.
 pub(super) struct MemoryOutlet {
-    session: Arc<Session>,
+    session: Arc<MemorySession>,
     last: u64,
     settled: Vec<(Ticket, Settlement)>,
     /// Messages that have no settlement, since the outlet ended with them.
@@ -19,7 +19,7 @@ pub(super) struct MemoryOutlet {
 
 impl MemoryOutlet {
     /// Opens an outlet.
-    pub(super) fn open(session: &Arc<Session>) -> Result<Self, Fault> {
+    pub(super) fn open(session: &Arc<MemorySession>) -> Result<Self, Fault> {
         session.broker.hub().alive(session.id)?;
         let session = Arc::clone(session);
         Ok(Self { session, last: 0, settled: Vec::new(), unsettled: 0, end: None })

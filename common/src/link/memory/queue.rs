@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// A message in a queue.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct QueuedMessage {
     pub(super) message: Arc<Message>,
     /// What it was published with, and is dead-lettered with.
     pub(super) routing_key: Arc<str>,
@@ -26,13 +26,13 @@ pub(super) struct Position(u64);
 
 /// A queue. What is delivered and not settled is with the consumer.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct HubQueue {
     arguments: BTreeMap<&'static str, Argument>,
     next: u64,
-    ready: BTreeMap<Position, Entry>,
+    ready: BTreeMap<Position, QueuedMessage>,
 }
 
-impl Queue {
+impl HubQueue {
     /// An empty queue.
     pub(super) fn new(arguments: &[(&'static str, Argument)]) -> Self {
         Self { arguments: arguments.iter().cloned().collect(), next: 0, ready: BTreeMap::new() }
@@ -76,18 +76,22 @@ impl Queue {
 
     /// Adds a message at the end.
     pub(super) fn push(&mut self, message: Arc<Message>, routing_key: Arc<str>) {
-        self.ready.insert(Position(self.next), Entry { message, routing_key, returns: 0 });
+        self.ready.insert(Position(self.next), QueuedMessage { message, routing_key, returns: 0 });
         self.next += 1;
     }
 
     /// Takes the oldest that is ready.
-    pub(super) fn pop(&mut self) -> Option<(Position, Entry)> {
+    pub(super) fn pop(&mut self) -> Option<(Position, QueuedMessage)> {
         self.ready.pop_first()
     }
 
     /// Puts back what was delivered and not settled, where it stood; returns it
     /// as a dead letter instead if it came back too often.
-    pub(super) fn put_back(&mut self, position: Position, mut entry: Entry) -> Option<Entry> {
+    pub(super) fn put_back(
+        &mut self,
+        position: Position,
+        mut entry: QueuedMessage,
+    ) -> Option<QueuedMessage> {
         entry.returns += 1;
         if self.number("x-delivery-limit").is_some_and(|limit| entry.returns > limit) {
             return Some(entry);

@@ -127,11 +127,11 @@ async fn a_large_message_on_a_slow_link_is_waited_for_while_it_comes() {
     let terms = Terms { confirm_timeout: Duration::from_secs(1), ..Terms::default() };
     let transport = link::transport(&broker::through(&proxy, &vhost), &terms).unwrap();
     let slow = within(transport.connect("slow")).await.unwrap();
-    let mut shelf = slow.shelf("tasks", "lease").await.unwrap();
+    let mut browser = slow.browse("tasks", "lease").await.unwrap();
     proxy.carry(Carry::Slow(100_000)).unwrap();
-    let found = shelf.next().await.unwrap().unwrap();
+    let found = browser.next().await.unwrap().unwrap();
     assert_eq!(found.message.body.len(), 400_000);
     proxy.carry(Carry::Stall).unwrap();
-    let fault = shelf.next().await.err();
+    let fault = browser.next().await.err();
     assert!(matches!(fault, Some(Fault::ConfirmTimeout(_))), "{fault:?}");
 }

@@ -67,7 +67,7 @@ pub(super) async fn a_queue_that_is_removed_takes_nothing_and_can_be_declared_ag
     for _ in 0..2 {
         connection.remove_queue("q").await.unwrap();
     }
-    assert!(matches!(fault(connection.shelf("q", "lease").await), Fault::Missing(_)));
+    assert!(matches!(fault(connection.browse("q", "lease").await), Fault::Missing(_)));
     let again = connect(&site.url()).await;
     again.declare(&queue("q", &[])).await.unwrap();
     let mut outlet = again.outlet().await.unwrap();

@@ -3,17 +3,17 @@
 
 use super::redelivering::{died, with_letters};
 use super::*;
-use clutch_common::link::{Held, REJECTED, Shelf};
+use clutch_common::link::{HeldMessage, QueueBrowser, REJECTED};
 use clutch_common::system::clock::now_ms;
 
 const LEASE: &str = "letters.lease";
 
-/// Opens a shelf as soon as its lease is free.
-async fn shelf(connection: &dyn Connection, queue: &str) -> Box<dyn Shelf> {
+/// Opens a browser as soon as its lease is free.
+async fn browser(connection: &dyn Connection, queue: &str) -> Box<dyn QueueBrowser> {
     let trying = async {
         loop {
-            match connection.shelf(queue, LEASE).await {
-                Ok(shelf) => return shelf,
+            match connection.browse(queue, LEASE).await {
+                Ok(browser) => return browser,
                 Err(Fault::Locked(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
                 Err(fault) => panic!("{fault}"),
             }
@@ -22,24 +22,24 @@ async fn shelf(connection: &dyn Connection, queue: &str) -> Box<dyn Shelf> {
     within(trying).await
 }
 
-async fn look(shelf: &mut dyn Shelf) -> Option<Held> {
-    within(shelf.next()).await.unwrap()
+async fn look(browser: &mut dyn QueueBrowser) -> Option<HeldMessage> {
+    within(browser.next()).await.unwrap()
 }
 
 /// The next message, when it has come: a refused one is on its way for a while.
-async fn arrival(shelf: &mut dyn Shelf) -> Held {
+async fn arrival(browser: &mut dyn QueueBrowser) -> HeldMessage {
     loop {
-        match look(shelf).await {
+        match look(browser).await {
             Some(held) => return held,
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }
 
-/// The ids of all that a shelf still shows.
-async fn rest(shelf: &mut dyn Shelf) -> Vec<String> {
+/// The ids of all that a browser still shows.
+async fn rest(browser: &mut dyn QueueBrowser) -> Vec<String> {
     let mut ids = Vec::new();
-    while let Some(held) = look(shelf).await {
+    while let Some(held) = look(browser).await {
         ids.push(held.message.message_id.unwrap());
     }
     ids
@@ -50,14 +50,14 @@ pub(super) async fn looking_leaves_everything_where_it_was(site: &impl Site) {
     fill(connection.as_ref(), "letters", 20).await;
     for all in [true, false, true] {
         let looking = connect(&site.url()).await;
-        let mut shelf = shelf(looking.as_ref(), "letters").await;
+        let mut browser = browser(looking.as_ref(), "letters").await;
         if all {
-            assert_eq!(rest(shelf.as_mut()).await, numbers(0..20));
+            assert_eq!(rest(browser.as_mut()).await, numbers(0..20));
             // There is still nothing more.
-            assert!(look(shelf.as_mut()).await.is_none());
+            assert!(look(browser.as_mut()).await.is_none());
         } else {
-            assert_eq!(look(shelf.as_mut()).await.unwrap().message.message_id.unwrap(), "0");
-            drop(shelf);
+            assert_eq!(look(browser.as_mut()).await.unwrap().message.message_id.unwrap(), "0");
+            drop(browser);
         }
         looking.close().await;
     }
@@ -69,7 +69,7 @@ pub(super) async fn what_is_removed_is_gone_and_the_rest_is_not(site: &impl Site
     let connection = with_queue(site, "letters").await;
     fill(connection.as_ref(), "letters", 10).await;
     let looking = connect(&site.url()).await;
-    let mut there = shelf(looking.as_ref(), "letters").await;
+    let mut there = browser(looking.as_ref(), "letters").await;
     let mut tags = Vec::new();
     while let Some(held) = look(there.as_mut()).await {
         tags.push(held.tag);
@@ -83,7 +83,7 @@ pub(super) async fn what_is_removed_is_gone_and_the_rest_is_not(site: &impl Site
     // What was removed is certain, however this ends.
     drop((there, looking));
     let looking = connect(&site.url()).await;
-    let mut there = shelf(looking.as_ref(), "letters").await;
+    let mut there = browser(looking.as_ref(), "letters").await;
     assert_eq!(rest(there.as_mut()).await, ["1", "2", "5", "6", "8"]);
     looking.close().await;
     let mut inlet = shared(connection.as_ref(), "letters", 100).await;
@@ -95,13 +95,13 @@ pub(super) async fn what_is_held_goes_to_nobody_else(site: &impl Site) {
     let connection = with_queue(site, "letters").await;
     fill(connection.as_ref(), "letters", 3).await;
     let looking = connect(&site.url()).await;
-    let mut first = shelf(looking.as_ref(), "letters").await;
+    let mut first = browser(looking.as_ref(), "letters").await;
     assert!(look(first.as_mut()).await.is_some());
     let other = connect(&site.url()).await;
-    let fault = fault(other.shelf("letters", LEASE).await);
+    let fault = fault(other.browse("letters", LEASE).await);
     assert!(matches!(fault, Fault::Locked(_)), "{fault}");
     looking.close().await;
-    let mut second = shelf(connect(&site.url()).await.as_ref(), "letters").await;
+    let mut second = browser(connect(&site.url()).await.as_ref(), "letters").await;
     assert_eq!(rest(second.as_mut()).await, numbers(0..3));
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn what_waits_is_counted_without_taking_any(site: &impl Site) {
 pub(super) async fn what_waits_is_counted_and_what_comes_later_is_shown(site: &impl Site) {
     let connection = with_queue(site, "letters").await;
     let looking = connect(&site.url()).await;
-    let mut there = shelf(looking.as_ref(), "letters").await;
+    let mut there = browser(looking.as_ref(), "letters").await;
     assert!(look(there.as_mut()).await.is_none());
     assert_eq!(within(there.waiting()).await.unwrap(), 0);
     fill(connection.as_ref(), "letters", 5).await;
@@ -140,11 +140,11 @@ pub(super) async fn what_waits_is_counted_and_what_comes_later_is_shown(site: &i
 
 pub(super) async fn a_shelf_needs_its_queue_its_lease_and_its_connection(site: &impl Site) {
     let connection = connect(&site.url()).await;
-    let missing = fault(connection.shelf("letters", LEASE).await);
+    let missing = fault(connection.browse("letters", LEASE).await);
     assert!(matches!(&missing, Fault::Missing(text) if text.contains("letters")), "{missing}");
     let connection = with_queue(site, "letters").await;
     fill(connection.as_ref(), "letters", 2).await;
-    let mut there = shelf(connection.as_ref(), "letters").await;
+    let mut there = browser(connection.as_ref(), "letters").await;
     let held = look(there.as_mut()).await.unwrap();
     connection.close().await;
     assert!(matches!(within(there.next()).await, Err(Fault::Closed(_))));
@@ -162,11 +162,11 @@ pub(super) async fn a_dead_letter_says_where_it_died_and_why(site: &impl Site) {
         let mut inlet = shared(connection.as_ref(), "tasks", 8).await;
         let tag = take(inlet.as_mut(), 1).await[0].tag;
         inlet.dead_letter(tag).await.unwrap();
-        let mut shelf = shelf(connection.as_ref(), "dead").await;
-        let held = within(arrival(shelf.as_mut())).await;
+        let mut browser = browser(connection.as_ref(), "dead").await;
+        let held = within(arrival(browser.as_mut())).await;
         assert_eq!(held.message.message_id, Some(round.to_string()));
         died(&held.message, "tasks", REJECTED, before);
-        within(shelf.remove(held.tag)).await.unwrap();
+        within(browser.remove(held.tag)).await.unwrap();
     }
 }
 
@@ -182,6 +182,6 @@ pub(super) async fn what_is_published_was_never_dead(site: &impl Site) {
     let again = Message { deaths: vec![death], ..message("again") };
     outlet.publish(&to("letters"), again).await.unwrap();
     settle(outlet.as_mut()).await;
-    let mut there = shelf(connection.as_ref(), "letters").await;
+    let mut there = browser(connection.as_ref(), "letters").await;
     assert_eq!(look(there.as_mut()).await.unwrap().message, message("again"));
 }

@@ -4,7 +4,9 @@
 
 use super::letter::{Letter, Stake};
 use clutch_common::id::{Attempt, EndpointId};
-use clutch_common::link::{Destination, Fault, Held, Message, Outlet, Settlement, Shelf};
+use clutch_common::link::{
+    Destination, Fault, HeldMessage, Message, Outlet, QueueBrowser, Settlement,
+};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology;
@@ -46,9 +48,9 @@ fn kept(why: impl Into<String>) -> Done {
 /// # Errors
 /// A fault of either connection; the letter may be in both places then.
 pub(crate) async fn requeue(
-    shelf: &mut dyn Shelf,
+    browser: &mut dyn QueueBrowser,
     outlet: &mut dyn Outlet,
-    held: Held,
+    held: HeldMessage,
     letter: &Letter,
 ) -> Result<Done, Fault> {
     let Some(queue) = &letter.queue else {
@@ -69,7 +71,7 @@ pub(crate) async fn requeue(
     if let Some(why) = place(outlet, &to, message).await? {
         return Ok(kept(why));
     }
-    shelf.remove(held.tag).await?;
+    browser.remove(held.tag).await?;
     Ok(Done::Requeued)
 }
 
@@ -91,9 +93,9 @@ fn way_back(queue: &str, key: Option<&str>) -> Destination {
 /// # Errors
 /// A fault of either connection; the letter may still be there, with its tasks cancelled.
 pub(crate) async fn discard(
-    shelf: &mut dyn Shelf,
+    browser: &mut dyn QueueBrowser,
     outlet: &mut dyn Outlet,
-    held: &Held,
+    held: &HeldMessage,
     letter: &Letter,
     yes: bool,
 ) -> Result<Done, Fault> {
@@ -127,7 +129,7 @@ pub(crate) async fn discard(
         }
         Stake::Tasks(None, _) | Stake::Results => {}
     }
-    shelf.remove(held.tag).await?;
+    browser.remove(held.tag).await?;
     Ok(Done::Dropped { cancelled })
 }
 

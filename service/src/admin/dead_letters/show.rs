@@ -5,7 +5,7 @@ use super::letter::Letter;
 use super::settle::Done;
 use crate::cli::output;
 use clutch_common::id::Attempt;
-use clutch_common::link::{Death, Held};
+use clutch_common::link::{Death, HeldMessage};
 use clutch_common::task::blob::Blob;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -90,7 +90,12 @@ fn columns(
 }
 
 /// Prints a letter with all that is known of it.
-pub(super) fn whole(held: Held, letter: &Letter, raw: bool, json: bool) -> anyhow::Result<()> {
+pub(super) fn whole(
+    held: HeldMessage,
+    letter: &Letter,
+    raw: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let body = Blob(held.message.body);
     if raw {
         return Ok(output::raw(&body.0)?);

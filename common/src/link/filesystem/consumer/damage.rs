@@ -4,7 +4,7 @@
 
 use super::Consumer;
 use crate::link::filesystem::census;
-use crate::link::filesystem::sources::Claim;
+use crate::link::filesystem::sources::ClaimedFile;
 use crate::link::{Delivery, Message, Tag};
 use crate::text::counted::counted;
 use std::fs;
@@ -53,7 +53,7 @@ impl Consumer {
     }
 
     /// Sets a file aside that can never be read.
-    pub(super) fn quarantine(&self, claim: &Claim, reason: &str) -> io::Result<()> {
+    pub(super) fn quarantine(&self, claim: &ClaimedFile, reason: &str) -> io::Result<()> {
         let name = claim.entry.claim_name(&claim.producer);
         let to = self.session.root.quarantine().join(&name);
         self.fine_if_taken(fs::rename(claim.path(&self.claims), &to))?;

@@ -29,7 +29,7 @@ impl Queue {
         self.temp.path().join(name)
     }
 
-    fn put(&self, producer: &str, entry: Entry) {
+    fn put(&self, producer: &str, entry: FileName) {
         let folder = self.path("ready").join(member(producer));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(entry.name()), b"").unwrap();
@@ -56,10 +56,10 @@ fn numbers(claims: &[(String, u64)], producer: &str) -> Vec<u64> {
 fn each_producers_order_is_kept_and_all_have_their_turn() {
     let queue = Queue::new();
     for number in 1..=3000 {
-        queue.put("a", Entry::fresh(number));
+        queue.put("a", FileName::fresh(number));
     }
     for number in 1..=10 {
-        queue.put("b", Entry::fresh(number));
+        queue.put("b", FileName::fresh(number));
     }
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
@@ -73,11 +73,11 @@ fn each_producers_order_is_kept_and_all_have_their_turn() {
 fn what_comes_later_is_found_by_name_once_it_is_told() {
     let queue = Queue::new();
     let mut sources = queue.sources("mine", false);
-    queue.put("a", Entry::fresh(1));
+    queue.put("a", FileName::fresh(1));
     sources.look().unwrap();
     assert_eq!(drain(&mut sources).len(), 1);
-    queue.put("a", Entry::fresh(2));
-    queue.put("b", Entry::fresh(1));
+    queue.put("a", FileName::fresh(2));
+    queue.put("b", FileName::fresh(1));
     assert_eq!(drain(&mut sources), [], "nobody told");
     sources.stir(members(&["a", "b"]));
     assert_eq!(drain(&mut sources).len(), 2);
@@ -86,12 +86,12 @@ fn what_comes_later_is_found_by_name_once_it_is_told() {
 #[test]
 fn what_was_given_back_comes_first_and_counts_its_deliveries() {
     let queue = Queue::new();
-    queue.put("a", Entry { number: 4, from: 7, to: None, deliveries: 2 });
-    queue.put("a", Entry::fresh(5));
+    queue.put("a", FileName { number: 4, from: 7, to: None, deliveries: 2 });
+    queue.put("a", FileName::fresh(5));
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     let claim = sources.claim().unwrap().unwrap();
-    assert_eq!(claim.entry, Entry { number: 4, from: 7, to: None, deliveries: 3 });
+    assert_eq!(claim.entry, FileName { number: 4, from: 7, to: None, deliveries: 3 });
     assert!(claim.path(&queue.path("mine")).exists());
     assert_eq!(drain(&mut sources), [("a".to_owned(), 5)]);
 }
@@ -100,7 +100,7 @@ fn what_was_given_back_comes_first_and_counts_its_deliveries() {
 fn two_consumers_share_and_none_gets_what_the_other_has() {
     let queue = Queue::new();
     for number in 1..=2500 {
-        queue.put("a", Entry::fresh(number));
+        queue.put("a", FileName::fresh(number));
     }
     let mut mine = queue.sources("mine", true);
     let mut theirs = queue.sources("theirs", true);
@@ -122,10 +122,10 @@ fn two_consumers_share_and_none_gets_what_the_other_has() {
 fn a_gap_holds_nothing_up_for_longer_than_a_look() {
     let queue = Queue::new();
     let mut sources = queue.sources("mine", false);
-    queue.put("a", Entry::fresh(1));
+    queue.put("a", FileName::fresh(1));
     sources.look().unwrap();
     assert_eq!(drain(&mut sources).len(), 1);
-    queue.put("a", Entry::fresh(3));
+    queue.put("a", FileName::fresh(3));
     sources.look().unwrap();
     assert_eq!(drain(&mut sources), [("a".to_owned(), 3)]);
 }
@@ -133,7 +133,7 @@ fn a_gap_holds_nothing_up_for_longer_than_a_look() {
 #[test]
 fn a_folder_for_claims_that_is_gone_is_an_error_and_nothing_is_skipped() {
     let queue = Queue::new();
-    queue.put("a", Entry::fresh(1));
+    queue.put("a", FileName::fresh(1));
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     fs::remove_dir(queue.path("mine")).unwrap();
@@ -145,18 +145,18 @@ fn a_folder_for_claims_that_is_gone_is_an_error_and_nothing_is_skipped() {
 #[test]
 fn the_rest_of_a_claim_that_is_too_large_is_anybodys_and_comes_first() {
     let queue = Queue::new();
-    queue.put("a", Entry::fresh(1));
-    queue.put("a", Entry::fresh(2));
+    queue.put("a", FileName::fresh(1));
+    queue.put("a", FileName::fresh(2));
     let mut mine = queue.sources("mine", true);
     mine.look().unwrap();
     let mut claim = mine.claim().unwrap().unwrap();
     mine.split(&mut claim, 3).unwrap();
-    assert_eq!(claim.entry, Entry { number: 1, from: 0, to: Some(3), deliveries: 1 });
+    assert_eq!(claim.entry, FileName { number: 1, from: 0, to: Some(3), deliveries: 1 });
     assert!(claim.path(&queue.path("mine")).exists());
     let mut theirs = queue.sources("theirs", true);
     theirs.look().unwrap();
     let rest = theirs.claim().unwrap().unwrap();
-    assert_eq!(rest.entry, Entry { number: 1, from: 3, to: None, deliveries: 1 });
+    assert_eq!(rest.entry, FileName { number: 1, from: 3, to: None, deliveries: 1 });
     assert_eq!(drain(&mut mine), [("a".to_owned(), 2)]);
 }
 
@@ -167,7 +167,7 @@ fn a_producer_whose_folder_was_seen_before_its_first_group_is_not_forgotten() {
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     assert_eq!(drain(&mut sources), []);
-    queue.put("a", Entry::fresh(1));
+    queue.put("a", FileName::fresh(1));
     sources.stir(members(&["a"]));
     assert_eq!(drain(&mut sources), [("a".to_owned(), 1)]);
 }
@@ -176,11 +176,11 @@ fn a_producer_whose_folder_was_seen_before_its_first_group_is_not_forgotten() {
 fn what_a_dead_consumer_had_comes_before_what_is_new_once_it_is_back() {
     let queue = Queue::new();
     let mut sources = queue.sources("mine", false);
-    queue.put("a", Entry::fresh(4));
+    queue.put("a", FileName::fresh(4));
     sources.look().unwrap();
     assert_eq!(drain(&mut sources).len(), 1);
-    queue.put("a", Entry::fresh(5));
-    queue.put("a", Entry { number: 3, from: 0, to: None, deliveries: 1 });
+    queue.put("a", FileName::fresh(5));
+    queue.put("a", FileName { number: 3, from: 0, to: None, deliveries: 1 });
     sources.forget();
     assert_eq!(drain(&mut sources), [("a".to_owned(), 3), ("a".to_owned(), 5)]);
 }
@@ -191,7 +191,7 @@ fn what_is_nobodys_of_ours_is_passed_by() {
     for name in [".DS_Store", ".new-thing", "notes", "notes.1"] {
         fs::write(queue.path("ready").join(name), b"").unwrap();
     }
-    queue.put("a", Entry::fresh(1));
+    queue.put("a", FileName::fresh(1));
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();
     sources.stir([".DS_Store".to_owned()].into());
@@ -200,7 +200,7 @@ fn what_is_nobodys_of_ours_is_passed_by() {
 
 #[test]
 fn only_between_what_no_consumer_has_had_are_gaps_that_count_at_first() {
-    let entry = |number, deliveries| Entry { deliveries, ..Entry::fresh(number) };
+    let entry = |number, deliveries| FileName { deliveries, ..FileName::fresh(number) };
     for (entries, missing) in [
         (vec![entry(2, 0), entry(3, 0)], 0),
         (vec![entry(2, 0), entry(5, 0), entry(7, 0)], 3),
@@ -211,7 +211,7 @@ fn only_between_what_no_consumer_has_had_are_gaps_that_count_at_first() {
     }
     let queue = Queue::new();
     for number in [3, 4, 7] {
-        queue.put("a", Entry::fresh(number));
+        queue.put("a", FileName::fresh(number));
     }
     let mut sources = queue.sources("mine", false);
     sources.look().unwrap();

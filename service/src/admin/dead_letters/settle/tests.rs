@@ -11,7 +11,7 @@ use clutch_common::topology::{DEAD_LETTER_LEASE, DEAD_LETTER_QUEUE, QueueKind, R
 /// A broker with an endpoint's queue, and a message that its consumer refused.
 struct TestLetters {
     connection: Box<dyn Connection>,
-    shelf: Box<dyn Shelf>,
+    browser: Box<dyn QueueBrowser>,
     outlet: Box<dyn Outlet>,
     endpoint: EndpointId,
 }
@@ -32,12 +32,12 @@ impl TestLetters {
         let mut inlet = connection.inlet(&options).await.unwrap();
         let tag = inlet.receive(1).await.unwrap()[0].tag;
         inlet.dead_letter(tag).await.unwrap();
-        let shelf = connection.shelf(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await.unwrap();
-        Self { connection, shelf, outlet, endpoint }
+        let browser = connection.browse(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await.unwrap();
+        Self { connection, browser, outlet, endpoint }
     }
 
-    async fn letter(&mut self) -> (Held, Letter) {
-        let held = self.shelf.next().await.unwrap().unwrap();
+    async fn letter(&mut self) -> (HeldMessage, Letter) {
+        let held = self.browser.next().await.unwrap().unwrap();
         let letter = Letter::read(&held.message);
         assert_eq!(letter.reason.as_deref(), Some(REJECTED));
         (held, letter)
@@ -45,20 +45,20 @@ impl TestLetters {
 
     async fn requeue(&mut self) -> Done {
         let (held, letter) = self.letter().await;
-        requeue(self.shelf.as_mut(), self.outlet.as_mut(), held, &letter).await.unwrap()
+        requeue(self.browser.as_mut(), self.outlet.as_mut(), held, &letter).await.unwrap()
     }
 
     async fn discard(&mut self, yes: bool) -> Done {
         let (held, letter) = self.letter().await;
-        let (shelf, outlet) = (self.shelf.as_mut(), self.outlet.as_mut());
-        discard(shelf, outlet, &held, &letter, yes).await.unwrap()
+        let (browser, outlet) = (self.browser.as_mut(), self.outlet.as_mut());
+        discard(browser, outlet, &held, &letter, yes).await.unwrap()
     }
 
     /// The messages in a queue.
     async fn there(&self, queue: &str) -> Vec<Message> {
-        let mut shelf = self.connection.shelf(queue, "other.lease").await.unwrap();
+        let mut browser = self.connection.browse(queue, "other.lease").await.unwrap();
         let mut messages = Vec::new();
-        while let Some(held) = shelf.next().await.unwrap() {
+        while let Some(held) = browser.next().await.unwrap() {
             messages.push(held.message);
         }
         messages
@@ -66,9 +66,9 @@ impl TestLetters {
 
     /// The number of dead letters once the shelf is closed.
     async fn letters(self) -> usize {
-        drop(self.shelf);
-        let shelf = self.connection.shelf(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await;
-        usize::try_from(shelf.unwrap().waiting().await.unwrap()).unwrap()
+        drop(self.browser);
+        let browser = self.connection.browse(DEAD_LETTER_QUEUE, DEAD_LETTER_LEASE).await;
+        usize::try_from(browser.unwrap().waiting().await.unwrap()).unwrap()
     }
 }
 
@@ -98,8 +98,8 @@ async fn a_letter_without_a_queue_is_kept() {
             held.message.deaths[0].queue = queue.to_owned();
         }
         let letter = Letter::read(&held.message);
-        let (shelf, outlet) = (desk.shelf.as_mut(), desk.outlet.as_mut());
-        let Done::Kept { why } = requeue(shelf, outlet, held.clone(), &letter).await.unwrap()
+        let (browser, outlet) = (desk.browser.as_mut(), desk.outlet.as_mut());
+        let Done::Kept { why } = requeue(browser, outlet, held.clone(), &letter).await.unwrap()
         else {
             panic!("{queue:?}")
         };

@@ -13,7 +13,7 @@ const FEW: u16 = 8;
 const STEP: u16 = 8;
 
 /// What is known of a queue's messages.
-pub(super) struct Pace {
+pub(super) struct DeliveryBudget {
     /// The most that may be under way, whatever their size.
     most: u16,
     /// About the largest of the last messages, in bytes.
@@ -24,7 +24,7 @@ pub(super) struct Pace {
     seen: u16,
 }
 
-impl Pace {
+impl DeliveryBudget {
     /// For at most so many deliveries, at least one.
     pub(super) fn new(most: u16) -> Self {
         let most = most.max(1);
@@ -84,46 +84,46 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn came(pace: &mut Pace, count: usize, bytes: usize) {
-        (0..count).for_each(|_| pace.came(bytes));
+    fn came(budget: &mut DeliveryBudget, count: usize, bytes: usize) {
+        (0..count).for_each(|_| budget.came(bytes));
     }
 
     #[test]
     fn small_messages_are_asked_for_by_the_prefetch_and_large_ones_one_by_one() {
-        let mut pace = Pace::new(64);
-        assert_eq!((pace.granted(), pace.change(0)), (1, None));
-        came(&mut pace, 1, 1000);
-        assert_eq!(pace.change(1), Some(8), "all are here, and not settled");
-        assert_eq!(pace.grant(8, 1), 7);
-        came(&mut pace, 7, 1000);
-        assert_eq!(pace.change(3), None, "some are under way still");
-        assert_eq!(pace.change(0), Some(56));
-        assert_eq!(pace.grant(64, 0), 64);
-        came(&mut pace, 64, 1000);
-        assert_eq!(pace.change(0), None);
-        pace.came(15_000_000);
-        assert_eq!((pace.change(1), pace.change(0)), (None, Some(1)));
+        let mut budget = DeliveryBudget::new(64);
+        assert_eq!((budget.granted(), budget.change(0)), (1, None));
+        came(&mut budget, 1, 1000);
+        assert_eq!(budget.change(1), Some(8), "all are here, and not settled");
+        assert_eq!(budget.grant(8, 1), 7);
+        came(&mut budget, 7, 1000);
+        assert_eq!(budget.change(3), None, "some are under way still");
+        assert_eq!(budget.change(0), Some(56));
+        assert_eq!(budget.grant(64, 0), 64);
+        came(&mut budget, 64, 1000);
+        assert_eq!(budget.change(0), None);
+        budget.came(15_000_000);
+        assert_eq!((budget.change(1), budget.change(0)), (None, Some(1)));
     }
 
     #[test]
     fn what_is_large_from_the_start_is_never_many() {
-        let mut pace = Pace::new(64);
+        let mut budget = DeliveryBudget::new(64);
         for _ in 0..40 {
-            pace.came(15_000_000);
-            if let Some(wanted) = pace.change(0) {
-                assert!(pace.grant(wanted, 0) <= FIRST);
+            budget.came(15_000_000);
+            if let Some(wanted) = budget.change(0) {
+                assert!(budget.grant(wanted, 0) <= FIRST);
             }
         }
-        assert_eq!(pace.granted(), 1);
+        assert_eq!(budget.granted(), 1);
     }
 
     #[test]
     fn a_small_prefetch_or_a_fixed_one_stays() {
-        let mut pace = Pace::new(0);
-        came(&mut pace, 9, 1);
-        assert_eq!((pace.granted(), pace.change(0)), (1, None));
-        assert_eq!((Pace::new(8).granted(), Pace::new(9).granted()), (8, 1));
-        let mut fixed = Pace::fixed(64);
+        let mut budget = DeliveryBudget::new(0);
+        came(&mut budget, 9, 1);
+        assert_eq!((budget.granted(), budget.change(0)), (1, None));
+        assert_eq!((DeliveryBudget::new(8).granted(), DeliveryBudget::new(9).granted()), (8, 1));
+        let mut fixed = DeliveryBudget::fixed(64);
         came(&mut fixed, 64, 15_000_000);
         assert_eq!((fixed.granted(), fixed.change(0)), (64, None));
     }

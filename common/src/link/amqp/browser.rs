@@ -1,10 +1,10 @@
 //! Looks through one queue on a channel of its own, by asking for one message after
 //! another. What was not acknowledged is the queue's again when the channel ends.
 
-use super::session::Session;
+use super::session::AmqpSession;
 use super::short_name::short;
-use super::{death, properties};
-use crate::link::{Fault, Held, Shelf, Tag};
+use super::{dead_letter, properties};
+use crate::link::{Fault, HeldMessage, QueueBrowser, Tag};
 use async_trait::async_trait;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicQosOptions, QueueDeclareOptions};
@@ -12,47 +12,47 @@ use lapin::types::FieldTable;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A [`Shelf`] of a broker's queue. It keeps the tags of what it holds, and the
+/// A [`QueueBrowser`] of a broker's queue. It keeps the tags of what it holds, and the
 /// broker the messages.
-pub(super) struct AmqpShelf {
-    session: Arc<Session>,
+pub(super) struct AmqpBrowser {
+    session: Arc<AmqpSession>,
     channel: Channel,
     queue: String,
     held: BTreeSet<u64>,
 }
 
-impl AmqpShelf {
+impl AmqpBrowser {
     /// Makes sure that the queue is there, and takes the lease.
     pub(super) async fn open(
-        session: &Arc<Session>,
+        session: &Arc<AmqpSession>,
         queue: &str,
         lease: &str,
     ) -> Result<Self, Fault> {
         let channel = session.channel().await?;
         let (session, queue) = (Arc::clone(session), queue.to_owned());
-        let mut shelf = Self { session, channel, queue, held: BTreeSet::new() };
-        // The lease would outlive a shelf that is not to be had.
-        shelf.waiting().await?;
+        let mut browser = Self { session, channel, queue, held: BTreeSet::new() };
+        // The lease would outlive a browser that is not to be had.
+        browser.waiting().await?;
         let exclusive = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
-        let lease = shelf.channel.queue_declare(short(lease)?, exclusive, FieldTable::default());
-        shelf.session.answer(lease).await?;
-        Ok(shelf)
+        let lease = browser.channel.queue_declare(short(lease)?, exclusive, FieldTable::default());
+        browser.session.answer(lease).await?;
+        Ok(browser)
     }
 }
 
 #[async_trait]
-impl Shelf for AmqpShelf {
-    async fn next(&mut self) -> Result<Option<Held>, Fault> {
+impl QueueBrowser for AmqpBrowser {
+    async fn next(&mut self) -> Result<Option<HeldMessage>, Fault> {
         let get = self.channel.basic_get(short(&self.queue)?, BasicGetOptions::default());
         let Some(found) = self.session.answer(get).await? else { return Ok(None) };
-        let extra = death::extra(&found.delivery);
+        let extra = dead_letter::extra(&found.delivery);
         let delivery = properties::incoming(found.delivery);
         self.held.insert(delivery.tag.0);
-        Ok(Some(Held { tag: delivery.tag, message: delivery.message, extra }))
+        Ok(Some(HeldMessage { tag: delivery.tag, message: delivery.message, extra }))
     }
 
     /// The acknowledgement has no answer; a request after it on the same channel

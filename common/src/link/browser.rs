@@ -45,7 +45,7 @@ impl Message {
 
 /// A message that is held while somebody looks at it.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct HeldMessage {
     /// Its name for removing it.
     pub tag: Tag,
     /// The message.
@@ -59,15 +59,15 @@ pub struct Held {
 /// else is given it. When it is dropped, or its connection ends, what it has not
 /// removed is back in the queue, where it was.
 #[async_trait]
-pub trait Shelf: Send {
+pub trait QueueBrowser: Send {
     /// The next message that waits; none where no more do.
-    async fn next(&mut self) -> Result<Option<Held>, Fault>;
+    async fn next(&mut self) -> Result<Option<HeldMessage>, Fault>;
 
     /// Removes a message that is held, for good: certain when this returns, and
     /// in doubt after a fault. One that is not held stays as it is.
     async fn remove(&mut self, tag: Tag) -> Result<(), Fault>;
 
-    /// How many messages wait that [`Shelf::next`] has not shown, as far as the
+    /// How many messages wait that [`QueueBrowser::next`] has not shown, as far as the
     /// broker can tell for now.
     async fn waiting(&mut self) -> Result<u64, Fault>;
 }

@@ -2,12 +2,12 @@
 //! message when it is asked for one.
 
 use super::blocking::blocking;
-use super::consumer::Command;
+use super::consumer::ConsumerCommand;
 use super::inlet::FolderInlet;
-use super::names::{Entry, is_member};
-use super::session::Session;
+use super::names::{FileName, is_member};
+use super::session::FolderSession;
 use super::{disk, group, topology};
-use crate::link::{Fault, Held, InletOptions, Shelf, Tag};
+use crate::link::{Fault, HeldMessage, InletOptions, QueueBrowser, Tag};
 use async_trait::async_trait;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -15,17 +15,17 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::time::timeout;
 
-/// A [`Shelf`] of a queue in a folder.
-pub(super) struct FolderShelf {
-    session: Arc<Session>,
+/// A [`QueueBrowser`] of a queue in a folder.
+pub(super) struct FolderBrowser {
+    session: Arc<FolderSession>,
     queue: String,
     inlet: FolderInlet,
 }
 
-impl FolderShelf {
+impl FolderBrowser {
     /// Takes the lease, and takes over from the dead.
     pub(super) fn open(
-        session: &Arc<Session>,
+        session: &Arc<FolderSession>,
         queue: String,
         lease: String,
     ) -> Result<Self, Fault> {
@@ -42,10 +42,10 @@ impl FolderShelf {
 }
 
 #[async_trait]
-impl Shelf for FolderShelf {
-    async fn next(&mut self) -> Result<Option<Held>, Fault> {
-        let next = self.answer(self.inlet.ask(Command::Look)).await?;
-        Ok(next.map(|delivery| Held {
+impl QueueBrowser for FolderBrowser {
+    async fn next(&mut self) -> Result<Option<HeldMessage>, Fault> {
+        let next = self.answer(self.inlet.ask(ConsumerCommand::Look)).await?;
+        Ok(next.map(|delivery| HeldMessage {
             tag: delivery.tag,
             message: delivery.message,
             extra: serde_json::Map::new(),
@@ -53,7 +53,7 @@ impl Shelf for FolderShelf {
     }
 
     async fn remove(&mut self, tag: Tag) -> Result<(), Fault> {
-        self.answer(self.inlet.ask(|done| Command::Remove(tag, done))).await
+        self.answer(self.inlet.ask(|done| ConsumerCommand::Remove(tag, done))).await
     }
 
     async fn waiting(&mut self) -> Result<u64, Fault> {
@@ -62,7 +62,7 @@ impl Shelf for FolderShelf {
 }
 
 /// How many messages of a queue no consumer has claimed.
-pub(super) async fn waiting(session: &Arc<Session>, queue: &str) -> Result<u64, Fault> {
+pub(super) async fn waiting(session: &Arc<FolderSession>, queue: &str) -> Result<u64, Fault> {
     let patience = session.terms.confirm_timeout;
     let (session, queue) = (Arc::clone(session), queue.to_owned());
     let count = move || {
@@ -80,7 +80,7 @@ fn count(ready: &Path) -> io::Result<u64> {
     for producer in disk::names(ready)?.iter().filter(|name| is_member(name)) {
         let folder = ready.join(producer);
         for name in disk::names(&folder)? {
-            let Some(entry) = Entry::parse(&name) else { continue };
+            let Some(entry) = FileName::parse(&name) else { continue };
             let there = match File::open(folder.join(&name)) {
                 Ok(file) => group::count(file)?,
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,

@@ -1,4 +1,4 @@
-//! Frames through the sieve: byte by byte, all at once, and at random.
+//! Frames through the sanitizer: byte by byte, all at once, and at random.
 
 use super::*;
 use proptest::prelude::*;
@@ -41,21 +41,21 @@ fn body(bytes: &[u8]) -> Vec<u8> {
 
 /// What comes out of bytes that come in pieces of these sizes, over and over.
 fn sift(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
-    let (mut sieve, mut out, mut rest) = (Sieve::default(), Vec::new(), bytes);
+    let (mut sanitizer, mut out, mut rest) = (Sanitizer::default(), Vec::new(), bytes);
     for size in pieces.iter().cycle() {
         if rest.is_empty() {
             break;
         }
         let (piece, after) = rest.split_at((*size).clamp(1, rest.len()));
         rest = after;
-        if sieve.holds() {
-            sieve.held().extend_from_slice(piece);
+        if sanitizer.holds() {
+            sanitizer.held().extend_from_slice(piece);
         } else {
             let mut piece = piece.to_vec();
-            let passed = sieve.pass(&mut piece, MOST);
+            let passed = sanitizer.pass(&mut piece, MOST);
             out.extend_from_slice(&piece[..passed]);
         }
-        out.extend(sieve.release(MOST));
+        out.extend(sanitizer.release(MOST));
     }
     out
 }

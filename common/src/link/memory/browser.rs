@@ -1,20 +1,24 @@
 //! Looks through one queue of a hub in memory. Leaves every decision to the hub.
 
-use super::Session;
+use super::MemorySession;
 use super::hub::ConsumerId;
-use crate::link::{Fault, Held, InletOptions, Shelf, Tag};
+use crate::link::{Fault, HeldMessage, InletOptions, QueueBrowser, Tag};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// A [`Shelf`] of a hub's queue. It keeps nothing itself.
-pub(super) struct MemoryShelf {
-    session: Arc<Session>,
+/// A [`QueueBrowser`] of a hub's queue. It keeps nothing itself.
+pub(super) struct MemoryBrowser {
+    session: Arc<MemorySession>,
     consumer: ConsumerId,
 }
 
-impl MemoryShelf {
+impl MemoryBrowser {
     /// Takes the lease.
-    pub(super) fn open(session: &Arc<Session>, queue: &str, lease: &str) -> Result<Self, Fault> {
+    pub(super) fn open(
+        session: &Arc<MemorySession>,
+        queue: &str,
+        lease: &str,
+    ) -> Result<Self, Fault> {
         let options =
             InletOptions { queue: queue.to_owned(), prefetch: 1, lease: Some(lease.to_owned()) };
         let mut hub = session.broker.hub();
@@ -25,17 +29,17 @@ impl MemoryShelf {
     }
 }
 
-impl Drop for MemoryShelf {
+impl Drop for MemoryBrowser {
     fn drop(&mut self) {
         self.session.broker.change(|hub| hub.cancel(self.consumer));
     }
 }
 
 #[async_trait]
-impl Shelf for MemoryShelf {
-    async fn next(&mut self) -> Result<Option<Held>, Fault> {
+impl QueueBrowser for MemoryBrowser {
+    async fn next(&mut self) -> Result<Option<HeldMessage>, Fault> {
         let taken = self.session.broker.hub().take(self.consumer, 1)?.pop();
-        Ok(taken.map(|delivery| Held {
+        Ok(taken.map(|delivery| HeldMessage {
             tag: delivery.tag,
             message: delivery.message,
             extra: serde_json::Map::new(),

@@ -57,7 +57,7 @@ const PROPERTIES: [Property; 14] = {
 
 /// Where in the stream of frames one is.
 #[derive(Debug, Default)]
-pub(super) struct Sieve {
+pub(super) struct Sanitizer {
     /// How many bytes belong to a frame that is passed on as it is.
     rest: usize,
     /// The last bytes that came, where more are needed to know what to do with them.
@@ -74,7 +74,7 @@ enum Next {
     More,
 }
 
-impl Sieve {
+impl Sanitizer {
     /// Looks at bytes that came. Those at the start, of which the number is returned, can
     /// be read where they are, in frames of at most `most` bytes; the rest is held.
     pub(super) fn pass(&mut self, bytes: &mut [u8], most: usize) -> usize {
