@@ -113,7 +113,7 @@ pub trait Connection: Send + Sync {
     /// Opens a way to publish with confirms.
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
 
-    /// Takes the lease and starts looking through a queue that nobody consumes.
+    /// Takes the lease and starts browsing a queue that no consumer drains.
     async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault>;
 
     /// Removes a queue with what it holds, and its bindings; one that is not there is
@@ -169,7 +169,7 @@ pub struct Message {
     pub message_id: Option<String>,
     /// The task it is about, where it is about one.
     pub correlation_id: Option<String>,
-    /// What it carries ([`crate::wire::TASKS_TYPE`] …).
+    /// The kind of its content ([`crate::wire::TASKS_TYPE`] …).
     pub kind: Option<String>,
     /// When it was made, in milliseconds since the Unix epoch (AMQP keeps
     /// seconds).
@@ -214,7 +214,7 @@ pub trait Inlet: Send {
     /// [`Message::damage`] is to be refused once what was in it is answered for.
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault>;
 
-    /// Waits until the link is lost, for whoever does not want to receive for
+    /// Waits until the link is lost, for a caller that does not want to receive for
     /// now. Cancelling the wait loses nothing.
     async fn lost(&mut self) -> Fault;
 
@@ -227,7 +227,7 @@ pub trait Inlet: Send {
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault>;
 
     /// Returns once what was acknowledged before is off the queue for good:
-    /// nobody will be delivered it again. After a fault that is not certain.
+    /// it is not delivered again. After a fault that is not certain.
     /// A transport on which an acknowledgement is certain when it returns has
     /// nothing to wait for.
     async fn secured(&mut self) -> Result<(), Fault> {
@@ -238,7 +238,7 @@ pub trait Inlet: Send {
     /// lease that this inlet holds. Each is settled by being taken, and gone with
     /// the lease; a fault says that the lease is lost. To be asked for once.
     /// Nothing ever comes where there is no lease, or on a transport whose leases
-    /// nobody needs to ask after: the holder's death is noticed at once there.
+    /// need no asking after: the holder's death is noticed at once there.
     fn calls(&mut self) -> Calls {
         stream::pending().boxed()
     }
@@ -252,7 +252,7 @@ pub type Calls = BoxStream<'static, Result<Message, Fault>>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Ticket(pub u64);
 
-/// What became of a published message.
+/// The outcome of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// The broker has it, durably, in at least one queue.
@@ -273,7 +273,7 @@ pub enum Settlement {
 #[async_trait]
 pub trait Outlet: Send {
     /// Sends a message, without waiting for the broker; it is settled later, by
-    /// [`Outlet::settled`]. Whoever publishes bounds what is open. A body larger
+    /// [`Outlet::settled`]. The caller bounds what is open; a folder takes 4,096 messages. A body larger
     /// than [`crate::wire::MAX_BODY`] is a [`Fault::Protocol`], and not sent.
     async fn publish(
         &mut self,

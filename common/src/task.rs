@@ -20,7 +20,7 @@ use std::time::Duration;
 /// One task as it travels and as it is kept on disk.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Task {
-    /// The task's id; chosen by whoever submits it.
+    /// The task's id; the submitter chooses it.
     pub id: TaskId,
     /// Which attempt at the task this is; counts from 1.
     #[serde(default = "first_attempt")]
@@ -28,7 +28,7 @@ pub struct Task {
     /// A name for people; not unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What to do.
+    /// The work.
     pub work: Work,
     /// How long the work may take, in milliseconds, from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ pub struct Task {
     pub rerun: bool,
 }
 
-/// What a task does.
+/// The work of a task.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {

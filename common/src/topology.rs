@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const RESULTS_EXCHANGE: &str = "results";
 /// The durable queue that the service collects results from.
 pub const RESULTS_QUEUE: &str = "results";
-/// What binds [`RESULTS_QUEUE`] to [`RESULTS_EXCHANGE`].
+/// The key that binds [`RESULTS_QUEUE`] to [`RESULTS_EXCHANGE`].
 pub const RESULTS_PATTERN: &str = "*.results";
-/// The queue that says whose the results are: it holds nothing, and its arguments name
+/// The queue that names the owner of the results: it holds no messages, and its arguments name
 /// the service ([`owner`]).
 pub const OWNER_QUEUE: &str = "results.owner";
 /// The exclusive queue that the one service that collects results holds.
@@ -25,7 +25,7 @@ pub const DEAD_LETTER_QUEUE: &str = "dead-letters";
 /// The argument of [`OWNER_QUEUE`] that names the service. It is one that every broker
 /// compares when a queue is declared again; other names are not compared, or not taken.
 const OWNER_ARGUMENT: &str = "x-dead-letter-routing-key";
-/// The exclusive queue that whoever looks through [`DEAD_LETTER_QUEUE`] holds: two at
+/// The exclusive queue that a reader of [`DEAD_LETTER_QUEUE`] holds: two at
 /// once would each see a part.
 pub const DEAD_LETTER_LEASE: &str = "dead-letters.lease";
 /// Kept free for what is not a result (progress, announcements).
@@ -132,7 +132,7 @@ pub struct Binding {
     pub key: String,
 }
 
-/// What is to be declared, in order: exchanges, queues, bindings.
+/// The declarations, in order: exchanges, queues, bindings.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Topology {
     /// Exchanges.
@@ -143,7 +143,7 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
 }
 
-/// What all endpoints share: results and dead letters.
+/// The topology that all endpoints share: results and dead letters.
 #[must_use]
 pub fn shared(kind: QueueKind) -> Topology {
     let exchange = |name: &str, kind| Exchange { name: name.to_owned(), kind };
@@ -165,7 +165,7 @@ pub fn shared(kind: QueueKind) -> Topology {
     }
 }
 
-/// What one endpoint needs besides [`shared`]: its task queue.
+/// The topology of one endpoint besides [`shared`]: its task queue.
 #[must_use]
 pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
     let mut queue = dead_lettered(tasks_queue(id), kind);

@@ -36,12 +36,12 @@ impl KnownState {
     }
 }
 
-/// The state whose instance takes tasks, as far as the service knows.
+/// The state of the instance that takes tasks, as far as the service knows.
 pub fn active(states: &[KnownState]) -> Option<&KnownState> {
     states.iter().find(|state| state.is_active())
 }
 
-/// The state whose instance had the lease last. The broker may hold the lease for a
+/// The state of the instance that had the lease last. The broker may hold the lease for a
 /// connection that the instance itself has lost.
 pub fn holder(states: &[KnownState]) -> Option<&KnownState> {
     let last =

@@ -1,8 +1,8 @@
 //! AMQP 0.9.1 over lapin, as `RabbitMQ` speaks it.
 //!
 //! Only this file and those below it name lapin. Its automatic recovery stays
-//! off: a connection lives once, and whoever holds it opens the next one. What
-//! lapin reports becomes a [`Fault`] in `classify`, and nowhere else.
+//! off: a connection lives once, and its owner opens the next one. An error of
+//! lapin becomes a [`Fault`] in `classify`, and nowhere else.
 
 mod browser;
 mod budget;

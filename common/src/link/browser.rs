@@ -1,4 +1,4 @@
-//! Looking through a queue that nobody drains: dead letters. What a broker says of
+//! Browsing a queue that no consumer drains: dead letters. What a broker says of
 //! why a letter is one, and the end of a connection that takes letters one by one.
 
 use super::{Fault, Message, Tag};
@@ -43,7 +43,7 @@ impl Message {
     }
 }
 
-/// A message that is held while somebody looks at it.
+/// A message that is held while it is looked at.
 #[derive(Clone, Debug)]
 pub struct HeldMessage {
     /// Its name for removing it.

@@ -1,4 +1,4 @@
-//! What was tried at a broker or in a folder, and how it is told. Pure.
+//! The checks of a broker or a folder, and how they are told. Pure.
 
 use super::Fault;
 use crate::text::printable;
@@ -8,13 +8,13 @@ use std::fmt;
 /// `warning` or `FAILED`, what should be, and the detail where there is one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Check {
-    /// What should be.
+    /// The condition that was checked.
     pub what: String,
     /// Whether it is.
     pub verdict: Verdict,
-    /// What was seen, and what to do about it where something is to be done.
+    /// The finding, and what to do about it where something is to be done.
     pub detail: String,
-    /// The fault behind a failure, for whoever goes by its kind.
+    /// The fault behind a failure, for callers that go by its kind.
     #[serde(skip)]
     pub fault: Option<Fault>,
 }
@@ -36,30 +36,30 @@ pub enum Verdict {
 pub struct Report {
     /// The worst of the verdicts.
     pub verdict: Verdict,
-    /// What was tried, in that order.
+    /// The checks, in the order they were made.
     pub checks: Vec<Check>,
 }
 
 impl Check {
-    /// What is as it should be.
+    /// A check that passed.
     #[must_use]
     pub fn passed(what: &str) -> Self {
         Self::new(what, Verdict::Passed, String::new())
     }
 
-    /// What works, with something to know.
+    /// A check that passed, with something to know.
     #[must_use]
     pub fn warning(what: &str, detail: &dyn fmt::Display) -> Self {
         Self::new(what, Verdict::Warning, detail.to_string())
     }
 
-    /// What is not as it should be, and why.
+    /// A check that failed, and why.
     #[must_use]
     pub fn failed(what: &str, why: &dyn fmt::Display) -> Self {
         Self::new(what, Verdict::Failed, why.to_string())
     }
 
-    /// What a fault of the link keeps from being as it should be.
+    /// A check that failed by a fault of the link.
     #[must_use]
     pub fn faulty(what: &str, fault: Fault) -> Self {
         Self { fault: Some(fault.clone()), ..Self::failed(what, &fault) }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 /// A fault of a connection, or of an attempt to open one. The text in a variant
 /// is the broker's or the system's own and never repeats the variant's words, which
-/// hold for a broker as for a folder: whoever shows them names the address.
+/// hold for a broker as for a folder: a caller that shows them names the address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Nobody listens at the address.
+    /// No broker answers at the address.
     #[error("nobody listens there: {0}")]
     Refused(String),
     /// The address cannot be resolved or reached, or did not answer in time.
@@ -31,7 +31,7 @@ pub enum Fault {
     /// The broker allows no more connections or channels.
     #[error("a limit there is reached: {0}")]
     Limited(String),
-    /// What exists differs from what was declared.
+    /// Something exists that differs from its declaration.
     #[error("what is there differs: {0}")]
     Mismatch(String),
     /// The connection or channel was closed, by the broker or underneath.

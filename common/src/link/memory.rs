@@ -71,7 +71,7 @@ impl Broker {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what may be news to somebody who waits.
+    /// Does something that may end the wait of a caller.
     fn change<T>(&self, act: impl FnOnce(&mut Hub) -> T) -> T {
         let outcome = act(&mut self.hub());
         self.changed.notify_waiters();
@@ -93,7 +93,7 @@ impl Broker {
     }
 }
 
-/// What an inlet, an outlet and their connection share. The connection lives
+/// The part that an inlet, an outlet and their connection share. The connection lives
 /// until it is closed or the last of them is dropped.
 struct MemorySession {
     broker: Arc<Broker>,

@@ -1,4 +1,4 @@
-//! Says whose the results in a place are, and keeps another service from taking them.
+//! Records which service owns the results at a broker, and keeps others from taking them.
 //!
 //! Works through the seam alone, so it is the same on every transport. The place itself
 //! compares: the claim is a queue with the service's id among its arguments
@@ -9,7 +9,7 @@ use super::{Connection, Fault};
 use crate::id::ServiceId;
 use crate::topology::{self, QueueKind};
 
-/// Whose the results are.
+/// Which service owns the results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// They are this service's, from then on if no service had claimed them.

@@ -1,4 +1,4 @@
-//! What `CLUTCH_LOG` asks for. Pure.
+//! Reads the filter in `CLUTCH_LOG`. Pure.
 
 use tracing_subscriber::EnvFilter;
 

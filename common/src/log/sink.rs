@@ -1,5 +1,5 @@
-//! A bounded queue of lines and the thread that writes them, so that nobody who
-//! has something to say waits for whoever reads it, or fails with it.
+//! A bounded queue of lines and the thread that writes them: a caller that logs neither
+//! waits for the reader of the stream nor fails with it.
 //!
 //! Touches: what it is given to write to, and one thread of its own. Promises that
 //! saying something never blocks and never fails, that what is held is bounded,

@@ -51,7 +51,7 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 const ENTERED: OFlags = OFlags::RDONLY.union(FOLDER).union(OFlags::NOFOLLOW);
 
-/// What could not be removed.
+/// The entries that could not be removed.
 struct Left {
     count: usize,
     first: PathBuf,

@@ -1,4 +1,4 @@
-//! What signals do to a daemon: some stop it in order, and the others do nothing.
+//! Handles the signals of a daemon: some stop it in order, and the others do nothing.
 //!
 //! Touches the handlers of this process. Promises that no signal but `KILL` ends it that a
 //! user can send by mistake; and that its children have every signal as it is by default,
@@ -17,7 +17,7 @@ const STOP: [SignalKind; 3] =
 const HARMLESS: [i32; 10] = [10, 12, 14, 16, 24, 25, 26, 27, 29, 30];
 /// Those that programs give a meaning of their own.
 const REAL_TIME: RangeInclusive<i32> = 34..=64;
-/// A write to a pipe that nobody reads. Rust ignores it, and passes it on as it is by
+/// A write to a pipe without a reader. Rust ignores it, and passes it on as it is by
 /// default.
 const PIPE: i32 = 13;
 

@@ -1,4 +1,4 @@
-//! What became of a task. Pure.
+//! The result of an attempt at a task. Pure.
 
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::task::blob::Blob;

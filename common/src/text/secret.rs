@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-/// What stands for a password.
+/// The text that stands for a password.
 const HIDDEN: &str = "***";
 
 /// A URL that may hold a password. Its `Debug` does not show it.
@@ -78,7 +78,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// What is wrong with a configuration, and where, for a parser that would quote the
+/// Says what is wrong with a configuration, and where, for a parser that would quote the
 /// line: that may hold a password.
 #[must_use]
 pub fn located(text: &str, span: Option<Range<usize>>, message: &str) -> String {

@@ -1,9 +1,8 @@
-//! The messages that are about an endpoint's instances, not about one task: who
-//! is there, who has what, who should answer. Pure.
+//! The control messages, which are about an endpoint's instances. Pure.
 //!
-//! Endpoint to service: [`Presence`]. Service to endpoint: [`RollCall`], through
-//! the task queue, behind every task that was published before it; and a ping,
-//! through the lease, to whoever holds it.
+//! Endpoint to service: [`Presence`]. Service to endpoint: [`RollCall`], through the task
+//! queue, behind every task that was published before it; a ping and [`Welcome`], through
+//! the lease, to the instance that holds it.
 
 use super::VERSION;
 use super::envelope::encode;
@@ -23,7 +22,7 @@ pub const WELCOME_TYPE: &str = "clutch.welcome";
 /// The most attempts in one roll call.
 pub const ROLL_CALL_MAX: usize = 1000;
 
-/// What an instance of an endpoint is doing.
+/// The role of an instance of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -44,7 +43,7 @@ pub struct Presence {
     /// This session of the daemon's with the broker, as [`session_name`] has it;
     /// part of its connections' names there.
     pub instance: Uuid,
-    /// What it is doing.
+    /// Its role.
     pub role: Role,
     /// Whether it was started to share the endpoint with another instance. One
     /// that was not, and is active on a disk of its own, replaces what was
@@ -105,7 +104,7 @@ const SESSION_BITS: u32 = 32;
 const AGE_BITS: u32 = 48;
 const AGE_MAX: u64 = (1 << AGE_BITS) - 1;
 
-/// What the `number`th session of an instance is called. `age` is of its disk and
+/// The name of the `number`th session of an instance. `age` is of its disk and
 /// grows from run to run, `chance` tells disks apart. In both, only the lower 48 bits
 /// count.
 #[must_use]
@@ -128,9 +127,9 @@ fn age(session: Uuid) -> u128 {
 /// others are pending, and their results will come. A [`Presence`] follows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RollCall {
-    /// The disk that is asked. Anybody else who reads this drops it.
+    /// The state folder that is asked. Instances on others drop the roll call.
     pub state_id: StateId,
-    /// What the instance on it was called when it was asked. One that is called
+    /// The name of the session of its instance when it was asked. One that is called
     /// otherwise by now drops this, too: another may have read tasks meanwhile.
     pub instance: Uuid,
     /// The attempts; at most [`ROLL_CALL_MAX`].

@@ -4,7 +4,7 @@
 //! results. One of a kind or version that this build does not read becomes an
 //! [`UnknownControl`]: its reader logs, counts and acknowledges it, since nothing is lost
 //! with it. Whatever else cannot be read is taken for tasks (in a task queue) or results
-//! (in the results queue), whose reader answers for it and puts it among the dead letters.
+//! (in the results queue), and goes to the dead letters.
 
 use super::control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_TYPE, RollCall, WELCOME_TYPE, Welcome,
@@ -17,7 +17,7 @@ use crate::task::reason::Reason;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-/// What the names of all kinds of messages begin with.
+/// The prefix of the types of all messages.
 const NAMESPACE: &str = "clutch.";
 
 /// A message in a task queue.

@@ -27,7 +27,7 @@ pub(super) fn each<'a>(
     Ok(count)
 }
 
-/// What is said of parts that are not told one by one.
+/// The reason that stands for parts that are not told one by one.
 pub(super) fn and_more(count: usize) -> Reason {
     format!("and {count} more").into()
 }

@@ -42,7 +42,7 @@ impl Head {
     }
 }
 
-/// Puts encoded parts into an envelope whose text up to the first part is `head`.
+/// Puts encoded parts into an envelope; `head` is its text up to the first part.
 pub(super) fn packed<P: AsRef<[u8]>>(head: &str, parts: &[P]) -> Vec<u8> {
     let size: usize = parts.iter().map(|part| part.as_ref().len() + 1).sum();
     let mut body = Vec::with_capacity(head.len() + size + 2);

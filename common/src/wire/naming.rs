@@ -1,5 +1,5 @@
-//! Names the tasks of a body that cannot be read, as far as it says whose they are, so
-//! that each gets an answer. Pure.
+//! Finds the ids of the tasks in a body that cannot be read, so that each gets an answer.
+//! Pure.
 //!
 //! A task is named by each UUID that it gives as its `id`; where its `attempt` is not a
 //! whole number from 1 to 4,294,967,295, it is taken for the first. A body is read as
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 
-/// What UTF-8 may begin with, and JSON may not.
+/// The mark that UTF-8 may begin with, and JSON may not.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The attempts that a task of a list names: one, unless it has several ids.
@@ -56,7 +56,7 @@ seed!(EnvelopeNames);
 seed!(ListNames);
 seed!(TaskNames);
 
-/// What no name is in.
+/// Visits values that hold no id.
 macro_rules! nameless {
     ($($method:ident: $type:ty),*) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

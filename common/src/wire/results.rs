@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 /// The results of a message, and why the rest of it could not be read.
 #[derive(PartialEq, Debug, Default)]
 pub struct Results {
-    /// Whose they are: each says the same.
+    /// The endpoint that they come from: each says the same.
     pub endpoint: Option<EndpointId>,
     /// The disk that they come from, as it was then.
     pub disk: Option<Disk>,
@@ -37,7 +37,7 @@ impl Disk {
     }
 }
 
-/// Whose the results of a message are.
+/// The origin of the results of a message.
 #[derive(Deserialize)]
 struct Sender {
     endpoint: EndpointId,
@@ -47,7 +47,7 @@ struct Sender {
     age: Option<u64>,
 }
 
-/// What a result takes besides what it brings, in bytes, roughly.
+/// The size of a result without output and value, in bytes, roughly.
 const FIXED_RESULT: usize = 384;
 
 /// Encodes one result as it stands in an envelope. What [`pack_results`] takes.
@@ -81,9 +81,6 @@ pub fn pack_results_of<R: AsRef<[u8]>>(endpoint: EndpointId, disk: Disk, results
 }
 
 /// Decodes one result as [`encode_result`] wrote it.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
@@ -103,7 +100,7 @@ pub fn decode_results(body: &[u8]) -> Results {
     sound_results(body).unwrap_or_else(|| results(head(body), body))
 }
 
-/// The results of a body whose head is read, or why it cannot be.
+/// The results of a body; `head` is its head, or why that cannot be read.
 pub(super) fn results(head: Result<Head, String>, body: &[u8]) -> Results {
     let whole = |reason: String| Results { unreadable: vec![reason.into()], ..Results::default() };
     if let Err(reason) = head.and_then(|head| head.expect(RESULTS_TYPE)) {

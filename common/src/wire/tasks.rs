@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 pub struct Unreadable {
     /// Which task it was about, where that could be read.
     pub attempt: Option<Attempt>,
-    /// What is wrong with it, for whoever submitted it.
+    /// What is wrong with it, for the submitter.
     pub reason: Reason,
 }
 
@@ -63,14 +63,14 @@ pub(super) fn sound_tasks(body: &[u8]) -> Option<Tasks> {
 }
 
 /// Decodes the body of a message that carries tasks. `correlation_id` is the
-/// message's property of that name: where the body does not say whose a task is, it
+/// message's property of that name: where the body does not give the id of a task, it
 /// may.
 #[must_use]
 pub fn decode_tasks(body: &[u8], correlation_id: Option<&str>) -> Tasks {
     sound_tasks(body).unwrap_or_else(|| tasks(head(body), body, correlation_id))
 }
 
-/// The tasks of a body whose head is read, or why it cannot be.
+/// The tasks of a body; `head` is its head, or why that cannot be read.
 pub(super) fn tasks(
     head: Result<Head, String>,
     body: &[u8],
@@ -111,7 +111,7 @@ fn listed_tasks(body: &[u8]) -> Result<Tasks, String> {
     Ok(decoded)
 }
 
-/// What is answered for a body of which nothing can be read.
+/// The answers for a body of which nothing can be read.
 fn none_of(body: &[u8], correlated: Option<TaskId>, reason: &str) -> Tasks {
     let named = if body.len() <= MAX_BODY { naming::of_body(body) } else { Vec::new() };
     let mut none = Tasks { tasks: Vec::new(), unreadable: answers(named, reason) };

@@ -12,7 +12,7 @@ const FEW: u16 = 8;
 /// By how much more are asked for at a time.
 const STEP: u16 = 8;
 
-/// What is known of a queue's messages.
+/// The sizes of a queue's messages, as far as they are known.
 pub(super) struct DeliveryBudget {
     /// The most that may be under way, whatever their size.
     most: u16,

@@ -1,4 +1,4 @@
-//! What lapin and the broker report, as a [`Fault`]. Pure: the decision rests
+//! Turns the errors of lapin and the broker into a [`Fault`]. Pure: the decision rests
 //! on the reply code, and on the broker's words where one code means several
 //! things.
 

@@ -244,7 +244,7 @@ impl Connection for AmqpConnection {
 }
 
 impl AmqpConnection {
-    /// What was agreed on with the broker, in words.
+    /// The limits agreed on with the broker, in words.
     pub(super) fn agreed(&self) -> String {
         self.session().agreed()
     }

@@ -1,4 +1,4 @@
-//! What a broker writes into the headers of a dead letter, and all that came with a
+//! Reads what a broker writes into the headers of a dead letter, and all that came with a
 //! message besides what a [`Message`](crate::link::Message) has. Pure. A stranger may
 //! have written anything there: what is odd is passed over.
 

@@ -31,7 +31,7 @@ pub(super) struct AmqpInlet {
     consumer: Consumer,
     budget: DeliveryBudget,
     change: Change,
-    /// What is published to the lease that it holds, until somebody listens.
+    /// The messages published to the lease that it holds, until a caller takes them.
     calls: Option<Consumer>,
     queue: String,
     exclusive: bool,

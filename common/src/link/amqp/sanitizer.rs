@@ -1,4 +1,4 @@
-//! What a broker sends, made such that lapin can read it. Pure.
+//! Rewrites the bytes that a broker sends so that lapin can read them. Pure.
 //!
 //! A broker passes on what others publish: headers larger than the frames that were
 //! agreed on, nested deeper than a stack, or texts that are no UTF-8. lapin ends the

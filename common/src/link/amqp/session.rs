@@ -34,7 +34,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the reason for a connection's end may come after the end itself.
 pub(super) const REASON_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is known of a connection.
+/// The state of a connection.
 #[derive(Clone, Debug)]
 pub(super) enum Health {
     /// It works, since then.
@@ -50,12 +50,12 @@ pub(super) enum Health {
     Down(Fault),
 }
 
-/// What an inlet, an outlet and their connection share. The connection lives
+/// The part that an inlet, an outlet and their connection share. The connection lives
 /// until it is closed or the last of them is dropped.
 pub(super) struct AmqpSession {
     lapin: lapin::Connection,
     socket: SocketHandle,
-    /// What has moved on it.
+    /// The bytes that have moved on it.
     pub(super) traffic: Traffic,
     health: watch::Sender<Health>,
     events: Mutex<JoinSet<()>>,
@@ -119,7 +119,7 @@ impl AmqpSession {
         CHANNELS.min(self.lapin.configuration().channel_max())
     }
 
-    /// What was agreed on with the broker, in words.
+    /// The limits agreed on with the broker, in words.
     pub(super) fn agreed(&self) -> String {
         let agreed = self.lapin.configuration();
         format!(
@@ -130,7 +130,7 @@ impl AmqpSession {
         )
     }
 
-    /// Opens a channel, of which a connection has so many and no more.
+    /// Opens a channel, at most [`AmqpSession::channels`] over the connection's lifetime.
     pub(super) async fn channel(&self) -> Result<lapin::Channel, Fault> {
         let (opened, most) = (self.opened.fetch_add(1, Ordering::Relaxed), self.channels());
         if opened >= most {
@@ -205,7 +205,7 @@ impl AmqpSession {
 }
 
 impl Drop for AmqpSession {
-    /// Nobody waits here for the broker, so the socket is cut.
+    /// Cuts the socket: a drop cannot wait for the broker.
     fn drop(&mut self) {
         self.socket.cut();
     }

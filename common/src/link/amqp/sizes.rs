@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// message are no larger, and stay in order.
 const SMALL: usize = 65 * 1024;
 
-/// What is known of a broker's limit on messages, in bytes.
+/// The limit of a broker on messages, in bytes, as far as it is known.
 #[derive(Debug)]
 pub(super) struct Sizes {
     taken: AtomicUsize,

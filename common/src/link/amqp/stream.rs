@@ -26,7 +26,7 @@ const CHUNK: usize = 16 * 1024;
 /// A socket as tokio has it.
 pub(super) type Socket = <Tokio as Reactor>::TcpStream;
 
-/// What is known of a connection's bytes from outside.
+/// Counts the bytes of a connection, below lapin.
 #[derive(Clone, Debug)]
 pub(super) struct Traffic(Arc<Counts>);
 
@@ -179,7 +179,7 @@ impl AsyncWrite for SanitizedStream {
 #[derive(Clone, Debug)]
 pub(super) struct Sifting(Tokio);
 
-/// What runs lapin's connections.
+/// Makes the runtime of lapin's connections.
 pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Sifting>> {
     let tokio = Tokio::current();
     Runtime::new(RuntimeParts::new(tokio.clone(), Sifting(tokio)))

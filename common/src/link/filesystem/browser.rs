@@ -74,7 +74,7 @@ pub(super) async fn waiting(session: &Arc<FolderSession>, queue: &str) -> Result
     blocking(patience, count).await
 }
 
-/// How many messages nobody has claimed, by what their files say.
+/// Counts the messages that no consumer has claimed, by what their files say.
 fn count(ready: &Path) -> io::Result<u64> {
     let mut messages = 0;
     for producer in disk::names(ready)?.iter().filter(|name| is_member(name)) {

@@ -41,7 +41,7 @@ struct QueueCensus {
     first: Option<PathBuf>,
 }
 
-/// Notes that files of a queue are missing, for people who look later.
+/// Notes that files of a queue are missing, for `check` to tell later.
 pub(super) fn note(root: &Root, queue: &str, missing: u64) -> io::Result<()> {
     let file = root.quarantine().join(format!("{NOTE}{}", uuid::Uuid::now_v7()));
     disk::replace(

@@ -68,7 +68,7 @@ pub(super) struct Consumer {
     unsettled: BTreeMap<Tag, (u64, usize)>,
     /// What is on its way to the dead-letter queue, and why.
     refused: BTreeMap<Tag, &'static str>,
-    /// Who waits until what is acknowledged is so on disk.
+    /// The callers that wait until the acknowledgements are on disk.
     securing: Vec<oneshot::Sender<()>>,
     short_of_room: bool,
     looked: Instant,
@@ -254,7 +254,7 @@ impl Consumer {
                     let to = claim.entry.to.unwrap_or(messages.len());
                     (messages.into_iter().take(to).skip(claim.entry.from).collect(), None)
                 }
-                // Who looks through a queue has nobody to answer to.
+                // A browser cannot report damage: the file is set aside.
                 Err(reason) if self.prefetch == 0 => {
                     self.quarantine(&claim, &reason)?;
                     continue;
@@ -425,7 +425,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Tells those who wait that what is acknowledged is so on disk, if it is.
+    /// Tells the waiting callers that the acknowledgements are on disk, if they are.
     fn secure(&mut self) -> io::Result<()> {
         if self.securing.is_empty() {
             return Ok(());
@@ -440,7 +440,7 @@ impl Consumer {
         }
         disk::sync_folder(&self.claims)?;
         for done in self.securing.drain(..) {
-            // Whoever waits no longer does not want to know.
+            // It fails if the caller has given up waiting.
             done.send(()).ok();
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Makes a folder unless it is there, and syncs the one it is in. Nobody sees it
+/// Makes a folder unless it is there, and syncs the one it is in. No process sees it
 /// before it has its mode.
 pub(super) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
     let Some(above) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
@@ -32,7 +32,7 @@ pub(super) fn make_folder(path: &Path, access: Access) -> io::Result<()> {
         .and_then(|()| fs::rename(&hidden, path));
     if let Err(error) = made {
         fs::remove_dir(&hidden)?;
-        // Somebody was quicker, and has put something into it.
+        // Another process was quicker, and has put something into it.
         return if path.is_dir() { Ok(()) } else { Err(error) };
     }
     sync_folder(above)
@@ -78,7 +78,7 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Res
     file.sync_data()
 }
 
-/// Puts a file in the place of another one: who reads it sees the old or the
+/// Puts a file in the place of another one: a reader sees the old or the
 /// new one whole, also after a power cut.
 pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Err(ErrorKind::InvalidInput.into()) };
@@ -93,7 +93,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8], access: Access) -> io::Result<(
     done
 }
 
-/// Removes a file, unless somebody did so before.
+/// Removes a file, unless it is gone.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -101,11 +101,11 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Changes a folder's times, which inotify tells to who watches the folder above
+/// Changes a folder's times, which inotify tells the consumers that watch the folder above
 /// it: both of them, for a change of one alone counts as no change of the
 /// folder's attributes (`fsnotify_change` in Linux). To the present time, which
 /// takes the right to write and not the folder's owner. Only a wake is lost where
-/// it fails: whoever listens looks now and then all the same.
+/// it fails: a consumer looks now and then all the same.
 pub(super) fn touch(folder: impl AsFd) {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let times = Timestamps { last_access: now, last_modification: now };
@@ -145,7 +145,7 @@ pub(super) fn is_for_good(error: &io::Error) -> bool {
         || Errno::from_io_error(error) == Some(Errno::IO)
 }
 
-/// What an error means for the link.
+/// Turns an error into the fault of the link.
 pub(super) fn fault(doing: &str, path: &Path, error: &io::Error) -> Fault {
     let text = format!("{doing} {}: {error}", path.display());
     let kind = error.kind();

@@ -47,7 +47,7 @@ pub(super) struct FileName {
 }
 
 impl FileName {
-    /// One nobody has claimed yet.
+    /// A group that no consumer has claimed yet.
     pub(super) fn fresh(number: u64) -> Self {
         Self { number, from: 0, to: None, deliveries: 0 }
     }

@@ -1,4 +1,4 @@
-//! What a `file:` URL says. Pure.
+//! Parses a `file:` URL. Pure.
 
 use crate::link::InvalidUrl;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(60);
 /// Most messages of one file.
 const LARGEST_GROUP: usize = 1000;
 
-/// Who may use the files that are made.
+/// The access that files and folders are made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
     /// The user alone.

@@ -219,7 +219,7 @@ struct BurstWriter {
     writer: Writer,
     topology: Cached,
     commands: Receiver<WriterCommand>,
-    /// What is to be written: it may have come while the disk was full.
+    /// The messages to be written: they may have come while the disk was full.
     waiting: VecDeque<Job>,
     last_burst: usize,
     settle: mpsc::Sender<Vec<(Ticket, Settlement)>>,
@@ -397,7 +397,7 @@ impl BurstWriter {
     }
 }
 
-/// What goes where.
+/// A burst of messages, by the queues that they go to.
 struct RoutedBurst<'a> {
     /// The messages for each queue, in order, with their places in `settled`.
     queues: BTreeMap<String, Vec<(usize, &'a Message)>>,

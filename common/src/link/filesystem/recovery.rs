@@ -48,7 +48,7 @@ pub(super) fn give_back(
     let folder = root.ready(queue).join(producer);
     disk::make_folder(&folder, root.access())?;
     match fs::rename(claim, folder.join(entry.name())) {
-        // Somebody else was quicker.
+        // Another session was quicker.
         Err(error) if error.kind() == ErrorKind::NotFound && folder.is_dir() => Ok(()),
         Err(error) => Err(error),
         Ok(()) => {

@@ -41,7 +41,7 @@ pub(super) struct Root {
     identity: Identity,
     /// Which spool it is.
     pub(super) spool: Uuid,
-    /// Those whose place it takes.
+    /// The spools that it takes the place of.
     replaces: Vec<Uuid>,
 }
 
@@ -137,7 +137,7 @@ impl Root {
         &self.options.root
     }
 
-    /// Who may use what is made in it.
+    /// The access that files made in it get.
     pub(super) fn access(&self) -> Access {
         self.options.access
     }
@@ -160,7 +160,7 @@ impl Root {
         }
     }
 
-    /// What an error below the root means for the link.
+    /// Turns an error below the root into the fault of the link.
     pub(super) fn fault(&self, doing: &str, path: &Path, error: &std::io::Error) -> Fault {
         self.is_there().err().unwrap_or_else(|| disk::fault(doing, path, error))
     }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::watch;
 
-/// What inlets, outlets and their connection share. It ends when it is closed,
+/// The part that inlets, outlets and their connection share. It ends when it is closed,
 /// or when the last of them is dropped.
 pub(super) struct FolderSession {
     /// The folder.
@@ -40,7 +40,7 @@ struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// Who holds a lock, for people.
+/// Describes the holder of a lock, for people.
 #[derive(Clone, Serialize, Deserialize)]
 struct Holder {
     name: String,
@@ -54,8 +54,8 @@ impl FolderSession {
     pub(super) fn open(root: Root, terms: Terms, name: &str) -> Result<Self, Fault> {
         let id = uuid::Uuid::now_v7().to_string();
         let path = root.session(&id);
-        // Whoever finds a session's file that is not locked takes the session
-        // for dead: it gets its name once it is locked.
+        // A session whose file is found unlocked is taken for dead: the file gets its name
+        // once it is locked.
         let hidden = root.session(&format!(".{id}"));
         let holder = Holder {
             name: name.to_owned(),
@@ -137,10 +137,10 @@ impl FolderSession {
         }
     }
 
-    /// Locks a file, against everybody or against those who do.
+    /// Locks a file, against all sessions or against those that lock it exclusively.
     ///
     /// # Errors
-    /// [`Fault::Locked`], with who has it.
+    /// [`Fault::Locked`], with the holder.
     pub(super) fn take(&self, path: &Path, what: &str, exclusive: bool) -> Result<File, Fault> {
         let failed = |error: io::Error| self.root.fault("locking", path, &error);
         let file = disk::open_for_writing(path, self.root.access()).map_err(failed)?;
@@ -232,7 +232,7 @@ impl Drop for FolderSession {
 pub(super) struct DeadSession(#[expect(dead_code, reason = "holds the lock")] Option<File>);
 
 impl Holder {
-    /// Writes who holds a file that is locked. It is the lock that counts, so a
+    /// Writes the holder into a locked file. It is the lock that counts, so a
     /// full disk is no reason to fail.
     fn write(&self, mut file: &File) -> io::Result<()> {
         file.set_len(0)?;

@@ -1,5 +1,5 @@
 //! Where a consumer's next group comes from: one folder for each producer, and
-//! what is known of it. A claim is a rename; whoever comes second finds nothing.
+//! what is known of it. A claim is a rename; a second consumer finds nothing.
 //!
 //! A producer numbers its groups without gaps, so the next one is asked for by
 //! name, and a folder is listed only when a name does not help: at first, where
@@ -22,7 +22,7 @@ pub(super) struct Sources {
     /// Whether other consumers may take something.
     shared: bool,
     known: BTreeMap<String, Source>,
-    /// Whose turn was last.
+    /// The producer that had the last turn.
     last: String,
     /// How many groups are gone that no consumer claimed, since the count was last taken.
     missing: u64,

@@ -20,7 +20,7 @@ const GROUP_BYTES: usize = 512 * 1024;
 
 /// Most folders held open: one for each queue that was published to lately.
 const MOST_OPEN: usize = 64;
-/// What is being written, until it has its name.
+/// A file being written, until it has its name.
 const ASIDE: &str = ".writing";
 
 /// A producer. Its groups in a queue are numbered without gaps, so a consumer
@@ -69,7 +69,7 @@ impl Writer {
         let access = self.session.root.access();
         match self.stream(queue).and_then(|stream| stream.write(&bytes, access)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Who took us for dead removed our folder, which was empty.
+                // A session that took this one for dead removed its folder, which was empty.
                 self.streams.remove(queue);
                 self.stream(queue)?.write(&bytes, access)
             }

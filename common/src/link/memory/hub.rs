@@ -1,5 +1,5 @@
-//! What a broker knows and decides: queues and routing, connections and leases,
-//! who consumes what. Pure: every method returns at once, and the same calls give
+//! A broker's state and decisions: queues and routing, connections and leases, consumers.
+//! Pure: every method returns at once, and the same calls give
 //! the same answers.
 //!
 //! A message is in one place at a time: ready in its queue, or with the consumer

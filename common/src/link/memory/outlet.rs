@@ -1,5 +1,5 @@
 //! Publishes to a hub in memory. A message is settled as it is published, and its
-//! settlement kept until somebody asks.
+//! settlement kept until it is asked for.
 
 use super::MemorySession;
 use crate::link::{self, Destination, Fault, Message, Outlet, Settlement, Ticket};

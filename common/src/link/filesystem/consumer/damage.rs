@@ -1,4 +1,4 @@
-//! What a consumer's thread does about files that are damaged or gone: it delivers what
+//! The part of a consumer's thread that handles damaged or missing files: it delivers what
 //! stands for them, and sets aside what cannot be read. It never reads what cannot be
 //! one of ours.
 

@@ -1,4 +1,4 @@
-//! What a consumer's thread does for a browser: one message at a time, each a claim of
+//! The part of a consumer's thread that serves a browser: one message at a time, each a claim of
 //! its own, so that any of them can be removed by itself.
 
 use super::{Consumer, Delivery, Tag};
