@@ -97,7 +97,7 @@ pub(crate) fn code(fault: &Fault) -> u8 {
 pub(crate) fn advice(fault: &Fault) -> &'static str {
     match fault {
         Fault::Credentials(_) => "check user, password and vhost in --broker",
-        Fault::Forbidden(_) => "whoever runs this needs to configure, write and read there",
+        Fault::Forbidden(_) => "the user in the URL needs to configure, write and read there",
         Fault::Refused(_) | Fault::Unreachable(_) | Fault::Tls(_) => {
             "is it there, and is --broker right?"
         }

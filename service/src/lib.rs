@@ -1,11 +1,11 @@
-//! The Clutch service: provisions endpoints, collects results, keeps records,
-//! answers the API, and is its own client.
+//! The Clutch service: provisions endpoints, collects results, keeps records, answers the API,
+//! and is its own client.
 //!
-//! `cli` is the command line. `client` has the commands that ask a running service,
-//! `admin` those that work without one, `demo` the demonstration. `serve` runs the
-//! service: `broker` (the link, and the results that arrive), `publishing`, `failover`,
-//! `api` (HTTP for the commands), all of them above `store` and, below all, `model`. Only `store` knows SQL. The
-//! crate offers nothing but [`main`], and [`bench_api`] for the microbenchmarks.
+//! `cli` is the command line. `client` has the commands that ask a running service, `admin` those
+//! that work without one, `demo` the demonstration. `serve` runs the service: `broker` (the link,
+//! and the results that arrive), `publishing`, `failover` and `api` (HTTP for the commands), all
+//! of them above `store` (the records) and `model` (the types of tasks). Only `store` knows SQL.
+//! The crate offers only [`main`], and [`bench_api`] for the microbenchmarks.
 
 mod admin;
 mod api;

@@ -1,4 +1,4 @@
-//! Publishing: what goes to the broker, and the broker's answer to each message.
+//! Publishing: sends messages to the broker, and records its answers for tasks.
 //!
 //! A [`Publisher`] is the one handle for it, and lives as long as the link. The API publishes
 //! new tasks through it, failover publishes control messages and the next attempts of
@@ -20,7 +20,7 @@ use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
 use uuid::Uuid;
 
-/// A message of a kind that is no tasks message, with an id of its own.
+/// A control message: one that carries no tasks. It gets an id of its own.
 pub(crate) fn control_message(kind: &str, body: Vec<u8>) -> Message {
     Message {
         message_id: Some(Uuid::now_v7().to_string()),

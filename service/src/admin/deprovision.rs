@@ -117,7 +117,7 @@ async fn with_lease(
     }
     if !store.remove_endpoint(endpoint.id).await? {
         let words = format!(
-            "a task was submitted to {} meanwhile: run this again once nobody submits to it",
+            "a task was submitted to {} meanwhile: stop the submissions to it, and run this again",
             endpoint.name
         );
         return Err(Failure::new(GENERAL, words).into());

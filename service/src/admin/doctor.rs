@@ -96,9 +96,7 @@ fn answering(held: Holder, answer: anyhow::Result<Health>) -> Check {
             "the service answers",
             &format!("it has no link to the broker: {}", fault.unwrap_or_default()),
         ),
-        (Holder::None, Err(error)) => {
-            Check::passed("nobody has to answer").with(&format!("{error:#}"))
-        }
+        (Holder::None, Err(error)) => Check::passed("no service runs").with(&format!("{error:#}")),
         (Holder::Serve, Err(error)) => Check::warning(
             "the service answers",
             &format!("one is running and does not answer: it starts, stops or hangs ({error:#})"),
@@ -130,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_service_that_is_not_running_is_no_failure_and_one_that_is_silent_is_told() {
-        let none = || Err(anyhow::anyhow!("nobody"));
+        let none = || Err(anyhow::anyhow!("no socket"));
         let verdict = |held, answer| answering(held, answer).verdict;
         assert_eq!(verdict(Holder::Serve, Ok(health(true))), Verdict::Passed);
         assert_eq!(verdict(Holder::Serve, Ok(health(false))), Verdict::Warning);
@@ -139,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn results_of_nobody_are_told_with_their_number() {
+    fn anomalies_are_a_warning_with_their_counts() {
         assert_eq!(odd(&Anomalies::default()), None);
         let counted =
             Anomalies { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1, passed_by: 8 };

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_else_is_closed() {
+    async fn no_other_connection_is_closed() {
         for answers in [
             vec![(200, QUEUE), (200, r#"{"client_properties":{"connection_name":"clutch/e/j"}}"#)],
             vec![(200, QUEUE), (404, "{}")],

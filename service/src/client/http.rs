@@ -126,8 +126,9 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let nobody = [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&error.kind());
-        let message = if nobody {
+        let no_service =
+            [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&error.kind());
+        let message = if no_service {
             format!(
                 "no service is listening at {socket}; start one with `clutch-service serve \
                  --state {}`",

@@ -264,14 +264,14 @@ async fn a_silent_holder_is_closed_three_seconds_after_its_last_word_and_one_tha
 }
 
 #[tokio::test]
-async fn nobody_is_closed_while_calls_are_returned_or_the_results_are_not_read_up() {
+async fn no_connection_is_closed_while_pings_are_returned_or_the_results_queue_is_behind() {
     let world = world(SOON).await;
     let lease = topology::lease_queue(world.endpoint);
     world.broker.return_for(&lease, true);
     world.tell(StateId::new(), Role::Active, false, 0);
     world.tell(StateId::new(), Role::Standby, true, 0);
     until("six calls", async || world.published(&lease).len() >= 6).await;
-    assert!(world.closed.0.lock().unwrap().is_empty(), "nobody held the lease");
+    assert!(world.closed.0.lock().unwrap().is_empty(), "no instance held the lease");
     world.broker.return_for(topology::RESULTS_QUEUE, true);
     world.broker.return_for(&lease, false);
     until("six calls more", async || world.published(&lease).len() >= 12).await;
@@ -293,7 +293,7 @@ async fn an_endpoint_without_a_standby_is_never_called() {
 }
 
 #[tokio::test]
-async fn what_was_handed_back_is_asked_for_and_submitted_again_if_nobody_has_it() {
+async fn attempts_handed_back_are_asked_for_and_submitted_again_if_they_are_lost() {
     let world = world(SOON).await;
     let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }, spec(&["c"])];
     let begun = world.submitted(&specs).await;

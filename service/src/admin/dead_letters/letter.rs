@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_with_a_letter_is_what_nobody_has_answered_for() {
+    fn dropping_a_letter_loses_the_tasks_in_it_that_have_no_result() {
         let id = EndpointId::new();
         let queue = tasks_queue(id);
         let stake = |queue: &str, reason: &str, body: &[u8]| {

@@ -31,7 +31,9 @@ pub(super) async fn look(settings: &Settings, transport: &dyn Transport) -> Vec<
 async fn owned(settings: &Settings, connection: &dyn Connection) -> Check {
     match connection.waiting(topology::OWNER_QUEUE).await {
         Ok(_) => {}
-        Err(Fault::Missing(_)) => return Check::passed(OWNED).with("they are nobody's yet"),
+        Err(Fault::Missing(_)) => {
+            return Check::passed(OWNED).with("no service has claimed them yet");
+        }
         Err(fault) => return Check::faulty(OWNED, fault),
     }
     let ours = service_in(&settings.state.database()).unwrap_or_default();
