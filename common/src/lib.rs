@@ -1,4 +1,4 @@
-//! What both sides of Clutch share: the vocabulary, the wire, and the ways to a broker.
+//! The crate that both sides of Clutch share: the vocabulary, the wire, and the ways to a broker.
 //!
 //! | module | holds |
 //! |---|---|

@@ -42,10 +42,10 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What `heartbeat` can be: AMQP counts whole seconds, in 16 bits.
+    /// The range of `heartbeat`: AMQP counts whole seconds, in 16 bits.
     pub const HEARTBEAT: RangeInclusive<Duration> =
         Duration::from_secs(1)..=Duration::from_secs(u16::MAX as u64);
-    /// What `blocked_timeout` can be.
+    /// The range of `blocked_timeout`.
     pub const BLOCKED_TIMEOUT: RangeInclusive<Duration> =
         Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 }
@@ -199,7 +199,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// What [`Message::routing_key`] is of a message that goes there.
+    /// The [`Message::routing_key`] of a message that goes there.
     fn key_at_an_exchange(&self) -> Option<String> {
         (!self.exchange.is_empty()).then(|| self.routing_key.clone())
     }
@@ -244,7 +244,7 @@ pub trait Inlet: Send {
     }
 }
 
-/// What comes to the holder of a lease; it may be waited for beside the
+/// The messages to the holder of a lease; it may be waited for beside the
 /// deliveries. Cancelling the wait loses nothing.
 pub type Calls = BoxStream<'static, Result<Message, Fault>>;
 

@@ -78,7 +78,7 @@ pub struct Process {
     /// An absolute folder to run in; a sandbox of the task's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<ByteString>,
-    /// What the process reads from its standard input.
+    /// The standard input of the process.
     #[serde(default, skip_serializing_if = "Blob::is_empty")]
     pub stdin: Blob,
 }
@@ -97,7 +97,7 @@ pub struct Call {
     pub kwargs: Option<Json>,
 }
 
-/// What the names of built-in functions begin with.
+/// The prefix of the names of built-in functions.
 pub const BUILT_IN: &str = "clutch.";
 /// The built-in function that returns its arguments, without any process.
 pub const ECHO: &str = "clutch.echo";

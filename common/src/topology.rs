@@ -175,7 +175,7 @@ pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
     Topology { queues: vec![queue], ..Topology::default() }
 }
 
-/// What says that the results are those of one service: a queue with its id among its
+/// The mark that the results are those of one service: a queue with its id among its
 /// arguments. A broker refuses to declare it with other arguments than it has, so two
 /// services cannot both have declared it, and neither needs to hold or to read anything.
 #[must_use]

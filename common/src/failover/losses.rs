@@ -1,8 +1,8 @@
-//! What follows from the word of an endpoint that an attempt is lost. Pure.
+//! The consequences of an attempt that an endpoint reports lost. Pure.
 
 use crate::task::result::Loss;
 
-/// What follows from the loss of an attempt.
+/// The consequence of the loss of an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Consequence {
     /// The attempt is in doubt: the active instance is asked for it.

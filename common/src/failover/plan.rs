@@ -1,4 +1,4 @@
-//! What the service does about an endpoint's instances at a moment: ping, close, give up.
+//! Plans what the service does about an endpoint's instances: ping, close, give up.
 //! Pure.
 //!
 //! Silence counts only as far as the service has read its results queue: a presence that
@@ -82,7 +82,7 @@ impl PingTimes {
     }
 }
 
-/// What the service is to do for an endpoint.
+/// The actions due for an endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Ping the holder of the lease.

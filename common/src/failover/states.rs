@@ -5,7 +5,7 @@ use crate::id::StateId;
 use crate::wire::{Presence, Role};
 use uuid::Uuid;
 
-/// What the service knows of one state folder of an endpoint.
+/// The knowledge of the service of one state folder of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownState {
     /// The state folder's id.
@@ -62,7 +62,7 @@ pub fn misses_one(states: &[KnownState]) -> bool {
         .is_some_and(|active| states.iter().any(|state| state.id != active.id && state.counts()))
 }
 
-/// What a presence changed.
+/// The effect of a presence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PresenceEffect {
     /// Another instance is active than before, or the first one is.

@@ -50,7 +50,7 @@ pub struct HeldMessage {
     pub tag: Tag,
     /// The message.
     pub message: Message,
-    /// What else came with it, such as AMQP's headers.
+    /// Everything else that came with it, such as AMQP's headers.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 

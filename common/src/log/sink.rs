@@ -39,7 +39,7 @@ struct State {
     lost: u64,
     /// Whether the thread is busy with lines that it took.
     writing: bool,
-    /// What is written to, until a thread has it.
+    /// The stream, until a thread has it.
     target: Option<Box<dyn Write + Send>>,
 }
 
@@ -212,7 +212,7 @@ mod tests {
         sink.flush(SOON);
         let lost = LOST.load(Ordering::SeqCst);
         assert!((1..1000).contains(&lost), "{lost} lines were lost");
-        // Its thread lives on; so does the pipe, and whoever reads it is left to wait.
+        // Its thread lives on; so does the pipe, and its reader is left to wait.
         drop((sink, reading));
     }
 

@@ -24,7 +24,7 @@ pub const OPEN_MAX: usize = 32;
 /// writable, a file, or a symbolic link itself. That nothing is there is no error.
 ///
 /// # Errors
-/// What was left, and why. All that could be removed is gone.
+/// With the entries that are left, and why. All that could be removed is gone.
 pub fn remove_all(path: &Path) -> io::Result<()> {
     let Some(name) = path.file_name() else {
         return Err(io::Error::other(format!("{} is no name to remove", path.display())));

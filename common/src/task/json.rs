@@ -32,7 +32,7 @@ impl Json {
         Self::of(&values)
     }
 
-    /// What a value is in JSON.
+    /// A value as JSON.
     ///
     /// # Errors
     /// When it cannot be, in words.

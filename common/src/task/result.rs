@@ -83,7 +83,7 @@ impl FromStr for Outcome {
 pub enum Loss {
     /// The instance accepted it, did not start it, and lost the link before the
     /// broker had its acknowledgement for certain: another instance may have
-    /// it, or nobody. The instance has forgotten it.
+    /// it, or no instance has. The instance has forgotten it.
     HandedBack,
     /// The instance was asked for it by a roll call and does not know it. It
     /// would not run it any more.
@@ -111,10 +111,10 @@ pub struct TaskResult {
     /// Why, in words, wherever exit code and signal do not say it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// Where it is not known who has the attempt, if anybody: how that came.
+    /// How it came that the attempt is lost or unaccounted for, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Loss>,
-    /// What the function returned, `null` too; nothing of a process.
+    /// The value that the function returned, `null` too; none of a process.
     #[serde(default, deserialize_with = "json::present", skip_serializing_if = "Option::is_none")]
     pub value: Option<Json>,
     /// Standard output; head and tail around a mark where it was too long.

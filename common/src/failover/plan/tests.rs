@@ -6,7 +6,7 @@ use super::*;
 /// A moment, in tenths of a second from the session's begin.
 type Tenths = u64;
 
-/// One row: what was told, who was heard when, the pings made, up to when all
+/// One row: the presences, when each state was heard, the pings made, up to when all
 /// was read, and now.
 struct Row {
     told: &'static str,
@@ -109,7 +109,7 @@ fn the_holder_of_the_lease_is_pinged_while_a_standby_waits_and_closed_when_it_is
     let row =
         Row { told: "a1 w2 a2 w1", heard, pings: (Some(80), Some(100), None), read: 100, now: 100 };
     assert_eq!(planned(&row), idle(110));
-    // Whoever had the lease has lost its link, and waits for itself.
+    // The instance that had the lease has lost its link, and stands by.
     for told in ["a1 w2 w1", "A1 w1"] {
         let row = Row { told, heard: &[(1, 70)], ..row };
         assert_eq!(planned(&row), close(1), "{told}");

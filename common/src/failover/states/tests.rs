@@ -1,4 +1,4 @@
-//! Which instance is active, who is given up and who can be asked, as tables.
+//! Which instance is active, which state is given up and which can be asked, as tables.
 
 use super::*;
 use crate::id::EndpointId;
@@ -33,7 +33,7 @@ fn presence(told: &str) -> Presence {
     }
 }
 
-/// What is known after this was heard, and the news of the last of it.
+/// The states after these presences, and the effect of the last one.
 pub(in crate::failover) fn after(told: &str) -> (Vec<KnownState>, PresenceEffect) {
     let mut states = Vec::new();
     let mut news = PresenceEffect::default();
@@ -68,13 +68,13 @@ fn who_is_active_who_is_given_up_at_once_and_who_can_be_asked() {
         // One that was active before takes over again, and replaces no instance.
         ("A1 a2 h1 A1", Some(1), true, &[], None),
         ("A1 a2 w1 A1 w2", Some(1), false, &[], Some(1)),
-        // One that has lost the lease is not active, whoever is.
+        // An instance that has lost the lease is not active.
         ("A1 w1", None, false, &[], None),
         ("A1 w1 A1", Some(1), true, &[], Some(1)),
-        // Who was replaced and is there all the same counts again.
+        // A state that was replaced and is heard again may hold tasks.
         ("A1 A2 h1", Some(2), false, &[], None),
         ("A1 A2 A1", Some(1), true, &[], None),
-        // Whoever never had anything holds up nothing.
+        // A state that never held anything delays nothing.
         ("w3 A1", Some(1), true, &[], Some(1)),
         ("h3 a1", Some(1), true, &[], None),
     ] {

@@ -11,7 +11,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 /// AMQP's delivery mode for what is to outlive a restart of the broker.
 const PERSISTENT: u8 = 2;
 
-/// What the broker and its tools see as the sender.
+/// The sender that the broker and its tools see.
 const APP_ID: &str = "clutch";
 
 /// The header with the CRC-32 of the body.
@@ -46,7 +46,7 @@ fn checksum(body: &[u8]) -> FieldTable {
     headers
 }
 
-/// What is wrong with a body, by its checksum; nothing where there is none, as a
+/// Says what is wrong with a body, by its checksum; nothing where there is none, as a
 /// stranger may leave it out.
 #[expect(clippy::wildcard_enum_match_arm, reason = "a stranger may have written any type")]
 fn damage(headers: Option<&FieldTable>, body: &[u8]) -> Option<String> {

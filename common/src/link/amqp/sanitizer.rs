@@ -26,7 +26,7 @@ const RETURN: u16 = 50;
 const DELIVER: u16 = 60;
 const GET_OK: u16 = 71;
 
-/// What a property is on the wire.
+/// The type of a property on the wire.
 #[derive(Clone, Copy)]
 enum Property {
     Text,
@@ -64,7 +64,7 @@ pub(super) struct Sanitizer {
     held: Vec<u8>,
 }
 
-/// What begins here.
+/// The part of the stream that begins here.
 enum Next {
     /// So many bytes to be passed on.
     Pass(usize),

@@ -70,7 +70,7 @@ impl Traffic {
 pub(super) struct SanitizedStream {
     inner: AsyncTcpStream<Socket>,
     sanitizer: Sanitizer,
-    /// What is to be given out before anything else, and how much of it was.
+    /// The bytes to be given out before any others, and how many of them were.
     ready: Vec<u8>,
     given: usize,
     traffic: Traffic,

@@ -34,7 +34,7 @@ impl FolderBrowser {
         Ok(Self { session: Arc::clone(session), queue, inlet })
     }
 
-    /// What the thread answers, if its file system does in time.
+    /// Waits for the answer of the thread, as long as an operation may take.
     async fn answer<T>(&self, asked: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let patience = self.session.terms.confirm_timeout;
         timeout(patience, asked).await.unwrap_or(Err(Fault::ConfirmTimeout(patience)))

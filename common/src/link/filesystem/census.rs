@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 /// Most files that are read, and most bytes of them.
 const MOST_FILES: usize = 1000;
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// What the name of a note about missing files begins with.
+/// The prefix of the name of a note about missing files.
 const NOTE: &str = "missing.";
 
-/// What is not as it should be with the files of a folder.
+/// The damaged, missing and set-aside files of a folder.
 #[derive(Debug, Default)]
 pub(super) struct Census {
     /// How many were set aside, as they could not be read.
@@ -113,7 +113,7 @@ impl Census {
         }
     }
 
-    /// What is wrong and what to do, in words; nothing if all is well.
+    /// Says what is wrong and what to do; nothing if all is well.
     pub(super) fn words(&self, quarantine: &Path) -> Option<String> {
         let mut words = Vec::new();
         if self.aside > 0 {

@@ -60,13 +60,13 @@ pub(super) struct Consumer {
     _lock: File,
     /// Takes what is refused.
     writer: Writer,
-    /// What is claimed, by the order of claiming.
+    /// The claimed groups, by the order of claiming.
     groups: BTreeMap<u64, Group>,
     claimed: u64,
     tag: u64,
-    /// What is delivered and not settled: its group and its place in it.
+    /// The unsettled deliveries: the group of each and its place in it.
     unsettled: BTreeMap<Tag, (u64, usize)>,
-    /// What is on its way to the dead-letter queue, and why.
+    /// The deliveries on their way to the dead-letter queue, and why.
     refused: BTreeMap<Tag, &'static str>,
     /// The callers that wait until the acknowledgements are on disk.
     securing: Vec<oneshot::Sender<()>>,
@@ -77,7 +77,7 @@ pub(super) struct Consumer {
 
 struct Group {
     claim: ClaimedFile,
-    /// What is still to be delivered.
+    /// The messages still to be delivered.
     messages: VecDeque<Message>,
     /// The place of the first of those.
     next: usize,

@@ -115,7 +115,7 @@ pub(super) fn touch(folder: impl AsFd) {
 }
 
 /// The names in a folder; none when it is not there. Names that are no text are
-/// nobody's of ours.
+/// not one of ours.
 pub(super) fn names(folder: &Path) -> io::Result<Vec<String>> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,

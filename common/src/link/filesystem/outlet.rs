@@ -63,7 +63,7 @@ pub(super) struct FolderOutlet {
     settled: mpsc::Receiver<Vec<(Ticket, Settlement)>>,
     condition: watch::Receiver<Condition>,
     last: u64,
-    /// What is open, in the order it is settled, and since when the first is
+    /// The open messages, in the order they are settled, and since when the first is
     /// the first.
     open: VecDeque<Ticket>,
     waiting_since: Instant,
@@ -401,9 +401,9 @@ impl BurstWriter {
 struct RoutedBurst<'a> {
     /// The messages for each queue, in order, with their places in `settled`.
     queues: BTreeMap<String, Vec<(usize, &'a Message)>>,
-    /// What is settled once those are durable, in order.
+    /// The settlements once those are durable, in order.
     settled: Vec<(Ticket, Settlement)>,
-    /// What ends the outlet then: what comes after it is not in the plan.
+    /// The fault that ends the outlet then: later messages are not in the burst.
     fault: Option<Fault>,
 }
 

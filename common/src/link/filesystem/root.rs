@@ -37,7 +37,7 @@ struct Marker {
 pub(super) struct Root {
     /// How it is used.
     pub(super) options: Options,
-    /// What the marker is told by.
+    /// The identity of the marker file.
     identity: Identity,
     /// Which spool it is.
     pub(super) spool: Uuid,

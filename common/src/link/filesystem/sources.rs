@@ -30,7 +30,7 @@ pub(super) struct Sources {
 
 #[derive(Default)]
 struct Source {
-    /// What a listing has shown, in order.
+    /// The names that a listing has shown, in order.
     listed: VecDeque<FileName>,
     /// The number after those.
     next: Option<u64>,

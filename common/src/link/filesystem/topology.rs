@@ -31,7 +31,7 @@ const DEAD_LETTER_KEY: &str = "x-dead-letter-routing-key";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const MAX_LENGTH: &str = "x-max-length";
 const OVERFLOW: &str = "x-overflow";
-/// What a full queue does with more: the only way that loses nothing.
+/// The overflow policy of a full queue: the only one that loses nothing.
 const REJECT: &str = "reject-publish";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ struct StoredBinding {
     key: String,
 }
 
-/// What is declared.
+/// The declared exchanges, queues and bindings.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Table {
     exchanges: BTreeMap<String, Kind>,

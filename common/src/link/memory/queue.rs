@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct QueuedMessage {
     pub(super) message: Arc<Message>,
-    /// What it was published with, and is dead-lettered with.
+    /// The routing key that it was published with, and is dead-lettered with.
     pub(super) routing_key: Arc<str>,
     /// How often it was delivered and came back.
     pub(super) returns: u64,
@@ -69,7 +69,7 @@ impl HubQueue {
         self.text("x-dead-letter-exchange")
     }
 
-    /// What its dead letters are published with, if not with what they came by.
+    /// The routing key of its dead letters, if it is not their own.
     pub(super) fn dead_letter_key(&self) -> Option<&str> {
         self.text("x-dead-letter-routing-key")
     }
