@@ -256,7 +256,11 @@ fn task(world: &World, number: &mut u128) -> (Task, Expected) {
         argv: argv.iter().map(|argument| (*argument).into()).collect(),
         ..Process::default()
     };
-    let mut task = Task::new(TaskId(uuid::Uuid::from_u128(*number)), process(&["true"]));
+    // Some have a payload that does not fit into a record of the disk queue.
+    let large = world.within(0..5) == 0;
+    let stdin = vec![b'x'; if large { world.within(0..6_000) as usize } else { 0 }];
+    let work = Process { stdin: stdin.into(), ..process(&["true"]) };
+    let mut task = Task::new(TaskId(uuid::Uuid::from_u128(*number)), work);
     let expected = match world.within(0..20) {
         0 => {
             task.work = clutch_common::task::Work::Process(Process::default());
