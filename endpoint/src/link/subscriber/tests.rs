@@ -26,7 +26,7 @@ fn rig(max_tasks: usize) -> Rig {
     rig_of(Instance::new(uuid::Uuid::nil(), false), max_tasks)
 }
 
-fn careful_rig(max_tasks: usize) -> Rig {
+fn fenced_rig(max_tasks: usize) -> Rig {
     rig_of(Instance::new(uuid::Uuid::nil(), true), max_tasks)
 }
 
@@ -211,8 +211,8 @@ async fn a_lost_link_ends_it_with_the_fault() {
 }
 
 #[tokio::test]
-async fn a_careful_instance_starts_a_task_once_its_acknowledgement_is_certain() {
-    let mut rig = careful_rig(100);
+async fn a_fenced_instance_starts_a_task_once_its_acknowledgement_is_certain() {
+    let mut rig = fenced_rig(100);
     let (one, two) = (testing::task(), testing::task());
     rig.deliver(testing::message(&[&one])).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
@@ -230,7 +230,7 @@ async fn a_careful_instance_starts_a_task_once_its_acknowledgement_is_certain() 
 
 #[tokio::test]
 async fn what_waits_to_be_certain_has_its_room_in_the_inbox() {
-    let mut rig = careful_rig(1);
+    let mut rig = fenced_rig(1);
     rig.deliver(testing::message(&[&testing::task()])).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
     assert_eq!(rig.settled().await, Settled::Secured);
@@ -244,7 +244,7 @@ async fn what_waits_to_be_certain_has_its_room_in_the_inbox() {
 }
 
 #[tokio::test]
-async fn one_that_is_called_is_careful_from_the_next_delivery_on() {
+async fn one_that_was_pinged_is_fenced_from_the_next_delivery_on() {
     let mut rig = rig(100);
     let (one, two) = (testing::task(), testing::task());
     rig.deliver(testing::message(&[&one])).await;
@@ -262,7 +262,7 @@ async fn one_that_is_called_is_careful_from_the_next_delivery_on() {
 
 #[tokio::test]
 async fn what_was_not_certain_when_the_link_was_lost_is_handed_back_and_forgotten() {
-    let mut rig = careful_rig(100);
+    let mut rig = fenced_rig(100);
     let (one, two) = (testing::task(), testing::task());
     rig.deliver(testing::message(&[&one, &two])).await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(1));
