@@ -4,8 +4,8 @@
 //! Sync, with one writer. A commit is durable as a whole or not at all. It is made in this
 //! order: payloads that are large go into spool files ([`spool_files`]), which are made
 //! durable; the records that hold or point to payloads ([`packing`]) are written to the
-//! store ([`store`], in the daemon sled) and flushed; spool files whose last record went
-//! with the commit are removed.
+//! store ([`store`], in the daemon sled) and flushed; spool files that no record points to
+//! any longer are removed.
 //!
 //! Promises:
 //! - a value of the store stays below 1.5 KiB, so that a page of values stays far below a

@@ -54,14 +54,14 @@ pub(crate) struct Recalled {
     pub(crate) more: HashSet<Attempt>,
 }
 
-enum Command {
+enum LogRequest {
     Append(Vec<Arc<Finished>>),
     Recall(HashSet<Attempt>, oneshot::Sender<Recalled>),
 }
 
 /// The log, and the thread that writes it.
 pub(crate) struct SentLog {
-    commands: Option<SyncSender<Command>>,
+    commands: Option<SyncSender<LogRequest>>,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     last: Mutex<Option<Attempt>>,
@@ -78,7 +78,7 @@ impl SentLog {
         let last = Mutex::new(segments.last()?);
         let (commands, received) = sync_channel(WAITING_MAX);
         let (waiting, dropped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
-        let writer = Writer {
+        let writer = LogWriter {
             segments,
             waiting: Arc::clone(&waiting),
             dropped: Arc::clone(&dropped),
@@ -101,7 +101,7 @@ impl SentLog {
             && self
                 .commands
                 .as_ref()
-                .is_some_and(|commands| commands.try_send(Command::Append(results)).is_ok());
+                .is_some_and(|commands| commands.try_send(LogRequest::Append(results)).is_ok());
         if !sent {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(count, Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl SentLog {
         let sent = self.commands.as_ref().map(|commands| {
             // The thread takes its commands within milliseconds; a full channel means a
             // disk that does not answer, and the service asks again.
-            commands.try_send(Command::Recall(attempts.clone(), reply)).is_ok()
+            commands.try_send(LogRequest::Recall(attempts.clone(), reply)).is_ok()
         });
         self.hurry();
         match sent {
@@ -151,15 +151,15 @@ impl Drop for SentLog {
     }
 }
 
-struct Writer {
+struct LogWriter {
     segments: Segments,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     failing: bool,
 }
 
-impl Writer {
-    fn run(mut self, commands: &Receiver<Command>) {
+impl LogWriter {
+    fn run(mut self, commands: &Receiver<LogRequest>) {
         let mut gathered = Vec::new();
         while let Ok(first) = commands.recv() {
             if self.waiting.load(Ordering::Relaxed) < GATHER_BYTES {
@@ -167,8 +167,8 @@ impl Writer {
             }
             for command in std::iter::once(first).chain(commands.try_iter()) {
                 match command {
-                    Command::Append(mut results) => gathered.append(&mut results),
-                    Command::Recall(attempts, reply) => {
+                    LogRequest::Append(mut results) => gathered.append(&mut results),
+                    LogRequest::Recall(attempts, reply) => {
                         self.append(&mut gathered);
                         self.recall(attempts, reply);
                     }

@@ -244,7 +244,7 @@ impl Writer {
     }
 
     /// Takes all commands that wait, as a release may be behind a change that needs room.
-    /// They are bounded by the prefetch and the slots, whose commits they are.
+    /// The prefetch and the slots bound how many there are.
     fn gather_all(&mut self, group: &mut Group) {
         while group.close.is_none()
             && let Ok(command) = self.commands.try_recv()
