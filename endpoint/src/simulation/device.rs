@@ -8,7 +8,7 @@ use super::plan::Mishap;
 use super::process::Life;
 use super::world::{World, lock};
 use crate::storage::disk_queue::CommitCounter;
-use crate::storage::disk_queue::store::{Entries, Entry, Failure, Store, Writes};
+use crate::storage::disk_queue::store::{Entries, Entry, Store, StoreError, Writes};
 use crate::storage::files::{Files, StoredFile};
 use std::fs::File;
 use std::io;
@@ -105,7 +105,7 @@ impl Device {
 }
 
 impl Store for Device {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.read(|media| media.get(key))?)
     }
 
@@ -125,15 +125,15 @@ impl Store for Device {
         }))
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, Failure> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
         Ok(self.read(|media| media.last(from, to))?)
     }
 
-    fn apply(&self, writes: Writes) -> Result<(), Failure> {
+    fn apply(&self, writes: Writes) -> Result<(), StoreError> {
         Ok(self.effect("the store is written", |disk| disk.media.apply(writes))?)
     }
 
-    fn flush(&self) -> Result<(), Failure> {
+    fn flush(&self) -> Result<(), StoreError> {
         let flush = |disk: &mut Disk| {
             disk.media.flush();
             disk.written(&self.world);

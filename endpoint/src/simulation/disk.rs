@@ -9,7 +9,7 @@ use super::process::{ENDPOINT, Life};
 use super::world::{World, lock};
 use crate::storage::disk_queue::{Change, DiskQueue, Options, Parts};
 use crate::storage::journal::commit::Pulse;
-use crate::storage::journal::writer::{Command, Finding, Group, Reading, Submission};
+use crate::storage::journal::writer::{Finding, Group, JournalCommand, Reading, Submission};
 use crate::storage::journal::{
     Accepted, DiskError, Journal, JournalError, Recovered, Running, Threads,
 };
@@ -145,7 +145,7 @@ pub(super) struct Writer {
     life: Arc<Life>,
     node: Arc<Node>,
     queue: DiskQueue,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<JournalCommand>,
     pulse: Arc<Pulse>,
 }
 

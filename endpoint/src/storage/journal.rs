@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use writer::{Command, Finding, Reading, Submission, Writer};
+use writer::{Finding, JournalCommand, Reading, Submission, Writer};
 
 /// How many commands may wait for the writer.
 const WAITING_MAX: usize = 1024;
@@ -161,7 +161,7 @@ pub(crate) enum JournalError {
 
 /// The endpoint's journal.
 pub(crate) struct Journal {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<JournalCommand>,
     seen: SeenView,
     pulse: Arc<Pulse>,
     threads: Mutex<Threads>,
@@ -213,7 +213,7 @@ fn open_with(
 impl Journal {
     /// A journal over the writer that takes its commands.
     pub(crate) fn over(
-        commands: mpsc::Sender<Command>,
+        commands: mpsc::Sender<JournalCommand>,
         seen: SeenView,
         pulse: Arc<Pulse>,
         threads: Threads,
@@ -238,7 +238,7 @@ impl Journal {
     ) -> Result<Vec<OutboxRecord>, JournalError> {
         let (reply, records) = oneshot::channel();
         let reading = Reading { from, max, max_bytes, reply };
-        self.permit().await?.send(Command::Read(reading));
+        self.permit().await?.send(JournalCommand::Read(reading));
         Answer::new(records, self.pulse.clone()).await
     }
 
@@ -250,7 +250,7 @@ impl Journal {
         attempts: HashSet<Attempt>,
     ) -> Result<HashSet<Attempt>, JournalError> {
         let (reply, held) = oneshot::channel();
-        self.permit().await?.send(Command::Find(Finding { attempts, reply }));
+        self.permit().await?.send(JournalCommand::Find(Finding { attempts, reply }));
         Answer::new(held, self.pulse.clone()).await
     }
 
@@ -266,7 +266,7 @@ impl Journal {
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         let Ok(permit) = self.permit().await else { return };
-        permit.send(Command::Close(done));
+        permit.send(JournalCommand::Close(done));
         if let Err(error) = Answer::new(closed, self.pulse.clone()).await {
             tracing::error!(error = %error, "the journal could not be closed in order");
             return;
@@ -284,7 +284,7 @@ impl Journal {
         }
     }
 
-    async fn permit(&self) -> Result<mpsc::Permit<'_, Command>, JournalError> {
+    async fn permit(&self) -> Result<mpsc::Permit<'_, JournalCommand>, JournalError> {
         if let Some(error) = self.pulse.failure() {
             return Err(error);
         }
@@ -295,7 +295,7 @@ impl Journal {
 /// Room for one submission.
 pub(crate) struct Reservation<'a> {
     journal: &'a Journal,
-    permit: mpsc::Permit<'a, Command>,
+    permit: mpsc::Permit<'a, JournalCommand>,
 }
 
 impl Reservation<'_> {
@@ -321,7 +321,7 @@ impl Reservation<'_> {
         }
         let bytes = changes.iter().map(bytes_on_disk).sum();
         let (done, committed) = oneshot::channel();
-        permit.send(Command::Submit(Submission { changes, bytes, done }));
+        permit.send(JournalCommand::Submit(Submission { changes, bytes, done }));
         Commit::new(Answer::new(committed, journal.pulse.clone()))
     }
 }

@@ -249,6 +249,6 @@ impl SeenView {
     }
 }
 
-fn failed(path: &Path, doing: &'static str, source: super::store::Failure) -> Error {
+fn failed(path: &Path, doing: &'static str, source: super::store::StoreError) -> Error {
     Error { path: path.to_owned(), doing, source }
 }

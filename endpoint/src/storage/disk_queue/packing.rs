@@ -13,7 +13,7 @@
 use super::Error;
 use super::record::{self, Form, INLINE_MAX, Key, LEN, MEMBERS_MAX, Member, Space};
 use super::spill_policy::MANY_RESULTS;
-use super::store::{Entry, Failure, Store, Writes};
+use super::store::{Entry, Store, StoreError, Writes};
 use crate::storage::spool::Spool;
 use std::collections::BTreeMap;
 use std::io;
@@ -200,7 +200,7 @@ impl RecordStore {
     }
 
     /// Makes the error of what was being `doing`.
-    pub(super) fn failed(&self, doing: &'static str) -> impl Fn(Failure) -> Error + use<> {
+    pub(super) fn failed(&self, doing: &'static str) -> impl Fn(StoreError) -> Error + use<> {
         let path = self.path.clone();
         move |source| Error { path: path.clone(), doing, source }
     }

@@ -5,7 +5,7 @@
 //! stays off: with it, this work deadlocks. Touches the folder `queue` of the state folder.
 
 use super::folder;
-use super::store::{Entries, Entry, Failure, Store, Writes};
+use super::store::{Entries, Entry, Store, StoreError, Writes};
 use super::timer_slack;
 use futures_util::FutureExt as _;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(super) struct SledStore {
 
 impl SledStore {
     /// Opens the store, making it if there is none.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::default()
             .path(path)
             .segment_size(SEGMENT)
@@ -60,21 +60,21 @@ impl SledStore {
 }
 
 impl Store for SledStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.db.get(key)?.map(|value| value.to_vec()))
     }
 
     fn range(&self, from: &[u8], end: &[u8]) -> Entries {
         let entries = self.db.range::<&[u8], _>(from..end);
-        Box::new(entries.map(|entry| entry.map(owned).map_err(Failure::from)))
+        Box::new(entries.map(|entry| entry.map(owned).map_err(StoreError::from)))
     }
 
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, Failure> {
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
         let last = self.db.range::<&[u8], _>(from..=to).next_back();
         Ok(last.transpose()?.map(owned))
     }
 
-    fn apply(&self, writes: Writes) -> Result<(), Failure> {
+    fn apply(&self, writes: Writes) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (key, value) in writes {
             match value {
@@ -85,7 +85,7 @@ impl Store for SledStore {
         self.db.apply_batch(batch).map_err(plain)
     }
 
-    fn flush(&self) -> Result<(), Failure> {
+    fn flush(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(plain)?;
         Ok(self.file.sync_data()?)
     }
@@ -121,7 +121,7 @@ fn start_threads(db: &sled::Db) {
 }
 
 /// sled's error, or the system's that it came from.
-fn plain(error: sled::Error) -> Failure {
+fn plain(error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(error) => error.into(),
         sled::Error::CollectionNotFound(_)

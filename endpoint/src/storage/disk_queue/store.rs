@@ -11,30 +11,30 @@ use std::fs::File;
 use std::io;
 
 /// Why a store failed.
-pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
+pub(crate) type StoreError = Box<dyn StdError + Send + Sync>;
 
 /// A key and its value.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
 /// The entries of a range, read one by one.
-pub(crate) type Entries = Box<dyn Iterator<Item = Result<Entry, Failure>> + Send>;
+pub(crate) type Entries = Box<dyn Iterator<Item = Result<Entry, StoreError>> + Send>;
 
 /// An ordered map from keys to values.
 pub(crate) trait Store: Send + Sync {
     /// The value of a key.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failure>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// The entries from `from` on and before `end`, in order.
     fn range(&self, from: &[u8], end: &[u8]) -> Entries;
 
     /// The last entry from `from` up to and including `to`.
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, Failure>;
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError>;
 
     /// Makes changes, all or none. They are durable after the next [`Store::flush`].
-    fn apply(&self, writes: Writes) -> Result<(), Failure>;
+    fn apply(&self, writes: Writes) -> Result<(), StoreError>;
 
     /// Makes durable what was applied.
-    fn flush(&self) -> Result<(), Failure>;
+    fn flush(&self) -> Result<(), StoreError>;
 
     /// Whether the store still is at the path where it was opened.
     fn is_here(&self) -> io::Result<bool>;

@@ -35,7 +35,7 @@ const LINGER_CHANGES: usize = 16;
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A request to the writer.
-pub(crate) enum Command {
+pub(crate) enum JournalCommand {
     Submit(Submission),
     Read(Reading),
     Find(Finding),
@@ -95,17 +95,17 @@ pub(crate) struct Group {
 
 impl Group {
     /// Adds a command.
-    pub(crate) fn add(&mut self, command: Command) {
+    pub(crate) fn add(&mut self, command: JournalCommand) {
         match command {
-            Command::Submit(submission) => {
+            JournalCommand::Submit(submission) => {
                 self.changes += submission.changes.len();
                 self.bytes += submission.bytes;
                 self.presses |= submission.presses();
                 self.submissions.push(submission);
             }
-            Command::Read(reading) => self.readings.push(reading),
-            Command::Find(finding) => self.findings.push(finding),
-            Command::Close(done) => self.close = Some(done),
+            JournalCommand::Read(reading) => self.readings.push(reading),
+            JournalCommand::Find(finding) => self.findings.push(finding),
+            JournalCommand::Close(done) => self.close = Some(done),
         }
     }
 
@@ -163,7 +163,7 @@ enum Room {
 
 pub(super) struct Writer {
     queue: DiskQueue,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<JournalCommand>,
     pulse: Arc<Pulse>,
     notifier: Notifier,
     probe: Probe,
@@ -173,7 +173,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         queue: DiskQueue,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<JournalCommand>,
         (pulse, notifier): (Arc<Pulse>, Notifier),
         probe: Probe,
         reserve: u64,
@@ -365,10 +365,10 @@ mod tests {
     use clutch_common::id::{Attempt, TaskId};
     use clutch_common::task::{Process, Task};
 
-    fn lingers(changes: Vec<Change>, then: Option<Command>) -> bool {
+    fn lingers(changes: Vec<Change>, then: Option<JournalCommand>) -> bool {
         let mut group = Group::default();
         let (done, _) = oneshot::channel();
-        group.add(Command::Submit(Submission { changes, bytes: 0, done }));
+        group.add(JournalCommand::Submit(Submission { changes, bytes: 0, done }));
         then.into_iter().for_each(|command| group.add(command));
         group.lingers()
     }
@@ -398,8 +398,8 @@ mod tests {
         }
         let (reply, _) = oneshot::channel();
         let reading = Reading { from: OutSeq(0), max: 1, max_bytes: 1, reply };
-        assert!(!lingers(vec![release()], Some(Command::Read(reading))));
+        assert!(!lingers(vec![release()], Some(JournalCommand::Read(reading))));
         let (closed, _) = oneshot::channel();
-        assert!(!lingers(vec![release()], Some(Command::Close(closed))));
+        assert!(!lingers(vec![release()], Some(JournalCommand::Close(closed))));
     }
 }
