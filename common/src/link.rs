@@ -183,7 +183,7 @@ pub struct Message {
     /// Why it is a dead letter, the last time first; nothing for any other
     /// message. The broker says so: what is published with some has none.
     pub deaths: Vec<Death>,
-    /// What is wrong with it, where it is not what was published, or where it stands
+    /// The damage, where it is not what was published, or where it stands
     /// for messages that are missing: then nothing else in it counts. The transport
     /// says so: what is published with some has none.
     pub damage: Option<String>,
@@ -237,7 +237,7 @@ pub trait Inlet: Send {
     /// The calls: what is published to the default exchange by the name of the
     /// lease that this inlet holds. Each is settled by being taken, and gone with
     /// the lease; a fault says that the lease is lost. To be asked for once.
-    /// Nothing ever comes where there is no lease, or on a transport whose leases
+    /// Nothing ever comes where there is no lease, or on a transport with leases that
     /// need no asking after: the holder's death is noticed at once there.
     fn calls(&mut self) -> Calls {
         stream::pending().boxed()

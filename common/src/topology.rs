@@ -248,7 +248,7 @@ fn dead_letters(kind: QueueKind) -> Queue {
     Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments }
 }
 
-/// A queue whose refused messages are kept. Only quorum queues count
+/// A queue that keeps its refused messages as dead letters. Only quorum queues count
 /// deliveries, and only they can promise that a dead letter is not lost on its
 /// way, which asks for `reject-publish`.
 fn dead_lettered(name: String, kind: QueueKind) -> Queue {

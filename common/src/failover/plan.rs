@@ -91,8 +91,8 @@ pub struct Plan {
     pub close: Option<Uuid>,
     /// Give up these states, which have been silent for too long.
     pub give_up: Vec<StateId>,
-    /// Read all that was sent to the service: an instance looks silent whose presence may
-    /// be unread.
+    /// Read all that was sent to the service: an instance looks silent, and its presence
+    /// may be unread.
     pub read_up: bool,
     /// When to plan again, if nothing is heard until then.
     pub next: Option<Instant>,

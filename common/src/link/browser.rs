@@ -55,9 +55,9 @@ pub struct HeldMessage {
 }
 
 /// Looks through a queue from its oldest message on, as far as the queue has an
-/// order, and takes single messages out of it. What it has shown is held: nobody
-/// else is given it. When it is dropped, or its connection ends, what it has not
-/// removed is back in the queue, where it was.
+/// order, and takes single messages out of it. The browser holds what it
+/// has shown: no other consumer is given it. When the browser is dropped, or its
+/// connection ends, what it has not removed is back in the queue, where it was.
 #[async_trait]
 pub trait QueueBrowser: Send {
     /// The next message that waits; none where no more do.

@@ -38,7 +38,7 @@ pub async fn claim(
         QueueKind::Classic => QueueKind::Quorum,
     };
     let mut theirs = None;
-    // That it is of the other kind would hide whose it is.
+    // For a queue of the other kind, the mismatch would name the kind and not the owner.
     for kind in [kind, other] {
         match connection.declare(&topology::owner(service, kind)).await {
             Ok(()) => return Ok(Claim::Ours),

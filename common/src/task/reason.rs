@@ -20,7 +20,7 @@ impl Reason {
     /// The most bytes of something that is quoted in one.
     pub const QUOTE: usize = 256;
 
-    /// What is quoted in a longer text, cut as a reason is, to [`Reason::QUOTE`].
+    /// Cuts a text for a quotation in a longer one, as a reason is cut, to [`Reason::QUOTE`].
     #[must_use]
     pub fn quote(text: &str) -> String {
         cut(text.to_owned(), Self::QUOTE)

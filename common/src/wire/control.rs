@@ -60,7 +60,7 @@ pub struct Presence {
     /// last: which tasks were in them it cannot tell, and is to be asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
-    /// The attempt whose result the broker confirmed last, of those from this disk:
+    /// The attempt with the result that the broker confirmed last, of those from this disk:
     /// the service that has no record of it has lost records or results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered: Option<Attempt>,
@@ -120,9 +120,9 @@ fn age(session: Uuid) -> u128 {
 }
 
 /// Asks an endpoint what became of these attempts. It answers with a result for each
-/// that it does not know, whose `lost` is
-/// [`Unknown`](crate::task::result::Loss::Unknown), and for each whose result the broker
-/// had confirmed: that result again, or `lost` as
+/// that it does not know, with `lost` as
+/// [`Unknown`](crate::task::result::Loss::Unknown), and for each with a result that the
+/// broker had confirmed: that result again, or `lost` as
 /// [`Delivered`](crate::task::result::Loss::Delivered) if it is not kept any more. The
 /// others are pending, and their results will come. A [`Presence`] follows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -55,8 +55,8 @@ pub enum ToLeaseHolder {
     Unknown(UnknownControl),
 }
 
-/// A control message of a kind or version that its reader does not know, or whose content
-/// cannot be read.
+/// A control message of a kind or version that its reader does not know, or with content
+/// that cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnknownControl {
     /// The type in its envelope; empty if it has none.
@@ -128,8 +128,8 @@ fn control<'h>(head: &'h Result<Head, String>, body: &[u8]) -> Option<&'h Head> 
     (is_control && !has_parts(body)).then_some(head)
 }
 
-/// Whether an envelope has a list of tasks or results. No control message has; tasks whose
-/// type is misspelt have, and must not be acknowledged unread.
+/// Whether an envelope has a list of tasks or results. No control message has; tasks of a
+/// misspelt type have, and must not be acknowledged unread.
 fn has_parts(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Parts {

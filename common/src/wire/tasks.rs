@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 pub struct Unreadable {
     /// Which task it was about, where that could be read.
     pub attempt: Option<Attempt>,
-    /// What is wrong with it, for the submitter.
+    /// The reason to tell the submitter.
     pub reason: Reason,
 }
 

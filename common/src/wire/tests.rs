@@ -1,4 +1,4 @@
-//! What is encoded is decoded, and what cannot be decoded gets an answer.
+//! Messages that were encoded are decoded, and those that cannot be decoded get an answer.
 
 use super::*;
 use crate::id::{Attempt, EndpointId, StateId, TaskId};

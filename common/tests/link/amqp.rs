@@ -1,4 +1,4 @@
-//! What is AMQP's alone: connecting, time limits, alarms, and lapin's oddities.
+//! AMQP alone: connecting, time limits, alarms, and lapin's oddities.
 
 mod connecting;
 mod consuming;

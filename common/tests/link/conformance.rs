@@ -1,4 +1,4 @@
-//! What every transport promises through the seam: one suite, run unchanged on
+//! The promises of every transport through the seam: one suite, run unchanged on
 //! each of them.
 //!
 //! A test is a function of a [`Site`]. `conformance!` makes one test of each for
@@ -192,7 +192,7 @@ async fn nothing_else(connection: &dyn Connection, queue: &str, inlet: &mut dyn 
     inlet.acknowledge(next[0].tag).await.unwrap();
 }
 
-/// What cancels a wait after its first poll or after a later one.
+/// Ends after the first poll or a later one, and so cancels a wait that it races.
 async fn impatience(rng: &mut Rng) {
     if rng.below(2) == 0 {
         tokio::task::yield_now().await;

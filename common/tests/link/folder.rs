@@ -1,4 +1,4 @@
-//! What only a folder does: files of messages that are damaged or gone.
+//! The folder alone: files of messages that are damaged or gone.
 
 use crate::toolkit::*;
 use clutch_common::link::{Connection, Delivery, Inlet, Terms, Transport, Verdict, transport};
@@ -150,7 +150,7 @@ async fn a_claimed_file_that_is_gone_ends_nothing_and_its_messages_are_delivered
     within(inlet.secured()).await.unwrap();
 }
 
-/// What a check says of the files in a folder.
+/// The verdict and text of the check of a folder's files.
 async fn checked(temp: &Path) -> (Verdict, String) {
     let checks = at(temp).check().await;
     let of_files = |text: &str| text == "no file of messages is damaged, missing or set aside";

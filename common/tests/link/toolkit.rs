@@ -1,4 +1,4 @@
-//! What these tests say to a transport, in few words.
+//! Short calls of a transport, for these tests.
 
 use clutch_common::link::{
     self, Connection, Delivery, Destination, Fault, Inlet, InletOptions, Message, Outlet,

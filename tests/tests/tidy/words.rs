@@ -53,20 +53,6 @@ const RETIRED_MODULES: &[(&str, &[&str])] = &[
 const PRONOUNS: [&str; 6] = ["whoever", "nobody", "somebody", "anybody", "who", "whose"];
 /// No line of a doc comment begins with these.
 const BEGINNINGS: [&str; 3] = ["What", "That", "Who"];
-/// Folders with comments that are not free of them yet.
-const PRONOUNS_NOT_YET: &[&str] = &["common/"];
-
-/// Types that are defined twice in a crate and have to get names of their own.
-const TWICE_NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "common",
-        &[
-            "Binding", "Claim", "Command", "Consumer", "End", "Entry", "Envelope", "Exchange",
-            "Heard", "Plan", "Queue", "Session", "Tasks",
-        ],
-    ),
-    ("endpoint", &["Command", "Failure"]),
-];
 
 fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
@@ -133,10 +119,7 @@ fn retired_names_stay_away() {
 
 #[test]
 fn comments_name_what_they_speak_of() {
-    must_be_clean(".rs", |file| {
-        let known = PRONOUNS_NOT_YET.iter().any(|folder| file.path.starts_with(folder));
-        if known { Vec::new() } else { pronouns(file) }
-    });
+    must_be_clean(".rs", pronouns);
     for bad in [
         "/// Tells whoever waits.",
         "    // Nobody is there.",
@@ -154,12 +137,7 @@ fn comments_name_what_they_speak_of() {
 fn a_type_name_stands_for_one_thing_in_a_crate() {
     let mut complaints = Vec::new();
     for (package, modules) in modules::product() {
-        let known = TWICE_NOT_YET.iter().find(|(name, _)| name == package);
-        let known = known.map(|(_, names)| *names).unwrap_or_default();
-        let is_known = |complaint: &String| {
-            known.iter().any(|name| complaint.starts_with(&format!("{package}: {name} is")))
-        };
-        complaints.extend(twice(package, modules).into_iter().filter(|one| !is_known(one)));
+        complaints.extend(twice(package, modules));
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 

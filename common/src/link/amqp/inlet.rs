@@ -73,7 +73,7 @@ impl AmqpInlet {
             None => None,
         };
         let exclusive = options.lease.is_some();
-        // Where several drain a queue, another consumer would change whose turn it is.
+        // Where several drain a queue, another consumer would change the order of turns.
         let budget = if exclusive {
             DeliveryBudget::new(options.prefetch)
         } else {

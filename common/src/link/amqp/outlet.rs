@@ -153,7 +153,7 @@ impl AmqpOutlet {
     /// confirms one after another on one thread, and wakes each flight before it
     /// resolves the next. So when a flight is seen resolved, every flight
     /// resolved before it has been woken, and the loop, which ends only when
-    /// nobody is woken, has seen it too. (A flight still noted as being written
+    /// no flight is woken, has seen it too. (A flight still noted as being written
     /// was woken when it was written, which is before the broker's answer. One
     /// that landed while it was being published is in the batch from the start.)
     fn sweep(&mut self) -> Vec<(Ticket, Settlement)> {

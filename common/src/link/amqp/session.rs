@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// How many channels are opened on one connection, one after another or at once.
-/// `RabbitMQ` allows 2,047 at once; and lapin 4.12 answers on a channel whose
-/// number was another's, which the broker closed, with that one's error. A broker may
-/// allow fewer.
+/// `RabbitMQ` allows 2,047 at once. Numbers are not used twice: on a channel with the
+/// number of one that the broker closed, lapin 4.12 answers with that one's error. A
+/// broker may allow fewer.
 const CHANNELS: u16 = 2000;
 
 /// How many bytes within a [`Terms::confirm_timeout`] are more than heartbeats.

@@ -174,7 +174,7 @@ impl AsyncWrite for SanitizedStream {
     }
 }
 
-/// Tokio, whose connections are sifted ones. lapin is given those that were opened for it,
+/// Tokio with sanitized connections. lapin is given those that were opened for it,
 /// and opens none by itself.
 #[derive(Clone, Debug)]
 pub(super) struct Sifting(Tokio);

@@ -7,7 +7,7 @@
 //! in any order. So a confirm may carry the return of another message, and an
 //! unroutable message may look like a confirmed one.
 //!
-//! What holds nevertheless: the broker sends a message's return before its
+//! One order holds nevertheless: the broker sends a message's return before its
 //! acknowledgement. So when lapin resolves the confirm of an unroutable message,
 //! the message's return is still queued, and then this confirm carries a return
 //! (its own, or one queued before it); or it was taken by a confirm resolved
@@ -16,7 +16,7 @@
 //! confirm resolved before it.
 //!
 //! - A message is returned if a return named it.
-//! - A message whose confirm carried another message's return is in doubt: its
+//! - A message is in doubt if its confirm carried another message's return: its
 //!   own may come later.
 //! - Any other message is not unroutable, and its confirm means what it says.
 

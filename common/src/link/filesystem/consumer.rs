@@ -348,8 +348,8 @@ impl Consumer {
     }
 
     /// Puts a refused message where the queue's dead letters go; without such a
-    /// place it goes nowhere, as at any broker. One whose place does not exist is
-    /// set aside.
+    /// place it goes nowhere, as at any broker. Where the place does not exist, the
+    /// message is set aside.
     fn bury(&mut self, message: Message) -> io::Result<()> {
         let root = &self.session.root;
         let table = self.topology.get(root).map_err(io::Error::other)?;

@@ -50,9 +50,8 @@ pub(super) struct Root {
 type Identity = (u64, u64, i64, i64);
 
 impl Root {
-    /// Makes a folder a root, unless it is one: one that is not there (but
-    /// whose parent is), or an empty one. If it was not one, it takes the place of the
-    /// earlier ones.
+    /// Makes a folder a root, unless it is one: an empty folder, or a new one in a
+    /// folder that exists. A root made so takes the place of the earlier ones.
     ///
     /// # Errors
     /// When the folder holds something else, is of another format, or cannot be

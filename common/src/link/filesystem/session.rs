@@ -54,7 +54,7 @@ impl FolderSession {
     pub(super) fn open(root: Root, terms: Terms, name: &str) -> Result<Self, Fault> {
         let id = uuid::Uuid::now_v7().to_string();
         let path = root.session(&id);
-        // A session whose file is found unlocked is taken for dead: the file gets its name
+        // A session is taken for dead if its file is found unlocked: the file gets its name
         // once it is locked.
         let hidden = root.session(&format!(".{id}"));
         let holder = Holder {
@@ -228,7 +228,7 @@ impl Drop for FolderSession {
     }
 }
 
-/// A dead session, whose file stays locked while it is looked after.
+/// A dead session: its file stays locked while it is looked after.
 pub(super) struct DeadSession(#[expect(dead_code, reason = "holds the lock")] Option<File>);
 
 impl Holder {

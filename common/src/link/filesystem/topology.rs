@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-/// The queue arguments whose promise a folder keeps. The rest of what
+/// The queue arguments that a folder honours. The rest of what
 /// `RabbitMQ` offers (times to live, lengths in bytes) is refused rather than
 /// ignored.
 const ARGUMENTS: [&str; 8] = [

@@ -99,8 +99,8 @@ impl WakeListener {
 
 fn watch(folder: &Path) -> rustix::io::Result<OwnedFd> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    // A producer's folder that is new, or whose times were changed to say that
-    // something is new in it.
+    // A producer's folder that is new, or got other times to say that something is
+    // new in it.
     let changes = WatchFlags::CREATE
         | WatchFlags::MOVED_TO
         | WatchFlags::ATTRIB

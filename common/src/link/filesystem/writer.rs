@@ -28,7 +28,7 @@ const ASIDE: &str = ".writing";
 pub(super) struct Writer {
     session: Arc<FolderSession>,
     streams: BTreeMap<String, Stream>,
-    /// The queues whose folders are open, the one used longest ago first.
+    /// The queues with an open folder, the one used longest ago first.
     open: VecDeque<String>,
 }
 

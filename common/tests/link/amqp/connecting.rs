@@ -74,8 +74,8 @@ async fn tls_to_a_port_without_it_is_a_tls_fault() {
     assert!(matches!(fault, Fault::Tls(_)), "{fault}");
 }
 
-/// What is trusted is read from the environment, so a second process of this
-/// very test connects with it.
+/// Trusted certificates are read from the environment, so a second process of this
+/// very test connects with one.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_holds_with_a_trusted_certificate_and_with_no_other() {
     if let Ok(url) = std::env::var("CLUTCH_TEST_TLS_URL") {
@@ -192,7 +192,7 @@ async fn a_connection_closed_by_an_operator_is_noticed_while_idle() {
     for fault in [fault(received), fault(settled)] {
         assert!(matches!(&fault, Fault::Closed(text) if text.contains("CONNECTION_FORCED")));
     }
-    // And by whoever asks later.
+    // And by later calls.
     assert!(matches!(inlet.receive(8).await, Err(Fault::Closed(_))));
     assert!(matches!(outlet.publish(&to("tasks"), message(1)).await, Err(Fault::Closed(_))));
     assert!(matches!(consuming.outlet().await, Err(Fault::Closed(_))));

@@ -9,7 +9,7 @@ fn leased_options() -> link::InletOptions {
     options("tasks", 8, Some("lease"))
 }
 
-/// Who is refused loses the channel, of which a connection has no more than 2,047.
+/// A refusal costs the channel, of which a connection has no more than 2,047.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_may_be_asked_for_without_end_on_one_connection() {
     let vhost = broker::vhost();

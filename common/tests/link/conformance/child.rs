@@ -17,7 +17,7 @@ const NAME: &str = "CLUTCH_TEST_ROLE_NAME";
 /// How many messages a producer publishes before it only waits.
 pub(super) const PRODUCED: usize = 500;
 
-/// What a process does. Each notes in its file, a line for each message id, what
+/// The task of a process. Each notes in its file, a line for each message id, what
 /// would be lost with it otherwise.
 pub(super) enum Task {
     /// Publishes to the queue `q`; notes what is confirmed.

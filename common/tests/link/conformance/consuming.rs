@@ -116,7 +116,7 @@ pub(super) async fn waiting_for_the_loss_of_the_link_swallows_no_delivery(site: 
     assert_eq!(ids(&take(inlet.as_mut(), 40).await), numbers(0..40));
     let (lost, ()) = within(async { tokio::join!(inlet.lost(), connection.close()) }).await;
     assert!(matches!(lost, Fault::Closed(_)), "{lost}");
-    // And for whoever asks later.
+    // And to a later call.
     assert!(matches!(within(inlet.lost()).await, Fault::Closed(_)));
 }
 

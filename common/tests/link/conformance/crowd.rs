@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 const TOTAL: usize = 20_000;
 const EACH: usize = 8;
 
-/// Consumes until all messages are acknowledged, by anybody; gives what it had.
+/// Consumes until all messages are acknowledged, by all consumers together; gives its own.
 async fn consume(url: String, done: watch::Sender<usize>) -> Vec<usize> {
     let connection = connect(&url).await;
     let mut inlet = shared(connection.as_ref(), "q", 100).await;

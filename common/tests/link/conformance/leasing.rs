@@ -1,4 +1,4 @@
-//! Who may consume: leases, exclusive consumers and shared ones.
+//! The right to consume: leases, exclusive consumers and shared ones.
 
 use super::*;
 use clutch_common::id::EndpointId;

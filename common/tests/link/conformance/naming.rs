@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Names that somebody might mistake for each other, or for something else.
+/// Names that are easily mistaken for each other, or for something else.
 fn odd_names() -> Vec<String> {
     let mut names: Vec<String> = [
         "tasks",
@@ -62,7 +62,7 @@ pub(super) async fn queues_with_odd_and_similar_names_are_apart(site: &impl Site
     for name in odd_names() {
         publish(outlet.as_mut(), &name, [&name]).await;
     }
-    // What is kept of a name is found again by who did not declare it.
+    // A connection that did not declare the names finds them again as they are kept.
     let connection = connect(&site.url()).await;
     for name in odd_names() {
         let mut inlet = shared(connection.as_ref(), &name, 8).await;

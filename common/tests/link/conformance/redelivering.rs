@@ -1,4 +1,5 @@
-//! What comes again and what does not, and where it goes when it came too often.
+//! Messages that come again, messages that do not, and the place of those that came too
+//! often.
 
 use super::*;
 use clutch_common::link::{DELIVERY_LIMIT, REJECTED};

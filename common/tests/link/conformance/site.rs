@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A broker of a test's own, empty at first. It goes with the test.
 pub(super) trait Site: Send + Sync {
-    /// One that nobody else uses.
+    /// A broker that no other test uses.
     fn fresh() -> Self;
 
     /// Its address.

@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 /// At least so many; more where they are over before there is much to see.
 const ROUNDS: u64 = 40;
 
-/// What is known of the messages, which are numbers.
+/// The test's knowledge of the messages, which are numbers.
 #[derive(Default)]
 struct Record {
     published: u64,

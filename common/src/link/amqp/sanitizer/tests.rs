@@ -39,7 +39,7 @@ fn body(bytes: &[u8]) -> Vec<u8> {
     frame(3, bytes)
 }
 
-/// What comes out of bytes that come in pieces of these sizes, over and over.
+/// The sanitized bytes, of bytes that come in pieces of these sizes, over and over.
 fn sift(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
     let (mut sanitizer, mut out, mut rest) = (Sanitizer::default(), Vec::new(), bytes);
     for size in pieces.iter().cycle() {

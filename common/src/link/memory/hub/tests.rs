@@ -46,7 +46,7 @@ fn publish(hub: &mut Hub, exchange: &str, key: &str, id: impl ToString) -> Settl
     hub.publish(&to, message).unwrap()
 }
 
-/// What a queue has, taken and acknowledged.
+/// Takes and acknowledges all that a queue has.
 fn drain(hub: &mut Hub, id: ConnectionId, queue: &str) -> Vec<String> {
     let consumer = hub.consume(id, &options(queue, u16::MAX, None)).unwrap();
     let there = hub.take(consumer, usize::MAX).unwrap();
@@ -201,7 +201,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// What must be so: where every message is, by its number.
+/// The expected place of every message, by its number.
 #[derive(Default)]
 struct Model {
     published: usize,
