@@ -273,8 +273,8 @@ fn a_sandbox_deeper_than_a_path_ends_no_daemon() {
     assert_eq!(place.world.result("left").unwrap()["state"], "interrupted");
     let state = place.world.folder().join("state/clutch/endpoints").join(&place.endpoint.id);
     let left = || std::fs::read_dir(state.join("sandbox")).unwrap().flatten().count();
-    let none = || Ok((left() == 0).then_some(()));
-    poll::until("the sandboxes to be gone", SOON, none).unwrap();
+    let none = || Ok((left() <= 1).then_some(()));
+    poll::until("the sandboxes to be gone, but a spare one", SOON, none).unwrap();
     assert_eq!(place.daemon.stop(SOON).unwrap(), 0);
 }
 

@@ -45,17 +45,17 @@ impl Cleanup {
     /// Cleans up, unless a process of the tree is still there.
     pub(super) fn if_tree_is_gone(mut self) -> Result<Option<ResUse>, Self> {
         match self.leader.reap_alone(&self.tree) {
-            Some(usage) => Ok(self.close_sandbox(usage)),
+            Some(usage) => Ok(self.close_sandbox(usage, Sandbox::close_deserted)),
             None => Err(self),
         }
     }
 
     pub(super) fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
         let usage = reap(&mut self.leader);
-        self.close_sandbox(usage)
+        self.close_sandbox(usage, Sandbox::close)
     }
 
-    fn close_sandbox(&self, usage: Option<ResUse>) -> Option<ResUse> {
+    fn close_sandbox(&self, usage: Option<ResUse>, close: fn(&Sandbox, RunEnd)) -> Option<ResUse> {
         let success = usage.is_some_and(|usage| usage.status.success());
         let end = match self.cause {
             EndCause::Exited if success => RunEnd::Succeeded,
@@ -63,7 +63,7 @@ impl Cleanup {
             EndCause::Exited | EndCause::Stopped(_) => RunEnd::Failed,
         };
         if let Some(sandbox) = &self.sandbox {
-            sandbox.close(end);
+            close(sandbox, end);
         }
         usage
     }

@@ -3,6 +3,8 @@
 //! Touches only what is below the sandbox root. Promises that a task starts
 //! in an empty folder that only the endpoint's user can enter.
 
+mod spares;
+
 use clutch_common::id::Attempt;
 use clutch_common::system::removal;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,9 @@ use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spares::Spares;
 
 /// The policy for a task's sandbox when the task is over.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,13 +53,14 @@ impl SandboxPolicy {
 pub(super) struct Sandboxes {
     root: PathBuf,
     policy: SandboxPolicy,
+    spares: Arc<Spares>,
 }
 
 impl Sandboxes {
     /// Makes the root, for the endpoint's user only.
     pub(super) fn below(root: &Path, policy: SandboxPolicy) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
-        Ok(Self { root: root.to_owned(), policy })
+        Ok(Self { root: root.to_owned(), policy, spares: Arc::new(Spares::below(root)) })
     }
 
     /// Names the sandbox of `attempt`; it does not exist yet.
@@ -62,6 +68,7 @@ impl Sandboxes {
         Sandbox {
             path: self.root.join(format!("{}.{}", attempt.task_id, attempt.attempt)),
             policy: self.policy,
+            spares: Arc::clone(&self.spares),
         }
     }
 }
@@ -71,6 +78,7 @@ impl Sandboxes {
 pub(super) struct Sandbox {
     path: PathBuf,
     policy: SandboxPolicy,
+    spares: Arc<Spares>,
 }
 
 impl Sandbox {
@@ -82,6 +90,9 @@ impl Sandbox {
     /// Makes the folder. What a crash left of an earlier one is removed; the root is
     /// made again if it was removed.
     pub(super) fn make(&self) -> io::Result<()> {
+        if self.spares.give(&self.path) {
+            return Ok(());
+        }
         let make = || DirBuilder::new().mode(0o700).create(&self.path);
         match make() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -117,14 +128,19 @@ impl Sandbox {
             tracing::warn!(path = %self.path.display(), %error, "a sandbox could not be removed: remove it by hand");
         }
     }
+
+    /// Does as [`Sandbox::close`], and has the next task get a folder that this one left
+    /// as it was. Only for a run of which no process is left.
+    pub(super) fn close_deserted(&self, run: RunEnd) {
+        if self.policy.keeps(run) || !self.spares.keep(&self.path) {
+            self.close(run);
+        }
+    }
 }
 
-/// Removes the sandboxes that earlier runs left below `root`, if the policy is to remove
-/// everything. Returns how many were removed; logs those that stay.
+/// Removes what earlier runs left below `root`: spares, and sandboxes if the policy is to
+/// remove everything. Returns how many sandboxes were removed; logs those that stay.
 pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
-    if policy != SandboxPolicy::Remove {
-        return 0;
-    }
     let entries = match std::fs::read_dir(root) {
         Ok(entries) => entries,
         Err(error) => {
@@ -134,8 +150,12 @@ pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
     };
     let mut removed = 0;
     for path in entries.flatten().map(|entry| entry.path()) {
+        let spare = Spares::owns(&path);
+        if !spare && policy != SandboxPolicy::Remove {
+            continue;
+        }
         match remove(&path) {
-            Ok(()) => removed += 1,
+            Ok(()) => removed += usize::from(!spare),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "an old sandbox could not be removed: remove it by hand");
             }
@@ -224,9 +244,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for policy in [SandboxPolicy::Keep, SandboxPolicy::KeepFailed, SandboxPolicy::Remove] {
             let sandbox = sandbox(root.path(), policy);
+            std::fs::create_dir(root.path().join(".spare-3")).unwrap();
             sandbox.make().unwrap();
             let removed = sweep(root.path(), policy);
             assert_eq!(sandbox.path().exists(), policy != SandboxPolicy::Remove);
+            assert!(!root.path().join(".spare-3").exists());
             assert_eq!(removed, if policy == SandboxPolicy::Remove { 3 } else { 0 });
         }
     }

@@ -214,6 +214,25 @@ async fn cpu_time_and_memory_are_those_of_the_task() {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_its_task_left_as_it_was_is_the_next_tasks() {
+    let rig = rig();
+    let look = || task(&["stat", "-c", "%i %a", "."]);
+    let (first, used, last) = (look(), sh("stat -c '%i %a' .; echo x > file"), look());
+    let mut seen = Vec::new();
+    for task in [&first, &used, &last] {
+        let sandbox = rig.executor.config.sandbox_root.join(format!("{}.1", task.id));
+        seen.push(text(&rig.run(task).await.stdout).to_string());
+        assert!(!sandbox.exists());
+    }
+    assert!(seen.iter().all(|seen| seen.trim_end().ends_with(" 700")), "{seen:?}");
+    assert_eq!(seen[0], seen[1], "it was not given again");
+    let root = rig.executor.config.sandbox_root.clone();
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "one waits");
+    drop(rig.executor);
+    assert_eq!(std::fs::read_dir(&root).map_or(0, Iterator::count), 0, "none stays");
+}
+
+#[tokio::test]
 async fn a_folder_for_sandboxes_that_was_removed_is_made_again() {
     let rig = rig();
     std::fs::remove_dir_all(rig.root.path().join("sandboxes")).unwrap();
