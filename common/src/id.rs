@@ -90,9 +90,6 @@ pub struct BadEndpointName(String);
 
 /// Checks that an endpoint can have this name: one that shells, paths and logs carry,
 /// that is no option, and that is told from an id.
-///
-/// # Errors
-/// When it cannot, with what could be.
 pub fn check_endpoint_name(name: &str) -> Result<(), BadEndpointName> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let good = name.len() <= MAX_ENDPOINT_NAME

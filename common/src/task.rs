@@ -220,9 +220,6 @@ impl Task {
     }
 
     /// Checks that the task can be run at all.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), Invalid> {
         if self.attempt == 0 {
             return Err(Invalid::ZeroAttempt);
@@ -278,9 +275,6 @@ impl fmt::Display for Call {
 }
 
 /// Checks that a function can have this name.
-///
-/// # Errors
-/// The rule that is broken.
 pub fn check_function(name: &str) -> Result<(), Invalid> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() {

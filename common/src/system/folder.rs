@@ -49,9 +49,6 @@ pub fn make_private(path: &Path, ours: &[&str]) -> io::Result<bool> {
 /// Refuses a file with a password of this user's that other users can read, as ssh does
 /// with its keys. One that belongs to another user, such as a secret that the system
 /// hands out, has the rights which that one gave it.
-///
-/// # Errors
-/// When others can read it, in words.
 pub fn check_private(path: &Path) -> Result<(), String> {
     let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
     let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -83,9 +80,6 @@ pub fn tighten(path: &Path) -> io::Result<()> {
 }
 
 /// Tightens a folder and what is in it, but not what is in folders below.
-///
-/// # Errors
-/// As [`tighten`].
 pub fn tighten_all(folder: &Path) -> io::Result<()> {
     tighten(folder)?;
     for entry in std::fs::read_dir(folder)? {

@@ -33,9 +33,6 @@ pub struct StopSignals {
 impl StopSignals {
     /// Handles all signals, from here on to the end of the process. To be called within a
     /// tokio runtime.
-    ///
-    /// # Errors
-    /// When the system refuses.
     pub fn install() -> io::Result<Self> {
         let ignored = ignored();
         let handled = HARMLESS.into_iter().chain(REAL_TIME);

@@ -33,9 +33,6 @@ impl Json {
     }
 
     /// A value as JSON.
-    ///
-    /// # Errors
-    /// When it cannot be, in words.
     pub fn of(value: &(impl Serialize + ?Sized)) -> Result<Self, String> {
         serde_json::value::to_raw_value(value).map(Self).map_err(|error| error.to_string())
     }
@@ -74,9 +71,6 @@ impl FromStr for Json {
 }
 
 /// Reads a field that may be missing, and that is there if it is `null`.
-///
-/// # Errors
-/// When it is not JSON.
 pub(crate) fn present<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Json>, D::Error> {

@@ -177,15 +177,15 @@ impl AsyncWrite for SanitizedStream {
 /// Tokio with sanitized connections. lapin is given those that were opened for it,
 /// and opens none by itself.
 #[derive(Clone, Debug)]
-pub(super) struct Sifting(Tokio);
+pub(super) struct SanitizingReactor(Tokio);
 
 /// Makes the runtime of lapin's connections.
-pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Sifting>> {
+pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, SanitizingReactor>> {
     let tokio = Tokio::current();
-    Runtime::new(RuntimeParts::new(tokio.clone(), Sifting(tokio)))
+    Runtime::new(RuntimeParts::new(tokio.clone(), SanitizingReactor(tokio)))
 }
 
-impl Reactor for Sifting {
+impl Reactor for SanitizingReactor {
     type TcpStream = SanitizedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 

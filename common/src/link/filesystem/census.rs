@@ -52,9 +52,6 @@ pub(super) fn note(root: &Root, queue: &str, missing: u64) -> io::Result<()> {
 }
 
 /// Looks at all queues of a folder.
-///
-/// # Errors
-/// When the folder cannot be read.
 pub(super) fn take(root: &Root) -> Result<Census, Fault> {
     let failed = |path: &Path, error: io::Error| root.fault("looking through", path, &error);
     let mut census = Census::default();

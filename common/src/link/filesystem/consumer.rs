@@ -128,9 +128,6 @@ impl Consumer {
     }
 
     /// Consumes until `stop` is set, and gives back what is not settled then.
-    ///
-    /// # Errors
-    /// When the folder or the queue is gone or cannot be used.
     pub(super) fn run(
         mut self,
         commands: &mut Receiver<ConsumerCommand>,

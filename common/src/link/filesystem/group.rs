@@ -58,9 +58,6 @@ pub(super) fn encode<'a>(messages: impl Iterator<Item = &'a Message> + Clone) ->
 }
 
 /// The messages in a file.
-///
-/// # Errors
-/// With what is wrong with it, when it is not whole or not one of ours.
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Message>, String> {
     let end = bytes.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n');
     let (line, rest) =
@@ -93,10 +90,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Message>, String> {
     if bodies.is_empty() { Ok(messages) } else { Err("it is longer than its header says".into()) }
 }
 
-/// How many messages a file says that it has; only its beginning is read.
-///
-/// # Errors
-/// When it cannot be read. What is not one of ours has none.
+/// How many messages a file says that it has: none if it is of another format. Only its
+/// beginning is read.
 pub(super) fn count(file: impl Read) -> io::Result<usize> {
     let mut file = BufReader::new(file);
     let mut line = Vec::new();

@@ -84,10 +84,7 @@ impl FolderSession {
         })
     }
 
-    /// Whether it has ended.
-    ///
-    /// # Errors
-    /// Why it has.
+    /// Fails if the session has ended, with the reason.
     pub(super) fn is_open(&self) -> Result<(), Fault> {
         self.end.borrow().clone().map_or(Ok(()), Err)
     }

@@ -59,9 +59,6 @@ impl WakeListener {
     }
 
     /// Listens, for `limit` at most.
-    ///
-    /// # Errors
-    /// When the system cannot wait.
     pub(super) fn listen(&self, limit: Duration) -> io::Result<WakeReason> {
         let mut fds = vec![PollFd::new(&*self.waker, PollFlags::IN)];
         fds.extend(self.inotify.as_ref().map(|inotify| PollFd::new(inotify, PollFlags::IN)));

@@ -40,7 +40,7 @@ fn body(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The sanitized bytes, of bytes that come in pieces of these sizes, over and over.
-fn sift(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
+fn sanitized(bytes: &[u8], pieces: &[usize]) -> Vec<u8> {
     let (mut sanitizer, mut out, mut rest) = (Sanitizer::default(), Vec::new(), bytes);
     for size in pieces.iter().cycle() {
         if rest.is_empty() {
@@ -80,11 +80,11 @@ fn headers_too_large_go_and_those_that_are_read_stay() {
         let thin = header(b"t", &[crc.clone(), small.clone()], b"id");
         let expected = [thin, body(b"body")].concat();
         for pieces in [&[1][..], &[usize::MAX], &[7, 4096]] {
-            assert_eq!(sift(&sent, pieces), expected, "{size} {pieces:?}");
+            assert_eq!(sanitized(&sent, pieces), expected, "{size} {pieces:?}");
         }
     }
     let fitting = header(b"t", &[large(1000), crc], b"id");
-    assert_eq!(sift(&fitting, &[100]), fitting);
+    assert_eq!(sanitized(&fitting, &[100]), fitting);
 }
 
 #[test]
@@ -92,30 +92,30 @@ fn headers_nested_deeper_than_a_stack_or_of_no_known_type_go() {
     let bare = header(b"t", &[], b"id");
     for odd in [nested(b'F', 500), nested(b'A', 500), vec![b'Z'], sized(b'F', b"\x09short")] {
         let sent = header(b"t", &[entry("n", &odd)], b"id");
-        assert_eq!(sift(&sent, &[usize::MAX]), bare);
-        assert_eq!(sift(&sent, &[3]), bare);
+        assert_eq!(sanitized(&sent, &[usize::MAX]), bare);
+        assert_eq!(sanitized(&sent, &[3]), bare);
     }
     let shallow = header(b"t", &[entry("n", &nested(b'F', 5))], b"id");
-    assert_eq!(sift(&shallow, &[64]), shallow);
+    assert_eq!(sanitized(&shallow, &[64]), shallow);
 }
 
 #[test]
 fn texts_that_are_no_utf_8_become_readable() {
     let sent = header(b"t\xff", &[entry("a", &[b't', 1])], b"\xc3");
-    assert_eq!(sift(&sent, &[9]), header(b"t?", &[entry("a", &[b't', 1])], b"?"));
+    assert_eq!(sanitized(&sent, &[9]), header(b"t?", &[entry("a", &[b't', 1])], b"?"));
     let name = |name: &[u8]| [short(name), vec![b't', 1]].concat();
     let sent = header("é".as_bytes(), &[name(b"\xe9t\xe9")], b"id");
-    assert_eq!(sift(&sent, &[9]), header("é".as_bytes(), &[name(b"?t?")], b"id"));
+    assert_eq!(sanitized(&sent, &[9]), header("é".as_bytes(), &[name(b"?t?")], b"id"));
     let deliver = |key: &[u8]| {
         let fixed = [&[0, 60, 0, 60][..], &short(b"tag"), &[0; 9], &short(b"results")];
         frame(METHOD, &[fixed.concat(), short(key)].concat())
     };
-    assert_eq!(sift(&deliver(b"\xff.results"), &[100]), deliver(b"?.results"));
+    assert_eq!(sanitized(&deliver(b"\xff.results"), &[100]), deliver(b"?.results"));
     let found = |key: &[u8]| {
         let fixed = [&[0, 60, 0, 71][..], &[0; 9], &short(b"results")];
         frame(METHOD, &[fixed.concat(), short(key), vec![0; 4]].concat())
     };
-    assert_eq!(sift(&found(b"k\x80"), &[1]), found(b"k?"));
+    assert_eq!(sanitized(&found(b"k\x80"), &[1]), found(b"k?"));
 }
 
 proptest! {
@@ -125,12 +125,12 @@ proptest! {
         content in proptest::collection::vec(any::<u8>(), 0..300),
         pieces in proptest::collection::vec(1_usize..50, 1..5),
     ) {
-        sift(&noise, &pieces);
-        sift(&frame(HEADER, &noise), &pieces);
-        sift(&frame(METHOD, &noise), &pieces);
+        sanitized(&noise, &pieces);
+        sanitized(&frame(HEADER, &noise), &pieces);
+        sanitized(&frame(METHOD, &noise), &pieces);
         let flags = [&[0; 12][..], &[0x20, 0], &length(noise.len()), &noise].concat();
-        sift(&frame(HEADER, &flags), &pieces);
+        sanitized(&frame(HEADER, &flags), &pieces);
         let bodies = [body(&content), body(&noise), header(b"t", &[], b"i")].concat();
-        prop_assert_eq!(sift(&bodies, &pieces), bodies);
+        prop_assert_eq!(sanitized(&bodies, &pieces), bodies);
     }
 }
