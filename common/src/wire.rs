@@ -2,7 +2,7 @@
 //!
 //! A body is a JSON envelope `{"version": 1, "type": …, …}`. Its type says what it carries:
 //! tasks, results, or a control message, which is about an endpoint's instances
-//! ([`dispatch`]). Unknown fields are ignored. One bad task in a message does not spoil the
+//! (`dispatch`). Unknown fields are ignored. One bad task in a message does not spoil the
 //! others: each is decoded by itself, and one that cannot be read comes back with a reason
 //! and, where it can be found, its id.
 

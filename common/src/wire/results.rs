@@ -70,7 +70,7 @@ pub fn pack_results<R: AsRef<[u8]>>(endpoint: EndpointId, results: &[R]) -> Vec<
     packed(&head, results)
 }
 
-/// Packs results like [`pack_results`](super::pack_results), and says which disk they come from.
+/// Packs results like [`pack_results`], and says which disk they come from.
 #[must_use]
 pub fn pack_results_of<R: AsRef<[u8]>>(endpoint: EndpointId, disk: Disk, results: &[R]) -> Vec<u8> {
     let Disk { state_id, age } = disk;
