@@ -129,10 +129,11 @@ impl Sandbox {
         }
     }
 
-    /// Does as [`Sandbox::close`], and has the next task get a folder that this one left
-    /// as it was. Only for a run of which no process is left.
+    /// Does as [`Sandbox::close`], and has the next task get a folder that one which
+    /// succeeded left as it was. Only for a run of which no process is left.
     pub(super) fn close_deserted(&self, run: RunEnd) {
-        if self.policy.keeps(run) || !self.spares.keep(&self.path) {
+        let may_spare = run == RunEnd::Succeeded && !self.policy.keeps(run);
+        if !(may_spare && self.spares.keep(&self.path)) {
             self.close(run);
         }
     }
