@@ -26,11 +26,6 @@ use tokio::sync::oneshot;
 const WAITING_MAX: usize = 256;
 /// The most bytes of results that wait for the thread.
 const WAITING_BYTES: usize = 4 * 1024 * 1024;
-/// How long the thread lets results gather before it writes them: to be woken for each
-/// one would cost a lone task more than the write.
-const GATHER: Duration = Duration::from_millis(20);
-/// How many bytes of results are written at once, without letting more gather.
-const GATHER_BYTES: usize = 64 * 1024;
 /// The most bytes of results that one recall returns, one result more or less.
 const RECALL_BYTES: usize = 8 * 1024 * 1024;
 
@@ -105,15 +100,6 @@ impl SentLog {
         if !sent {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(count, Ordering::Relaxed);
-        } else if before + bytes >= GATHER_BYTES {
-            self.hurry();
-        }
-    }
-
-    /// Has the thread go on at once, if it lets results gather.
-    fn hurry(&self) {
-        if let Some(thread) = &self.thread {
-            thread.thread().unpark();
         }
     }
 
@@ -131,7 +117,6 @@ impl SentLog {
             // disk that does not answer, and the service asks again.
             commands.try_send(LogRequest::Recall(attempts.clone(), reply)).is_ok()
         });
-        self.hurry();
         match sent {
             Some(true) => answer.await.unwrap_or_default(),
             Some(false) | None => Recalled { found: Vec::new(), more: attempts },
@@ -142,7 +127,6 @@ impl SentLog {
 impl Drop for SentLog {
     fn drop(&mut self) {
         self.commands = None;
-        self.hurry();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -160,41 +144,27 @@ struct LogWriter {
 
 impl LogWriter {
     fn run(mut self, commands: &Receiver<LogRequest>) {
-        let mut gathered = Vec::new();
-        while let Ok(first) = commands.recv() {
-            if self.waiting.load(Ordering::Relaxed) < GATHER_BYTES {
-                std::thread::park_timeout(GATHER);
-            }
-            for command in std::iter::once(first).chain(commands.try_iter()) {
-                match command {
-                    LogRequest::Append(mut results) => gathered.append(&mut results),
-                    LogRequest::Recall(attempts, reply) => {
-                        self.append(&mut gathered);
-                        self.recall(attempts, reply);
-                    }
+        while let Ok(command) = commands.recv() {
+            match command {
+                LogRequest::Append(results) => {
+                    self.append(&results);
+                    self.waiting.fetch_sub(size(&results), Ordering::Relaxed);
+                }
+                LogRequest::Recall(attempts, reply) => {
+                    let recalled = self.segments.recall(attempts, RECALL_BYTES);
+                    let recalled = recalled.unwrap_or_else(|error| {
+                        tracing::error!(%error, "results that were sent cannot be read again");
+                        Recalled::default()
+                    });
+                    // The session that asked may be gone.
+                    drop(reply.send(recalled));
                 }
             }
-            self.append(&mut gathered);
         }
     }
 
-    fn recall(&mut self, attempts: HashSet<Attempt>, reply: oneshot::Sender<Recalled>) {
-        let recalled = self.segments.recall(attempts, RECALL_BYTES);
-        let recalled = recalled.unwrap_or_else(|error| {
-            tracing::error!(%error, "results that were sent cannot be read again");
-            Recalled::default()
-        });
-        // The session that asked may be gone.
-        drop(reply.send(recalled));
-    }
-
-    fn append(&mut self, gathered: &mut Vec<Arc<Finished>>) {
-        let results = std::mem::take(gathered);
-        if results.is_empty() {
-            return;
-        }
-        self.waiting.fetch_sub(size(&results), Ordering::Relaxed);
-        match self.segments.append(now_ms(), &results) {
+    fn append(&mut self, results: &[Arc<Finished>]) {
+        match self.segments.append(now_ms(), results) {
             Ok(()) => {
                 let dropped = self.dropped.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
