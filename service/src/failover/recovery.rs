@@ -182,7 +182,7 @@ impl Recovery<'_> {
     }
 
     /// Sends one roll call.
-    async fn ask(&mut self, endpoint: EndpointId, state: &KnownState) -> Result<Left, Error> {
+    async fn ask(&mut self, endpoint: EndpointId, known: &KnownState) -> Result<Left, Error> {
         let unaccounted = self.store.attempts_to_ask(endpoint, self.roll_call).await?;
         let (pause, now) = (self.pauses.entry(endpoint).or_default(), Instant::now());
         if unaccounted.is_empty() {
@@ -193,13 +193,15 @@ impl Recovery<'_> {
             return Ok(Left::Later(then));
         }
         let attempts = unaccounted.iter().map(|one| one.attempt).collect();
-        let KnownState { id: state, instance, .. } = *state;
+        let KnownState { id: state, instance, .. } = *known;
         let roll_call = wire::RollCall { state_id: state, instance, attempts };
         let message = control_message(wire::ROLL_CALL_TYPE, wire::encode_roll_call(&roll_call));
         match self.publisher.message(topology::tasks_queue(endpoint), message).await {
             Ok(()) => {
                 tracing::info!(%endpoint, %state, attempts = unaccounted.len(), "roll call");
-                self.store.mark_asked(unaccounted, state, now_ms()).await?;
+                if !self.store.mark_asked(endpoint, known, unaccounted, now_ms()).await? {
+                    tracing::debug!(%endpoint, %state, "another instance became active: asking it");
+                }
                 Ok(Left::More)
             }
             Err(PublishError::TooLarge(_)) if self.roll_call > 1 => {

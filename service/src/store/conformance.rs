@@ -9,6 +9,7 @@ use super::{Batch, Chunk, PresenceMessage, RecordedTask, Registration, Result, S
 use crate::model::{TaskSpec, TaskState};
 use crate::state_folder::StateFolder;
 use crate::stub_broker::result_of;
+use clutch_common::failover::{self, KnownState};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire::Presence;
@@ -16,13 +17,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tempfile::TempDir;
 
+// Not in the macro, where rustfmt does not find the files.
+mod commits;
+mod endpoints;
+mod listing;
+mod overdue;
+mod results;
+mod states;
+mod submissions;
+mod unaccounted;
+
 /// A test that takes an empty store of any engine, and runs on the thread that calls it.
 pub(super) type Case = fn(Store);
 
 macro_rules! suite {
     ($($module:ident: $($case:ident)+;)+) => {
-        $(mod $module;)+
-
         mod sqlite {
             $($(
                 #[tokio::test]
@@ -61,6 +70,7 @@ suite! {
         the_next_attempt_is_published_until_the_broker_has_it_under_the_same_key
         a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there
         an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again
+        a_roll_call_that_another_instance_passes_by_is_none
         a_disk_that_went_back_is_asked_for_every_open_attempt
         losses_of_external_tasks_and_presences_of_unknown_endpoints_are_ignored
         provisioning_again_changes_the_patience_and_has_open_attempts_asked_for
@@ -150,6 +160,22 @@ pub(crate) async fn record(
     }
     let batch = Batch { results: own, presences, ..Batch::default() };
     store.record(Arc::new(batch), now_ms, |_| ()).await
+}
+
+/// The state that a roll call of an endpoint goes to.
+pub(super) async fn state_to_ask(store: &Store, endpoint: EndpointId) -> KnownState {
+    let all = store.endpoint_states().await.unwrap();
+    let one = all.into_iter().find(|one| one.endpoint == endpoint).unwrap();
+    failover::to_ask(&one.states).unwrap().clone()
+}
+
+/// Records that an endpoint was asked for up to `limit` attempts; returns how many.
+pub(super) async fn ask(store: &Store, endpoint: EndpointId, limit: usize, now_ms: u64) -> usize {
+    let known = state_to_ask(store, endpoint).await;
+    let attempts = store.attempts_to_ask(endpoint, limit).await.unwrap();
+    let count = attempts.len();
+    assert!(store.mark_asked(endpoint, &known, attempts, now_ms).await.unwrap());
+    count
 }
 
 /// The result of an attempt at a task.

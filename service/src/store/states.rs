@@ -5,7 +5,7 @@
 //! standing by. Touches the database only; the rules are in [`clutch_common::failover`].
 
 use super::engine::{Columns, Db, FromRow, values};
-use super::unaccounted::{self, AddedEndpoints};
+use super::unaccounted::{self, AddedEndpoints, Unaccounted};
 use super::{Result, Store, commits, missing, overdue};
 use clutch_common::failover::{self as rules, Candidate, KnownState, PresenceEffect};
 use clutch_common::id::{EndpointId, StateId};
@@ -92,6 +92,30 @@ impl Store {
         Ok(endpoints.into_values().collect())
     }
 
+    /// Records that a roll call for these attempts is in the queue. Not if the state and the
+    /// instance that it names are not the ones to ask any more: any other passes it by, so
+    /// the attempts are still to be asked for. Returns whether it is recorded.
+    pub(crate) async fn mark_asked(
+        &self,
+        endpoint: EndpointId,
+        asked: &KnownState,
+        attempts: Vec<Unaccounted>,
+        now_ms: u64,
+    ) -> Result<bool> {
+        let asked = (asked.id, asked.instance);
+        self.write("recording a roll call", move |write| {
+            let states: Vec<KnownState> =
+                rows(write.db, endpoint)?.into_iter().map(|row| row.state).collect();
+            let reached =
+                rules::to_ask(&states).is_some_and(|state| (state.id, state.instance) == asked);
+            if reached {
+                unaccounted::mark_asked(write.db, &attempts, asked.0, now_ms)?;
+            }
+            Ok(reached)
+        })
+        .await
+    }
+
     /// Gives up a state of an endpoint, unless it is active by now: the attempts that the
     /// endpoint was sent and has not answered become unaccounted for. Returns how many these
     /// are.
@@ -112,6 +136,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// The states of an endpoint.
+fn rows(db: &Db<'_>, endpoint: EndpointId) -> Result<Vec<StateRow>> {
+    let find = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
+    db.all(&find, values![endpoint])
 }
 
 /// Takes in a presence message; returns whether that changes anything. Ignores the presence
@@ -135,8 +165,7 @@ pub(super) fn take_in(
         tracing::debug!(%endpoint, message, "a presence message came again");
         return Ok(false);
     }
-    let of_endpoint = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
-    let rows: Vec<StateRow> = db.all(&of_endpoint, values![endpoint])?;
+    let rows = rows(db, endpoint)?;
     let before: Vec<KnownState> = rows.iter().map(|row| row.state.clone()).collect();
     let mut states = before.clone();
     let PresenceEffect { took_over, given_up } =

@@ -70,25 +70,6 @@ impl Store {
         .await
     }
 
-    /// Records that a roll call for these attempts is in the queue of a state.
-    pub(crate) async fn mark_asked(
-        &self,
-        attempts: Vec<Unaccounted>,
-        state: StateId,
-        now_ms: u64,
-    ) -> Result<()> {
-        self.write("recording a roll call", move |write| {
-            let update = "UPDATE unaccounted SET asked = ?, asked_at_ms = ?, answered_at_ms = NULL \
-                 WHERE task = ? AND attempt = ?";
-            let mut update = write.db.prepare(update)?;
-            for Unaccounted { task, attempt } in attempts {
-                update.execute(values![&state, now_ms, task, attempt.attempt])?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
     /// Has every unaccounted attempt asked for again.
     pub(crate) async fn ask_all_again(&self) -> Result<()> {
         self.write("preparing roll calls", |write| {
@@ -191,6 +172,22 @@ pub(super) fn remove<'a>(db: &Db<'_>, tasks: impl IntoIterator<Item = &'a i64>) 
     }
     let mut delete = db.prepare("DELETE FROM unaccounted WHERE task = ?")?;
     tasks.into_iter().try_for_each(|task| delete.execute(values![task]).map(drop))
+}
+
+/// Marks attempts as asked for: a roll call for them is in the queue of a state.
+pub(super) fn mark_asked(
+    db: &Db<'_>,
+    attempts: &[Unaccounted],
+    state: StateId,
+    now_ms: u64,
+) -> Result<()> {
+    let update = "UPDATE unaccounted SET asked = ?, asked_at_ms = ?, answered_at_ms = NULL \
+         WHERE task = ? AND attempt = ?";
+    let mut update = db.prepare(update)?;
+    for Unaccounted { task, attempt } in attempts {
+        update.execute(values![&state, now_ms, *task, attempt.attempt])?;
+    }
+    Ok(())
 }
 
 /// Has the endpoint's attempts asked for again: another state is active.

@@ -1,8 +1,8 @@
 //! The commits that states have seen, on any engine.
 
 use super::record;
-use crate::stub_broker;
 use crate::store::{Batch, PresenceMessage, Registration, Store};
+use crate::stub_broker;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{self, Presence};
 use std::collections::BTreeMap;

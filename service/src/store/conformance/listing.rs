@@ -41,7 +41,9 @@ pub(super) async fn pages_show_every_task_once_newest_first_under_every_filter(s
     }
 }
 
-pub(super) async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes(store: Store) {
+pub(super) async fn results_come_in_the_order_of_submission_in_pages_bounded_by_bytes(
+    store: Store,
+) {
     let specs = specs(7);
     let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     let large = |one: &RecordedTask| TaskResult {

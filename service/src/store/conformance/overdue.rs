@@ -1,11 +1,11 @@
 //! Overdue tasks on any engine.
 
-use super::{begin, chunk, done, record, spec, state};
+use super::{ask, begin, chunk, done, record, spec, state};
 use crate::model::{Missing, TaskState};
 use crate::store::engine::append;
-use crate::stub_broker;
 use crate::store::overdue::UNACCOUNTED_MAX;
 use crate::store::{RecordedTask, Registration, Store, Write};
+use crate::stub_broker;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Presence, Role};
@@ -38,20 +38,16 @@ pub(super) async fn a_task_without_a_result_for_long_is_asked_for(store: Store) 
     assert_eq!(overdue(&store, 61_000).await, [(endpoint, 2, 1000)]);
     assert_eq!(overdue(&store, 62_000).await, [], "it is in doubt already");
     let asked = store.attempts_to_ask(endpoint, 10).await.unwrap();
-    assert_eq!(
-        asked.iter().map(|one| one.task).collect::<Vec<_>>(),
-        [begun[1].seq, begun[2].seq]
-    );
+    assert_eq!(asked.iter().map(|one| one.task).collect::<Vec<_>>(), [begun[1].seq, begun[2].seq]);
 }
 
 pub(super) async fn a_task_is_asked_for_again_after_growing_pauses(store: Store) {
     let (endpoint, begun) = submitted(&store, "lab", 1).await;
+    record(&store, &[], &[presence(endpoint)], 5).await.unwrap();
     let mut asked_at = 61_000;
     assert_eq!(overdue(&store, asked_at).await.len(), 1);
     for pause in [60_000, 120_000, 240_000] {
-        let unaccounted = store.attempts_to_ask(endpoint, 10).await.unwrap();
-        assert_eq!(unaccounted.len(), 1);
-        store.mark_asked(unaccounted, StateId::new(), asked_at).await.unwrap();
+        assert_eq!(ask(&store, endpoint, 10, asked_at).await, 1);
         assert_eq!(store.attempts_to_ask(endpoint, 10).await.unwrap(), []);
         assert_eq!(overdue(&store, asked_at + pause - 1).await, []);
         asked_at += pause;
@@ -96,9 +92,7 @@ pub(super) async fn a_delivered_result_that_is_not_recorded_has_all_asked_for_on
     let missed = presence(Some(second.attempt()));
     let tally = record(&store, &[], std::slice::from_ref(&missed), 7).await.unwrap();
     assert!(tally.is_news());
-    let unaccounted = store.attempts_to_ask(endpoint, 10).await.unwrap();
-    assert_eq!(unaccounted.len(), 1);
-    store.mark_asked(unaccounted, StateId::new(), 8).await.unwrap();
+    assert_eq!(ask(&store, endpoint, 10, 8).await, 1);
     record(&store, &[], &[missed], 9).await.unwrap();
     assert_eq!(store.attempts_to_ask(endpoint, 10).await.unwrap(), [], "it was told and asked for");
     record(&store, &[second], &[], 10).await.unwrap();
@@ -118,8 +112,7 @@ pub(super) async fn missing_tasks_are_reported_with_the_endpoints_answer(store: 
     assert_eq!(told(&store.missing().await.unwrap()), (3, 3, None));
     let active = presence(endpoint);
     record(&store, &[], std::slice::from_ref(&active), 61_000).await.unwrap();
-    let unaccounted = store.attempts_to_ask(endpoint, 2).await.unwrap();
-    store.mark_asked(unaccounted, active.state_id, 62_000).await.unwrap();
+    assert_eq!(ask(&store, endpoint, 2, 62_000).await, 2);
     assert_eq!(told(&store.missing().await.unwrap()), (3, 1, Some(62_000)));
     // What another disk says, and what is no answer, says nothing.
     let waiting = Presence { state_id: StateId::new(), role: Role::Standby, ..active.clone() };

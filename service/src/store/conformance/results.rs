@@ -2,8 +2,8 @@
 
 use super::{begin, chunk, done, record, specs, state};
 use crate::model::TaskState;
-use crate::stub_broker::{result, result_of};
 use crate::store::{Batch, Store};
+use crate::stub_broker::{result, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::sync::Arc;

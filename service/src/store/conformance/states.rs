@@ -1,9 +1,9 @@
 //! The states of endpoints on any engine.
 
 use super::{begin, chunk, done, record, spec};
-use clutch_common::failover::{self as rules, KEPT, KnownState};
-use crate::stub_broker;
 use crate::store::{Batch, PresenceMessage, Store};
+use crate::stub_broker;
+use clutch_common::failover::{self as rules, KEPT, KnownState};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire::{Presence, Role};
@@ -22,7 +22,9 @@ async fn states(store: &Store) -> Vec<KnownState> {
     store.endpoint_states().await.unwrap().into_iter().flat_map(|one| one.states).collect()
 }
 
-pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them(store: Store) {
+pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them(
+    store: Store,
+) {
     let endpoint = EndpointId::new();
     let begun = begin(&store, chunk(endpoint, "k", &[spec(&["a"]), spec(&["b"])])).await.unwrap();
     store.mark_submitted(begun.iter().map(|one| one.seq).collect(), 5).await.unwrap();
@@ -41,8 +43,11 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
         }
     };
     let messages = |numbers: std::ops::Range<usize>| {
-        let message =
-            |presence| PresenceMessage { presence, message: Some(Uuid::now_v7().to_string()), commits: None };
+        let message = |presence| PresenceMessage {
+            presence,
+            message: Some(Uuid::now_v7().to_string()),
+            commits: None,
+        };
         numbers.map(forged).map(message).collect()
     };
     for first in (0..640).step_by(AT_ONCE) {

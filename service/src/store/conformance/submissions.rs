@@ -2,11 +2,13 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::store::{RecordedTask, Chunk, Error, Store, TaskFilter};
+use crate::store::{Chunk, Error, RecordedTask, Store, TaskFilter};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
 
-pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped(store: Store) {
+pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped(
+    store: Store,
+) {
     let (endpoint, specs) = (EndpointId::new(), specs(250));
     let first = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let seqs: Vec<i64> = first.iter().take(100).map(|one| one.seq).collect();
@@ -22,7 +24,9 @@ pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_
     assert_eq!((progress.total, progress.states["submitted"]), (250, 100));
 }
 
-pub(super) async fn tasks_that_the_broker_did_not_take_are_submitted_again_and_never_fall_back(store: Store) {
+pub(super) async fn tasks_that_the_broker_did_not_take_are_submitted_again_and_never_fall_back(
+    store: Store,
+) {
     let (endpoint, specs) = (EndpointId::new(), specs(3));
     let again = async || begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let begun = again().await;

@@ -2,8 +2,8 @@
 
 use super::{assert_counts_agree, begin, chunk, done, spec, state};
 use crate::model::{TaskSpec, TaskState};
+use crate::store::{Batch, PresenceMessage, RecordedTask, Registration, Store};
 use crate::stub_broker;
-use crate::store::{Batch, RecordedTask, PresenceMessage, Registration, Store};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -42,7 +42,9 @@ async fn lose(store: &Store, task: &RecordedTask, attempt: u32) {
     record(store, &[lost(task, attempt, Loss::Unknown)]).await;
 }
 
-pub(super) async fn only_its_own_endpoint_loses_an_attempt_and_only_one_that_it_was_asked_for(store: Store) {
+pub(super) async fn only_its_own_endpoint_loses_an_attempt_and_only_one_that_it_was_asked_for(
+    store: Store,
+) {
     let begun = submitted(&store, &[spec(&["a"])]).await;
     let submitted = (TaskState::Submitted, None);
     record(&store, &[lost(&begun[0], 1, Loss::Unknown)]).await;
@@ -74,7 +76,9 @@ async fn to_ask(store: &Store) -> Vec<u32> {
     unaccounted.iter().map(|one| one.attempt.attempt).collect()
 }
 
-pub(super) async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends_the_task(store: Store) {
+pub(super) async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends_the_task(
+    store: Store,
+) {
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let [a, b] = [&begun[0], &begun[1]];
     lose(&store, a, 1).await;
@@ -98,7 +102,9 @@ pub(super) async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends
     assert_counts_agree(&store, submission).await;
 }
 
-pub(super) async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_key(store: Store) {
+pub(super) async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_key(
+    store: Store,
+) {
     let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }];
     let begun = submitted(&store, &specs).await;
     let endpoint = registered(&store, None).await;
@@ -144,37 +150,51 @@ pub(super) async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_t
     assert_eq!((again[0].state, again[0].task.attempt), (TaskState::Submitting, 2));
 }
 
-pub(super) async fn an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again(store: Store) {
+pub(super) async fn an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again(
+    store: Store,
+) {
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let endpoint = registered(&store, None).await;
     let first = active(endpoint);
     super::record(&store, &[], std::slice::from_ref(&first), 5).await.unwrap();
     let handed_back = [0, 1].map(|index: usize| lost(&begun[index], 1, Loss::HandedBack));
     record(&store, &handed_back).await;
-    let ask = async |state| {
-        let unaccounted = store.attempts_to_ask(endpoint, 10).await.unwrap();
-        let count = unaccounted.len();
-        store.mark_asked(unaccounted, state, 7).await.unwrap();
-        count
-    };
-    assert_eq!((ask(first.state_id).await, ask(first.state_id).await), (2, 0));
+    let ask = async || super::ask(&store, endpoint, 10, 7).await;
+    assert_eq!((ask().await, ask().await), (2, 0));
     assert_eq!(store.endpoints_to_ask().await.unwrap(), []);
     // The same instance again is no reason; handing back again is one, and so are
     // another session and another instance.
     super::record(&store, &[], std::slice::from_ref(&first), 5).await.unwrap();
-    assert_eq!(ask(first.state_id).await, 0);
+    assert_eq!(ask().await, 0);
     record(&store, &handed_back[..1]).await;
-    assert_eq!(ask(first.state_id).await, 1);
+    assert_eq!(ask().await, 1);
     store.ask_all_again().await.unwrap();
     assert_eq!(store.endpoints_to_ask().await.unwrap(), [endpoint]);
-    assert_eq!(ask(first.state_id).await, 2);
+    assert_eq!(ask().await, 2);
     let restarted = Presence { instance: session_of(1), ..first };
     super::record(&store, &[], &[restarted], 5).await.unwrap();
-    assert_eq!(ask(restarted_state(&store).await).await, 2);
+    assert_eq!(ask().await, 2);
     // A result is the end of it.
     record(&store, &[done(&begun[0], 1, Outcome::Failed)]).await;
     store.ask_all_again().await.unwrap();
-    assert_eq!(ask(restarted_state(&store).await).await, 1);
+    assert_eq!(ask().await, 1);
+}
+
+pub(super) async fn a_roll_call_that_another_instance_passes_by_is_none(store: Store) {
+    let begun = submitted(&store, &[spec(&["a"])]).await;
+    let endpoint = registered(&store, None).await;
+    let first = active(endpoint);
+    super::record(&store, &[], std::slice::from_ref(&first), 5).await.unwrap();
+    record(&store, &[lost(&begun[0], 1, Loss::HandedBack)]).await;
+    let known = super::state_to_ask(&store, endpoint).await;
+    let attempts = store.attempts_to_ask(endpoint, 10).await.unwrap();
+    // Its presence is recorded between the roll call and the broker's confirm of that.
+    let restarted = Presence { instance: session_of(2), ..first };
+    super::record(&store, &[], &[restarted], 6).await.unwrap();
+    assert!(!store.mark_asked(endpoint, &known, attempts, 7).await.unwrap());
+    assert_eq!(to_ask(&store).await, [1], "the instance that is there is not asked");
+    assert_eq!(super::ask(&store, endpoint, 10, 8).await, 1);
+    assert_eq!(to_ask(&store).await, [0; 0]);
 }
 
 pub(super) async fn a_disk_that_went_back_is_asked_for_every_open_attempt(store: Store) {
@@ -189,11 +209,9 @@ pub(super) async fn a_disk_that_went_back_is_asked_for_every_open_attempt(store:
     }
 }
 
-async fn restarted_state(store: &Store) -> StateId {
-    store.endpoint_states().await.unwrap()[0].states[0].id
-}
-
-pub(super) async fn losses_of_external_tasks_and_presences_of_unknown_endpoints_are_ignored(store: Store) {
+pub(super) async fn losses_of_external_tasks_and_presences_of_unknown_endpoints_are_ignored(
+    store: Store,
+) {
     let nobody = crate::stub_broker::result(Outcome::Interrupted);
     let loss = TaskResult { lost: Some(Loss::Unknown), ..nobody.clone() };
     let tally =
@@ -207,7 +225,9 @@ pub(super) async fn losses_of_external_tasks_and_presences_of_unknown_endpoints_
     assert_eq!(store.to_resubmit(&[]).await.unwrap(), []);
 }
 
-pub(super) async fn provisioning_again_changes_the_patience_and_has_open_attempts_asked_for(store: Store) {
+pub(super) async fn provisioning_again_changes_the_patience_and_has_open_attempts_asked_for(
+    store: Store,
+) {
     let begun = submitted(&store, &[spec(&["a"]), spec(&["b"])]).await;
     let endpoint = registered(&store, None).await;
     super::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
@@ -241,8 +261,16 @@ pub(super) async fn only_a_state_that_is_not_active_can_be_given_up_and_only_onc
 pub(super) async fn a_presence_that_comes_again_revives_no_state_that_was_given_up(store: Store) {
     submitted(&store, &[spec(&["a"])]).await;
     let endpoint = registered(&store, None).await;
-    let old = PresenceMessage { presence: active(endpoint), message: Some("old".to_owned()), commits: None };
-    let new = PresenceMessage { presence: active(endpoint), message: Some("new".to_owned()), commits: None };
+    let old = PresenceMessage {
+        presence: active(endpoint),
+        message: Some("old".to_owned()),
+        commits: None,
+    };
+    let new = PresenceMessage {
+        presence: active(endpoint),
+        message: Some("new".to_owned()),
+        commits: None,
+    };
     let hear = async |presences: &[PresenceMessage]| {
         let batch = Batch { presences: presences.to_vec(), ..Batch::default() };
         store.record(Arc::new(batch), 5, |_| ()).await.unwrap().states_changed
