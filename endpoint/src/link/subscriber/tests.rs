@@ -88,6 +88,13 @@ impl Rig {
         (ledger, _disk)
     }
 
+    /// Ends a task, which makes room in the inbox.
+    async fn end_one(&self) {
+        let held = self.ledger.take().unwrap();
+        let ended = self.ledger.not_run(held.task.attempt(), Outcome::Failed, String::new());
+        drop(self.ledger.finish(&held, ended).await.unwrap());
+    }
+
     fn take_all(&self) -> Vec<TaskId> {
         std::iter::from_fn(|| self.ledger.take()).map(|held| held.task.id).collect()
     }
@@ -175,9 +182,7 @@ async fn a_full_inbox_stops_the_reading_until_there_is_room() {
     rig.settled().await;
     rig.deliver(testing::message(&[&testing::task()])).await;
     rig.leaves_unread(1).await;
-    let held = rig.ledger.take().unwrap();
-    let ended = rig.ledger.not_run(held.task.attempt(), Outcome::Failed, String::new());
-    drop(rig.ledger.finish(&held, ended).await.unwrap());
+    rig.end_one().await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
 }
 
@@ -237,9 +242,7 @@ async fn what_waits_to_be_certain_has_its_room_in_the_inbox() {
     rig.secure().await;
     rig.deliver(testing::message(&[&testing::task()])).await;
     rig.leaves_unread(1).await;
-    let held = rig.ledger.take().unwrap();
-    let ended = rig.ledger.not_run(held.task.attempt(), Outcome::Failed, String::new());
-    drop(rig.ledger.finish(&held, ended).await.unwrap());
+    rig.end_one().await;
     assert_eq!(rig.settled().await, Settled::Acknowledged(2));
 }
 

@@ -66,6 +66,16 @@ fn numbered_with(config: JournalConfig, probe: Probe, limit: Duration) -> Number
     Numbered { journal, next: Cell::default() }
 }
 
+/// A journal that keeps 1,000 bytes free, on a disk with as many free bytes as the second
+/// value says.
+fn with_free_bytes(path: &Path, limit: Duration) -> (Numbered, Arc<AtomicU64>) {
+    let free = Arc::new(AtomicU64::new(u64::MAX));
+    let probed = free.clone();
+    let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
+    let config = JournalConfig { reserve_bytes: 1000, ..config(path) };
+    (numbered_with(config, probe, limit), free)
+}
+
 impl Deref for Numbered {
     type Target = Journal;
 
@@ -196,14 +206,9 @@ async fn a_crowd_is_committed_together() {
 #[tokio::test]
 async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
     let folder = folder();
-    let free = Arc::new(AtomicU64::new(u64::MAX));
-    let probed = free.clone();
-    let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
-    let mut config = config(folder.path());
-    config.reserve_bytes = 1000;
     // Shorter than the wait: waiting for room must not count as a stall.
     let limit = Duration::from_secs(5);
-    let journal = numbered_with(config, probe, limit);
+    let (journal, free) = with_free_bytes(folder.path(), limit);
     let out = durable(journal.finish(None, finished(task().attempt())).await).await;
 
     free.store(999, Ordering::Relaxed);
@@ -233,12 +238,7 @@ async fn a_full_disk_holds_additions_back_lets_releases_through_and_goes_on() {
 #[tokio::test]
 async fn a_disk_without_any_room_holds_releases_back_too() {
     let folder = folder();
-    let free = Arc::new(AtomicU64::new(u64::MAX));
-    let probed = free.clone();
-    let probe = Box::new(move || Ok(probed.load(Ordering::Relaxed)));
-    let mut config = config(folder.path());
-    config.reserve_bytes = 1000;
-    let journal = numbered_with(config, probe, STALL_LIMIT);
+    let (journal, free) = with_free_bytes(folder.path(), STALL_LIMIT);
     let out = durable(journal.finish(None, finished(task().attempt())).await).await;
     free.store(499, Ordering::Relaxed);
     let mut released = journal.release(vec![out]).await.unwrap();
