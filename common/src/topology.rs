@@ -28,8 +28,14 @@ const OWNER_ARGUMENT: &str = "x-dead-letter-routing-key";
 /// The exclusive queue that a reader of [`DEAD_LETTER_QUEUE`] holds: two at
 /// once would each see a part.
 pub const DEAD_LETTER_LEASE: &str = "dead-letters.lease";
-/// Kept free for what is not a result (progress, announcements).
+/// The topic exchange that every endpoint publishes events to.
 pub const EVENTS_EXCHANGE: &str = "events";
+/// The bounded queue that the service reads events from: when it is full, it refuses more.
+pub const EVENTS_QUEUE: &str = "events";
+/// The key that binds [`EVENTS_QUEUE`] to [`EVENTS_EXCHANGE`].
+pub const EVENTS_PATTERN: &str = "*.events";
+/// The most messages in [`EVENTS_QUEUE`].
+pub const EVENTS_MAX: i64 = 1000;
 
 /// How often a quorum queue delivers a message again before it is
 /// dead-lettered. A cut connection counts as one delivery of everything
@@ -55,7 +61,13 @@ pub fn lease_queue(id: EndpointId) -> String {
     format!("{id}.lease")
 }
 
-/// Kept free for messages to an endpoint that are not tasks (cancellation).
+/// The only routing key an endpoint may publish events with.
+#[must_use]
+pub fn events_key(id: EndpointId) -> String {
+    format!("{id}.events")
+}
+
+/// The queue that holds the messages by which the service steers an endpoint.
 #[must_use]
 pub fn control_queue(id: EndpointId) -> String {
     format!("{id}.control")
@@ -143,7 +155,7 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
 }
 
-/// The topology that all endpoints share: results and dead letters.
+/// The topology that all endpoints share: results, dead letters and events.
 #[must_use]
 pub fn shared(kind: QueueKind) -> Topology {
     let exchange = |name: &str, kind| Exchange { name: name.to_owned(), kind };
@@ -156,23 +168,28 @@ pub fn shared(kind: QueueKind) -> Topology {
         exchanges: vec![
             exchange(RESULTS_EXCHANGE, ExchangeKind::Topic),
             exchange(DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
+            exchange(EVENTS_EXCHANGE, ExchangeKind::Topic),
         ],
-        queues: vec![dead_letters(kind), dead_lettered(RESULTS_QUEUE.to_owned(), kind)],
+        queues: vec![dead_letters(kind), dead_lettered(RESULTS_QUEUE.to_owned(), kind), events()],
         bindings: vec![
             binding(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, ""),
             binding(RESULTS_QUEUE, RESULTS_EXCHANGE, RESULTS_PATTERN),
+            binding(EVENTS_QUEUE, EVENTS_EXCHANGE, EVENTS_PATTERN),
         ],
     }
 }
 
-/// The topology of one endpoint besides [`shared`]: its task queue.
+/// The topology of one endpoint besides [`shared`]: its task queue and its control queue.
 #[must_use]
 pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
-    let mut queue = dead_lettered(tasks_queue(id), kind);
-    if kind == QueueKind::Quorum {
-        queue.arguments.push(("x-single-active-consumer", Argument::Flag(true)));
-    }
-    Topology { queues: vec![queue], ..Topology::default() }
+    let own = |name: String| {
+        let mut queue = dead_lettered(name, kind);
+        if kind == QueueKind::Quorum {
+            queue.arguments.push(("x-single-active-consumer", Argument::Flag(true)));
+        }
+        queue
+    };
+    Topology { queues: vec![own(tasks_queue(id)), own(control_queue(id))], ..Topology::default() }
 }
 
 /// The mark that the results are those of one service: a queue with its id among its
@@ -248,6 +265,17 @@ fn dead_letters(kind: QueueKind) -> Queue {
     Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments }
 }
 
+/// The queue that keeps events while the service does not read them. Classic whatever the
+/// others are: an event may be lost, and is not worth copies.
+fn events() -> Queue {
+    let arguments = vec![
+        queue_type(QueueKind::Classic),
+        ("x-max-length", Argument::Number(EVENTS_MAX)),
+        ("x-overflow", Argument::Text("reject-publish".to_owned())),
+    ];
+    Queue { name: EVENTS_QUEUE.to_owned(), arguments }
+}
+
 /// A queue that keeps its refused messages as dead letters. Only quorum queues count
 /// deliveries, and only they can promise that a dead letter is not lost on its
 /// way, which asks for `reject-publish`.
@@ -274,16 +302,18 @@ mod tests {
         assert_eq!(results_key(id), "01890a5d-ac96-774b-bcce-b302099a8057.results");
         assert_eq!(lease_queue(id), "01890a5d-ac96-774b-bcce-b302099a8057.lease");
         assert_eq!(control_queue(id), "01890a5d-ac96-774b-bcce-b302099a8057.control");
+        assert_eq!(events_key(id), "01890a5d-ac96-774b-bcce-b302099a8057.events");
     }
 
     #[test]
-    fn every_queue_is_dead_lettered_but_the_dead_letter_queue_itself() {
+    fn every_queue_is_dead_lettered_but_the_dead_letters_and_the_events() {
         for kind in [QueueKind::Classic, QueueKind::Quorum] {
             let queues = [shared(kind).queues, endpoint(EndpointId::new(), kind).queues].concat();
             for queue in queues {
                 let dead_lettered =
                     queue.arguments.iter().any(|(name, _)| *name == "x-dead-letter-exchange");
-                assert_eq!(dead_lettered, queue.name != DEAD_LETTER_QUEUE, "{}", queue.name);
+                let may_lose = [DEAD_LETTER_QUEUE, EVENTS_QUEUE].contains(&queue.name.as_str());
+                assert_eq!(dead_lettered, !may_lose, "{}", queue.name);
             }
         }
     }

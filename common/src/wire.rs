@@ -1,8 +1,8 @@
 //! Encodes and decodes the messages of `design/0002-wire.md`. Pure.
 //!
 //! A body is a JSON envelope `{"version": 1, "type": …, …}`. Its type says what it carries:
-//! tasks, results, or a control message, which is about an endpoint's instances
-//! (`dispatch`). Unknown fields are ignored. One bad task in a message does not spoil the
+//! tasks, results, or a control message, which is about an endpoint's instances, steers an
+//! endpoint or tells about running work (`dispatch`). Unknown fields are ignored. One bad task in a message does not spoil the
 //! others: each is decoded by itself, and one that cannot be read comes back with a reason
 //! and, where it can be found, its id.
 
@@ -10,8 +10,10 @@ mod control;
 mod dispatch;
 mod each;
 mod envelope;
+mod events;
 mod naming;
 mod results;
+mod steering;
 mod tasks;
 
 pub use control::{
@@ -20,11 +22,19 @@ pub use control::{
     session_name,
 };
 pub use dispatch::{
-    ToEndpoint, ToLeaseHolder, ToService, UnknownControl, decode_to_endpoint,
-    decode_to_lease_holder, decode_to_service,
+    ToEndpoint, ToLeaseHolder, ToService, UnknownControl, decode_events, decode_steering,
+    decode_to_endpoint, decode_to_lease_holder, decode_to_service,
+};
+pub use events::{
+    AttemptEvent, EVENTS_TYPE, Events, Load, OutputEvent, Phase, StreamName, TaskProgress,
+    encode_events,
 };
 pub use results::{
     Disk, Results, decode_result, decode_results, encode_result, pack_results, pack_results_of,
+};
+pub use steering::{
+    CANCEL_MAX, CANCEL_TYPE, Cancel, DRAIN_TYPE, Drain, FOLLOW_TYPE, Follow, MARK_TYPE, Mark,
+    REPORT_TYPE, RESUME_TYPE, Report, Resume, Steering, encode_mark,
 };
 pub use tasks::{Tasks, Unreadable, decode_tasks, encode_task, encode_tasks, pack_tasks};
 

@@ -10,7 +10,11 @@ use super::control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_TYPE, RollCall, WELCOME_TYPE, Welcome,
 };
 use super::envelope::{Head, head};
+use super::events::{EVENTS_TYPE, Events};
 use super::results::{Results, results, sound_results};
+use super::steering::{
+    CANCEL_TYPE, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, Mark, REPORT_TYPE, RESUME_TYPE, Steering,
+};
 use super::tasks::{Tasks, sound_tasks, tasks};
 use super::{RESULTS_TYPE, TASKS_TYPE};
 use crate::task::reason::Reason;
@@ -27,6 +31,8 @@ pub enum ToEndpoint {
     Tasks(Tasks),
     /// A roll call.
     RollCall(RollCall),
+    /// A mark behind tasks that were cancelled.
+    Mark(Mark),
     /// A control message that this build cannot act on.
     Unknown(UnknownControl),
 }
@@ -78,6 +84,7 @@ pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoi
     };
     let decoded = match control.kind() {
         ROLL_CALL_TYPE => content(control, body).map(ToEndpoint::RollCall),
+        MARK_TYPE => content(control, body).map(ToEndpoint::Mark),
         _ => Err(unknown(control, "this build does not read it in a task queue")),
     };
     decoded.unwrap_or_else(ToEndpoint::Unknown)
@@ -105,12 +112,9 @@ pub fn decode_to_service(body: &[u8]) -> ToService {
 /// a result: the queue is the holder's own, and is gone with it.
 #[must_use]
 pub fn decode_to_lease_holder(body: &[u8]) -> ToLeaseHolder {
-    let head = match head(body) {
+    let head = match readable_head(body) {
         Ok(head) => head,
-        Err(reason) => {
-            let kind = Reason::from("");
-            return ToLeaseHolder::Unknown(UnknownControl { kind, reason: reason.into() });
-        }
+        Err(unknown) => return ToLeaseHolder::Unknown(unknown),
     };
     let decoded = match head.kind() {
         PING_TYPE => content(&head, body).map(|Empty {}| ToLeaseHolder::Ping),
@@ -118,6 +122,39 @@ pub fn decode_to_lease_holder(body: &[u8]) -> ToLeaseHolder {
         _ => Err(unknown(&head, "this build does not read it at a lease")),
     };
     decoded.unwrap_or_else(ToLeaseHolder::Unknown)
+}
+
+/// Decodes the body of a message in a control queue.
+///
+/// # Errors
+/// When this build cannot act on it: nothing is lost with it.
+pub fn decode_steering(body: &[u8]) -> Result<Steering, UnknownControl> {
+    let head = readable_head(body)?;
+    match head.kind() {
+        CANCEL_TYPE => content(&head, body).map(Steering::Cancel),
+        DRAIN_TYPE => content(&head, body).map(Steering::Drain),
+        RESUME_TYPE => content(&head, body).map(Steering::Resume),
+        FOLLOW_TYPE => content(&head, body).map(Steering::Follow),
+        REPORT_TYPE => content(&head, body).map(Steering::Report),
+        _ => Err(unknown(&head, "this build does not read it in a control queue")),
+    }
+}
+
+/// Decodes the body of a message in the events queue.
+///
+/// # Errors
+/// When this build cannot read it: events may be lost.
+pub fn decode_events(body: &[u8]) -> Result<Events, UnknownControl> {
+    let head = readable_head(body)?;
+    match head.kind() {
+        EVENTS_TYPE => content(&head, body),
+        _ => Err(unknown(&head, "this build does not read it in the events queue")),
+    }
+}
+
+/// The head of a body that can bring neither a task nor a result.
+fn readable_head(body: &[u8]) -> Result<Head, UnknownControl> {
+    head(body).map_err(|reason| UnknownControl { kind: Reason::from(""), reason: reason.into() })
 }
 
 /// The head of a control message; nothing if the body is something else, or may be.
@@ -159,8 +196,11 @@ fn unknown(head: &Head, reason: &str) -> UnknownControl {
 mod tests {
     use super::*;
     use crate::id::{Attempt, EndpointId, StateId, TaskId};
+    use crate::task::json::Json;
     use crate::wire::{
-        Role, encode_ping, encode_presence, encode_roll_call, encode_tasks, encode_welcome,
+        AttemptEvent, Cancel, Drain, Follow, Load, OutputEvent, Phase, Report, Resume, Role,
+        StreamName, TaskProgress, encode_events, encode_mark, encode_ping, encode_presence,
+        encode_roll_call, encode_tasks, encode_welcome,
     };
     use uuid::Uuid;
 
@@ -195,7 +235,7 @@ mod tests {
     fn passed_by_at_endpoint(body: &[u8]) -> Option<UnknownControl> {
         match decode_to_endpoint(body, None) {
             ToEndpoint::Unknown(unknown) => Some(unknown),
-            ToEndpoint::Tasks(_) | ToEndpoint::RollCall(_) => None,
+            ToEndpoint::Tasks(_) | ToEndpoint::RollCall(_) | ToEndpoint::Mark(_) => None,
         }
     }
 
@@ -223,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_control_message_of_a_later_version_or_an_unknown_kind_is_passed_by() {
-        let cancel = br#"{"version":1,"type":"clutch.cancel","attempts":[]}"#.to_vec();
+        let cancel = br#"{"version":1,"type":"clutch.cancel_all","attempts":[]}"#.to_vec();
         let other = br#"{"version":7,"type":"clutch.other","tasks":null,"shape":[[1]]}"#.to_vec();
         let versionless = br#"{"type":"clutch.roll_call"}"#.to_vec();
         for body in [later(&encode_roll_call(&roll_call())), cancel, other, versionless] {
@@ -277,6 +317,67 @@ mod tests {
             let decoded = decode_to_lease_holder(other);
             assert!(matches!(decoded, ToLeaseHolder::Unknown(_)), "{decoded:?}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_steering_is_read_as_it_was_written() {
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 2 };
+        let all = [
+            Steering::Cancel(Cancel { number: 3, attempts: vec![attempt] }),
+            Steering::Drain(Drain { number: 4, deadline_ms: Some(5) }),
+            Steering::Drain(Drain { number: 4, deadline_ms: None }),
+            Steering::Resume(Resume { number: 5 }),
+            Steering::Follow(Follow { attempt, stdout_from: 7, stderr_from: 0, for_ms: 30_000 }),
+            Steering::Report(Report {}),
+        ];
+        for message in all {
+            let body = message.encode();
+            assert_eq!(decode_steering(&body), Ok(message.clone()));
+            assert!(String::from_utf8(body.clone()).unwrap().contains(message.kind()));
+            assert_eq!(decode_steering(&later(&body)).unwrap_err().kind, message.kind().into());
+            assert!(passed_by_at_endpoint(&body).is_some(), "it is no message of a task queue");
+        }
+        let mark = Mark { up_to: 3 };
+        assert_eq!(decode_to_endpoint(&encode_mark(&mark), None), ToEndpoint::Mark(mark));
+        assert!(decode_steering(&encode_mark(&mark)).is_err());
+        assert!(decode_steering(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn events_are_read_as_they_were_written() {
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        let progress = TaskProgress {
+            fraction: Some(0.5),
+            message: Some("half".to_owned()),
+            data: Some(Json::empty_array()),
+            at_ms: 9,
+        };
+        let events = Events {
+            endpoint_id: EndpointId::new(),
+            state_id: StateId::new(),
+            instance: Uuid::from_u128(3),
+            at_ms: 10,
+            complete: true,
+            load: Some(Load { slots: 4, running: 1, ..Load::default() }),
+            attempts: vec![AttemptEvent {
+                attempt,
+                phase: Phase::Running,
+                since_ms: 8,
+                accepted_at_ms: None,
+                progress: Some(progress),
+                waits_for: None,
+            }],
+            output: vec![OutputEvent {
+                attempt,
+                stream: StreamName::Stderr,
+                from: 3,
+                bytes: vec![0xff, 0].into(),
+            }],
+        };
+        let body = encode_events(&events);
+        assert_eq!(decode_events(&body), Ok(events));
+        assert!(decode_events(&later(&body)).is_err());
+        assert!(decode_events(&encode_ping()).is_err());
     }
 
     #[test]
