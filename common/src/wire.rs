@@ -33,8 +33,8 @@ pub use results::{
     Disk, Results, decode_result, decode_results, encode_result, pack_results, pack_results_of,
 };
 pub use steering::{
-    CANCEL_MAX, CANCEL_TYPE, Cancel, DRAIN_TYPE, Drain, FOLLOW_TYPE, Follow, MARK_TYPE, Mark,
-    REPORT_TYPE, RESUME_TYPE, Report, Resume, Steering, encode_mark,
+    CANCEL_MAX, CANCEL_TYPE, Cancel, CancelMark, DRAIN_TYPE, Drain, FOLLOW_TYPE, Follow, MARK_TYPE,
+    REPORT_TYPE, RESUME_TYPE, ReportRequest, Resume, Steering, encode_mark,
 };
 pub use tasks::{Tasks, Unreadable, decode_tasks, encode_task, encode_tasks, pack_tasks};
 

@@ -4,8 +4,7 @@
 //! queue, behind every task that was published before it; a ping and [`Welcome`], through
 //! the lease, to the instance that holds it.
 
-use super::VERSION;
-use super::envelope::encode;
+use super::envelope::enveloped;
 use crate::id::{Attempt, EndpointId, StateId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -147,37 +146,28 @@ pub struct Welcome {
     pub behind: bool,
 }
 
-#[derive(Serialize)]
-struct Envelope<'a, T> {
-    version: u32,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(flatten)]
-    content: &'a T,
-}
-
 /// Encodes a presence into a body.
 #[must_use]
 pub fn encode_presence(presence: &Presence) -> Vec<u8> {
-    encode(&Envelope { version: VERSION, kind: PRESENCE_TYPE, content: presence })
+    enveloped(PRESENCE_TYPE, presence)
 }
 
 /// Encodes a roll call into a body.
 #[must_use]
 pub fn encode_roll_call(roll_call: &RollCall) -> Vec<u8> {
-    encode(&Envelope { version: VERSION, kind: ROLL_CALL_TYPE, content: roll_call })
+    enveloped(ROLL_CALL_TYPE, roll_call)
 }
 
 /// The body of a ping.
 #[must_use]
 pub fn encode_ping() -> Vec<u8> {
-    encode(&Envelope { version: VERSION, kind: PING_TYPE, content: &serde_json::json!({}) })
+    enveloped(PING_TYPE, &serde_json::json!({}))
 }
 
 /// Encodes a welcome into a body.
 #[must_use]
 pub fn encode_welcome(welcome: &Welcome) -> Vec<u8> {
-    encode(&Envelope { version: VERSION, kind: WELCOME_TYPE, content: welcome })
+    enveloped(WELCOME_TYPE, welcome)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::envelope::{Head, head};
 use super::events::{EVENTS_TYPE, Events};
 use super::results::{Results, results, sound_results};
 use super::steering::{
-    CANCEL_TYPE, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, Mark, REPORT_TYPE, RESUME_TYPE, Steering,
+    CANCEL_TYPE, CancelMark, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, REPORT_TYPE, RESUME_TYPE, Steering,
 };
 use super::tasks::{Tasks, sound_tasks, tasks};
 use super::{RESULTS_TYPE, TASKS_TYPE};
@@ -32,7 +32,7 @@ pub enum ToEndpoint {
     /// A roll call.
     RollCall(RollCall),
     /// A mark behind tasks that were cancelled.
-    Mark(Mark),
+    CancelMark(CancelMark),
     /// A control message that this build cannot act on.
     Unknown(UnknownControl),
 }
@@ -84,7 +84,7 @@ pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoi
     };
     let decoded = match control.kind() {
         ROLL_CALL_TYPE => content(control, body).map(ToEndpoint::RollCall),
-        MARK_TYPE => content(control, body).map(ToEndpoint::Mark),
+        MARK_TYPE => content(control, body).map(ToEndpoint::CancelMark),
         _ => Err(unknown(control, "this build does not read it in a task queue")),
     };
     decoded.unwrap_or_else(ToEndpoint::Unknown)
@@ -198,7 +198,7 @@ mod tests {
     use crate::id::{Attempt, EndpointId, StateId, TaskId};
     use crate::task::json::Json;
     use crate::wire::{
-        AttemptEvent, Cancel, Drain, Follow, Load, OutputEvent, Phase, Report, Resume, Role,
+        AttemptEvent, Cancel, Drain, Follow, Load, OutputEvent, Phase, ReportRequest, Resume, Role,
         StreamName, TaskProgress, encode_events, encode_mark, encode_ping, encode_presence,
         encode_roll_call, encode_tasks, encode_welcome,
     };
@@ -235,7 +235,7 @@ mod tests {
     fn passed_by_at_endpoint(body: &[u8]) -> Option<UnknownControl> {
         match decode_to_endpoint(body, None) {
             ToEndpoint::Unknown(unknown) => Some(unknown),
-            ToEndpoint::Tasks(_) | ToEndpoint::RollCall(_) | ToEndpoint::Mark(_) => None,
+            ToEndpoint::Tasks(_) | ToEndpoint::RollCall(_) | ToEndpoint::CancelMark(_) => None,
         }
     }
 
@@ -328,7 +328,7 @@ mod tests {
             Steering::Drain(Drain { number: 4, deadline_ms: None }),
             Steering::Resume(Resume { number: 5 }),
             Steering::Follow(Follow { attempt, stdout_from: 7, stderr_from: 0, for_ms: 30_000 }),
-            Steering::Report(Report {}),
+            Steering::Report(ReportRequest {}),
         ];
         for message in all {
             let body = message.encode();
@@ -337,8 +337,8 @@ mod tests {
             assert_eq!(decode_steering(&later(&body)).unwrap_err().kind, message.kind().into());
             assert!(passed_by_at_endpoint(&body).is_some(), "it is no message of a task queue");
         }
-        let mark = Mark { up_to: 3 };
-        assert_eq!(decode_to_endpoint(&encode_mark(&mark), None), ToEndpoint::Mark(mark));
+        let mark = CancelMark { up_to: 3 };
+        assert_eq!(decode_to_endpoint(&encode_mark(&mark), None), ToEndpoint::CancelMark(mark));
         assert!(decode_steering(&encode_mark(&mark)).is_err());
         assert!(decode_steering(b"nonsense").is_err());
     }

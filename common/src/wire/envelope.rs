@@ -96,6 +96,19 @@ pub(super) fn head(body: &[u8]) -> Result<Head, String> {
         .map_err(|error| format!("the body is not a JSON envelope: {error}"))
 }
 
+/// Encodes a message that carries neither tasks nor results.
+pub(super) fn enveloped(kind: &str, content: &impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Envelope<'a, T> {
+        version: u32,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        #[serde(flatten)]
+        content: &'a T,
+    }
+    encode(&Envelope { version: VERSION, kind, content })
+}
+
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(128);
     encode_into(&mut encoded, value);

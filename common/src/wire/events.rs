@@ -1,11 +1,10 @@
-//! Events: what an endpoint tells about running work. Pure.
+//! Events, in which an endpoint tells about running work. Pure.
 //!
 //! Events travel through the exchange `events`, which is bounded: any of them may be lost,
 //! and nothing that is recorded depends on one. A *complete* message tells every attempt
 //! that the endpoint has; the others tell what changed since.
 
-use super::VERSION;
-use super::envelope::encode;
+use super::envelope::enveloped;
 use crate::id::{Attempt, EndpointId, StateId};
 use crate::task::blob::Blob;
 use crate::task::json::Json;
@@ -102,13 +101,13 @@ pub struct Load {
     /// Whether its inbox is full, so that it reads no more tasks.
     #[serde(default)]
     pub inbox_full: bool,
-    /// What is wrong at the endpoint, in words, one for each: a full disk, a function with
-    /// workers that do not start.
+    /// The troubles of the endpoint, in words: a full disk, a function with workers that do
+    /// not start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<String>,
 }
 
-/// What an endpoint tells about running work.
+/// A message in which an endpoint tells about running work.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Events {
     /// The endpoint.
@@ -137,13 +136,5 @@ pub struct Events {
 /// Encodes events into a body.
 #[must_use]
 pub fn encode_events(events: &Events) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Envelope<'a> {
-        version: u32,
-        #[serde(rename = "type")]
-        kind: &'a str,
-        #[serde(flatten)]
-        content: &'a Events,
-    }
-    encode(&Envelope { version: VERSION, kind: EVENTS_TYPE, content: events })
+    enveloped(EVENTS_TYPE, events)
 }

@@ -3,12 +3,11 @@
 //!
 //! A message *in force* is one that the next instance has to obey as well: the reader keeps
 //! it unacknowledged, so that the broker delivers it again to each new session. A
-//! [`Cancel`] is in force until a [`Mark`] that covers it comes through the task queue, a
+//! [`Cancel`] is in force until a [`CancelMark`] that covers it comes through the task queue, a
 //! [`Drain`] until a [`Resume`] with a higher number. The others are acknowledged once they
 //! are obeyed.
 
-use super::VERSION;
-use super::envelope::encode;
+use super::envelope::enveloped;
 use crate::id::Attempt;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +19,9 @@ pub const DRAIN_TYPE: &str = "clutch.drain";
 pub const RESUME_TYPE: &str = "clutch.resume";
 /// The AMQP `type` of a [`Follow`].
 pub const FOLLOW_TYPE: &str = "clutch.follow";
-/// The AMQP `type` of a [`Report`].
+/// The AMQP `type` of a [`ReportRequest`].
 pub const REPORT_TYPE: &str = "clutch.report";
-/// The AMQP `type` of a [`Mark`].
+/// The AMQP `type` of a [`CancelMark`].
 pub const MARK_TYPE: &str = "clutch.mark";
 
 /// The most attempts in one [`Cancel`].
@@ -76,13 +75,13 @@ pub struct Follow {
 
 /// Has the endpoint publish a complete [`Events`](super::Events) at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Report {}
+pub struct ReportRequest {}
 
 /// Comes through the task queue behind every task that was published before it. Each
 /// [`Cancel`] up to a number is no longer in force: all tasks that it names, and that were
 /// in the task queue, have been read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Mark {
+pub struct CancelMark {
     /// The number of the last cancel that it covers.
     pub up_to: u64,
 }
@@ -99,20 +98,7 @@ pub enum Steering {
     /// Publishes the output of a task.
     Follow(Follow),
     /// Publishes all of its state.
-    Report(Report),
-}
-
-#[derive(Serialize)]
-struct Envelope<'a, T> {
-    version: u32,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    #[serde(flatten)]
-    content: &'a T,
-}
-
-fn enveloped(kind: &str, content: &impl Serialize) -> Vec<u8> {
-    encode(&Envelope { version: VERSION, kind, content })
+    Report(ReportRequest),
 }
 
 impl Steering {
@@ -143,6 +129,6 @@ impl Steering {
 
 /// Encodes a mark into a body.
 #[must_use]
-pub fn encode_mark(mark: &Mark) -> Vec<u8> {
+pub fn encode_mark(mark: &CancelMark) -> Vec<u8> {
     enveloped(MARK_TYPE, mark)
 }

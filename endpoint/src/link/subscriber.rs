@@ -176,7 +176,7 @@ impl<'a> GroupReader<'a> {
         }
         match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
             ToEndpoint::RollCall(roll_call) => self.answer_roll_call(roll_call).await,
-            ToEndpoint::Mark(_) => Ok(()),
+            ToEndpoint::CancelMark(_) => Ok(()),
             ToEndpoint::Unknown(message) => {
                 self.instance.pass_by(&message);
                 Ok(())

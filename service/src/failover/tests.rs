@@ -203,14 +203,14 @@ impl World {
     fn roll_calls(&self) -> Vec<RollCall> {
         let calls = self.task_queue().into_iter().filter_map(|message| match message {
             ToEndpoint::RollCall(call) => Some(call),
-            ToEndpoint::Tasks(_) | ToEndpoint::Mark(_) | ToEndpoint::Unknown(_) => None,
+            ToEndpoint::Tasks(_) | ToEndpoint::CancelMark(_) | ToEndpoint::Unknown(_) => None,
         });
         calls.collect()
     }
 
     fn attempts(&self) -> Vec<Attempt> {
         let tasks = self.task_queue().into_iter().filter_map(|message| match message {
-            ToEndpoint::RollCall(_) | ToEndpoint::Mark(_) | ToEndpoint::Unknown(_) => None,
+            ToEndpoint::RollCall(_) | ToEndpoint::CancelMark(_) | ToEndpoint::Unknown(_) => None,
             ToEndpoint::Tasks(tasks) => Some(tasks.tasks),
         });
         tasks.flatten().map(|task| task.attempt()).collect()

@@ -143,7 +143,7 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
     }
     match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
         ToEndpoint::RollCall(_) => other("a roll call"),
-        ToEndpoint::Mark(_) => other("a mark behind cancelled tasks"),
+        ToEndpoint::CancelMark(_) => other("a mark behind cancelled tasks"),
         ToEndpoint::Unknown(_) => other("a control message of another version"),
         ToEndpoint::Tasks(Tasks { tasks, unreadable }) => {
             let content = Content {
