@@ -1,6 +1,7 @@
 //! The command line, as data: clap only.
 
 pub(crate) mod output;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -17,6 +18,7 @@ use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 use std::path::PathBuf;
 use std::time::Duration;
+pub(crate) use tasks::TasksArgs;
 use values::{
     ask_after, blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive,
     task_id, variable,
@@ -395,23 +397,6 @@ pub(crate) struct SubmitArgs {
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
     pub(crate) argv: Vec<ByteString>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct TasksArgs {
-    /// Only tasks of this endpoint (name or id)
-    #[arg(long)]
-    pub(crate) endpoint: Option<String>,
-    /// Only tasks in this state: submitting, returned, refused, submitted, resubmitting, or an outcome
-    /// such as failed
-    #[arg(long)]
-    pub(crate) status: Option<String>,
-    /// Only tasks submitted under this key
-    #[arg(long)]
-    pub(crate) key: Option<String>,
-    /// At most this many
-    #[arg(long, default_value_t = 50)]
-    pub(crate) limit: u64,
 }
 
 #[derive(Debug, Args)]

@@ -2,12 +2,14 @@
 //! Records, publishing, failover and API are made from them; they know none of these. Pure.
 
 mod health;
+mod name_pattern;
 mod progress;
 mod records;
 mod task_spec;
 mod task_state;
 
 pub(crate) use health::{Anomalies, QueueHazard};
+pub(crate) use name_pattern::NamePattern;
 pub(crate) use progress::Progress;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use task_spec::TaskSpec;

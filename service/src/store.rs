@@ -28,18 +28,19 @@ mod rows;
 mod sqlite;
 mod states;
 mod submissions;
+mod task_listing;
 mod threads;
 mod transitions;
 mod unaccounted;
 
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use engine::Saved;
-pub(crate) use listing::TaskFilter;
 pub(crate) use overdue::Overdue;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use submissions::{Chunk, RecordedTask};
+pub(crate) use task_listing::TaskFilter;
 pub(crate) use unaccounted::Resubmission;
 
 use crate::state_folder::StateFolder;

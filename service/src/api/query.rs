@@ -3,7 +3,7 @@
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
-use crate::model::{TaskDetail, TaskOutcome};
+use crate::model::{NamePattern, TaskDetail, TaskOutcome};
 use crate::store::TaskFilter;
 use axum::extract::{Path, State};
 use clutch_common::id::TaskId;
@@ -17,8 +17,12 @@ const DEFAULT_PAGE: u64 = 50;
 #[serde(deny_unknown_fields)]
 pub(super) struct TasksQuery {
     endpoint: Option<String>,
+    /// One state, or several with commas between them.
     state: Option<String>,
     key: Option<String>,
+    name: Option<String>,
+    since_ms: Option<u64>,
+    until_ms: Option<u64>,
     before: Option<u64>,
     limit: Option<u64>,
 }
@@ -35,11 +39,15 @@ pub(super) async fn tasks(
         Some(key) => Some(known_submission(&api, key).await?),
         None => None,
     };
-    let state = query.state.map(|state| state.parse()).transpose();
+    let states = query.state.iter().flat_map(|states| states.split(','));
+    let states: Result<_, String> = states.map(str::parse).collect();
     let filter = TaskFilter {
         endpoint,
-        state: state.map_err(ApiError::bad_request)?,
+        states: states.map_err(ApiError::bad_request)?,
         submission,
+        name: query.name.map(NamePattern::new),
+        since_ms: query.since_ms,
+        until_ms: query.until_ms,
         before: query.before,
         limit: page(query.limit)?,
     };

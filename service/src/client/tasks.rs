@@ -6,6 +6,7 @@ use crate::cli::TasksArgs;
 use crate::cli::output;
 use crate::client::Client;
 use crate::model::TaskSummary;
+use clutch_common::system::clock::now_ms;
 
 /// Prints the newest tasks: a table, or one JSON object per line.
 pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow::Result<()> {
@@ -29,10 +30,14 @@ pub(crate) async fn run(client: &Client, args: &TasksArgs, json: bool) -> anyhow
 }
 
 fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static str, String)> {
+    let now_ms = now_ms();
     let optional = [
         ("endpoint", args.endpoint.clone()),
-        ("state", args.status.clone()),
+        ("state", (!args.status.is_empty()).then(|| args.status.join(","))),
         ("key", args.key.clone()),
+        ("name", args.name.clone()),
+        ("since_ms", args.since.map(|moment| moment.ms(now_ms).to_string())),
+        ("until_ms", args.until.map(|moment| moment.ms(now_ms).to_string())),
         ("before", before.map(|before| before.to_string())),
     ];
     let mut parameters = vec![("limit", left.min(MAX_PAGE).to_string())];

@@ -61,6 +61,7 @@ suite! {
         a_result_that_overtakes_the_confirmation_stays
         an_external_task_is_recorded_by_its_result_with_every_field;
     listing: pages_show_every_task_once_newest_first_under_every_filter
+        names_and_times_select_tasks_with_every_other_filter
         results_come_in_the_order_of_submission_in_pages_bounded_by_bytes;
     endpoints: an_endpoint_keeps_its_id_and_contradictions_are_refused
         the_id_of_the_service_is_made_once

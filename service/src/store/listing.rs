@@ -1,41 +1,19 @@
-//! Lists tasks and results in pages, counts their progress, and reads one task in full.
+//! Lists results in pages, counts the progress of tasks, and reads one task in full.
 
-use super::engine::{Columns, Db, FromRow, Value, values};
+use super::engine::{Columns, Db, FromRow, values};
 use super::rows::{
-    RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded,
-    index_condition, summary_tables,
+    RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
 use super::{Result, Store, missing};
-use crate::model::{Page, Progress, TaskDetail, TaskOutcome, TaskState, TaskSummary};
-use clutch_common::id::{EndpointId, TaskId};
+use crate::model::{Page, Progress, TaskDetail, TaskOutcome, TaskState};
+use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// A page of results stops growing at this many bytes of output.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Selects the tasks to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TaskFilter {
-    /// Only those of this endpoint.
-    pub(crate) endpoint: Option<EndpointId>,
-    /// Only those in this state.
-    pub(crate) state: Option<TaskState>,
-    /// Only those of this submission.
-    pub(crate) submission: Option<i64>,
-    /// Only those that come after the page with this `next`.
-    pub(crate) before: Option<u64>,
-    /// At most this many.
-    pub(crate) limit: u64,
-}
-
 impl Store {
-    /// Lists tasks, newest first; those of one submission by falling index.
-    pub(crate) async fn tasks(&self, filter: &TaskFilter) -> Result<Page<TaskSummary>> {
-        let filter = filter.clone();
-        self.read("listing tasks", move |db| tasks(db, &filter)).await
-    }
-
     /// The submission with that key.
     pub(crate) async fn submission(&self, key: &str) -> Result<Option<i64>> {
         let key = key.to_owned();
@@ -93,41 +71,6 @@ impl Store {
     ) -> Result<(u64, Page<TaskOutcome>)> {
         self.read("reading results", move |db| results(db, submission, from, limit)).await
     }
-}
-
-fn tasks(db: &Db<'_>, filter: &TaskFilter) -> Result<Page<TaskSummary>> {
-    // A submission belongs to one endpoint, so that its own index serves best.
-    let (order, endpoint) = match filter.submission {
-        Some(_) => ("t.idx", db.dialect().endpoint_in_submission),
-        None => ("t.seq", "t.endpoint"),
-    };
-    let tables = summary_tables(db.dialect());
-    let mut sql = format!("SELECT {SUMMARY_COLUMNS}{tables}WHERE TRUE");
-    let mut values: Vec<Value<'_>> = Vec::new();
-    if let Some(submission) = filter.submission {
-        sql.push_str(" AND t.submission = ?");
-        values.push(submission.into());
-    }
-    if let Some(id) = filter.endpoint {
-        sql.push_str(&format!(" AND {endpoint} = (SELECT n FROM interned_ids WHERE id = ?)"));
-        values.push(id.into());
-    }
-    if let Some(state) = filter.state {
-        sql.push_str(&format!(" AND t.state = ?{}", index_condition(state)));
-        values.push(state.as_str().into());
-    }
-    if let Some(before) = filter.before {
-        sql.push_str(&format!(" AND {order} < ?"));
-        values.push(before.into());
-    }
-    sql.push_str(&format!(" ORDER BY {order} DESC LIMIT ?"));
-    values.push(filter.limit.into());
-    let rows: Vec<SummaryRow> = db.all(&sql, &values)?;
-    let full = rows.len() as u64 == filter.limit;
-    let last = rows.last().filter(|_| full);
-    let by_index = filter.submission.is_some();
-    let next = last.and_then(|row| if by_index { row.summary.index } else { Some(row.seq) });
-    Ok(Page { items: rows.into_iter().map(|row| row.summary).collect(), next })
 }
 
 fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {

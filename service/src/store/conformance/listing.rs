@@ -1,8 +1,8 @@
 //! Listings on any engine.
 
-use super::{begin, chunk, done, record, specs};
-use crate::model::TaskState;
-use crate::store::{RecordedTask, Store, TaskFilter};
+use super::{begin, chunk, done, record, spec, specs};
+use crate::model::{NamePattern, TaskSpec, TaskState};
+use crate::store::{Chunk, RecordedTask, Store, TaskFilter};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 
@@ -15,29 +15,70 @@ pub(super) async fn pages_show_every_task_once_newest_first_under_every_filter(s
         begun.iter().take(9).map(|one| done(one, 1, Outcome::Failed)).collect();
     record(&store, &failed, &[], 5).await.unwrap();
     let submission = store.submission("a").await.unwrap();
-    let state = Some(TaskState::Done(Outcome::Failed));
+    let failed = vec![TaskState::Done(Outcome::Failed)];
+    let states = || failed.clone();
+    let many = vec![TaskState::Done(Outcome::Failed), TaskState::Submitting];
     let all = TaskFilter { limit: 4, ..TaskFilter::default() };
     let expected = [
         (all.clone(), 50),
         (TaskFilter { endpoint: Some(there), ..all.clone() }, 25),
-        (TaskFilter { state, ..all.clone() }, 9),
-        (TaskFilter { state, endpoint: Some(here), ..all.clone() }, 9),
-        (TaskFilter { state, endpoint: Some(there), ..all.clone() }, 0),
+        (TaskFilter { states: states(), ..all.clone() }, 9),
+        (TaskFilter { states: states(), endpoint: Some(here), ..all.clone() }, 9),
+        (TaskFilter { states: states(), endpoint: Some(there), ..all.clone() }, 0),
+        (TaskFilter { states: many.clone(), ..all.clone() }, 50),
+        (TaskFilter { states: many.clone(), endpoint: Some(here), ..all.clone() }, 25),
+        (TaskFilter { states: many, submission, ..all.clone() }, 25),
         (TaskFilter { submission, ..all.clone() }, 25),
-        (TaskFilter { submission, state, endpoint: Some(here), ..all }, 9),
+        (TaskFilter { submission, states: states(), endpoint: Some(here), ..all }, 9),
     ];
     for (mut filter, count) in expected {
-        let mut seen: Vec<TaskId> = Vec::new();
-        loop {
-            let page = store.tasks(&filter).await.unwrap();
-            seen.extend(page.items.iter().map(|task| task.id));
-            filter.before = page.next;
-            if page.next.is_none() {
-                break;
-            }
-        }
+        let seen = listed(&store, &mut filter).await;
         assert_eq!(seen.len(), count, "{filter:?}");
         assert!(seen.is_sorted_by(|a, b| a > b), "{filter:?}");
+    }
+}
+
+/// Every task that a filter selects, page by page.
+async fn listed(store: &Store, filter: &mut TaskFilter) -> Vec<TaskId> {
+    let mut seen: Vec<TaskId> = Vec::new();
+    loop {
+        let page = store.tasks(filter).await.unwrap();
+        seen.extend(page.items.iter().map(|task| task.id));
+        filter.before = page.next;
+        if page.next.is_none() {
+            return seen;
+        }
+    }
+}
+
+pub(super) async fn names_and_times_select_tasks_with_every_other_filter(store: Store) {
+    let endpoint = EndpointId::new();
+    let named = |name: &str| TaskSpec { name: Some(name.to_owned()), ..spec(&["a"]) };
+    let specs = [named("sweep-1"), named("Sweep-2"), named("100%"), spec(&["b"])];
+    let later = Chunk { now_ms: 2000, ..chunk(endpoint, "later", &specs) };
+    begin(&store, chunk(endpoint, "first", &specs)).await.unwrap();
+    begin(&store, later).await.unwrap();
+    let submission = store.submission("later").await.unwrap();
+    let name = |pattern: &str| Some(NamePattern::new(pattern));
+    let all = TaskFilter { limit: 3, ..TaskFilter::default() };
+    let since = |ms| TaskFilter { since_ms: Some(ms), ..all.clone() };
+    for (mut filter, count) in [
+        (TaskFilter { name: name("sweep*"), ..all.clone() }, 2),
+        (TaskFilter { name: name("*%"), ..all.clone() }, 2),
+        (TaskFilter { name: name("none"), ..all.clone() }, 0),
+        (TaskFilter { name: name("*"), ..all.clone() }, 6),
+        (TaskFilter { name: name("*"), submission, ..all.clone() }, 3),
+        (since(1000), 8),
+        (since(1001), 4),
+        (since(2001), 0),
+        (TaskFilter { until_ms: Some(2000), ..all.clone() }, 4),
+        (TaskFilter { until_ms: Some(1000), ..all.clone() }, 0),
+        (TaskFilter { until_ms: Some(2001), ..since(1001) }, 4),
+        (TaskFilter { submission, until_ms: Some(2000), ..all.clone() }, 0),
+        (TaskFilter { name: name("*2"), states: vec![TaskState::Submitting], ..since(1500) }, 1),
+    ] {
+        let seen = listed(&store, &mut filter).await;
+        assert_eq!(seen.len(), count, "{filter:?}");
     }
 }
 
