@@ -141,9 +141,7 @@ fn database_restored(site: &Site) -> Result<Seen> {
     copy(&folder, &backup)?;
     stage.serve_asking()?;
     let at_backup = stage.progress()?.done;
-    poll::until("more outcomes after the backup", SOON, || {
-        Ok((stage.progress()?.done >= at_backup + 200).then_some(()))
-    })?;
+    stage.until_recorded(at_backup + 200)?;
     stage.service.stop(SOON)?;
     std::fs::remove_dir_all(&folder)?;
     copy(&backup, &folder)?;
@@ -202,8 +200,9 @@ fn state_restored(site: &Site, words: &str) -> Result<Seen> {
     stage.daemon.stop(SOON)?;
     let (state, backup) = (stage.state(), stage.world.folder().join("kept"));
     copy(&state, &backup)?;
+    let at_backup = stage.progress()?.done;
     stage.restart()?;
-    stage.until_recorded(200)?;
+    stage.until_recorded(at_backup + 100)?;
     stage.daemon.kill()?;
     std::fs::remove_dir_all(&state)?;
     copy(&backup, &state)?;
