@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod folder;
+pub mod host;
 pub mod inherited;
 pub mod removal;
 pub mod signals;

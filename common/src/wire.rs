@@ -17,9 +17,9 @@ mod steering;
 mod tasks;
 
 pub use control::{
-    PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall,
-    WELCOME_TYPE, Welcome, encode_ping, encode_presence, encode_roll_call, encode_welcome,
-    session_name,
+    FUNCTIONS_MAX, InstanceDetails, PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX,
+    ROLL_CALL_TYPE, Role, RollCall, WELCOME_TYPE, Welcome, encode_ping, encode_presence,
+    encode_roll_call, encode_welcome, session_name,
 };
 pub use dispatch::{
     ToEndpoint, ToLeaseHolder, ToService, UnknownControl, decode_events, decode_steering,

@@ -21,8 +21,10 @@ use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::storage::sent::{SentConfig, SentLog};
 use crate::system::descriptors;
+use clutch_common::system::clock::now_ms;
+use clutch_common::system::host;
 use clutch_common::system::signals::StopSignals;
-use clutch_common::wire;
+use clutch_common::wire::{self, InstanceDetails};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +61,21 @@ pub(crate) struct Sharing {
     pub(crate) replace: bool,
 }
 
+/// What the instance tells the service of itself.
+fn details(config: &Config) -> InstanceDetails {
+    let functions = config.functions.keys().take(wire::FUNCTIONS_MAX).cloned();
+    let now = now_ms();
+    InstanceDetails {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: host::name(),
+        slots: config.slots() as u64,
+        functions: functions.collect(),
+        started_at_ms: now,
+        clock_ms: now,
+        draining: false,
+    }
+}
+
 /// Runs the endpoint until a signal stops it.
 ///
 /// # Errors
@@ -82,7 +99,8 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
         ledger: Arc::clone(&ledger),
         instance: Instance::new(wire::session_name(chance, ledger.age, 0), sharing.standby)
             .replacing(sharing.replace)
-            .copied(matches!(ledger.origin, Origin::Copied { .. })),
+            .copied(matches!(ledger.origin, Origin::Copied { .. }))
+            .describing(details(&config)),
         inlet: config.inlet(),
         results: config.results(),
         heartbeat: config.broker.heartbeat,

@@ -6,6 +6,7 @@
 pub(crate) mod connections;
 mod error;
 mod query;
+mod steer;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -76,6 +77,8 @@ impl Api {
             .route("/v1/results", get(query::results))
             .route("/v1/missing", get(query::missing))
             .route("/v1/wait", post(wait::wait))
+            .route("/v1/endpoints/{name}/drain", post(steer::drain))
+            .route("/v1/endpoints/{name}/resume", post(steer::resume))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(DefaultBodyLimit::max(MAX_QUESTION))

@@ -1,5 +1,6 @@
 //! The command line, as data: clap only.
 
+pub(crate) mod endpoint;
 pub(crate) mod output;
 mod tasks;
 #[cfg(test)]
@@ -135,6 +136,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
+    /// Drain one endpoint, or have it start tasks again
+    Endpoint(endpoint::EndpointArgs),
     /// List, put back or drop messages that could not be read or delivered; needs no running
     /// service
     DeadLetters(DeadLettersArgs),
@@ -154,6 +157,7 @@ impl Command {
             | Self::Tasks(_)
             | Self::Show(_)
             | Self::Wait(_)
+            | Self::Endpoint(_)
             | Self::Results(_) => return None,
         };
         args.broker.as_ref()

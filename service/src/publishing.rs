@@ -14,7 +14,7 @@ mod window;
 
 pub(crate) use answers::{AnswerRecorder, Publication};
 pub(crate) use publisher::{Outgoing, Publisher};
-pub(crate) use window::{PublishError, PublishJob, publish};
+pub(crate) use window::{PublishError, PublishJob, PublishOutcome, publish};
 
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;

@@ -71,6 +71,7 @@ pub(crate) fn active(endpoint_id: EndpointId, state_id: StateId, instance: Uuid)
         pending: 0,
         lost: false,
         delivered: None,
+        details: None,
     }
 }
 

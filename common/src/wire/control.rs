@@ -71,6 +71,33 @@ pub struct Presence {
     /// before it runs them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks: bool,
+    /// What it tells of itself: once in each session, and when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<InstanceDetails>,
+}
+
+/// The most functions that an instance names in its details.
+pub const FUNCTIONS_MAX: usize = 100;
+
+/// What an instance tells of itself, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InstanceDetails {
+    /// The version of the program.
+    pub version: String,
+    /// The name of its host.
+    pub host: String,
+    /// How many tasks may run at once.
+    pub slots: u64,
+    /// The functions that it answers calls of; at most [`FUNCTIONS_MAX`] are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<String>,
+    /// When the daemon started, in milliseconds since the Unix epoch, by its host's clock.
+    pub started_at_ms: u64,
+    /// When this was said, by its host's clock.
+    pub clock_ms: u64,
+    /// Whether it starts no tasks, as it was told to drain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }
 
 impl Presence {
@@ -191,6 +218,7 @@ mod tests {
                 pending: 0,
                 lost: false,
                 delivered: None,
+                details: None,
             };
             for (other, session) in names.into_iter().enumerate() {
                 assert_eq!(presence.is_from_before(session), one < other, "{one} {other}");

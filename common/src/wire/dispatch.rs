@@ -198,9 +198,9 @@ mod tests {
     use crate::id::{Attempt, EndpointId, StateId, TaskId};
     use crate::task::json::Json;
     use crate::wire::{
-        AttemptEvent, Cancel, Drain, Follow, Load, OutputEvent, Phase, ReportRequest, Resume, Role,
-        StreamName, TaskProgress, encode_events, encode_mark, encode_ping, encode_presence,
-        encode_roll_call, encode_tasks, encode_welcome,
+        AttemptEvent, Cancel, Drain, Follow, InstanceDetails, Load, OutputEvent, Phase,
+        ReportRequest, Resume, Role, StreamName, TaskProgress, encode_events, encode_mark,
+        encode_ping, encode_presence, encode_roll_call, encode_tasks, encode_welcome,
     };
     use uuid::Uuid;
 
@@ -217,6 +217,15 @@ mod tests {
             pending: 7,
             lost: true,
             delivered: Some(Attempt { task_id: TaskId::new(), attempt: 3 }),
+            details: Some(InstanceDetails {
+                version: "1.2.3".to_owned(),
+                host: "node-1".to_owned(),
+                slots: 8,
+                functions: vec!["add".to_owned()],
+                started_at_ms: 5,
+                clock_ms: 6,
+                draining: true,
+            }),
         }
     }
 

@@ -7,7 +7,8 @@
 
 use crate::pending::ledger::Ledger;
 use clutch_common::log::throttle::Throttle;
-use clutch_common::wire::{Presence, Role, UnknownControl, Welcome};
+use clutch_common::system::clock::now_ms;
+use clutch_common::wire::{InstanceDetails, Presence, Role, UnknownControl, Welcome};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -25,6 +26,15 @@ struct RoleState {
     known: bool,
 }
 
+/// What the instance tells of itself.
+#[derive(Default)]
+struct DetailsState {
+    /// The details; nothing where there is nothing to tell.
+    details: Option<InstanceDetails>,
+    /// The session in which a presence message with them was confirmed last.
+    told_in: Option<Uuid>,
+}
+
 /// This run of the daemon; the session sets its role, the publisher sends its presence.
 pub(crate) struct Instance {
     /// The id of its first session; each later one is one higher.
@@ -39,6 +49,7 @@ pub(crate) struct Instance {
     pinged: AtomicBool,
     introduced: AtomicBool,
     role_state: Mutex<RoleState>,
+    details: Mutex<DetailsState>,
     /// How often messages were found damaged or missing, and how many of these losses were
     /// reported.
     losses: AtomicU64,
@@ -68,6 +79,7 @@ impl Instance {
             pinged: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
             role_state: Mutex::default(),
+            details: Mutex::default(),
             losses: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             answers_reported: AtomicU64::new(0),
@@ -90,6 +102,16 @@ impl Instance {
     /// instance has accepted stay its own.
     pub(crate) fn copied(self, copied: bool) -> Self {
         Self { copied, ..self }
+    }
+
+    /// Sets what the instance tells of itself, once in each session.
+    pub(crate) fn describing(self, details: InstanceDetails) -> Self {
+        Self { details: Mutex::new(DetailsState { details: Some(details), told_in: None }), ..self }
+    }
+
+    /// Notes that a presence message with the details was confirmed.
+    pub(crate) fn details_told(&self) {
+        self.details_state().told_in = Some(self.id());
     }
 
     /// Notes that another instance, or a dead connection of one, held the lease when
@@ -283,7 +305,19 @@ impl Instance {
             delivered: ledger.delivered_last(),
             asks: self.asks.load(Ordering::Relaxed),
             answered: self.answers() > self.answers_reported.load(Ordering::Relaxed),
+            details: self.untold_details(),
         })
+    }
+
+    /// Returns the details, unless they were told in this session.
+    fn untold_details(&self) -> Option<InstanceDetails> {
+        let state = self.details_state();
+        let untold = state.details.clone().filter(|_| state.told_in != Some(self.id()))?;
+        Some(InstanceDetails { clock_ms: now_ms(), ..untold })
+    }
+
+    fn details_state(&self) -> MutexGuard<'_, DetailsState> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn role_state(&self) -> MutexGuard<'_, RoleState> {
@@ -306,6 +340,32 @@ mod tests {
         plain.take_ping();
         plain.clear_role();
         assert!(plain.is_fenced() && !plain.is_standby());
+    }
+
+    #[test]
+    fn it_tells_its_details_once_in_each_session() {
+        let (_disk, ledger) = testing::ledger(10);
+        let details = InstanceDetails {
+            version: "1".to_owned(),
+            host: "node-1".to_owned(),
+            slots: 3,
+            functions: Vec::new(),
+            started_at_ms: 5,
+            clock_ms: 0,
+            draining: false,
+        };
+        let instance = Instance::new(Uuid::nil(), false).describing(details.clone());
+        let told = || instance.presence(&ledger).unwrap().details;
+        for _ in 0..2 {
+            instance.begin_session();
+            instance.set_role(Role::Active);
+            let first = told().unwrap();
+            assert!(first.clock_ms > 0);
+            assert_eq!(first, InstanceDetails { clock_ms: first.clock_ms, ..details.clone() });
+            assert!(told().is_some(), "until it is confirmed");
+            instance.details_told();
+            assert_eq!(told(), None);
+        }
     }
 
     #[test]

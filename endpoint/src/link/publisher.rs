@@ -69,6 +69,8 @@ struct SentPresence {
     losses: u64,
     /// How many answered roll calls it reports.
     answers: u64,
+    /// Whether it has the instance's details.
+    detailed: bool,
 }
 
 /// The publisher of one session.
@@ -240,7 +242,9 @@ impl<'a> Publisher<'a> {
             ..Message::default()
         };
         let ticket = self.outlet.publish(self.destination, message).await?;
-        self.sent_presence = Some(SentPresence { ticket, role: presence.role, losses, answers });
+        let detailed = presence.details.is_some();
+        self.sent_presence =
+            Some(SentPresence { ticket, role: presence.role, losses, answers, detailed });
         Ok(())
     }
 
@@ -257,6 +261,9 @@ impl<'a> Publisher<'a> {
                 self.instance.role_confirmed(role);
                 self.instance.losses_reported(sent_presence.losses);
                 self.instance.answers_reported(sent_presence.answers);
+                if sent_presence.detailed {
+                    self.instance.details_told();
+                }
                 Ok(())
             }
             Settlement::Returned(reason) => Err(unroutable(&reason)),

@@ -109,6 +109,36 @@ pub(crate) struct WaitRequest {
     pub(crate) timeout_ms: u64,
 }
 
+/// Has an endpoint drain.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrainRequest {
+    /// How long tasks that run may go on, in milliseconds from the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline_in_ms: Option<u64>,
+}
+
+/// Whether an endpoint is to drain, from a request on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DrainAnswer {
+    /// The endpoint's id.
+    pub(crate) endpoint: EndpointId,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it is to drain.
+    pub(crate) draining: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub(crate) since_ms: Option<u64>,
+    /// When tasks that still run are stopped.
+    pub(crate) deadline_ms: Option<u64>,
+    /// Whether the request changed anything.
+    pub(crate) changed: bool,
+    /// Whether the broker has the message that says so.
+    pub(crate) confirmed: bool,
+    /// Why it does not; it is sent again until it does.
+    pub(crate) unsent: Option<String>,
+}
+
 /// How the service is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Health {

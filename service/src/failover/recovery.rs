@@ -2,6 +2,7 @@
 //! the next attempts of those that are. Each step can be repeated: an endpoint ignores tasks that
 //! it knows.
 
+use super::drains::send_drain;
 use super::roll_call_pause::RollCallPause;
 use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
 use crate::store::{Error, Overdue, Resubmission, Store};
@@ -142,7 +143,8 @@ impl Recovery<'_> {
             self.asked_again = true;
         }
         self.welcome().await?;
-        let mut left = self.resubmit().await?;
+        let drained = self.send_drains().await?;
+        let mut left = worse(drained, self.resubmit().await?);
         let to_ask = self.store.endpoints_to_ask().await?;
         let now = Instant::now();
         let asked = self.pauses.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
@@ -179,6 +181,19 @@ impl Recovery<'_> {
             self.store.welcomed(pending).await?;
         }
         Ok(())
+    }
+
+    /// Sends each drain and each resume that the broker is not known to have.
+    async fn send_drains(&mut self) -> Result<Left, Error> {
+        let mut left = Left::Nothing;
+        for pending in self.store.pending_drains().await? {
+            let endpoint = pending.endpoint;
+            if let Err(why) = send_drain(self.store, &self.publisher, pending).await? {
+                self.tell(&format!("telling the endpoint {endpoint} to drain: {why}"));
+                left = Left::Failed;
+            }
+        }
+        Ok(left)
     }
 
     /// Sends one roll call.

@@ -124,6 +124,7 @@ impl World {
             pending,
             lost: false,
             delivered: None,
+            details: None,
         };
         self.broker.deliver_message(Message {
             message_id: Some(Uuid::new_v4().to_string()),

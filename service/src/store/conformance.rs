@@ -24,6 +24,7 @@ mod listing;
 mod overdue;
 mod results;
 mod states;
+mod steering;
 mod submissions;
 mod unaccounted;
 
@@ -84,6 +85,7 @@ suite! {
         a_delivered_result_that_is_not_recorded_has_all_asked_for_once
         missing_tasks_are_reported_with_the_endpoints_answer;
     states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them;
+    steering: a_drain_is_numbered_once_and_sent_until_the_broker_has_it;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 

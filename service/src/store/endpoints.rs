@@ -2,7 +2,7 @@
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::queue_kind;
-use super::{Error, Result, Store, facts, unaccounted};
+use super::{Error, Result, Store, facts, steering, unaccounted};
 use clutch_common::id::EndpointId;
 use clutch_common::topology::QueueKind;
 use std::time::Duration;
@@ -78,6 +78,9 @@ impl Store {
             let update = "UPDATE endpoints SET declared = 1 WHERE id = ? AND declared = 0";
             let first = write.db.run(update, values![id])?;
             facts::insert_shared_kind(write.db, shared)?;
+            if first == 0 {
+                steering::send_again(write.db, id)?;
+            }
             Ok(first == 0 && unaccounted::add_all(write.db, id)? > 0)
         })
         .await

@@ -52,7 +52,7 @@ const SERVICE: Rooms = &[
     ("publishing", &["model", "store"]),
     ("failover", &["model", "publishing", "store"]),
     ("broker", &["failover", "failure", "model", "state_folder", "publishing", "store"]),
-    ("api", &["broker", "model", "publishing", "store"]),
+    ("api", &["broker", "failover", "model", "publishing", "store"]),
     ("client", &["api", "cli", "failure", "model", "state_folder"]),
     (
         "admin",

@@ -30,6 +30,7 @@ fn presence(told: &str) -> Presence {
         pending: u64::from(kind == "h"),
         lost: false,
         delivered: None,
+        details: None,
     }
 }
 

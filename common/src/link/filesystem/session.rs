@@ -5,6 +5,7 @@ use super::disk;
 use super::root::Root;
 use crate::link::{Fault, Terms};
 use crate::system::clock::now_ms;
+use crate::system::host;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -59,7 +60,7 @@ impl FolderSession {
         let hidden = root.session(&format!(".{id}"));
         let holder = Holder {
             name: name.to_owned(),
-            host: host(),
+            host: host::name(),
             pid: std::process::id(),
             since_ms: now_ms(),
         };
@@ -256,11 +257,6 @@ impl Holder {
             },
         )
     }
-}
-
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    name.map_or_else(|_| "an unknown host".to_owned(), |name| name.trim().to_owned())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

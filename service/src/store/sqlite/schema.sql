@@ -11,7 +11,16 @@ CREATE TABLE endpoints (
     created_at_ms INTEGER NOT NULL,
     -- How long a state of this endpoint that another took over from may be silent before
     -- it is given up.
-    lost_after_ms INTEGER NOT NULL DEFAULT 3600000
+    lost_after_ms INTEGER NOT NULL DEFAULT 3600000,
+    -- How many messages that steer the endpoint were numbered.
+    steering_number INTEGER NOT NULL DEFAULT 0,
+    -- The number of the last of them that is a drain or a resume, whether it is a drain, since
+    -- when, until when, and whether the broker has it.
+    drain_number      INTEGER NOT NULL DEFAULT 0,
+    draining          INTEGER NOT NULL DEFAULT 0,
+    drain_since_ms    INTEGER,
+    drain_deadline_ms INTEGER,
+    drain_confirmed   INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 
 -- Single values: the service's id, the kind of the shared queues, the places provisioned.
@@ -123,6 +132,8 @@ CREATE TABLE states (
     -- The instance that waits to be welcomed, and whether its state has seen fewer.
     asks             TEXT,
     behind           INTEGER NOT NULL DEFAULT 0,
+    -- What its instance told of itself last (JSON), and the difference of its clock.
+    details          TEXT,
     PRIMARY KEY (endpoint_id, id)
 ) STRICT, WITHOUT ROWID;
 
