@@ -4,6 +4,7 @@
 
 use crate::pending::inbox::{Bounds, Held, Inbox};
 use crate::pending::poison::Standing;
+use crate::pending::stop::StopSignal;
 use crate::storage::disk_queue::{Change, Deaths, DiskQueue, Finished, Options, OutSeq, Seq};
 use anyhow::Result;
 use clutch_common::id::EndpointId;
@@ -85,6 +86,7 @@ impl Choice {
             started: false,
             deaths: Deaths::default(),
             standing: Standing::Clear,
+            stop: StopSignal::new(),
         });
         held.for_each(|held| self.inbox.put(held));
         let (mut taken, mut running) = (0, self.inbox.take());

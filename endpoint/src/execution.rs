@@ -12,6 +12,5 @@ pub(crate) mod executor;
 pub(crate) mod function;
 pub(crate) mod os;
 pub(crate) mod process;
-pub(crate) mod stop;
 pub(crate) mod truncation;
 mod verdict;

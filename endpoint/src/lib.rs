@@ -13,7 +13,9 @@ mod daemon;
 mod execution;
 mod exit;
 mod failpoint;
+#[allow(dead_code, reason = "steered by the control queue, which comes next")]
 mod link;
+#[allow(dead_code, reason = "steered by the control queue, which comes next")]
 mod pending;
 #[cfg(test)]
 mod simulation;

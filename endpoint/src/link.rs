@@ -5,6 +5,7 @@
 //! share its ID. Speaks to a broker through `clutch_common::link` only.
 
 pub(crate) mod clutch;
+pub(crate) mod events_request;
 pub(crate) mod instance;
 mod publisher;
 pub(crate) mod session;

@@ -6,23 +6,31 @@
 //! around it. [`ledger`] joins it with the journal on disk; [`inbox`] and [`outbox`] are its
 //! parts, [`poison`] judges tasks with which the endpoint died.
 
+pub(crate) mod cancels;
+pub(crate) mod drain;
 pub(crate) mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod outbox;
 pub(crate) mod poison;
+mod slots;
+pub(crate) mod stop;
 #[cfg(test)]
 mod tests;
 
 use crate::storage::disk_queue::Change;
 use crate::storage::journal::{Accepted, Deaths, Finished, OutSeq, OutboxRecord, Recovered, Seq};
+use cancels::Cancels;
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
+use drain::{Drained, DrainedBy, Drains};
 use inbox::{Bounds, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
 use poison::Standing;
+use slots::Slots;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use stop::{StopReason, StopSignal};
 
 /// Limits that pending work keeps to.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +50,8 @@ pub(crate) struct Wakes {
     pub(crate) subscriber: bool,
     /// A result may be sent.
     pub(crate) publisher: bool,
+    /// The endpoint is drained, or not any more, or has another deadline for that.
+    pub(crate) drain: bool,
 }
 
 /// All pending work, and every decision about it.
@@ -49,6 +59,9 @@ pub(crate) struct Wakes {
 pub(crate) struct Pending {
     inbox: Inbox,
     outbox: Outbox,
+    slots: Slots,
+    cancels: Cancels,
+    drains: Drains,
     /// The sequence number of the next task.
     next_task: Seq,
     /// How often the daemon died while each task ran.
@@ -64,6 +77,9 @@ impl Pending {
         let mut pending = Self {
             inbox: Inbox::new(limits.bounds),
             outbox: Outbox::new(found.next_out, found.outbox),
+            slots: Slots::default(),
+            cancels: Cancels::default(),
+            drains: Drains::default(),
             next_task: found.next_task,
             deaths: std::mem::take(&mut found.deaths),
             poison_after: limits.poison_after,
@@ -148,6 +164,7 @@ impl Pending {
     ) -> (OutSeq, Change) {
         let out = self.put_out(Arc::clone(&result));
         if let Some(held) = held {
+            self.slots.free(held.seq);
             self.wakes.engine |= self.inbox.free(held);
             self.wakes.subscriber = true;
         }
@@ -208,12 +225,48 @@ impl Pending {
 
     /// Takes the next task to start.
     pub(crate) fn take(&mut self) -> Option<Held> {
-        self.inbox.take()
+        if self.drains.is_draining() {
+            return None;
+        }
+        let held = self.inbox.take()?;
+        self.slots.take(&held);
+        Some(held)
     }
 
-    /// For how many small tasks there is room.
+    /// Takes a task back that was stopped without an outcome: it waits again.
+    pub(crate) fn put_back(&mut self, held: Held) {
+        self.slots.free(held.seq);
+        self.wakes.engine |= self.inbox.put_back(Held { stop: StopSignal::new(), ..held });
+        self.wakes.engine |= !self.drains.is_draining();
+    }
+
+    /// Stops all tasks that have a slot.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        self.slots.stop(reason);
+    }
+
+    /// Begins, changes or ends a drain.
+    pub(crate) fn drain(&mut self, by: DrainedBy, drained: Option<Drained>) {
+        let changed = self.drains.set(by, drained);
+        let goes_on = changed && !self.drains.is_draining();
+        self.wakes.engine |= goes_on;
+        self.wakes.subscriber |= goes_on;
+        self.wakes.drain |= changed;
+    }
+
+    /// The drains that there are.
+    pub(crate) fn drains(&self) -> Drains {
+        self.drains
+    }
+
+    /// For how many small tasks there is room; none while the endpoint is drained.
     pub(crate) fn room(&self) -> usize {
-        self.inbox.room()
+        if self.drains.is_draining() { 0 } else { self.inbox.room() }
+    }
+
+    /// How many tasks have a slot.
+    pub(crate) fn running(&self) -> usize {
+        self.slots.count()
     }
 
     /// How many tasks are accepted and not finished.
@@ -253,6 +306,6 @@ impl Pending {
         // What was started and must not run again will not.
         let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
         let standing = Standing::after(suspicious, self.poison_after);
-        Held { seq, task, started, deaths, standing }
+        Held { seq, task, started, deaths, standing, stop: StopSignal::new() }
     }
 }

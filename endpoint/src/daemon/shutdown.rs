@@ -8,8 +8,8 @@
 //! | engine ended | results go out for as long as [`FLUSH`] |
 //! | third | exit at once, as `kill -9` would |
 
-use crate::execution::stop::{StopReason, StopSignal};
 use crate::exit::Exit;
+use crate::pending::stop::{StopReason, StopSignal};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

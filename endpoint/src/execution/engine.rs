@@ -9,17 +9,20 @@
 
 use super::events::{Event, EventSink, Events};
 use super::executor::{Ended, Executor, Report, RunContext};
-use super::stop::StopSignal;
 use crate::failpoint::{self, Step};
 use crate::pending::inbox::Held;
 use crate::pending::ledger::Ledger;
 use crate::pending::poison::{self, Standing};
+use crate::pending::stop::{StopReason, StopSignal};
 use crate::storage::journal::JournalError;
 use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::{Outcome, TaskResult};
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// The reason why the engine ended without a stop.
@@ -55,6 +58,8 @@ impl Engine {
         stop: StopSignal,
     ) -> Result<(), EngineError> {
         let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
+        let mut stopping = JoinSet::new();
+        stopping.spawn(stop_tasks(Arc::clone(&self.ledger), stop.clone()));
         loop {
             let stopped = intake.is_cancelled();
             if stopped {
@@ -81,7 +86,36 @@ impl Engine {
             let Some(held) = self.ledger.take() else { return };
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);
-            running.spawn(run_one(ledger, executor, held, stop.clone()));
+            // Those that have a slot when the signal is given are stopped by `stop_tasks`.
+            if let Some(reason) = stop.requested() {
+                held.stop.request(reason);
+            }
+            running.spawn(run_one(ledger, executor, held));
+        }
+    }
+}
+
+/// Stops the tasks that run when `stop` is given, and at the deadline of a drain.
+async fn stop_tasks(ledger: Arc<Ledger>, stop: StopSignal) {
+    let mut done = None;
+    loop {
+        let deadline = ledger.drains().deadline_ms().filter(|deadline| done != Some(*deadline));
+        let due = async {
+            match deadline {
+                Some(deadline) => {
+                    sleep(Duration::from_millis(deadline.saturating_sub(now_ms()))).await;
+                }
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = stop.wait() => return ledger.stop(reason),
+            () = ledger.drain_changed() => done = None,
+            () = due => {
+                ledger.stop(StopReason::Drained);
+                done = deadline;
+            }
         }
     }
 }
@@ -92,7 +126,6 @@ async fn run_one(
     ledger: Arc<Ledger>,
     executor: Arc<dyn Executor>,
     held: Held,
-    stop: StopSignal,
 ) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
     let mut noted = None;
@@ -112,22 +145,47 @@ async fn run_one(
         // A built-in function cannot end the daemon.
         noted = (!held.task.is_built_in()).then(|| ledger.note_run(attempt));
         failpoint::reach(Step::Start);
-        let context = RunContext { stop, events: trace_events(attempt) };
+        let context = RunContext { stop: held.stop.clone(), events: trace_events(attempt) };
         match executor.run(&held.task, &context).await {
             Ended::Finished(report) => {
                 failpoint::reach(Step::Finish);
                 result(&ledger, &held, report)
             }
-            Ended::Stopped(reason) => {
-                tracing::info!(task = %attempt, ?reason, "stopped a task; it is kept for the next start");
-                return Ok(());
-            }
+            Ended::Stopped(reason) => match unfinished(&ledger, &held, reason) {
+                Some(result) => result,
+                None => return Ok(()),
+            },
         }
     };
     tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
     let stored = ledger.finish(&held, result).await?;
     drop(noted);
     stored.await
+}
+
+/// Returns the result of a task that was stopped before it had one; `None` if it stays in
+/// the inbox.
+fn unfinished(ledger: &Ledger, held: &Held, reason: StopReason) -> Option<TaskResult> {
+    let attempt = held.task.attempt();
+    match reason {
+        StopReason::Shutdown => {
+            tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
+            None
+        }
+        StopReason::Drained if held.task.rerun => {
+            tracing::info!(task = %attempt, "stopped a task; it is kept until the endpoint is resumed");
+            ledger.put_back(held.clone());
+            None
+        }
+        StopReason::Drained => {
+            let why = "it was stopped at the deadline of a drain, and must not run again";
+            Some(ledger.not_run(attempt, Outcome::Interrupted, why.to_owned()))
+        }
+        StopReason::Cancelled | StopReason::Walltime => {
+            let why = "it was cancelled before it ran";
+            Some(ledger.not_run(attempt, Outcome::Cancelled, why.to_owned()))
+        }
+    }
 }
 
 /// Logs the events of a task.

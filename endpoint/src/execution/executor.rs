@@ -7,7 +7,7 @@
 
 use super::capture::Captured;
 use super::events::Events;
-use super::stop::{StopReason, StopSignal};
+use crate::pending::stop::{StopReason, StopSignal};
 use async_trait::async_trait;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;

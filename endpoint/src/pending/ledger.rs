@@ -5,6 +5,8 @@
 //! memory is changed and the change handed over in one step. It returns a future that
 //! resolves when the change is durable, for callers that need that.
 
+mod steering;
+
 use super::inbox::Held;
 use super::outbox::Next;
 use super::{Limits, Pending, Wakes};
@@ -51,6 +53,7 @@ struct Shared {
     engine: Notify,
     subscriber: Notify,
     publisher: Notify,
+    drain: Notify,
 }
 
 impl Shared {
@@ -62,11 +65,14 @@ impl Shared {
     fn decide<T>(&self, decide: impl FnOnce(&mut Pending) -> T) -> T {
         let mut pending = self.lock();
         let decided = decide(&mut pending);
-        let Wakes { engine, subscriber, publisher } = pending.take_wakes();
+        let Wakes { engine, subscriber, publisher, drain } = pending.take_wakes();
         drop(pending);
-        for (wakes, part) in
-            [(engine, &self.engine), (subscriber, &self.subscriber), (publisher, &self.publisher)]
-        {
+        for (wakes, part) in [
+            (engine, &self.engine),
+            (subscriber, &self.subscriber),
+            (publisher, &self.publisher),
+            (drain, &self.drain),
+        ] {
             if wakes {
                 part.notify_one();
             }
@@ -85,14 +91,14 @@ impl Ledger {
         limits: Limits,
     ) -> Self {
         let pending = Mutex::new(Pending::restore(&mut found, limits));
-        let (engine, subscriber, publisher) = (Notify::new(), Notify::new(), Notify::new());
+        let [engine, subscriber, publisher, drain] = std::array::from_fn(|_| Notify::new());
         let ledger = Self {
             endpoint_id,
             state_id: found.state_id,
             origin: found.origin,
             age: found.age,
             journal,
-            shared: Arc::new(Shared { pending, engine, subscriber, publisher }),
+            shared: Arc::new(Shared { pending, engine, subscriber, publisher, drain }),
             durable: found.durable,
             running: found.running,
             sent: None,

@@ -1,7 +1,7 @@
 //! The engine over several lives of the daemon, with tasks that end it.
 
 use super::*;
-use crate::execution::stop::StopReason;
+use crate::pending::stop::StopReason;
 use crate::testing::{ledger, ledger_on, results_on_disk, task};
 use async_trait::async_trait;
 use clutch_common::task::Task;

@@ -16,7 +16,7 @@ use crate::execution::os::spawn::{Leader, Spawner};
 use crate::execution::os::spawn_error::{self, SpawnError};
 use crate::execution::os::streams::{ChildEnds, Output};
 use crate::execution::os::terminate::{Terminated, terminate};
-use crate::execution::stop::{StopReason, StopSignal};
+use crate::pending::stop::{StopReason, StopSignal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};

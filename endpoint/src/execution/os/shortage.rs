@@ -3,7 +3,7 @@
 //!
 //! Touches: the clock.
 
-use crate::execution::stop::{StopReason, StopSignal};
+use crate::pending::stop::{StopReason, StopSignal};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::sleep;

@@ -8,7 +8,7 @@ use crate::execution::os::exit_watch::ExitWatch;
 use crate::execution::os::process_tree::ProcessTree;
 use crate::execution::os::spawn::Leader;
 use crate::execution::os::terminate::Terminated;
-use crate::execution::stop::{StopReason, StopSignal};
+use crate::pending::stop::{StopReason, StopSignal};
 use std::future::pending;
 use std::time::Duration;
 use tokio::time::sleep;

@@ -10,6 +10,10 @@ pub(crate) enum StopReason {
     Shutdown,
     /// The task has reached its walltime.
     Walltime,
+    /// The task is cancelled.
+    Cancelled,
+    /// The endpoint is drained, and the deadline of that has come.
+    Drained,
 }
 
 impl StopReason {
@@ -17,8 +21,8 @@ impl StopReason {
     /// the inbox and runs again.
     pub(crate) fn ends_task(self) -> bool {
         match self {
-            Self::Shutdown => false,
-            Self::Walltime => true,
+            Self::Shutdown | Self::Drained => false,
+            Self::Walltime | Self::Cancelled => true,
         }
     }
 }
@@ -69,8 +73,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_task_at_its_walltime_is_over() {
-        assert!(StopReason::Walltime.ends_task());
-        assert!(!StopReason::Shutdown.ends_task());
+    fn a_task_is_over_at_its_walltime_and_when_it_is_cancelled() {
+        for (reason, over) in [
+            (StopReason::Walltime, true),
+            (StopReason::Cancelled, true),
+            (StopReason::Shutdown, false),
+            (StopReason::Drained, false),
+        ] {
+            assert_eq!(reason.ends_task(), over, "{reason:?}");
+        }
     }
 }
