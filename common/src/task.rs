@@ -5,6 +5,7 @@ pub mod blob;
 pub mod byte_string;
 pub mod json;
 pub mod reason;
+pub mod removed_files;
 pub mod result;
 mod text_or_base64;
 

@@ -4,6 +4,7 @@ use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::task::blob::Blob;
 use crate::task::json::{self, Json};
 use crate::task::reason::Reason;
+use crate::task::removed_files::RemovedFiles;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -141,6 +142,9 @@ pub struct TaskResult {
     /// Peak resident memory of the largest process, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// The files that were removed with the sandbox that it worked in, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_files: Option<RemovedFiles>,
     /// The endpoint that ran it.
     pub endpoint_id: EndpointId,
     /// The state folder that the endpoint kept it in.
@@ -180,6 +184,7 @@ impl TaskResult {
             ended_at_ms: now_ms,
             cpu_ms: None,
             peak_memory_bytes: None,
+            removed_files: None,
             endpoint_id,
             state_id: None,
         }

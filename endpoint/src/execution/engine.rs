@@ -232,6 +232,7 @@ fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
         ended_at_ms: report.ended_at_ms,
         cpu_ms: report.cpu_ms,
         peak_memory_bytes: report.peak_memory_bytes,
+        removed_files: report.removed_files.map(|files| *files),
         endpoint_id: ledger.endpoint_id,
         state_id: Some(ledger.state_id),
     }

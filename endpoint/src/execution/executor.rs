@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
 use clutch_common::task::json::Json;
+use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::Outcome;
 
 /// Runs tasks, any number of them at the same time.
@@ -76,6 +77,8 @@ pub(crate) struct Report {
     /// Peak resident memory of the largest of those processes, in bytes;
     /// `None` where it is too small to be told from the endpoint's own.
     pub(crate) peak_memory_bytes: Option<u64>,
+    /// The files that were removed with its sandbox, if there were any.
+    pub(crate) removed_files: Option<Box<RemovedFiles>>,
 }
 
 impl Report {
@@ -93,6 +96,7 @@ impl Report {
             ended_at_ms: now_ms(),
             cpu_ms: None,
             peak_memory_bytes: None,
+            removed_files: None,
         }
     }
 

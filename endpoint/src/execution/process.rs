@@ -22,7 +22,7 @@ use super::os::streams::Pipes;
 use super::os::terminate::{Terminated, terminate};
 use super::verdict::Facts;
 use crate::pending::stop::{StopReason, StopSignal};
-use cleanup::{Cleanup, EndCause, RunOver, end_cause};
+use cleanup::{Cleanup, EndCause, Leavings, RunOver, end_cause};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::{Process, Task};
@@ -240,12 +240,12 @@ impl ProcessExecutor {
         stop: &StopSignal,
     ) -> RunOver {
         let RunningProcess { cleanup, watch, mut streams } = running;
-        let (cause, ended, usage) = {
+        let (cause, ended, left) = {
             let carry = streams.carry(&process.stdin.0);
             let until_over = async {
                 let cause = end_cause(&watch, walltime, stop).await;
-                let (ended, usage) = self.end(cause, cleanup, &watch).await;
-                (cause, ended, usage)
+                let (ended, left) = self.end(cause, cleanup, &watch).await;
+                (cause, ended, left)
             };
             tokio::pin!(carry, until_over);
             tokio::select! {
@@ -253,7 +253,7 @@ impl ProcessExecutor {
                 () = &mut carry => until_over.await,
             }
         };
-        RunOver { cause, ended, usage, output: streams.finish() }
+        RunOver { cause, ended, left, output: streams.finish() }
     }
 
     fn report(&self, over: RunOver, start: &RunStart) -> Report {
@@ -261,11 +261,11 @@ impl ProcessExecutor {
         let exceeded = start.walltime.filter(|_| at_walltime);
         let new_kills = |before: u64| Some(self.oom_kills.count()?.saturating_sub(before));
         let verdict = Facts {
-            status: over.usage.map(|usage| usage.status),
+            status: over.left.usage.map(|usage| usage.status),
             exceeded,
             left_behind: if exceeded.is_none() { over.ended.signalled } else { 0 },
             survivors: over.ended.survivors.len(),
-            oom_kills: match over.usage {
+            oom_kills: match over.left.usage {
                 Some(usage) if usage.status.success() => None,
                 _ => start.oom_kills.and_then(new_kills),
             },
@@ -283,8 +283,12 @@ impl ProcessExecutor {
             stderr,
             started_at_ms: Some(start.started_at_ms),
             ended_at_ms: now_ms(),
-            cpu_ms: over.usage.and_then(|usage| u64::try_from(cpu(usage).as_millis()).ok()),
-            peak_memory_bytes: over.usage.and_then(|usage| self.own_peak.tell(usage.rusage.maxrss)),
+            cpu_ms: over.left.usage.and_then(|usage| u64::try_from(cpu(usage).as_millis()).ok()),
+            peak_memory_bytes: over
+                .left
+                .usage
+                .and_then(|usage| self.own_peak.tell(usage.rusage.maxrss)),
+            removed_files: over.left.removed_files.map(Box::new),
         }
     }
 
@@ -294,15 +298,15 @@ impl ProcessExecutor {
         cause: EndCause,
         mut cleanup: Cleanup,
         watch: &ExitWatch,
-    ) -> (Terminated, Option<ResUse>) {
+    ) -> (Terminated, Leavings) {
         cleanup.cause = cause;
         let (mut ended, mut over) = (Terminated::default(), cause == EndCause::Exited);
         for _ in 0..TERMINATIONS {
             if over {
                 match spawn_blocking(move || cleanup.if_tree_is_gone()).await {
-                    Ok(Ok(usage)) => return (ended, usage),
+                    Ok(Ok(left)) => return (ended, left),
                     Ok(Err(not_yet)) => cleanup = not_yet,
-                    Err(_) => return (ended, None), // going down
+                    Err(_) => return (ended, Leavings::default()), // going down
                 }
             }
             let again = terminate(&cleanup.tree, self.config.grace).await;
@@ -325,8 +329,8 @@ impl ProcessExecutor {
         let exited = timeout(EXIT_NOTICE, watch.ended()).await.is_ok();
         tracing::trace!(exited, "the process tree is gone");
         let reap = if exited { Leader::reap_ended } else { Leader::reap };
-        let usage = spawn_blocking(move || cleanup.now(reap)).await.unwrap_or(None);
-        (ended, usage)
+        let left = spawn_blocking(move || cleanup.now(reap)).await.unwrap_or_default();
+        (ended, left)
     }
 }
 

@@ -10,6 +10,7 @@ use super::capture::Captured;
 use super::executor::Report;
 use clutch_common::task::blob::encoded_len;
 use clutch_common::task::reason::Reason;
+use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::TaskResult;
 use clutch_common::wire::MAX_RESULT;
 
@@ -28,7 +29,8 @@ impl Report {
         let value = self.value.as_ref().map_or(0, |value| value.text().len());
         // Every character of the reason may take six.
         let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len().min(Reason::MAX));
-        let room = limit.saturating_sub(FIXED + value + reason);
+        let files = self.removed_files.as_deref().map_or(0, encoded_files);
+        let room = limit.saturating_sub(FIXED + value + reason + files);
         // No bytes take more than as base64: where that fits, nothing need be counted.
         let longest = |bytes: usize| bytes.div_ceil(3) * 4 + MARK;
         let (out, err) = (self.stdout.bytes.len(), self.stderr.bytes.len());
@@ -69,6 +71,7 @@ pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
         stderr: Captured { bytes: result.stderr.0, omitted: result.stderr_omitted },
         value: result.value.filter(|_| !too_much),
         reason: Some(Reason::from(reason).into()),
+        removed_files: result.removed_files.map(without_names),
         ..Report::blank(result.outcome)
     };
     report.truncate_to(limit);
@@ -79,8 +82,19 @@ pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
         stdout_omitted: report.stdout.omitted,
         stderr: report.stderr.bytes.into(),
         stderr_omitted: report.stderr.omitted,
+        removed_files: report.removed_files.map(|files| *files),
         ..result
     }
+}
+
+fn without_names(files: RemovedFiles) -> Box<RemovedFiles> {
+    Box::new(RemovedFiles { names: Vec::new(), ..files })
+}
+
+/// How many bytes the names of files take encoded, at most.
+fn encoded_files(files: &RemovedFiles) -> usize {
+    let names = files.names.iter().map(|name| 6 * name.len() + MARK);
+    MARK + names.sum::<usize>()
 }
 
 #[cfg(test)]

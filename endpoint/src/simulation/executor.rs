@@ -76,6 +76,7 @@ impl Executor for Sleeper {
             ended_at_ms: 0,
             cpu_ms: None,
             peak_memory_bytes: None,
+            removed_files: None,
         })
     }
 }

@@ -136,6 +136,9 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     if let Some(reason) = &result.reason {
         output::line(reason)?;
     }
+    if let Some(files) = &result.removed_files {
+        output::line(&output::one_line(&files.to_string()))?;
+    }
     value(result)?;
     stream("stdout", &result.stdout.0, result.stdout_omitted)?;
     stream("stderr", &result.stderr.0, result.stderr_omitted)

@@ -294,7 +294,7 @@ fn insert_results(
     let into = format!(
         "results ({}, outcome, exit_code, signal, reason, stdout_omitted, stderr_omitted, \
          started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint, state, received_at_ms, \
-         stdout, stderr, value)",
+         stdout, stderr, value, removed_files)",
         dialect.result_key.join(", ")
     );
     db.insert(&into, &rows, |values, ((task, endpoint, result), state)| {
@@ -305,6 +305,8 @@ fn insert_results(
         append!(values, result.peak_memory_bytes, endpoint, *state, now_ms);
         append!(values, result.stdout.0.as_slice(), result.stderr.0.as_slice());
         append!(values, result.value.as_ref().map(|value| value.text()));
+        let files = result.removed_files.as_ref().map(serde_json::to_string);
+        append!(values, files.and_then(std::result::Result::ok));
     })
 }
 

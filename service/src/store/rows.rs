@@ -7,6 +7,7 @@ use crate::model::{Recorded, TaskState, TaskSummary};
 use clutch_common::id::{EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::blob::Blob;
+use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
 use std::fmt::Display;
@@ -45,7 +46,7 @@ pub(super) fn summary_tables(dialect: &Dialect) -> String {
 pub(super) const RESULT_COLUMNS: &str = "r.outcome, r.attempt, r.exit_code, r.signal, r.reason, \
      r.stdout_omitted, r.stderr_omitted, r.started_at_ms, r.ended_at_ms, r.cpu_ms, \
      r.peak_memory_bytes, re.id, rs.id, r.received_at_ms, r.duplicates, r.stdout, r.stderr, \
-     r.value";
+     r.value, r.removed_files";
 
 /// The tables of [`RESULT_COLUMNS`] besides `results r`.
 pub(super) const RESULT_TABLES: &str = " LEFT JOIN interned_ids re ON re.n = r.endpoint \
@@ -99,6 +100,7 @@ impl FromRow for ResultRow {
             ended_at_ms: columns.next()?,
             cpu_ms: columns.next()?,
             peak_memory_bytes: columns.next()?,
+            removed_files: None,
             endpoint_id: columns.next()?,
             state_id: columns.next()?,
             stdout: Blob::default(),
@@ -110,6 +112,10 @@ impl FromRow for ResultRow {
             stdout: Blob(columns.next()?),
             stderr: Blob(columns.next()?),
             value: columns.next::<Option<String>>()?.as_deref().map(parsed).transpose()?,
+            removed_files: columns
+                .next::<Option<String>>()?
+                .map(|text| files(&text))
+                .transpose()?,
             ..result
         };
         Ok(Self(Some(Recorded { result, duplicates, received_at_ms })))
@@ -169,6 +175,12 @@ where
     T::Err: Display,
 {
     text.parse().map_err(|error| Error::Unreadable(format!("'{text}': {error}")))
+}
+
+/// Reads the files of a sandbox, kept as JSON.
+fn files(text: &str) -> Result<RemovedFiles> {
+    serde_json::from_str(text)
+        .map_err(|error| Error::Unreadable(format!("files of a sandbox '{text}': {error}")))
 }
 
 /// Reads a kind of queue.

@@ -9,6 +9,7 @@ use crate::execution::os::process_tree::ProcessTree;
 use crate::execution::os::spawn::Leader;
 use crate::execution::os::terminate::Terminated;
 use crate::pending::stop::{StopReason, StopSignal};
+use clutch_common::task::removed_files::RemovedFiles;
 use std::future::pending;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -23,11 +24,18 @@ pub(super) enum EndCause {
     Stopped(StopReason),
 }
 
+/// The usage of a leader that is reaped, and the files that went with its sandbox.
+#[derive(Default)]
+pub(super) struct Leavings {
+    pub(super) usage: Option<ResUse>,
+    pub(super) removed_files: Option<RemovedFiles>,
+}
+
 /// A run that is over: no process of its tree is left, or none can be ended.
 pub(super) struct RunOver {
     pub(super) cause: EndCause,
     pub(super) ended: Terminated,
-    pub(super) usage: Option<ResUse>,
+    pub(super) left: Leavings,
     /// Standard output and standard error.
     pub(super) output: (Captured, Captured),
 }
@@ -43,29 +51,31 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     /// Cleans up, unless a process of the tree is still there.
-    pub(super) fn if_tree_is_gone(mut self) -> Result<Option<ResUse>, Self> {
+    pub(super) fn if_tree_is_gone(mut self) -> Result<Leavings, Self> {
         match self.leader.reap_alone(&self.tree) {
             Some(usage) => Ok(self.close_sandbox(usage, Sandbox::close_deserted)),
             None => Err(self),
         }
     }
 
-    pub(super) fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Option<ResUse> {
+    pub(super) fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Leavings {
         let usage = reap(&mut self.leader);
         self.close_sandbox(usage, Sandbox::close)
     }
 
-    fn close_sandbox(&self, usage: Option<ResUse>, close: fn(&Sandbox, RunEnd)) -> Option<ResUse> {
+    fn close_sandbox(
+        &self,
+        usage: Option<ResUse>,
+        close: fn(&Sandbox, RunEnd) -> Option<RemovedFiles>,
+    ) -> Leavings {
         let success = usage.is_some_and(|usage| usage.status.success());
         let end = match self.cause {
             EndCause::Exited if success => RunEnd::Succeeded,
             EndCause::Stopped(reason) if !reason.ends_task() => RunEnd::Stopped,
             EndCause::Exited | EndCause::Stopped(_) => RunEnd::Failed,
         };
-        if let Some(sandbox) = &self.sandbox {
-            close(sandbox, end);
-        }
-        usage
+        let removed_files = self.sandbox.as_ref().and_then(|sandbox| close(sandbox, end));
+        Leavings { usage, removed_files }
     }
 }
 

@@ -54,10 +54,10 @@ impl Launch {
         let mut cleanup = Cleanup { cause: EndCause::Exited, leader, tree, sandbox };
         if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, wait_limit)) {
             cleanup = match cleanup.if_tree_is_gone() {
-                Ok(usage) => {
+                Ok(left) => {
                     let (cause, ended) = (EndCause::Exited, Terminated::default());
                     let output = pipes.finish();
-                    return Ok(Started::Over(RunOver { cause, ended, usage, output }));
+                    return Ok(Started::Over(RunOver { cause, ended, left, output }));
                 }
                 Err(not_yet) => not_yet,
             };
@@ -74,10 +74,11 @@ fn not_started(command: &Command, sandbox: Option<Sandbox>, error: &io::Error) -
         None => spawn_error::not_started(command, error),
     };
     if let Some(sandbox) = sandbox {
-        sandbox.close(match why {
+        // It has no files: no process was in it.
+        drop(sandbox.close(match why {
             SpawnError::Task(_) => RunEnd::Failed,
             SpawnError::Host(_) => RunEnd::Stopped,
-        });
+        }));
     }
     why
 }

@@ -3,10 +3,12 @@
 //! Touches only what is below the sandbox root. Promises that a task starts
 //! in an empty folder that only the endpoint's user can enter.
 
+mod contents;
 mod spares;
 
 use clutch_common::id::Attempt;
 use clutch_common::system::removal;
+use clutch_common::task::removed_files::RemovedFiles;
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -119,23 +121,24 @@ impl Sandbox {
         }
     }
 
-    /// Removes the folder, unless the policy keeps it. A failure is logged.
-    pub(super) fn close(&self, run: RunEnd) {
-        if self.policy.keeps(run) {
-            return;
+    /// Removes the folder, unless the policy keeps it, and returns the files that were in it
+    /// if the task is over. A failure is logged.
+    pub(super) fn close(&self, run: RunEnd) -> Option<RemovedFiles> {
+        if self.policy.keeps(run) || is_removed_empty(&self.path) {
+            return None;
         }
-        if let Err(error) = remove(&self.path) {
+        let files = if run == RunEnd::Stopped { None } else { contents::files(&self.path) };
+        if let Err(error) = removal::remove_all(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "a sandbox could not be removed: remove it by hand");
         }
+        files
     }
 
     /// Does as [`Sandbox::close`], and has the next task get a folder that one which
     /// succeeded left as it was. Only for a run of which no process is left.
-    pub(super) fn close_deserted(&self, run: RunEnd) {
+    pub(super) fn close_deserted(&self, run: RunEnd) -> Option<RemovedFiles> {
         let may_spare = run == RunEnd::Succeeded && !self.policy.keeps(run);
-        if !(may_spare && self.spares.keep(&self.path)) {
-            self.close(run);
-        }
+        if may_spare && self.spares.keep(&self.path) { None } else { self.close(run) }
     }
 }
 
@@ -167,16 +170,19 @@ pub(super) fn sweep(root: &Path, policy: SandboxPolicy) -> usize {
 
 /// Removes a folder with all that is in it.
 fn remove(path: &Path) -> io::Result<()> {
-    if std::fs::remove_dir(path).is_ok() {
-        return Ok(()); // empty, as most are
-    }
-    removal::remove_all(path)
+    if is_removed_empty(path) { Ok(()) } else { removal::remove_all(path) }
+}
+
+/// Removes a folder if it is empty, as most are. False if it is still there.
+fn is_removed_empty(path: &Path) -> bool {
+    std::fs::remove_dir(path).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clutch_common::id::TaskId;
+    use clutch_common::task::byte_string::ByteString;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -205,8 +211,27 @@ mod tests {
             assert_eq!(mode & 0o777, 0o700);
             std::fs::write(sandbox.path().join("left"), "x").unwrap();
         }
-        sandbox.close(RunEnd::Failed);
+        let files = sandbox.close(RunEnd::Failed).unwrap();
+        assert_eq!((files.count, files.names), (1, vec!["left".into()]));
         assert!(!sandbox.path().exists());
+    }
+
+    #[test]
+    fn no_files_are_told_of_an_empty_one_a_kept_one_and_one_whose_task_runs_again() {
+        let root = tempfile::tempdir().unwrap();
+        for (policy, run, holds) in [
+            (SandboxPolicy::Remove, RunEnd::Succeeded, false),
+            (SandboxPolicy::Keep, RunEnd::Succeeded, true),
+            (SandboxPolicy::KeepFailed, RunEnd::Failed, true),
+            (SandboxPolicy::Remove, RunEnd::Stopped, true),
+        ] {
+            let sandbox = sandbox(root.path(), policy);
+            sandbox.make().unwrap();
+            if holds {
+                std::fs::write(sandbox.path().join("left"), "x").unwrap();
+            }
+            assert_eq!(sandbox.close_deserted(run), None, "{policy:?} {run:?}");
+        }
     }
 
     #[test]
@@ -235,7 +260,8 @@ mod tests {
         std::fs::write(locked.join("file"), "x").unwrap();
         std::os::unix::fs::symlink(&outside, sandbox.path().join("link")).unwrap();
         std::fs::set_permissions(&locked, Permissions::from_mode(0o500)).unwrap();
-        sandbox.close(RunEnd::Succeeded);
+        let files = sandbox.close_deserted(RunEnd::Succeeded).unwrap();
+        assert_eq!(files.names, ["link", "a/b/file"].map(ByteString::from));
         assert!(!sandbox.path().exists());
         assert!(outside.join("file").exists());
     }

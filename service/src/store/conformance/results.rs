@@ -5,6 +5,7 @@ use crate::model::TaskState;
 use crate::store::{Batch, Store};
 use crate::stub_broker::{result, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::sync::Arc;
 
@@ -86,6 +87,10 @@ pub(super) async fn an_external_task_is_recorded_by_its_result_with_every_field(
         started_at_ms: Some(1),
         cpu_ms: Some(2),
         peak_memory_bytes: Some(3),
+        removed_files: Some(RemovedFiles {
+            count: 30,
+            names: vec!["out.dat".into(), vec![0xff].into()],
+        }),
         state_id: Some(clutch_common::id::StateId::new()),
         ..result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Poisoned)
     };

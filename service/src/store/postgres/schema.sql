@@ -107,6 +107,8 @@ CREATE TABLE results (
     stderr            BYTEA    NOT NULL,
     -- What a function returned (JSON); a process returns nothing.
     value             TEXT,
+    -- The files that were removed with the sandbox (JSON).
+    removed_files     TEXT,
     PRIMARY KEY (task, attempt)
 );
 

@@ -108,7 +108,9 @@ CREATE TABLE results (
     stdout            BLOB    NOT NULL,
     stderr            BLOB    NOT NULL,
     -- What a function returned (JSON); a process returns nothing.
-    value             TEXT
+    value             TEXT,
+    -- The files that were removed with the sandbox (JSON).
+    removed_files     TEXT
 ) STRICT;
 
 -- What an endpoint's instances said of their states. `holds` is 0 once a standby has said
