@@ -3,6 +3,7 @@
 //! It reads and writes the records, publishes through the session's publisher, and waits
 //! for the collector's commits. It never touches the broker itself.
 
+mod cancel;
 pub(crate) mod connections;
 mod error;
 mod query;
@@ -45,6 +46,10 @@ pub(crate) struct Api {
     store: Store,
     link: watch::Receiver<LinkState>,
     commits: watch::Receiver<u64>,
+    /// Bumped when a task ended here.
+    recorded: watch::Sender<u64>,
+    /// Bumped when there is something to be told to an endpoint.
+    news: watch::Sender<u64>,
     told: HealthState,
     stop: CancellationToken,
     uploads: upload::Uploads,
@@ -59,13 +64,14 @@ impl Api {
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<LinkState>,
-        commits: watch::Receiver<u64>,
+        recorded: watch::Sender<u64>,
+        news: watch::Sender<u64>,
         told: HealthState,
         submissions: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let uploads = upload::Uploads::default();
-        Self { store, link, commits, told, stop, uploads, submissions }
+        let (uploads, commits) = (upload::Uploads::default(), recorded.subscribe());
+        Self { store, link, commits, recorded, news, told, stop, uploads, submissions }
     }
 
     /// The routes.
@@ -79,6 +85,7 @@ impl Api {
             .route("/v1/wait", post(wait::wait))
             .route("/v1/endpoints/{name}/drain", post(steer::drain))
             .route("/v1/endpoints/{name}/resume", post(steer::resume))
+            .route("/v1/cancel", post(cancel::cancel))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(DefaultBodyLimit::max(MAX_QUESTION))

@@ -1,5 +1,6 @@
 //! The command line, as data: clap only.
 
+pub(crate) mod cancel;
 pub(crate) mod endpoint;
 pub(crate) mod output;
 mod tasks;
@@ -134,6 +135,8 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Wait until tasks are done
     Wait(WaitArgs),
+    /// Cancel tasks: those that wait never start, those that run are stopped
+    Cancel(cancel::CancelArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
     /// Drain one endpoint, or have it start tasks again
@@ -158,6 +161,7 @@ impl Command {
             | Self::Show(_)
             | Self::Wait(_)
             | Self::Endpoint(_)
+            | Self::Cancel(_)
             | Self::Results(_) => return None,
         };
         args.broker.as_ref()

@@ -1,6 +1,7 @@
 //! The commands that are clients of a running service: `http` asks its API, the others say
 //! what to ask for and show the answer.
 
+pub(crate) mod cancel;
 pub(crate) mod endpoint;
 pub(crate) mod expand;
 mod http;

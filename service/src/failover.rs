@@ -3,15 +3,18 @@
 //!
 //! [`clutch_common::failover`] decides. `watch` pings the instances that hold leases, has stale
 //! connections closed and gives silent states up. `recovery` sends roll calls and publishes the
-//! next attempts. `drains` tells endpoints to drain. `liveness` tells both what the collector heard. All of it ends with the
-//! session, and starts again from the records.
+//! next attempts. `drains` tells endpoints to drain, `cancelling` which tasks to cancel.
+//! `liveness` tells what the collector heard. All of it ends with the session, and starts again
+//! from the records.
 
+mod cancelling;
 mod drains;
 mod liveness;
 mod recovery;
 mod roll_call_pause;
 mod watch;
 
+pub(crate) use cancelling::cancel;
 pub(crate) use drains::send_drain;
 pub(crate) use liveness::Liveness;
 pub(crate) use recovery::recover;

@@ -124,6 +124,7 @@ async fn command(
             return Ok(client::wait::exit_code(succeeded));
         }
         Command::Endpoint(args) => client::endpoint::run(&client()?, &args.what, json).await?,
+        Command::Cancel(args) => client::cancel::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
         Command::Results(args) => client::results::run(&client()?, args, json).await?,
     }

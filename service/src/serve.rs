@@ -56,15 +56,15 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let claimant = Claimant { service: store.service_id().await?, take_over: args.take_over };
     let (link, link_state) =
         watch::channel(LinkState::Disengaged("it has not been up yet".to_owned()));
-    let (commits, committed) = watch::channel(0);
+    let commits = watch::Sender::new(0);
     let (news, _) = watch::channel(0);
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let context = SessionContext {
         transport,
         store: store.clone(),
         link,
-        commits,
-        news,
+        commits: commits.clone(),
+        news: news.clone(),
         closer: management.clone().map(|it| Arc::new(it) as Arc<dyn ConnectionCloser>),
         management,
         ask_after: args.ask_after,
@@ -73,7 +73,7 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         submissions: submissions.clone(),
     };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, committed, told, submissions, stop.clone());
+    let api = Api::new(store.clone(), link_state, commits, news, told, submissions, stop.clone());
     let ended = run(api, context, signals, &settings.state, &stop).await;
     if let Ok(StopCause::Displaced) = ended {
         return Err(save(store, &settings.state).await);

@@ -9,6 +9,7 @@
 //! A record is on disk when the method that made it returns, unless the method says that
 //! it only records: then it is on disk after [`Store::durable`].
 
+mod cancels;
 mod commits;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -25,6 +26,7 @@ mod postgres;
 mod removal;
 mod results;
 mod rows;
+mod selection;
 mod sqlite;
 mod states;
 mod steering;
@@ -34,10 +36,12 @@ mod threads;
 mod transitions;
 mod unaccounted;
 
+pub(crate) use cancels::PendingCancel;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use engine::Saved;
 pub(crate) use overdue::Overdue;
 pub(crate) use results::{Batch, Tally};
+pub(crate) use selection::TaskSelection;
 pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use steering::{DrainChange, PendingDrain};

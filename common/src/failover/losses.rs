@@ -9,10 +9,15 @@ pub enum Consequence {
     Ask,
     /// The task is submitted again, as the next attempt.
     Resubmit,
-    /// The task ends as interrupted: it must not run again.
+    /// The task ends as interrupted: it must not run again, or it was to be cancelled and ran
+    /// to its end.
     Interrupt,
+    /// The task ends as cancelled: that was requested, and it did not run to its end.
+    Cancel,
     /// None: the attempt has its result, or another one is under way.
     Ignore,
+    /// None: the service has not asked for the attempt, so that the report proves nothing.
+    Unasked,
 }
 
 /// The task of a lost attempt, as the records have it.
@@ -24,6 +29,21 @@ pub struct TaskStanding {
     pub done: bool,
     /// Whether it may run more than once.
     pub rerun: bool,
+    /// Whether the attempt is in doubt, so that the active instance is asked for it.
+    pub in_doubt: bool,
+    /// Whether the cancellation of the task was requested, and what a report of the attempt
+    /// is worth then.
+    pub cancel: Option<Report>,
+}
+
+/// The worth of a report that the attempt at a task that is to be cancelled is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// It comes from the state that a roll call goes to ([`to_ask`](super::to_ask)), or that
+    /// one for this attempt went to: no other state has the attempt.
+    Conclusive,
+    /// Another state may have the attempt.
+    Inconclusive,
 }
 
 /// Says what follows from the loss of an attempt of a task.
@@ -32,16 +52,23 @@ pub fn consequence(loss: Loss, attempt: u32, task: TaskStanding) -> Consequence 
     if attempt != task.current_attempt || task.done {
         return Consequence::Ignore;
     }
-    match loss {
-        Loss::HandedBack => Consequence::Ask,
-        Loss::Unknown | Loss::Delivered if task.rerun => Consequence::Resubmit,
-        Loss::Unknown | Loss::Delivered => Consequence::Interrupt,
+    match (loss, task.cancel) {
+        (Loss::HandedBack, _) | (Loss::Unknown, Some(Report::Inconclusive)) => Consequence::Ask,
+        (Loss::Unknown, Some(Report::Conclusive)) => Consequence::Cancel,
+        (Loss::Delivered, Some(_)) => Consequence::Interrupt,
+        (Loss::Unknown | Loss::Delivered, None) if !task.in_doubt => Consequence::Unasked,
+        (Loss::Unknown | Loss::Delivered, None) if task.rerun => Consequence::Resubmit,
+        (Loss::Unknown | Loss::Delivered, None) => Consequence::Interrupt,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A task with an attempt in doubt that may run again.
+    const OPEN: TaskStanding =
+        TaskStanding { current_attempt: 1, done: false, rerun: true, in_doubt: true, cancel: None };
 
     #[test]
     fn only_the_loss_of_the_attempt_under_way_has_consequences() {
@@ -60,12 +87,41 @@ mod tests {
             (Loss::Unknown, 2, false, 1, true, Consequence::Ignore),
             (Loss::Unknown, 1, true, 1, true, Consequence::Ignore),
         ] {
-            let task = TaskStanding { current_attempt, done, rerun };
+            let task = TaskStanding { current_attempt, done, rerun, ..OPEN };
             assert_eq!(
                 consequence(loss, attempt, task),
                 expected,
                 "{loss:?} of {attempt}: {task:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_asked_for_is_lost_only_if_its_instance_gave_it_away() {
+        let task = TaskStanding { in_doubt: false, ..OPEN };
+        assert_eq!(consequence(Loss::HandedBack, 1, task), Consequence::Ask);
+        assert_eq!(consequence(Loss::Unknown, 1, task), Consequence::Unasked);
+        assert_eq!(consequence(Loss::Delivered, 1, task), Consequence::Unasked);
+    }
+
+    #[test]
+    fn a_task_that_is_to_be_cancelled_is_never_submitted_again_and_cancelled_only_for_certain() {
+        for (loss, report, expected) in [
+            (Loss::Unknown, Report::Conclusive, Consequence::Cancel),
+            (Loss::Unknown, Report::Inconclusive, Consequence::Ask),
+            (Loss::HandedBack, Report::Conclusive, Consequence::Ask),
+            (Loss::HandedBack, Report::Inconclusive, Consequence::Ask),
+            (Loss::Delivered, Report::Conclusive, Consequence::Interrupt),
+            (Loss::Delivered, Report::Inconclusive, Consequence::Interrupt),
+        ] {
+            for (rerun, in_doubt) in [(true, true), (true, false), (false, true), (false, false)] {
+                let task = TaskStanding { rerun, in_doubt, cancel: Some(report), ..OPEN };
+                assert_eq!(consequence(loss, 1, task), expected, "{loss:?}: {task:?}");
+                let done = TaskStanding { done: true, ..task };
+                assert_eq!(consequence(loss, 1, done), Consequence::Ignore);
+                let later = TaskStanding { current_attempt: 2, ..task };
+                assert_eq!(consequence(loss, 1, later), Consequence::Ignore);
+            }
         }
     }
 }

@@ -88,10 +88,13 @@ impl Records {
         let verdict = match result.lost {
             Some(_) if !self.recovers => return Verdict::Lost(Consequence::Ignore),
             Some(loss) => {
-                let task = TaskStanding { current_attempt, done, rerun: entry.task.rerun };
+                let (rerun, in_doubt) = (entry.task.rerun, self.doubts.contains_key(&task_id));
+                let task = TaskStanding { current_attempt, done, rerun, in_doubt, cancel: None };
                 let consequence = failover::consequence(loss, attempt, task);
                 match consequence {
-                    Consequence::Ignore => return Verdict::Lost(consequence),
+                    Consequence::Ignore | Consequence::Unasked => {
+                        return Verdict::Lost(consequence);
+                    }
                     Consequence::Ask => {
                         self.doubts.insert(task_id, false);
                         return Verdict::Lost(consequence);
@@ -100,7 +103,7 @@ impl Records {
                         entry.task.attempt += 1;
                         entry.stage = Stage::Resubmitting;
                     }
-                    Consequence::Interrupt => {
+                    Consequence::Interrupt | Consequence::Cancel => {
                         entry.recorded.push(attempt);
                         entry.stage = Stage::Done;
                     }

@@ -49,14 +49,15 @@ async fn service(engaged: bool) -> Service {
     let endpoint = store.register(wanted).await.unwrap().0.id;
     let broker = Broker::default().patient();
     let (link, mut link_state) = watch::channel(LinkState::Disengaged("not yet".into()));
-    let (commits, committed) = watch::channel(0);
+    let commits = watch::Sender::new(0);
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let api = Api::new(
         store.clone(),
         link_state.clone(),
-        committed,
+        commits.clone(),
+        news.clone(),
         told.clone(),
         submissions.clone(),
         stop.clone(),

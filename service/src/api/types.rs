@@ -139,6 +139,58 @@ pub(crate) struct DrainAnswer {
     pub(crate) unsent: Option<String>,
 }
 
+/// The tasks to cancel: those that meet every condition. At least one of `tasks`, `key`,
+/// `endpoint` and `name` is given.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CancelRequest {
+    /// Only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tasks: Vec<TaskId>,
+    /// Only those of a submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// Only those of an endpoint, by its name or id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// Only those with this name; each `*` stands for any characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Only those in one of these states.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) states: Vec<String>,
+    /// How long to wait for endpoints that are asked and may answer, in milliseconds; at most
+    /// 10 minutes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) wait_ms: u64,
+}
+
+/// What became of the tasks to cancel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CancelAnswer {
+    /// How many ended as cancelled.
+    pub(crate) cancelled: u64,
+    /// How many have no outcome yet: their endpoints are asked.
+    pub(crate) asked: u64,
+    /// How many had another outcome, or came to one before they could be stopped.
+    pub(crate) too_late: u64,
+    /// The endpoints that were asked.
+    pub(crate) endpoints: Vec<AskedEndpoint>,
+}
+
+/// An endpoint that was asked to cancel tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AskedEndpoint {
+    /// Its id.
+    pub(crate) endpoint: EndpointId,
+    /// Its name.
+    pub(crate) name: String,
+    /// How many of the tasks have no outcome yet.
+    pub(crate) asked: u64,
+    /// Whether an instance of it reads its task queue, where that is known.
+    pub(crate) online: Option<bool>,
+}
+
 /// How the service is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Health {

@@ -9,6 +9,7 @@ use crate::model::Progress;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use clutch_common::id::TaskId;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -28,13 +29,7 @@ pub(super) async fn wait(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<Progress>, ApiError> {
-    let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()));
-    let late = |_| ApiError::bad_request("the body took too long to arrive".to_owned());
-    let bytes = bytes
-        .await
-        .map_err(late)?
-        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
-    let request: WaitRequest = body(&bytes)?;
+    let request: WaitRequest = read(request).await?;
     let target = target(&api, &request).await?;
     let seen = request.seen;
     let mut commits = api.commits.clone();
@@ -48,6 +43,17 @@ pub(super) async fn wait(
     })
     .await
     .map(Json)
+}
+
+/// Reads the body of a request.
+pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()));
+    let late = |_| ApiError::bad_request("the body took too long to arrive".to_owned());
+    let bytes = bytes
+        .await
+        .map_err(late)?
+        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
+    body(&bytes)
 }
 
 /// Waits until the progress is enough, or the time is over. The progress is read whenever
@@ -93,15 +99,18 @@ async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
 async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
     match target {
         Target::Submission(submission) => Ok(api.store.submission_progress(*submission).await?),
-        Target::Tasks(tasks) => {
-            let (progress, unknown) = api.store.tasks_progress(tasks).await?;
-            match unknown.first() {
-                None => Ok(progress),
-                Some(first) => Err(ApiError::not_found(format!(
-                    "{} of the tasks are not recorded here, the first of them {first}",
-                    unknown.len()
-                ))),
-            }
-        }
+        Target::Tasks(tasks) => check_known(api, tasks).await,
+    }
+}
+
+/// The progress of tasks, if all of them are recorded.
+pub(super) async fn check_known(api: &Api, tasks: &[TaskId]) -> Result<Progress, ApiError> {
+    let (progress, unknown) = api.store.tasks_progress(tasks).await?;
+    match unknown.first() {
+        None => Ok(progress),
+        Some(first) => Err(ApiError::not_found(format!(
+            "{} of the tasks are not recorded here, the first of them {first}",
+            unknown.len()
+        ))),
     }
 }

@@ -227,7 +227,8 @@ async fn work(
         collect(inlet, &recorder, &liveness, stop),
         publish(outlet, &mut queue, stop),
         watching,
-        failover::recover(store, publisher, news.subscribe(), *ask_after, stop),
+        failover::recover(store, publisher.clone(), news.subscribe(), *ask_after, stop),
+        failover::cancel(store, publisher, news.subscribe(), stop),
         look_at_policies(context, stop),
     )
     .map(|_| ())

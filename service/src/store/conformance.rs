@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 // Not in the macro, where rustfmt does not find the files.
+mod cancels;
 mod commits;
 mod endpoints;
 mod listing;
@@ -86,6 +87,10 @@ suite! {
         missing_tasks_are_reported_with_the_endpoints_answer;
     states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them;
     steering: a_drain_is_numbered_once_and_sent_until_the_broker_has_it;
+    cancels: a_cancellation_is_sent_until_the_broker_has_it_and_then_marked_and_binds_no_outcome
+        a_task_to_be_cancelled_ends_once_it_is_nowhere_for_certain_and_is_not_submitted_again
+        a_cancelled_task_that_ran_to_its_end_is_not_called_cancelled
+        tasks_are_selected_once_in_slices_by_every_condition;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 

@@ -1,14 +1,15 @@
 //! Handles attempts that an endpoint reports lost: the endpoint is asked for them, they are
-//! submitted again as the next attempt, or they are recorded as interrupted. The report
-//! itself is never recorded as a result, so that a late result of the attempt can be.
+//! submitted again as the next attempt, or they are recorded as interrupted, or as cancelled if
+//! that was requested. The report itself is never recorded as a result, so that a late result
+//! of the attempt can be.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::decoded;
 use super::transitions::set_state;
-use super::{Result, unaccounted};
+use super::{Result, cancels, states, unaccounted};
 use crate::model::TaskState;
-use clutch_common::failover::{self, Consequence, TaskStanding};
-use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::failover::{self, Consequence, Report, TaskStanding};
+use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use std::collections::BTreeMap;
 
@@ -20,8 +21,16 @@ const INTERRUPTED: &str = "the endpoint had it, and no disk of the endpoint has 
 const RESULT_LOST: &str = "it ran to its end, its result was delivered to the broker and lost \
      before it was recorded, the endpoint does not keep it any more, and the task must not run again";
 
-fn interrupted_by(loss: Loss) -> &'static str {
+/// The reason of a task that was to be cancelled, ran, and lost its result.
+const NOT_IN_TIME: &str = "it was to be cancelled and ran to its end before that; its result was \
+     delivered to the broker and lost before it was recorded";
+
+/// The reason of a task that was cancelled and is nowhere.
+const CANCELLED: &str = "cancelled; the endpoint does not have it, and will not start it";
+
+fn interrupted_by(loss: Loss, cancelled: bool) -> &'static str {
     match loss {
+        Loss::Delivered if cancelled => NOT_IN_TIME,
         Loss::Delivered => RESULT_LOST,
         Loss::HandedBack | Loss::Unknown => INTERRUPTED,
     }
@@ -36,6 +45,8 @@ pub(crate) struct LossCounts {
     pub(crate) resubmitted: u64,
     /// Recorded as interrupted.
     pub(crate) interrupted: u64,
+    /// Recorded as cancelled.
+    pub(crate) cancelled: u64,
     /// Of no consequence: the attempt has its result, or is not the last one, or the task
     /// is external.
     pub(crate) ignored: u64,
@@ -63,11 +74,12 @@ impl FromRow for LostTask {
 }
 
 /// Records the consequences of these losses, and returns the results to record for tasks
-/// that must not run again.
+/// that end by them.
 pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, Vec<TaskResult>)> {
     let mut counts = LossCounts::default();
-    let mut interrupted = Vec::new();
+    let mut ended = Vec::new();
     let mut tasks = tasks(db, lost)?;
+    let mut asked = AskedStates::default();
     for result in lost {
         let (Some(loss), Some(task)) = (result.lost, tasks.get_mut(&result.task_id)) else {
             tracing::debug!(task = %result.task_id, "an external task was reported lost");
@@ -83,19 +95,20 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
             counts.ignored += 1;
             continue;
         }
+        let cancel = asked.report(db, task, result)?;
         let standing = TaskStanding {
             current_attempt: task.current_attempt,
             done: matches!(task.state, TaskState::Done(_)),
             rerun: decoded(task.seq, &task.body, result.attempt)?.rerun,
+            in_doubt: unaccounted::any(db, &[task.seq])?,
+            cancel,
         };
         match failover::consequence(loss, result.attempt, standing) {
             Consequence::Ask => {
                 unaccounted::add(db, task.seq, task.endpoint_id, result.attempt)?;
                 counts.unaccounted += 1;
             }
-            Consequence::Resubmit | Consequence::Interrupt
-                if !unaccounted::any(db, &[task.seq])? =>
-            {
+            Consequence::Unasked => {
                 tracing::warn!(
                     task = %result.attempt(),
                     "an endpoint reports a task unknown that it was not asked for: ignored"
@@ -108,18 +121,56 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
                 counts.resubmitted += 1;
             }
             Consequence::Interrupt => {
-                interrupted.push(TaskResult {
-                    outcome: Outcome::Interrupted,
-                    reason: Some(interrupted_by(loss).into()),
-                    lost: None,
-                    ..(*result).clone()
-                });
+                let reason = interrupted_by(loss, cancel.is_some());
+                ended.push(end(result, Outcome::Interrupted, reason));
                 counts.interrupted += 1;
+            }
+            Consequence::Cancel => {
+                ended.push(end(result, Outcome::Cancelled, CANCELLED));
+                counts.cancelled += 1;
             }
             Consequence::Ignore => counts.ignored += 1,
         }
     }
-    Ok((counts, interrupted))
+    Ok((counts, ended))
+}
+
+/// The result that ends the task of a lost attempt.
+fn end(lost: &TaskResult, outcome: Outcome, reason: &'static str) -> TaskResult {
+    TaskResult { outcome, reason: Some(reason.into()), lost: None, ..lost.clone() }
+}
+
+/// The states that roll calls of endpoints go to, each looked up once.
+#[derive(Default)]
+struct AskedStates(BTreeMap<EndpointId, Option<StateId>>);
+
+impl AskedStates {
+    /// Whether the cancellation of a task was requested, and what this report of an attempt at
+    /// it is worth then.
+    fn report(
+        &mut self,
+        db: &Db<'_>,
+        task: &LostTask,
+        lost: &TaskResult,
+    ) -> Result<Option<Report>> {
+        if !cancels::is_requested(db, task.seq)? {
+            return Ok(None);
+        }
+        let to_ask = match self.0.get(&task.endpoint_id) {
+            Some(known) => *known,
+            None => {
+                let to_ask = states::to_ask(db, task.endpoint_id)?;
+                *self.0.entry(task.endpoint_id).or_insert(to_ask)
+            }
+        };
+        let conclusive = match lost.state_id {
+            None => false,
+            Some(state) => {
+                to_ask == Some(state) || unaccounted::was_asked(db, task.seq, lost.attempt, state)?
+            }
+        };
+        Ok(Some(if conclusive { Report::Conclusive } else { Report::Inconclusive }))
+    }
 }
 
 fn tasks(db: &Db<'_>, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, LostTask>> {

@@ -1,7 +1,7 @@
 //! Removes endpoints. Their tasks and results stay recorded.
 
 use super::engine::{Db, values};
-use super::{Result, Store};
+use super::{Result, Store, cancels};
 use clutch_common::id::{Attempt, EndpointId};
 
 /// The tasks of an endpoint that have no outcome.
@@ -40,6 +40,7 @@ impl Store {
             {
                 write.db.run(delete, values![endpoint])?;
             }
+            cancels::forget(write.db, endpoint)?;
             Ok(true)
         })
         .await

@@ -6,7 +6,7 @@ use super::lost_attempts::{self, LossCounts};
 use super::states::{self, PresenceMessage};
 use super::transitions::StateCounts;
 use super::unaccounted::{self, AddedEndpoints};
-use super::{Result, Store, Write, commits};
+use super::{Result, Store, Write, cancels, commits};
 use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
@@ -103,7 +103,7 @@ impl FromRow for AnsweredTask {
 
 /// The changes that a batch makes, decided before they are written.
 #[derive(Default)]
-struct Changes<'a> {
+pub(super) struct Changes<'a> {
     /// External tasks that are new, with their rows and the numbers of their endpoints.
     external: Vec<(i64, i64, &'a TaskResult)>,
     unprovisioned: u64,
@@ -139,10 +139,10 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
         batch.results.iter().partition(|result| result.lost.is_none());
     tally.add(&conclude(write, &ends, now_ms)?);
-    let (losses, interrupted) = lost_attempts::record(write.db, &lost)?;
+    let (losses, ended) = lost_attempts::record(write.db, &lost)?;
     tally.losses = losses;
-    let interrupted: Vec<&TaskResult> = interrupted.iter().collect();
-    tally.add(&conclude(write, &interrupted, now_ms)?);
+    let ended: Vec<&TaskResult> = ended.iter().collect();
+    tally.add(&conclude(write, &ended, now_ms)?);
     let mut added = AddedEndpoints::default();
     for message in &batch.presences {
         tally.states_changed |= states::take_in(write.db, message, &mut added, now_ms)?;
@@ -161,7 +161,7 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
 }
 
 /// Records results that are the end of their attempts.
-fn conclude<'a>(
+pub(super) fn conclude<'a>(
     write: &mut Write<'_>,
     results: &[&'a TaskResult],
     now_ms: u64,
@@ -200,6 +200,7 @@ fn conclude<'a>(
     }
     changes.counts.write(db)?;
     unaccounted::remove(db, changes.states.keys())?;
+    cancels::remove(db, changes.states.keys())?;
     Ok(changes)
 }
 

@@ -138,6 +138,12 @@ impl Store {
     }
 }
 
+/// The state that a roll call of an endpoint goes to, if there is one.
+pub(super) fn to_ask(db: &Db<'_>, endpoint: EndpointId) -> Result<Option<StateId>> {
+    let states: Vec<KnownState> = rows(db, endpoint)?.into_iter().map(|row| row.state).collect();
+    Ok(rules::to_ask(&states).map(|state| state.id))
+}
+
 /// The states of an endpoint.
 fn rows(db: &Db<'_>, endpoint: EndpointId) -> Result<Vec<StateRow>> {
     let find = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");

@@ -50,7 +50,8 @@ impl Store {
 
     /// Up to `limit` attempts that the endpoint's active state is to be asked for. An
     /// attempt that the broker has not confirmed is left out: a roll call has to come behind
-    /// it in the queue.
+    /// it in the queue. One that is to be cancelled is not published any more, and asked for
+    /// as well.
     pub(crate) async fn attempts_to_ask(
         &self,
         endpoint: EndpointId,
@@ -59,7 +60,8 @@ impl Store {
         self.read("looking for unaccounted attempts", move |db| {
             let find = "SELECT u.task, t.id, u.attempt \
                  FROM unaccounted u JOIN tasks t ON t.seq = u.task \
-                 WHERE u.endpoint_id = ? AND u.asked IS NULL AND t.state = 'submitted' LIMIT ?";
+                 WHERE u.endpoint_id = ? AND u.asked IS NULL AND (t.state = 'submitted' \
+                 OR EXISTS (SELECT 1 FROM cancellations c WHERE c.task = u.task)) LIMIT ?";
             let found = db.all(find, values![endpoint, limit as u64])?;
             let read = |(task, task_id, attempt)| Unaccounted {
                 task,
@@ -188,6 +190,12 @@ pub(super) fn mark_asked(
         update.execute(values![&state, now_ms, *task, attempt.attempt])?;
     }
     Ok(())
+}
+
+/// Whether this state was asked for an attempt at the task in a row.
+pub(super) fn was_asked(db: &Db<'_>, task: i64, attempt: u32, state: StateId) -> Result<bool> {
+    let find = "SELECT 1 FROM unaccounted WHERE task = ? AND attempt = ? AND asked = ?";
+    db.exists(find, values![task, attempt, &state])
 }
 
 /// Has the endpoint's attempts asked for again: another state is active.

@@ -152,6 +152,27 @@ CREATE TABLE unaccounted (
 
 CREATE INDEX unaccounted_to_ask ON unaccounted (endpoint_id) WHERE asked IS NULL;
 
+-- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
+-- then; `number` is that of the message that names it.
+CREATE TABLE cancellations (
+    task            BIGINT PRIMARY KEY,
+    endpoint_id     TEXT    NOT NULL,
+    attempt         BIGINT  NOT NULL,
+    number          BIGINT  NOT NULL,
+    requested_at_ms BIGINT  NOT NULL
+);
+
+CREATE INDEX cancellations_by_message ON cancellations (endpoint_id, number);
+
+-- The messages that cancel tasks, until they are no longer in force; `confirmed` is 1 once the
+-- broker has it.
+CREATE TABLE cancels (
+    endpoint_id TEXT    NOT NULL,
+    number      BIGINT  NOT NULL,
+    confirmed   BIGINT  NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint_id, number)
+);
+
 -- The messages in which instances last said what they are: one that was not acknowledged
 -- before the link was lost comes again, when it may not be so any more.
 CREATE TABLE presence_messages (

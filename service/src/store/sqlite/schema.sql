@@ -153,6 +153,27 @@ CREATE TABLE unaccounted (
 
 CREATE INDEX unaccounted_to_ask ON unaccounted (endpoint_id) WHERE asked IS NULL;
 
+-- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
+-- then; `number` is that of the message that names it.
+CREATE TABLE cancellations (
+    task            INTEGER PRIMARY KEY,
+    endpoint_id     TEXT    NOT NULL,
+    attempt         INTEGER NOT NULL,
+    number          INTEGER NOT NULL,
+    requested_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX cancellations_by_message ON cancellations (endpoint_id, number);
+
+-- The messages that cancel tasks, until they are no longer in force; `confirmed` is 1 once the
+-- broker has it.
+CREATE TABLE cancels (
+    endpoint_id TEXT    NOT NULL,
+    number      INTEGER NOT NULL,
+    confirmed   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint_id, number)
+) STRICT, WITHOUT ROWID;
+
 -- The messages in which instances last said what they are: one that was not acknowledged
 -- before the link was lost comes again, when it may not be so any more.
 CREATE TABLE presence_messages (

@@ -1,0 +1,207 @@
+//! Cancels tasks: records the request in slices, has endpoints asked, and waits for those that
+//! may answer. What was recorded is sent also if the caller disconnects.
+
+use super::error::{ApiError, Json};
+use super::query::{known_endpoint, known_submission};
+use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
+use super::{Api, wait};
+use crate::model::{NamePattern, TaskState};
+use crate::store::TaskSelection;
+use axum::extract::{Request, State};
+use clutch_common::id::EndpointId;
+use clutch_common::system::clock::now_ms;
+use clutch_common::task::result::Outcome;
+use clutch_common::wire::CANCEL_MAX;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The longest a request is held.
+const LONGEST: Duration = Duration::from_secs(600);
+/// The shortest pause between two counts of the tasks that are left.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What was recorded of a request.
+#[derive(Debug, Default)]
+struct Requested {
+    cancelled: u64,
+    too_late: u64,
+    /// The messages that name the tasks that endpoints are asked for.
+    messages: Vec<(EndpointId, u64)>,
+    /// The rows of these tasks, as ranges.
+    rows: Vec<(i64, i64)>,
+}
+
+impl Requested {
+    /// Adds a row, in ascending order where that is so.
+    fn add(&mut self, row: i64) {
+        match self.rows.last_mut() {
+            Some((_, last)) if *last + 1 == row => *last = row,
+            _ => self.rows.push((row, row)),
+        }
+    }
+}
+
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<CancelAnswer>, ApiError> {
+    let request: CancelRequest = wait::read(request).await?;
+    let selection = selection(&api, &request).await?;
+    let wait = Duration::from_millis(request.wait_ms).min(LONGEST);
+    // A key names all of its tasks: those that have ended came too late for this.
+    let ended = match (&request.key, request.states.is_empty() && request.name.is_none()) {
+        (Some(key), true) => {
+            let submission = known_submission(&api, key).await?;
+            api.store.submission_progress(submission).await?.done
+        }
+        _ => 0,
+    };
+    // This future is dropped when the connection is; the recording goes on.
+    let recording = api.submissions.clone().spawn({
+        let api = api.clone();
+        async move { record(&api, selection).await }
+    });
+    let cut_off = |error| ApiError::internal(format!("the request was cut off: {error}"));
+    let requested = recording.await.map_err(cut_off)??;
+    let answer = answer(&api, requested, wait).await?;
+    Ok(Json(CancelAnswer { too_late: answer.too_late + ended, ..answer }))
+}
+
+/// The tasks that a request is about.
+async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, ApiError> {
+    let CancelRequest { tasks, key, endpoint, name, states, .. } = request;
+    if tasks.is_empty() && key.is_none() && endpoint.is_none() && name.is_none() {
+        return Err(ApiError::bad_request(
+            "say which tasks to cancel: pass tasks, key, endpoint or name",
+        ));
+    }
+    if tasks.len() > MAX_TASKS_NAMED {
+        return Err(ApiError::bad_request(format!(
+            "a request names at most {MAX_TASKS_NAMED} tasks, this one has {}",
+            tasks.len()
+        )));
+    }
+    for state in states {
+        if let TaskState::Done(_) = state.parse().map_err(ApiError::bad_request)? {
+            return Err(ApiError::bad_request(format!(
+                "'{state}' is an outcome: a task that has one cannot be cancelled"
+            )));
+        }
+    }
+    wait::check_known(api, tasks).await?;
+    // All that have no outcome. Tasks that are named are looked at in any case: one that has
+    // its outcome came too late.
+    let open = || ["waiting", "submitted"].map(str::to_owned).to_vec();
+    let states = match states.as_slice() {
+        [] if tasks.is_empty() => open(),
+        states => states.to_vec(),
+    };
+    Ok(TaskSelection {
+        tasks: tasks.clone(),
+        submission: match key {
+            Some(key) => Some(known_submission(api, key).await?),
+            None => None,
+        },
+        endpoint: match endpoint {
+            Some(endpoint) => Some(known_endpoint(api, endpoint).await?.id),
+            None => None,
+        },
+        name: name.as_deref().map(NamePattern::new),
+        states,
+    })
+}
+
+/// Records the request, slice by slice, so that results are recorded in between.
+async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiError> {
+    let mut requested = Requested::default();
+    let mut cursor = api.store.select(selection).await?;
+    loop {
+        let (next, selected) = api.store.next_selected(cursor, CANCEL_MAX).await?;
+        cursor = next;
+        if selected.is_empty() {
+            return Ok(requested);
+        }
+        let rows = selected.into_iter().map(|task| task.seq).collect();
+        let slice = api.store.cancel(rows, now_ms()).await?;
+        requested.cancelled += slice.cancelled;
+        requested.too_late += slice.too_late;
+        let asked = !slice.asked.is_empty();
+        for (endpoint, (number, rows)) in slice.asked {
+            requested.messages.push((endpoint, number));
+            rows.into_iter().for_each(|row| requested.add(row));
+        }
+        if asked {
+            api.news.send_modify(|count| *count += 1);
+        }
+        if slice.cancelled > 0 {
+            api.recorded.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+/// Waits for the endpoints that may answer, and counts what became of the tasks.
+async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<CancelAnswer, ApiError> {
+    let Requested { cancelled, too_late, messages, rows } = requested;
+    let mut online = BTreeMap::new();
+    for (endpoint, _) in &messages {
+        if !online.contains_key(endpoint) {
+            online.insert(*endpoint, is_online(api, *endpoint).await);
+        }
+    }
+    let until = Instant::now() + wait;
+    let left = wait_for(api, &messages, &online, until).await?;
+    let mut answer = CancelAnswer { cancelled, too_late, ..CancelAnswer::default() };
+    for (outcome, tasks) in api.store.count_outcomes(rows).await? {
+        match outcome {
+            Outcome::Cancelled => answer.cancelled += tasks,
+            _ => answer.too_late += tasks,
+        }
+    }
+    for (endpoint, asked) in left {
+        let known = api.store.endpoint(&endpoint.to_string()).await?;
+        let name = known.map_or_else(|| endpoint.to_string(), |known| known.name);
+        let online = online.get(&endpoint).copied().flatten();
+        answer.asked += asked;
+        answer.endpoints.push(AskedEndpoint { endpoint, name, asked, online });
+    }
+    Ok(answer)
+}
+
+/// Whether an instance reads the endpoint's task queue, where that can be told.
+async fn is_online(_api: &Api, _endpoint: EndpointId) -> Option<bool> {
+    None
+}
+
+/// Waits until no task is left at an endpoint that may answer, or the time is over. Returns how
+/// many are left, by endpoint.
+async fn wait_for(
+    api: &Api,
+    messages: &[(EndpointId, u64)],
+    online: &BTreeMap<EndpointId, Option<bool>>,
+    until: Instant,
+) -> Result<BTreeMap<EndpointId, u64>, ApiError> {
+    let mut commits = api.commits.clone();
+    loop {
+        commits.mark_unchanged();
+        let looked = Instant::now();
+        let left = api.store.open_cancellations(messages.to_vec()).await?;
+        let may_answer = |endpoint| online.get(endpoint).copied().flatten() != Some(false);
+        let waits = left.iter().any(|(endpoint, tasks)| *tasks > 0 && may_answer(endpoint));
+        if !waits || Instant::now() >= until {
+            return Ok(left);
+        }
+        // Counting is not to hold up what is counted.
+        let pause = LOOK.max(4 * looked.elapsed());
+        let changed = async {
+            tokio::time::sleep(pause).await;
+            commits.changed().await
+        };
+        tokio::select! {
+            biased;
+            () = api.stop.cancelled() => return Ok(left),
+            changed = changed => if changed.is_err() { return Ok(left) },
+            () = tokio::time::sleep_until(until) => (),
+        }
+    }
+}
