@@ -143,19 +143,15 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiErr
 /// Waits for the endpoints that may answer, and counts what became of the tasks.
 async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<CancelAnswer, ApiError> {
     let Requested { cancelled, too_late, messages, rows } = requested;
-    let mut online = BTreeMap::new();
-    for (endpoint, _) in &messages {
-        if !online.contains_key(endpoint) {
-            online.insert(*endpoint, is_online(api, *endpoint).await);
-        }
-    }
+    let online = BTreeMap::new();
     let until = Instant::now() + wait;
     let left = wait_for(api, &messages, &online, until).await?;
     let mut answer = CancelAnswer { cancelled, too_late, ..CancelAnswer::default() };
     for (outcome, tasks) in api.store.count_outcomes(rows).await? {
-        match outcome {
-            Outcome::Cancelled => answer.cancelled += tasks,
-            _ => answer.too_late += tasks,
+        if outcome == Outcome::Cancelled {
+            answer.cancelled += tasks;
+        } else {
+            answer.too_late += tasks;
         }
     }
     for (endpoint, asked) in left {
@@ -166,11 +162,6 @@ async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<Cance
         answer.endpoints.push(AskedEndpoint { endpoint, name, asked, online });
     }
     Ok(answer)
-}
-
-/// Whether an instance reads the endpoint's task queue, where that can be told.
-async fn is_online(_api: &Api, _endpoint: EndpointId) -> Option<bool> {
-    None
 }
 
 /// Waits until no task is left at an endpoint that may answer, or the time is over. Returns how
