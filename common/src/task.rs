@@ -3,6 +3,7 @@
 
 pub mod blob;
 pub mod byte_string;
+pub mod call_error;
 pub mod json;
 pub mod reason;
 pub mod removed_files;

@@ -84,6 +84,7 @@ impl Choice {
             seq: Seq(seq),
             task: Arc::clone(task),
             started: false,
+            accepted_at_ms: None,
             deaths: Deaths::default(),
             standing: Standing::Clear,
             stop: StopSignal::new(),

@@ -86,7 +86,7 @@ impl Pending {
             wakes: Wakes::default(),
         };
         for Accepted { seq, task, started, unsecured } in found.tasks.drain(..) {
-            let held = pending.hold(seq, Arc::new(task), started);
+            let held = pending.hold(seq, Arc::new(task), started, None);
             match unsecured {
                 Some(unsecured) => {
                     pending.inbox.put_unsecured(UnsecuredTask { held, before: unsecured.before });
@@ -102,22 +102,26 @@ impl Pending {
         std::mem::take(&mut self.wakes)
     }
 
-    /// Accepts tasks, which may start at once.
-    pub(crate) fn accept(&mut self, tasks: Vec<Arc<Task>>) -> Vec<Change> {
+    /// Accepts tasks at a time, which may start at once.
+    pub(crate) fn accept(&mut self, tasks: Vec<Arc<Task>>, now_ms: u64) -> Vec<Change> {
         let accept = |task: Arc<Task>| {
             let seq = self.next_seq();
-            self.put(self.hold(seq, Arc::clone(&task), false));
+            self.put(self.hold(seq, Arc::clone(&task), false, Some(now_ms)));
             Change::Accept { seq, task, secured: true }
         };
         tasks.into_iter().map(accept).collect()
     }
 
-    /// Accepts tasks, which may start once they are [secured](Pending::secure), each with
-    /// the highest attempt at it that was known before.
-    pub(crate) fn accept_unsecured(&mut self, tasks: Vec<(Option<u32>, Arc<Task>)>) -> Vec<Change> {
+    /// Accepts tasks at a time, which may start once they are [secured](Pending::secure),
+    /// each with the highest attempt at it that was known before.
+    pub(crate) fn accept_unsecured(
+        &mut self,
+        tasks: Vec<(Option<u32>, Arc<Task>)>,
+        now_ms: u64,
+    ) -> Vec<Change> {
         let accept = |(before, task): (Option<u32>, Arc<Task>)| {
             let seq = self.next_seq();
-            let held = self.hold(seq, Arc::clone(&task), false);
+            let held = self.hold(seq, Arc::clone(&task), false, Some(now_ms));
             self.inbox.put_unsecured(UnsecuredTask { held, before });
             Change::Accept { seq, task, secured: false }
         };
@@ -301,11 +305,11 @@ impl Pending {
         seq
     }
 
-    fn hold(&self, seq: Seq, task: Arc<Task>, started: bool) -> Held {
+    fn hold(&self, seq: Seq, task: Arc<Task>, started: bool, accepted_at_ms: Option<u64>) -> Held {
         let deaths = self.deaths.get(&task.attempt()).copied().unwrap_or_default();
         // What was started and must not run again will not.
         let suspicious = if started && !task.rerun { Deaths::default() } else { deaths };
         let standing = Standing::after(suspicious, self.poison_after);
-        Held { seq, task, started, deaths, standing, stop: StopSignal::new() }
+        Held { seq, task, started, accepted_at_ms, deaths, standing, stop: StopSignal::new() }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::task::blob::Blob;
+use crate::task::call_error::CallError;
 use crate::task::json::{self, Json};
 use crate::task::reason::Reason;
 use crate::task::removed_files::RemovedFiles;
@@ -112,6 +113,9 @@ pub struct TaskResult {
     /// Why, in words, wherever exit code and signal do not say it all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// The shape of a failed call's error, where the worker tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<CallError>>,
     /// How it came that the attempt is lost or unaccounted for, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Loss>,
@@ -130,6 +134,9 @@ pub struct TaskResult {
     /// How many bytes of standard error were left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stderr_omitted: u64,
+    /// When the endpoint accepted the attempt, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_at_ms: Option<u64>,
     /// When the process started, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at_ms: Option<u64>,
@@ -174,12 +181,14 @@ impl TaskResult {
             exit_code: None,
             signal: None,
             reason: Some(reason.into()),
+            error: None,
             lost: None,
             value: None,
             stdout: Blob::default(),
             stdout_omitted: 0,
             stderr: Blob::default(),
             stderr_omitted: 0,
+            accepted_at_ms: None,
             started_at_ms: None,
             ended_at_ms: now_ms,
             cpu_ms: None,

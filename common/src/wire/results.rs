@@ -48,7 +48,7 @@ struct Sender {
 }
 
 /// The size of a result without output and value, in bytes, roughly.
-const FIXED_RESULT: usize = 384;
+const FIXED_RESULT: usize = 416;
 
 /// Encodes one result as it stands in an envelope. What [`pack_results`] takes.
 #[must_use]

@@ -11,6 +11,7 @@ use crate::pending::stop::{StopReason, StopSignal};
 use async_trait::async_trait;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
+use clutch_common::task::call_error::CallError;
 use clutch_common::task::json::Json;
 use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::Outcome;
@@ -61,6 +62,8 @@ pub(crate) struct Report {
     pub(crate) signal: Option<i32>,
     /// Why, in words, where exit code and signal do not say it all.
     pub(crate) reason: Option<String>,
+    /// The shape of a failed call's error, where the worker tells it.
+    pub(crate) error: Option<Box<CallError>>,
     /// Standard output.
     pub(crate) stdout: Captured,
     /// Standard error.
@@ -90,6 +93,7 @@ impl Report {
             exit_code: None,
             signal: None,
             reason: None,
+            error: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
             started_at_ms: None,

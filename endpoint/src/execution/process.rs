@@ -279,6 +279,7 @@ impl ProcessExecutor {
             exit_code: verdict.exit_code,
             signal: verdict.signal,
             reason: verdict.reason,
+            error: None,
             stdout,
             stderr,
             started_at_ms: Some(start.started_at_ms),

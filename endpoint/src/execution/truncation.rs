@@ -14,7 +14,7 @@ use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::TaskResult;
 use clutch_common::wire::MAX_RESULT;
 
-/// The most that all but the outputs, the value and the reason take, in bytes.
+/// The most that all but the outputs, the value, the reason and the error take, in bytes.
 const FIXED: usize = 1024;
 /// The most that an omission mark and the encoding of its stream take, in bytes.
 const MARK: usize = 128;
@@ -30,7 +30,12 @@ impl Report {
         // Every character of the reason may take six.
         let reason = self.reason.as_ref().map_or(0, |reason| 6 * reason.len().min(Reason::MAX));
         let files = self.removed_files.as_deref().map_or(0, encoded_files);
-        let room = limit.saturating_sub(FIXED + value + reason + files);
+        let mut error = self.error.as_ref().map_or(0, |error| error.longest());
+        if error > limit / 4 {
+            self.error = self.error.take().map(|error| Box::new(error.cut()));
+            error = self.error.as_ref().map_or(0, |error| error.longest());
+        }
+        let room = limit.saturating_sub(FIXED + value + reason + files + error);
         // No bytes take more than as base64: where that fits, nothing need be counted.
         let longest = |bytes: usize| bytes.div_ceil(3) * 4 + MARK;
         let (out, err) = (self.stdout.bytes.len(), self.stderr.bytes.len());
@@ -70,6 +75,7 @@ pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
         stdout: Captured { bytes: result.stdout.0, omitted: result.stdout_omitted },
         stderr: Captured { bytes: result.stderr.0, omitted: result.stderr_omitted },
         value: result.value.filter(|_| !too_much),
+        error: result.error,
         reason: Some(Reason::from(reason).into()),
         removed_files: result.removed_files.map(without_names),
         ..Report::blank(result.outcome)
@@ -77,6 +83,7 @@ pub(crate) fn truncate_result(result: TaskResult, limit: usize) -> TaskResult {
     report.truncate_to(limit);
     TaskResult {
         value: report.value,
+        error: report.error,
         reason: report.reason.map(Into::into),
         stdout: report.stdout.bytes.into(),
         stdout_omitted: report.stdout.omitted,

@@ -39,6 +39,9 @@ pub(crate) struct Held {
     pub(crate) task: Arc<Task>,
     /// Whether an earlier life of the daemon has started it.
     pub(crate) started: bool,
+    /// When it was accepted, in milliseconds since the Unix epoch; `None` for one that an
+    /// earlier life of the daemon accepted.
+    pub(crate) accepted_at_ms: Option<u64>,
     /// How often the daemon died while it ran.
     pub(crate) deaths: Deaths,
     /// The standing that follows from the deaths.

@@ -151,7 +151,8 @@ impl Ledger {
     /// that covers everything accepted before.
     pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let tasks = tasks.into_iter().map(Arc::new).collect();
-        let ((), commit) = self.submit(|pending| ((), pending.accept(tasks))).await?;
+        let now_ms = now_ms();
+        let ((), commit) = self.submit(|pending| ((), pending.accept(tasks, now_ms))).await?;
         Ok(commit)
     }
 
@@ -159,7 +160,9 @@ impl Ledger {
     pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
         let with_before = |task: Task| Ok((self.journal.seen(task.id)?, Arc::new(task)));
         let tasks = tasks.into_iter().map(with_before).collect::<Result<_, _>>()?;
-        let ((), commit) = self.submit(|pending| ((), pending.accept_unsecured(tasks))).await?;
+        let now_ms = now_ms();
+        let accept = |pending: &mut Pending| ((), pending.accept_unsecured(tasks, now_ms));
+        let ((), commit) = self.submit(accept).await?;
         Ok(commit)
     }
 

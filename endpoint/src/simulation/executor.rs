@@ -70,6 +70,7 @@ impl Executor for Sleeper {
             exit_code: Some(i32::from(failed)),
             signal: None,
             reason: None,
+            error: None,
             stdout: Captured { bytes: vec![b'x'; size], omitted: 0 },
             stderr: Captured::default(),
             started_at_ms: Some(0),

@@ -1,6 +1,6 @@
 //! Prints results, in the order of submission, a page at a time.
 
-use super::show::{stream, value};
+use super::show::{error, stream, value};
 use crate::api::types::{MAX_PAGE, ResultPage};
 use crate::cli::output;
 use crate::cli::{ResultsArgs, Selection};
@@ -105,6 +105,7 @@ fn text(task: &TaskOutcome, result: Option<&TaskResult>) -> std::io::Result<()> 
     }
     output::line(head.trim_end())?;
     let Some(result) = result else { return Ok(()) };
+    error(result)?;
     value(result)?;
     stream("stdout", &result.stdout.0, result.stdout_omitted)?;
     stream("stderr", &result.stderr.0, result.stderr_omitted)

@@ -124,6 +124,7 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     let mut words = vec![format!("attempt {}: {}", result.attempt, result.outcome)];
     words.extend(result.exit_code.map(|code| format!("exit code {code}")));
     words.extend(result.signal.map(|signal| format!("signal {signal}")));
+    words.extend(result.accepted_at_ms.map(|at| format!("accepted {}", moment(at))));
     words.extend(result.started_at_ms.map(|at| format!("started {}", moment(at))));
     words.push(format!("ended {}", moment(result.ended_at_ms)));
     words.extend(result.cpu_ms.map(|ms| format!("{ms} ms of CPU")));
@@ -139,6 +140,7 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     if let Some(files) = &result.removed_files {
         output::line(&output::one_line(&files.to_string()))?;
     }
+    error(result)?;
     value(result)?;
     stream("stdout", &result.stdout.0, result.stdout_omitted)?;
     stream("stderr", &result.stderr.0, result.stderr_omitted)
@@ -147,6 +149,14 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
 /// Prints what a function returned, under a heading; nothing for nothing.
 pub(super) fn value(result: &TaskResult) -> std::io::Result<()> {
     result.value.as_ref().map_or(Ok(()), |value| stream("value", value.text().as_bytes(), 0))
+}
+
+/// Prints the type and the data of a failed call's error; nothing where it has none. Its
+/// message is in the reason.
+pub(super) fn error(result: &TaskResult) -> std::io::Result<()> {
+    let Some(error) = &result.error else { return Ok(()) };
+    output::line(&format!("error of type {}", output::one_line(&error.kind)))?;
+    error.data.as_ref().map_or(Ok(()), |data| stream("error data", data.text().as_bytes(), 0))
 }
 
 /// Prints what a process wrote, under a heading; nothing for nothing. A terminal is

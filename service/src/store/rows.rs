@@ -44,9 +44,9 @@ pub(super) fn summary_tables(dialect: &Dialect) -> String {
 
 /// The columns of a [`ResultRow`], from `results r` and [`RESULT_TABLES`].
 pub(super) const RESULT_COLUMNS: &str = "r.outcome, r.attempt, r.exit_code, r.signal, r.reason, \
-     r.stdout_omitted, r.stderr_omitted, r.started_at_ms, r.ended_at_ms, r.cpu_ms, \
-     r.peak_memory_bytes, re.id, rs.id, r.received_at_ms, r.duplicates, r.stdout, r.stderr, \
-     r.value, r.removed_files";
+     r.stdout_omitted, r.stderr_omitted, r.accepted_at_ms, r.started_at_ms, r.ended_at_ms, \
+     r.cpu_ms, r.peak_memory_bytes, re.id, rs.id, r.received_at_ms, r.duplicates, r.stdout, \
+     r.stderr, r.value, r.removed_files, r.error";
 
 /// The tables of [`RESULT_COLUMNS`] besides `results r`.
 pub(super) const RESULT_TABLES: &str = " LEFT JOIN interned_ids re ON re.n = r.endpoint \
@@ -93,9 +93,11 @@ impl FromRow for ResultRow {
             exit_code: columns.next()?,
             signal: columns.next()?,
             reason: columns.next::<Option<String>>()?.map(Into::into),
+            error: None,
             lost: None,
             stdout_omitted: columns.next()?,
             stderr_omitted: columns.next()?,
+            accepted_at_ms: columns.next()?,
             started_at_ms: columns.next()?,
             ended_at_ms: columns.next()?,
             cpu_ms: columns.next()?,
@@ -116,6 +118,12 @@ impl FromRow for ResultRow {
                 .next::<Option<String>>()?
                 .map(|text| files(&text))
                 .transpose()?,
+            error: columns
+                .next::<Option<String>>()?
+                .as_deref()
+                .map(parsed)
+                .transpose()?
+                .map(Box::new),
             ..result
         };
         Ok(Self(Some(Recorded { result, duplicates, received_at_ms })))

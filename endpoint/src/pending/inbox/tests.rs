@@ -11,6 +11,7 @@ fn held(seq: u64, stdin: usize) -> Held {
         seq: Seq(seq),
         task: Arc::new(Task::new(TaskId::new(), process)),
         started: false,
+        accepted_at_ms: None,
         deaths: Deaths::default(),
         standing: Standing::Clear,
         stop: StopSignal::new(),

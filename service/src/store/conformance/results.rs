@@ -5,6 +5,7 @@ use crate::model::TaskState;
 use crate::store::{Batch, Store};
 use crate::stub_broker::{result, result_of};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
+use clutch_common::task::call_error::CallError;
 use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::sync::Arc;
@@ -84,6 +85,8 @@ pub(super) async fn an_external_task_is_recorded_by_its_result_with_every_field(
         value: Some("[1.50, null]".parse().unwrap()),
         stdout: vec![0, 255].into(),
         stdout_omitted: u64::MAX,
+        error: Some(Box::new(CallError::new("ValueError", "no", Some("[1.0]".parse().unwrap())))),
+        accepted_at_ms: Some(0),
         started_at_ms: Some(1),
         cpu_ms: Some(2),
         peak_memory_bytes: Some(3),

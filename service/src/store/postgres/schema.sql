@@ -95,6 +95,7 @@ CREATE TABLE results (
     reason            TEXT,
     stdout_omitted    BIGINT NOT NULL,
     stderr_omitted    BIGINT NOT NULL,
+    accepted_at_ms    BIGINT,
     started_at_ms     BIGINT,
     ended_at_ms       BIGINT NOT NULL,
     cpu_ms            BIGINT,
@@ -109,6 +110,8 @@ CREATE TABLE results (
     value             TEXT,
     -- The files that were removed with the sandbox (JSON).
     removed_files     TEXT,
+    -- The shape of a failed call's error (JSON).
+    error             TEXT,
     PRIMARY KEY (task, attempt)
 );
 

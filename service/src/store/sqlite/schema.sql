@@ -97,6 +97,7 @@ CREATE TABLE results (
     reason            TEXT,
     stdout_omitted    INTEGER NOT NULL,
     stderr_omitted    INTEGER NOT NULL,
+    accepted_at_ms    INTEGER,
     started_at_ms     INTEGER,
     ended_at_ms       INTEGER NOT NULL,
     cpu_ms            INTEGER,
@@ -110,7 +111,9 @@ CREATE TABLE results (
     -- What a function returned (JSON); a process returns nothing.
     value             TEXT,
     -- The files that were removed with the sandbox (JSON).
-    removed_files     TEXT
+    removed_files     TEXT,
+    -- The shape of a failed call's error (JSON).
+    error             TEXT
 ) STRICT;
 
 -- What an endpoint's instances said of their states. `holds` is 0 once a standby has said
