@@ -110,6 +110,15 @@ pub trait Connection: Send + Sync {
         Ok(None)
     }
 
+    /// How many messages wait in a queue, and whether a consumer drains it that holds this
+    /// lease; [`Fault::Missing`] where there is no such queue. Changes nothing. Several may be
+    /// asked for at once.
+    async fn look(&self, queue: &str, lease: &str) -> Result<QueueSight, Fault> {
+        let _ = lease;
+        let consumed = self.consumers(queue).await?.map(|consumers| consumers > 0);
+        Ok(QueueSight { waiting: self.waiting(queue).await?, consumed })
+    }
+
     /// Opens a way to publish with confirms.
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault>;
 
@@ -133,6 +142,15 @@ pub trait Connection: Send + Sync {
     /// Closes the connection in order, waiting a moment for the broker. What
     /// was delivered and not settled goes back to its queue.
     async fn close(&self);
+}
+
+/// A queue as it is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSight {
+    /// How many messages wait in it and were not delivered.
+    pub waiting: u64,
+    /// Whether it is consumed, as far as can be told.
+    pub consumed: Option<bool>,
 }
 
 /// How to consume.

@@ -5,6 +5,7 @@
 
 mod cancel;
 pub(crate) mod connections;
+mod endpoints;
 mod error;
 mod query;
 mod steer;
@@ -83,6 +84,8 @@ impl Api {
             .route("/v1/results", get(query::results))
             .route("/v1/missing", get(query::missing))
             .route("/v1/wait", post(wait::wait))
+            .route("/v1/endpoints", get(endpoints::endpoints))
+            .route("/v1/endpoints/{name}", get(endpoints::endpoint))
             .route("/v1/endpoints/{name}/drain", post(steer::drain))
             .route("/v1/endpoints/{name}/resume", post(steer::resume))
             .route("/v1/cancel", post(cancel::cancel))

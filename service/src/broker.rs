@@ -7,6 +7,7 @@ pub(crate) mod anomalies;
 pub(crate) mod collector;
 pub(crate) mod health;
 pub(crate) mod management;
+pub(crate) mod observer;
 pub(crate) mod ownership;
 pub(crate) mod policy_monitor;
 pub(crate) mod session;

@@ -139,7 +139,9 @@ pub(crate) enum Command {
     Cancel(cancel::CancelArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
-    /// Drain one endpoint, or have it start tasks again
+    /// List endpoints: how each is, what it runs, and what waits for it
+    Endpoints(endpoint::EndpointsArgs),
+    /// Show one endpoint, drain it, or have it start tasks again
     Endpoint(endpoint::EndpointArgs),
     /// List, put back or drop messages that could not be read or delivered; needs no running
     /// service
@@ -160,6 +162,7 @@ impl Command {
             | Self::Tasks(_)
             | Self::Show(_)
             | Self::Wait(_)
+            | Self::Endpoints(_)
             | Self::Endpoint(_)
             | Self::Cancel(_)
             | Self::Results(_) => return None,

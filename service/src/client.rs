@@ -3,6 +3,8 @@
 
 pub(crate) mod cancel;
 pub(crate) mod endpoint;
+pub(crate) mod endpoint_show;
+pub(crate) mod endpoints;
 pub(crate) mod expand;
 mod http;
 pub(crate) mod results;

@@ -16,7 +16,7 @@ mod watch;
 
 pub(crate) use cancelling::cancel;
 pub(crate) use drains::send_drain;
-pub(crate) use liveness::Liveness;
+pub(crate) use liveness::{LastHeard, Liveness};
 pub(crate) use recovery::recover;
 pub(crate) use watch::{ConnectionCloser, watch};
 

@@ -123,6 +123,7 @@ async fn command(
             let succeeded = client::wait::run(&client()?, args, json).await?;
             return Ok(client::wait::exit_code(succeeded));
         }
+        Command::Endpoints(args) => client::endpoints::run(&client()?, args, json).await?,
         Command::Endpoint(args) => client::endpoint::run(&client()?, &args.what, json).await?,
         Command::Cancel(args) => client::cancel::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,

@@ -1,6 +1,7 @@
 //! The domain types of the service: tasks, their states, and what is recorded of them.
 //! Records, publishing, failover and API are made from them; they know none of these. Pure.
 
+mod endpoints;
 mod health;
 mod name_pattern;
 mod progress;
@@ -8,6 +9,10 @@ mod records;
 mod task_spec;
 mod task_state;
 
+pub(crate) use endpoints::{
+    DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState,
+    StateRecord, Told, active, status,
+};
 pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use name_pattern::NamePattern;
 pub(crate) use progress::Progress;

@@ -13,6 +13,8 @@ mod cancels;
 mod commits;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod details;
+mod endpoint_records;
 mod endpoints;
 mod engine;
 mod facts;
@@ -37,6 +39,7 @@ mod transitions;
 mod unaccounted;
 
 pub(crate) use cancels::PendingCancel;
+pub(crate) use endpoint_records::EndpointRecord;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use engine::Saved;
 pub(crate) use overdue::Overdue;

@@ -12,7 +12,9 @@ mod inlet;
 mod outlet;
 mod queue;
 
-use super::{Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, QueueBrowser, Transport};
+use super::{
+    Connection, Fault, Inlet, InletOptions, InvalidUrl, Outlet, QueueBrowser, QueueSight, Transport,
+};
 use crate::topology::Topology;
 use async_trait::async_trait;
 use hub::{ConnectionId, Hub};
@@ -126,6 +128,12 @@ impl Connection for MemoryConnection {
 
     async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
         self.0.broker.hub().waiting_in(self.0.id, queue)
+    }
+
+    async fn look(&self, queue: &str, _lease: &str) -> Result<QueueSight, Fault> {
+        let hub = self.0.broker.hub();
+        let waiting = hub.waiting_in(self.0.id, queue)?;
+        Ok(QueueSight { waiting, consumed: Some(hub.is_consumed(queue)) })
     }
 
     async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {

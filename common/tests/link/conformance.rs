@@ -115,6 +115,7 @@ macro_rules! conformance {
                 what_is_removed_is_gone_and_the_rest_is_not
                 what_is_held_goes_to_nobody_else
                 what_waits_is_counted_without_taking_any
+                a_look_tells_what_waits_and_whether_an_instance_is_there
                 what_waits_is_counted_and_what_comes_later_is_shown
                 a_shelf_needs_its_queue_its_lease_and_its_connection
                 a_dead_letter_says_where_it_died_and_why

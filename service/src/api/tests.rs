@@ -1,5 +1,7 @@
 //! The API over a real Unix socket, with the real session on a fake broker.
 
+mod endpoints;
+
 use super::Api;
 use super::connections::{self, Bounds};
 use super::types::*;

@@ -2,7 +2,8 @@
 //! made from the types of `model`. Pure.
 
 use crate::model::{
-    Anomalies, Missing, Page, Progress, QueueHazard, TaskOutcome, TaskSpec, TaskSummary,
+    Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, TaskOutcome,
+    TaskSpec, TaskSummary,
 };
 use clutch_common::id::{EndpointId, TaskId};
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,30 @@ pub(crate) struct WaitRequest {
     pub(crate) seen: Option<u64>,
     /// Answer after this many milliseconds at the latest; at most 10 minutes.
     pub(crate) timeout_ms: u64,
+}
+
+/// A page of the endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndpointPage {
+    /// Whether the broker link is up: without it, less is known of each.
+    pub(crate) engaged: bool,
+    /// Why it is not.
+    pub(crate) fault: Option<String>,
+    /// The endpoints, by name.
+    pub(crate) endpoints: Vec<EndpointSummary>,
+    /// The value of `after` for the next page; none after the last.
+    pub(crate) next: Option<String>,
+}
+
+/// One endpoint in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EndpointAnswer {
+    /// Whether the broker link is up.
+    pub(crate) engaged: bool,
+    /// Why it is not.
+    pub(crate) fault: Option<String>,
+    /// The endpoint.
+    pub(crate) endpoint: EndpointDetail,
 }
 
 /// Has an endpoint drain.

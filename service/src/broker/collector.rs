@@ -39,6 +39,9 @@ const SETTLE_AFTER: Duration = Duration::from_millis(5);
 /// The longest pause before the database is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long after the beginning of a session a message may have waited in the queue.
+const CATCHING_UP: Duration = Duration::from_secs(10);
+
 /// How the collector consumes.
 #[must_use]
 pub(crate) fn inlet_options() -> InletOptions {
@@ -70,6 +73,7 @@ pub(crate) async fn collect(
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let mut open = Open::default();
+    let caught_up = Instant::now() + CATCHING_UP;
     loop {
         let deliveries = tokio::select! {
             biased;
@@ -80,11 +84,12 @@ pub(crate) async fn collect(
                 continue;
             }
         };
+        let waited = deliveries.len() == GROUP || Instant::now() < caught_up;
         let mut deliveries = VecDeque::from(deliveries);
         while !deliveries.is_empty() {
             let part = part(&mut deliveries);
             let messages = part.len();
-            let group = Group::read(part);
+            let group = Group::read(part, waited);
             liveness.record_heard(&group.states(), Instant::now());
             if record(&group, recorder, liveness, stop).await.is_none() {
                 return Ok(());
@@ -196,7 +201,8 @@ impl Tags {
 }
 
 impl Group {
-    fn read(deliveries: Vec<Delivery>) -> Self {
+    /// Decodes deliveries; `waited` says whether they may have waited in the queue for long.
+    fn read(deliveries: Vec<Delivery>, waited: bool) -> Self {
         let mut group = Self::default();
         let (mut results, mut presences, mut lost) = (Vec::new(), Vec::new(), false);
         let mut commits = BTreeMap::new();
@@ -219,7 +225,7 @@ impl Group {
                 ToService::Presence(presence) => {
                     let commits = commits.remove(&(presence.endpoint_id, presence.state_id));
                     let message = delivery.message.message_id;
-                    presences.push(PresenceMessage { presence, message, commits });
+                    presences.push(PresenceMessage { presence, message, commits, waited });
                 }
                 ToService::Ping => {
                     group.barriers.push(delivery.message.message_id.unwrap_or_default());

@@ -1,8 +1,10 @@
-//! The state of the service that `/v1/health` reports besides the link: the session updates it,
-//! the API reads it.
+//! The state of the service that the API reports besides the link: the session updates it, the
+//! API reads it.
 
 use crate::broker::anomalies::AnomalyCounters;
+use crate::broker::observer::Observer;
 use crate::broker::policy_monitor::PolicyMonitor;
+use crate::failover::LastHeard;
 use std::sync::Arc;
 
 /// Clones share it.
@@ -12,4 +14,8 @@ pub(crate) struct HealthState {
     pub(crate) counts: Arc<AnomalyCounters>,
     /// Policies at the broker that take messages from the queues.
     pub(crate) policies: Arc<PolicyMonitor>,
+    /// When states were heard last.
+    pub(crate) last_heard: Arc<LastHeard>,
+    /// Looks at the endpoints' queues.
+    pub(crate) observer: Observer,
 }

@@ -6,6 +6,7 @@
 use crate::broker::collector::{self, collect};
 use crate::broker::health::HealthState;
 use crate::broker::management::Management;
+use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
 use crate::failover::{self, ConnectionCloser, Liveness};
 use crate::publishing::{AnswerRecorder, Publisher, publish};
@@ -62,7 +63,7 @@ pub(crate) struct SessionContext {
     pub(crate) ask_after: Duration,
     /// The service that claims the results.
     pub(crate) claimant: Claimant,
-    /// The state that `/v1/health` reports.
+    /// The state that the API reports.
     pub(crate) told: HealthState,
     /// Where submissions and their records run that outlive a request.
     pub(crate) submissions: TaskTracker,
@@ -219,7 +220,7 @@ async fn work(
     );
     engaged();
     let recorder = collector::Recorder { store, commits, counts: &told.counts };
-    let liveness = Liveness::new(news.clone());
+    let liveness = Liveness::new(news.clone(), Arc::clone(&told.last_heard));
     let closer = closer.as_deref();
     let watching =
         failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
@@ -230,6 +231,7 @@ async fn work(
         failover::recover(store, publisher.clone(), news.subscribe(), *ask_after, stop),
         failover::cancel(store, publisher, news.subscribe(), stop),
         look_at_policies(context, stop),
+        observe(&told.observer, context.transport.as_ref(), stop),
     )
     .map(|_| ())
     .map_err(SessionError::from)

@@ -5,6 +5,13 @@ use clap::{Args, Subcommand};
 use std::time::Duration;
 
 #[derive(Debug, Args)]
+pub(crate) struct EndpointsArgs {
+    /// Show the list again every 2 s, or whenever it changes where stdout is no terminal
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct EndpointArgs {
     #[command(subcommand)]
     pub(crate) what: EndpointCommand,
@@ -13,6 +20,8 @@ pub(crate) struct EndpointArgs {
 /// The actions on one endpoint.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
+    /// Show everything known about it: its instances, and what waits for it
+    Show(OneEndpoint),
     /// Have it finish what runs and start nothing more, until `resume`
     Drain(DrainArgs),
     /// Have it start tasks again after a `drain`

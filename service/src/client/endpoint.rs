@@ -1,6 +1,6 @@
 //! The commands about one endpoint.
 
-use super::moment;
+use super::{endpoint_show, moment};
 use crate::api::types::{DrainAnswer, DrainRequest};
 use crate::cli::endpoint::{EndpointCommand, OneEndpoint};
 use crate::cli::output;
@@ -16,6 +16,9 @@ pub(crate) async fn run(
     json: bool,
 ) -> anyhow::Result<()> {
     let answer: DrainAnswer = match command {
+        EndpointCommand::Show(which) => {
+            return endpoint_show::run(client, &path(which, ""), json).await;
+        }
         EndpointCommand::Drain(args) => {
             let deadline_in_ms = args.deadline.map(millis);
             client.post(&path(&args.which, "/drain"), &DrainRequest { deadline_in_ms }).await?

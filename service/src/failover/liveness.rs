@@ -5,14 +5,32 @@
 
 use clutch_common::failover::Heard;
 use clutch_common::id::StateId;
-use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use clutch_common::system::clock::now_ms;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// When states were heard last by the wall clock, for people: it outlives sessions. Holds no
+/// more states than are watched.
+#[derive(Debug, Default)]
+pub(crate) struct LastHeard(Mutex<BTreeMap<StateId, u64>>);
+
+impl LastHeard {
+    /// When a state was heard last in this run of the service.
+    pub(crate) fn of(&self, state: StateId) -> Option<u64> {
+        self.lock().get(&state).copied()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StateId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The times at which states were heard; the collector notes them, the watch reads them.
 pub(crate) struct Liveness {
     inner: Mutex<LivenessState>,
+    last: Arc<LastHeard>,
     news: watch::Sender<u64>,
 }
 
@@ -27,8 +45,8 @@ struct LivenessState {
 
 impl Liveness {
     /// Nothing is heard yet. `news` is raised when the records have changed or a barrier was read.
-    pub(crate) fn new(news: watch::Sender<u64>) -> Self {
-        Self { inner: Mutex::default(), news }
+    pub(crate) fn new(news: watch::Sender<u64>, last: Arc<LastHeard>) -> Self {
+        Self { inner: Mutex::default(), last, news }
     }
 
     /// Notes that instances on these states have sent something.
@@ -37,7 +55,10 @@ impl Liveness {
         let LivenessState { watched, heard, .. } = &mut *inner;
         let counts =
             |state: &&StateId| watched.as_ref().is_none_or(|watched| watched.contains(*state));
-        heard.extend(states.iter().filter(counts).map(|state| (*state, now)));
+        let counted = || states.iter().filter(counts);
+        heard.extend(counted().map(|state| (*state, now)));
+        let wall = now_ms();
+        self.last.lock().extend(counted().map(|state| (*state, wall)));
     }
 
     /// Notes that the barriers with these ids were read.
@@ -62,6 +83,7 @@ impl Liveness {
         let mut inner = self.lock();
         let LivenessState { watched, heard, .. } = &mut *inner;
         heard.retain(|state, _| states.contains(state));
+        self.last.lock().retain(|state, _| states.contains(state));
         if let Some(before) = watched {
             heard.extend(states.difference(before).map(|state| (*state, now)));
         }

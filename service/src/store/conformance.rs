@@ -158,6 +158,7 @@ pub(crate) async fn record(
         presence: presence.clone(),
         message: None,
         commits: None,
+        waited: false,
     };
     let presences = presences.iter().map(message).collect();
     let mut own = Vec::new();

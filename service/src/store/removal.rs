@@ -4,9 +4,17 @@ use super::engine::{Db, values};
 use super::{Result, Store, cancels};
 use clutch_common::id::{Attempt, EndpointId};
 
+/// The states of tasks that have no outcome.
+pub(super) const OPEN_STATES: &str =
+    "('submitting', 'submitted', 'resubmitting', 'returned', 'refused')";
+
 /// The tasks of an endpoint that have no outcome.
-const OPEN: &str = "FROM tasks t JOIN interned_ids n ON n.n = t.endpoint WHERE n.id = ? \
-     AND t.state IN ('submitting', 'submitted', 'resubmitting', 'returned', 'refused')";
+fn open() -> String {
+    format!(
+        "FROM tasks t JOIN interned_ids n ON n.n = t.endpoint WHERE n.id = ? \
+         AND t.state IN {OPEN_STATES}"
+    )
+}
 
 impl Store {
     /// How many tasks of an endpoint have no outcome.
@@ -21,7 +29,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Attempt>> {
         self.read("listing an endpoint's tasks", move |db| {
-            let find = format!("SELECT t.id, t.current_attempt {OPEN} ORDER BY t.seq LIMIT ?");
+            let find = format!("SELECT t.id, t.current_attempt {} ORDER BY t.seq LIMIT ?", open());
             let found = db.all(&find, values![endpoint, limit])?;
             let attempt = |(task_id, attempt)| Attempt { task_id, attempt };
             Ok(found.into_iter().map(attempt).collect())
@@ -48,6 +56,6 @@ impl Store {
 }
 
 fn count_open(db: &Db<'_>, endpoint: EndpointId) -> Result<u64> {
-    let (count,) = db.only(&format!("SELECT count(*) {OPEN}"), values![endpoint])?;
+    let (count,) = db.only(&format!("SELECT count(*) {}", open()), values![endpoint])?;
     Ok(count)
 }

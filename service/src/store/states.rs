@@ -6,7 +6,7 @@
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::unaccounted::{self, AddedEndpoints, Unaccounted};
-use super::{Result, Store, commits, missing, overdue};
+use super::{Result, Store, commits, details, missing, overdue};
 use clutch_common::failover::{self as rules, Candidate, KnownState, PresenceEffect};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::{Presence, Role};
@@ -36,6 +36,8 @@ pub(crate) struct PresenceMessage {
     /// How many commits its state had seen, by messages that were read before and are not
     /// recorded yet.
     pub(crate) commits: Option<u64>,
+    /// Whether it may have waited in the results queue for long.
+    pub(crate) waited: bool,
 }
 
 /// How many messages are recognized when they come again: many times the number that the
@@ -58,17 +60,23 @@ impl FromRow for StateRow {
             endpoint: columns.next()?,
             name: columns.next()?,
             lost_after_ms: columns.next()?,
-            state: KnownState {
-                id: columns.next()?,
-                instance: columns.next()?,
-                role: role(&columns.next::<String>()?),
-                holds: columns.next()?,
-                active_since_ms: columns.next()?,
-                superseded_at_ms: columns.next()?,
-                given_up_at_ms: columns.next()?,
-            },
+            state: KnownState::read(columns)?,
             known_since_ms: columns.next()?,
             heard_at_ms: columns.next()?,
+        })
+    }
+}
+
+impl FromRow for KnownState {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            id: columns.next()?,
+            instance: columns.next()?,
+            role: role(&columns.next::<String>()?),
+            holds: columns.next()?,
+            active_since_ms: columns.next()?,
+            superseded_at_ms: columns.next()?,
+            given_up_at_ms: columns.next()?,
         })
     }
 }
@@ -159,13 +167,13 @@ pub(super) fn take_in(
     added: &mut AddedEndpoints,
     now_ms: u64,
 ) -> Result<bool> {
-    let PresenceMessage { presence, message, commits } = message;
+    let PresenceMessage { presence, commits, .. } = message;
     let endpoint = presence.endpoint_id;
     if !db.exists("SELECT 1 FROM endpoints WHERE id = ?", values![endpoint])? {
         tracing::debug!(%endpoint, "a presence of an endpoint that was not provisioned here");
         return Ok(false);
     }
-    if let Some(message) = message
+    if let Some(message) = &message.message
         && !is_new(db, message)?
     {
         tracing::debug!(%endpoint, message, "a presence message came again");
@@ -179,6 +187,7 @@ pub(super) fn take_in(
     for state in states.iter().filter(|state| !before.contains(state)) {
         write(db, endpoint, state)?;
     }
+    details::keep(db, message, now_ms)?;
     let forgotten = forget(db, presence, added, (&mut states, &rows), now_ms)?;
     if took_over {
         unaccounted::ask_again(db, endpoint)?;

@@ -73,7 +73,7 @@ pub(crate) struct PendingDrain {
 }
 
 /// The columns of a [`DrainStanding`], in its order.
-const STANDING: &str =
+pub(super) const STANDING: &str =
     "drain_number, draining, drain_since_ms, drain_deadline_ms, drain_confirmed FROM endpoints ";
 
 impl Store {

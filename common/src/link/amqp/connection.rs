@@ -11,7 +11,8 @@ use super::socket::SocketHandle;
 use super::stream::{self, SanitizedStream, Traffic};
 use super::{declare, rehearsal};
 use crate::link::{
-    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser, Terms,
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser, QueueSight,
+    Terms,
 };
 use crate::topology::Topology;
 use async_rs::Tokio;
@@ -44,8 +45,8 @@ pub(super) struct AmqpConnection {
     sizes: Arc<Sizes>,
     name: String,
     session: Mutex<Arc<AmqpSession>>,
-    /// The channel to look at queues by, while it is not in use.
-    looking: Mutex<Option<Channel>>,
+    /// The channels to look at queues by, while they are not in use.
+    looking: Mutex<Vec<Channel>>,
 }
 
 impl AmqpConnection {
@@ -66,7 +67,7 @@ impl AmqpConnection {
         Arc::clone(&self.session.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn looking(&self) -> MutexGuard<'_, Option<Channel>> {
+    fn looking(&self) -> MutexGuard<'_, Vec<Channel>> {
         self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,17 +206,13 @@ impl Connection for AmqpConnection {
     }
 
     async fn consumers(&self, queue: &str) -> Result<Option<u32>, Fault> {
-        let session = self.fresh_session().await?;
-        let kept = self.looking().take().filter(|channel| channel.status().connected());
-        let channel = match kept {
-            Some(channel) => channel,
-            None => session.channel().await?,
-        };
-        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let looked = channel.queue_declare(short(queue)?, look, FieldTable::default());
-        let consumers = session.answer(looked).await?.consumer_count();
-        *self.looking() = Some(channel);
-        Ok(Some(consumers))
+        Ok(Some(self.declared(queue).await?.consumer_count()))
+    }
+
+    async fn look(&self, queue: &str, _lease: &str) -> Result<QueueSight, Fault> {
+        let declared = self.declared(queue).await?;
+        let consumed = Some(declared.consumer_count() > 0);
+        Ok(QueueSight { waiting: declared.message_count().into(), consumed })
     }
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {
@@ -244,6 +241,26 @@ impl Connection for AmqpConnection {
 }
 
 impl AmqpConnection {
+    /// What the broker answers to a declaration that changes nothing. Each goes by a channel of
+    /// its own, which is kept for the next; the broker closes one if there is no such queue.
+    async fn declared(&self, queue: &str) -> Result<lapin::Queue, Fault> {
+        let session = self.fresh_session().await?;
+        let kept = {
+            let mut kept = self.looking();
+            kept.retain(|channel| channel.status().connected());
+            kept.pop()
+        };
+        let channel = match kept {
+            Some(channel) => channel,
+            None => session.channel().await?,
+        };
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looked = channel.queue_declare(short(queue)?, look, FieldTable::default());
+        let declared = session.answer(looked).await?;
+        self.looking().push(channel);
+        Ok(declared)
+    }
+
     /// The limits agreed on with the broker, in words.
     pub(super) fn agreed(&self) -> String {
         self.session().agreed()

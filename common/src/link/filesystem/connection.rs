@@ -8,7 +8,7 @@ use super::outlet::FolderOutlet;
 use super::session::FolderSession;
 use super::topology;
 use crate::link::{
-    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser,
+    Check, Connection, Destination, Fault, Inlet, InletOptions, Outlet, QueueBrowser, QueueSight,
 };
 use crate::topology::Topology;
 use async_trait::async_trait;
@@ -70,6 +70,17 @@ impl Connection for FolderConnection {
 
     async fn waiting(&self, queue: &str) -> Result<u64, Fault> {
         browser::waiting(&self.0, queue).await
+    }
+
+    async fn look(&self, queue: &str, lease: &str) -> Result<QueueSight, Fault> {
+        let (session, lease) = (Arc::clone(&self.0), lease.to_owned());
+        let free = move || match session.lease_is_free(&lease) {
+            Err(Fault::Locked(_)) => Ok(false),
+            free => free.map(|()| true),
+        };
+        let waiting = browser::waiting(&self.0, queue).await?;
+        let free = blocking(self.0.terms.confirm_timeout, free).await?;
+        Ok(QueueSight { waiting, consumed: Some(!free) })
     }
 
     async fn browse(&self, queue: &str, lease: &str) -> Result<Box<dyn QueueBrowser>, Fault> {

@@ -89,6 +89,11 @@ impl Hub {
         self.queues.get(queue).map(HubQueue::waiting).ok_or_else(|| missing("queue", queue))
     }
 
+    /// Whether a queue has a consumer.
+    pub(super) fn is_consumed(&self, queue: &str) -> bool {
+        self.consumers.values().any(|consumer| consumer.queue == queue)
+    }
+
     /// Declares a topology up to the first fault.
     pub(super) fn declare(&mut self, id: ConnectionId, topology: &Topology) -> Result<(), Fault> {
         self.alive(id)?;

@@ -3,7 +3,7 @@
 
 use super::redelivering::{died, with_letters};
 use super::*;
-use clutch_common::link::{HeldMessage, QueueBrowser, REJECTED};
+use clutch_common::link::{HeldMessage, QueueBrowser, QueueSight, REJECTED};
 use clutch_common::system::clock::now_ms;
 
 const LEASE: &str = "letters.lease";
@@ -116,6 +116,32 @@ pub(super) async fn what_waits_is_counted_without_taking_any(site: &impl Site) {
     assert!(matches!(fault(other.waiting("none").await), Fault::Missing(_)));
     let mut inlet = shared(connection.as_ref(), "q", 8).await;
     assert!(take(inlet.as_mut(), 3).await.iter().all(|delivery| !delivery.redelivered));
+}
+
+pub(super) async fn a_look_tells_what_waits_and_whether_an_instance_is_there(site: &impl Site) {
+    let connection = with_queue(site, "q").await;
+    fill(connection.as_ref(), "q", 3).await;
+    let other = connect(&site.url()).await;
+    let sight = |waiting, consumed| QueueSight { waiting, consumed: Some(consumed) };
+    for _ in 0..2 {
+        assert_eq!(other.look("q", LEASE).await.unwrap(), sight(3, false));
+    }
+    let looks = (0..5).map(|_| other.look("q", LEASE));
+    for seen in futures_util::future::join_all(looks).await {
+        assert_eq!(seen.unwrap(), sight(3, false));
+    }
+    assert!(matches!(fault(other.look("none", LEASE).await), Fault::Missing(_)));
+    let mut inlet = leased(connection.as_ref(), "q", LEASE).await;
+    drop(take(inlet.as_mut(), 3).await);
+    assert_eq!(other.look("q", LEASE).await.unwrap(), sight(0, true));
+    drop(inlet);
+    connection.close().await;
+    let free = async {
+        while other.look("q", LEASE).await.unwrap().consumed == Some(true) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(free).await;
 }
 
 pub(super) async fn what_waits_is_counted_and_what_comes_later_is_shown(site: &impl Site) {

@@ -10,7 +10,7 @@ use clutch_common::task::result::Outcome;
 async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
     let (commits, counts) = (watch::channel(0).0, Arc::default());
     let recorder = Recorder { store, commits: &commits, counts: &counts };
-    let liveness = Liveness::new(watch::channel(0).0);
+    let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();
     let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
     let stopping = async {
@@ -118,7 +118,7 @@ async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
     broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
     let (commits, counts) = (watch::channel(0).0, Arc::default());
     let recorder = Recorder { store: &store, commits: &commits, counts: &counts };
-    let liveness = Liveness::new(watch::channel(0).0);
+    let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();
     let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
     let stopping = async {

@@ -38,7 +38,7 @@ pub(super) async fn a_state_that_has_seen_fewer_commits_than_known_is_told_so_on
     let endpoint = registered(&store).await;
     let message = |chance, age| {
         let presence = presence(endpoint, chance, age);
-        PresenceMessage { presence, message: None, commits: None }
+        PresenceMessage { presence, message: None, commits: None, waited: false }
     };
     assert!(!is_behind(&store, message(1, 10)).await);
     let commits = BTreeMap::from([((endpoint, presence(endpoint, 1, 10).state_id), 30)]);

@@ -47,6 +47,7 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
             presence,
             message: Some(Uuid::now_v7().to_string()),
             commits: None,
+            waited: false,
         };
         numbers.map(forged).map(message).collect()
     };

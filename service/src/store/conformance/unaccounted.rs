@@ -265,11 +265,13 @@ pub(super) async fn a_presence_that_comes_again_revives_no_state_that_was_given_
         presence: active(endpoint),
         message: Some("old".to_owned()),
         commits: None,
+        waited: false,
     };
     let new = PresenceMessage {
         presence: active(endpoint),
         message: Some("new".to_owned()),
         commits: None,
+        waited: false,
     };
     let hear = async |presences: &[PresenceMessage]| {
         let batch = Batch { presences: presences.to_vec(), ..Batch::default() };

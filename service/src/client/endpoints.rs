@@ -1,0 +1,164 @@
+//! Lists endpoints, once or again and again.
+
+use crate::api::types::{EndpointPage, MAX_PAGE};
+use crate::cli::endpoint::EndpointsArgs;
+use crate::cli::output;
+use crate::client::Client;
+use crate::failure::{UNAVAILABLE, exit_code};
+use crate::model::EndpointSummary;
+use clutch_common::system::clock::now_ms;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+/// How often a list that is watched is asked for.
+const EVERY: Duration = Duration::from_secs(2);
+/// Moves the cursor to the top and clears the screen.
+const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
+
+/// Prints the endpoints by name: a table, or one JSON object.
+pub(crate) async fn run(client: &Client, args: &EndpointsArgs, json: bool) -> anyhow::Result<()> {
+    if !args.watch {
+        return print(&all(client).await?, json);
+    }
+    let (mut last, mut away) = (None, false);
+    loop {
+        match all(client).await {
+            Ok(page) => {
+                away = false;
+                let shown = shown(&page, json)?;
+                if std::io::stdout().is_terminal() && !json {
+                    output::raw(CLEAR)?;
+                    output::line(&shown)?;
+                } else if last.as_ref() != Some(&shown) {
+                    output::line(&shown)?;
+                }
+                output::flush()?;
+                last = Some(shown);
+            }
+            Err(error) if exit_code(&error) == UNAVAILABLE => {
+                if !std::mem::replace(&mut away, true) {
+                    output::note(&format!("{error:#}; trying until it is there again"));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// All pages as one.
+async fn all(client: &Client) -> anyhow::Result<EndpointPage> {
+    let mut parameters = vec![("limit", MAX_PAGE.to_string())];
+    let mut all: EndpointPage = client.get("/v1/endpoints", &parameters).await?;
+    while let Some(after) = all.next.take() {
+        parameters.truncate(1);
+        parameters.push(("after", after));
+        let page: EndpointPage = client.get("/v1/endpoints", &parameters).await?;
+        all.endpoints.extend(page.endpoints);
+        all.next = page.next;
+    }
+    Ok(all)
+}
+
+fn print(page: &EndpointPage, json: bool) -> anyhow::Result<()> {
+    Ok(output::line(&shown(page, json)?)?)
+}
+
+fn shown(page: &EndpointPage, json: bool) -> anyhow::Result<String> {
+    if json {
+        return Ok(serde_json::to_string(page)?);
+    }
+    let mut lines = Vec::new();
+    if let Some(fault) = &page.fault {
+        lines.push(format!(
+            "The service has no link to the broker ({fault}): which endpoints are online, and what \
+             waits in their queues, is not known."
+        ));
+    }
+    if page.endpoints.is_empty() {
+        lines.push("No endpoint is provisioned yet: `clutch-service provision NAME`.".to_owned());
+    } else {
+        lines.extend(table(&page.endpoints, now_ms()));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// The names of the columns.
+const COLUMNS: [&str; 13] = [
+    "NAME", "STATUS", "SINCE", "SLOTS", "RUNNING", "ACCEPTED", "QUEUED", "PENDING", "OLDEST",
+    "VERSION", "HOST", "HEARD", "ID",
+];
+
+/// A table, each column as wide as its widest entry.
+fn table(endpoints: &[EndpointSummary], now_ms: u64) -> Vec<String> {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(endpoints.iter().map(|endpoint| row(endpoint, now_ms)));
+    let mut widths = [0; COLUMNS.len()];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; COLUMNS.len()]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<String>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(endpoint: &EndpointSummary, now_ms: u64) -> [String; COLUMNS.len()] {
+    let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let age = |then: Option<u64>| then.map_or("-".to_owned(), |then| age(then, now_ms));
+    let text = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), output::one_line);
+    let mut status = endpoint.status.words().to_owned();
+    if endpoint.drain.is_some() && status != "draining" {
+        status.push_str(", to drain");
+    }
+    [
+        endpoint.name.clone(),
+        status,
+        age(endpoint.since_ms),
+        number(endpoint.slots),
+        number(endpoint.running),
+        number(endpoint.accepted),
+        number(endpoint.queued),
+        endpoint.pending.to_string(),
+        age(endpoint.oldest_pending_ms),
+        text(&endpoint.version),
+        text(&endpoint.host),
+        age(endpoint.last_heard_ms),
+        endpoint.id.to_string(),
+    ]
+}
+
+/// How long something was ago, in its two largest units.
+pub(super) fn age(then_ms: u64, now_ms: u64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms) / 1000;
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_two_units_at_most() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (3599, "59m 59s"),
+            (3660, "1h 1m"),
+            (90_000, "1d 1h"),
+        ] {
+            assert_eq!(age(1000, 1000 + seconds * 1000 + 5), expected);
+        }
+        assert_eq!(age(1000, 0), "0s", "clocks differ");
+    }
+}
