@@ -21,6 +21,7 @@ use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::storage::sent::{SentConfig, SentLog};
 use crate::system::descriptors;
+use crate::system::troubles::Troubles;
 use clutch_common::system::clock::now_ms;
 use clutch_common::system::host;
 use clutch_common::system::signals::StopSignals;
@@ -87,8 +88,9 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     let slots = descriptors::provide(config.slots(), config.functions.len());
     config.engine.slots = Some(slots);
     let transport = config.transport()?;
-    let Some(ledger) = open(&config, &mut signals).await? else { return Ok(()) };
-    let executor = executor(&config, &ledger).await?;
+    let troubles = Troubles::default();
+    let Some(ledger) = open(&config, &troubles, &mut signals).await? else { return Ok(()) };
+    let executor = executor(&config, &ledger, &troubles).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
     let dispatcher: Arc<dyn Executor> = Arc::clone(&executor);
@@ -139,13 +141,18 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
 }
 
 /// Opens the ledger; `None` if stopped before the host has room for that.
-async fn open(config: &Config, signals: &mut StopSignals) -> Result<Option<Arc<Ledger>>, Failure> {
+async fn open(
+    config: &Config,
+    troubles: &Troubles,
+    signals: &mut StopSignals,
+) -> Result<Option<Arc<Ledger>>, Failure> {
     let path = config.state_path()?;
     let journal_config = JournalConfig {
         path: path.clone(),
         endpoint_id: config.endpoint.id,
         reserve_bytes: DISK_RESERVE,
         seen_max: SEEN,
+        troubles: troubles.clone(),
     };
     let Some((journal, recovered)) = open_journal(journal_config, signals).await? else {
         return Ok(None);
@@ -240,7 +247,11 @@ async fn open_journal(
     }
 }
 
-async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>, Failure> {
+async fn executor(
+    config: &Config,
+    ledger: &Ledger,
+    troubles: &Troubles,
+) -> Result<Arc<dyn Executor>, Failure> {
     let process_config = ProcessConfig {
         grace: config.engine.grace,
         capture_limit: config.engine.capture_limit,
@@ -252,6 +263,7 @@ async fn executor(config: &Config, ledger: &Ledger) -> Result<Arc<dyn Executor>,
             Origin::PutBack { was } => Some(was),
             Origin::Own | Origin::Copied { .. } => None,
         },
+        troubles: troubles.clone(),
     };
     let processes = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))

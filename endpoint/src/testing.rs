@@ -5,6 +5,7 @@ use crate::pending::Limits;
 use crate::pending::inbox::Bounds;
 use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Finished, JournalConfig, OutSeq};
+use crate::system::troubles::Troubles;
 use async_trait::async_trait;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{
@@ -34,6 +35,7 @@ pub(crate) fn ledger_on(disk: &TempDir, max_tasks: usize) -> Arc<Ledger> {
         endpoint_id,
         reserve_bytes: 0,
         seen_max: 1000,
+        troubles: Troubles::default(),
     };
     let (journal, recovered) = journal::open(config).unwrap();
     let bounds = Bounds { max_tasks, max_bytes: 1 << 20 };

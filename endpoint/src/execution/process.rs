@@ -22,6 +22,7 @@ use super::os::streams::Pipes;
 use super::os::terminate::{Terminated, terminate};
 use super::verdict::Facts;
 use crate::pending::stop::{StopReason, StopSignal};
+use crate::system::troubles::Troubles;
 use cleanup::{Cleanup, EndCause, Leavings, RunOver, end_cause};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::system::clock::now_ms;
@@ -63,6 +64,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) state_id: StateId,
     /// The state folder that was in this one's place, if it was another one.
     pub(crate) was: Option<StateId>,
+    /// Where it is told that processes do not start.
+    pub(crate) troubles: Troubles,
 }
 
 /// The reason why no process can be run at all.
@@ -110,7 +113,8 @@ impl ProcessExecutor {
     /// # Errors
     /// See [`SetupError`].
     pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
-        let spawner = Arc::new(Spawner::new(config.endpoint_id, config.state_id)?);
+        let spawner = Spawner::new(config.endpoint_id, config.state_id)?;
+        let spawner = Arc::new(spawner.telling(config.troubles.clone()));
         let root = &config.sandbox_root;
         let sandboxes = Sandboxes::below(root, config.sandbox)
             .map_err(|source| SetupError::SandboxRoot { path: root.clone(), source })?;

@@ -20,6 +20,7 @@ pub(crate) use commit::Commit;
 
 use crate::storage::disk_queue::{Change, DiskQueue, Options, SeenView};
 use crate::system::disk_space::DiskSpace;
+use crate::system::troubles::Troubles;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::{Task, Work};
 use commit::{Answer, Pulse};
@@ -53,6 +54,8 @@ pub(crate) struct JournalConfig {
     /// How many finished attempts to remember at least; a million is a good
     /// choice.
     pub(crate) seen_max: usize,
+    /// Where a full disk is told.
+    pub(crate) troubles: Troubles,
 }
 
 /// The content of a state folder as it was opened.
@@ -194,14 +197,15 @@ fn open_with(
     probe: Probe,
     stall_limit: Duration,
 ) -> Result<(Journal, Recovered), OpenError> {
-    let JournalConfig { path, endpoint_id, reserve_bytes, seen_max } = config;
+    let JournalConfig { path, endpoint_id, reserve_bytes, seen_max, troubles } = config;
     let (queue, tasks) = DiskQueue::open(&Options { path: path.clone(), endpoint_id, seen_max })?;
     let recovered = Recovered::of(&queue, tasks);
     let seen = queue.seen();
     let pulse = Arc::new(Pulse::new(path.clone(), stall_limit));
     let (commands, receiver) = mpsc::channel(WAITING_MAX);
     let (notify, notifier) = Notifier::start();
-    let writer = Writer::new(queue, receiver, (pulse.clone(), notify), probe, reserve_bytes);
+    let told = (pulse.clone(), notify, troubles);
+    let writer = Writer::new(queue, receiver, told, probe, reserve_bytes);
     let writer = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run())

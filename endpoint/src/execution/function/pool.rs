@@ -94,7 +94,17 @@ impl Pool {
                 return ended;
             }
         }
-        let worker = match self.start(&context.stop).await {
+        let troubles = &self.spawner.troubles;
+        let subject = self.config.spec.trouble();
+        troubles.begin(&subject, "a worker is starting");
+        let started = self.start(&context.stop).await;
+        match &started {
+            Err(StartError::Failed(why, _)) => {
+                troubles.begin(&subject, &format!("its workers do not start: {why}"));
+            }
+            _ => troubles.end(&subject),
+        }
+        let worker = match started {
             Ok(worker) => worker,
             Err(StartError::Stopped(reason)) => return Ended::Stopped(reason),
             Err(StartError::Host(_)) => return GOING_DOWN,

@@ -63,6 +63,11 @@ impl WorkerSpec {
         }
     }
 
+    /// The subject of the troubles with its workers.
+    pub(super) fn trouble(&self) -> String {
+        format!("function {}", self.function)
+    }
+
     /// Names the worker in messages.
     pub(super) fn named(&self) -> String {
         let line = self.command.join(" ");

@@ -14,6 +14,7 @@ use super::shortage::HostShortage;
 use super::spawn_error;
 use super::streams::ChildEnds;
 use crate::system::descriptors;
+use crate::system::troubles::Troubles;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::system::clock::now_ms;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
@@ -51,6 +52,8 @@ pub(crate) struct Spawner {
     pub(crate) hidden: Vec<OsString>,
     /// The tasks that wait because the host lacks something.
     pub(crate) shortage: HostShortage,
+    /// Where it is told that they do not start.
+    pub(crate) troubles: Troubles,
     /// Whether the kernel is told to spare the endpoint when memory is short. Its tasks
     /// are not to be spared.
     spared: bool,
@@ -75,8 +78,14 @@ impl Spawner {
             tags: RunTags::new(endpoint_id, state_id, seed),
             hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
             shortage: HostShortage::default(),
+            troubles: Troubles::default(),
             spared: score.starts_with('-'),
         })
+    }
+
+    /// Tells troubles there.
+    pub(crate) fn telling(self, troubles: Troubles) -> Self {
+        Self { troubles, ..self }
     }
 
     /// Builds the command of a program with its arguments, `env` over the endpoint's

@@ -6,6 +6,7 @@ mod starting;
 
 use super::*;
 use crate::execution::capture::Captured;
+use crate::system::troubles::Troubles;
 use clutch_common::id::TaskId;
 use clutch_common::task::Work;
 use clutch_common::task::result::Outcome;
@@ -40,6 +41,7 @@ fn rig_with(edit: impl FnOnce(&mut ProcessConfig)) -> Rig {
         endpoint_id: EndpointId::new(),
         state_id: StateId::new(),
         was: None,
+        troubles: Troubles::default(),
     };
     edit(&mut config);
     Rig { executor: ProcessExecutor::new(config).unwrap(), root }

@@ -1,6 +1,7 @@
 //! The journal: what its commits promise, and what it does when the disk fails.
 
 use super::*;
+use crate::system::troubles::Troubles;
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::task::Process;
 use std::cell::Cell;
@@ -19,6 +20,7 @@ fn config(path: &Path) -> JournalConfig {
         endpoint_id: EndpointId(uuid::Uuid::nil()),
         reserve_bytes: 0,
         seen_max: 1000,
+        troubles: Troubles::default(),
     }
 }
 

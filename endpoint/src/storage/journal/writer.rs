@@ -12,6 +12,7 @@ use super::commit::Pulse;
 use super::notifier::Notifier;
 use super::{JournalError, Probe, linger};
 use crate::storage::disk_queue::{Change, DiskQueue, Error, OutSeq, OutboxRecord};
+use crate::system::troubles::Troubles;
 use clutch_common::id::Attempt;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +32,8 @@ const GROUP_BYTES: usize = 512 * 1024;
 const LINGER: Duration = Duration::from_millis(2);
 const LINGER_CHANGES: usize = 16;
 
+/// The subject of the trouble that a full disk is.
+const DISK_FULL: &str = "disk full";
 /// How often a full disk is looked at again.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -168,17 +171,18 @@ pub(super) struct Writer {
     notifier: Notifier,
     probe: Probe,
     reserve: u64,
+    troubles: Troubles,
 }
 
 impl Writer {
     pub(super) fn new(
         queue: DiskQueue,
         commands: mpsc::Receiver<JournalCommand>,
-        (pulse, notifier): (Arc<Pulse>, Notifier),
+        (pulse, notifier, troubles): (Arc<Pulse>, Notifier, Troubles),
         probe: Probe,
         reserve: u64,
     ) -> Self {
-        Self { queue, commands, pulse, notifier, probe, reserve }
+        Self { queue, commands, pulse, notifier, probe, reserve, troubles }
     }
 
     /// Works until the journal is closed, dropped, or fails.
@@ -330,11 +334,15 @@ impl Writer {
                 .map_err(|error| self.failed(self.queue.failed_to_look(error)))?;
             if ahead && free >= self.needed(group) {
                 if full {
+                    self.troubles.end(DISK_FULL);
                     tracing::info!("there is room on the disk again: going on");
                 }
                 return Ok(Room::Found);
             }
             if !std::mem::replace(&mut full, true) {
+                let folder = self.queue.path().display();
+                let words = format!("{free} bytes are free where the state folder {folder} is");
+                self.troubles.begin(DISK_FULL, &words);
                 tracing::error!(
                     folder = %self.queue.path().display(),
                     free_bytes = free,
