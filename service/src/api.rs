@@ -7,6 +7,7 @@ mod cancel;
 pub(crate) mod connections;
 mod endpoints;
 mod error;
+mod forget;
 mod query;
 mod steer;
 mod submit;
@@ -89,6 +90,7 @@ impl Api {
             .route("/v1/endpoints/{name}/drain", post(steer::drain))
             .route("/v1/endpoints/{name}/resume", post(steer::resume))
             .route("/v1/cancel", post(cancel::cancel))
+            .route("/v1/forget", post(forget::forget))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(DefaultBodyLimit::max(MAX_QUESTION))

@@ -2,11 +2,13 @@
 
 pub(crate) mod cancel;
 pub(crate) mod endpoint;
+mod forget;
 pub(crate) mod output;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod values;
+mod wait;
 
 use clap::builder::{
     NonEmptyStringValueParser, OsStringValueParser, RangedU64ValueParser, TypedValueParser as _,
@@ -18,6 +20,7 @@ use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::json::Json;
 use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
+pub(crate) use forget::ForgetArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 pub(crate) use tasks::TasksArgs;
@@ -25,6 +28,7 @@ use values::{
     ask_after, blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive,
     task_id, variable,
 };
+pub(crate) use wait::{PatienceArgs, WaitArgs};
 
 /// The meaning of the exit codes.
 const EXIT_CODES: &str = "\
@@ -108,7 +112,7 @@ pub(crate) struct GlobalArgs {
     /// A TOML file with the keys `broker` and `state`; options and variables win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Write JSON to stdout, and nothing else
+    /// Write JSON to stdout, and nothing else; an error is one JSON object, the last line of stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -143,6 +147,8 @@ pub(crate) enum Command {
     Endpoints(endpoint::EndpointsArgs),
     /// Show one endpoint, drain it, or have it start tasks again
     Endpoint(endpoint::EndpointArgs),
+    /// Forget ended tasks with their results, and give their room on the disk back
+    Forget(ForgetArgs),
     /// List, put back or drop messages that could not be read or delivered; needs no running
     /// service
     DeadLetters(DeadLettersArgs),
@@ -165,7 +171,8 @@ impl Command {
             | Self::Endpoints(_)
             | Self::Endpoint(_)
             | Self::Cancel(_)
-            | Self::Results(_) => return None,
+            | Self::Results(_)
+            | Self::Forget(_) => return None,
         };
         args.broker.as_ref()
     }
@@ -280,6 +287,10 @@ pub(crate) struct ServeArgs {
     /// lost task runs again, or ends as interrupted: 1s to 30days
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
     pub(crate) ask_after: Duration,
+    /// Forget ended tasks with their results, once their outcome is this old: 30days, 12h. What
+    /// has no outcome stays [default: never]
+    #[arg(long, value_name = "TIME", value_parser = positive)]
+    pub(crate) keep: Option<Duration>,
     /// Take over the results from another clutch-service, if its state folder is lost or out of
     /// use. That service is refused from then on, and the results of its tasks are recorded here
     #[arg(long)]
@@ -405,6 +416,8 @@ pub(crate) struct SubmitArgs {
     /// Wait until all tasks are done
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
     pub(crate) argv: Vec<ByteString>,
@@ -427,15 +440,6 @@ pub(crate) struct Selection {
     /// All tasks submitted under this key
     #[arg(long)]
     pub(crate) key: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct WaitArgs {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// How long to wait at most
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,8 @@
 //! Pure.
 
 use clutch_common::link::Fault;
+use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Wrong usage: arguments that cannot be acted upon.
@@ -27,13 +29,27 @@ pub(crate) const GENERAL: u8 = 1;
 pub(crate) struct Failure {
     code: u8,
     message: String,
+    help: Option<String>,
+    kind: Cow<'static, str>,
     in_doubt: bool,
 }
 
 impl Failure {
     /// A failure with an exit code and everything to be said about it.
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), in_doubt: false }
+        Self { code, message: message.into(), help: None, kind: kind(code).into(), in_doubt: false }
+    }
+
+    /// The same failure, of a kind that programs tell from others with its exit code.
+    #[must_use]
+    pub(crate) fn of_kind(self, kind: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind: kind.into(), ..self }
+    }
+
+    /// The same failure, and what to do about it.
+    #[must_use]
+    pub(crate) fn with_help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
     }
 
     /// The same failure, of something that may have been done, or done in part.
@@ -45,28 +61,86 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        self.help.as_ref().map_or(Ok(()), |help| write!(f, "; {help}"))
     }
 }
 
 impl std::error::Error for Failure {}
 
+/// The kind of a failure with this exit code, unless it has one of its own.
+fn kind(code: u8) -> &'static str {
+    match code {
+        USAGE => "usage",
+        UNAVAILABLE => "unavailable",
+        INTERNAL => "internal",
+        CANNOT_CREATE => "state_folder",
+        TIMEOUT => "timeout",
+        REFUSED => "refused",
+        CONFIG => "configuration",
+        _ => "failed",
+    }
+}
+
+/// An error as `--json` writes it to stderr.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+pub(crate) struct ErrorReport {
+    error: ErrorWords,
+}
+
+#[derive(Debug, Serialize, PartialEq, Eq)]
+struct ErrorWords {
+    /// A word for programs.
+    kind: String,
+    /// Sentences for people.
+    message: String,
+    /// What to do about it, where that is known apart from the message.
+    help: Option<String>,
+}
+
+impl ErrorReport {
+    /// Of wrong usage, in these words.
+    pub(crate) fn usage(message: &str) -> Self {
+        Self::new(kind(USAGE), message.to_owned(), None)
+    }
+
+    /// Of the error that ended a command.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let failure = failure(error);
+        let words = error.chain().map(|cause| match cause.downcast_ref::<Failure>() {
+            Some(failure) => failure.message.clone(),
+            None => cause.to_string(),
+        });
+        let message = words.collect::<Vec<_>>().join(": ");
+        let kind = failure.map_or(kind(GENERAL), |failure| &failure.kind);
+        Self::new(kind, message, failure.and_then(|failure| failure.help.clone()))
+    }
+
+    fn new(kind: &str, message: String, help: Option<String>) -> Self {
+        Self { error: ErrorWords { kind: kind.to_owned(), message, help } }
+    }
+}
+
+fn failure(error: &anyhow::Error) -> Option<&Failure> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Failure>())
+}
+
+/// The kind of an error, as [`ErrorReport`] has it.
+#[must_use]
+pub(crate) fn kind_of(error: &anyhow::Error) -> &str {
+    failure(error).map_or(kind(GENERAL), |failure| &failure.kind)
+}
+
 /// The exit code for an error: that of the [`Failure`] within, or 1.
 #[must_use]
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .map_or(GENERAL, |failure| failure.code)
+    failure(error).map_or(GENERAL, |failure| failure.code)
 }
 
 /// Whether what failed may have been done, or done in part.
 #[must_use]
 pub(crate) fn is_in_doubt(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .is_some_and(|failure| failure.in_doubt)
+    failure(error).is_some_and(|failure| failure.in_doubt)
 }
 
 /// A wrong argument.
@@ -127,5 +201,19 @@ mod tests {
         let error = Err::<(), _>(usage("no")).context("while trying").unwrap_err();
         assert_eq!(exit_code(&error), USAGE);
         assert_eq!(exit_code(&anyhow::anyhow!("plain")), GENERAL);
+    }
+
+    #[test]
+    fn an_error_is_one_object_with_its_kind_its_message_and_its_help() {
+        let failure = Failure::new(UNAVAILABLE, "nothing is there").with_help("start it");
+        let error = Err::<(), _>(anyhow::Error::from(failure.of_kind("no_service")));
+        let error = error.context("while asking").unwrap_err();
+        assert_eq!(format!("{error:#}"), "while asking: nothing is there; start it");
+        let json = |report: &ErrorReport| serde_json::to_string(report).unwrap();
+        let expected = r#"{"error":{"kind":"no_service","message":"while asking: nothing is there","help":"start it"}}"#;
+        assert_eq!(json(&ErrorReport::of(&error)), expected);
+        let plain = json(&ErrorReport::of(&anyhow::anyhow!("plain")));
+        assert_eq!(plain, r#"{"error":{"kind":"failed","message":"plain","help":null}}"#);
+        assert!(json(&ErrorReport::usage("no")).contains(r#""kind":"usage""#));
     }
 }

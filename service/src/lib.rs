@@ -35,6 +35,7 @@ use clutch_common::log;
 use clutch_common::system::inherited::{self, Descriptors};
 use clutch_common::text::printable;
 use config::Settings;
+use failure::ErrorReport;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,7 +49,9 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = explain(&error);
+            // A command line that cannot be read may ask for JSON all the same.
+            let own = std::env::args_os().take_while(|argument| argument != "--");
+            let code = explain(&error, own.into_iter().any(|argument| argument == "--json"));
             log::finish();
             return code;
         }
@@ -57,29 +60,43 @@ pub fn main() -> ExitCode {
     log::init(level);
     let code = match run(&cli, inherited).and_then(|code| Ok(output::flush().map(|()| code)?)) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => unprinted(&error),
+        Err(error) => unprinted(&error, cli.global.json),
     };
     log::finish();
     code
 }
 
-/// A reader of stdout that has gone away has what it wanted; anything else is told.
-fn unprinted(error: &anyhow::Error) -> ExitCode {
+/// A reader of stdout that has gone away has what it wanted; anything else is told, with
+/// `--json` as the last line of stderr.
+fn unprinted(error: &anyhow::Error, json: bool) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    log::say(&printable::lines(&format!("clutch-service: {error:#}")));
+    if json {
+        report(&ErrorReport::of(error));
+    } else {
+        log::say(&printable::lines(&format!("clutch-service: {error:#}")));
+    }
     ExitCode::from(failure::exit_code(error))
 }
 
+fn report(report: &ErrorReport) {
+    log::say(&serde_json::to_string(report).unwrap_or_default());
+}
+
 /// Help and version succeed; what cannot be parsed is wrong usage.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(error: &clap::Error, json: bool) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if asked_for {
         let printed = error.print().and_then(|()| output::flush());
-        return printed.map_or_else(|error| unprinted(&error.into()), |()| ExitCode::SUCCESS);
+        return printed.map_or_else(|error| unprinted(&error.into(), json), |()| ExitCode::SUCCESS);
     }
-    output::note(cli::mistake(error).trim_end());
+    let mistake = cli::mistake(error);
+    if json {
+        report(&ErrorReport::usage(mistake.trim_end()));
+    } else {
+        output::note(mistake.trim_end());
+    }
     ExitCode::from(failure::USAGE)
 }
 
@@ -116,17 +133,18 @@ async fn command(
             serve::serve(&settings, args).await?;
         }
         Command::Doctor(args) => return doctor::run(&settings()?, args).await,
-        Command::Submit(args) => return client::submit::run(&client()?, args, json).await,
+        Command::Submit(args) => return client::submit::run(client()?, args, json).await,
         Command::Tasks(args) => client::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => client::show::run(&client()?, args, json).await?,
         Command::Wait(args) => {
-            let succeeded = client::wait::run(&client()?, args, json).await?;
+            let succeeded = client::wait::run(client()?, args, json).await?;
             return Ok(client::wait::exit_code(succeeded));
         }
         Command::Endpoints(args) => client::endpoints::run(&client()?, args, json).await?,
         Command::Endpoint(args) => client::endpoint::run(&client()?, &args.what, json).await?,
         Command::Cancel(args) => client::cancel::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
+        Command::Forget(args) => client::forget::run(&client()?, args, json).await?,
         Command::Results(args) => client::results::run(&client()?, args, json).await?,
     }
     Ok(0)

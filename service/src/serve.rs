@@ -7,6 +7,7 @@
 //! the process exits.
 
 mod folder_watch;
+mod retention;
 
 use crate::api::Api;
 use crate::api::connections::{self, Bounds};
@@ -74,7 +75,13 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     };
     let stop = CancellationToken::new();
     let api = Api::new(store.clone(), link_state, commits, news, told, submissions, stop.clone());
+    let mut forgetting = JoinSet::new();
+    if let Some(keep) = args.keep {
+        forgetting.spawn(retention::keep(store.clone(), keep, stop.clone()));
+    }
     let ended = run(api, context, signals, &settings.state, &stop).await;
+    stop.cancel();
+    finish("forgetting", all(&mut forgetting)).await;
     if let Ok(StopCause::Displaced) = ended {
         return Err(save(store, &settings.state).await);
     }

@@ -69,10 +69,11 @@ async fn state(state: &StateFolder) -> Vec<Check> {
 
 /// Checks the anomalies that a running service has counted.
 fn odd(counted: &Anomalies) -> Option<Check> {
-    let Anomalies { unknown, foreign, refused, dead_lettered, passed_by } = *counted;
+    let Anomalies { unknown, foreign, forgotten, refused, dead_lettered, passed_by } = *counted;
     let words = [
         (foreign, "of endpoints that were not provisioned with this state folder (kept as tasks)"),
         (unknown - foreign.min(unknown), "of tasks that are not in the records (kept as tasks)"),
+        (forgotten, "of forgotten tasks, which came too late to be kept (not recorded)"),
         (refused, "that contradict the records, which the log names (not recorded)"),
         (dead_lettered, "in messages that could not be read (among the dead letters)"),
         (passed_by, "control messages of a kind or version that is not known (passed by)"),
@@ -139,8 +140,14 @@ mod tests {
     #[test]
     fn anomalies_are_a_warning_with_their_counts() {
         assert_eq!(odd(&Anomalies::default()), None);
-        let counted =
-            Anomalies { unknown: 5, foreign: 2, refused: 7, dead_lettered: 1, passed_by: 8 };
+        let counted = Anomalies {
+            unknown: 5,
+            foreign: 2,
+            forgotten: 0,
+            refused: 7,
+            dead_lettered: 1,
+            passed_by: 8,
+        };
         let check = odd(&counted).unwrap();
         assert_eq!(check.verdict, Verdict::Warning);
         for words in

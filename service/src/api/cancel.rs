@@ -53,7 +53,7 @@ pub(super) async fn cancel(
     let ended = match (&request.key, request.states.is_empty() && request.name.is_none()) {
         (Some(key), true) => {
             let submission = known_submission(&api, key).await?;
-            api.store.submission_progress(submission).await?.done
+            api.store.submission_progress(submission).await?.unwrap_or_default().done
         }
         _ => 0,
     };

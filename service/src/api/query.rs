@@ -84,8 +84,8 @@ pub(super) async fn results(
             let submission = known_submission(&api, key).await?;
             let limit = page(query.limit)?;
             let from = query.from.unwrap_or(0);
-            let (total, page) = api.store.results(submission, from, limit).await?;
-            Ok(Json(ResultPage { results: page.items, total, next: page.next }))
+            let ((total, forgotten), page) = api.store.results(submission, from, limit).await?;
+            Ok(Json(ResultPage { results: page.items, total, forgotten, next: page.next }))
         }
         (None, Some(task)) => {
             let detail = known_task(&api, task).await?;
@@ -93,7 +93,7 @@ pub(super) async fn results(
             let result =
                 detail.results.into_iter().find(|one| Some(one.result.attempt) == recorded);
             let results = vec![TaskOutcome { summary: detail.summary, result }];
-            Ok(Json(ResultPage { results, total: 1, next: None }))
+            Ok(Json(ResultPage { results, total: 1, forgotten: 0, next: None }))
         }
         _ => Err(ApiError::bad_request("pass either key or task")),
     }

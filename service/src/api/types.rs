@@ -89,6 +89,9 @@ pub(crate) struct ResultPage {
     pub(crate) results: Vec<TaskOutcome>,
     /// How many tasks there are to be, over all pages.
     pub(crate) total: u64,
+    /// How many of these are forgotten, and on no page.
+    #[serde(default)]
+    pub(crate) forgotten: u64,
     /// The value of `from` for the next page; none after the last.
     pub(crate) next: Option<u64>,
 }
@@ -214,6 +217,37 @@ pub(crate) struct AskedEndpoint {
     pub(crate) asked: u64,
     /// Whether an instance of it reads its task queue, where that is known.
     pub(crate) online: Option<bool>,
+}
+
+/// The ended tasks to forget: exactly one of `key` and `older_than_ms`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForgetRequest {
+    /// Those of a submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// Those whose outcome was recorded longer ago than this, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) older_than_ms: Option<u64>,
+    /// Only count them.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// The `next` of the answer before.
+    #[serde(default)]
+    pub(crate) from: u64,
+}
+
+/// What a request forgot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForgetAnswer {
+    /// How many tasks it forgot, or would have.
+    pub(crate) tasks: u64,
+    /// How many submissions went with the last of their tasks.
+    pub(crate) submissions: u64,
+    /// How many tasks without an outcome it met, which stay.
+    pub(crate) unfinished: u64,
+    /// The value of `from` for the next request; none once all is done.
+    pub(crate) next: Option<u64>,
 }
 
 /// How the service is.

@@ -98,7 +98,12 @@ async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
 
 async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
     match target {
-        Target::Submission(submission) => Ok(api.store.submission_progress(*submission).await?),
+        Target::Submission(submission) => {
+            let progress = api.store.submission_progress(*submission).await?;
+            progress.ok_or_else(|| {
+                ApiError::not_found("the submission is forgotten: all its tasks have ended")
+            })
+        }
         Target::Tasks(tasks) => check_known(api, tasks).await,
     }
 }

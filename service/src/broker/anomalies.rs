@@ -34,12 +34,13 @@ impl AnomalyCounters {
 
     /// Counts what was recorded, and tells of what came from nowhere.
     pub(crate) fn recorded(&self, tally: &Tally, now: Instant) {
-        if tally.external + tally.refused == 0 {
+        if tally.external + tally.refused + tally.forgotten == 0 {
             return;
         }
         let mut inner = self.lock();
         inner.counted.unknown += tally.external;
         inner.counted.foreign += tally.unprovisioned;
+        inner.counted.forgotten += tally.forgotten;
         inner.counted.refused += tally.refused;
         if let Some(results) = inner.foreign.add(tally.unprovisioned, now) {
             tracing::error!(
@@ -94,6 +95,7 @@ mod tests {
         let tally = |external, unprovisioned| Tally {
             external,
             unprovisioned,
+            forgotten: 1,
             refused: 2,
             ..Tally::default()
         };
@@ -102,8 +104,14 @@ mod tests {
         counts.recorded(&tally(3, 1), now);
         counts.dead_lettered(4);
         counts.passed_by(&UnknownControl { kind: "clutch.x".into(), reason: "new".into() }, now);
-        let expected =
-            Anomalies { unknown: 9, foreign: 4, refused: 6, dead_lettered: 4, passed_by: 1 };
+        let expected = Anomalies {
+            unknown: 9,
+            foreign: 4,
+            forgotten: 3,
+            refused: 6,
+            dead_lettered: 4,
+            passed_by: 1,
+        };
         assert_eq!(counts.read(), expected);
     }
 }

@@ -21,6 +21,7 @@ fn every_command_takes_the_global_flags_on_either_side() {
         &["show", id],
         &["wait", id],
         &["results", id],
+        &["forget", "--key", "k"],
         &["dead-letters", "list"],
         &["dead-letters", "drop", "h"],
     ] {
@@ -63,6 +64,7 @@ fn a_broker_is_taken_by_the_commands_that_speak_to_it_and_by_no_other() {
         &["show", id],
         &["wait", id],
         &["results", id],
+        &["forget", "--key", "k"],
     ] {
         assert_eq!(taken(command), None, "{command:?}");
     }
@@ -112,6 +114,10 @@ fn what_cannot_be_meant_is_refused() {
         &["c", "submit", "e", "--call", "f", "--json-arg", "[1"],
         &["c", "submit", "e", "--call", "f", "--json-kwarg", "a=[1"],
         &["c", "submit", "e", "--json-arg", "1", "--", "true"],
+        &["c", "forget"],
+        &["c", "forget", "--key", "k", "--older-than", "1h"],
+        &["c", "forget", "--older-than", "0s"],
+        &["c", "serve", "--keep", "30"],
         &["c", "show", "7"],
         &["c", "wait"],
         &["c", "results", "--stdout-only", "--json", "--key", "k"],

@@ -1,6 +1,7 @@
 //! The commands' end of the API: HTTP over the Unix socket, one connection per
 //! request.
 
+use super::patience::{NO_SERVICE, Patience, SILENT, WENT_AWAY};
 use crate::api::types::{ErrorBody, ErrorDetail};
 use crate::failure::{Failure, GENERAL, UNAVAILABLE, USAGE};
 use anyhow::Context as _;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -25,13 +27,27 @@ pub(crate) struct Client {
     socket: PathBuf,
     state: PathBuf,
     silence: Duration,
+    patience: Option<Arc<Patience>>,
 }
 
 impl Client {
     /// A client of the service on that state folder.
     #[must_use]
     pub(crate) fn new(state: &crate::state_folder::StateFolder) -> Self {
-        Self { socket: state.socket(), state: state.path().to_path_buf(), silence: SILENCE }
+        Self {
+            socket: state.socket(),
+            state: state.path().to_path_buf(),
+            silence: SILENCE,
+            patience: None,
+        }
+    }
+
+    /// The same client, which waits for a service that was there and is away: it was stopped, and
+    /// is started again. It asks once more what was not answered, so it is for requests that
+    /// may be repeated.
+    #[must_use]
+    pub(crate) fn patient(self, give_up_after: Option<Duration>) -> Self {
+        Self { patience: Some(Arc::new(Patience::new(give_up_after))), ..self }
     }
 
     /// Asks for something.
@@ -67,6 +83,19 @@ impl Client {
         target: &str,
         body: Bytes,
     ) -> anyhow::Result<T> {
+        let ask = || self.ask_once(method.clone(), target, body.clone());
+        match &self.patience {
+            Some(patience) => patience.ask(ask).await,
+            None => ask().await,
+        }
+    }
+
+    async fn ask_once<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Bytes,
+    ) -> anyhow::Result<T> {
         let request = Request::builder()
             .method(method)
             .uri(target)
@@ -97,7 +126,7 @@ impl Client {
                      its host is overloaded; look at its process and its log",
                     self.socket.display()
                 );
-                return Failure::new(UNAVAILABLE, words).in_doubt();
+                return Failure::new(UNAVAILABLE, words).of_kind(SILENT).in_doubt();
             }
         }
     }
@@ -106,7 +135,7 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let lost = |error: hyper::Error| {
             let words = format!("the service went away while it was asked: {error}");
-            Failure::new(UNAVAILABLE, words).in_doubt()
+            Failure::new(UNAVAILABLE, words).of_kind(WENT_AWAY).in_doubt()
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
@@ -128,24 +157,21 @@ impl Client {
         let socket = self.socket.display();
         let no_service =
             [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&error.kind());
-        let message = if no_service {
-            format!(
-                "no service is listening at {socket}; start one with `clutch-service serve \
-                 --state {}`",
-                self.state.display()
-            )
-        } else {
-            format!("cannot connect to {socket}: {error}")
-        };
-        Failure::new(UNAVAILABLE, message)
+        if !no_service {
+            return Failure::new(UNAVAILABLE, format!("cannot connect to {socket}: {error}"));
+        }
+        let state = self.state.display();
+        Failure::new(UNAVAILABLE, format!("no service is listening at {socket}"))
+            .of_kind(NO_SERVICE)
+            .with_help(format!("start one with `clutch-service serve --state {state}`"))
     }
 }
 
 /// The service's own words, and the exit code that goes with their kind.
 fn refused(status: StatusCode, answer: &[u8]) -> Failure {
-    let message = serde_json::from_slice::<ErrorBody>(answer).map_or_else(
-        |_| format!("the service answered {status}"),
-        |ErrorBody { error: ErrorDetail { message, .. } }| message,
+    let (kind, message) = serde_json::from_slice::<ErrorBody>(answer).map_or_else(
+        |_| (None, format!("the service answered {status}")),
+        |ErrorBody { error: ErrorDetail { code, message } }| (Some(code), message),
     );
     let code = match status {
         StatusCode::BAD_REQUEST => USAGE,
@@ -153,6 +179,10 @@ fn refused(status: StatusCode, answer: &[u8]) -> Failure {
         _ => GENERAL,
     };
     let failure = Failure::new(code, message);
+    let failure = match kind {
+        Some(kind) => failure.of_kind(kind),
+        None => failure,
+    };
     if status.is_server_error() { failure.in_doubt() } else { failure }
 }
 

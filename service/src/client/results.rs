@@ -21,13 +21,14 @@ enum Form {
     Text,
 }
 
-/// How many tasks there are to be, how many of them were submitted, and how many
-/// of those have no result.
+/// How many tasks there are to be, how many of them were submitted, how many of those
+/// have no result, and how many are forgotten.
 #[derive(Default)]
 struct Seen {
     total: u64,
     submitted: u64,
     open: u64,
+    forgotten: u64,
 }
 
 /// Prints the results of the selected tasks.
@@ -59,16 +60,20 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
             let page: ResultPage = client.get("/v1/results", &parameters).await?;
             print(&page, form, &mut seen)?;
             seen.total = page.total;
+            seen.forgotten = page.forgotten;
             from = page.next;
         }
     }
-    let Seen { total, submitted, open } = seen;
+    let Seen { total, submitted, open, forgotten } = seen;
     let mut words = Vec::new();
     if open > 0 {
         words.push(format!("{open} of {}: no result yet", counted(total, "task")));
     }
-    if submitted < total {
-        words.push(never_submitted(total - submitted, total, key.as_deref()));
+    if forgotten > 0 {
+        words.push(format!("{forgotten} of {}: forgotten", counted(total, "task")));
+    }
+    if submitted + forgotten < total {
+        words.push(never_submitted(total - submitted - forgotten, total, key.as_deref()));
     }
     if words.is_empty() { Ok(()) } else { Err(Failure::new(GENERAL, words.join("\n")).into()) }
 }

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 pub(super) const HELD: Duration = Duration::from_secs(300);
 /// If the missing tasks of a submission do not become fewer within this time, it was cut off.
 const GROWS_WITHIN: Duration = Duration::from_secs(2);
+/// How long after the end of the time the service may take to say how far the tasks are.
+const GRACE: Duration = Duration::from_secs(15);
 /// The pause between two looks at the progress, for a bar.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -26,10 +28,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// # Errors
 /// When the service cannot be asked or does not know the tasks; and, after what
 /// is known has been printed as JSON, when the time is over.
-pub(crate) async fn run(client: &Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
+pub(crate) async fn run(client: Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
+    let client = client.patient(args.patience.give_up_after);
     let Selection { tasks, key } = &args.selection;
     let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
-    let progress = until_done(client, request, args.timeout, !json).await?;
+    let progress = until_done(&client, request, args.timeout, !json).await?;
     if json {
         output::json(&progress)?;
     }
@@ -65,7 +68,14 @@ pub(crate) async fn until_done(
     loop {
         let left = until.map_or(HELD, |until| until.saturating_duration_since(Instant::now()));
         request.timeout_ms = u64::try_from(left.min(HELD).as_millis()).unwrap_or(u64::MAX);
-        let progress: Progress = client.post("/v1/wait", &request).await?;
+        let progress: Progress = match until {
+            // While the service is away, no answer comes when the time is over.
+            Some(until) => {
+                let answer = client.post("/v1/wait", &request);
+                tokio::time::timeout_at(until + GRACE, answer).await.map_err(|_| away())??
+            }
+            None => client.post("/v1/wait", &request).await?,
+        };
         if let Some(bar) = &bar {
             bar.set_length(progress.total);
             bar.set_position(progress.done);
@@ -89,6 +99,14 @@ pub(crate) async fn until_done(
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// The error for a time that is over while the service is away.
+fn away() -> Failure {
+    Failure::new(
+        TIMEOUT,
+        "the time is over, and the service is away: how far the tasks are is not known",
+    )
 }
 
 fn progress_bar() -> ProgressBar {

@@ -9,6 +9,9 @@ pub(crate) struct Anomalies {
     pub(crate) unknown: u64,
     /// Of these, those from endpoints that this service did not provision.
     pub(crate) foreign: u64,
+    /// Results of tasks that are forgotten, which came too late to be kept.
+    #[serde(default)]
+    pub(crate) forgotten: u64,
     /// Results that contradict the records, and are not recorded.
     pub(crate) refused: u64,
     /// Messages that could not be read, or are not their sender's: dead letters.

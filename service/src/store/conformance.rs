@@ -21,6 +21,7 @@ use tempfile::TempDir;
 mod cancels;
 mod commits;
 mod endpoints;
+mod forgetting;
 mod listing;
 mod overdue;
 mod results;
@@ -91,6 +92,13 @@ suite! {
         a_task_to_be_cancelled_ends_once_it_is_nowhere_for_certain_and_is_not_submitted_again
         a_cancelled_task_that_ran_to_its_end_is_not_called_cancelled
         tasks_are_selected_once_in_slices_by_every_condition;
+    forgetting: ended_tasks_go_with_all_of_theirs_and_the_others_stay
+        a_submission_goes_with_its_last_task_and_its_key_is_free_again
+        tasks_go_by_the_age_of_their_outcome
+        a_row_that_is_forgotten_is_given_to_no_other_task
+        a_result_of_a_forgotten_task_that_comes_late_is_counted_and_not_kept
+        a_forgotten_task_that_a_disk_delivered_is_not_missing
+        many_tasks_go_in_slices_and_a_dry_run_counts_them;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 
@@ -200,7 +208,7 @@ pub(super) async fn state(store: &Store, id: TaskId) -> (TaskState, Option<u32>)
 
 /// Compares the counts that are kept with a count of the rows themselves.
 pub(super) async fn assert_counts_agree(store: &Store, submission: i64) {
-    let kept = store.submission_progress(submission).await.unwrap().states;
+    let kept = store.submission_progress(submission).await.unwrap().unwrap().states;
     let count = move |db: &Db<'_>| {
         let rows = "SELECT state, count(*) FROM tasks WHERE submission = ? GROUP BY state";
         db.all::<(String, u64)>(rows, values![submission])

@@ -75,8 +75,12 @@ pub(super) trait Transaction {
     /// Compiles a statement, or finds it compiled.
     fn prepare<'a>(&'a self, sql: &str) -> Result<Box<dyn Statement + 'a>>;
 
-    /// Reserves so many rows of `tasks`, in ascending order.
+    /// Reserves so many rows of `tasks`, in ascending order; none that a task had before.
     fn reserve_tasks(&self, count: usize) -> Result<Vec<i64>>;
+
+    /// Gives up to `most` pages of the database's file that hold nothing back to the file
+    /// system, if there are many; returns whether there are more.
+    fn release_pages(&self, most: u32) -> Result<bool>;
 }
 
 /// A compiled statement.
@@ -96,12 +100,16 @@ pub(super) type EachRow<'a> = dyn FnMut(&dyn Row) -> Result<ControlFlow<()>> + '
 pub(super) struct Dialect {
     /// The condition that `r` is a result of the task `t`, of any attempt.
     pub(super) is_result: &'static str,
+    /// The condition that a row of `results` is one of the task in row `?1`.
+    pub(super) is_result_of: &'static str,
     /// The condition that `r` is the result that decided the state of the task `t`.
     pub(super) is_decisive_result: &'static str,
     /// The columns that identify a result.
     pub(super) result_key: &'static [&'static str],
     /// Appends their values, for the result of an attempt at the task in a row.
     pub(super) bind_result_key: fn(&mut Vec<Value<'_>>, i64, u32),
+    /// The row of a new submission, which none had before.
+    pub(super) next_submission: &'static str,
     /// The column `t.endpoint`, in a condition that an index of the submission serves better.
     pub(super) endpoint_in_submission: &'static str,
 }

@@ -24,18 +24,17 @@ impl Store {
         .await
     }
 
-    /// The progress of a submission.
-    pub(crate) async fn submission_progress(&self, submission: i64) -> Result<Progress> {
+    /// The progress of a submission, its forgotten tasks among those that are done; nothing if
+    /// the submission is forgotten.
+    pub(crate) async fn submission_progress(&self, submission: i64) -> Result<Option<Progress>> {
         self.read("counting a submission's tasks", move |db| {
             let find = "SELECT s.total, c.state, c.tasks FROM submissions s \
                  LEFT JOIN counts c ON c.submission = s.id AND c.tasks > 0 WHERE s.id = ?";
             let rows: Vec<(u64, Option<TaskState>, Option<u64>)> =
                 db.all(find, values![submission])?;
-            let total = rows.first().map_or(0, |(total, _, _)| *total);
-            Ok(Progress::of(
-                total,
-                rows.into_iter().filter_map(|(_, state, tasks)| state.zip(tasks)),
-            ))
+            let total = rows.first().map(|(total, _, _)| *total);
+            let states = rows.into_iter().filter_map(|(_, state, tasks)| state.zip(tasks));
+            Ok(total.map(|total| Progress::of(total, states)))
         })
         .await
     }
@@ -61,14 +60,15 @@ impl Store {
         self.read("reading a task", move |db| task(db, id)).await
     }
 
-    /// How many tasks a submission has, and their results in order, from index `from` on: up
-    /// to `limit` tasks, or fewer where they have much output.
+    /// How many tasks a submission has, how many of them are forgotten, and the results of the
+    /// others in order, from index `from` on: up to `limit` tasks, or fewer where they have much
+    /// output.
     pub(crate) async fn results(
         &self,
         submission: i64,
         from: u64,
         limit: u64,
-    ) -> Result<(u64, Page<TaskOutcome>)> {
+    ) -> Result<((u64, u64), Page<TaskOutcome>)> {
         self.read("reading results", move |db| results(db, submission, from, limit)).await
     }
 }
@@ -106,9 +106,9 @@ fn results(
     submission: i64,
     from: u64,
     limit: u64,
-) -> Result<(u64, Page<TaskOutcome>)> {
-    let total = db.one("SELECT total FROM submissions WHERE id = ?", values![submission])?;
-    let total = total.map_or(0, |(total,)| total);
+) -> Result<((u64, u64), Page<TaskOutcome>)> {
+    let find = "SELECT total, forgotten FROM submissions WHERE id = ?";
+    let counted = db.one(find, values![submission])?.unwrap_or_default();
     let tables = summary_tables(db.dialect());
     let find = format!(
         "SELECT {SUMMARY_COLUMNS}, {RESULT_COLUMNS}{tables}{RESULT_TABLES}\
@@ -128,5 +128,5 @@ fn results(
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok((total, page))
+    Ok((counted, page))
 }

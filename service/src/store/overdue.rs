@@ -6,6 +6,7 @@
 //! submissions that have open tasks, and through no other tasks.
 
 use super::engine::{Columns, Db, FromRow, values};
+use super::forgetting::Horizon;
 use super::{Result, Store, unaccounted};
 use clutch_common::id::{Attempt, EndpointId};
 use std::collections::BTreeMap;
@@ -133,7 +134,8 @@ fn summary(tasks: &[OverdueTask]) -> Vec<Overdue> {
 }
 
 /// Whether an attempt that a state reports delivered has no result here, and is not ended or
-/// asked for otherwise. An attempt at a task that is not known here counts as missing.
+/// asked for otherwise. An attempt at a task that is not known here counts as missing, unless
+/// the task may have been forgotten.
 pub(super) fn is_missing(db: &Db<'_>, attempt: Attempt) -> Result<bool> {
     let find = format!(
         "SELECT CASE WHEN t.current_attempt = ?2 AND t.state = 'submitted' \
@@ -143,7 +145,10 @@ pub(super) fn is_missing(db: &Db<'_>, attempt: Attempt) -> Result<bool> {
         db.dialect().is_result
     );
     let found = db.one::<(bool,)>(&find, values![&attempt.task_id, attempt.attempt])?;
-    Ok(found.is_none_or(|(missing,)| missing))
+    match found {
+        Some((missing,)) => Ok(missing),
+        None => Ok(!Horizon::read(db)?.may_have_had(attempt.task_id)),
+    }
 }
 
 /// Records the delivered attempt that is missing, for a state; returns whether that was not

@@ -30,11 +30,13 @@ const READERS: usize = 3;
 
 static DIALECT: Dialect = Dialect {
     is_result: "r.task = t.seq",
+    is_result_of: "task = ?1",
     is_decisive_result: "r.task = t.seq AND r.attempt = t.attempt",
     result_key: &["task", "attempt"],
     bind_result_key: |values, task, attempt| {
         values.extend([Value::Integer(task), Value::Integer(attempt.into())]);
     },
+    next_submission: "DEFAULT",
     endpoint_in_submission: "t.endpoint",
 };
 
@@ -161,6 +163,11 @@ impl Transaction for PostgresTransaction<'_> {
              FROM generate_series(1::bigint, ?)";
         let rows: Vec<(i64,)> = db.all(next, &[Value::from(count as u64)])?;
         Ok(rows.into_iter().map(|(row,)| row).collect())
+    }
+
+    /// The server does so by itself.
+    fn release_pages(&self, _: u32) -> Result<bool> {
+        Ok(false)
     }
 }
 

@@ -2,6 +2,7 @@
 //! presences that came with them are recorded in the same transaction.
 
 use super::engine::{Columns, Db, FromRow, append, values};
+use super::forgetting::Horizon;
 use super::lost_attempts::{self, LossCounts};
 use super::states::{self, PresenceMessage};
 use super::transitions::StateCounts;
@@ -10,6 +11,7 @@ use super::{Result, Store, Write, cancels, commits};
 use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub(crate) struct Tally {
     pub(crate) external: u64,
     /// Of these, the results of endpoints that this service did not provision.
     pub(crate) unprovisioned: u64,
+    /// Results of tasks that are forgotten, which came too late to be kept.
+    pub(crate) forgotten: u64,
     /// Results that contradict the records, which are not recorded.
     pub(crate) refused: u64,
     /// Attempts that were reported lost.
@@ -58,6 +62,7 @@ impl Tally {
         self.duplicates += changes.duplicates.values().sum::<u64>();
         self.external += changes.external.len() as u64;
         self.unprovisioned += changes.unprovisioned;
+        self.forgotten += changes.forgotten;
         self.refused += changes.refused;
     }
 }
@@ -110,6 +115,7 @@ pub(super) struct Changes<'a> {
     /// Results to keep, with their tasks' rows and the numbers of their endpoints.
     results: Vec<(i64, i64, &'a TaskResult)>,
     duplicates: BTreeMap<(i64, u32), u64>,
+    forgotten: u64,
     refused: u64,
     first_refused: Option<&'a TaskResult>,
     /// The results that decide the states of tasks, by row.
@@ -171,13 +177,20 @@ pub(super) fn conclude<'a>(
     }
     let db = write.db;
     let mut tasks = tasks(db, results)?;
-    let unknown = results.iter().filter(|result| !tasks.contains_key(&result.task_id)).count();
+    let is_unknown = |result: &&&TaskResult| !tasks.contains_key(&result.task_id);
+    let mut unknown = results.iter().filter(is_unknown).count();
+    let mut kept = Cow::Borrowed(results);
+    if unknown > 0 {
+        kept = without_forgotten(db, results, &tasks)?.into();
+        unknown -= results.len() - kept.len();
+    }
     let rows = if unknown == 0 { Vec::new() } else { db.reserve_tasks(unknown)? };
-    let numbered: Vec<(i64, &TaskResult)> = results
+    let numbered: Vec<(i64, &TaskResult)> = kept
         .iter()
         .map(|result| Ok((write.ids.number(db, result.endpoint_id)?, *result)))
         .collect::<Result<_>>()?;
     let mut changes = decide(&numbered, &mut tasks, rows);
+    changes.forgotten = (results.len() - kept.len()) as u64;
     for (_, _, result) in &changes.external {
         let find = "SELECT 1 FROM endpoints WHERE id = ?";
         changes.unprovisioned += u64::from(!db.exists(find, values![&result.endpoint_id])?);
@@ -202,6 +215,22 @@ pub(super) fn conclude<'a>(
     unaccounted::remove(db, changes.states.keys())?;
     cancels::remove(db, changes.states.keys())?;
     Ok(changes)
+}
+
+/// These results without those of tasks that are forgotten.
+fn without_forgotten<'a>(
+    db: &Db<'_>,
+    results: &[&'a TaskResult],
+    tasks: &BTreeMap<TaskId, AnsweredTask>,
+) -> Result<Vec<&'a TaskResult>> {
+    let horizon = Horizon::read(db)?;
+    let mut kept = Vec::with_capacity(results.len());
+    for result in results {
+        if tasks.contains_key(&result.task_id) || !horizon.is_past(db, result)? {
+            kept.push(*result);
+        }
+    }
+    Ok(kept)
 }
 
 /// Goes through a batch in order. `rows` are reserved for tasks that are not known.

@@ -23,6 +23,7 @@ use files::DatabaseFiles;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, ToSql, TransactionBehavior};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many pages the log grows by before they are moved into the database: the
 /// more, the fewer of them are moved twice.
 const CHECKPOINT_PAGES: i64 = 4000;
+/// Of the pages of the file, one in so many may hold nothing, and so many in any case: they
+/// are for what is recorded next.
+const KEPT_FREE: i64 = 20;
+/// See [`KEPT_FREE`].
+const KEPT_FREE_MIN: i64 = 256;
 /// How many queries may run beside the writer.
 const READERS: usize = 3;
 /// How many statements a connection keeps compiled: more than there are.
@@ -42,11 +48,14 @@ const STATEMENTS: usize = 100;
 /// added without an index beside them.
 static DIALECT: Dialect = Dialect {
     is_result: "r.n BETWEEN t.seq << 32 AND (t.seq << 32) + 4294967295",
+    is_result_of: "n BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295",
     is_decisive_result: "r.n = (t.seq << 32) | t.attempt",
     result_key: &["n"],
     bind_result_key: |values, task, attempt| {
         values.push(Value::Integer((task << 32) | i64::from(attempt)));
     },
+    next_submission: "(SELECT max(coalesce((SELECT max(id) FROM submissions), 0), coalesce((SELECT \
+         CAST(value AS INTEGER) FROM facts WHERE name = 'last_submission'), 0)) + 1)",
     // The `+` keeps the planner from the index of endpoints.
     endpoint_in_submission: "+t.endpoint",
 };
@@ -77,6 +86,8 @@ pub(super) fn open(folder: &StateFolder) -> anyhow::Result<Engine> {
 /// The connection that writes, with the tables made.
 fn writing(path: &Path) -> Result<rusqlite::Connection> {
     let mut db = opened(path)?;
+    // Counts for a new database only: pages that hold nothing can be given back.
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
@@ -135,12 +146,31 @@ impl Transaction for SqliteTransaction<'_> {
         Ok(Box::new(SqliteStatement(self.0.prepare_cached(sql)?)))
     }
 
-    /// The rows after the last one: a transaction that writes excludes other writers.
+    /// The rows after the last one, which may be forgotten: a transaction that writes excludes
+    /// other writers.
     fn reserve_tasks(&self, count: usize) -> Result<Vec<i64>> {
         let db: &Db<'_> = self;
-        let last = db.one::<(Option<i64>,)>("SELECT max(seq) FROM tasks", &[])?;
-        let first = last.and_then(|(last,)| last).unwrap_or(0) + 1;
-        Ok((first..).take(count).collect())
+        let find = "SELECT max(coalesce((SELECT max(seq) FROM tasks), 0), coalesce((SELECT \
+             CAST(value AS INTEGER) FROM facts WHERE name = 'last_task'), 0))";
+        let (last,) = db.only::<(i64,)>(find, &[])?;
+        Ok((last + 1..).take(count).collect())
+    }
+
+    /// Moves the last pages of the file to free places before them, and cuts it off.
+    fn release_pages(&self, most: u32) -> Result<bool> {
+        let db: &Db<'_> = self;
+        let (pages,) = db.only::<(i64,)>("PRAGMA page_count", &[])?;
+        let kept = (pages / KEPT_FREE).max(KEPT_FREE_MIN);
+        let free = || db.only::<(i64,)>("PRAGMA freelist_count", &[]);
+        let (before,) = free()?;
+        if before <= kept {
+            return Ok(false);
+        }
+        let most = i64::from(most).min(before - kept);
+        let vacuum = format!("PRAGMA incremental_vacuum({most})");
+        self.prepare(&vacuum)?.query(&[], &mut |_| Ok(ControlFlow::Continue(())))?;
+        let (after,) = free()?;
+        Ok(after > kept && after < before)
     }
 }
 

@@ -141,7 +141,15 @@ fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<
     let (submission, new) = submission(db, endpoint, chunk)?;
     let mut known = if new { BTreeMap::new() } else { known(db, submission, chunk)? };
     reopen(db, &mut known)?;
-    let mut rows = db.reserve_tasks(chunk.specs.len() - known.len())?.into_iter();
+    let missing = chunk.specs.len() - known.len();
+    if !new && missing > 0 && has_forgotten(db, submission)? {
+        return Err(Error::Conflict(format!(
+            "tasks of the submission with the key '{}' are forgotten, and would run again: choose \
+             another key",
+            chunk.key
+        )));
+    }
+    let mut rows = db.reserve_tasks(missing)?.into_iter();
     let mut recorded = Vec::with_capacity(chunk.specs.len());
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
@@ -182,9 +190,12 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)>
     let find = "SELECT id, endpoint_id, total FROM submissions WHERE key = ?";
     let found: Option<(i64, EndpointId, u64)> = db.one(find, values![&chunk.key])?;
     let Some((submission, endpoint, total)) = found else {
-        let insert = "INSERT INTO submissions (key, endpoint_id, total, created_at_ms) \
-             VALUES (?, ?, ?, ?) RETURNING id";
-        let (id,) = db.only(insert, values![&chunk.key, to, chunk.total, chunk.now_ms])?;
+        let insert = format!(
+            "INSERT INTO submissions (id, key, endpoint_id, total, created_at_ms) \
+             VALUES ({}, ?, ?, ?, ?) RETURNING id",
+            db.dialect().next_submission
+        );
+        let (id,) = db.only(&insert, values![&chunk.key, to, chunk.total, chunk.now_ms])?;
         return Ok((id, true));
     };
     let differs = |what: String| {
@@ -200,6 +211,11 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)>
         return differs(format!("it has {total} tasks, this one has {}", chunk.total));
     }
     Ok((submission, false))
+}
+
+/// Whether some of a submission's tasks are forgotten.
+fn has_forgotten(db: &Db<'_>, submission: i64) -> Result<bool> {
+    db.exists("SELECT 1 FROM submissions WHERE id = ? AND forgotten > 0", values![submission])
 }
 
 /// The tasks of the chunk that are recorded already, by index.

@@ -20,7 +20,7 @@ pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_
     assert_eq!(open, 150);
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
-    let progress = store.submission_progress(submission).await.unwrap();
+    let progress = store.submission_progress(submission).await.unwrap().unwrap();
     assert_eq!((progress.total, progress.states["submitted"]), (250, 100));
 }
 

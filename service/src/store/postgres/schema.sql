@@ -23,7 +23,8 @@ CREATE TABLE endpoints (
     drain_confirmed   BIGINT NOT NULL DEFAULT 1
 );
 
--- Single values: the service's id, the kind of the shared queues, the places provisioned.
+-- Single values: the service's id, the kind of the shared queues, the places provisioned, the
+-- bounds of what was forgotten.
 CREATE TABLE facts (
     name  TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
@@ -41,7 +42,9 @@ CREATE TABLE submissions (
     key           TEXT    NOT NULL UNIQUE,
     endpoint_id   TEXT    NOT NULL,
     total         BIGINT NOT NULL,
-    created_at_ms BIGINT NOT NULL
+    created_at_ms BIGINT NOT NULL,
+    -- How many of its tasks are forgotten: their rows are gone, and `counts` has them still.
+    forgotten     BIGINT NOT NULL DEFAULT 0
 );
 
 -- Every task, in the order of recording. `state` is submitting, returned, refused,
@@ -77,7 +80,7 @@ CREATE TABLE payloads (
     body TEXT    NOT NULL
 );
 
--- How many tasks of a submission are in each state.
+-- How many tasks of a submission are in each state, those that are forgotten among them.
 CREATE TABLE counts (
     submission BIGINT NOT NULL,
     state      TEXT    NOT NULL,

@@ -1,0 +1,55 @@
+//! Forgets ended tasks, for a bounded time per request.
+
+use super::Api;
+use super::error::{ApiError, Json, body};
+use super::query::known_submission;
+use super::types::{ForgetAnswer, ForgetRequest};
+use crate::store::Forgettable;
+use axum::body::Bytes;
+use axum::extract::State;
+use clutch_common::system::clock::now_ms;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a request works, give or take a slice.
+const WORKS_FOR: Duration = Duration::from_secs(2);
+/// A position behind every task: all were looked at, and the file still shrinks.
+const BEHIND_ALL: u64 = (1 << 53) - 1;
+
+pub(super) async fn forget(
+    State(api): State<Api>,
+    bytes: Bytes,
+) -> Result<Json<ForgetAnswer>, ApiError> {
+    let request: ForgetRequest = body(&bytes)?;
+    let which = match (&request.key, request.older_than_ms) {
+        // The submission may have gone with the request before.
+        (Some(_), None) if request.from == BEHIND_ALL => Forgettable::EndedBefore(0),
+        (Some(key), None) => Forgettable::Submission(known_submission(&api, key).await?),
+        (None, Some(age)) => Forgettable::EndedBefore(now_ms().saturating_sub(age)),
+        _ => return Err(ApiError::bad_request("pass either key or older_than_ms")),
+    };
+    let until = Instant::now() + WORKS_FOR;
+    let is_over = || Instant::now() >= until || api.stop.is_cancelled();
+    let mut answer = ForgetAnswer { next: Some(request.from), ..ForgetAnswer::default() };
+    while let Some(from) = answer.next.filter(|from| *from < BEHIND_ALL) {
+        let slice = api.store.forget(which, from, request.dry_run).await?;
+        answer.tasks += slice.tasks;
+        answer.submissions += slice.submissions;
+        answer.unfinished += slice.unfinished;
+        answer.next = slice.next.or(Some(BEHIND_ALL));
+        if is_over() {
+            break;
+        }
+    }
+    if answer.next == Some(BEHIND_ALL) {
+        let mut shrinks = !request.dry_run;
+        while shrinks && !is_over() {
+            shrinks = api.store.release_pages().await?;
+        }
+        answer.next = shrinks.then_some(BEHIND_ALL);
+    }
+    if !request.dry_run {
+        api.store.durable().await?;
+    }
+    Ok(Json(answer))
+}

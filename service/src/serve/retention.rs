@@ -1,0 +1,58 @@
+//! Forgets ended tasks once they are old, while the service runs (`serve --keep`).
+//!
+//! Touches the records only. Wakes once in a tenth of that age, and every hour at the least.
+
+use crate::store::{Error, Forgettable, Store};
+use clutch_common::system::clock::now_ms;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The bounds of the pause between two runs.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
+
+/// How many tasks and submissions were forgotten.
+#[derive(Default)]
+struct Forgotten {
+    tasks: u64,
+    submissions: u64,
+}
+
+/// Forgets tasks whose outcome was recorded longer ago than `keep`, again and again, until told
+/// to stop.
+pub(super) async fn keep(store: Store, keep: Duration, stop: CancellationToken) {
+    let pause = (keep / 10).clamp(PAUSE.0, PAUSE.1);
+    loop {
+        match forget(&store, keep, &stop).await {
+            Ok(Forgotten { tasks: 0, .. }) => {}
+            Ok(Forgotten { tasks, submissions }) => {
+                tracing::info!(tasks, submissions, "ended tasks were forgotten");
+            }
+            Err(error) => tracing::error!(
+                error = format!("{:#}", anyhow::Error::from(error)),
+                "ended tasks could not be forgotten; it is tried again"
+            ),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn forget(
+    store: &Store,
+    keep: Duration,
+    stop: &CancellationToken,
+) -> Result<Forgotten, Error> {
+    let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+    let which = Forgettable::EndedBefore(now_ms().saturating_sub(keep));
+    let (mut forgotten, mut next) = (Forgotten::default(), Some(0));
+    while let Some(from) = next.filter(|_| !stop.is_cancelled()) {
+        let slice = store.forget(which, from, false).await?;
+        forgotten.tasks += slice.tasks;
+        forgotten.submissions += slice.submissions;
+        next = slice.next;
+    }
+    while !stop.is_cancelled() && store.release_pages().await? {}
+    Ok(forgotten)
+}
