@@ -240,6 +240,11 @@ pub trait Inlet: Send {
     /// may be none.
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault>;
 
+    /// Acknowledges one delivery, and leaves those before it unsettled. One that is settled
+    /// already stays as it is. On an inlet with a lease, a transport may deliver it again
+    /// with an earlier one that is not settled.
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault>;
+
     /// Refuses one delivery: the broker moves it to the dead-letter queue. One
     /// that is settled already stays as it is.
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault>;

@@ -42,6 +42,9 @@ pub const EVENTS_MAX: i64 = 1000;
 /// unacknowledged on it, and `RabbitMQ` 4 drops at 20 by default: too few for a
 /// link that flaps, so ours is far above what a bad day brings.
 pub const DELIVERY_LIMIT: i64 = 1000;
+/// A limit that no message reaches, for a quorum queue with messages that are delivered again
+/// and again.
+const NO_LIMIT: i64 = i32::MAX as i64;
 
 /// The queue that holds an endpoint's tasks.
 #[must_use]
@@ -170,7 +173,11 @@ pub fn shared(kind: QueueKind) -> Topology {
             exchange(DEAD_LETTER_EXCHANGE, ExchangeKind::Fanout),
             exchange(EVENTS_EXCHANGE, ExchangeKind::Topic),
         ],
-        queues: vec![dead_letters(kind), dead_lettered(RESULTS_QUEUE.to_owned(), kind), events()],
+        queues: vec![
+            dead_letters(kind),
+            dead_lettered(RESULTS_QUEUE.to_owned(), kind, DELIVERY_LIMIT),
+            events(),
+        ],
         bindings: vec![
             binding(DEAD_LETTER_QUEUE, DEAD_LETTER_EXCHANGE, ""),
             binding(RESULTS_QUEUE, RESULTS_EXCHANGE, RESULTS_PATTERN),
@@ -182,14 +189,16 @@ pub fn shared(kind: QueueKind) -> Topology {
 /// The topology of one endpoint besides [`shared`]: its task queue and its control queue.
 #[must_use]
 pub fn endpoint(id: EndpointId, kind: QueueKind) -> Topology {
-    let own = |name: String| {
-        let mut queue = dead_lettered(name, kind);
+    let own = |name: String, delivery_limit: i64| {
+        let mut queue = dead_lettered(name, kind, delivery_limit);
         if kind == QueueKind::Quorum {
             queue.arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
         queue
     };
-    Topology { queues: vec![own(tasks_queue(id)), own(control_queue(id))], ..Topology::default() }
+    // What is in force there comes again as often as a session begins.
+    let queues = vec![own(tasks_queue(id), DELIVERY_LIMIT), own(control_queue(id), NO_LIMIT)];
+    Topology { queues, ..Topology::default() }
 }
 
 /// The mark that the results are those of one service: a queue with its id among its
@@ -260,7 +269,7 @@ fn queue_type(kind: QueueKind) -> (&'static str, Argument) {
 fn dead_letters(kind: QueueKind) -> Queue {
     let mut arguments = vec![queue_type(kind)];
     if kind == QueueKind::Quorum {
-        arguments.push(("x-delivery-limit", Argument::Number(i64::from(i32::MAX))));
+        arguments.push(("x-delivery-limit", Argument::Number(NO_LIMIT)));
     }
     Queue { name: DEAD_LETTER_QUEUE.to_owned(), arguments }
 }
@@ -279,12 +288,12 @@ fn events() -> Queue {
 /// A queue that keeps its refused messages as dead letters. Only quorum queues count
 /// deliveries, and only they can promise that a dead letter is not lost on its
 /// way, which asks for `reject-publish`.
-fn dead_lettered(name: String, kind: QueueKind) -> Queue {
+fn dead_lettered(name: String, kind: QueueKind, delivery_limit: i64) -> Queue {
     let text = |value: &str| Argument::Text(value.to_owned());
     let mut arguments =
         vec![queue_type(kind), ("x-dead-letter-exchange", text(DEAD_LETTER_EXCHANGE))];
     if kind == QueueKind::Quorum {
-        arguments.push(("x-delivery-limit", Argument::Number(DELIVERY_LIMIT)));
+        arguments.push(("x-delivery-limit", Argument::Number(delivery_limit)));
         arguments.push(("x-dead-letter-strategy", text("at-least-once")));
         arguments.push(("x-overflow", text("reject-publish")));
     }

@@ -14,8 +14,10 @@ use crate::execution::executor::Executor;
 use crate::execution::function::FunctionExecutor;
 use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
+use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
 use crate::link::session::Link;
+use crate::link::steering::Steering;
 use crate::pending::Limits;
 use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
@@ -96,6 +98,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     let dispatcher: Arc<dyn Executor> = Arc::clone(&executor);
     let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
     let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let (events, _requests) = EventsRequests::new();
     let link = Link {
         transport,
         ledger: Arc::clone(&ledger),
@@ -103,6 +106,7 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
             .replacing(sharing.replace)
             .copied(matches!(ledger.origin, Origin::Copied { .. }))
             .describing(details(&config)),
+        steering: Steering::new(events),
         inlet: config.inlet(),
         results: config.results(),
         heartbeat: config.broker.heartbeat,

@@ -13,9 +13,7 @@ mod daemon;
 mod execution;
 mod exit;
 mod failpoint;
-#[allow(dead_code, reason = "steered by the control queue, which comes next")]
 mod link;
-#[allow(dead_code, reason = "steered by the control queue, which comes next")]
 mod pending;
 #[cfg(test)]
 mod simulation;

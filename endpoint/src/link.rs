@@ -5,9 +5,11 @@
 //! share its ID. Speaks to a broker through `clutch_common::link` only.
 
 pub(crate) mod clutch;
+mod control;
 pub(crate) mod events_request;
 pub(crate) mod instance;
 mod publisher;
 pub(crate) mod session;
 mod session_error;
+pub(crate) mod steering;
 mod subscriber;

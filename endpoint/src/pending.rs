@@ -22,6 +22,7 @@ use crate::storage::journal::{Accepted, Deaths, Finished, OutSeq, OutboxRecord, 
 use cancels::Cancels;
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;
+use clutch_common::wire::Cancel;
 use drain::{Drained, DrainedBy, Drains};
 use inbox::{Bounds, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
@@ -52,6 +53,26 @@ pub(crate) struct Wakes {
     pub(crate) publisher: bool,
     /// The endpoint is drained, or not any more, or has another deadline for that.
     pub(crate) drain: bool,
+}
+
+/// How a cancel found an attempt that has no slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// It waits in the inbox.
+    Waiting,
+    /// It was never accepted.
+    Unknown,
+}
+
+/// How many attempts a cancel found, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cancelled {
+    /// They waited.
+    pub(crate) waiting: usize,
+    /// They run, and are being stopped.
+    pub(crate) running: usize,
+    /// They were never accepted.
+    pub(crate) unknown: usize,
 }
 
 /// All pending work, and every decision about it.
@@ -102,30 +123,64 @@ impl Pending {
         std::mem::take(&mut self.wakes)
     }
 
-    /// Accepts tasks at a time, which may start at once.
-    pub(crate) fn accept(&mut self, tasks: Vec<Arc<Task>>, now_ms: u64) -> Vec<Change> {
+    /// Accepts tasks at a time, which may start at once. One that is cancelled has a result instead,
+    /// which `cancelled` makes.
+    pub(crate) fn accept(
+        &mut self,
+        tasks: Vec<Arc<Task>>,
+        now_ms: u64,
+        cancelled: impl Fn(Attempt) -> Arc<Finished>,
+    ) -> (Vec<OutSeq>, Vec<Change>) {
+        let mut outs = Vec::new();
         let accept = |task: Arc<Task>| {
+            if let Some(change) = self.refuse_cancelled(&task, &mut outs, &cancelled) {
+                return change;
+            }
             let seq = self.next_seq();
             self.put(self.hold(seq, Arc::clone(&task), false, Some(now_ms)));
             Change::Accept { seq, task, secured: true }
         };
-        tasks.into_iter().map(accept).collect()
+        let changes = tasks.into_iter().map(accept).collect();
+        (outs, changes)
     }
 
-    /// Accepts tasks at a time, which may start once they are [secured](Pending::secure),
-    /// each with the highest attempt at it that was known before.
+    /// Accepts tasks at a time, which may start once they are [secured](Pending::secure), each with
+    /// the highest attempt at it that was known before.
     pub(crate) fn accept_unsecured(
         &mut self,
         tasks: Vec<(Option<u32>, Arc<Task>)>,
         now_ms: u64,
-    ) -> Vec<Change> {
+        cancelled: impl Fn(Attempt) -> Arc<Finished>,
+    ) -> (Vec<OutSeq>, Vec<Change>) {
+        let mut outs = Vec::new();
         let accept = |(before, task): (Option<u32>, Arc<Task>)| {
+            if let Some(change) = self.refuse_cancelled(&task, &mut outs, &cancelled) {
+                self.inbox.skip_unsecured();
+                return change;
+            }
             let seq = self.next_seq();
             let held = self.hold(seq, Arc::clone(&task), false, Some(now_ms));
             self.inbox.put_unsecured(UnsecuredTask { held, before });
             Change::Accept { seq, task, secured: false }
         };
-        tasks.into_iter().map(accept).collect()
+        let changes = tasks.into_iter().map(accept).collect();
+        (outs, changes)
+    }
+
+    /// The result of a task that a cancel in force covers.
+    fn refuse_cancelled(
+        &mut self,
+        task: &Task,
+        outs: &mut Vec<OutSeq>,
+        cancelled: impl Fn(Attempt) -> Arc<Finished>,
+    ) -> Option<Change> {
+        let attempt = task.attempt();
+        if !self.cancels.cover(attempt) {
+            return None;
+        }
+        let (out, change) = self.finish(None, cancelled(attempt));
+        outs.push(out);
+        Some(change)
     }
 
     /// Lets the `count` tasks start that have been unsecured for longest.
@@ -135,7 +190,7 @@ impl Pending {
     }
 
     /// Whether any task is unsecured.
-    pub(crate) fn has_unsecured(&self) -> bool {
+    pub(crate) fn has_unsecured(&mut self) -> bool {
         self.inbox.has_unsecured()
     }
 
@@ -242,6 +297,50 @@ impl Pending {
         self.slots.free(held.seq);
         self.wakes.engine |= self.inbox.put_back(Held { stop: StopSignal::new(), ..held });
         self.wakes.engine |= !self.drains.is_draining();
+    }
+
+    /// Puts a cancel in force, and obeys it: tasks that wait leave the inbox, each with a
+    /// result that `result` makes, and tasks that run are stopped. Attempts that are `unknown`
+    /// have a result that says so.
+    pub(crate) fn cancel(
+        &mut self,
+        cancel: &Cancel,
+        unknown: Vec<Attempt>,
+        result: impl Fn(Attempt, Found) -> Arc<Finished>,
+    ) -> (Cancelled, Vec<OutSeq>, Vec<Change>) {
+        self.cancels.add(cancel.number, &cancel.attempts);
+        let mut named = Cancels::default();
+        named.add(cancel.number, &cancel.attempts);
+        let waiting = self.inbox.cancel(|attempt| named.cover(attempt));
+        let running = self.slots.cancel(|attempt| named.cover(attempt));
+        self.wakes.subscriber |= !waiting.is_empty();
+        let counts = Cancelled { waiting: waiting.len(), running, unknown: unknown.len() };
+        let waiting = waiting.into_iter().map(|held| {
+            let result = result(held.task.attempt(), Found::Waiting);
+            (Some(held.seq), result)
+        });
+        let unknown = unknown.into_iter().map(|attempt| (None, result(attempt, Found::Unknown)));
+        let ended = waiting.chain(unknown).map(|(inbox, result)| {
+            let out = self.put_out(Arc::clone(&result));
+            (out, Change::Finish { inbox, out, result })
+        });
+        let (outs, changes) = ended.unzip();
+        (counts, outs, changes)
+    }
+
+    /// Whether a cancel in force covers an attempt.
+    pub(crate) fn is_cancelled(&self, attempt: Attempt) -> bool {
+        self.cancels.cover(attempt)
+    }
+
+    /// Ends the cancels up to a number.
+    pub(crate) fn release_cancels(&mut self, up_to: u64) {
+        self.cancels.release(up_to);
+    }
+
+    /// Ends all cancels: those that are in force are read anew.
+    pub(crate) fn forget_cancels(&mut self) {
+        self.cancels.clear();
     }
 
     /// Stops all tasks that have a slot.

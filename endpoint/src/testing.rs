@@ -67,6 +67,8 @@ pub(crate) fn message(tasks: &[&Task]) -> Message {
 pub(crate) enum Settled {
     /// All up to this tag were acknowledged.
     Acknowledged(u64),
+    /// This one alone was acknowledged.
+    AcknowledgedOne(u64),
     /// This one was refused.
     DeadLettered(u64),
     /// The acknowledgements before are to be confirmed.
@@ -143,6 +145,11 @@ impl Inlet for FakeInlet {
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
         self.settled.send(Settled::Acknowledged(up_to.0)).await.unwrap();
+        Ok(())
+    }
+
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.settled.send(Settled::AcknowledgedOne(tag.0)).await.unwrap();
         Ok(())
     }
 

@@ -276,6 +276,10 @@ impl Inlet for StubInlet {
         Ok(())
     }
 
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.acknowledge(tag).await
+    }
+
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
         self.broker.state().dead_lettered.push(tag);
         Ok(())

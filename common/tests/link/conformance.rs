@@ -87,6 +87,7 @@ macro_rules! conformance {
             consuming {
                 a_missing_queue_is_missing
                 acknowledging_a_range_leaves_out_what_was_dead_lettered
+                one_delivery_is_settled_by_itself
                 the_prefetch_bounds_what_is_under_way_and_zero_is_not_boundless
                 what_one_prefetch_leaves_goes_to_another_consumer
                 a_cancelled_receive_loses_nothing_and_keeps_the_order
@@ -97,6 +98,7 @@ macro_rules! conformance {
                 what_is_not_settled_comes_again_in_order_after_a_close
                 what_is_not_settled_comes_again_in_order_after_a_drop
                 what_a_dropped_inlet_had_goes_to_another
+                what_an_inlet_beside_the_one_with_the_lease_holds_comes_again
                 nothing_acknowledged_comes_again_after_a_close
                 nothing_secured_comes_again_after_a_drop
                 a_dead_letter_arrives_as_it_was

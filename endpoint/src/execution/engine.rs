@@ -167,7 +167,13 @@ async fn run_one(
 /// the inbox.
 fn unfinished(ledger: &Ledger, held: &Held, reason: StopReason) -> Option<TaskResult> {
     let attempt = held.task.attempt();
+    let cancelled = || {
+        let why = "it was cancelled, and stopped before it had a result";
+        Some(ledger.not_run(attempt, Outcome::Cancelled, why.to_owned()))
+    };
     match reason {
+        // Another reason to stop it came first.
+        _ if ledger.is_cancelled(attempt) => cancelled(),
         StopReason::Shutdown => {
             tracing::info!(task = %attempt, "stopped a task; it is kept for the next start");
             None
@@ -181,10 +187,7 @@ fn unfinished(ledger: &Ledger, held: &Held, reason: StopReason) -> Option<TaskRe
             let why = "it was stopped at the deadline of a drain, and must not run again";
             Some(ledger.not_run(attempt, Outcome::Interrupted, why.to_owned()))
         }
-        StopReason::Cancelled | StopReason::Walltime => {
-            let why = "it was cancelled before it ran";
-            Some(ledger.not_run(attempt, Outcome::Cancelled, why.to_owned()))
-        }
+        StopReason::Cancelled | StopReason::Walltime => cancelled(),
     }
 }
 

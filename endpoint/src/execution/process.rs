@@ -262,12 +262,14 @@ impl ProcessExecutor {
 
     fn report(&self, over: RunOver, start: &RunStart) -> Report {
         let at_walltime = over.cause == EndCause::Stopped(StopReason::Walltime);
+        let cancelled = over.cause == EndCause::Stopped(StopReason::Cancelled);
         let exceeded = start.walltime.filter(|_| at_walltime);
         let new_kills = |before: u64| Some(self.oom_kills.count()?.saturating_sub(before));
         let verdict = Facts {
             status: over.left.usage.map(|usage| usage.status),
             exceeded,
-            left_behind: if exceeded.is_none() { over.ended.signalled } else { 0 },
+            cancelled,
+            left_behind: if over.cause == EndCause::Exited { over.ended.signalled } else { 0 },
             survivors: over.ended.survivors.len(),
             oom_kills: match over.left.usage {
                 Some(usage) if usage.status.success() => None,

@@ -13,6 +13,8 @@ pub(crate) struct Facts {
     pub(crate) status: Option<ExitStatus>,
     /// The walltime, if the process was ended because of it.
     pub(crate) exceeded: Option<Duration>,
+    /// Whether the process was ended because the task is cancelled.
+    pub(crate) cancelled: bool,
     /// How many processes were still there after the end of the first.
     pub(crate) left_behind: usize,
     /// How many processes are still there although they were killed.
@@ -35,6 +37,7 @@ impl Facts {
     /// Judges these facts.
     pub(crate) fn verdict(&self) -> Verdict {
         let outcome = match (self.exceeded, self.status) {
+            _ if self.cancelled => Outcome::Cancelled,
             (Some(_), _) => Outcome::TimedOut,
             (None, Some(status)) if status.success() => Outcome::Succeeded,
             (None, _) => Outcome::Failed,
@@ -50,6 +53,9 @@ impl Facts {
     }
 
     fn end(&self) -> Option<String> {
+        if self.cancelled {
+            return Some(CANCELLED.to_owned());
+        }
         if let Some(walltime) = self.exceeded {
             return Some(format!(
                 "stopped at its walltime of {}",
@@ -99,6 +105,9 @@ impl Facts {
         }
     }
 }
+
+/// Why a task that was cancelled while it ran has ended.
+pub(crate) const CANCELLED: &str = "it was cancelled while it ran, and stopped";
 
 const SIGKILL: i32 = 9;
 
@@ -203,6 +212,15 @@ mod tests {
         let reason = Some("stopped at its walltime of 1s 500ms".to_owned());
         assert_eq!(of(signal(9)), (Outcome::TimedOut, None, Some(9), reason.clone()));
         assert_eq!(of(exit(0)), (Outcome::TimedOut, Some(0), None, reason));
+    }
+
+    #[test]
+    fn a_cancel_is_the_reason_whatever_the_process_made_of_it() {
+        for (status, code, number) in [(signal(15), None, Some(15)), (exit(0), Some(0), None)] {
+            let facts = Facts { status, cancelled: true, oom_kills: Some(1), ..Facts::default() };
+            let reason = Some(CANCELLED.to_owned());
+            assert_eq!(verdict(facts), (Outcome::Cancelled, code, number, reason));
+        }
     }
 
     #[test]

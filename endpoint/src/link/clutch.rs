@@ -180,7 +180,7 @@ pub(crate) fn advice(fault: &Fault) -> &'static str {
             "check that the broker URL is right, and compare the versions of endpoint, service and broker"
         }
         Fault::Limited(_) => {
-            "an endpoint has two connections to its broker, each with up to two channels: close what is not needed there, or ask the broker's operator to raise the limit"
+            "an endpoint has two connections to its broker, each with up to three channels: close what is not needed there, or ask the broker's operator to raise the limit"
         }
         Fault::Rejected(_) => {
             "the results queue does not take more: check that `clutch-service serve` collects"

@@ -1,6 +1,7 @@
 //! The link to the broker: one session from dial to loss, repeated.
 //!
-//! A session opens one connection to consume tasks and one to publish results, and ends
+//! A session opens one connection to consume tasks and control messages and one to publish
+//! results, and ends
 //! with the first fault of either. All faults reach [`Link::run`], which asks the clutch
 //! what to do; nothing of a session outlives it. The lease is the broker's proof that one
 //! instance alone consumes. While another instance holds it, this one waits for it and
@@ -8,10 +9,13 @@
 
 use crate::exit::{Exit, Failure};
 use crate::link::clutch::{Clutch, Decision};
+use crate::link::control::ControlReader;
 use crate::link::instance::Instance;
 use crate::link::publisher::Publisher;
 use crate::link::session_error::SessionError;
+use crate::link::steering::Steering;
 use crate::link::subscriber::subscribe;
+use crate::pending::drain::DrainedBy;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
 use clutch_common::link::{Calls, Connection, Destination, Fault, Inlet, InletOptions, Transport};
@@ -46,6 +50,8 @@ pub(crate) struct Link {
     pub(crate) ledger: Arc<Ledger>,
     /// The instance that has the link.
     pub(crate) instance: Instance,
+    /// The state that the reader of the control queue shares.
+    pub(crate) steering: Steering,
     /// How to consume tasks.
     pub(crate) inlet: InletOptions,
     /// Where results go.
@@ -84,6 +90,7 @@ impl Link {
                 SessionContext { waits: clutch.waits_for_lease(), handed_back, up: None };
             let ended = self.with_grace_for_the_lease(self.session(&mut context)).await;
             self.instance.clear_role();
+            self.steering.set_reading(false);
             let fault = match ended {
                 Ok(()) => return Ok(()),
                 Err(SessionError::Link(fault)) => fault,
@@ -117,13 +124,18 @@ impl Link {
     }
 
     /// Runs a session. Tasks that an earlier run of the daemon left wait for its lease, but
-    /// only for [`FIRST_LINK`]: a link that does not come up holds up no task.
+    /// only for [`FIRST_LINK`]: a link that does not come up holds up no task. Where it is up,
+    /// what waits in the control queue is obeyed first.
     async fn with_grace_for_the_lease<T>(&self, session: impl Future<Output = T>) -> T {
         let mut session = pin!(session);
+        let late = async {
+            tokio::time::sleep(FIRST_LINK).await;
+            self.steering.until_read().await;
+        };
         tokio::select! {
             biased;
             ended = &mut session => return ended,
-            () = tokio::time::sleep(FIRST_LINK) => self.open_inbox_without_lease(),
+            () = late => self.open_inbox_without_lease(),
         }
         session.await
     }
@@ -180,16 +192,13 @@ impl Link {
             handed_back.await?;
         }
         let Some(mut inlet) = self.acquire_lease(tasks, context).await? else { return Ok(()) };
+        self.steering.set_reading(true);
         context.up.get_or_insert_with(Instant::now);
         self.instance.ask_for_welcome(self.ledger.holds_back());
         self.instance.set_role(Role::Active);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
-        let taking = async {
-            self.until_introduced(inlet.as_mut()).await?;
-            self.settle_restored(inlet.as_mut()).await?;
-            subscribe(inlet.as_mut(), &self.ledger, &self.instance, &self.intake).await
-        };
+        let taking = self.take_tasks(tasks, inlet.as_mut());
         tokio::select! {
             biased;
             taken = taking => taken?,
@@ -199,6 +208,33 @@ impl Link {
         drop(inlet);
         tasks.close().await;
         Ok(())
+    }
+
+    /// Obeys what waits in the control queue, and then takes tasks, and obeys what comes, until
+    /// the intake ends.
+    async fn take_tasks(
+        &self,
+        tasks: &dyn Connection,
+        inlet: &mut dyn Inlet,
+    ) -> Result<(), SessionError> {
+        let reading =
+            ControlReader::read_waiting(tasks, &self.ledger, &self.instance, &self.steering);
+        let mut control = tokio::select! {
+            biased;
+            control = reading => control?,
+            () = self.intake.cancelled() => return Ok(()),
+        };
+        self.steering.set_reading(false);
+        let taking = async {
+            self.until_introduced(inlet).await?;
+            self.settle_restored(inlet).await?;
+            subscribe(inlet, &self.ledger, &self.instance, &self.steering, &self.intake).await
+        };
+        tokio::select! {
+            biased;
+            error = control.run() => Err(error),
+            taken = taking => taken,
+        }
     }
 
     /// Waits until the service is certain to know this instance as the active one:
@@ -300,7 +336,10 @@ impl Link {
         }
     }
 
+    /// Begins to wait for the lease. A drain of the service binds the active instance: this one
+    /// would not hear of its end.
     fn stand_by(&self, fault: &Fault) {
+        self.ledger.drain(DrainedBy::Service, None);
         self.ledger.open();
         let (address, pending) = (self.transport.address(), self.ledger.pending());
         if self.instance.set_role(Role::Standby) == Some(Role::Active) {
@@ -352,6 +391,7 @@ fn whole_ms(delay: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::events_request::EventsRequests;
     use crate::testing;
     use clutch_common::link::{self, Terms};
     use clutch_common::topology::{self, QueueKind};
@@ -375,6 +415,7 @@ mod tests {
             },
             ledger: Arc::clone(ledger),
             instance: Instance::new(Uuid::nil(), false),
+            steering: Steering::new(EventsRequests::new().0),
             heartbeat: Duration::from_secs(2),
             jitter: 0.0,
             intake: CancellationToken::new(),

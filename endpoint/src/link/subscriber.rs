@@ -9,13 +9,15 @@
 //!   the tasks that it may have brought.
 //! - A roll call for this session is answered with a result for each attempt that is not
 //!   known, or has a result that was delivered.
-//! - Nothing is read while the inbox is full.
+//! - A mark releases cancels once everything before it is off the queue for good.
+//! - Nothing is read while the inbox is full, or the endpoint is drained.
 //! - A [fenced](Instance::is_fenced) instance starts a task only when its acknowledgement
 //!   is confirmed.
 
 use crate::failpoint::{self, Step};
 use crate::link::instance::Instance;
 use crate::link::session_error::SessionError;
+use crate::link::steering::Steering;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
 use clutch_common::id::{Attempt, TaskId};
@@ -42,6 +44,8 @@ struct DeliveryGroup {
     last: Tag,
     /// How many of its tasks wait until the acknowledgement is confirmed.
     unsecured: usize,
+    /// The last mark behind cancelled tasks among them, and up to which cancel it goes.
+    mark: Option<(Tag, u64)>,
 }
 
 type PendingGroup = BoxFuture<'static, Result<DeliveryGroup, JournalError>>;
@@ -54,6 +58,7 @@ pub(crate) async fn subscribe(
     inlet: &mut dyn Inlet,
     ledger: &Ledger,
     instance: &Instance,
+    steering: &Steering,
     intake: &CancellationToken,
 ) -> Result<(), SessionError> {
     let mut groups: FuturesOrdered<PendingGroup> = FuturesOrdered::new();
@@ -65,7 +70,7 @@ pub(crate) async fn subscribe(
         tokio::select! {
             biased;
             Some(group) = groups.next(), if !groups.is_empty() => {
-                settle_all(inlet, ledger, group?, &mut groups).await?;
+                settle_all(inlet, ledger, steering, group?, &mut groups).await?;
             }
             () = intake.cancelled(), if !stopped => (),
             deliveries = read(inlet, ledger), if !stopped && groups.len() < OPEN_GROUPS => {
@@ -92,6 +97,7 @@ async fn read(inlet: &mut dyn Inlet, ledger: &Ledger) -> Result<Vec<Delivery>, F
 async fn settle_all(
     inlet: &mut dyn Inlet,
     ledger: &Ledger,
+    steering: &Steering,
     first: DeliveryGroup,
     groups: &mut FuturesOrdered<PendingGroup>,
 ) -> Result<(), SessionError> {
@@ -99,7 +105,7 @@ async fn settle_all(
     let mut durable = Some(first);
     while let Some(group) = durable {
         unsecured += group.unsecured;
-        settle(inlet, group).await?;
+        settle(inlet, group, steering).await?;
         durable = groups.next().now_or_never().flatten().transpose()?;
     }
     if unsecured > 0 {
@@ -109,10 +115,22 @@ async fn settle_all(
     Ok(())
 }
 
-async fn settle(inlet: &mut dyn Inlet, group: DeliveryGroup) -> Result<(), Fault> {
+/// Settles a group. A mark in it releases the cancels that it covers, once it is certain that no
+/// task before it comes again; then it is acknowledged itself, so that it comes again if any
+/// of that fails.
+async fn settle(
+    inlet: &mut dyn Inlet,
+    group: DeliveryGroup,
+    steering: &Steering,
+) -> Result<(), Fault> {
     failpoint::reach(Step::Ack);
     for tag in group.dead {
         inlet.dead_letter(tag).await?;
+    }
+    if let Some((mark, up_to)) = group.mark {
+        inlet.acknowledge(Tag(mark.0 - 1)).await?;
+        inlet.secured().await?;
+        steering.release(up_to).await;
     }
     inlet.acknowledge(group.last).await
 }
@@ -133,7 +151,7 @@ async fn accept(
     group.unsecured = if fenced { tasks.len() } else { 0 };
     let accepted =
         if fenced { ledger.accept_unsecured(tasks).await? } else { ledger.accept(tasks).await? };
-    commits.push(Box::pin(accepted));
+    commits.push(accepted);
     failpoint::reach(Step::Accept);
     Ok(Box::pin(async move {
         for commit in commits {
@@ -176,7 +194,11 @@ impl<'a> GroupReader<'a> {
         }
         match wire::decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
             ToEndpoint::RollCall(roll_call) => self.answer_roll_call(roll_call).await,
-            ToEndpoint::CancelMark(_) => Ok(()),
+            ToEndpoint::CancelMark(mark) => {
+                let up_to = self.group.mark.map_or(mark.up_to, |(_, up_to)| up_to.max(mark.up_to));
+                self.group.mark = Some((delivery.tag, up_to));
+                Ok(())
+            }
             ToEndpoint::Unknown(message) => {
                 self.instance.pass_by(&message);
                 Ok(())

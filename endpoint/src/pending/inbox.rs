@@ -141,9 +141,13 @@ impl Inbox {
         seqs
     }
 
-    /// Whether any task is unsecured.
-    pub(crate) fn has_unsecured(&self) -> bool {
-        self.unsecured.iter().any(Option::is_some)
+    /// Whether any task is unsecured; forgets the places of tasks that were, if none is.
+    pub(crate) fn has_unsecured(&mut self) -> bool {
+        let any = self.unsecured.iter().any(Option::is_some);
+        if !any {
+            self.unsecured.clear();
+        }
+        any
     }
 
     /// Counts all that waits for a slot as unsecured.

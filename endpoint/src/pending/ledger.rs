@@ -147,23 +147,26 @@ impl Ledger {
         Ok(seen.is_some_and(|highest| highest >= attempt.attempt))
     }
 
-    /// Accepts tasks, which may start at once. An empty list gives a commit
-    /// that covers everything accepted before.
-    pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
+    /// Accepts tasks, which may start at once; those that are cancelled have a result
+    /// instead. An empty list gives a commit that covers everything accepted before.
+    pub(crate) async fn accept(&self, tasks: Vec<Task>) -> Result<Stored, JournalError> {
         let tasks = tasks.into_iter().map(Arc::new).collect();
         let now_ms = now_ms();
-        let ((), commit) = self.submit(|pending| ((), pending.accept(tasks, now_ms))).await?;
-        Ok(commit)
+        let cancelled = |attempt| self.cancelled(attempt);
+        let (outs, commit) =
+            self.submit(|pending| pending.accept(tasks, now_ms, cancelled)).await?;
+        Ok(self.stored(outs, commit))
     }
 
     /// Accepts tasks, which may start once they are [secured](Ledger::secured).
-    pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Commit, JournalError> {
+    pub(crate) async fn accept_unsecured(&self, tasks: Vec<Task>) -> Result<Stored, JournalError> {
         let with_before = |task: Task| Ok((self.journal.seen(task.id)?, Arc::new(task)));
         let tasks = tasks.into_iter().map(with_before).collect::<Result<_, _>>()?;
         let now_ms = now_ms();
-        let accept = |pending: &mut Pending| ((), pending.accept_unsecured(tasks, now_ms));
-        let ((), commit) = self.submit(accept).await?;
-        Ok(commit)
+        let cancelled = |attempt| self.cancelled(attempt);
+        let (outs, commit) =
+            self.submit(|pending| pending.accept_unsecured(tasks, now_ms, cancelled)).await?;
+        Ok(self.stored(outs, commit))
     }
 
     /// Lets the `count` tasks start that have been unsecured for longest. The disk notes
@@ -433,7 +436,9 @@ impl Ledger {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             commit.await?;
-            shared.decide(|pending| pending.on_disk(&outs));
+            if !outs.is_empty() {
+                shared.decide(|pending| pending.on_disk(&outs));
+            }
             Ok(())
         })
     }

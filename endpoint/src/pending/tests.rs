@@ -76,12 +76,12 @@ impl Model {
             Action::Accept(count) => {
                 let accepted = self.numbers(*count);
                 self.waiting.extend(accepted);
-                pending.accept((0..*count).map(|_| task()).collect(), 1)
+                pending.accept((0..*count).map(|_| task()).collect(), 1, result).1
             }
             Action::AcceptUnsecured(count) => {
                 let accepted = self.numbers(*count);
                 self.unsecured.extend(accepted);
-                pending.accept_unsecured((0..*count).map(|_| (None, task())).collect(), 1)
+                pending.accept_unsecured((0..*count).map(|_| (None, task())).collect(), 1, result).1
             }
             Action::Secure(count) => {
                 let count = (*count).min(self.unsecured.len());

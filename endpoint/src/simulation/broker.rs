@@ -127,7 +127,9 @@ impl Connection for NetConnection {
         if fails {
             self.wire.cut(some_fault(&self.world));
         }
-        Ok(Box::new(NetInlet::open(&self.world, &self.life, &self.wire, &self.inner, taken)))
+        let (world, life, wire) = (&self.world, &self.life, &self.wire);
+        let takes_tasks = options.lease.is_some();
+        Ok(Box::new(NetInlet::open(world, life, wire, &self.inner, taken, takes_tasks)))
     }
 
     async fn outlet(&self) -> Result<Box<dyn Outlet>, Fault> {

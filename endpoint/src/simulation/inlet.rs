@@ -25,6 +25,7 @@ const BUFFERED: usize = 1024;
 
 enum Order {
     Acknowledge(Tag),
+    AcknowledgeOne(Tag),
     DeadLetter(Tag),
     /// Is answered once all before it is obeyed.
     Secure(oneshot::Sender<()>),
@@ -35,6 +36,8 @@ pub(super) struct NetInlet {
     world: Arc<World>,
     life: Arc<Life>,
     wire: Arc<Wire>,
+    /// Whether it is of the task queue, and not of the control queue.
+    takes_tasks: bool,
     deliveries: mpsc::Receiver<Delivery>,
     orders: mpsc::Sender<Order>,
     /// The calls that come, until they are asked for.
@@ -49,17 +52,21 @@ impl NetInlet {
         wire: &Arc<Wire>,
         connection: &Arc<dyn Connection>,
         inner: Box<dyn Inlet>,
+        takes_tasks: bool,
     ) -> Self {
         let (deliver, deliveries) = mpsc::channel(BUFFERED);
         let (orders, received) = mpsc::channel(QUEUED);
         let (call, calls) = mpsc::channel(QUEUED);
-        world.conditions().holder = Some((Arc::clone(wire), call));
-        world.judge(|oracle| oracle.consumes(life.instance));
+        if takes_tasks {
+            world.conditions().holder = Some((Arc::clone(wire), call));
+            world.judge(|oracle| oracle.consumes(life.instance));
+        }
         let carrier = Carrier {
             world: Arc::clone(world),
             life: Arc::clone(life),
             wire: Arc::clone(wire),
             connection: Arc::clone(connection),
+            takes_tasks,
             inner,
             deliver,
             orders: received,
@@ -67,7 +74,7 @@ impl NetInlet {
         };
         world.network.spawn(carrier.carry());
         let (world, life, wire) = (Arc::clone(world), Arc::clone(life), Arc::clone(wire));
-        Self { world, life, wire, deliveries, orders, calls: Some(calls) }
+        Self { world, life, wire, takes_tasks, deliveries, orders, calls: Some(calls) }
     }
 
     async fn order(&self, order: Order) -> Result<(), Fault> {
@@ -101,7 +108,9 @@ impl Inlet for NetInlet {
         if taken.is_empty() {
             return Err(self.wire.lost().await);
         }
-        self.world.judge(|oracle| oracle.takes(self.life.instance));
+        if self.takes_tasks {
+            self.world.judge(|oracle| oracle.takes(self.life.instance));
+        }
         Ok(taken)
     }
 
@@ -111,6 +120,10 @@ impl Inlet for NetInlet {
 
     async fn acknowledge(&mut self, up_to: Tag) -> Result<(), Fault> {
         self.order(Order::Acknowledge(up_to)).await
+    }
+
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.order(Order::AcknowledgeOne(tag)).await
     }
 
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
@@ -153,6 +166,7 @@ struct Carrier {
     life: Arc<Life>,
     wire: Arc<Wire>,
     connection: Arc<dyn Connection>,
+    takes_tasks: bool,
     inner: Box<dyn Inlet>,
     deliver: mpsc::Sender<Delivery>,
     orders: mpsc::Receiver<Order>,
@@ -226,6 +240,10 @@ impl Carrier {
                 }
                 return;
             }
+            Order::AcknowledgeOne(tag) => {
+                self.world.note(format_args!("{}: acknowledged {} alone", self.wire.name, tag.0));
+                (self.held.remove(&tag).unwrap_or_default(), self.inner.acknowledge_one(tag).await)
+            }
             Order::DeadLetter(tag) => {
                 self.world.note(format_args!("{}: dead letter {}", self.wire.name, tag.0));
                 (self.held.remove(&tag).unwrap_or_default(), self.inner.dead_letter(tag).await)
@@ -253,6 +271,10 @@ impl Carrier {
 
     /// The connection is gone; the broker may take its time to notice.
     async fn end(mut self) {
+        if !self.takes_tasks {
+            self.end_beside().await;
+            return;
+        }
         let linger = self.wire.fade();
         if !linger.is_zero() {
             drop(tokio::time::timeout(linger, self.dead_end()).await);
@@ -263,6 +285,22 @@ impl Carrier {
         drop(self.inner);
         self.connection.close().await;
         self.wire.ended.cancel();
+    }
+}
+
+impl Carrier {
+    /// The inlet of the control queue is closed, or its connection is gone, whose end is for the
+    /// inlet of the task queue to bring about.
+    async fn end_beside(mut self) {
+        if self.wire.is_severed() {
+            let wire = Arc::clone(&self.wire);
+            tokio::select! {
+                biased;
+                () = wire.ended.cancelled() => (),
+                () = self.dead_end() => (),
+            }
+        }
+        self.world.note(format_args!("{}: reads no control messages more", self.wire.name));
     }
 }
 

@@ -10,8 +10,10 @@ use super::world::{World, lock};
 use crate::daemon::shutdown::Shutdown;
 use crate::execution::engine::Engine;
 use crate::exit::{Exit, Failure};
+use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
 use crate::link::session::Link;
+use crate::link::steering::Steering;
 use crate::pending::Limits;
 use crate::pending::ledger::Ledger;
 use crate::storage::journal::Running;
@@ -165,6 +167,7 @@ fn start(
             wire::session_name(life.nonce, ledger.age, 0),
             world.plan.is_careful(),
         ),
+        steering: Steering::new(EventsRequests::new().0),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,
         intake: shutdown.intake.clone(),

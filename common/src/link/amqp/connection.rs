@@ -36,7 +36,7 @@ use tokio::time::timeout;
 pub(super) const FRAME_MAX: u32 = 32 * 1024;
 
 /// How many channels there are on a connection at once, at most.
-const NEEDED: u16 = 2;
+const NEEDED: u16 = 3;
 
 /// A [`Connection`] to a broker.
 pub(super) struct AmqpConnection {

@@ -301,6 +301,16 @@ impl Inlet for AmqpInlet {
         self.send(acknowledged).await
     }
 
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        if !self.unsettled.remove(&tag.0) {
+            return Ok(());
+        }
+        let channel = self.channel.clone();
+        let acknowledged =
+            async move { channel.basic_ack(tag.0, BasicAckOptions { multiple: false }).await };
+        self.send(acknowledged).await
+    }
+
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
         if !self.unsettled.remove(&tag.0) {
             return Ok(());

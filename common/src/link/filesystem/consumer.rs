@@ -35,6 +35,8 @@ const SWEEP: u32 = 30;
 pub(super) enum ConsumerCommand {
     /// Everything up to this tag is done with.
     Acknowledge(Tag),
+    /// This one is done with, and those before it are not.
+    AcknowledgeOne(Tag),
     /// These are refused.
     Refuse(BTreeSet<Tag>),
     /// Tell when the disk says of everything acknowledged that it is.
@@ -153,6 +155,7 @@ impl Consumer {
             loop {
                 match commands.try_recv() {
                     Ok(ConsumerCommand::Acknowledge(up_to)) => self.acknowledge(up_to)?,
+                    Ok(ConsumerCommand::AcknowledgeOne(tag)) => self.acknowledge_one(tag)?,
                     Ok(ConsumerCommand::Refuse(tags)) => {
                         self.refused.extend(tags.into_iter().map(|tag| (tag, REJECTED)));
                     }
@@ -219,7 +222,7 @@ impl Consumer {
             if let Some(delivery) = self.miss().or_else(|| self.pop()) {
                 // It fails once the inlet is dropped; `stop` is set then.
                 drop(deliver.try_send(delivery));
-            } else if !self.claim(self.prefetch - self.unsettled.len())? {
+            } else if !self.claim()? {
                 break;
             }
         }
@@ -240,9 +243,10 @@ impl Consumer {
         Some(Delivery { tag, redelivered, message })
     }
 
-    /// Claims and reads the next group that has something to deliver; of one that
-    /// has more than there is room for, as much as fits if others want the rest.
-    fn claim(&mut self, room: usize) -> io::Result<bool> {
+    /// Claims and reads the next group that has something to deliver. Where several drain
+    /// the queue, it takes one message of it: others want the rest, and each can be settled
+    /// by itself.
+    fn claim(&mut self) -> io::Result<bool> {
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
@@ -265,14 +269,14 @@ impl Consumer {
                 disk::remove_if_there(&path)?;
                 continue;
             }
-            if self.shared && messages.len() > room {
-                if let Err(error) = self.sources.split(&mut claim, room) {
+            if self.shared && messages.len() > 1 {
+                if let Err(error) = self.sources.split(&mut claim, 1) {
                     let entry = FileName { deliveries: claim.entry.deliveries - 1, ..claim.entry };
                     let root = &self.session.root;
                     recovery::give_back(root, &self.queue, &path, &claim.producer, entry)?;
                     return Err(error);
                 }
-                messages.truncate(room);
+                messages.truncate(1);
             }
             let from = claim.entry.from;
             let open = (from..from + messages.len()).collect();
@@ -319,6 +323,12 @@ impl Consumer {
             settled.into_iter().partition(|(tag, _)| self.refused.contains_key(tag));
         self.unsettled.extend(refused);
         self.settle(settled.into_values())
+    }
+
+    fn acknowledge_one(&mut self, tag: Tag) -> io::Result<()> {
+        let settled =
+            if self.refused.contains_key(&tag) { None } else { self.unsettled.remove(&tag) };
+        self.settle(settled.into_iter())
     }
 
     /// Moves what is refused to the dead-letter queue.

@@ -172,6 +172,10 @@ impl Inlet for FolderInlet {
         self.tell(ConsumerCommand::Acknowledge(up_to)).await
     }
 
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.tell(ConsumerCommand::AcknowledgeOne(tag)).await
+    }
+
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
         self.tell(ConsumerCommand::Refuse(BTreeSet::from([tag]))).await
     }

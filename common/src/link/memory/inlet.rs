@@ -50,6 +50,10 @@ impl Inlet for MemoryInlet {
         self.session.broker.hub().acknowledge(self.consumer, up_to)
     }
 
+    async fn acknowledge_one(&mut self, tag: Tag) -> Result<(), Fault> {
+        self.session.broker.hub().remove(self.consumer, tag)
+    }
+
     async fn dead_letter(&mut self, tag: Tag) -> Result<(), Fault> {
         self.session.broker.change(|hub| hub.dead_letter(self.consumer, tag))
     }

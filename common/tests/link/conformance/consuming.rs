@@ -46,6 +46,30 @@ pub(super) async fn acknowledging_a_range_leaves_out_what_was_dead_lettered(site
     nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
 }
 
+pub(super) async fn one_delivery_is_settled_by_itself(site: &impl Site) {
+    let connection = with_queue(site, "tasks").await;
+    fill(connection.as_ref(), "tasks", 6).await;
+    let mut inlet = shared(connection.as_ref(), "tasks", 100).await;
+    let tags: Vec<Tag> = take(inlet.as_mut(), 6).await.iter().map(|d| d.tag).collect();
+    inlet.acknowledge_one(tags[3]).await.unwrap();
+    inlet.acknowledge_one(tags[3]).await.unwrap();
+    inlet.acknowledge_one(tags[1]).await.unwrap();
+    inlet.acknowledge_one(Tag(tags[5].0 + 1000)).await.unwrap();
+    inlet.acknowledge(tags[1]).await.unwrap();
+    inlet.acknowledge_one(tags[0]).await.unwrap();
+    inlet.secured().await.unwrap();
+    // The inlet lives, so the broker objected to nothing.
+    fill(connection.as_ref(), "tasks", 1).await;
+    let last = take(inlet.as_mut(), 1).await[0].tag;
+    inlet.acknowledge_one(last).await.unwrap();
+    inlet.secured().await.unwrap();
+    connection.close().await;
+    let connection = connect(&site.url()).await;
+    let mut inlet = shared(connection.as_ref(), "tasks", 100).await;
+    assert_eq!(ids(&take(inlet.as_mut(), 3).await), ["2", "4", "5"]);
+    nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
+}
+
 pub(super) async fn the_prefetch_bounds_what_is_under_way_and_zero_is_not_boundless(
     site: &impl Site,
 ) {

@@ -48,6 +48,32 @@ pub(super) async fn what_a_dropped_inlet_had_goes_to_another(site: &impl Site) {
     assert!(again.iter().all(|delivery| delivery.redelivered));
 }
 
+pub(super) async fn what_an_inlet_beside_the_one_with_the_lease_holds_comes_again(
+    site: &impl Site,
+) {
+    let connection = with_queue(site, "tasks").await;
+    connection.declare(&queue("control", &[])).await.unwrap();
+    let mut tasks = leased(connection.as_ref(), "tasks", "lease").await;
+    fill(connection.as_ref(), "tasks", 4).await;
+    fill(connection.as_ref(), "control", 4).await;
+    let mut beside = shared(connection.as_ref(), "control", 9).await;
+    let there = take(beside.as_mut(), 4).await;
+    beside.acknowledge_one(there[2].tag).await.unwrap();
+    beside.secured().await.unwrap();
+    drop(beside);
+    let mut beside = shared(connection.as_ref(), "control", 9).await;
+    let again = take(beside.as_mut(), 3).await;
+    assert_eq!(ids(&again), ["0", "1", "3"], "on the next inlet of the same connection");
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+    assert_eq!(ids(&take(tasks.as_mut(), 4).await), numbers(0..4), "the other one lives");
+    connection.close().await;
+    let connection = connect(&site.url()).await;
+    let mut beside = shared(connection.as_ref(), "control", 9).await;
+    assert_eq!(ids(&take(beside.as_mut(), 3).await), ["0", "1", "3"], "on the next connection");
+    assert_eq!(connection.waiting("control").await.unwrap(), 0);
+    nothing_else(connection.as_ref(), "control", beside.as_mut()).await;
+}
+
 pub(super) async fn nothing_acknowledged_comes_again_after_a_close(site: &impl Site) {
     let connection = with_queue(site, "tasks").await;
     fill(connection.as_ref(), "tasks", 100).await;

@@ -13,7 +13,7 @@ use crate::execution::capture::Captured;
 use crate::execution::events::Event;
 use crate::execution::executor::{Ended, Report, RunContext};
 use crate::execution::os::spawn::Spawner;
-use crate::execution::verdict::Facts;
+use crate::execution::verdict::{CANCELLED, Facts};
 use crate::pending::stop::{StopReason, StopSignal};
 use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
@@ -171,8 +171,13 @@ impl Pool {
             Reply::Exited => (StopMode::Exited, None),
             Reply::TimedOut => (StopMode::Terminate, None),
             Reply::Stopped(reason) => {
-                worker.stop(StopMode::Terminate, self.config.spec.grace).await;
-                return Some(Ended::Stopped(reason));
+                let end = worker.stop(StopMode::Terminate, self.config.spec.grace).await;
+                if !reason.ends_task() {
+                    return Some(Ended::Stopped(reason));
+                }
+                let reason = Some(CANCELLED.to_owned());
+                let cancelled = report(Outcome::Cancelled);
+                return Some(Ended::Finished(Report { reason, stderr: end.stderr, ..cancelled }));
             }
         };
         let late = mode == StopMode::Terminate && violation.is_none();

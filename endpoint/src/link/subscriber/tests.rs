@@ -1,6 +1,9 @@
 //! The subscriber against a real disk queue and a fake link.
 
+mod marks;
+
 use super::*;
+use crate::link::events_request::EventsRequests;
 use crate::storage::journal::OutSeq;
 use crate::storage::sent::{SentConfig, SentLog};
 use crate::testing::{self, InletBroker, Settled};
@@ -19,6 +22,7 @@ struct Rig {
     intake: CancellationToken,
     ended: JoinSet<Result<(), SessionError>>,
     instance: Arc<Instance>,
+    steering: Arc<Steering>,
     _disk: TempDir,
 }
 
@@ -37,8 +41,10 @@ fn rig_of(instance: Instance, max_tasks: usize) -> Rig {
     let intake = CancellationToken::new();
     let mut ended = JoinSet::new();
     let (theirs, who, stop) = (Arc::clone(&ledger), Arc::clone(&instance), intake.clone());
-    ended.spawn(async move { subscribe(&mut inlet, &theirs, &who, &stop).await });
-    Rig { ledger, broker, intake, ended, instance, _disk: disk }
+    let steering = Arc::new(Steering::new(EventsRequests::new().0));
+    let shared = Arc::clone(&steering);
+    ended.spawn(async move { subscribe(&mut inlet, &theirs, &who, &shared, &stop).await });
+    Rig { ledger, broker, intake, ended, instance, steering, _disk: disk }
 }
 
 impl Rig {

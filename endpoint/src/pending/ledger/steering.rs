@@ -1,12 +1,74 @@
-//! The part of the ledger that obeys: drains, and stops tasks that run.
+//! The part of the ledger that obeys the service: cancels tasks, and is drained.
 
-use super::Ledger;
-use crate::pending::Pending;
+use super::{Ledger, Stored};
 use crate::pending::drain::{Drained, DrainedBy, Drains};
 use crate::pending::inbox::Held;
 use crate::pending::stop::StopReason;
+use crate::pending::{Cancelled, Found, Pending};
+use crate::storage::journal::{Finished, JournalError};
+use clutch_common::id::Attempt;
+use clutch_common::task::result::{Loss, Outcome, TaskResult};
+use clutch_common::wire::Cancel;
+use std::sync::Arc;
 
 impl Ledger {
+    /// Puts a cancel in force, and obeys it, in one commit: attempts that wait end as
+    /// `cancelled`, those that run are stopped, those that are not known are noted as seen and
+    /// answered, and those that have ended stay as they are.
+    pub(crate) async fn cancel(
+        &self,
+        cancel: &Cancel,
+    ) -> Result<(Cancelled, Stored), JournalError> {
+        let mut attempts = cancel.attempts.clone();
+        attempts.sort_unstable();
+        attempts.dedup();
+        let room = self.journal.reserve().await?;
+        // No wait from here on: what is unknown now is so when that is decided.
+        let mut unknown = Vec::new();
+        for attempt in attempts {
+            if !self.knows(attempt)? {
+                unknown.push(attempt);
+            }
+        }
+        let result = |attempt, found| match found {
+            Found::Waiting => self.cancelled(attempt),
+            Found::Unknown => self.unknown(attempt),
+        };
+        let (cancelled, outs, commit) = self.shared.decide(|pending| {
+            let (cancelled, outs, changes) = pending.cancel(cancel, unknown, result);
+            (cancelled, outs, room.submit(changes))
+        });
+        Ok((cancelled, self.stored(outs, commit)))
+    }
+
+    /// Whether a cancel in force covers an attempt.
+    pub(crate) fn is_cancelled(&self, attempt: Attempt) -> bool {
+        self.shared.lock().is_cancelled(attempt)
+    }
+
+    /// Ends the cancels up to a number: all tasks that they name have been read.
+    pub(crate) fn release_cancels(&self, up_to: u64) {
+        self.shared.lock().release_cancels(up_to);
+    }
+
+    /// Ends all cancels: those that are in force are read anew.
+    pub(crate) fn forget_cancels(&self) {
+        self.shared.lock().forget_cancels();
+    }
+
+    /// The result of an attempt that was cancelled before it started.
+    pub(super) fn cancelled(&self, attempt: Attempt) -> Arc<Finished> {
+        let reason = "it was cancelled before it started";
+        self.finished(self.not_run(attempt, Outcome::Cancelled, reason.to_owned()))
+    }
+
+    /// The result of a cancelled attempt that is not known.
+    fn unknown(&self, attempt: Attempt) -> Arc<Finished> {
+        let reason = "it was cancelled, and the endpoint does not know it: it does not start here";
+        let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
+        self.finished(TaskResult { lost: Some(Loss::Unknown), ..result })
+    }
+
     /// Begins or changes a drain, or ends it: no task starts and none is read while there is
     /// one. Each origin has a drain of its own.
     pub(crate) fn drain(&self, by: DrainedBy, drained: Option<Drained>) {

@@ -13,9 +13,9 @@ impl Consumer {
         answer: oneshot::Sender<Option<Delivery>>,
     ) -> io::Result<()> {
         // What came since the last look counts as well.
-        if !self.claim(1)? {
+        if !self.claim()? {
             self.sources.look()?;
-            self.claim(1)?;
+            self.claim()?;
         }
         let next = self.pop();
         // It fails once the caller is gone; `stop` is set then.
