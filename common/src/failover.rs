@@ -15,4 +15,6 @@ mod states;
 pub use losses::{Consequence, Report, TaskStanding, consequence};
 pub use plan::{Heard, PingTimes, Plan, plan};
 pub use retention::{Candidate, KEPT, to_forget};
-pub use states::{KnownState, PresenceEffect, active, apply_presence, holder, misses_one, to_ask};
+pub use states::{
+    KnownState, PresenceEffect, active, apply_presence, declare_lost, holder, misses_one, to_ask,
+};

@@ -5,6 +5,7 @@
 
 mod cancel;
 pub(crate) mod connections;
+mod endings;
 mod endpoints;
 mod error;
 mod forget;
@@ -89,6 +90,8 @@ impl Api {
             .route("/v1/endpoints/{name}", get(endpoints::endpoint))
             .route("/v1/endpoints/{name}/drain", post(steer::drain))
             .route("/v1/endpoints/{name}/resume", post(steer::resume))
+            .route("/v1/endpoints/{name}/remove", post(endings::remove))
+            .route("/v1/endpoints/{name}/lost", post(endings::lost))
             .route("/v1/cancel", post(cancel::cancel))
             .route("/v1/forget", post(forget::forget))
             .fallback(no_route)

@@ -10,4 +10,5 @@ pub(crate) mod management;
 pub(crate) mod observer;
 pub(crate) mod ownership;
 pub(crate) mod policy_monitor;
+pub(crate) mod retire;
 pub(crate) mod session;

@@ -125,7 +125,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Declare an endpoint's queues and write its endpoint.toml; needs no running service
     Provision(ProvisionArgs),
-    /// Remove an endpoint's queue and name; the results of its tasks stay. Needs no running service
+    /// Remove an endpoint's queues and name, as `endpoint remove` does; needs no running service
     Deprovision(DeprovisionArgs),
     /// Collect results, keep records and answer the API, until told to stop
     Serve(ServeArgs),
@@ -145,7 +145,7 @@ pub(crate) enum Command {
     Results(ResultsArgs),
     /// List endpoints: how each is, what it runs, and what waits for it
     Endpoints(endpoint::EndpointsArgs),
-    /// Show one endpoint, drain it, or have it start tasks again
+    /// Show one endpoint, drain it, remove it, or declare it lost
     Endpoint(endpoint::EndpointArgs),
     /// Forget ended tasks with their results, and give their room on the disk back
     Forget(ForgetArgs),
@@ -346,10 +346,10 @@ pub(crate) struct DeprovisionArgs {
     pub(crate) broker: BrokerArgs,
     /// The endpoint's name or id; no instance of it may be running
     pub(crate) endpoint: String,
-    /// Remove it although tasks have no outcome (they end as cancelled) or messages wait in its
-    /// queue (they are deleted)
-    #[arg(long)]
-    pub(crate) yes: bool,
+    /// Remove it although tasks have no outcome or messages wait in its queue: the tasks end as
+    /// cancelled, or as interrupted where an instance may have had them
+    #[arg(long, alias = "yes")]
+    pub(crate) end_tasks: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ mod task_spec;
 mod task_state;
 
 pub(crate) use endpoints::{
-    DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState,
+    DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState, Removed,
     StateRecord, Told, active, status,
 };
 pub(crate) use health::{Anomalies, QueueHazard};

@@ -22,6 +22,7 @@ mod forgetting;
 mod interned_ids;
 mod listing;
 mod lost_attempts;
+mod lost_endpoints;
 mod missing;
 mod overdue;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub(crate) use endpoint_records::EndpointRecord;
 pub(crate) use endpoints::{Endpoint, Registration};
 pub(crate) use engine::Saved;
 pub(crate) use forgetting::Forgettable;
+pub(crate) use lost_endpoints::DeclaredLost;
 pub(crate) use overdue::Overdue;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use selection::TaskSelection;

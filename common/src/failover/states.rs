@@ -131,5 +131,24 @@ pub fn apply_presence(
     PresenceEffect { took_over: true, given_up }
 }
 
+/// Gives up states of an endpoint, as a person says that they are lost: one state, or each that
+/// may hold tasks. An instance that speaks again is not given up any more. Returns the states
+/// that are given up.
+pub fn declare_lost(
+    states: &mut [KnownState],
+    which: Option<StateId>,
+    now_ms: u64,
+) -> Vec<StateId> {
+    let chosen = |state: &&mut KnownState| which.is_none_or(|id| state.id == id) && state.counts();
+    let give_up = |state: &mut KnownState| {
+        state.given_up_at_ms = Some(now_ms);
+        if state.active_since_ms.is_some() {
+            state.superseded_at_ms.get_or_insert(now_ms);
+        }
+        state.id
+    };
+    states.iter_mut().filter(chosen).map(give_up).collect()
+}
+
 #[cfg(test)]
 pub(super) mod tests;

@@ -64,6 +64,8 @@ pub(super) enum Mishap {
     Freeze,
     /// An instance's node is gone, with its disk; another one may take its place.
     LostNode,
+    /// A person declares all instances lost, rightly or not.
+    DeclaredLost,
     /// The service publishes tasks again that it has published.
     Repeated,
 }
@@ -79,7 +81,7 @@ const FLEETS: [Fleet; 7] = [
     Fleet::Standbys(3),
 ];
 
-const ALL: [Mishap; 28] = [
+const ALL: [Mishap; 29] = [
     Mishap::Dial,
     Mishap::Lease,
     Mishap::CutAtDelivery,
@@ -107,6 +109,7 @@ const ALL: [Mishap; 28] = [
     Mishap::Stop,
     Mishap::Freeze,
     Mishap::LostNode,
+    Mishap::DeclaredLost,
     Mishap::Repeated,
 ];
 
@@ -127,6 +130,8 @@ impl Mishap {
             // Of the moments at which a fault may come.
             Self::Restart | Self::Partition | Self::Kill | Self::Stop | Self::Freeze => 2..10,
             Self::LostNode => 3..20,
+            // Of the moments at which the service looks.
+            Self::DeclaredLost => 300..3_000,
         }
     }
 }

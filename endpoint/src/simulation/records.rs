@@ -153,6 +153,15 @@ impl Records {
         give_up
     }
 
+    /// Declares every state lost that may have tasks, as a person would.
+    pub(super) fn declare_lost(&mut self) -> Vec<StateId> {
+        let lost = failover::declare_lost(&mut self.states, None, ONCE);
+        if !lost.is_empty() {
+            self.doubt_all();
+        }
+        lost
+    }
+
     fn doubt_all(&mut self) {
         let open = self.tasks.iter().filter(|(_, entry)| entry.stage != Stage::Done);
         self.doubts.extend(open.map(|(id, _)| (*id, false)));

@@ -182,6 +182,17 @@ impl Service {
         self.world.tell(|oracle| oracle.gives_up(instance));
     }
 
+    /// Does what a person asks for who takes the endpoint for lost. An instance that is there
+    /// is called, and says so.
+    fn declares_lost(&self) {
+        self.world.note(format_args!("service: is told that the endpoint is lost"));
+        let lost = self.decide(Records::declare_lost);
+        if !lost.is_empty() {
+            lost.into_iter().for_each(|state| self.gives_up(state));
+            self.world.call(Message { body: wire::encode_ping(), ..Message::default() });
+        }
+    }
+
     fn decide<T>(&self, how: impl FnOnce(&mut Records) -> T) -> T {
         how(&mut lock(&self.records))
     }
@@ -191,6 +202,9 @@ impl Service {
     async fn recover(&self, outlet: &mut dyn Outlet) -> Result<(), Fault> {
         let silent = self.decide(|records| records.give_up(Instant::now()));
         silent.into_iter().for_each(|state| self.gives_up(state));
+        if self.world.mishap(Mishap::DeclaredLost) {
+            self.declares_lost();
+        }
         while let Some(task) = self.decide(Records::next_to_resubmit) {
             let attempt = task.attempt();
             let expected = lock(&self.expected).get(&task.id).copied();

@@ -32,6 +32,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// 409: what is asked for contradicts what is there.
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", message)
+    }
+
     /// 500: we failed, and say so in the log as well.
     pub(super) fn internal(message: String) -> Self {
         tracing::error!(error = message, "a request failed");
@@ -52,7 +57,7 @@ impl ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> Self {
         if let store::Error::Conflict(message) = error {
-            return Self::new(StatusCode::CONFLICT, "conflict", message);
+            return Self::conflict(message);
         }
         Self::internal(format!("{:#}", anyhow::Error::from(error)))
     }

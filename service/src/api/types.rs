@@ -5,7 +5,7 @@ use crate::model::{
     Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, TaskOutcome,
     TaskSpec, TaskSummary,
 };
-use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::id::{EndpointId, StateId, TaskId};
 use serde::{Deserialize, Serialize};
 
 /// The most tasks that one request may carry.
@@ -248,6 +248,37 @@ pub(crate) struct ForgetAnswer {
     pub(crate) unfinished: u64,
     /// The value of `from` for the next request; none once all is done.
     pub(crate) next: Option<u64>,
+}
+
+/// Removes an endpoint.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RemoveRequest {
+    /// Whether tasks without an outcome end, instead of keeping the endpoint.
+    #[serde(default)]
+    pub(crate) end_tasks: bool,
+}
+
+/// Declares an endpoint's state folders lost.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LostRequest {
+    /// Only this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<StateId>,
+}
+
+/// What was declared lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LostAnswer {
+    /// The endpoint's id.
+    pub(crate) endpoint: EndpointId,
+    /// Its name.
+    pub(crate) name: String,
+    /// The state folders that are given up by this request.
+    pub(crate) states: Vec<StateId>,
+    /// How many tasks may be lost with them.
+    pub(crate) tasks: u64,
 }
 
 /// How the service is.

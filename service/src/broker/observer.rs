@@ -1,5 +1,5 @@
 //! Looks at the endpoints' queues at the broker when the API asks: how many messages wait, and
-//! whether an instance is there.
+//! whether an instance is there. Opens a connection for it where it changes something there.
 //!
 //! Promises: looks go over a connection of their own, which is opened for the first request and
 //! closed when none came for a while, so that they never hold up results; a request is answered
@@ -36,10 +36,11 @@ pub(crate) struct Sought {
 }
 
 /// A request, and where the answer goes.
-struct Request {
-    sought: Vec<Sought>,
-    until: Instant,
-    answer: oneshot::Sender<Vec<QueueState>>,
+enum Request {
+    /// Looks at queues.
+    Look { sought: Vec<Sought>, until: Instant, answer: oneshot::Sender<Vec<QueueState>> },
+    /// Opens a connection for the caller.
+    Connect { name: &'static str, answer: oneshot::Sender<Result<Box<dyn Connection>, Fault>> },
 }
 
 /// The handle to ask by. Clones share it; it outlives sessions.
@@ -56,12 +57,26 @@ impl Observer {
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + PATIENCE;
         let asking = async {
-            session.send(Request { sought, until, answer }).await.ok()?;
+            session.send(Request::Look { sought, until, answer }).await.ok()?;
             answered.await.ok()
         };
         // A moment more than the request itself has.
         let patience = until + Duration::from_millis(500);
         timeout_at(patience, asking).await.ok().flatten().unwrap_or(unknown)
+    }
+
+    /// Opens a connection to the broker for a caller that changes something there, if the link
+    /// is up.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn connect(&self, name: &'static str) -> Result<Box<dyn Connection>, Fault> {
+        let down = || Fault::Closed("the service has no link to the broker".to_owned());
+        let session = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (answer, answered) = oneshot::channel();
+        let asked = session.ok_or_else(down)?.send(Request::Connect { name, answer }).await;
+        asked.map_err(|_| down())?;
+        answered.await.map_err(|_| down())?
     }
 
     /// Takes the requests from now on, instead of an earlier session.
@@ -94,25 +109,59 @@ pub(crate) async fn observe(
             }
         };
         // The sender is replaced by the next session only.
-        let Some(Request { sought, until, answer }) = request else { break };
-        let mut states = vec![QueueState::Unknown; sought.len()];
-        let connection = match kept.take() {
-            Some(connection) => Some(connection),
-            None => connect(transport, until).await,
-        };
-        if let Some(connection) = connection {
-            match look_at(connection.as_ref(), &sought, until, &mut states).await {
-                Ok(()) => kept = Some(connection),
-                Err(fault) => {
-                    tracing::debug!(%fault, "the endpoints' queues cannot be looked at");
-                    close(Some(connection)).await;
+        let (sought, until, answer) = match request {
+            Some(Request::Look { sought, until, answer }) => (sought, until, answer),
+            Some(Request::Connect { name, answer }) => {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    connected = transport.connect(name) => drop(answer.send(connected)),
                 }
+                continue;
+            }
+            None => break,
+        };
+        let mut states = vec![QueueState::Unknown; sought.len()];
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            connection = answered(kept.take(), transport, &sought, until, &mut states) => {
+                kept = connection;
             }
         }
         drop(answer.send(states));
     }
     close(kept).await;
     Ok(())
+}
+
+/// Looks at queues over the connection that was kept, or over a new one where there is none or it
+/// fails: each queue that is missing costs a channel of it. Returns the connection to keep.
+async fn answered(
+    kept: Option<Box<dyn Connection>>,
+    transport: &dyn Transport,
+    sought: &[Sought],
+    until: Instant,
+    states: &mut [QueueState],
+) -> Option<Box<dyn Connection>> {
+    let mut is_new = kept.is_none();
+    let mut next = kept;
+    loop {
+        let connection = match next.take() {
+            Some(connection) => connection,
+            None => connect(transport, until).await?,
+        };
+        match look_at(connection.as_ref(), sought, until, states).await {
+            Ok(()) => return Some(connection),
+            Err(fault) => {
+                tracing::debug!(%fault, "the endpoints' queues cannot be looked at");
+                connection.close().await;
+            }
+        }
+        if std::mem::replace(&mut is_new, true) {
+            return None;
+        }
+    }
 }
 
 async fn connect(transport: &dyn Transport, until: Instant) -> Option<Box<dyn Connection>> {

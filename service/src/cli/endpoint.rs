@@ -2,6 +2,7 @@
 
 use super::values::positive;
 use clap::{Args, Subcommand};
+use clutch_common::id::StateId;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -26,6 +27,11 @@ pub(crate) enum EndpointCommand {
     Drain(DrainArgs),
     /// Have it start tasks again after a `drain`
     Resume(OneEndpoint),
+    /// Remove its queues and its name; what its tasks came to stays recorded
+    Remove(RemoveArgs),
+    /// Declare that its state folder is lost: when another instance of it is active, tasks that it
+    /// does not know are submitted again, or end as interrupted where they must not rerun
+    Lost(LostArgs),
 }
 
 /// One endpoint.
@@ -33,6 +39,25 @@ pub(crate) enum EndpointCommand {
 pub(crate) struct OneEndpoint {
     /// The endpoint's name or id
     pub(crate) endpoint: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    #[command(flatten)]
+    pub(crate) which: OneEndpoint,
+    /// Remove it although tasks have no outcome or messages wait in its queue: the tasks end as
+    /// cancelled, or as interrupted where an instance may have had them
+    #[arg(long)]
+    pub(crate) end_tasks: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LostArgs {
+    #[command(flatten)]
+    pub(crate) which: OneEndpoint,
+    /// Only this state folder, as `endpoint show` lists it
+    #[arg(long, value_name = "ID")]
+    pub(crate) state_folder: Option<StateId>,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,13 @@
 //! The commands about one endpoint.
 
 use super::{endpoint_show, moment};
-use crate::api::types::{DrainAnswer, DrainRequest};
+use crate::api::types::{DrainAnswer, DrainRequest, LostAnswer, LostRequest, RemoveRequest};
 use crate::cli::endpoint::{EndpointCommand, OneEndpoint};
 use crate::cli::output;
 use crate::client::Client;
+use crate::model::Removed;
+use clutch_common::text::counted::counted;
+use serde::Serialize;
 use serde_json::json;
 use std::time::Duration;
 use url::form_urlencoded::byte_serialize;
@@ -19,13 +22,42 @@ pub(crate) async fn run(
         EndpointCommand::Show(which) => {
             return endpoint_show::run(client, &path(which, ""), json).await;
         }
+        EndpointCommand::Remove(args) => {
+            let request = RemoveRequest { end_tasks: args.end_tasks };
+            let removed: Removed = client.post(&path(&args.which, "/remove"), &request).await?;
+            return say(&removed, removed.words(), json);
+        }
+        EndpointCommand::Lost(args) => {
+            let request = LostRequest { state: args.state_folder };
+            let lost: LostAnswer = client.post(&path(&args.which, "/lost"), &request).await?;
+            return say(&lost, lost_words(&lost), json);
+        }
         EndpointCommand::Drain(args) => {
             let deadline_in_ms = args.deadline.map(millis);
             client.post(&path(&args.which, "/drain"), &DrainRequest { deadline_in_ms }).await?
         }
         EndpointCommand::Resume(which) => client.post(&path(which, "/resume"), &json!({})).await?,
     };
-    if json { output::json(&answer) } else { Ok(output::line(&words(&answer))?) }
+    say(&answer, words(&answer), json)
+}
+
+fn say(answer: &impl Serialize, words: String, json: bool) -> anyhow::Result<()> {
+    if json { output::json(answer) } else { Ok(output::line(&words)?) }
+}
+
+fn lost_words(answer: &LostAnswer) -> String {
+    let LostAnswer { name, states, tasks, .. } = answer;
+    if states.is_empty() {
+        return format!("{name} has no state folder that may have tasks: nothing is lost");
+    }
+    let folders = counted(states.len() as u64, "state folder");
+    format!(
+        "{name}: {folders} declared lost; {} without an outcome may be lost. What waits in its \
+         queue stays there. When an instance of it is active, tasks that it does not know are \
+         submitted again, or end as interrupted where they must not rerun. If none ever will be, \
+         `clutch-service endpoint remove {name} --end-tasks`",
+        counted(*tasks, "task")
+    )
 }
 
 fn millis(time: Duration) -> u64 {

@@ -2,6 +2,7 @@
 
 use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::{EndpointId, StateId};
+use clutch_common::text::counted::counted;
 use clutch_common::topology::QueueKind;
 use clutch_common::wire::{InstanceDetails, Role};
 use serde::{Deserialize, Serialize};
@@ -280,6 +281,39 @@ pub(crate) struct EndpointDetail {
     pub(crate) in_doubt: u64,
     /// How many of them it could not be asked for yet.
     pub(crate) unasked: u64,
+}
+
+/// The report of a removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removed {
+    /// The endpoint's id.
+    pub(crate) id: EndpointId,
+    /// Its name.
+    pub(crate) name: String,
+    /// How many tasks ended as cancelled.
+    pub(crate) cancelled: u64,
+    /// How many tasks ended as interrupted: an instance may have had them.
+    pub(crate) interrupted: u64,
+    /// How many messages went with its task queue.
+    pub(crate) messages: u64,
+}
+
+impl Removed {
+    /// What was done, in words for people.
+    pub(crate) fn words(&self) -> String {
+        let Self { id, name, cancelled, interrupted, messages } = self;
+        let mut words = format!("removed {name} ({id})");
+        for (count, outcome) in [(*cancelled, "cancelled"), (*interrupted, "interrupted")] {
+            if count > 0 {
+                let tasks = counted(count, "task");
+                words.push_str(&format!("; {tasks} without an outcome ended as {outcome}"));
+            }
+        }
+        if *messages > 0 {
+            words.push_str(&format!("; {} went with its queue", counted(*messages, "message")));
+        }
+        words
+    }
 }
 
 #[cfg(test)]

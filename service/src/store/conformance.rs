@@ -86,7 +86,9 @@ suite! {
         an_endpoint_with_many_overdue_tasks_does_not_hold_up_others
         a_delivered_result_that_is_not_recorded_has_all_asked_for_once
         missing_tasks_are_reported_with_the_endpoints_answer;
-    states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them;
+    states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them
+        a_state_that_is_declared_lost_leaves_its_attempts_in_doubt
+        an_endpoint_is_read_with_its_states_and_what_waits_for_it;
     steering: a_drain_is_numbered_once_and_sent_until_the_broker_has_it;
     cancels: a_cancellation_is_sent_until_the_broker_has_it_and_then_marked_and_binds_no_outcome
         a_task_to_be_cancelled_ends_once_it_is_nowhere_for_certain_and_is_not_submitted_again

@@ -2,6 +2,7 @@
 
 use super::engine::{Db, values};
 use super::{Result, Store, cancels};
+use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId};
 
 /// The states of tasks that have no outcome.
@@ -22,16 +23,19 @@ impl Store {
         self.read("counting an endpoint's tasks", move |db| count_open(db, endpoint)).await
     }
 
-    /// The attempts under way of up to `limit` tasks that have no outcome.
+    /// The attempts under way of up to `limit` tasks that have no outcome, and their states.
     pub(crate) async fn open_attempts(
         &self,
         endpoint: EndpointId,
         limit: u32,
-    ) -> Result<Vec<Attempt>> {
+    ) -> Result<Vec<(Attempt, TaskState)>> {
         self.read("listing an endpoint's tasks", move |db| {
-            let find = format!("SELECT t.id, t.current_attempt {} ORDER BY t.seq LIMIT ?", open());
+            let find = format!(
+                "SELECT t.id, t.current_attempt, t.state {} ORDER BY t.seq LIMIT ?",
+                open()
+            );
             let found = db.all(&find, values![endpoint, limit])?;
-            let attempt = |(task_id, attempt)| Attempt { task_id, attempt };
+            let attempt = |(task_id, attempt, state)| (Attempt { task_id, attempt }, state);
             Ok(found.into_iter().map(attempt).collect())
         })
         .await

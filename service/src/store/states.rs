@@ -45,11 +45,11 @@ pub(crate) struct PresenceMessage {
 const RECOGNIZED: u64 = 1000;
 
 /// A state as it is recorded, with its endpoint.
-struct StateRow {
+pub(super) struct StateRow {
     endpoint: EndpointId,
     name: String,
     lost_after_ms: u64,
-    state: KnownState,
+    pub(super) state: KnownState,
     known_since_ms: u64,
     heard_at_ms: u64,
 }
@@ -153,7 +153,7 @@ pub(super) fn to_ask(db: &Db<'_>, endpoint: EndpointId) -> Result<Option<StateId
 }
 
 /// The states of an endpoint.
-fn rows(db: &Db<'_>, endpoint: EndpointId) -> Result<Vec<StateRow>> {
+pub(super) fn rows(db: &Db<'_>, endpoint: EndpointId) -> Result<Vec<StateRow>> {
     let find = format!("{STATES}WHERE s.endpoint_id = ? ORDER BY s.id");
     db.all(&find, values![endpoint])
 }
@@ -306,7 +306,8 @@ fn is_new(db: &Db<'_>, message: &str) -> Result<bool> {
     Ok(true)
 }
 
-fn write(db: &Db<'_>, endpoint: EndpointId, state: &KnownState) -> Result<()> {
+/// Writes a state as it is from now on.
+pub(super) fn write(db: &Db<'_>, endpoint: EndpointId, state: &KnownState) -> Result<()> {
     let insert = "INSERT INTO states (endpoint_id, id, instance, role, holds, active_since_ms, \
          superseded_at_ms, given_up_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (endpoint_id, id) DO UPDATE SET instance = excluded.instance, \

@@ -80,6 +80,15 @@ pub(super) const ROWS: &[Row] = &[
     )
     .may_run_again("those that had started and whose outcome was not recorded")
     .since("the next start"),
+    Row::new(
+        "endpoint-declared-lost",
+        "the endpoint is ended by kill -9 and its state folder is gone; a person declares it lost, \
+         and an instance that stands by for others is started: what the lost disk knew is submitted \
+         again at once, and tasks that must not run again end as interrupted",
+        Play::Beside(declared_lost),
+    )
+    .may_run_again("those that had started and whose outcome was not recorded")
+    .since("the next start"),
 ];
 
 /// Two instances: the stage's own daemon, behind the proxy, and another beside
@@ -216,6 +225,27 @@ fn by_mistake(site: &Site) -> Result<Seen> {
 }
 
 fn dead_disk(site: &Site) -> Result<Seen> {
+    replaced(site, |stage| stage.restart())
+}
+
+fn declared_lost(site: &Site) -> Result<Seen> {
+    replaced(site, |stage| {
+        let name = stage.endpoint.name.clone();
+        let lost = ["endpoint", "lost", &name, "--json"];
+        let answer = poll::until("the broker to see that the endpoint is gone", SOON, || {
+            Ok(stage.world.service(&lost)?.ok().ok())
+        })?;
+        let states = answer.json()?["states"].as_array().map_or(0, Vec::len);
+        ensure!(states == 1, "the fault did not hit: {states} state folders were lost");
+        let slots = stage.slots.to_string();
+        let options = ["--standby", "--slots", &slots];
+        stage.daemon = stage.world.launch(&stage.endpoint, &options)?;
+        stage.daemon.wait_for("engaged", SOON).map(drop)
+    })
+}
+
+/// The endpoint is killed, its state folder is gone, and `again` starts another instance.
+fn replaced(site: &Site, again: impl FnOnce(&mut Stage) -> Result<()>) -> Result<Seen> {
     const ONCE: usize = 300;
     let mut stage = site.stage()?;
     stage.submit(2000, "sleep 0.02")?;
@@ -230,9 +260,9 @@ fn dead_disk(site: &Site) -> Result<Seen> {
         poll::pause(Duration::from_secs(1));
         Ok((stage.progress()?.done == before).then_some(before))
     })?;
-    let again = Instant::now();
-    stage.restart()?;
-    let recovery = stage.recovery(again)?;
+    let since = Instant::now();
+    again(&mut stage)?;
+    let recovery = stage.recovery(since)?;
     let seen = stage.seen_with(&[("interrupted", ONCE)])?;
     let unrecorded = started.len().saturating_sub(usize::try_from(recorded)?);
     let attempts = stage.later_attempts()?;

@@ -15,6 +15,7 @@ mod bad_input;
 mod crash;
 mod demo;
 mod doctor;
+mod endpoints;
 mod failover;
 mod faults;
 mod folder;

@@ -134,3 +134,33 @@ fn an_instance_that_waits_is_not_the_one_whose_connection_may_hold_the_lease() {
     assert_eq!(news, PresenceEffect { took_over: true, given_up: Vec::new() });
     assert_eq!(holder(&states).map(|state| state.instance), Some(Uuid::nil()));
 }
+
+#[test]
+fn a_state_that_a_person_declares_lost_is_given_up_until_it_speaks_again() {
+    let (mut states, _) = after("A1");
+    assert_eq!(declare_lost(&mut states, Some(id(2)), 7), []);
+    assert_eq!(declare_lost(&mut states, None, 7), [id(1)]);
+    assert_eq!(declare_lost(&mut states, None, 8), [], "it is given up already");
+    assert!(active(&states).is_none() && holder(&states).is_none() && to_ask(&states).is_none());
+
+    // Another instance is asked at once, also one that shares the endpoint.
+    let mut other = states.clone();
+    let news = apply_presence(&mut other, &presence("a2"), 9);
+    assert!(news.took_over);
+    assert_eq!(to_ask(&other).map(|state| state.id), Some(id(2)));
+
+    // The same one is the one to ask when it comes back.
+    let news = apply_presence(&mut states, &presence("A1"), 9);
+    assert!(news.took_over && news.given_up.is_empty());
+    assert_eq!(to_ask(&states).map(|state| state.id), Some(id(1)));
+}
+
+#[test]
+fn only_the_state_that_is_named_is_declared_lost() {
+    let (mut states, _) = after("a1 a2");
+    assert!(to_ask(&states).is_none(), "the first may hold tasks");
+    assert_eq!(declare_lost(&mut states, Some(id(1)), 7), [id(1)]);
+    assert_eq!(to_ask(&states).map(|state| state.id), Some(id(2)));
+    let (mut states, _) = after("a1 w2");
+    assert_eq!(declare_lost(&mut states, None, 7), [id(1)], "one that has nothing is not lost");
+}

@@ -1,12 +1,12 @@
 //! The states of endpoints on any engine.
 
-use super::{begin, chunk, done, record, spec};
+use super::{ask, begin, chunk, done, record, spec, submitted_task};
 use crate::store::{Batch, PresenceMessage, Store};
 use crate::stub_broker;
 use clutch_common::failover::{self as rules, KEPT, KnownState};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
-use clutch_common::wire::{Presence, Role};
+use clutch_common::wire::{InstanceDetails, Presence, Role};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -75,4 +75,57 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
     assert!(states(&store).await.iter().any(|state| state.id == old));
     record(&store, &[], &[idle(waiting, 0)], 9001 + day).await.unwrap();
     assert!(!states(&store).await.iter().any(|state| state.id == old));
+}
+
+pub(super) async fn a_state_that_is_declared_lost_leaves_its_attempts_in_doubt(store: Store) {
+    let endpoint = submitted_task(&store).await;
+    let state = StateId::new();
+    let active = stub_broker::active(endpoint, state, Uuid::now_v7());
+    record(&store, &[], std::slice::from_ref(&active), 1000).await.unwrap();
+    let known = states(&store).await;
+    let other = Some(StateId::new());
+    let lost = async |which, known, now| store.declare_lost(endpoint, (which, known), now).await;
+    let none = lost(other, known.clone(), 2000).await.unwrap().unwrap();
+    assert_eq!((none.states, none.tasks), (vec![], 0));
+    assert_eq!(store.endpoint_record(endpoint).await.unwrap().unwrap().unaccounted, 0);
+
+    let declared = lost(None, known.clone(), 2000).await.unwrap().unwrap();
+    assert_eq!((declared.states, declared.tasks), (vec![state], 1));
+    let shown = store.endpoint_record(endpoint).await.unwrap().unwrap();
+    assert_eq!((shown.unaccounted, shown.unasked), (1, 1));
+    assert_eq!(shown.states[0].known.given_up_at_ms, Some(2000));
+    assert_eq!(lost(None, known, 3000).await.unwrap(), None, "it is not as it was");
+
+    // It comes back: it is asked, and not given up any more.
+    record(&store, &[], &[active], 4000).await.unwrap();
+    assert_eq!(states(&store).await[0].given_up_at_ms, None);
+    assert_eq!(ask(&store, endpoint, 10, 5000).await, 1);
+}
+
+pub(super) async fn an_endpoint_is_read_with_its_states_and_what_waits_for_it(store: Store) {
+    let endpoint = submitted_task(&store).await;
+    let details = InstanceDetails {
+        version: "1".to_owned(),
+        host: "node-1".to_owned(),
+        slots: 4,
+        functions: vec!["add".to_owned()],
+        started_at_ms: 5,
+        clock_ms: 600,
+        draining: false,
+    };
+    let active = stub_broker::active(endpoint, StateId::new(), Uuid::now_v7());
+    let presence = Presence { details: Some(details.clone()), pending: 7, ..active.clone() };
+    record(&store, &[], &[presence, Presence { pending: 2, ..active }], 1000).await.unwrap();
+    let all = store.endpoint_records(String::new(), 10).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!(store.endpoint_record(endpoint).await.unwrap().as_ref(), Some(&all[0]));
+    let [state] = all[0].states.as_slice() else { panic!("{all:?}") };
+    assert_eq!((state.known_since_ms, state.heard_at_ms), (1000, 1000));
+    assert_eq!((state.told.pending, state.told.clock_offset_ms), (2, Some(400)));
+    assert_eq!(state.told.details.as_ref(), Some(&details), "it is told once");
+    assert_eq!(all[0].open, [("submitted".to_owned(), 1)].into());
+    assert_eq!(all[0].oldest_ms, Some(1000));
+    let name = all[0].endpoint.name.clone();
+    assert_eq!(store.endpoint_records(name, 10).await.unwrap(), [], "none comes after it");
+    assert_eq!(store.endpoint_record(EndpointId::new()).await.unwrap(), None);
 }

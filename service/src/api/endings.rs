@@ -1,0 +1,122 @@
+//! Ends what a person says is over: an endpoint that is removed, and one whose instances are
+//! lost.
+
+use super::Api;
+use super::error::{self, ApiError, Json};
+use super::query::known_endpoint;
+use super::types::{LostAnswer, LostRequest, RemoveRequest};
+use crate::broker::observer::Sought;
+use crate::broker::retire::{RetireError, retire};
+use crate::broker::session::LinkState;
+use crate::model::{QueueState, Removed, active};
+use crate::store::{DeclaredLost, Endpoint};
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use clutch_common::failover::KnownState;
+use clutch_common::system::clock::now_ms;
+
+/// Removes an endpoint. It goes on if the client goes away: each step can be repeated.
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Removed>, ApiError> {
+    let request: RemoveRequest =
+        if body.is_empty() { RemoveRequest::default() } else { error::body(&body)? };
+    let endpoint = known_endpoint(&api, &name).await?;
+    engaged(&api, "removed")?;
+    let removing = api.clone();
+    let working = api.submissions.spawn(async move {
+        let connection = removing.told.observer.connect("clutch/service/remove").await;
+        let connection = connection.map_err(RetireError::Broker)?;
+        let end_tasks = request.end_tasks;
+        let removed = retire(&removing.store, connection.as_ref(), &endpoint, end_tasks).await;
+        connection.close().await;
+        removed
+    });
+    let removed = working.await.map_err(|error| ApiError::internal(error.to_string()))?;
+    let removed = removed.map_err(|error| match error {
+        RetireError::Running(_) | RetireError::Pending(_) => ApiError::conflict(error.to_string()),
+        RetireError::Broker(fault) => ApiError::unavailable("disengaged", fault.to_string()),
+        RetireError::Store(error) => error.into(),
+    })?;
+    look_anew(&api);
+    tracing::info!(endpoint = removed.name, id = %removed.id, "the endpoint is removed");
+    Ok(Json(removed))
+}
+
+/// Declares state folders of an endpoint lost. That of an instance that is connected is not
+/// lost.
+pub(super) async fn lost(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<LostAnswer>, ApiError> {
+    let LostRequest { state } =
+        if body.is_empty() { LostRequest::default() } else { error::body(&body)? };
+    let Endpoint { id, name, .. } = known_endpoint(&api, &name).await?;
+    engaged(&api, "declared lost")?;
+    let record = api.store.endpoint_record(id).await?;
+    let states = record.map(|record| record.states).unwrap_or_default();
+    let known: Vec<KnownState> = states.iter().map(|state| state.known.clone()).collect();
+    let active = active(&states).map(|state| state.known.id);
+    let sought = vec![Sought { endpoint: id, drains: true }];
+    match api.told.observer.look(sought).await.pop() {
+        Some(QueueState::There { consumed: Some(true), .. }) => {
+            if state.is_none_or(|state| active == Some(state)) {
+                return Err(online(&name));
+            }
+        }
+        Some(QueueState::There { consumed: Some(false), .. } | QueueState::Missing) => (),
+        _ => {
+            let words = format!(
+                "whether {name} is online is not known, as the broker does not say: try again"
+            );
+            return Err(ApiError::unavailable("disengaged", words));
+        }
+    }
+    let declared = api.store.declare_lost(id, (state, known), now_ms()).await?;
+    let Some(DeclaredLost { states, tasks }) = declared else {
+        return Err(ApiError::conflict(format!(
+            "an instance of {name} was heard just now: look at `clutch-service endpoint show \
+             {name}`, and declare it lost again if it is"
+        )));
+    };
+    if !states.is_empty() {
+        tracing::warn!(
+            endpoint = name,
+            states = states.len(),
+            in_doubt = tasks,
+            "a person declared the endpoint's state folders lost: when another instance is active, \
+             tasks that it does not know are submitted again, or end as interrupted"
+        );
+        look_anew(&api);
+    }
+    Ok(Json(LostAnswer { endpoint: id, name, states, tasks }))
+}
+
+/// An error that says what cannot be done, unless the link is up.
+fn engaged(api: &Api, what: &str) -> Result<(), ApiError> {
+    match &*api.link.borrow() {
+        LinkState::Engaged(_) => Ok(()),
+        LinkState::Disengaged(fault) => Err(ApiError::unavailable(
+            "disengaged",
+            format!(
+                "the service has no link to the broker ({fault}): nothing is {what} without it"
+            ),
+        )),
+    }
+}
+
+/// Has the session look at the records anew.
+fn look_anew(api: &Api) {
+    api.news.send_modify(|count| *count += 1);
+}
+
+fn online(name: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "{name} is online: it is not lost. To have it start nothing more, `clutch-service endpoint \
+         drain {name}`; to give up another state folder of it, add --state-folder and one that \
+         `clutch-service endpoint show {name}` lists"
+    ))
+}
