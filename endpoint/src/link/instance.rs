@@ -31,8 +31,9 @@ struct RoleState {
 struct DetailsState {
     /// The details; nothing where there is nothing to tell.
     details: Option<InstanceDetails>,
-    /// The session in which a presence message with them was confirmed last.
-    told_in: Option<Uuid>,
+    /// The session in which a presence message with them was confirmed last, and whether it
+    /// said that the endpoint drains.
+    told: Option<(Uuid, bool)>,
 }
 
 /// This run of the daemon; the session sets its role, the publisher sends its presence.
@@ -106,12 +107,13 @@ impl Instance {
 
     /// Sets what the instance tells of itself, once in each session.
     pub(crate) fn describing(self, details: InstanceDetails) -> Self {
-        Self { details: Mutex::new(DetailsState { details: Some(details), told_in: None }), ..self }
+        Self { details: Mutex::new(DetailsState { details: Some(details), told: None }), ..self }
     }
 
-    /// Notes that a presence message with the details was confirmed.
-    pub(crate) fn details_told(&self) {
-        self.details_state().told_in = Some(self.id());
+    /// Notes that a presence message with the details was confirmed, and whether it said that
+    /// the endpoint drains.
+    pub(crate) fn details_told(&self, draining: bool) {
+        self.details_state().told = Some((self.id(), draining));
     }
 
     /// Notes that another instance, or a dead connection of one, held the lease when
@@ -305,15 +307,16 @@ impl Instance {
             delivered: ledger.delivered_last(),
             asks: self.asks.load(Ordering::Relaxed),
             answered: self.answers() > self.answers_reported.load(Ordering::Relaxed),
-            details: self.untold_details(),
+            details: self.untold_details(ledger.drains().is_draining()),
         })
     }
 
-    /// Returns the details, unless they were told in this session.
-    fn untold_details(&self) -> Option<InstanceDetails> {
+    /// Returns the details, unless they were told in this session as they are.
+    fn untold_details(&self, draining: bool) -> Option<InstanceDetails> {
         let state = self.details_state();
-        let untold = state.details.clone().filter(|_| state.told_in != Some(self.id()))?;
-        Some(InstanceDetails { clock_ms: now_ms(), ..untold })
+        let as_told = state.told == Some((self.id(), draining));
+        let untold = state.details.clone().filter(|_| !as_told)?;
+        Some(InstanceDetails { clock_ms: now_ms(), draining, ..untold })
     }
 
     fn details_state(&self) -> MutexGuard<'_, DetailsState> {
@@ -328,6 +331,7 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pending::drain::{Drained, DrainedBy};
     use crate::testing;
     use futures_util::FutureExt as _;
 
@@ -363,9 +367,13 @@ mod tests {
             assert!(first.clock_ms > 0);
             assert_eq!(first, InstanceDetails { clock_ms: first.clock_ms, ..details.clone() });
             assert!(told().is_some(), "until it is confirmed");
-            instance.details_told();
+            instance.details_told(false);
             assert_eq!(told(), None);
         }
+        ledger.drain(DrainedBy::Person, Some(Drained::default()));
+        assert!(told().unwrap().draining, "it changed");
+        instance.details_told(true);
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -69,8 +69,8 @@ struct SentPresence {
     losses: u64,
     /// How many answered roll calls it reports.
     answers: u64,
-    /// Whether it has the instance's details.
-    detailed: bool,
+    /// Whether the endpoint drains, where it has the instance's details.
+    detailed: Option<bool>,
 }
 
 /// The publisher of one session.
@@ -242,7 +242,7 @@ impl<'a> Publisher<'a> {
             ..Message::default()
         };
         let ticket = self.outlet.publish(self.destination, message).await?;
-        let detailed = presence.details.is_some();
+        let detailed = presence.details.as_ref().map(|details| details.draining);
         self.sent_presence =
             Some(SentPresence { ticket, role: presence.role, losses, answers, detailed });
         Ok(())
@@ -261,8 +261,8 @@ impl<'a> Publisher<'a> {
                 self.instance.role_confirmed(role);
                 self.instance.losses_reported(sent_presence.losses);
                 self.instance.answers_reported(sent_presence.answers);
-                if sent_presence.detailed {
-                    self.instance.details_told();
+                if let Some(draining) = sent_presence.detailed {
+                    self.instance.details_told(draining);
                 }
                 Ok(())
             }
