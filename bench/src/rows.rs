@@ -6,6 +6,7 @@ mod calls;
 mod crowd;
 mod depth;
 mod endpoints;
+mod forget;
 mod idle;
 mod journal;
 mod latency;
@@ -64,6 +65,8 @@ pub(crate) enum Name {
     Outage,
     /// The cost per task of 1,000,000 that wait at the broker, beside that of 1,000
     QueueDepth,
+    /// 1,000,000 ended tasks that are forgotten while others are recorded
+    Forget,
 }
 
 /// How much is done.
@@ -200,6 +203,7 @@ impl Bench {
             Name::Endpoints => endpoints::measure(self).await,
             Name::Outage => outage::measure(self),
             Name::QueueDepth => depth::measure(self),
+            Name::Forget => forget::measure(self),
         }
     }
 

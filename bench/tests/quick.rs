@@ -68,5 +68,6 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "endpoints",
         "outage",
         "queue-depth",
+        "forget",
     ]);
 }

@@ -9,6 +9,7 @@ mod endings;
 mod endpoints;
 mod error;
 mod forget;
+mod progress;
 mod query;
 mod steer;
 mod submit;
@@ -93,6 +94,7 @@ impl Api {
             .route("/v1/endpoints/{name}/remove", post(endings::remove))
             .route("/v1/endpoints/{name}/lost", post(endings::lost))
             .route("/v1/cancel", post(cancel::cancel))
+            .route("/v1/progress", get(progress::progress))
             .route("/v1/forget", post(forget::forget))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)

@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod endpoint;
 mod forget;
 pub(crate) mod output;
+mod results;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use clutch_common::task::json::Json;
 use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 pub(crate) use forget::ForgetArgs;
+pub(crate) use results::ResultsArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 pub(crate) use tasks::TasksArgs;
@@ -440,13 +442,4 @@ pub(crate) struct Selection {
     /// All tasks submitted under this key
     #[arg(long)]
     pub(crate) key: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ResultsArgs {
-    #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// Write the tasks' standard output and nothing else, one after the other
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) stdout_only: bool,
 }

@@ -8,12 +8,14 @@ pub(crate) mod endpoints;
 pub(crate) mod expand;
 pub(crate) mod forget;
 mod http;
+mod output_folder;
 mod patience;
 pub(crate) mod results;
 pub(crate) mod show;
 pub(crate) mod submit;
 pub(crate) mod tasks;
 pub(crate) mod wait;
+pub(crate) mod watch;
 
 pub(crate) use http::Client;
 

@@ -134,6 +134,9 @@ async fn command(
         }
         Command::Doctor(args) => return doctor::run(&settings()?, args).await,
         Command::Submit(args) => return client::submit::run(client()?, args, json).await,
+        Command::Tasks(args) if args.watch => {
+            client::watch::run(client()?, args, json).await?;
+        }
         Command::Tasks(args) => client::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => client::show::run(&client()?, args, json).await?,
         Command::Wait(args) => {

@@ -4,6 +4,7 @@
 mod endpoints;
 mod health;
 mod name_pattern;
+mod pace;
 mod progress;
 mod records;
 mod task_spec;
@@ -15,6 +16,7 @@ pub(crate) use endpoints::{
 };
 pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use name_pattern::NamePattern;
+pub(crate) use pace::Pace;
 pub(crate) use progress::Progress;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use task_spec::TaskSpec;

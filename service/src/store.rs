@@ -25,6 +25,7 @@ mod lost_attempts;
 mod lost_endpoints;
 mod missing;
 mod overdue;
+mod pace;
 #[cfg(test)]
 mod postgres;
 mod removal;

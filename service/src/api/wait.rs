@@ -96,7 +96,8 @@ async fn target(api: &Api, request: &WaitRequest) -> Result<Target, ApiError> {
     }
 }
 
-async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
+/// How far a target is.
+pub(super) async fn progress(api: &Api, target: &Target) -> Result<Progress, ApiError> {
     match target {
         Target::Submission(submission) => {
             let progress = api.store.submission_progress(*submission).await?;

@@ -28,6 +28,11 @@ pub(crate) struct TasksArgs {
     /// At most this many
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u64,
+    /// Show how many tasks are in each state, how fast they go on and how long the rest takes, of a
+    /// --key, of an --endpoint or of all; on a terminal it is redrawn every second. Ends with the
+    /// last task of a --key, or with Ctrl-C
+    #[arg(long, conflicts_with_all = ["status", "name", "since", "until", "limit"])]
+    pub(crate) watch: bool,
 }
 
 /// A moment, as people write it.

@@ -1,5 +1,6 @@
 //! Prints results, in the order of submission, a page at a time.
 
+use super::output_folder::OutputFolder;
 use super::show::{error, stream, value};
 use crate::api::types::{MAX_PAGE, ResultPage};
 use crate::cli::output;
@@ -10,13 +11,17 @@ use crate::model::{TaskOutcome, TaskState};
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How results are written.
+#[derive(Debug)]
 enum Form {
     /// One JSON object per line.
     Json,
     /// The standard output's bytes and nothing else.
     StdoutOnly,
+    /// What calls returned, one JSON value per line.
+    Values,
+    /// A file for each stream.
+    Files(OutputFolder),
     /// For people.
     Text,
 }
@@ -29,6 +34,8 @@ struct Seen {
     submitted: u64,
     open: u64,
     forgotten: u64,
+    /// How many that have a result have no value.
+    without_value: u64,
 }
 
 /// Prints the results of the selected tasks.
@@ -37,16 +44,18 @@ struct Seen {
 /// When the service cannot be asked or does not know the tasks, and, after all
 /// has been printed, when some were never submitted or have no result yet.
 pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyhow::Result<()> {
-    let form = match (json, args.stdout_only) {
-        (true, _) => Form::Json,
-        (false, true) => Form::StdoutOnly,
-        (false, false) => Form::Text,
+    let mut form = match &args.to {
+        Some(folder) => Form::Files(OutputFolder::open(folder)?),
+        None if args.values => Form::Values,
+        None if args.stdout_only => Form::StdoutOnly,
+        None if json => Form::Json,
+        None => Form::Text,
     };
     let mut seen = Seen::default();
     let Selection { tasks, key } = &args.selection;
     for task in tasks {
         let page: ResultPage = client.get("/v1/results", &[("task", task.to_string())]).await?;
-        print(&page, form, &mut seen)?;
+        print(&page, &mut form, &mut seen)?;
         seen.total += page.total;
     }
     if let Some(key) = key {
@@ -58,14 +67,30 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
                 ("limit", MAX_PAGE.to_string()),
             ];
             let page: ResultPage = client.get("/v1/results", &parameters).await?;
-            print(&page, form, &mut seen)?;
+            print(&page, &mut form, &mut seen)?;
             seen.total = page.total;
             seen.forgotten = page.forgotten;
             from = page.next;
         }
     }
-    let Seen { total, submitted, open, forgotten } = seen;
+    if let Form::Files(folder) = &form {
+        if json {
+            output::json(&folder.report())?
+        } else {
+            output::line(&folder.words())?
+        }
+        folder.check()?;
+    }
+    complete(&seen, key.as_deref(), matches!(form, Form::Values))
+}
+
+/// An error if results are missing, or values that were asked for.
+fn complete(seen: &Seen, key: Option<&str>, values: bool) -> anyhow::Result<()> {
+    let Seen { total, submitted, open, forgotten, without_value } = *seen;
     let mut words = Vec::new();
+    if values && without_value > 0 {
+        words.push(format!("{without_value} of {}: no value (null)", counted(total, "task")));
+    }
     if open > 0 {
         words.push(format!("{open} of {}: no result yet", counted(total, "task")));
     }
@@ -73,7 +98,7 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
         words.push(format!("{forgotten} of {}: forgotten", counted(total, "task")));
     }
     if submitted + forgotten < total {
-        words.push(never_submitted(total - submitted - forgotten, total, key.as_deref()));
+        words.push(never_submitted(total - submitted - forgotten, total, key));
     }
     if words.is_empty() { Ok(()) } else { Err(Failure::new(GENERAL, words.join("\n")).into()) }
 }
@@ -84,13 +109,22 @@ pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> St
     format!("{missing} of {} never submitted{again}", counted(total, "task"))
 }
 
-fn print(page: &ResultPage, form: Form, seen: &mut Seen) -> anyhow::Result<()> {
+fn print(page: &ResultPage, form: &mut Form, seen: &mut Seen) -> anyhow::Result<()> {
     for task in &page.results {
         let submitted = !TaskState::UNSUBMITTED.contains(&task.summary.state);
         seen.submitted += u64::from(submitted);
         seen.open += u64::from(submitted && task.result.is_none());
-        match (form, &task.result) {
+        match (&mut *form, &task.result) {
             (Form::Json, _) => output::json(task)?,
+            (Form::Files(folder), _) => folder.write(task, page.total)?,
+            (Form::Values, recorded) => {
+                let result = recorded.as_ref().map(|recorded| &recorded.result);
+                let value = result.and_then(|result| result.value.as_ref());
+                seen.without_value += u64::from(result.is_some() && value.is_none());
+                // A line break in JSON is only ever space between its parts.
+                let line = value.map(|value| value.text().replace(['\n', '\r'], " "));
+                output::raw_line(line.as_deref().unwrap_or("null"))?;
+            }
             (Form::StdoutOnly, Some(recorded)) => output::raw(&recorded.result.stdout.0)?,
             (Form::StdoutOnly, None) => (),
             (Form::Text, recorded) => {

@@ -30,6 +30,7 @@ mod path;
 mod poison;
 mod provision;
 mod rehearsal;
+mod retention;
 mod standby;
 mod stranger;
 mod terms;

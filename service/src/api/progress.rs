@@ -1,0 +1,41 @@
+//! How far tasks are and how fast they go on: of a submission, of an endpoint, or of all.
+
+use super::Api;
+use super::error::{ApiError, Json, Parameters};
+use super::query::{known_endpoint, known_submission};
+use super::wait::{self, Target};
+use crate::model::Pace;
+use axum::extract::State;
+use clutch_common::system::clock::now_ms;
+use serde::Deserialize;
+
+/// Whose progress.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProgressQuery {
+    key: Option<String>,
+    endpoint: Option<String>,
+}
+
+pub(super) async fn progress(
+    State(api): State<Api>,
+    Parameters(query): Parameters<ProgressQuery>,
+) -> Result<Json<Pace>, ApiError> {
+    let (progress, moments) = match (&query.key, &query.endpoint) {
+        (Some(key), None) => {
+            let submission = known_submission(&api, key).await?;
+            let progress = wait::progress(&api, &Target::Submission(submission)).await?;
+            let moments = api.store.submission_moments(submission, progress.done).await?;
+            (progress, moments)
+        }
+        (None, endpoint) => {
+            let endpoint = match endpoint {
+                Some(endpoint) => Some(known_endpoint(&api, endpoint).await?.id),
+                None => None,
+            };
+            (api.store.progress(endpoint).await?, api.store.moments(endpoint).await?)
+        }
+        (Some(_), Some(_)) => return Err(ApiError::bad_request("pass either key or endpoint")),
+    };
+    Ok(Json(Pace::of(progress, &moments.results_ms, moments.since_ms, now_ms())))
+}

@@ -1,0 +1,151 @@
+//! What is kept, and what goes: `forget`, `serve --keep`, and results that are written out.
+
+use clutch_tests::poll;
+use clutch_tests::process::Daemon;
+use clutch_tests::world::{Endpoint, SOON, World};
+use std::path::Path;
+
+/// A pair over a folder.
+struct Site {
+    world: World,
+    endpoint: Endpoint,
+    service: Daemon,
+    _daemon: Daemon,
+}
+
+fn site(options: &[&str]) -> Site {
+    let world = World::in_folder().unwrap();
+    let endpoint = world.provision("lab").unwrap();
+    let mut service = world.launch_service(options).unwrap();
+    service.wait_for("serving", SOON).unwrap();
+    let daemon = world.run(&endpoint).unwrap();
+    Site { world, endpoint, service, _daemon: daemon }
+}
+
+impl Site {
+    fn ask(&self, arguments: &[&str]) -> clutch_tests::process::Output {
+        self.world.service(arguments).unwrap()
+    }
+
+    fn submit(&self, key: &str, arguments: &[&str]) {
+        self.world.submit(&self.endpoint, key, arguments, SOON).unwrap().ok().unwrap();
+    }
+
+    /// The size of the database, with the service stopped.
+    fn size(&mut self) -> u64 {
+        assert_eq!(self.service.stop(SOON).unwrap(), 0);
+        std::fs::metadata(self.world.folder().join("service/clutch.db")).unwrap().len()
+    }
+}
+
+#[test]
+fn forgotten_tasks_leave_the_file_shrinks_and_unfinished_ones_stay() {
+    let mut site = site(&[]);
+    let script = ["--array", "1-120", "--shell", "--", "head -c 100000 /dev/zero | tr '\\0' $1"];
+    site.submit("large", &script);
+    site.submit("small", &["--array", "1-3", "--", "true"]);
+    site.ask(&["submit", "lab", "--key", "open", "--", "sleep", "600"]).ok().unwrap();
+    assert!(site.size() > 12_000_000);
+    site.service = site.world.serve().unwrap();
+    let dry = site.ask(&["forget", "--key", "large", "--dry-run"]).ok().unwrap();
+    assert_eq!(dry.text(), "would forget 120 tasks\n");
+    let forgot = site.ask(&["forget", "--key", "large", "--json"]).ok().unwrap().json().unwrap();
+    assert_eq!((&forgot["tasks"], &forgot["submissions"]), (&120.into(), &1.into()));
+    let gone = site.ask(&["results", "--key", "large", "--json"]);
+    assert_eq!((gone.code, gone.text().as_str()), (1, ""));
+    let error: serde_json::Value =
+        serde_json::from_str(gone.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["kind"], "not_found", "{error}");
+    let again = site.ask(&["submit", "lab", "--key", "large", "--wait", "--", "true"]);
+    assert_eq!(again.code, 0, "its key is free again: {}", again.stderr);
+    let forgot = site.ask(&["forget", "--older-than", "1ms"]).ok().unwrap();
+    let words = "forgot 4 tasks and 2 submissions; 1 task without an outcome stay";
+    assert!(forgot.text().starts_with(words), "{}", forgot.text());
+    let left = site.ask(&["tasks", "--json"]).ok().unwrap().json_lines().unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["key"], "open");
+    let size = site.size();
+    assert!(size < 2_000_000, "{size} bytes are left");
+}
+
+#[test]
+fn a_service_forgets_what_is_older_than_it_is_told_to_keep() {
+    let site = site(&["--keep", "1s"]);
+    site.submit("k", &["--array", "1-5", "--", "true"]);
+    poll::until("the tasks to be forgotten", SOON, || {
+        let left = site.ask(&["tasks", "--json"]).ok()?.text();
+        Ok(left.is_empty().then_some(()))
+    })
+    .unwrap();
+    assert_eq!(site.ask(&["wait", "--key", "k"]).code, 1);
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn results_are_written_as_files_and_values_in_order() {
+    let site = site(&[]);
+    let script = "echo out $1; test $1 = 3 || echo err >&2";
+    site.submit("p", &["--array", "1-11", "--name", "a/b", "--shell", "--", script]);
+    let folder = site.world.folder().join("out");
+    let to = ["results", "--key", "p", "--to", folder.to_str().unwrap()];
+    let wrote = site.ask(&to).ok().unwrap().text();
+    assert!(wrote.starts_with("wrote 21 files to "), "{wrote}");
+    let all = names(&folder);
+    assert_eq!(
+        (all.len(), all[0].as_str(), all[1].as_str()),
+        (21, "00-a_b.stderr", "00-a_b.stdout")
+    );
+    assert_eq!(std::fs::read_to_string(folder.join("10-a_b.stdout")).unwrap(), "out 11\n");
+    std::fs::remove_file(folder.join("04-a_b.stdout")).unwrap();
+    std::fs::write(folder.join("05-a_b.stdout"), "mine").unwrap();
+    let again = site.ask(&to);
+    assert_eq!(again.code, 1);
+    assert!(again.text().starts_with("wrote 1 file to "), "{}", again.text());
+    assert!(again.stderr.contains("05-a_b.stdout"), "{}", again.stderr);
+    assert_eq!(std::fs::read_to_string(folder.join("05-a_b.stdout")).unwrap(), "mine");
+    assert_eq!(names(&folder), all);
+
+    let call = ["--call", "clutch.echo", "--json-arg", "{}", "--json-arg", "[1.50, null]"];
+    site.submit("c", &[&["--array", "1-3"], &call[..]].concat());
+    let values = site.ask(&["results", "--key", "c", "--values"]).ok().unwrap().text();
+    let values: Vec<&str> = values.lines().collect();
+    assert_eq!(values.len(), 3, "{values:?}");
+    assert!(values[2].contains("1.50") && values[2].contains('3'), "{values:?}");
+    let none = site.ask(&["results", "--key", "p", "--values"]);
+    assert_eq!((none.code, none.text()), (1, "null\n".repeat(11)));
+}
+
+#[test]
+fn listings_are_filtered_and_watched() {
+    let site = site(&[]);
+    site.submit("good", &["--array", "1-3", "--name", "sweep-a", "--", "true"]);
+    let bad = ["submit", "lab", "--key", "bad", "--name", "sweep-b", "--wait", "--", "false"];
+    assert_eq!(site.ask(&bad).code, 1);
+    let count = |arguments: &[&str]| {
+        let listed = site.ask(&[&["tasks", "--json"], arguments].concat()).ok().unwrap();
+        listed.json_lines().unwrap().len()
+    };
+    for (arguments, tasks) in [
+        (&["--status", "failed,succeeded"][..], 4),
+        (&["--status", "failed", "--name", "sweep*"], 1),
+        (&["--name", "*-a", "--limit", "2"], 2),
+        (&["--name", "sweep"], 0),
+        (&["--since", "1h"], 4),
+        (&["--until", "1h"], 0),
+        (&["--until", "2100-01-01T00:00:00+01:00"], 4),
+    ] {
+        assert_eq!(count(arguments), tasks, "{arguments:?}");
+    }
+    let watched = site.ask(&["tasks", "--watch", "--key", "good"]).ok().unwrap().text();
+    assert!(watched.contains("3 of 3 tasks done") && watched.contains("3 succeeded"), "{watched}");
+    let json = site.ask(&["tasks", "--watch", "--key", "good", "--json"]).ok().unwrap();
+    let last = json.json_lines().unwrap().pop().unwrap();
+    assert_eq!((&last["done"], &last["total"]), (&3.into(), &3.into()));
+}
