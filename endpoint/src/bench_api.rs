@@ -72,7 +72,7 @@ impl Choice {
     #[must_use]
     pub fn new(function: &str) -> Self {
         let mut inbox = Inbox::new(Bounds { max_tasks: 1000, max_bytes: 1 << 24 });
-        inbox.limit(BTreeMap::from([(function.to_owned(), 1)]), 2);
+        inbox.limit(BTreeMap::from([(function.to_owned(), 1)]));
         Self { inbox }
     }
 

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Runs tasks on this machine for a Clutch service, reached outward only.
 #[derive(Parser, Debug)]
@@ -55,6 +56,54 @@ pub(crate) enum Command {
         #[arg(long)]
         standby: bool,
         /// Write JSON to stdout, and nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows how the daemon that runs here is: its link, tasks, functions and disk. Works
+    /// without the broker.
+    Status {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Write JSON to stdout, and nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the tasks that the daemon here has accepted and not finished: how long each runs,
+    /// or why it waits. Works without the broker.
+    Tasks {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// How many tasks are listed at most.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        /// Write JSON to stdout, and nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has the daemon here start and read no further tasks, until `resume`.
+    ///
+    /// Tasks that run go on, and results are delivered; tasks that were accepted stay here.
+    /// Works without the broker, and stays in force when the daemon is started again. The
+    /// service's `endpoint drain` is another drain, ended by its own `resume`.
+    Drain {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Stops tasks that still run after this time, such as 10m. They run again after
+        /// `resume`, but for those submitted with --no-rerun, which end as interrupted.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        deadline: Option<Duration>,
+        /// Waits until no task runs here.
+        #[arg(long)]
+        wait: bool,
+        /// Write JSON to stdout, and nothing else: the status afterwards.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ends the drain that `drain` began here.
+    Resume {
+        #[command(flatten)]
+        place: PlaceArgs,
+        /// Write JSON to stdout, and nothing else: the status afterwards.
         #[arg(long)]
         json: bool,
     },

@@ -4,6 +4,7 @@
 
 mod duration;
 pub(crate) mod functions;
+mod reload;
 
 use crate::execution::process::sandbox::SandboxPolicy;
 use crate::exit::{Exit, Failure};
@@ -54,7 +55,7 @@ pub(crate) struct Config {
 }
 
 /// `[endpoint]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EndpointSection {
     /// The endpoint's id.
@@ -64,7 +65,7 @@ pub(crate) struct EndpointSection {
 }
 
 /// `[broker]`
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BrokerSection {
     /// The URL of the broker, with user and password.
@@ -103,7 +104,7 @@ impl BrokerSection {
 }
 
 /// `[state]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StateSection {
     /// The state folder.
@@ -136,7 +137,7 @@ impl InboxSection {
 }
 
 /// `[results]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ResultsSection {
     /// How long a delivered result is kept, to be sent again if the service lost it.
@@ -182,7 +183,7 @@ impl Default for EngineSection {
 }
 
 /// `[shutdown]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ShutdownSection {
     /// How long running tasks may still take after the first signal.
@@ -356,7 +357,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    const FILE: &str = r#"
+    pub(super) const FILE: &str = r#"
 [endpoint]
 id = "01890a5d-ac96-774b-bcce-b302099a8057"
 name = "lab"

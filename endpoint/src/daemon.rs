@@ -4,12 +4,14 @@
 //! Stopping goes intake, engine, outbox, link. A part that ends early stops
 //! the daemon with a code that makes a supervisor restart it.
 
+pub(crate) mod reload;
 pub(crate) mod shutdown;
 
 use crate::config::{Config, ResultsSection, functions};
+use crate::daemon::reload::{Reloading, Source};
 use crate::daemon::shutdown::Shutdown;
 use crate::execution::dispatcher::Dispatcher;
-use crate::execution::engine::Engine;
+use crate::execution::engine::{Engine, SlotCount};
 use crate::execution::executor::Executor;
 use crate::execution::function::FunctionExecutor;
 use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
@@ -18,15 +20,16 @@ use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
 use crate::link::session::Link;
 use crate::link::steering::Steering;
-use crate::pending::Limits;
+use crate::local::{self, Local};
 use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::storage::sent::{SentConfig, SentLog};
 use crate::system::descriptors;
 use crate::system::troubles::Troubles;
+use clutch_common::link::Transport;
 use clutch_common::system::clock::now_ms;
 use clutch_common::system::host;
-use clutch_common::system::signals::StopSignals;
+use clutch_common::system::signals::{Asked, StopSignals};
 use clutch_common::wire::{self, InstanceDetails};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,11 +86,17 @@ fn details(config: &Config) -> InstanceDetails {
 ///
 /// # Errors
 /// It cannot start, or a part of it failed.
-pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Failure> {
+pub(crate) async fn run(
+    mut config: Config,
+    source: Source,
+    sharing: Sharing,
+) -> Result<(), Failure> {
     let mut signals = StopSignals::install().map_err(|error| {
         Failure::new(Exit::Internal, format!("installing signal handlers: {error}"))
     })?;
+    let started_at_ms = now_ms();
     let slots = descriptors::provide(config.slots(), config.functions.len());
+    let as_configured = config.clone();
     config.engine.slots = Some(slots);
     let transport = config.transport()?;
     let troubles = Troubles::default();
@@ -95,27 +104,36 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     let executor = executor(&config, &ledger, &troubles).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
-    let dispatcher: Arc<dyn Executor> = Arc::clone(&executor);
-    let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: config.slots() };
-    let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let slots = SlotCount::new(config.slots());
+    let dispatcher = Arc::clone(&executor);
+    let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: slots.clone() };
     let (events, _requests) = EventsRequests::new();
-    let link = Link {
-        transport,
-        ledger: Arc::clone(&ledger),
-        instance: Instance::new(wire::session_name(chance, ledger.age, 0), sharing.standby)
-            .replacing(sharing.replace)
-            .copied(matches!(ledger.origin, Origin::Copied { .. }))
-            .describing(details(&config)),
-        steering: Steering::new(events),
-        inlet: config.inlet(),
-        results: config.results(),
-        heartbeat: config.broker.heartbeat,
-        jitter: JITTER,
-        intake: shutdown.intake.clone(),
-        drain: shutdown.drain.clone(),
-    };
+    let steering = Steering::new(events);
+    let link = link(&config, sharing, transport, &ledger, &shutdown, steering);
     // Until the link has the lease, or is known to be down.
     ledger.shut();
+    let local = Arc::new(Local {
+        name: config.endpoint.name.clone(),
+        state: config.state_path()?,
+        address: link.transport.address(),
+        started_at_ms,
+        ledger: Arc::clone(&ledger),
+        instance: Arc::clone(&link.instance),
+        dispatcher: Arc::clone(&dispatcher),
+        slots,
+        troubles,
+        changing: tokio::sync::Mutex::default(),
+    });
+    local.restore_drain();
+    let reloading = Reloading {
+        source,
+        config: as_configured,
+        ledger: Arc::clone(&ledger),
+        instance: Arc::clone(&link.instance),
+        slots: local.slots.clone(),
+    };
+    let mut answering = JoinSet::new();
+    answering.spawn(local::server::serve(Arc::clone(&local)));
     let mut parts = JoinSet::new();
     let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
     parts.spawn(async move {
@@ -124,9 +142,45 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
     });
     parts.spawn(async move { (Part::Link, link.run().await) });
 
-    let outcome = supervise(&mut parts, shutdown, signals).await;
+    let outcome = supervise(&mut parts, shutdown, signals, reloading).await;
     parts.shutdown().await;
+    answering.shutdown().await;
+    local::close(&local.state);
     dispatcher.close().await;
+    close(&ledger).await;
+    outcome
+}
+
+/// Prepares the link to the broker.
+fn link(
+    config: &Config,
+    sharing: Sharing,
+    transport: Arc<dyn Transport>,
+    ledger: &Arc<Ledger>,
+    shutdown: &Shutdown,
+    steering: Steering,
+) -> Link {
+    let (chance, _) = uuid::Uuid::new_v4().as_u64_pair();
+    let instance = Instance::new(wire::session_name(chance, ledger.age, 0), sharing.standby)
+        .replacing(sharing.replace)
+        .copied(matches!(ledger.origin, Origin::Copied { .. }))
+        .describing(details(config));
+    Link {
+        transport,
+        ledger: Arc::clone(ledger),
+        instance: Arc::new(instance),
+        steering,
+        inlet: config.inlet(),
+        results: config.results(),
+        heartbeat: config.broker.heartbeat,
+        jitter: JITTER,
+        intake: shutdown.intake.clone(),
+        drain: shutdown.drain.clone(),
+    }
+}
+
+/// Closes the ledger, and says what is left in it.
+async fn close(ledger: &Ledger) {
     if let Err(error) = ledger.hand_back().await {
         tracing::error!(%error, "tasks whose acknowledgement was not confirmed stay in the inbox");
     }
@@ -141,7 +195,6 @@ pub(crate) async fn run(mut config: Config, sharing: Sharing) -> Result<(), Fail
         results,
         "stopped; tasks and results that are pending go on at the next start"
     );
-    outcome
 }
 
 /// Opens the ledger; `None` if stopped before the host has room for that.
@@ -171,8 +224,7 @@ async fn open(
         "starting"
     );
     log_origin(&recovered, &path);
-    let limits = Limits { bounds: config.inbox.bounds(), poison_after: config.engine.poison_after };
-    let ledger = Ledger::new(journal, recovered, config.endpoint.id, limits);
+    let ledger = Ledger::new(journal, recovered, config.endpoint.id, config.limits());
     Ok(Some(Arc::new(keep_sent(ledger, config, path.join("sent")))))
 }
 
@@ -245,7 +297,7 @@ async fn open_journal(
             Err(error) => return Err(Failure::new(Exit::State, error.to_string())),
         }
         tokio::select! {
-            () = signals.next() => return Ok(None),
+            () = signals.stop() => return Ok(None),
             () = tokio::time::sleep(HOST_PAUSE) => (),
         }
     }
@@ -255,7 +307,7 @@ async fn executor(
     config: &Config,
     ledger: &Ledger,
     troubles: &Troubles,
-) -> Result<Arc<dyn Executor>, Failure> {
+) -> Result<Arc<Dispatcher>, Failure> {
     let process_config = ProcessConfig {
         grace: config.engine.grace,
         capture_limit: config.engine.capture_limit,
@@ -284,7 +336,7 @@ async fn executor(
         .map_err(|error| Failure::new(Exit::Internal, format!("preparing workers: {error}")))?
         .map_err(|reason| Failure::new(Exit::State, reason))?;
     let functions = FunctionExecutor::new(functions, &processes.spawner());
-    ledger.limit(functions.limits(), defaults.slots);
+    ledger.limit(functions.limits());
     Ok(Arc::new(Dispatcher::new(processes, functions)))
 }
 
@@ -293,6 +345,7 @@ async fn supervise(
     parts: &mut JoinSet<(Part, Result<(), Failure>)>,
     mut shutdown: Shutdown,
     mut signals: StopSignals,
+    mut reloading: Reloading,
 ) -> Result<(), Failure> {
     let mut outcome = Ok(());
     loop {
@@ -314,7 +367,10 @@ async fn supervise(
                     shutdown.begin();
                 }
             },
-            () = signals.next() => shutdown.signalled(),
+            asked = signals.next_or_reload() => match asked {
+                Asked::Stop => shutdown.signalled(),
+                Asked::Reload => reloading.reload(&mut shutdown).await,
+            },
             () = shutdown.due() => if shutdown.escalate() { return outcome },
         }
     }

@@ -6,7 +6,7 @@
 pub(crate) enum Exit {
     /// Told to exit before it had stopped in order.
     Forced = 1,
-    /// The broker lacks what the endpoint needs.
+    /// The broker lacks what the endpoint needs; or no daemon answers here.
     Unavailable = 69,
     /// A fault of the endpoint itself.
     Internal = 70,

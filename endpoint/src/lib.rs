@@ -14,6 +14,7 @@ mod execution;
 mod exit;
 mod failpoint;
 mod link;
+mod local;
 mod pending;
 #[cfg(test)]
 mod simulation;
@@ -28,6 +29,7 @@ use clutch_common::system::inherited::{self, Descriptors};
 use clutch_common::text::{printable, secret};
 use config::{Config, Overrides};
 use daemon::Sharing;
+use daemon::reload::Source;
 use exit::{Exit, Failure};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -54,6 +56,12 @@ pub fn main() -> ExitCode {
             clutch_common::log::init("warn");
             check(&place, standby, json, inherited)
         }
+        Command::Status { place, json } => ask(local::commands::status(&place, json)),
+        Command::Tasks { place, limit, json } => ask(local::commands::tasks(&place, limit, json)),
+        Command::Drain { place, deadline, wait, json } => {
+            ask(local::commands::drain(&place, deadline, wait, json))
+        }
+        Command::Resume { place, json } => ask(local::commands::resume(&place, json)),
     };
     let code = match started {
         Ok(code) => code,
@@ -94,10 +102,13 @@ fn run(
     inherited: Descriptors,
 ) -> Result<(), Failure> {
     failpoint::arm()?;
-    let config = Config::load(&place.config, Overrides { state: place.state.clone(), slots })?;
+    let overrides = Overrides { state: place.state.clone(), slots };
+    let config = Config::load(&place.config, overrides.clone())?;
+    // Absolute: the working folder changes.
+    let path = std::path::absolute(&place.config).unwrap_or_else(|_| place.config.clone());
     // Not before: the configuration may be read from one of them.
     inherited.close();
-    runtime()?.block_on(daemon::run(config, sharing))
+    runtime()?.block_on(daemon::run(config, Source { path, overrides }, sharing))
 }
 
 fn check(
@@ -111,6 +122,18 @@ fn check(
         return Err(failure);
     }
     Ok(checked.exit.map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit as u8)))
+}
+
+/// Asks the daemon that runs here. A person reads the answer: an error is words, and no line
+/// of a log.
+fn ask(asked: impl Future<Output = Result<(), Failure>>) -> Result<ExitCode, Failure> {
+    match runtime()?.block_on(asked) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(failure) => {
+            write_to_stderr(&format!("clutch-endpoint: {failure}\n"));
+            Ok(ExitCode::from(failure.exit as u8))
+        }
+    }
 }
 
 /// Builds the runtime, with one thread: a second one would wake for work that the first is

@@ -11,5 +11,6 @@ pub(crate) mod instance;
 mod publisher;
 pub(crate) mod session;
 mod session_error;
+pub(crate) mod status;
 pub(crate) mod steering;
 mod subscriber;

@@ -24,6 +24,7 @@ use clutch_common::id::Attempt;
 use clutch_common::task::Task;
 use clutch_common::wire::Cancel;
 use drain::{Drained, DrainedBy, Drains};
+use inbox::listing::Listed;
 use inbox::{Bounds, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
 use poison::Standing;
@@ -261,10 +262,17 @@ impl Pending {
         self.outbox.unreleased(range, page)
     }
 
-    /// Has no more calls of these functions run than they allow, where `slots` tasks run at
-    /// once. To be told before the first task is taken.
-    pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>, slots: usize) {
-        self.inbox.limit(functions, slots);
+    /// Has no more calls of these functions run than they allow. To be told before the first
+    /// task is taken.
+    pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>) {
+        self.inbox.limit(functions);
+    }
+
+    /// Changes the limits. Tasks that are here keep their standing.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.inbox.set_bounds(limits.bounds);
+        self.poison_after = limits.poison_after;
+        self.wakes.subscriber = true;
     }
 
     /// Lets no task start until [`Pending::open`].
@@ -370,6 +378,17 @@ impl Pending {
     /// How many tasks have a slot.
     pub(crate) fn running(&self) -> usize {
         self.slots.count()
+    }
+
+    /// Lists at most `most` tasks that are accepted and not finished: those that have a slot,
+    /// then those that wait.
+    pub(crate) fn list(&self, most: usize) -> Vec<Listed> {
+        let running = self.slots.tasks().take(most);
+        let running = running.map(|task| Listed { task: Arc::clone(task), waits: None });
+        let mut listed: Vec<Listed> = running.collect();
+        let left = most - listed.len();
+        listed.extend(self.inbox.waiting_tasks(left, self.drains.is_draining()));
+        listed
     }
 
     /// How many tasks are accepted and not finished.

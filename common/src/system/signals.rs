@@ -5,6 +5,7 @@
 //! since a handler, unlike "ignore", is not passed on.
 
 use futures_util::future::{FutureExt as _, select_all};
+use rustix::fs::{Mode, OFlags, open};
 use std::io;
 use std::ops::RangeInclusive;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,13 +22,25 @@ const REAL_TIME: RangeInclusive<i32> = 34..=64;
 /// default.
 const PIPE: i32 = 13;
 
+/// The request that a signal stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// To stop.
+    Stop,
+    /// To read the configuration again: `HUP` from a person or a service manager.
+    Reload,
+}
+
 /// The signals that stop a daemon in order.
 #[derive(Debug)]
 pub struct StopSignals {
     stop: Vec<Signal>,
-    /// A closed terminal, which says so more than once; none where it is ignored, as under
-    /// `nohup`, or has been told.
-    hangup: Option<Signal>,
+    hangup: Signal,
+    /// Whether a closed terminal stops nothing (any more): `HUP` was ignored at the start, as
+    /// under `nohup`, or has been told. A closed terminal says so more than once.
+    stays: bool,
+    /// Whether there was a terminal that can be closed.
+    terminal: bool,
 }
 
 impl StopSignals {
@@ -43,20 +56,53 @@ impl StopSignals {
         let hangup = signal(SignalKind::hangup())?;
         let kept = !ignored.contains(&SignalKind::hangup().as_raw_value());
         let stop = STOP.into_iter().map(signal).collect::<io::Result<_>>()?;
-        Ok(Self { stop, hangup: kept.then_some(hangup) })
+        Ok(Self { stop, hangup, stays: !kept, terminal: has_terminal() })
     }
 
     /// Waits for the next one. `HUP` counts once.
     pub async fn next(&mut self) {
-        let hung_up = {
-            let stop = self.stop.iter_mut().map(|signal| signal.recv().map(|_| false).boxed());
-            let hangup = self.hangup.iter_mut().map(|signal| signal.recv().map(|_| true).boxed());
-            select_all(stop.chain(hangup)).await.0
-        };
-        if hung_up {
-            self.hangup = None;
+        while self.is_hangup().await {
+            if !std::mem::replace(&mut self.stays, true) {
+                return;
+            }
         }
     }
+
+    /// Waits for the next one, or for `HUP` from a person or a service manager. The kernel
+    /// and the shells send `HUP` when a terminal is closed; then the process has lost its
+    /// terminal before. So it asks for a stop, once, if this process had a terminal and has
+    /// none any more; otherwise it asks for a reload.
+    pub async fn next_or_reload(&mut self) -> Asked {
+        loop {
+            if !self.is_hangup().await {
+                return Asked::Stop;
+            }
+            if !self.terminal || has_terminal() {
+                return Asked::Reload;
+            }
+            if !std::mem::replace(&mut self.stays, true) {
+                return Asked::Stop;
+            }
+        }
+    }
+
+    /// Waits for a signal that asks for a stop, whatever else comes.
+    pub async fn stop(&mut self) {
+        while self.next_or_reload().await == Asked::Reload {}
+    }
+
+    /// Waits for the next one; whether it is `HUP`.
+    async fn is_hangup(&mut self) -> bool {
+        let stop = self.stop.iter_mut().map(|signal| signal.recv().map(|_| false).boxed());
+        let hangup = std::iter::once(self.hangup.recv().map(|_| true).boxed());
+        select_all(stop.chain(hangup)).await.0
+    }
+}
+
+/// Whether this process has a terminal that signals come from when it is closed.
+fn has_terminal() -> bool {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open("/dev/tty", flags, Mode::empty()).is_ok()
 }
 
 /// The signals that this process ignores, as it was started.
@@ -103,5 +149,15 @@ mod tests {
         send(Number::HUP);
         let again = tokio::time::timeout(Duration::from_millis(50), signals.next()).await;
         assert!(again.is_err(), "a closed terminal was a second signal");
+        // As for a daemon that never had one, whatever these tests run under.
+        signals.terminal = false;
+        for number in [Number::HUP, Number::HUP] {
+            send(number);
+            let asked = tokio::time::timeout(long, signals.next_or_reload()).await.unwrap();
+            assert_eq!(asked, Asked::Reload);
+        }
+        send(Number::TERM);
+        let asked = tokio::time::timeout(long, signals.next_or_reload()).await.unwrap();
+        assert_eq!(asked, Asked::Stop);
     }
 }

@@ -58,6 +58,11 @@ impl Shutdown {
         }
     }
 
+    /// Changes how long running tasks will have to finish.
+    pub(crate) fn set_deadline(&mut self, deadline: Duration) {
+        self.deadline = deadline;
+    }
+
     /// Takes a signal.
     pub(crate) fn signalled(&mut self) {
         self.signals += 1;

@@ -4,6 +4,7 @@ use super::executor::{Ended, Executor, RunContext};
 use super::function::FunctionExecutor;
 use super::process::ProcessExecutor;
 use async_trait::async_trait;
+use clutch_common::id::Attempt;
 use clutch_common::task::{Task, Work};
 
 /// Runs processes and function calls.
@@ -17,6 +18,17 @@ impl Dispatcher {
     /// Creates a dispatcher to these two executors.
     pub(crate) fn new(processes: ProcessExecutor, functions: FunctionExecutor) -> Self {
         Self { processes, functions }
+    }
+
+    /// Returns each function with how many workers it may have, and how many are idle and
+    /// busy.
+    pub(crate) fn workers(&self) -> Vec<(String, usize, usize, usize)> {
+        self.functions.workers()
+    }
+
+    /// Returns the calls that workers have, each with the worker's process.
+    pub(crate) fn calls(&self) -> Vec<(Attempt, u32)> {
+        self.functions.calls()
     }
 }
 

@@ -20,7 +20,9 @@ use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,33 @@ pub(crate) enum EngineError {
     Panic(#[from] JoinError),
 }
 
+/// How many tasks run at once; all of its clones are one number.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotCount(Arc<(AtomicUsize, Notify)>);
+
+impl SlotCount {
+    /// Creates a count.
+    pub(crate) fn new(slots: usize) -> Self {
+        Self(Arc::new((AtomicUsize::new(slots), Notify::new())))
+    }
+
+    /// Returns the count.
+    pub(crate) fn get(&self) -> usize {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    /// Changes the count. Where it is lowered, tasks that run go on.
+    pub(crate) fn set(&self, slots: usize) {
+        self.0.0.store(slots, Ordering::Relaxed);
+        self.0.1.notify_one();
+    }
+
+    /// Waits until the count was changed.
+    async fn changed(&self) {
+        self.0.1.notified().await;
+    }
+}
+
 /// Runs tasks from the ledger's inbox.
 pub(crate) struct Engine {
     /// Where tasks come from and results go.
@@ -43,7 +72,7 @@ pub(crate) struct Engine {
     /// Runs them.
     pub(crate) executor: Arc<dyn Executor>,
     /// How many run at once.
-    pub(crate) slots: usize,
+    pub(crate) slots: SlotCount,
 }
 
 impl Engine {
@@ -72,17 +101,24 @@ impl Engine {
             }
             // In this order, so that the same events give the same run. None
             // starves another: each only wakes, and the loop checks everything.
+            let full = running.len() >= self.slots.get();
             tokio::select! {
                 biased;
                 Some(ended) = running.join_next(), if !running.is_empty() => ended??,
                 () = intake.cancelled(), if !stopped => (),
-                () = self.ledger.task_ready(), if !stopped && running.len() < self.slots => (),
+                () = self.may_start(full), if !stopped => (),
             }
         }
     }
 
+    /// Waits until a task may have become ready to start; with all slots in use, until there
+    /// are more.
+    async fn may_start(&self, full: bool) {
+        if full { self.slots.changed().await } else { self.ledger.task_ready().await }
+    }
+
     fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, stop: &StopSignal) {
-        while running.len() < self.slots {
+        while running.len() < self.slots.get() {
             let Some(held) = self.ledger.take() else { return };
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);

@@ -2,6 +2,7 @@
 //! configuration by a worker of its [`pool`], and one that the endpoint does not have is
 //! rejected with a reason. Touches its workers only.
 
+mod busy;
 pub(crate) mod pool;
 mod protocol;
 pub(crate) mod python;
@@ -11,6 +12,7 @@ pub(crate) mod worker_spec;
 use super::capture::Captured;
 use super::executor::{Ended, Report, RunContext};
 use super::os::spawn::Spawner;
+use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::json::Json;
 use clutch_common::task::result::Outcome;
@@ -67,6 +69,21 @@ impl FunctionExecutor {
     /// Returns how many calls of each function run at once.
     pub(crate) fn limits(&self) -> BTreeMap<String, usize> {
         self.pools.iter().map(|(name, pool)| (name.clone(), pool.concurrency())).collect()
+    }
+
+    /// Returns each function with how many workers it may have, and how many are idle and
+    /// busy.
+    pub(crate) fn workers(&self) -> Vec<(String, usize, usize, usize)> {
+        let workers = |(name, pool): (&String, &Pool)| {
+            let (idle, busy) = pool.idle_and_busy();
+            (name.clone(), pool.concurrency(), idle, busy)
+        };
+        self.pools.iter().map(workers).collect()
+    }
+
+    /// Returns the calls that workers have, each with the worker's process.
+    pub(crate) fn calls(&self) -> Vec<(Attempt, u32)> {
+        self.pools.values().flat_map(Pool::calls).collect()
     }
 
     /// Starts and stops a worker of each function. Returns, by function, what is wrong with

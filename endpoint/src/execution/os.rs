@@ -6,6 +6,7 @@
 //! [`terminate`] ends them.
 
 pub(super) mod exit_watch;
+pub(crate) mod leaders;
 pub(super) mod proc;
 pub(super) mod process_tree;
 pub(super) mod reaper;

@@ -5,6 +5,7 @@
 //! A presence message says the state at the time it is sent: a state that was not sent
 //! before it changed is never sent.
 
+use crate::link::status::LinkBoard;
 use crate::pending::ledger::Ledger;
 use clutch_common::log::throttle::Throttle;
 use clutch_common::system::clock::now_ms;
@@ -62,6 +63,10 @@ pub(crate) struct Instance {
     asks: AtomicBool,
     welcome: watch::Sender<Option<Welcome>>,
     passed_by: Mutex<Throttle>,
+    /// How many control messages were passed by.
+    passed: AtomicU64,
+    /// The state of its link.
+    pub(crate) link: LinkBoard,
     due: Notify,
     confirmed: Notify,
 }
@@ -88,6 +93,8 @@ impl Instance {
             welcome: watch::Sender::new(None),
             reported: watch::Sender::new(0),
             passed_by: Mutex::default(),
+            passed: AtomicU64::new(0),
+            link: LinkBoard::default(),
             due: Notify::new(),
             confirmed: Notify::new(),
         }
@@ -243,6 +250,7 @@ impl Instance {
 
     /// Counts a control message that this build cannot act on, and tells of it in the log.
     pub(crate) fn pass_by(&self, message: &UnknownControl) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
         let mut passed_by = self.passed_by.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(messages) = passed_by.add(1, Instant::now()) {
             tracing::warn!(
@@ -253,6 +261,17 @@ impl Instance {
                  is lost with them. If the service is newer, upgrade the endpoint"
             );
         }
+    }
+
+    /// Returns how many control messages were passed by.
+    pub(crate) fn passed_by(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+
+    /// Returns its role on the present link.
+    pub(crate) fn role(&self) -> Option<Role> {
+        let role_state = self.role_state();
+        role_state.role.filter(|_| role_state.held)
     }
 
     /// Notes that a presence message with this role was confirmed.
@@ -293,8 +312,7 @@ impl Instance {
 
     /// Builds the presence message; `None` without a role.
     pub(crate) fn presence(&self, ledger: &Ledger) -> Option<Presence> {
-        let role_state = self.role_state();
-        let role = role_state.role.filter(|_| role_state.held)?;
+        let role = self.role()?;
         Some(Presence {
             endpoint_id: ledger.endpoint_id,
             state_id: ledger.state_id,
@@ -309,6 +327,17 @@ impl Instance {
             answered: self.answers() > self.answers_reported.load(Ordering::Relaxed),
             details: self.untold_details(ledger.drains().is_draining()),
         })
+    }
+
+    /// Notes that another number of tasks runs at once, and tells the service.
+    pub(crate) fn has_slots(&self, slots: usize) {
+        let mut state = self.details_state();
+        if let Some(details) = &mut state.details {
+            details.slots = slots as u64;
+            state.told = None;
+        }
+        drop(state);
+        self.request_presence();
     }
 
     /// Returns the details, unless they were told in this session as they are.

@@ -13,6 +13,7 @@ use crate::link::control::ControlReader;
 use crate::link::instance::Instance;
 use crate::link::publisher::Publisher;
 use crate::link::session_error::SessionError;
+use crate::link::status::LinkPhase;
 use crate::link::steering::Steering;
 use crate::link::subscriber::subscribe;
 use crate::pending::drain::DrainedBy;
@@ -49,7 +50,7 @@ pub(crate) struct Link {
     /// The pending tasks and results.
     pub(crate) ledger: Arc<Ledger>,
     /// The instance that has the link.
-    pub(crate) instance: Instance,
+    pub(crate) instance: Arc<Instance>,
     /// The state that the reader of the control queue shares.
     pub(crate) steering: Steering,
     /// How to consume tasks.
@@ -110,6 +111,7 @@ impl Link {
                     let delay = whole_ms(delay);
                     let retry_in = humantime::format_duration(delay).to_string();
                     tracing::warn!(%fault, %address, retry_in, advice, "disengaged");
+                    self.instance.link.down(fault.to_string(), advice, delay);
                     self.pause(delay).await;
                 }
                 Decision::GiveUp { exit, advice } => {
@@ -196,6 +198,7 @@ impl Link {
         context.up.get_or_insert_with(Instant::now);
         self.instance.ask_for_welcome(self.ledger.holds_back());
         self.instance.set_role(Role::Active);
+        self.instance.link.up(LinkPhase::Engaged);
         tracing::info!(address = self.transport.address(), "engaged");
         let calls = inlet.calls();
         let taking = self.take_tasks(tasks, inlet.as_mut());
@@ -341,6 +344,7 @@ impl Link {
     fn stand_by(&self, fault: &Fault) {
         self.ledger.drain(DrainedBy::Service, None);
         self.ledger.open();
+        self.instance.link.up(LinkPhase::StandingBy);
         let (address, pending) = (self.transport.address(), self.ledger.pending());
         if self.instance.set_role(Role::Standby) == Some(Role::Active) {
             tracing::warn!(
@@ -414,7 +418,7 @@ mod tests {
                 routing_key: topology::results_key(ledger.endpoint_id),
             },
             ledger: Arc::clone(ledger),
-            instance: Instance::new(Uuid::nil(), false),
+            instance: Arc::new(Instance::new(Uuid::nil(), false)),
             steering: Steering::new(EventsRequests::new().0),
             heartbeat: Duration::from_secs(2),
             jitter: 0.0,

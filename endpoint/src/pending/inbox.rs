@@ -12,6 +12,8 @@
 //! another under suspicion (see `poison`), and for calls of a function with no
 //! worker free: these are overtaken.
 
+pub(crate) mod listing;
+
 use crate::pending::poison::Standing;
 use crate::pending::stop::StopSignal;
 use crate::storage::journal::{Deaths, Seq};
@@ -73,7 +75,7 @@ pub(crate) struct Inbox {
     unsecured: VecDeque<Option<UnsecuredTask>>,
     /// How many run as suspects, and how many take their last chance.
     running: [usize; 2],
-    /// The functions of which fewer calls may run than tasks.
+    /// The functions, and how many calls of each may run.
     limited: BTreeMap<String, Limited>,
     tasks: usize,
     bytes: usize,
@@ -104,14 +106,18 @@ impl Inbox {
         }
     }
 
-    /// Has no more calls of these functions run than they allow, where `slots`
-    /// tasks run at once. To be told before the first task is taken.
-    pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>, slots: usize) {
+    /// Has no more calls of these functions run than they allow. To be told before the first
+    /// task is taken.
+    pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>) {
         let limited = functions
             .into_iter()
-            .filter(|(_, max)| *max < slots)
             .map(|(name, max)| (name, Limited { max, running: 0, parked: VecDeque::new() }));
         self.limited = limited.collect();
+    }
+
+    /// Changes how much it takes. What is in it stays.
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     /// Adds a task; also over the bound, as a message is taken whole.

@@ -334,10 +334,10 @@ impl Ledger {
         }))
     }
 
-    /// Has no more calls of these functions run than they allow, where `slots` tasks run at
-    /// once. To be told before the first task is taken.
-    pub(crate) fn limit(&self, functions: BTreeMap<String, usize>, slots: usize) {
-        self.shared.decide(|pending| pending.limit(functions, slots));
+    /// Has no more calls of these functions run than they allow. To be told before the first
+    /// task is taken.
+    pub(crate) fn limit(&self, functions: BTreeMap<String, usize>) {
+        self.shared.decide(|pending| pending.limit(functions));
     }
 
     /// Lets no task start until [`Ledger::open`].

@@ -64,7 +64,8 @@ pub(crate) fn reason(task: &Task, deaths: Deaths) -> String {
     )
 }
 
-fn command(task: &Task) -> String {
+/// The beginning of what a task does, in words.
+pub(crate) fn command(task: &Task) -> String {
     let line = match &task.work {
         Work::Process(process) => {
             process.argv.iter().map(ByteString::shown).collect::<Vec<_>>().join(" ")

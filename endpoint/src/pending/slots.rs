@@ -4,12 +4,14 @@ use super::inbox::Held;
 use super::stop::{StopReason, StopSignal};
 use crate::storage::journal::Seq;
 use clutch_common::id::Attempt;
+use clutch_common::task::Task;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A task that has a slot.
 #[derive(Debug)]
 struct Running {
-    attempt: Attempt,
+    task: Arc<Task>,
     stop: StopSignal,
 }
 
@@ -20,8 +22,8 @@ pub(crate) struct Slots(BTreeMap<Seq, Running>);
 impl Slots {
     /// Adds a task.
     pub(crate) fn take(&mut self, held: &Held) {
-        let (attempt, stop) = (held.task.attempt(), held.stop.clone());
-        self.0.insert(held.seq, Running { attempt, stop });
+        let (task, stop) = (Arc::clone(&held.task), held.stop.clone());
+        self.0.insert(held.seq, Running { task, stop });
     }
 
     /// Removes a task that has ended, or waits again.
@@ -34,6 +36,11 @@ impl Slots {
         self.0.len()
     }
 
+    /// The tasks, in the order in which they were accepted.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.0.values().map(|running| &running.task)
+    }
+
     /// Stops all tasks.
     pub(crate) fn stop(&self, reason: StopReason) {
         self.0.values().for_each(|running| running.stop.request(reason));
@@ -41,7 +48,7 @@ impl Slots {
 
     /// Stops the tasks that a cancel covers; returns how many these are.
     pub(crate) fn cancel(&self, covers: impl Fn(Attempt) -> bool) -> usize {
-        let covered = self.0.values().filter(|running| covers(running.attempt));
+        let covered = self.0.values().filter(|running| covers(running.task.attempt()));
         covered.map(|running| running.stop.request(StopReason::Cancelled)).count()
     }
 }

@@ -8,7 +8,7 @@ use super::freeze::Gate;
 use super::wire::Wire;
 use super::world::{World, lock};
 use crate::daemon::shutdown::Shutdown;
-use crate::execution::engine::Engine;
+use crate::execution::engine::{Engine, SlotCount};
 use crate::exit::{Exit, Failure};
 use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
@@ -149,7 +149,7 @@ fn start(
     let engine = Engine {
         ledger: Arc::clone(ledger),
         executor: Arc::new(Sleeper { world: Arc::clone(world), life: Arc::clone(life) }),
-        slots: world.plan.slots,
+        slots: SlotCount::new(world.plan.slots),
     };
     let link = Link {
         transport: Arc::new(Net::new(world, life, broker)),
@@ -163,10 +163,10 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
-        instance: Instance::new(
+        instance: Arc::new(Instance::new(
             wire::session_name(life.nonce, ledger.age, 0),
             world.plan.is_careful(),
-        ),
+        )),
         steering: Steering::new(EventsRequests::new().0),
         heartbeat: Terms::default().heartbeat,
         jitter: 0.0,

@@ -54,6 +54,11 @@ impl DiskSpace {
     }
 }
 
+/// Returns how many bytes of a folder's file system can be used.
+pub(crate) fn available(folder: &Path) -> io::Result<u64> {
+    Ok(usable(&statvfs(folder)?))
+}
+
 /// Returns the bytes that can be used. Some file systems count no inodes.
 fn usable(found: &StatVfs) -> u64 {
     if found.f_files > 0 && found.f_favail < INODES {

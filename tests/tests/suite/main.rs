@@ -23,6 +23,7 @@ mod harness;
 mod hygiene;
 mod letters;
 mod link;
+mod local;
 mod memory;
 mod order;
 mod ownership;

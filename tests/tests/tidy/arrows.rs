@@ -36,10 +36,11 @@ const ENDPOINT: Rooms = &[
     ("execution", &["failpoint", "pending", "storage", "system"]),
     ("link", &["execution", "exit", "failpoint", "pending", "storage"]),
     ("config", &["execution", "exit", "pending"]),
-    ("daemon", &["config", "execution", "exit", "link", "pending", "storage", "system"]),
+    ("local", &["cli", "config", "execution", "exit", "link", "pending", "system"]),
+    ("daemon", &["config", "execution", "exit", "link", "local", "pending", "storage", "system"]),
     ("check", &["cli", "config", "daemon", "execution", "exit", "link", "storage"]),
     ("bench_api", &["pending", "storage"]),
-    ("lib", &["check", "cli", "config", "daemon", "exit", "failpoint"]),
+    ("lib", &["check", "cli", "config", "daemon", "exit", "failpoint", "local"]),
 ];
 
 const SERVICE: Rooms = &[

@@ -14,6 +14,8 @@ const HOMES: [(&str, &[&str]); 7] = [
     (
         "hyper",
         &[
+            "endpoint/src/local/client",
+            "endpoint/src/local/server",
             "service/src/api/connections",
             "service/src/client/http",
             "service/src/broker/management",
@@ -23,6 +25,8 @@ const HOMES: [(&str, &[&str]); 7] = [
     (
         "hyper_util",
         &[
+            "endpoint/src/local/client",
+            "endpoint/src/local/server",
             "service/src/api/connections",
             "service/src/client/http",
             "service/src/broker/management",

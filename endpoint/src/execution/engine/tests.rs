@@ -40,8 +40,11 @@ impl Executor for Fake {
 /// One life of a daemon.
 async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), EngineError> {
     let ledger = ledger_on(disk, 10);
-    let engine =
-        Engine { ledger: Arc::clone(&ledger), executor: Arc::clone(&executor) as _, slots: 2 };
+    let engine = Engine {
+        ledger: Arc::clone(&ledger),
+        executor: Arc::clone(&executor) as _,
+        slots: SlotCount::new(2),
+    };
     let (intake, kill) = (CancellationToken::new(), StopSignal::new());
     let mut turning = tokio::task::JoinSet::new();
     let before = executor.started();

@@ -6,6 +6,7 @@
 //! outcome of the task it has, and of no other; and that where a call ends its worker,
 //! the result is given when no process of the worker is left.
 
+use super::busy::BusyWorkers;
 use super::protocol::{self, CallAnswer};
 use super::worker::{Reply, StartError, StopMode, Worker, WorkerEnd, describe_exit};
 use super::worker_spec::WorkerSpec;
@@ -48,6 +49,7 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     /// Workers that wait for a call, the last one used last.
     idle: Mutex<Vec<Worker>>,
+    busy: BusyWorkers,
     /// Workers that are being stopped; each has its permit until it is gone.
     stopping: Mutex<JoinSet<()>>,
 }
@@ -69,6 +71,7 @@ impl Pool {
             config,
             spawner,
             idle: Mutex::default(),
+            busy: BusyWorkers::default(),
             stopping: Mutex::default(),
         }
     }
@@ -76,6 +79,17 @@ impl Pool {
     /// Returns how many workers there are at most.
     pub(super) fn concurrency(&self) -> usize {
         self.config.concurrency
+    }
+
+    /// Returns how many workers wait for a call, and how many do something else.
+    pub(super) fn idle_and_busy(&self) -> (usize, usize) {
+        let busy = self.config.concurrency.saturating_sub(self.permits.available_permits());
+        (self.idle().len(), busy)
+    }
+
+    /// Returns the calls that workers have, each with the worker's process.
+    pub(super) fn calls(&self) -> Vec<(Attempt, u32)> {
+        self.busy.calls()
     }
 
     /// Runs one call to its end.
@@ -152,6 +166,7 @@ impl Pool {
         let report =
             |outcome| Report { started_at_ms: Some(started_at_ms), ..Report::blank(outcome) };
         let number = worker.next_call();
+        let _busy = self.busy.note(worker.pid(), request.attempt);
         let line = protocol::request(number, request.attempt, request.call);
         request.context.events.emit(Event::Started { at_ms: started_at_ms });
         let (mode, violation) = match worker.exchange(&line, until, &request.context.stop).await {

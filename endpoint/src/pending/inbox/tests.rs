@@ -68,7 +68,7 @@ fn a_task_that_must_wait_for_another_suspect_is_overtaken_and_holds_up_none() {
 #[test]
 fn calls_of_a_busy_function_are_overtaken_and_keep_their_order() {
     let mut inbox = inbox(20, 1 << 20);
-    inbox.limit([("one".into(), 1), ("two".into(), 2), ("many".into(), 4)].into(), 4);
+    inbox.limit([("one".into(), 1), ("two".into(), 2), ("many".into(), 4)].into());
     let call = |seq, function: &str| {
         let call = Call::new(function, "[]".parse().unwrap());
         let task = Arc::new(Task::of(TaskId::new(), Work::Call(call)));
@@ -137,7 +137,7 @@ fn all_that_waits_can_be_taken_out_with_its_room() {
 #[test]
 fn what_is_handed_back_has_run_nowhere() {
     let mut inbox = inbox(10, 1 << 20);
-    inbox.limit([("one".into(), 1)].into(), 4);
+    inbox.limit([("one".into(), 1)].into());
     let call = |seq| {
         let call = Call::new("one", "[]".parse().unwrap());
         Held { task: Arc::new(Task::of(TaskId::new(), Work::Call(call))), ..held(seq, 0) }

@@ -3,12 +3,14 @@
 use super::{Ledger, Stored};
 use crate::pending::drain::{Drained, DrainedBy, Drains};
 use crate::pending::inbox::Held;
+use crate::pending::inbox::listing::Listed;
 use crate::pending::stop::StopReason;
-use crate::pending::{Cancelled, Found, Pending};
+use crate::pending::{Cancelled, Found, Limits, Pending};
 use crate::storage::journal::{Finished, JournalError};
 use clutch_common::id::Attempt;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::wire::Cancel;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Ledger {
@@ -94,6 +96,29 @@ impl Ledger {
     /// The drains that there are.
     pub(crate) fn drains(&self) -> Drains {
         self.shared.lock().drains()
+    }
+
+    /// Changes the limits of pending work.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.shared.decide(|pending| pending.set_limits(limits));
+    }
+
+    /// How many tasks have a slot, and how many are accepted and not finished.
+    pub(crate) fn running_and_accepted(&self) -> (usize, usize) {
+        let pending = self.shared.lock();
+        (pending.running(), pending.tasks())
+    }
+
+    /// Lists at most `most` tasks that are accepted and not finished, those that have a slot
+    /// first; and returns how many there are.
+    pub(crate) fn list(&self, most: usize) -> (Vec<Listed>, usize) {
+        let pending = self.shared.lock();
+        (pending.list(most), pending.tasks())
+    }
+
+    /// When each task that is noted to run began to.
+    pub(crate) fn noted_runs(&self) -> HashMap<Attempt, u64> {
+        self.running.noted().into_iter().map(|run| (run.attempt, run.started_at_ms)).collect()
     }
 
     /// Waits until a drain has begun, changed or ended since the last call.

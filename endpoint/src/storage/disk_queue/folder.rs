@@ -91,7 +91,7 @@ impl Folder {
             .map_err(refused("locking"))?;
         take(&mut lock, path)?;
         sign(&mut lock).map_err(refused("writing into"))?;
-        for name in ["lock", "home", "mark", "running", "spool", "sandbox", "workers"] {
+        for name in ["lock", "home", "mark", "running", "drained", "spool", "sandbox", "workers"] {
             tighten(&path.join(name)).map_err(refused("taking from other users"))?;
         }
         Ok(Self { path: path.to_owned(), _lock: lock })

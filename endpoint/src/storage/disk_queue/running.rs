@@ -15,7 +15,7 @@ use clutch_common::system::clock::now_ms;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
@@ -37,6 +37,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Running {
     file: File,
+    path: PathBuf,
     boot: Uuid,
     slots: Mutex<Slots>,
 }
@@ -57,16 +58,11 @@ impl Running {
     }
 
     fn open_in(path: &Path, boot: Uuid) -> io::Result<(Self, Vec<Run>)> {
-        let bytes = match std::fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let (records, _) = bytes.as_chunks::<LEN>();
-        let left = records.iter().filter_map(|record| decode(record, boot)).collect();
+        let left = read(path, boot)?;
         // Counted twice would be worse than not at all: out first.
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok((Self { file, boot, slots: Mutex::default() }, left))
+        Ok((Self { file, path: path.to_owned(), boot, slots: Mutex::default() }, left))
     }
 
     /// Notes that a run begins; it has ended when the note is dropped.
@@ -81,6 +77,11 @@ impl Running {
         self.write(&mut slots, slot, &encode(attempt, now_ms(), self.boot));
         drop(slots);
         Note { running: Arc::clone(self), slot }
+    }
+
+    /// Reads which runs are noted now; none where the file cannot be read.
+    pub(crate) fn noted(&self) -> Vec<Run> {
+        read(&self.path, self.boot).unwrap_or_default()
     }
 
     /// The daemon is to stop: whatever ends it from now on, no task did.
@@ -117,6 +118,16 @@ impl Running {
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The runs that a file names.
+fn read(path: &Path, boot: Uuid) -> io::Result<Vec<Run>> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    let (records, _) = bytes.as_chunks::<LEN>();
+    Ok(records.iter().filter_map(|record| decode(record, boot)).collect())
 }
 
 fn warn(slots: &mut Slots, error: &io::Error) {
@@ -189,6 +200,7 @@ mod tests {
         let second = running.note(b);
         drop(first);
         let third = running.note(c);
+        assert_eq!(running.noted().iter().map(|run| run.attempt).collect::<Vec<_>>(), [c, b]);
         // The daemon dies: nothing is dropped.
         std::mem::forget((second, third));
         assert_eq!(open(&folder).1, [c, b], "the place of what ended is used again");

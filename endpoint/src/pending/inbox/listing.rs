@@ -1,0 +1,87 @@
+//! The tasks of the inbox that wait, in order, each with why. Pure.
+
+use super::{Held, Inbox, Limited, function};
+use crate::pending::poison::Standing;
+use clutch_common::task::Task;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a task waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Waits {
+    /// Nothing starts before the link is up, or known to be down.
+    Link,
+    /// The endpoint is drained.
+    Resume,
+    /// Its acknowledgement is not confirmed.
+    Acknowledgement,
+    /// No slot is free.
+    Slot,
+    /// No further call of this function may run.
+    Worker(String),
+    /// The daemon died while it ran, and another one with which it died runs.
+    Suspects,
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link => f.write_str("it was here before the start, and the link is not up yet"),
+            Self::Resume => f.write_str("the endpoint is drained"),
+            Self::Acknowledgement => f.write_str(
+                "another instance may have it too: its acknowledgement is not confirmed",
+            ),
+            Self::Slot => f.write_str("all slots are in use"),
+            Self::Worker(function) => {
+                write!(f, "all workers of the function {function} are busy")
+            }
+            Self::Suspects => {
+                f.write_str("the daemon died while it ran: it runs once no other such task does")
+            }
+        }
+    }
+}
+
+/// A task that is accepted and not finished.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    /// The task.
+    pub(crate) task: Arc<Task>,
+    /// Why it waits; `None` if it has a slot.
+    pub(crate) waits: Option<Waits>,
+}
+
+impl Inbox {
+    /// Lists the first `most` tasks that wait, in the order in which they were accepted;
+    /// `drained` says that the endpoint starts none.
+    pub(crate) fn waiting_tasks(&self, most: usize, drained: bool) -> Vec<Listed> {
+        let parked = self.limited.values().flat_map(|function: &Limited| &function.parked);
+        let unsecured = self.unsecured.iter().flatten().map(|unsecured| (&unsecured.held, true));
+        let mut all: Vec<(&Held, bool)> = parked
+            .chain(&self.waiting)
+            .chain(&self.suspected)
+            .map(|held| (held, false))
+            .chain(unsecured)
+            .collect();
+        all.sort_unstable_by_key(|(held, _)| held.seq);
+        let why = |held: &Held, unsecured: bool| match held.standing {
+            _ if unsecured => Waits::Acknowledgement,
+            _ if drained => Waits::Resume,
+            _ if self.shut => Waits::Link,
+            Standing::Suspect | Standing::LastChance
+                if !held.standing.may_start(self.running[0], self.running[1]) =>
+            {
+                Waits::Suspects
+            }
+            _ if self.is_busy(held) => Waits::Worker(function(&held.task).to_owned()),
+            Standing::Clear | Standing::Suspect | Standing::LastChance | Standing::Poisoned => {
+                Waits::Slot
+            }
+        };
+        let listed = |(held, unsecured): (&Held, bool)| Listed {
+            task: Arc::clone(&held.task),
+            waits: Some(why(held, unsecured)),
+        };
+        all.into_iter().take(most).map(listed).collect()
+    }
+}
