@@ -18,9 +18,11 @@ mod tests;
 pub(crate) mod types;
 mod upload;
 mod wait;
+mod waiting;
 
 use crate::broker::health::HealthState;
 use crate::broker::session::LinkState;
+use crate::publishing::Placements;
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -58,6 +60,7 @@ pub(crate) struct Api {
     stop: CancellationToken,
     uploads: upload::Uploads,
     submissions: TaskTracker,
+    placements: Placements,
 }
 
 impl Api {
@@ -72,10 +75,11 @@ impl Api {
         news: watch::Sender<u64>,
         told: HealthState,
         submissions: TaskTracker,
+        placements: Placements,
         stop: CancellationToken,
     ) -> Self {
         let (uploads, commits) = (upload::Uploads::default(), recorded.subscribe());
-        Self { store, link, commits, recorded, news, told, stop, uploads, submissions }
+        Self { store, link, commits, recorded, news, told, stop, uploads, submissions, placements }
     }
 
     /// The routes.

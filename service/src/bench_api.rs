@@ -1,9 +1,9 @@
 //! The store as single operations, for the microbenchmarks: each is one transaction, as in
 //! `serve`. Touches the folder it is given. Not part of the crate's public interface.
 
-use crate::model::{TaskSpec, TaskState};
+use crate::model::TaskSpec;
 use crate::state_folder::StateFolder;
-use crate::store::{Batch, Chunk, Registration, Store};
+use crate::store::{Batch, Chunk, Handing, Registration, Store};
 use anyhow::{Context as _, Result, ensure};
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::system::clock::now_ms;
@@ -51,11 +51,12 @@ impl Records {
             total: count as u64,
             first: 0,
             specs: vec![spec; count],
+            handing: Handing::New,
             now_ms: now_ms(),
         };
         let begun = self.store.record_submission(chunk).await?;
         let (_, begun) = begun.context("the endpoint is not registered")?;
-        ensure!(begun.iter().all(|task| task.state == TaskState::Submitting), "not recorded");
+        ensure!(begun.iter().all(|task| task.new), "not recorded");
         Ok(begun.iter().map(|task| task.task.attempt()).collect())
     }
 

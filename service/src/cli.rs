@@ -420,6 +420,10 @@ pub(crate) struct SubmitArgs {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) patience: PatienceArgs,
+    /// Succeed only once the broker has confirmed the tasks; without this they are recorded, and
+    /// placed at the broker as soon as there is a link to it
+    #[arg(long)]
+    pub(crate) confirmed: bool,
     /// The program and its arguments
     #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
     pub(crate) argv: Vec<ByteString>,

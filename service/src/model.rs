@@ -18,7 +18,7 @@ pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use name_pattern::NamePattern;
 pub(crate) use pace::Pace;
 pub(crate) use progress::Progress;
-pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
+pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary, Waits};
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 

@@ -1,18 +1,23 @@
 //! Publishing: sends messages to the broker, and records its answers for tasks.
 //!
 //! A [`Publisher`] is the one handle for it, and lives as long as the link. The API publishes
-//! new tasks through it, failover publishes control messages and the next attempts of
-//! lost tasks. `packing` puts tasks into messages, `window` publishes messages over the
-//! session's connection and waits for their confirms, [`AnswerRecorder`] writes into the records
-//! what the broker answered for tasks.
+//! new tasks through it, the placer ([`place`]) those that wait, failover control messages.
+//! `packing` puts tasks into messages, `window` publishes messages over the session's
+//! connection and waits for their confirms, [`AnswerRecorder`] writes into the records what the
+//! broker answered for tasks, [`Placements`] knows what stands in their way.
 
 mod answers;
 mod confirm_batch;
 mod packing;
+mod placements;
+mod placer;
 mod publisher;
 mod window;
 
-pub(crate) use answers::{AnswerRecorder, Publication};
+pub(crate) use answers::AnswerRecorder;
+use placements::Hold;
+pub(crate) use placements::Placements;
+pub(crate) use placer::place;
 pub(crate) use publisher::{Outgoing, Publisher};
 pub(crate) use window::{PublishError, PublishJob, PublishOutcome, publish};
 

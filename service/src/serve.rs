@@ -19,6 +19,7 @@ use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::failover::ConnectionCloser;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
+use crate::publishing::Placements;
 use crate::state_folder::StateFolder;
 use crate::store::{Saved, Store};
 use anyhow::Context as _;
@@ -60,6 +61,7 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let commits = watch::Sender::new(0);
     let (news, _) = watch::channel(0);
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
+    let placements = Placements::load(&store).await?;
     let context = SessionContext {
         transport,
         store: store.clone(),
@@ -72,9 +74,12 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         claimant,
         told: told.clone(),
         submissions: submissions.clone(),
+        placements: placements.clone(),
     };
     let stop = CancellationToken::new();
-    let api = Api::new(store.clone(), link_state, commits, news, told, submissions, stop.clone());
+    let stop_api = stop.clone();
+    let api =
+        Api::new(store.clone(), link_state, commits, news, told, submissions, placements, stop_api);
     let mut forgetting = JoinSet::new();
     if let Some(keep) = args.keep {
         forgetting.spawn(retention::keep(store.clone(), keep, stop.clone()));

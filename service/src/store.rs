@@ -35,11 +35,13 @@ mod selection;
 mod sqlite;
 mod states;
 mod steering;
+mod stored_state;
 mod submissions;
 mod task_listing;
 mod threads;
 mod transitions;
 mod unaccounted;
+mod waiting;
 
 pub(crate) use cancels::PendingCancel;
 pub(crate) use endpoint_records::EndpointRecord;
@@ -53,9 +55,10 @@ pub(crate) use selection::TaskSelection;
 pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use steering::{DrainChange, PendingDrain};
-pub(crate) use submissions::{Chunk, RecordedTask};
+pub(crate) use stored_state::StoredState;
+pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
-pub(crate) use unaccounted::Resubmission;
+pub(crate) use waiting::Handed;
 
 use crate::state_folder::StateFolder;
 use engine::{Connection, Db, Durability, Engine};

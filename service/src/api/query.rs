@@ -3,6 +3,7 @@
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
+use super::waiting::waits;
 use crate::model::{NamePattern, TaskDetail, TaskOutcome};
 use crate::store::TaskFilter;
 use axum::extract::{Path, State};
@@ -58,7 +59,8 @@ pub(super) async fn task(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Json<TaskDetail>, ApiError> {
-    Ok(Json(known_task(&api, &id).await?))
+    let task = known_task(&api, &id).await?;
+    Ok(Json(TaskDetail { waits: waits(&api, &task.summary), ..task }))
 }
 
 pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>, ApiError> {

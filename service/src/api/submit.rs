@@ -1,7 +1,7 @@
-//! Takes submissions: checks, records, publishes, and answers once the broker has confirmed
-//! the tasks, or, if the caller waits for outcomes, once these are recorded: the broker
-//! certainly had the tasks then. Recorded tasks are published, and the broker's answers
-//! recorded, even if the caller disconnects.
+//! Takes submissions: checks, records and answers. Tasks are published after that while there
+//! is a link to the broker, and wait for the placer while there is none. A caller may ask for
+//! more than the record: for the broker's confirms, or for outcomes. Recorded tasks are
+//! published, and the broker's answers recorded, even if the caller disconnects.
 
 use super::Api;
 use super::error::{self, ApiError, Json};
@@ -10,10 +10,10 @@ use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
 };
 use super::wait::{self, Target};
-use crate::broker::session::LinkState;
-use crate::model::{Progress, TaskState};
-use crate::publishing::{Outgoing, Publication, PublishError, Publisher};
-use crate::store::{Chunk, Endpoint, RecordedTask};
+use super::waiting::link;
+use crate::model::Progress;
+use crate::publishing::{Outgoing, PublishError, Publisher};
+use crate::store::{Chunk, Endpoint, Handing, RecordedTask, StoredState};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use tokio::sync::oneshot;
@@ -29,8 +29,12 @@ pub(super) async fn submit(
     let upload = api.uploads.read(&context.headers, body).await?;
     let request: SubmitRequest = error::body(&upload.bytes)?;
     check(&request)?;
-    let publisher = publisher(&api)?;
-    let wait_ms = request.wait_ms;
+    let link = link(&api);
+    if let (true, Err(fault)) = (request.confirmed, &link) {
+        let words = format!("{fault}; nothing was recorded");
+        return Err(ApiError::unavailable("disengaged", words));
+    }
+    let SubmitRequest { confirmed, wait_ms, .. } = request;
     let several = request.total > 1 && request.tasks.len() as u64 == request.total;
     let whole = several.then(|| request.key.clone());
     // From before anything is recorded: what is done then is done by a later commit.
@@ -38,65 +42,69 @@ pub(super) async fn submit(
     commits.mark_unchanged();
     let (tell, told) = oneshot::channel();
     // This future is dropped when the connection is; the task goes on.
-    let mut submitting = api.submissions.clone().spawn({
+    let submitting = api.submissions.clone().spawn({
         let api = api.clone();
         async move {
             let _upload = upload;
-            record_and_publish(&api, &publisher, request, tell).await
+            record_and_publish(&api, link, request, tell).await
         }
     });
     let cut_off = |error| ApiError::internal(format!("the submission was cut off: {error}"));
-    let Some(begun) = (if wait_ms > 0 { told.await.ok() } else { None }) else {
+    let Some(begun) = told.await.ok().filter(|_| !confirmed) else {
         return submitting.await.map_err(cut_off)?.map(Json);
     };
+    if wait_ms == 0 {
+        return Ok(Json(begun));
+    }
     // How far a whole submission is costs the same however many tasks it has.
     let target = match whole {
         Some(key) => Target::Submission(known_submission(&api, &key).await?),
         None => Target::Tasks(begun.ids.clone()),
     };
-    if begun.published < begun.ids.len() as u64 {
+    if begun.recorded < begun.ids.len() as u64 {
         commits.mark_changed();
     }
     // Tasks that are not confirmed are waited for as well.
-    let holding = wait::hold(&api, &target, wait_ms, commits, Progress::complete);
-    tokio::pin!(holding);
-    let progress = tokio::select! {
-        biased;
-        progress = &mut holding => progress?,
-        published = &mut submitting => {
-            published.map_err(cut_off)??;
-            holding.await?
-        }
-    };
+    let progress = wait::hold(&api, &target, wait_ms, commits, Progress::complete).await?;
     Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
 }
 
-/// Records the tasks, sends their ids to a caller that waits for outcomes, and publishes them.
+/// Records the tasks, tells the caller, and publishes them if there is a link.
 async fn record_and_publish(
     api: &Api,
-    publisher: &Publisher,
+    link: Result<Publisher, String>,
     request: SubmitRequest,
     tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
-    let SubmitRequest { endpoint: name, key, total, first, tasks, wait_ms } = request;
-    let chunk = Chunk { endpoint: name.clone(), key, total, first, specs: tasks, now_ms: now_ms() };
+    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, .. } = request;
+    let handing = match &link {
+        Ok(_) if confirmed => Handing::Unconfirmed,
+        Ok(_) => Handing::New,
+        Err(_) => Handing::Nothing,
+    };
+    let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
+    let chunk = Chunk { endpoint, key, total, first, specs, handing, now_ms };
     let begun = api.store.record_submission(chunk).await?;
     let Some((endpoint, begun)) = begun else {
         return Err(unknown_endpoint(api, &name).await);
     };
-    let open = begun.iter().filter(|one| one.state == TaskState::Submitting).count();
     let answer = SubmitAnswer {
         endpoint: endpoint.id,
         ids: begun.iter().map(|one| one.task.id).collect(),
-        published: open as u64,
+        recorded: begun.iter().filter(|one| one.new).count() as u64,
+        waiting: link.as_ref().err().cloned(),
         progress: None,
     };
-    if wait_ms > 0 {
-        // The caller may have gone.
-        drop(tell.send(answer.clone()));
+    // The caller may have gone.
+    drop(tell.send(answer.clone()));
+    if begun.iter().any(|one| one.state == StoredState::Waiting) {
+        // A caller that submits again wants it tried, and a link may have come up meanwhile.
+        api.placements.try_now(endpoint.id);
     }
-    let published = publish(publisher, &endpoint, &begun, wait_ms > 0).await?;
-    Ok(SubmitAnswer { published, ..answer })
+    if let Ok(publisher) = &link {
+        publish(publisher, &endpoint, &begun, !confirmed).await?;
+    }
+    Ok(answer)
 }
 
 /// The rules for a submission that need no records.
@@ -132,38 +140,26 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn publisher(api: &Api) -> Result<Publisher, ApiError> {
-    match &*api.link.borrow() {
-        LinkState::Engaged(publisher) => Ok(publisher.clone()),
-        LinkState::Disengaged(fault) => Err(ApiError::unavailable(
-            "disengaged",
-            format!("the service has no link to the broker: {fault}"),
-        )),
-    }
-}
-
-/// Publishes the tasks that are `submitting`; returns how many the broker confirmed.
+/// Publishes the tasks that are to be handed to the link.
 async fn publish(
     publisher: &Publisher,
     endpoint: &Endpoint,
     begun: &[RecordedTask],
     batched: bool,
-) -> Result<u64, ApiError> {
-    let open: Vec<&RecordedTask> =
-        begun.iter().filter(|one| one.state == TaskState::Submitting).collect();
+) -> Result<(), ApiError> {
+    let open: Vec<&RecordedTask> = begun.iter().filter(|one| one.hand_over.is_some()).collect();
     if open.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     let tasks: Vec<Outgoing<'_>> = open.iter().map(|one| Outgoing::from(*one)).collect();
-    let publication = Publication::Submission { batched };
-    let outcomes = publisher.tasks(endpoint.id, publication, &tasks).await?;
+    let outcomes = publisher.tasks(endpoint.id, batched, &tasks).await?;
     let failed: Vec<(&RecordedTask, PublishError)> = open
         .iter()
         .zip(outcomes)
         .filter_map(|(one, outcome)| Some((*one, outcome.err()?)))
         .collect();
     match failed.first() {
-        None => Ok(open.len() as u64),
+        None => Ok(()),
         Some((_, why)) => Err(refusal(why, endpoint, &failed, begun.len())),
     }
 }
@@ -192,7 +188,7 @@ fn refusal(
             "too_large",
             format!(
                 "the broker takes no message of more than {limit} bytes: pass large data by file, \
-                 or have its max_message_size raised"
+                 or have its max_message_size raised; tasks that are too large end as rejected"
             ),
         ),
         PublishError::Unknown(reason) => (
@@ -208,6 +204,10 @@ fn refusal(
     let count = failed.len();
     ApiError::not_submitted(
         code,
-        format!("{words}; {count} of {asked} tasks are not submitted: {}", named.join(", ")),
+        format!(
+            "{words}; {count} of {asked} tasks are not submitted: {}; those that are not rejected \
+             wait, and are placed when that is possible",
+            named.join(", ")
+        ),
     )
 }

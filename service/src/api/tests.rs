@@ -11,6 +11,7 @@ use crate::broker::session::{LinkState, SessionContext, keep_engaged};
 use crate::client::Client;
 use crate::failure::{GENERAL, UNAVAILABLE, USAGE, exit_code};
 use crate::model::{Progress, TaskSpec};
+use crate::publishing::Placements;
 use crate::state_folder::StateFolder;
 use crate::store::conformance::spec;
 use crate::store::{Registration, Store};
@@ -55,6 +56,7 @@ async fn service(engaged: bool) -> Service {
     let stop = CancellationToken::new();
     let (news, _) = watch::channel(0);
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
+    let placements = Placements::default();
     let api = Api::new(
         store.clone(),
         link_state.clone(),
@@ -62,6 +64,7 @@ async fn service(engaged: bool) -> Service {
         news.clone(),
         told.clone(),
         submissions.clone(),
+        placements.clone(),
         stop.clone(),
     );
     let listener = tokio::net::UnixListener::bind(folder.socket()).unwrap();
@@ -84,6 +87,7 @@ async fn service(engaged: bool) -> Service {
         claimant,
         told,
         submissions: submissions.clone(),
+        placements: placements.clone(),
     };
     let session_stop = stop.clone();
     running.spawn(async move {
@@ -104,7 +108,15 @@ async fn service(engaged: bool) -> Service {
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
     let total = tasks.len() as u64;
-    SubmitRequest { endpoint: "lab".into(), key: key.into(), total, first: 0, tasks, wait_ms: 0 }
+    SubmitRequest {
+        endpoint: "lab".into(),
+        key: key.into(),
+        total,
+        first: 0,
+        tasks,
+        wait_ms: 0,
+        confirmed: false,
+    }
 }
 
 impl Service {
@@ -117,6 +129,19 @@ impl Service {
         let wait = json!({ "key": key, "timeout_ms": 0 });
         let progress: Value = self.client.post("/v1/wait", &wait).await.unwrap();
         progress["states"].clone()
+    }
+
+    /// Waits until so many tasks of a submission are in each state.
+    async fn all_in(&self, key: &str, states: Value) {
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let seen = self.states(key).await;
+            if seen == states {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < until, "{seen}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn post(&self, path: &str, body: Value) -> (String, u8) {
@@ -145,11 +170,14 @@ impl Service {
 #[tokio::test]
 async fn a_submission_is_published_once_however_often_it_is_submitted() {
     let service = service(true).await;
-    let request = request("k", (0..250).map(|n| spec(&["echo", &n.to_string()])).collect());
+    let mut request = request("k", (0..250).map(|n| spec(&["echo", &n.to_string()])).collect());
     let first = service.submit(&request).await.unwrap();
     let again = service.submit(&request).await.unwrap();
-    assert_eq!((first.published, again.published), (250, 0));
+    assert_eq!((first.recorded, again.recorded), (250, 0));
     assert_eq!(first.ids, again.ids);
+    request.confirmed = true;
+    service.all_in("k", json!({ "submitted": 250 })).await;
+    service.submit(&request).await.unwrap();
     let published = service.broker.published();
     assert_eq!(published.len(), 3);
     let sent: Vec<TaskId> = published
@@ -164,10 +192,30 @@ async fn a_submission_is_published_once_however_often_it_is_submitted() {
 }
 
 #[tokio::test]
-async fn what_the_broker_does_not_take_is_told_and_continued_with_the_same_key() {
+async fn a_submission_is_answered_before_the_broker_has_it_and_a_confirmed_one_after() {
+    let service = service(true).await;
+    service.broker.silence(true);
+    let mut request = request("k", vec![spec(&["a"])]);
+    service.submit(&request).await.unwrap();
+    assert_eq!(service.states("k").await, json!({ "waiting": 1 }));
+    request.confirmed = true;
+    let confirmed = service.submit(&request);
+    let speak = async {
+        while service.broker.published().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        service.broker.silence(false);
+    };
+    let (confirmed, ()) = tokio::join!(confirmed, speak);
+    assert_eq!(confirmed.unwrap().recorded, 0);
+    assert_eq!(service.states("k").await, json!({ "submitted": 1 }));
+}
+
+#[tokio::test]
+async fn what_the_broker_does_not_take_is_told_and_placed_later() {
     let service = service(true).await;
     let large = TaskSpec { stdin: vec![b'x'; 200_000].into(), ..spec(&["cat"]) };
-    let request = request("k", vec![large; 3]);
+    let request = SubmitRequest { confirmed: true, ..request("k", vec![large; 3]) };
     service.broker.settle_with([
         Settlement::Confirmed,
         Settlement::Returned("NO_ROUTE".into()),
@@ -177,15 +225,19 @@ async fn what_the_broker_does_not_take_is_told_and_continued_with_the_same_key()
     let words = error.to_string();
     assert!(words.contains("no queue for the endpoint 'lab'"), "{words}");
     assert!(words.contains("1 of 3 tasks are not submitted"), "{words}");
+    assert!(words.contains("wait, and are placed when"), "{words}");
     assert_eq!(exit_code(&error), UNAVAILABLE);
-    assert_eq!(service.states("k").await, json!({ "returned": 1, "submitted": 2 }));
+    assert_eq!(service.states("k").await, json!({ "waiting": 1, "submitted": 2 }));
+    let waiting = service.get("/v1/tasks", &[("state", "waiting")]).await.unwrap();
+    let id = waiting["tasks"][0]["id"].as_str().unwrap().to_owned();
+    let task = service.get(&format!("/v1/tasks/{id}"), &[]).await.unwrap();
+    let reason = task["waits"]["reason"].as_str().unwrap();
+    assert!(reason.contains("no queue for the endpoint"), "{reason}");
     service.broker.settle_with([Settlement::Refused]);
     let words = service.submit(&request).await.unwrap_err().to_string();
     assert!(words.contains("queue of the endpoint 'lab' full"), "{words}");
-    assert_eq!(service.states("k").await, json!({ "refused": 1, "submitted": 2 }));
-    let again = service.submit(&request).await.unwrap();
-    assert_eq!(again.published, 1);
-    assert_eq!(service.states("k").await, json!({ "submitted": 3 }));
+    // It is tried again by itself.
+    service.all_in("k", json!({ "submitted": 3 })).await;
     let mut other = request.clone();
     other.tasks[0].argv.push("x".into());
     let error = service.submit(&other).await.unwrap_err();
@@ -193,10 +245,23 @@ async fn what_the_broker_does_not_take_is_told_and_continued_with_the_same_key()
 }
 
 #[tokio::test]
+async fn a_task_that_no_broker_takes_ends_as_rejected_and_wakes_those_that_wait() {
+    let service = service(true).await;
+    service.broker.settle_with([Settlement::TooLarge(10)]);
+    let request = SubmitRequest { wait_ms: 60_000, ..request("k", vec![spec(&["a"])]) };
+    let answer = service.submit(&request).await.unwrap();
+    assert_eq!(answer.progress.unwrap().states["rejected"], 1);
+    let task = service.get(&format!("/v1/tasks/{}", answer.ids[0]), &[]).await.unwrap();
+    let reason = task["results"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("pass large data by file"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_submission_is_recorded_to_its_end_though_its_client_is_gone() {
     let service = service(true).await;
     service.broker.silence(true);
-    let body = serde_json::to_string(&request("k", vec![spec(&["a"])])).unwrap();
+    let request = SubmitRequest { confirmed: true, ..request("k", vec![spec(&["a"])]) };
+    let body = serde_json::to_string(&request).unwrap();
     let mut client = UnixStream::connect(&service.socket).await.unwrap();
     let head = format!("POST /v1/tasks HTTP/1.1\r\nhost: x\r\ncontent-length: {}", body.len());
     client.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
@@ -206,7 +271,7 @@ async fn a_submission_is_recorded_to_its_end_though_its_client_is_gone() {
     client.shutdown().await.unwrap();
     // The service's end closes when it has given the request up.
     assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-    assert_eq!(service.states("k").await, json!({ "submitting": 1 }));
+    assert_eq!(service.states("k").await, json!({ "waiting": 1 }));
     assert_eq!(service.submissions.len(), 1);
     service.broker.silence(false);
     service.submissions.close();
@@ -253,14 +318,23 @@ async fn a_waiter_is_told_when_the_service_stops() {
 }
 
 #[tokio::test]
-async fn without_a_broker_everything_but_submitting_works() {
+async fn without_a_broker_tasks_are_recorded_and_wait() {
     let service = service(false).await;
-    let error = service.submit(&request("k", vec![spec(&["a"])])).await.unwrap_err();
-    assert!(error.to_string().contains("no link to the broker: not yet"), "{error}");
+    let mut request = request("k", vec![spec(&["a"])]);
+    request.confirmed = true;
+    let error = service.submit(&request).await.unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("no link to the broker: not yet; nothing was recorded"), "{words}");
     assert_eq!(exit_code(&error), UNAVAILABLE);
+    assert_eq!(service.get("/v1/tasks", &[]).await.unwrap()["tasks"], json!([]));
+    request.confirmed = false;
+    let answer = service.submit(&request).await.unwrap();
+    assert!(answer.waiting.unwrap().contains("no link to the broker: not yet"));
+    assert_eq!(service.states("k").await, json!({ "waiting": 1 }));
+    let task = service.get(&format!("/v1/tasks/{}", answer.ids[0]), &[]).await.unwrap();
+    assert!(task["waits"]["reason"].as_str().unwrap().contains("no link to the broker"));
     let health = service.get("/v1/health", &[]).await.unwrap();
     assert_eq!((&health["engaged"], &health["fault"]), (&json!(false), &json!("not yet")));
-    assert_eq!(service.get("/v1/tasks", &[]).await.unwrap()["tasks"], json!([]));
 }
 
 #[tokio::test]

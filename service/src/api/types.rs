@@ -38,6 +38,14 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     /// the answer comes, whether or not the broker's word is there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) wait_ms: u64,
+    /// Answer only once the broker has confirmed the tasks, and with an error if it does not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) confirmed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -45,15 +53,18 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-/// The tasks that the broker now has.
+/// The tasks that are recorded now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SubmitAnswer {
     /// The endpoint's id.
     pub(crate) endpoint: EndpointId,
     /// The tasks' ids, in the order of the request.
     pub(crate) ids: Vec<TaskId>,
-    /// How many of them this request published; the others had been before.
-    pub(crate) published: u64,
+    /// How many of them this request recorded; the others had been before.
+    pub(crate) recorded: u64,
+    /// Why those that this request recorded wait; nothing while there is a link to the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waiting: Option<String>,
     /// How far they are, if that was waited for: of the whole submission, if it
     /// came in this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,8 +4,8 @@
 //! Promises: nothing is removed while an instance runs, as the lease is held meanwhile; each
 //! task has its outcome before the queues go.
 
-use crate::model::{Removed, TaskState};
-use crate::store::{Batch, Endpoint, Store};
+use crate::model::Removed;
+use crate::store::{Batch, Endpoint, Store, StoredState};
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::link::{Connection, Fault};
 use clutch_common::system::clock::now_ms;
@@ -97,7 +97,7 @@ async fn end(store: &Store, endpoint: EndpointId) -> Result<(u64, u64), RetireEr
             return Ok((cancelled, interrupted));
         }
         let now = now_ms();
-        let ended = |(attempt, state): (Attempt, TaskState)| {
+        let ended = |(attempt, state): (Attempt, StoredState)| {
             let (outcome, reason) = if ran && may_be_there(state) {
                 (Outcome::Interrupted, MAY_HAVE_RUN)
             } else {
@@ -120,7 +120,6 @@ async fn end(store: &Store, endpoint: EndpointId) -> Result<(u64, u64), RetireEr
 }
 
 /// Whether an instance may have the attempt of a task in this state.
-fn may_be_there(state: TaskState) -> bool {
-    !matches!(state, TaskState::Returned | TaskState::Refused | TaskState::Resubmitting)
-        && !matches!(state, TaskState::Done(_))
+fn may_be_there(state: StoredState) -> bool {
+    matches!(state, StoredState::Submitting | StoredState::Submitted)
 }

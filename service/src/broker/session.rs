@@ -9,7 +9,7 @@ use crate::broker::management::Management;
 use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
 use crate::failover::{self, ConnectionCloser, Liveness};
-use crate::publishing::{AnswerRecorder, Publisher, publish};
+use crate::publishing::{AnswerRecorder, Placements, Publisher, place, publish};
 use crate::store::Store;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
@@ -67,6 +67,8 @@ pub(crate) struct SessionContext {
     pub(crate) told: HealthState,
     /// Where submissions and their records run that outlive a request.
     pub(crate) submissions: TaskTracker,
+    /// What stands in the way of tasks that wait.
+    pub(crate) placements: Placements,
 }
 
 /// Why a session ended.
@@ -209,8 +211,15 @@ async fn work(
     claimant.take_over = false;
     let outlet = connections.publishing.outlet().await?;
     let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
-    let SessionContext { store, commits, news, closer, ask_after, told, submissions, .. } = context;
-    let answers = AnswerRecorder::new(store.clone(), news.clone(), submissions.clone());
+    let SessionContext { store, commits, news, closer, ask_after, told, .. } = context;
+    let SessionContext { submissions, placements, .. } = context;
+    let answers = AnswerRecorder::new(
+        store.clone(),
+        news.clone(),
+        commits.clone(),
+        placements.clone(),
+        submissions.clone(),
+    );
     let publisher = Publisher::new(jobs, answers);
     context.link.send_replace(LinkState::Engaged(publisher.clone()));
     tracing::info!(
@@ -228,7 +237,8 @@ async fn work(
         collect(inlet, &recorder, &liveness, stop),
         publish(outlet, &mut queue, stop),
         watching,
-        failover::recover(store, publisher.clone(), news.subscribe(), *ask_after, stop),
+        place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),
+        failover::recover(store, publisher.clone(), placements, news.subscribe(), *ask_after, stop),
         failover::cancel(store, publisher, news.subscribe(), stop),
         look_at_policies(context, stop),
         observe(&told.observer, context.transport.as_ref(), stop),

@@ -9,8 +9,8 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
-    /// Only tasks in one of these states, with commas between them: submitting, returned, refused,
-    /// submitted, resubmitting, or an outcome such as failed
+    /// Only tasks in one of these states, with commas between them: waiting, submitted, accepted,
+    /// running, or an outcome such as failed
     #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
     pub(crate) status: Vec<String>,
     /// Only tasks submitted under this key

@@ -7,7 +7,7 @@ use crate::cli::output;
 use crate::cli::{ResultsArgs, Selection};
 use crate::client::Client;
 use crate::failure::{Failure, GENERAL};
-use crate::model::{TaskOutcome, TaskState};
+use crate::model::TaskOutcome;
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;
 
@@ -26,12 +26,12 @@ enum Form {
     Text,
 }
 
-/// How many tasks there are to be, how many of them were submitted, how many of those
+/// How many tasks there are to be, how many of them are recorded, how many of those
 /// have no result, and how many are forgotten.
 #[derive(Default)]
 struct Seen {
     total: u64,
-    submitted: u64,
+    recorded: u64,
     open: u64,
     forgotten: u64,
     /// How many that have a result have no value.
@@ -86,7 +86,7 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
 
 /// An error if results are missing, or values that were asked for.
 fn complete(seen: &Seen, key: Option<&str>, values: bool) -> anyhow::Result<()> {
-    let Seen { total, submitted, open, forgotten, without_value } = *seen;
+    let Seen { total, recorded, open, forgotten, without_value } = *seen;
     let mut words = Vec::new();
     if values && without_value > 0 {
         words.push(format!("{without_value} of {}: no value (null)", counted(total, "task")));
@@ -97,13 +97,13 @@ fn complete(seen: &Seen, key: Option<&str>, values: bool) -> anyhow::Result<()> 
     if forgotten > 0 {
         words.push(format!("{forgotten} of {}: forgotten", counted(total, "task")));
     }
-    if submitted + forgotten < total {
-        words.push(never_submitted(total - submitted - forgotten, total, key));
+    if recorded + forgotten < total {
+        words.push(never_submitted(total - recorded - forgotten, total, key));
     }
     if words.is_empty() { Ok(()) } else { Err(Failure::new(GENERAL, words.join("\n")).into()) }
 }
 
-/// The words for tasks that the broker is not known to have.
+/// The words for tasks of a submission that are not recorded: it was cut off.
 pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> String {
     let again = key.map(|key| format!(": submit again with --key {key}")).unwrap_or_default();
     format!("{missing} of {} never submitted{again}", counted(total, "task"))
@@ -111,9 +111,8 @@ pub(super) fn never_submitted(missing: u64, total: u64, key: Option<&str>) -> St
 
 fn print(page: &ResultPage, form: &mut Form, seen: &mut Seen) -> anyhow::Result<()> {
     for task in &page.results {
-        let submitted = !TaskState::UNSUBMITTED.contains(&task.summary.state);
-        seen.submitted += u64::from(submitted);
-        seen.open += u64::from(submitted && task.result.is_none());
+        seen.recorded += 1;
+        seen.open += u64::from(task.result.is_none());
         match (&mut *form, &task.result) {
             (Form::Json, _) => output::json(task)?,
             (Form::Files(folder), _) => folder.write(task, page.total)?,

@@ -5,7 +5,7 @@ use crate::api::types::Health;
 use crate::cli::ShowArgs;
 use crate::cli::output;
 use crate::client::Client;
-use crate::model::{Asked, Recorded, TaskDetail, TaskState, TaskSummary};
+use crate::model::{Asked, Recorded, TaskDetail, TaskState, TaskSummary, Waits};
 
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;
@@ -68,6 +68,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     );
     lines.push(("recorded", moment(summary.created_at_ms)));
     lines.extend(summary.submitted_at_ms.map(|at| ("submitted", moment(at))));
+    lines.extend(detail.waits.as_ref().map(|waits| ("waits", why(waits))));
     lines.extend(detail.asked.map(|asked| ("asked", words(asked))));
     if let Some(task) = &detail.task {
         lines.extend(work(&task.work));
@@ -90,6 +91,18 @@ fn work(work: &Work) -> Vec<(&'static str, String)> {
     lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
     lines.extend(process.cwd.as_ref().map(|cwd| ("cwd", cwd.to_string())));
     lines
+}
+
+/// Why the task waits, and when it is tried again.
+fn why(waits: &Waits) -> String {
+    let mut words = waits.reason.clone();
+    if let Some(at) = waits.since_ms {
+        words.push_str(&format!(", since {}", moment(at)));
+    }
+    if let Some(at) = waits.retry_at_ms {
+        words.push_str(&format!("; tried again at {}", moment(at)));
+    }
+    words
 }
 
 /// Whether the endpoint was asked what became of the task, and what that told.

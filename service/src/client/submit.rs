@@ -35,7 +35,10 @@ struct SubmitReport<'a> {
     key: &'a str,
     ids: &'a [TaskId],
     /// How many of them had not been submitted before.
-    published: u64,
+    recorded: u64,
+    /// Why they wait, if the service has no link to the broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<&'a Progress>,
     /// How the one task ended; not of several.
@@ -57,9 +60,13 @@ pub(crate) struct Submitted {
     /// The tasks' ids, in the order they were given.
     pub(crate) ids: Vec<TaskId>,
     /// How many of them had not been submitted before.
-    published: u64,
+    recorded: u64,
+    /// Why they wait, if the service has no link to the broker.
+    waiting: Option<String>,
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,
+    /// Whether the broker's confirms are waited for.
+    confirmed: bool,
     /// How far it is, if that was waited for.
     progress: Option<Progress>,
 }
@@ -68,7 +75,8 @@ impl Submitted {
     fn take(&mut self, answer: SubmitAnswer) {
         self.endpoint = Some(answer.endpoint);
         self.progress = answer.progress;
-        self.published += answer.published;
+        self.recorded += answer.recorded;
+        self.waiting = answer.waiting;
         self.ids.extend(answer.ids);
     }
 }
@@ -89,7 +97,8 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
-    let mut submitted = Submitted { wait: wait_for, ..Submitted::default() };
+    let confirmed = args.confirmed;
+    let mut submitted = Submitted { wait: wait_for, confirmed, ..Submitted::default() };
     let sent = send(client, &args.endpoint, &key, total, specs(), &mut submitted).await;
     sent.map_err(|error| {
         if submitted.ids.is_empty() && !is_in_doubt(&error) {
@@ -101,16 +110,20 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
         );
         anyhow::Error::from(Failure::new(code_of(&error), again))
     })?;
+    if let Some(why) = &submitted.waiting {
+        output::note(&format!("{why}; the tasks are recorded, and wait for the link"));
+    }
     if args.wait {
         return wait(client, args, &key, &submitted, json).await;
     }
     if json {
-        let Submitted { endpoint, ids, published, .. } = &submitted;
+        let Submitted { endpoint, ids, recorded, waiting, .. } = &submitted;
         output::json(&SubmitReport {
             endpoint: *endpoint,
             key: &key,
             ids,
-            published: *published,
+            recorded: *recorded,
+            waiting: waiting.as_deref(),
             progress: None,
             outcome: None,
             exit_code: None,
@@ -125,10 +138,10 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
 /// A sentence about the submission for people: a key that was used before may leave nothing to
 /// do.
 fn told(submitted: &Submitted, key: &str) -> String {
-    let Submitted { ids, published, .. } = submitted;
+    let Submitted { ids, recorded, .. } = submitted;
     let total = ids.len() as u64;
     let tasks = |count| counted(count, "task");
-    match (ids.as_slice(), total.saturating_sub(*published)) {
+    match (ids.as_slice(), total.saturating_sub(*recorded)) {
         ([id], 0) => format!("submitted {id} under the key {key}"),
         ([id], _) => format!("{id} was submitted before, under the key {key}: nothing was done"),
         (_, 0) => format!("submitted {} under the key {key}", tasks(total)),
@@ -140,7 +153,7 @@ fn told(submitted: &Submitted, key: &str) -> String {
         }
         (_, before) => format!(
             "submitted {} under the key {key}; {} had been submitted before",
-            tasks(*published),
+            tasks(*recorded),
             tasks(before)
         ),
     }
@@ -248,9 +261,10 @@ pub(crate) async fn send(
     submitted: &mut Submitted,
 ) -> anyhow::Result<()> {
     let wait_ms = u64::try_from(submitted.wait.as_millis()).unwrap_or(u64::MAX);
+    let confirmed = submitted.confirmed;
     let request = |first, tasks| {
         let (endpoint, key) = (endpoint.to_owned(), key.to_owned());
-        let request = SubmitRequest { endpoint, key, total, first, tasks, wait_ms };
+        let request = SubmitRequest { endpoint, key, total, first, tasks, wait_ms, confirmed };
         async move { client.post::<SubmitAnswer>("/v1/tasks", &request).await }
     };
     let mut open = FuturesOrdered::new();
@@ -312,7 +326,8 @@ async fn wait(
             endpoint: *endpoint,
             key,
             ids,
-            published: submitted.published,
+            recorded: submitted.recorded,
+            waiting: submitted.waiting.as_deref(),
             progress: Some(&progress),
             outcome: one.as_ref().map(|result| result.outcome),
             exit_code: one.as_ref().and_then(|result| result.exit_code),
@@ -389,9 +404,9 @@ mod tests {
 
     #[test]
     fn what_was_submitted_before_is_not_called_submitted() {
-        let words = |count: usize, published| {
+        let words = |count: usize, recorded| {
             let ids = (0..count).map(|_| TaskId::new()).collect();
-            told(&Submitted { ids, published, ..Submitted::default() }, "k")
+            told(&Submitted { ids, recorded, ..Submitted::default() }, "k")
         };
         assert!(words(1, 1).starts_with("submitted "));
         assert!(words(1, 0).contains("nothing was done"));

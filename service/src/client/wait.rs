@@ -46,13 +46,13 @@ pub(crate) async fn run(client: Client, args: &WaitArgs, json: bool) -> anyhow::
         output::line(&summary(&progress))?;
     }
     if !progress.complete() {
-        output::note(&never_submitted(progress.unsubmitted(), total, key.as_deref()));
+        output::note(&never_submitted(progress.unrecorded(), total, key.as_deref()));
     }
     Ok(progress.succeeded == total)
 }
 
 /// Waits, with a progress bar on a terminal if `bar`, until the tasks are done,
-/// all that were submitted under a key are done, or `timeout` is over.
+/// all that are recorded under a key are done, or `timeout` is over.
 pub(crate) async fn until_done(
     client: &Client,
     mut request: WaitRequest,
@@ -64,7 +64,7 @@ pub(crate) async fn until_done(
     let bar = (bar && std::io::stderr().is_terminal()).then(progress_bar);
     // More than there can be: the first answer comes at once.
     request.seen = bar.as_ref().map(|_| u64::MAX);
-    let mut unsubmitted = None;
+    let mut unrecorded = None;
     loop {
         let left = until.map_or(HELD, |until| until.saturating_duration_since(Instant::now()));
         request.timeout_ms = u64::try_from(left.min(HELD).as_millis()).unwrap_or(u64::MAX);
@@ -86,8 +86,8 @@ pub(crate) async fn until_done(
             request.seen = Some(progress.done);
         }
         let settled = request.key.is_some() && progress.settled();
-        let growing = settled && unsubmitted != Some(progress.unsubmitted());
-        unsubmitted = Some(progress.unsubmitted());
+        let growing = settled && unrecorded != Some(progress.unrecorded());
+        unrecorded = Some(progress.unrecorded());
         let over = until.is_some_and(|until| Instant::now() >= until);
         if progress.complete() || (settled && !growing) || over {
             bar.inspect(|bar| bar.finish_and_clear());

@@ -1,11 +1,10 @@
-//! Recovers attempts that may be lost: asks the endpoint for them by roll calls, and publishes
-//! the next attempts of those that are. Each step can be repeated: an endpoint ignores tasks that
-//! it knows.
+//! Recovers attempts that may be lost: asks the endpoint for them by roll calls. The next attempts
+//! of those that are lost wait, and are placed as all tasks that wait. Each step can be repeated.
 
 use super::drains::send_drain;
 use super::roll_call_pause::RollCallPause;
-use crate::publishing::{Outgoing, Publication, PublishError, Publisher, control_message};
-use crate::store::{Error, Overdue, Resubmission, Store};
+use crate::publishing::{Placements, PublishError, Publisher, control_message};
+use crate::store::{Error, Overdue, Store};
 
 use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::EndpointId;
@@ -34,21 +33,29 @@ enum Left {
     Failed,
 }
 
-/// Asks and submits again until told to stop; looks whenever there is news.
+/// Asks until told to stop; looks whenever there is news.
 ///
 /// # Errors
 /// Never: what it cannot do it tries again. The session ends it.
 pub(crate) async fn recover(
     store: &Store,
     publisher: Publisher,
+    placements: &Placements,
     mut news: watch::Receiver<u64>,
     ask_after: Duration,
     stop: &CancellationToken,
 ) -> Result<(), Fault> {
     let roll_call = wire::ROLL_CALL_MAX;
     let pauses = BTreeMap::new();
-    let mut recovery =
-        Recovery { store, publisher, roll_call, pauses, asked_again: false, told: false };
+    let mut recovery = Recovery {
+        store,
+        publisher,
+        placements,
+        roll_call,
+        pauses,
+        asked_again: false,
+        told: false,
+    };
     let mut look_at = Instant::now();
     let recovering = async {
         loop {
@@ -82,6 +89,7 @@ pub(crate) async fn recover(
 struct Recovery<'a> {
     store: &'a Store,
     publisher: Publisher,
+    placements: &'a Placements,
     /// How many attempts a roll call asks for.
     roll_call: usize,
     /// When each endpoint may be asked again.
@@ -105,8 +113,14 @@ impl Recovery<'_> {
         }
     }
 
-    /// Has tasks asked for that have been without a result for long.
+    /// Has tasks asked for that have been without a result for long, and published again that
+    /// have been without the broker's answer.
     async fn look(&mut self, ask_after: Duration) {
+        let unanswered = u64::try_from(ask_after.as_millis()).unwrap_or(u64::MAX);
+        let until_ms = now_ms().saturating_sub(unanswered);
+        if let Err(error) = self.placements.doubt_since(self.store, until_ms).await {
+            self.tell(&format!("{:#}", anyhow::Error::from(error)));
+        }
         match self.store.ask_for_overdue(ask_after, now_ms()).await {
             Ok(overdue) => {
                 for Overdue { endpoint, tasks, since_ms } in overdue {
@@ -126,13 +140,12 @@ impl Recovery<'_> {
 
     fn tell(&mut self, reason: &str) {
         if self.told {
-            tracing::debug!(reason, "tasks still cannot be submitted again");
+            tracing::debug!(reason, "an endpoint still cannot be asked for tasks");
         } else {
             self.told = true;
             tracing::warn!(
                 reason,
-                "an endpoint may have lost tasks, and asking for them or submitting them again \
-                 fails; trying until it succeeds"
+                "an endpoint may have lost tasks, and asking for them fails; trying until it succeeds"
             );
         }
     }
@@ -143,8 +156,7 @@ impl Recovery<'_> {
             self.asked_again = true;
         }
         self.welcome().await?;
-        let drained = self.send_drains().await?;
-        let mut left = worse(drained, self.resubmit().await?);
+        let mut left = self.send_drains().await?;
         let to_ask = self.store.endpoints_to_ask().await?;
         let now = Instant::now();
         let asked = self.pauses.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
@@ -228,50 +240,6 @@ impl Recovery<'_> {
                 Ok(Left::Failed)
             }
         }
-    }
-
-    /// Publishes next attempts. An endpoint with a queue that takes none does not delay the others.
-    async fn resubmit(&mut self) -> Result<Left, Error> {
-        let mut failing: Vec<EndpointId> = Vec::new();
-        loop {
-            let found = self.store.to_resubmit(&failing).await?;
-            if found.is_empty() {
-                return Ok(if failing.is_empty() { Left::Nothing } else { Left::Failed });
-            }
-            let mut by_endpoint: BTreeMap<EndpointId, Vec<Resubmission>> = BTreeMap::new();
-            for one in found {
-                by_endpoint.entry(one.endpoint).or_default().push(one);
-            }
-            for (endpoint, tasks) in by_endpoint {
-                if let Some(why) = self.publish(endpoint, &tasks).await? {
-                    self.tell(&why.to_string());
-                    failing.push(endpoint);
-                }
-            }
-        }
-    }
-
-    /// Publishes new attempts for one endpoint; says why some were not taken. What is
-    /// too large for the broker ends as refused: another try would do no better.
-    async fn publish(
-        &self,
-        endpoint: EndpointId,
-        tasks: &[Resubmission],
-    ) -> Result<Option<PublishError>, Error> {
-        let outgoing: Vec<Outgoing<'_>> = tasks.iter().map(Outgoing::from).collect();
-        let outcomes = self.publisher.tasks(endpoint, Publication::NextAttempt, &outgoing).await?;
-        let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        let mut failed = None;
-        for (one, outcome) in tasks.iter().zip(outcomes) {
-            match outcome {
-                Err(why @ PublishError::TooLarge(_)) => {
-                    tracing::warn!(task = %one.task.id, reason = %why, "a task cannot be submitted again");
-                }
-                outcome => failed = outcome.err().or(failed),
-            }
-        }
-        tracing::info!(%endpoint, tasks = confirmed, "submitted again, as a new attempt");
-        Ok(failed)
     }
 }
 

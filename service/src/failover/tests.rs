@@ -6,8 +6,9 @@ use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
 use crate::broker::session::{LinkState, SessionContext, keep_engaged};
 use crate::model::{TaskSpec, TaskState};
+use crate::publishing::Placements;
 use crate::store::conformance::{spec, store};
-use crate::store::{Chunk, RecordedTask, Registration, Store};
+use crate::store::{Chunk, Handing, RecordedTask, Registration, Store};
 use crate::stub_broker::{Broker, result_of};
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
@@ -91,6 +92,7 @@ impl World {
             management: None,
             told: HealthState::default(),
             submissions: TaskTracker::new(),
+            placements: Placements::default(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {
@@ -181,10 +183,11 @@ impl World {
             total,
             first: 0,
             specs: specs.to_vec(),
+            handing: Handing::New,
             now_ms: 1000,
         };
         let (_, begun) = self.store.record_submission(chunk).await.unwrap().unwrap();
-        let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
+        let seqs = begun.iter().map(|one| (one.seq, 1)).collect();
         self.store.mark_submitted(seqs, 2000).await.unwrap();
         begun
     }

@@ -38,20 +38,16 @@ impl Progress {
         self.done >= self.total
     }
 
-    /// How many tasks the broker is not known to have: not recorded yet, or
-    /// recorded and not confirmed.
+    /// How many tasks are not recorded: the submission was cut off, or is still sent.
     #[must_use]
-    pub(crate) fn unsubmitted(&self) -> u64 {
-        let recorded: u64 = self.states.values().sum();
-        let count = |state: TaskState| self.states.get(state.as_str()).copied().unwrap_or(0);
-        let unsubmitted = TaskState::UNSUBMITTED.map(count).iter().sum();
-        self.total.saturating_sub(recorded.saturating_sub(unsubmitted))
+    pub(crate) fn unrecorded(&self) -> u64 {
+        self.total.saturating_sub(self.states.values().sum())
     }
 
-    /// Whether every task that was submitted has its outcome.
+    /// Whether every task that is recorded has its outcome.
     #[must_use]
     pub(crate) fn settled(&self) -> bool {
-        self.done + self.unsubmitted() >= self.total
+        self.done + self.unrecorded() >= self.total
     }
 }
 
@@ -73,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn a_submission_that_was_cut_off_is_settled_with_the_last_that_was_submitted() {
-        for state in TaskState::UNSUBMITTED {
-            let mut states = vec![(state, 1), (TaskState::Submitted, 2)];
+    fn a_submission_that_was_cut_off_is_settled_with_the_last_that_is_recorded() {
+        for open in TaskState::OPEN {
+            let mut states = vec![(open, 1), (TaskState::Done(Outcome::Failed), 2)];
             let progress = Progress::of(10, states.clone());
-            assert_eq!((progress.unsubmitted(), progress.settled()), (8, false));
-            states[1].0 = TaskState::Done(Outcome::Succeeded);
+            assert_eq!((progress.unrecorded(), progress.settled()), (7, false));
+            states[0].0 = TaskState::Done(Outcome::Succeeded);
             let progress = Progress::of(10, states);
-            assert_eq!((progress.unsubmitted(), progress.settled()), (8, true));
+            assert_eq!((progress.unrecorded(), progress.settled()), (7, true));
             assert!(!progress.complete());
         }
     }

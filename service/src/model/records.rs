@@ -72,11 +72,25 @@ pub(crate) struct TaskDetail {
     pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
     pub(crate) task: Option<Task>,
+    /// Why it waits, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waits: Option<Waits>,
     /// Whether its endpoint was asked for it; only for a task that may be lost.
     #[serde(default)]
     pub(crate) asked: Option<Asked>,
     /// The results of all its attempts, first attempt first.
     pub(crate) results: Vec<Recorded>,
+}
+
+/// Why a task waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    /// A sentence for people.
+    pub(crate) reason: String,
+    /// Since when that is so.
+    pub(crate) since_ms: Option<u64>,
+    /// When it is tried again.
+    pub(crate) retry_at_ms: Option<u64>,
 }
 
 /// Whether an endpoint was asked what became of a task.

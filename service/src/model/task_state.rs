@@ -8,55 +8,41 @@ use std::str::FromStr;
 /// Where a task is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum TaskState {
-    /// Recorded; the broker has not confirmed it.
-    Submitting,
-    /// The broker has no queue for it, and does not have it.
-    Returned,
-    /// The broker's queue is full, and it does not have it.
-    Refused,
+    /// It is recorded, and the broker is not known to have its current attempt.
+    Waiting,
     /// The broker has it.
     Submitted,
-    /// The attempt that was submitted is lost; the broker has not confirmed the
-    /// next one.
-    Resubmitting,
+    /// The endpoint has it, and it waits there for a slot: by the endpoint's last event.
+    Accepted,
+    /// It has a slot of the endpoint: by the endpoint's last event.
+    Running,
     /// Its outcome is recorded.
     Done(Outcome),
 }
 
 impl TaskState {
-    /// The states of a task that the broker is not known to have.
-    pub(crate) const UNSUBMITTED: [Self; 3] = [Self::Submitting, Self::Returned, Self::Refused];
+    /// The states of a task without an outcome, in the order in which it comes to them.
+    pub(crate) const OPEN: [Self; 4] =
+        [Self::Waiting, Self::Submitted, Self::Accepted, Self::Running];
 
     /// An explanation for people, where the name alone is not enough.
     #[must_use]
     pub(crate) fn meaning(self) -> Option<&'static str> {
         match self {
-            Self::Submitting => Some("recorded; the broker has not confirmed it"),
-            Self::Returned => Some(
-                "the broker has no queue for the endpoint: `clutch-service provision` declares \
-                 it; then submit again with the same --key",
-            ),
-            Self::Refused => Some(
-                "the queue of the endpoint is full, or the task larger than the broker takes: \
-                 submit again with the same --key when there is room, or pass large data by file",
-            ),
-            Self::Resubmitting => Some(
-                "the endpoint has lost the attempt that was submitted; the next one is being \
-                 submitted",
-            ),
-            Self::Submitted | Self::Done(_) => None,
+            Self::Waiting => Some("recorded; the broker is not known to have it"),
+            Self::Accepted => Some("the endpoint has it, and it waits there for a slot"),
+            Self::Submitted | Self::Running | Self::Done(_) => None,
         }
     }
 
-    /// The name it has in the API and in the database.
+    /// The name it has in the API and in listings.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Submitting => "submitting",
-            Self::Returned => "returned",
-            Self::Refused => "refused",
+            Self::Waiting => "waiting",
             Self::Submitted => "submitted",
-            Self::Resubmitting => "resubmitting",
+            Self::Accepted => "accepted",
+            Self::Running => "running",
             Self::Done(outcome) => outcome.as_str(),
         }
     }
@@ -71,21 +57,14 @@ impl fmt::Display for TaskState {
 impl FromStr for TaskState {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "submitting" => Ok(Self::Submitting),
-            "returned" => Ok(Self::Returned),
-            "refused" => Ok(Self::Refused),
-            "submitted" => Ok(Self::Submitted),
-            "resubmitting" => Ok(Self::Resubmitting),
-            other => other.parse().map(Self::Done).map_err(|_| {
-                let outcomes: Vec<&str> = Outcome::ALL.iter().map(|one| one.as_str()).collect();
-                format!(
-                    "'{other}' is not a state; expected submitting, returned, refused, submitted, \
-                     resubmitting, {}",
-                    outcomes.join(", ")
-                )
-            }),
+        if let Some(open) = Self::OPEN.into_iter().find(|open| open.as_str() == text) {
+            return Ok(open);
         }
+        text.parse().map(Self::Done).map_err(|_| {
+            let open = Self::OPEN.into_iter().map(Self::as_str);
+            let names: Vec<&str> = open.chain(Outcome::ALL.map(Outcome::as_str)).collect();
+            format!("'{text}' is not a state; expected {}", names.join(", "))
+        })
     }
 }
 
@@ -107,14 +86,14 @@ mod tests {
 
     #[test]
     fn states_have_one_spelling() {
-        let all = TaskState::UNSUBMITTED
-            .into_iter()
-            .chain([TaskState::Submitted, TaskState::Resubmitting])
-            .chain(Outcome::ALL.map(TaskState::Done));
-        for state in all {
+        for state in TaskState::OPEN.into_iter().chain(Outcome::ALL.map(TaskState::Done)) {
             assert_eq!(state.as_str().parse(), Ok(state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
-        assert!("lost".parse::<TaskState>().unwrap_err().contains("timed_out"));
+        // `scheduled` is kept free; `submitting` is a form that only the records know.
+        for name in ["lost", "scheduled", "submitting"] {
+            let words = name.parse::<TaskState>().unwrap_err();
+            assert!(words.contains("waiting, submitted") && words.contains("timed_out"), "{words}");
+        }
     }
 }

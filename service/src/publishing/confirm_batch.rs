@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 /// another submission.
 const DELAY: Duration = Duration::from_millis(20);
 
-/// Confirmed tasks, by row, that are not recorded yet. Clones share them.
+/// Confirmed tasks, by row and attempt, that are not recorded yet. Clones share them.
 #[derive(Clone)]
 pub(super) struct ConfirmBatch(Arc<PendingConfirms>);
 
@@ -20,7 +20,7 @@ struct PendingConfirms {
     store: Store,
     news: watch::Sender<u64>,
     tasks: TaskTracker,
-    gathered: Mutex<Vec<i64>>,
+    gathered: Mutex<Vec<(i64, u32)>>,
 }
 
 impl ConfirmBatch {
@@ -30,7 +30,7 @@ impl ConfirmBatch {
     }
 
     /// Adds tasks, and has the batch recorded if these are its first.
-    pub(super) fn add(&self, tasks: Vec<i64>) {
+    pub(super) fn add(&self, tasks: Vec<(i64, u32)>) {
         let mut gathered = self.0.gathered.lock().unwrap_or_else(PoisonError::into_inner);
         let first = gathered.is_empty();
         gathered.extend(tasks);
@@ -52,12 +52,12 @@ impl PendingConfirms {
                 error = format!("{:#}", anyhow::Error::from(error)),
                 tasks = count,
                 "the broker has confirmed these tasks, but that cannot be recorded: they show as \
-                 'submitting' until their results arrive"
+                 'waiting' until their results arrive"
             );
         }
     }
 
-    async fn note(&self, tasks: Vec<i64>) -> Result<(), Error> {
+    async fn note(&self, tasks: Vec<(i64, u32)>) -> Result<(), Error> {
         if self.store.note_submitted(tasks, now_ms()).await? {
             self.news.send_modify(|count| *count += 1);
         }

@@ -4,8 +4,8 @@
 
 use super::packing::{self, Packed, Part};
 use super::window::PublishOutcome;
-use super::{AnswerRecorder, Publication, PublishError, PublishJob, to_queue};
-use crate::store::{Error, RecordedTask, Resubmission};
+use super::{AnswerRecorder, PublishError, PublishJob, to_queue};
+use crate::store::{Error, HandOver, Handed, RecordedTask};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
@@ -19,20 +19,24 @@ pub(crate) struct Outgoing<'a> {
     /// Its row.
     pub(super) seq: i64,
     pub(super) attempt: u32,
-    id: TaskId,
+    pub(super) id: TaskId,
     /// The task as it travels.
-    body: &'a str,
+    pub(super) body: &'a str,
+    /// Whether a copy may be at the broker.
+    pub(super) hand_over: HandOver,
 }
 
 impl<'a> From<&'a RecordedTask> for Outgoing<'a> {
-    fn from(task: &'a RecordedTask) -> Self {
-        Self { seq: task.seq, attempt: task.task.attempt, id: task.task.id, body: &task.body }
+    fn from(recorded: &'a RecordedTask) -> Self {
+        let RecordedTask { seq, task, body, hand_over, .. } = recorded;
+        let hand_over = hand_over.unwrap_or(HandOver::Again);
+        Self { seq: *seq, attempt: task.attempt, id: task.id, body, hand_over }
     }
 }
 
-impl<'a> From<&'a Resubmission> for Outgoing<'a> {
-    fn from(task: &'a Resubmission) -> Self {
-        Self { seq: task.seq, attempt: task.task.attempt, id: task.task.id, body: &task.body }
+impl<'a> From<&'a Handed> for Outgoing<'a> {
+    fn from(Handed { seq, task, body, hand_over }: &'a Handed) -> Self {
+        Self { seq: *seq, attempt: task.attempt, id: task.id, body, hand_over: *hand_over }
     }
 }
 
@@ -58,16 +62,16 @@ impl Publisher {
         outcomes.into_iter().next().unwrap_or_else(|| Err(lost()))
     }
 
-    /// Publishes tasks to their endpoint and records the broker's answers; returns these in the
-    /// order of the tasks.
+    /// Publishes tasks to their endpoint and records the broker's answers, the confirms a little
+    /// later if `batched`; returns the answers in the order of the tasks.
     pub(crate) async fn tasks(
         &self,
         endpoint: EndpointId,
-        publication: Publication,
+        batched: bool,
         tasks: &[Outgoing<'_>],
     ) -> Result<Vec<PublishOutcome>, Error> {
         let outcomes = self.publish(endpoint, tasks).await;
-        self.answers.record(publication, tasks, &outcomes).await?;
+        self.answers.record(endpoint, batched, tasks, &outcomes).await?;
         Ok(outcomes)
     }
 
@@ -114,11 +118,13 @@ fn split(packed: Vec<Packed>) -> (Vec<Message>, Vec<Range<usize>>) {
 mod tests {
     use super::*;
     use crate::model::TaskState;
+    use crate::publishing::Placements;
     use crate::publishing::publish;
     use crate::store::conformance::{spec, store};
-    use crate::store::{Chunk, Registration, Store};
+    use crate::store::{Chunk, Handing, Registration, Store};
     use crate::stub_broker::Broker;
     use clutch_common::link::Settlement;
+    use clutch_common::task::result::Outcome;
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
@@ -145,17 +151,17 @@ mod tests {
             total: count as u64,
             first: 0,
             specs: vec![spec(&["true"]); count],
+            handing: Handing::New,
             now_ms: 1000,
         };
         let (endpoint, begun) = store.record_submission(chunk).await.unwrap().unwrap();
         let (jobs, mut queue) = mpsc::channel(1);
         let later = TaskTracker::new();
-        let answers = AnswerRecorder::new(store.clone(), watch::channel(0).0, later.clone());
+        let answers = answers(&store, &later);
         let publishing = async {
             let publisher = Publisher::new(jobs, answers);
             let tasks: Vec<Outgoing<'_>> = begun.iter().map(Outgoing::from).collect();
-            let publication = Publication::Submission { batched };
-            publisher.tasks(endpoint.id, publication, &tasks).await.unwrap()
+            publisher.tasks(endpoint.id, batched, &tasks).await.unwrap()
         };
         let stop = CancellationToken::new();
         let (ended, outcomes) =
@@ -164,6 +170,11 @@ mod tests {
         later.close();
         later.wait().await;
         (outcomes, states(&store, &begun).await)
+    }
+
+    fn answers(store: &Store, later: &TaskTracker) -> AnswerRecorder {
+        let (news, commits) = (watch::channel(0).0, watch::channel(0).0);
+        AnswerRecorder::new(store.clone(), news, commits, Placements::default(), later.clone())
     }
 
     async fn states(store: &Store, begun: &[RecordedTask]) -> Vec<TaskState> {
@@ -183,12 +194,12 @@ mod tests {
             assert_eq!(states, [TaskState::Submitted; 2]);
             broker.settle_with([Settlement::Returned("NO_ROUTE".into())]);
             let (_, states) = published(&broker, batched, 1).await;
-            assert_eq!(states, [TaskState::Returned]);
+            assert_eq!(states, [TaskState::Waiting]);
         }
     }
 
     #[tokio::test]
-    async fn tasks_that_share_a_message_too_large_go_alone_and_only_the_large_one_is_refused() {
+    async fn tasks_that_share_a_message_too_large_go_alone_and_only_the_large_one_is_rejected() {
         let broker = Broker::default();
         broker.settle_with([
             Settlement::TooLarge(10),
@@ -197,7 +208,7 @@ mod tests {
         ]);
         let (outcomes, states) = published(&broker, false, 2).await;
         assert_eq!(outcomes, [Ok(()), Err(PublishError::TooLarge(10))]);
-        assert_eq!(states, [TaskState::Submitted, TaskState::Refused]);
+        assert_eq!(states, [TaskState::Submitted, TaskState::Done(Outcome::Rejected)]);
         assert_eq!(broker.published().len(), 3);
     }
 
@@ -206,7 +217,7 @@ mod tests {
         let (_temp, store) = store().await;
         let (jobs, queue) = mpsc::channel(1);
         drop(queue);
-        let answers = AnswerRecorder::new(store, watch::channel(0).0, TaskTracker::new());
+        let answers = answers(&store, &TaskTracker::new());
         let publisher = Publisher::new(jobs, answers);
         let outcome = publisher.message("q".to_owned(), Message::default()).await;
         assert!(matches!(outcome, Err(PublishError::Unknown(_))), "{outcome:?}");

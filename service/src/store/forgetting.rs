@@ -11,8 +11,8 @@
 mod tests;
 
 use super::engine::{Columns, Db, FromRow, Value, values};
+use super::stored_state::StoredState;
 use super::{Error, Result, Store, unaccounted};
-use crate::model::TaskState;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::TaskResult;
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ struct Candidates {
 struct CandidateRow {
     seq: i64,
     position: u64,
-    state: TaskState,
+    state: StoredState,
     created_at_ms: u64,
     recorded_at_ms: Option<u64>,
     bytes: u64,
@@ -152,7 +152,7 @@ fn look(db: &Db<'_>, which: Forgettable, from: u64) -> Result<Candidates> {
             found.tasks.push(task.seq);
             bytes += task.bytes;
         } else {
-            found.unfinished += u64::from(!matches!(task.state, TaskState::Done(_)));
+            found.unfinished += u64::from(!matches!(task.state, StoredState::Done(_)));
         }
         let full = found.tasks.len() == SLICE || bytes >= SLICE_BYTES || looked_at == LOOKED_AT;
         if full {
@@ -165,7 +165,7 @@ fn look(db: &Db<'_>, which: Forgettable, from: u64) -> Result<Candidates> {
 }
 
 fn is_forgettable(task: &CandidateRow, which: Forgettable) -> bool {
-    let ended = matches!(task.state, TaskState::Done(_));
+    let ended = matches!(task.state, StoredState::Done(_));
     match which {
         Forgettable::EndedBefore(ms) => {
             ended && task.recorded_at_ms.unwrap_or(task.created_at_ms) < ms
@@ -182,8 +182,8 @@ fn forget(db: &Db<'_>, which: Forgettable, tasks: &[i64]) -> Result<(u64, u64)> 
     let (mut gone, mut newest_id_ms) = (Vec::with_capacity(tasks.len()), 0);
     for task in tasks {
         let find = "SELECT state, submission, id FROM tasks WHERE seq = ?";
-        let found: Option<(TaskState, Option<i64>, TaskId)> = db.one(find, values![task])?;
-        let Some((TaskState::Done(_), submission, id)) = found else { continue };
+        let found: Option<(StoredState, Option<i64>, TaskId)> = db.one(find, values![task])?;
+        let Some((StoredState::Done(_), submission, id)) = found else { continue };
         gone.push(*task);
         newest_id_ms = made_at_ms(id).map_or(newest_id_ms, |ms| ms.max(newest_id_ms));
         if let Some(submission) = submission {

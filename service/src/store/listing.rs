@@ -4,8 +4,9 @@ use super::engine::{Columns, Db, FromRow, values};
 use super::rows::{
     RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
+use super::stored_state::StoredState;
 use super::{Result, Store, missing};
-use crate::model::{Page, Progress, TaskDetail, TaskOutcome, TaskState};
+use crate::model::{Page, Progress, TaskDetail, TaskOutcome};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -30,11 +31,12 @@ impl Store {
         self.read("counting a submission's tasks", move |db| {
             let find = "SELECT s.total, c.state, c.tasks FROM submissions s \
                  LEFT JOIN counts c ON c.submission = s.id AND c.tasks > 0 WHERE s.id = ?";
-            let rows: Vec<(u64, Option<TaskState>, Option<u64>)> =
+            let rows: Vec<(u64, Option<StoredState>, Option<u64>)> =
                 db.all(find, values![submission])?;
             let total = rows.first().map(|(total, _, _)| *total);
-            let states = rows.into_iter().filter_map(|(_, state, tasks)| state.zip(tasks));
-            Ok(total.map(|total| Progress::of(total, states)))
+            let counts = rows.into_iter().filter_map(|(_, state, tasks)| state.zip(tasks));
+            let shown = counts.map(|(state, tasks)| (state.shown(), tasks));
+            Ok(total.map(|total| Progress::of(total, shown)))
         })
         .await
     }
@@ -46,7 +48,7 @@ impl Store {
             let (mut states, mut unknown) = (Vec::with_capacity(tasks.len()), Vec::new());
             for task in &tasks {
                 match db.one("SELECT state FROM tasks WHERE id = ?", values![task])? {
-                    Some((state,)) => states.push((state, 1)),
+                    Some((state,)) => states.push((StoredState::shown(state), 1)),
                     None => unknown.push(*task),
                 }
             }
@@ -89,7 +91,8 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
     );
     let results: Vec<ResultRow> = db.all(&find, values![seq])?;
     let results = results.into_iter().filter_map(|row| row.of(id)).collect();
-    Ok(Some(TaskDetail { summary, task, asked: missing::asked(db, seq)?, results }))
+    let asked = missing::asked(db, seq)?;
+    Ok(Some(TaskDetail { summary, task, waits: None, asked, results }))
 }
 
 /// A task of a page of results, with the result that decided its state.

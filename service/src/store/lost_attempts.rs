@@ -5,9 +5,9 @@
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::decoded;
+use super::stored_state::StoredState;
 use super::transitions::set_state;
 use super::{Result, cancels, states, unaccounted};
-use crate::model::TaskState;
 use clutch_common::failover::{self, Consequence, Report, TaskStanding};
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -56,7 +56,7 @@ pub(crate) struct LossCounts {
 struct LostTask {
     seq: i64,
     endpoint_id: EndpointId,
-    state: TaskState,
+    state: StoredState,
     current_attempt: u32,
     body: String,
 }
@@ -98,9 +98,9 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
         let cancel = asked.report(db, task, result)?;
         let standing = TaskStanding {
             current_attempt: task.current_attempt,
-            done: matches!(task.state, TaskState::Done(_)),
+            done: matches!(task.state, StoredState::Done(_)),
             rerun: decoded(task.seq, &task.body, result.attempt)?.rerun,
-            in_doubt: unaccounted::any(db, &[task.seq])?,
+            in_doubt: unaccounted::any(db, [task.seq])?,
             cancel,
         };
         match failover::consequence(loss, result.attempt, standing) {
@@ -116,7 +116,7 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
                 counts.ignored += 1;
             }
             Consequence::Resubmit => {
-                resubmit(db, task.seq)?;
+                resubmit(db, task.seq, task.current_attempt)?;
                 task.current_attempt += 1;
                 counts.resubmitted += 1;
             }
@@ -185,11 +185,12 @@ fn tasks(db: &Db<'_>, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, LostTask>
     Ok(tasks)
 }
 
-/// Makes the next attempt the current one, and has it published. An attempt that was never
-/// confirmed by the broker waits to be submitted again, as before.
-fn resubmit(db: &Db<'_>, task: i64) -> Result<()> {
+/// Makes the next attempt the current one. It waits to be published: the broker's word about
+/// the attempt before is of no consequence.
+fn resubmit(db: &Db<'_>, task: i64, attempt: u32) -> Result<()> {
+    let from = [StoredState::Submitting, StoredState::Submitted];
+    set_state(db, &[(task, attempt)], &from, StoredState::Waiting)?;
     let update = "UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?";
     db.run(update, values![task])?;
-    set_state(db, &[task], &[TaskState::Submitted], TaskState::Resubmitting)?;
     unaccounted::remove(db, [&task])
 }

@@ -2,8 +2,9 @@
 //! database only.
 
 use super::engine::{Db, values};
+use super::stored_state::StoredState;
 use super::{Result, Store};
-use crate::model::{Progress, TaskState};
+use crate::model::Progress;
 use clutch_common::id::EndpointId;
 
 /// How many results the rate is taken from.
@@ -71,7 +72,7 @@ impl Store {
     pub(crate) async fn progress(&self, endpoint: Option<EndpointId>) -> Result<Progress> {
         self.read("counting tasks", move |db| {
             let count = "SELECT c.state, CAST(sum(c.tasks) AS BIGINT) FROM counts c";
-            let states: Vec<(TaskState, u64)> = match endpoint {
+            let states: Vec<(StoredState, u64)> = match endpoint {
                 None => db.all(&format!("{count} GROUP BY c.state"), &[])?,
                 Some(endpoint) => {
                     let join = "JOIN submissions s ON s.id = c.submission WHERE s.endpoint_id = ?";
@@ -79,7 +80,9 @@ impl Store {
                 }
             };
             let states: Vec<_> = states.into_iter().filter(|(_, tasks)| *tasks > 0).collect();
-            Ok(Progress::of(states.iter().map(|(_, tasks)| tasks).sum(), states))
+            let total = states.iter().map(|(_, tasks)| tasks).sum();
+            let shown = states.into_iter().map(|(state, tasks)| (state.shown(), tasks));
+            Ok(Progress::of(total, shown))
         })
         .await
     }

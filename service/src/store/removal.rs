@@ -1,13 +1,12 @@
 //! Removes endpoints. Their tasks and results stay recorded.
 
 use super::engine::{Db, values};
+use super::stored_state::StoredState;
 use super::{Result, Store, cancels};
-use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId};
 
 /// The states of tasks that have no outcome.
-pub(super) const OPEN_STATES: &str =
-    "('submitting', 'submitted', 'resubmitting', 'returned', 'refused')";
+pub(super) const OPEN_STATES: &str = "('waiting', 'submitting', 'submitted')";
 
 /// The tasks of an endpoint that have no outcome.
 fn open() -> String {
@@ -28,7 +27,7 @@ impl Store {
         &self,
         endpoint: EndpointId,
         limit: u32,
-    ) -> Result<Vec<(Attempt, TaskState)>> {
+    ) -> Result<Vec<(Attempt, StoredState)>> {
         self.read("listing an endpoint's tasks", move |db| {
             let find = format!(
                 "SELECT t.id, t.current_attempt, t.state {} ORDER BY t.seq LIMIT ?",

@@ -5,10 +5,10 @@ use super::engine::{Columns, Db, FromRow, append, values};
 use super::forgetting::Horizon;
 use super::lost_attempts::{self, LossCounts};
 use super::states::{self, PresenceMessage};
+use super::stored_state::StoredState;
 use super::transitions::StateCounts;
 use super::unaccounted::{self, AddedEndpoints};
 use super::{Result, Store, Write, cancels, commits};
-use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
 use std::borrow::Cow;
@@ -74,7 +74,7 @@ struct AnsweredTask {
     submission: Option<i64>,
     /// The number of the endpoint that it was given to.
     endpoint: i64,
-    state: TaskState,
+    state: StoredState,
     /// The attempt that decided the state by its result.
     recorded: Option<u32>,
     /// The attempt that is under way: an earlier one's result does not end the task.
@@ -208,7 +208,7 @@ pub(super) fn conclude<'a>(
     count_duplicates(db, &changes.duplicates)?;
     let mut update = db.prepare("UPDATE tasks SET state = ?, attempt = ? WHERE seq = ?")?;
     for (task, result) in &changes.states {
-        let state = TaskState::Done(result.outcome);
+        let state = StoredState::Done(result.outcome);
         update.execute(values![state.as_str(), result.attempt, task])?;
     }
     changes.counts.write(db)?;
@@ -247,7 +247,7 @@ fn decide<'a>(
             && let Some(seq) = rows.next()
         {
             changes.external.push((seq, endpoint, result));
-            let (state, attempts) = (TaskState::Done(result.outcome), Vec::new());
+            let (state, attempts) = (StoredState::Done(result.outcome), Vec::new());
             let (submission, recorded, current) = (None, None, 1);
             let external =
                 AnsweredTask { seq, submission, endpoint, state, recorded, current, attempts };
@@ -267,7 +267,7 @@ fn decide<'a>(
         changes.results.push((task.seq, endpoint, result));
         let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
         if newest && attempt >= task.current {
-            let state = TaskState::Done(result.outcome);
+            let state = StoredState::Done(result.outcome);
             changes.counts.moved(task.submission, task.state, state);
             (task.recorded, task.state) = (Some(attempt), state);
             changes.states.insert(task.seq, result);
@@ -305,7 +305,7 @@ fn tasks(db: &Db<'_>, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Answer
 fn insert_external(db: &Db<'_>, external: &[(i64, i64, &TaskResult)], now_ms: u64) -> Result<()> {
     let tasks = "tasks (seq, id, endpoint, state, created_at_ms)";
     db.insert(tasks, external, |values, (task, endpoint, result)| {
-        let state = TaskState::Done(result.outcome).as_str();
+        let state = StoredState::Done(result.outcome).as_str();
         append!(values, task, &result.task_id, endpoint, state, now_ms);
     })
 }

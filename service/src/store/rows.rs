@@ -2,8 +2,9 @@
 //! statements share, and how ids, states and payloads are kept. Pure.
 
 use super::engine::{Column, Columns, Dialect, FromRow, Row, Value, column};
+use super::stored_state::StoredState;
 use super::{Error, Result};
-use crate::model::{Recorded, TaskState, TaskSummary};
+use crate::model::{Recorded, TaskSummary};
 use clutch_common::id::{EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::blob::Blob;
@@ -19,12 +20,12 @@ pub(super) const UNCOMMON_STATES: &str =
     " AND t.state <> 'submitting' AND t.state <> 'submitted' AND t.state <> 'succeeded'";
 
 /// A condition that all tasks in a state meet, in the words of the index that serves it.
-pub(super) fn index_condition(state: TaskState) -> &'static str {
+pub(super) fn index_condition(state: StoredState) -> &'static str {
     match state {
-        TaskState::Submitting | TaskState::Submitted | TaskState::Done(Outcome::Succeeded) => "",
-        TaskState::Returned | TaskState::Refused | TaskState::Resubmitting | TaskState::Done(_) => {
-            UNCOMMON_STATES
-        }
+        StoredState::Submitting
+        | StoredState::Submitted
+        | StoredState::Done(Outcome::Succeeded) => "",
+        StoredState::Waiting | StoredState::Done(_) => UNCOMMON_STATES,
     }
 }
 
@@ -70,7 +71,7 @@ impl FromRow for SummaryRow {
                 index: columns.next()?,
                 name: columns.next()?,
                 command: columns.next()?,
-                state: columns.next()?,
+                state: columns.next::<StoredState>()?.shown(),
                 attempt: columns.next()?,
                 created_at_ms: columns.next()?,
                 submitted_at_ms: columns.next()?,
@@ -143,7 +144,7 @@ column! {
     StateId, text, value => parsed(&value)?;
     ServiceId, text, value => parsed(&value)?;
     Uuid, text, value => parsed(&value)?;
-    TaskState, text, value => parsed(&value)?;
+    StoredState, text, value => parsed(&value)?;
     Outcome, text, value => parsed(&value)?;
     TaskId, bytes, value => task_id(&value)?;
 }

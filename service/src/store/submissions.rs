@@ -4,9 +4,10 @@
 use super::endpoints::{self, Endpoint};
 use super::engine::{Columns, Db, FromRow, append, values};
 use super::rows::{decoded, encoded};
+use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
 use super::{Error, Result, Store, Write, unaccounted};
-use crate::model::{TaskSpec, TaskState};
+use crate::model::TaskSpec;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
@@ -17,6 +18,17 @@ use std::collections::BTreeMap;
 const COMMAND_SHOWN: usize = 80;
 /// The operation of both methods that mark tasks as submitted.
 const MARKING: &str = "recording that the broker has the tasks";
+
+/// The tasks of a chunk that the caller hands to the link once they are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handing {
+    /// None: the link is down.
+    Nothing,
+    /// Those that are new.
+    New,
+    /// All that the broker is not known to have: a caller waits for its word.
+    Unconfirmed,
+}
 
 /// A part of a submission.
 #[derive(Clone, Debug)]
@@ -31,6 +43,8 @@ pub(crate) struct Chunk {
     pub(crate) first: u64,
     /// The tasks.
     pub(crate) specs: Vec<TaskSpec>,
+    /// Which of them are handed to the link at once.
+    pub(crate) handing: Handing,
     /// The present, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
 }
@@ -44,15 +58,28 @@ pub(crate) struct RecordedTask {
     pub(crate) task: Task,
     /// The task as it is published.
     pub(crate) body: String,
-    /// Its state; a task that is `submitting` is to be published.
-    pub(crate) state: TaskState,
+    /// Its state.
+    pub(crate) state: StoredState,
+    /// Whether it is new.
+    pub(crate) new: bool,
+    /// What is to be published of it.
+    pub(crate) hand_over: Option<HandOver>,
+}
+
+/// A task that is recorded as `submitting`, and to be published by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandOver {
+    /// No copy of its current attempt can be at the broker.
+    First,
+    /// A copy may be at the broker: it was handed to the link before, without an answer.
+    Again,
 }
 
 /// A task of the chunk that was recorded before.
 struct KnownTask {
     index: u64,
     seq: i64,
-    state: TaskState,
+    state: StoredState,
     created_at_ms: u64,
     current_attempt: u32,
     body: String,
@@ -78,10 +105,10 @@ struct NewTask<'a> {
 }
 
 impl Store {
-    /// Records the tasks of a chunk as `submitting`, unless they are recorded already, and
-    /// returns them in order, with their endpoint; nothing if that is not known. Those that
-    /// the broker returned or refused before are `submitting` again. A conflict when the key
-    /// is that of other tasks; then nothing is recorded.
+    /// Records the tasks of a chunk, unless they are recorded already, and returns them in
+    /// order, with their endpoint; nothing if that is not known. Those that the caller hands to
+    /// the link are `submitting` then, others that are new `waiting`. A conflict when the key is
+    /// that of other tasks; then nothing is recorded.
     pub(crate) async fn record_submission(
         &self,
         chunk: Chunk,
@@ -96,9 +123,9 @@ impl Store {
         .await
     }
 
-    /// Marks tasks as confirmed by the broker, where that is news. Returns whether one of
-    /// them is unaccounted for: it can be asked for now.
-    pub(crate) async fn mark_submitted(&self, tasks: Vec<i64>, now_ms: u64) -> Result<bool> {
+    /// Marks tasks as confirmed by the broker, each with the attempt that was, where that is
+    /// news. Returns whether one of them is unaccounted for: it can be asked for now.
+    pub(crate) async fn mark_submitted(&self, tasks: Vec<(i64, u32)>, now_ms: u64) -> Result<bool> {
         if tasks.is_empty() {
             return Ok(false);
         }
@@ -107,40 +134,28 @@ impl Store {
 
     /// The same, recorded only: until it is [durable](Store::durable), a power cut may undo
     /// it, and no submission waits for a sync of it.
-    pub(crate) async fn note_submitted(&self, tasks: Vec<i64>, now_ms: u64) -> Result<bool> {
+    pub(crate) async fn note_submitted(&self, tasks: Vec<(i64, u32)>, now_ms: u64) -> Result<bool> {
         let job = move |write: &mut Write<'_>| mark_submitted(write.db, &tasks, now_ms);
         self.record_only(MARKING, job, |_| ()).await
     }
-
-    /// Marks tasks that the broker did not take as returned or refused, unless they are known
-    /// to have got further.
-    pub(crate) async fn mark_unplaced(&self, tasks: Vec<i64>, state: TaskState) -> Result<()> {
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        self.write("recording that the broker did not take the tasks", move |write| {
-            let from = [TaskState::Submitting, TaskState::Resubmitting];
-            set_state(write.db, &tasks, &from, state)
-        })
-        .await
-    }
 }
 
-fn mark_submitted(db: &Db<'_>, tasks: &[i64], now_ms: u64) -> Result<bool> {
-    set_state(db, tasks, &TaskState::UNSUBMITTED, TaskState::Submitted)?;
+fn mark_submitted(db: &Db<'_>, tasks: &[(i64, u32)], now_ms: u64) -> Result<bool> {
+    // Another request may have published the same attempt, and had less luck.
+    let from = [StoredState::Submitting, StoredState::Waiting];
+    set_state(db, tasks, &from, StoredState::Submitted)?;
     let update = "UPDATE tasks SET submitted_at_ms = ? WHERE seq = ? AND submitted_at_ms IS NULL";
     let mut update = db.prepare(update)?;
-    for task in tasks {
+    for (task, _) in tasks {
         update.execute(values![now_ms, task])?;
     }
-    unaccounted::any(db, tasks)
+    unaccounted::any(db, tasks.iter().map(|(task, _)| *task))
 }
 
 fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<RecordedTask>> {
     let db = write.db;
     let (submission, new) = submission(db, endpoint, chunk)?;
     let mut known = if new { BTreeMap::new() } else { known(db, submission, chunk)? };
-    reopen(db, &mut known)?;
     let missing = chunk.specs.len() - known.len();
     if !new && missing > 0 && has_forgotten(db, submission)? {
         return Err(Error::Conflict(format!(
@@ -149,40 +164,61 @@ fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<
             chunk.key
         )));
     }
+    let again = if chunk.handing == Handing::Unconfirmed {
+        hand_over_known(db, &mut known)?
+    } else {
+        BTreeMap::new()
+    };
+    let (state, hand_over) = match chunk.handing {
+        Handing::Nothing => (StoredState::Waiting, None),
+        Handing::New | Handing::Unconfirmed => (StoredState::Submitting, Some(HandOver::First)),
+    };
     let mut rows = db.reserve_tasks(missing)?.into_iter();
     let mut recorded = Vec::with_capacity(chunk.specs.len());
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
-            recorded.push(again(task, spec, &chunk.key)?);
+            let hand_over = again.get(&index).copied();
+            recorded.push(RecordedTask { hand_over, ..recorded_before(task, spec, &chunk.key)? });
         } else if let Some(seq) = rows.next() {
             let task = spec.task(TaskId::new(), chunk.now_ms);
             let body = encoded(&task)?;
-            recorded.push(RecordedTask { seq, task, body, state: TaskState::Submitting });
+            recorded.push(RecordedTask { seq, task, body, state, new: true, hand_over });
         }
     }
     let new: Vec<NewTask> = (chunk.first..)
         .zip(&recorded)
-        .filter(|(index, _)| !known.contains_key(index))
+        .filter(|(_, recorded)| recorded.new)
         .map(|(index, recorded)| NewTask { index, recorded })
         .collect();
     let endpoint = write.ids.number(db, endpoint)?;
     insert(db, endpoint, submission, &new, chunk.now_ms)?;
     let mut counts = StateCounts::default();
-    counts.add(submission, TaskState::Submitting, i64::try_from(new.len()).unwrap_or(i64::MAX));
+    counts.add(submission, state, i64::try_from(new.len()).unwrap_or(i64::MAX));
     counts.write(db)?;
     Ok(recorded)
 }
 
-/// Makes tasks that the broker did not take `submitting` again: they are about to be
-/// published, and may then be at the broker before that is known.
-fn reopen(db: &Db<'_>, known: &mut BTreeMap<u64, KnownTask>) -> Result<()> {
-    let from = [TaskState::Returned, TaskState::Refused];
-    let mut seqs = Vec::new();
-    for task in known.values_mut().filter(|task| from.contains(&task.state)) {
-        task.state = TaskState::Submitting;
-        seqs.push(task.seq);
+/// Has tasks published that the broker is not known to have: those that wait are `submitting`
+/// from here on. Returns them, by index.
+fn hand_over_known(
+    db: &Db<'_>,
+    known: &mut BTreeMap<u64, KnownTask>,
+) -> Result<BTreeMap<u64, HandOver>> {
+    let mut all = BTreeMap::new();
+    let mut waiting = Vec::new();
+    for task in known.values_mut() {
+        match task.state {
+            StoredState::Waiting => {
+                task.state = StoredState::Submitting;
+                waiting.push((task.seq, task.current_attempt));
+                all.insert(task.index, HandOver::First);
+            }
+            StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
+            StoredState::Submitted | StoredState::Done(_) => (),
+        }
     }
-    set_state(db, &seqs, &from, TaskState::Submitting)
+    set_state(db, &waiting, &[StoredState::Waiting], StoredState::Submitting)?;
+    Ok(all)
 }
 
 /// The submission that a chunk belongs to, and whether it was made just now.
@@ -229,7 +265,7 @@ fn known(db: &Db<'_>, submission: i64, chunk: &Chunk) -> Result<BTreeMap<u64, Kn
 }
 
 /// A task that was recorded before, if it is the same.
-fn again(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<RecordedTask> {
+fn recorded_before(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<RecordedTask> {
     let first = decoded(known.seq, &known.body, 1)?;
     if spec.task(first.id, known.created_at_ms) != first {
         return Err(Error::Conflict(format!(
@@ -240,7 +276,8 @@ fn again(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<RecordedTask> 
     }
     let task = Task { attempt: known.current_attempt, ..first };
     let body = if task.attempt == 1 { known.body.clone() } else { encoded(&task)? };
-    Ok(RecordedTask { seq: known.seq, task, body, state: known.state })
+    let (seq, state) = (known.seq, known.state);
+    Ok(RecordedTask { seq, task, body, state, new: false, hand_over: None })
 }
 
 fn insert(

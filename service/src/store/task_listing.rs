@@ -7,6 +7,7 @@
 
 use super::engine::{Columns, Db, FromRow, Value, values};
 use super::rows::{SUMMARY_COLUMNS, SummaryRow, index_condition, summary_tables};
+use super::stored_state::StoredState;
 use super::{Result, Store};
 use crate::model::{NamePattern, Page, TaskState, TaskSummary};
 use clutch_common::id::EndpointId;
@@ -42,11 +43,16 @@ impl TaskFilter {
         if self.submission.is_some() { "t.idx" } else { "t.seq" }
     }
 
+    /// The states in the database of the tasks that are listed; none if those in any are.
+    fn stored(&self) -> impl Iterator<Item = StoredState> {
+        self.states.iter().flat_map(|state| StoredState::shown_as(*state))
+    }
+
     /// Whether tasks that are not listed may lie between those that are, many of them.
     fn passes_tasks_by(&self) -> bool {
-        let common = |state: &TaskState| index_condition(*state).is_empty();
+        let common = |state: StoredState| index_condition(state).is_empty();
         let times = self.submission.is_some() && (self.since_ms.or(self.until_ms)).is_some();
-        self.name.is_some() || times || self.states.iter().any(common)
+        self.name.is_some() || times || self.stored().any(common)
     }
 }
 
@@ -73,10 +79,10 @@ fn tasks(db: &Db<'_>, filter: &TaskFilter) -> Result<Page<TaskSummary>> {
         rows = select(db, filter, None, &range)?;
     }
     // One state after the other, as an index has the tasks of each in order.
-    for state in &filter.states {
-        rows.extend(select(db, filter, Some(*state), &range)?);
+    for state in filter.stored() {
+        rows.extend(select(db, filter, Some(state), &range)?);
     }
-    if filter.states.len() > 1 {
+    if filter.stored().count() > 1 {
         rows.sort_by_key(|row| std::cmp::Reverse(row.position));
         rows.dedup_by_key(|row| row.position);
     }
@@ -144,7 +150,7 @@ impl FromRow for ListedRow {
 fn select(
     db: &Db<'_>,
     filter: &TaskFilter,
-    state: Option<TaskState>,
+    state: Option<StoredState>,
     range: &Range,
 ) -> Result<Vec<ListedRow>> {
     let position = filter.position();

@@ -3,22 +3,22 @@
 
 use super::Result;
 use super::engine::{Db, values};
-use crate::model::TaskState;
+use super::stored_state::StoredState;
 use std::collections::BTreeMap;
 
 /// How many tasks of each submission came to a state, or left it.
 #[derive(Default)]
-pub(super) struct StateCounts(BTreeMap<(i64, TaskState), i64>);
+pub(super) struct StateCounts(BTreeMap<(i64, StoredState), i64>);
 
 impl StateCounts {
     /// Counts tasks of a submission that are new, in a state.
-    pub(super) fn add(&mut self, submission: i64, to: TaskState, tasks: i64) {
+    pub(super) fn add(&mut self, submission: i64, to: StoredState, tasks: i64) {
         *self.0.entry((submission, to)).or_default() += tasks;
     }
 
     /// Counts a task that went from one state to another. An external task has no
     /// submission, and is not counted.
-    pub(super) fn moved(&mut self, submission: Option<i64>, from: TaskState, to: TaskState) {
+    pub(super) fn moved(&mut self, submission: Option<i64>, from: StoredState, to: StoredState) {
         let Some(submission) = submission else { return };
         self.add(submission, from, -1);
         self.add(submission, to, 1);
@@ -36,22 +36,35 @@ impl StateCounts {
 }
 
 /// Moves the tasks in these rows to a state, those of them that are in one of the states
-/// `from`.
+/// `from` and whose current attempt is the one named.
 pub(super) fn set_state(
     db: &Db<'_>,
-    tasks: &[i64],
-    from: &[TaskState],
-    to: TaskState,
+    tasks: &[(i64, u32)],
+    from: &[StoredState],
+    to: StoredState,
+) -> Result<()> {
+    move_tasks(db, tasks, from, to, |_| ())
+}
+
+/// The same; calls `moved` with the row of each that was moved.
+pub(super) fn move_tasks(
+    db: &Db<'_>,
+    tasks: &[(i64, u32)],
+    from: &[StoredState],
+    to: StoredState,
+    mut moved: impl FnMut(i64),
 ) -> Result<()> {
     let mut counts = StateCounts::default();
     let mut update = db.prepare("UPDATE tasks SET state = ? WHERE seq = ?")?;
-    for task in tasks {
-        let find = "SELECT submission, state FROM tasks WHERE seq = ?";
-        let Some((submission, state)) = db.one(find, values![task])? else { continue };
+    for (task, attempt) in tasks {
+        let find = "SELECT submission, state, current_attempt FROM tasks WHERE seq = ?";
+        let found: Option<(Option<i64>, StoredState, u32)> = db.one(find, values![task])?;
+        let Some((submission, state, current)) = found else { continue };
         // At once: the same task may come again.
-        if from.contains(&state) {
+        if from.contains(&state) && *attempt == current {
             update.execute(values![to.as_str(), task])?;
             counts.moved(submission, state, to);
+            moved(*task);
         }
     }
     counts.write(db)

@@ -3,18 +3,9 @@
 //! by the next attempt, or as `interrupted`.
 
 use super::engine::{Db, values};
-use super::rows::{UNCOMMON_STATES, decoded, encoded};
-use super::transitions::set_state;
 use super::{Result, Store};
-use crate::model::TaskState;
 use clutch_common::id::{Attempt, EndpointId, StateId};
-use clutch_common::task::Task;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-
-/// The most new attempts that are read at once, and the most bytes of them.
-const RESUBMITTED_AT_ONCE: usize = 1000;
-const RESUBMITTED_BYTES: usize = 16 * 1024 * 1024;
 
 /// An attempt to be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,19 +14,6 @@ pub(crate) struct Unaccounted {
     pub(crate) task: i64,
     /// The attempt.
     pub(crate) attempt: Attempt,
-}
-
-/// A new attempt at a task, to be published.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Resubmission {
-    /// The task's row.
-    pub(crate) seq: i64,
-    /// The endpoint it is for.
-    pub(crate) endpoint: EndpointId,
-    /// The task, with the number of the attempt.
-    pub(crate) task: Task,
-    /// The task as it is published.
-    pub(crate) body: String,
 }
 
 impl Store {
@@ -80,50 +58,6 @@ impl Store {
         })
         .await
     }
-
-    /// New attempts to be published, but none of the endpoints `except`. A bounded number of
-    /// them, as they may be large.
-    pub(crate) async fn to_resubmit(&self, except: &[EndpointId]) -> Result<Vec<Resubmission>> {
-        let except = except.to_vec();
-        self.read("looking for tasks to submit again", move |db| to_resubmit(db, &except)).await
-    }
-
-    /// Records that the broker has these attempts, each at the task in a row.
-    pub(crate) async fn resubmitted(&self, done: Vec<(i64, u32)>) -> Result<()> {
-        self.write("recording that the broker has the new attempts", move |write| {
-            for (task, attempt) in done {
-                let find = "SELECT 1 FROM tasks WHERE seq = ? AND current_attempt = ?";
-                if write.db.exists(find, values![task, attempt])? {
-                    let from = [TaskState::Resubmitting];
-                    set_state(write.db, &[task], &from, TaskState::Submitted)?;
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-}
-
-fn to_resubmit(db: &Db<'_>, except: &[EndpointId]) -> Result<Vec<Resubmission>> {
-    let find = format!(
-        "SELECT t.seq, n.id, t.current_attempt, p.body FROM tasks t \
-         JOIN interned_ids n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq \
-         WHERE t.state = 'resubmitting'{UNCOMMON_STATES} ORDER BY t.seq"
-    );
-    let mut found = Vec::new();
-    let mut bytes = 0;
-    db.each(&find, &[], |(seq, endpoint, attempt, body): (i64, EndpointId, u32, String)| {
-        if except.contains(&endpoint) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let task = decoded(seq, &body, attempt)?;
-        let body = encoded(&task)?;
-        bytes += body.len();
-        found.push(Resubmission { seq, endpoint, task, body });
-        let full = found.len() == RESUBMITTED_AT_ONCE || bytes >= RESUBMITTED_BYTES;
-        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    Ok(found)
 }
 
 /// Adds every attempt that the endpoint was or is being sent and has not answered; returns
@@ -131,7 +65,7 @@ fn to_resubmit(db: &Db<'_>, except: &[EndpointId]) -> Result<Vec<Resubmission>> 
 pub(super) fn add_all(db: &Db<'_>, endpoint: EndpointId) -> Result<u64> {
     let insert = "INSERT INTO unaccounted (task, endpoint_id, attempt) \
          SELECT t.seq, n.id, t.current_attempt FROM tasks t JOIN interned_ids n ON n.n = t.endpoint \
-         WHERE n.id = ? AND t.state IN ('submitting', 'submitted', 'resubmitting') \
+         WHERE n.id = ? AND t.state IN ('submitting', 'submitted') \
          ON CONFLICT (task) DO UPDATE SET attempt = excluded.attempt, asked = NULL";
     db.run(insert, values![endpoint])
 }
@@ -210,7 +144,7 @@ fn is_empty(db: &Db<'_>) -> Result<bool> {
 }
 
 /// Whether an attempt at one of these tasks is unaccounted for.
-pub(super) fn any(db: &Db<'_>, tasks: &[i64]) -> Result<bool> {
+pub(super) fn any(db: &Db<'_>, tasks: impl IntoIterator<Item = i64>) -> Result<bool> {
     if is_empty(db)? {
         return Ok(false);
     }

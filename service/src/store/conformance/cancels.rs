@@ -12,7 +12,7 @@ use clutch_common::wire::{self, Presence, Role};
 async fn submitted(store: &Store, endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Tasks {
     let begun = begin(store, chunk(endpoint, key, specs)).await.unwrap();
     let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
-    store.mark_submitted(seqs.clone(), 5).await.unwrap();
+    store.mark_submitted(seqs.iter().map(|seq| (*seq, 1)).collect(), 5).await.unwrap();
     Tasks { begun, seqs }
 }
 

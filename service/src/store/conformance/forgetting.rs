@@ -47,7 +47,7 @@ pub(super) async fn ended_tasks_go_with_all_of_theirs_and_the_others_stay(store:
         assert_eq!(store.task(gone.task.id).await.unwrap(), None);
     }
     for stays in &begun[3..] {
-        assert_eq!(state(&store, stays.task.id).await, (TaskState::Submitting, None));
+        assert_eq!(state(&store, stays.task.id).await, (TaskState::Waiting, None));
     }
     for (table, left) in [("tasks", 2), ("payloads", 2), ("results", 0)] {
         assert_eq!(rows(&store, table).await, left, "{table}");
@@ -75,7 +75,7 @@ pub(super) async fn a_submission_goes_with_its_last_task_and_its_key_is_free_aga
     assert_eq!(store.submission_progress(first).await.unwrap(), None);
     assert_eq!((rows(&store, "counts").await, rows(&store, "submissions").await), (0, 0));
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
-    assert!(again.iter().all(|one| one.state == TaskState::Submitting));
+    assert!(again.iter().all(|one| one.state == crate::store::StoredState::Submitting));
     let second = store.submission("k").await.unwrap().unwrap();
     assert_ne!(first, second, "a caller may hold on to the first");
     assert_counts_agree(&store, second).await;
@@ -93,7 +93,7 @@ pub(super) async fn tasks_go_by_the_age_of_their_outcome(store: Store) {
     assert_eq!(forget(&store, Forgettable::EndedBefore(3000)).await, (1, 0, 1));
     assert_eq!(store.task(external.task_id).await.unwrap(), None, "an external one");
     assert_eq!(forget(&store, Forgettable::EndedBefore(u64::MAX)).await, (1, 0, 1));
-    assert_eq!(state(&store, begun[3].task.id).await, (TaskState::Submitting, None));
+    assert_eq!(state(&store, begun[3].task.id).await, (TaskState::Waiting, None));
 }
 
 pub(super) async fn a_row_that_is_forgotten_is_given_to_no_other_task(store: Store) {
@@ -104,9 +104,9 @@ pub(super) async fn a_row_that_is_forgotten_is_given_to_no_other_task(store: Sto
     let second = begin(&store, chunk(endpoint, "second", &specs(2))).await.unwrap();
     assert!(second[0].seq > begun[1].seq);
     // A broker's word on the first ones that comes late.
-    store.mark_submitted(begun.iter().map(|one| one.seq).collect(), 6).await.unwrap();
+    store.mark_submitted(begun.iter().map(|one| (one.seq, 1)).collect(), 6).await.unwrap();
     for one in &second {
-        assert_eq!(state(&store, one.task.id).await.0, TaskState::Submitting);
+        assert_eq!(state(&store, one.task.id).await.0, TaskState::Waiting);
     }
 }
 
@@ -137,7 +137,7 @@ pub(super) async fn a_result_of_a_forgotten_task_that_comes_late_is_counted_and_
 pub(super) async fn a_forgotten_task_that_a_disk_delivered_is_not_missing(store: Store) {
     let endpoint = EndpointId::new();
     let begun = begin(&store, chunk(endpoint, "k", &specs(2))).await.unwrap();
-    store.mark_submitted(begun.iter().map(|one| one.seq).collect(), 5).await.unwrap();
+    store.mark_submitted(begun.iter().map(|one| (one.seq, 1)).collect(), 5).await.unwrap();
     succeed(&store, &begun[..1], 5).await;
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_eq!(forget(&store, Forgettable::Submission(submission)).await.0, 1);

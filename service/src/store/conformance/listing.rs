@@ -17,7 +17,7 @@ pub(super) async fn pages_show_every_task_once_newest_first_under_every_filter(s
     let submission = store.submission("a").await.unwrap();
     let failed = vec![TaskState::Done(Outcome::Failed)];
     let states = || failed.clone();
-    let many = vec![TaskState::Done(Outcome::Failed), TaskState::Submitting];
+    let many = vec![TaskState::Done(Outcome::Failed), TaskState::Waiting];
     let all = TaskFilter { limit: 4, ..TaskFilter::default() };
     let expected = [
         (all.clone(), 50),
@@ -75,7 +75,7 @@ pub(super) async fn names_and_times_select_tasks_with_every_other_filter(store: 
         (TaskFilter { until_ms: Some(1000), ..all.clone() }, 0),
         (TaskFilter { until_ms: Some(2001), ..since(1001) }, 4),
         (TaskFilter { submission, until_ms: Some(2000), ..all.clone() }, 0),
-        (TaskFilter { name: name("*2"), states: vec![TaskState::Submitting], ..since(1500) }, 1),
+        (TaskFilter { name: name("*2"), states: vec![TaskState::Waiting], ..since(1500) }, 1),
     ] {
         let seen = listed(&store, &mut filter).await;
         assert_eq!(seen.len(), count, "{filter:?}");

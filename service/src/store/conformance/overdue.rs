@@ -21,7 +21,7 @@ async fn submitted(store: &Store, name: &str, count: usize) -> (EndpointId, Vec<
     let endpoint = store.register(wanted).await.unwrap().0.id;
     let specs = vec![spec(&["true"]); count];
     let begun = begin(store, chunk(endpoint, name, &specs)).await.unwrap();
-    let seqs = begun.iter().map(|one| one.seq).collect();
+    let seqs = begun.iter().map(|one| (one.seq, 1)).collect();
     assert!(!store.mark_submitted(seqs, 1000).await.unwrap());
     (endpoint, begun)
 }

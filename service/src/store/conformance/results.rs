@@ -72,7 +72,7 @@ pub(super) async fn a_result_that_overtakes_the_confirmation_stays(store: Store)
     let specs = specs(1);
     let begun = begin(&store, chunk(EndpointId::new(), "k", &specs)).await.unwrap();
     record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
-    store.mark_submitted(vec![begun[0].seq], 6).await.unwrap();
+    store.mark_submitted(vec![(begun[0].seq, 1)], 6).await.unwrap();
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Succeeded));
     assert_eq!(detail.summary.submitted_at_ms, Some(6));

@@ -27,7 +27,7 @@ pub(super) async fn however_many_states_are_claimed_few_are_kept_and_the_real_on
 ) {
     let endpoint = EndpointId::new();
     let begun = begin(&store, chunk(endpoint, "k", &[spec(&["a"]), spec(&["b"])])).await.unwrap();
-    store.mark_submitted(begun.iter().map(|one| one.seq).collect(), 5).await.unwrap();
+    store.mark_submitted(begun.iter().map(|one| (one.seq, 1)).collect(), 5).await.unwrap();
     let [active, waiting] = [(); 2].map(|()| StateId::new());
     let ours = TaskResult { state_id: Some(active), ..done(&begun[0], 1, Outcome::Succeeded) };
     let real = says(endpoint, active, Role::Active, true);

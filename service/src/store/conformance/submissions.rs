@@ -2,8 +2,9 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::store::{Chunk, Error, RecordedTask, Store, TaskFilter};
-use clutch_common::id::EndpointId;
+use crate::store::engine::{Db, values};
+use crate::store::{Chunk, Error, HandOver, Handing, RecordedTask, Store, StoredState, TaskFilter};
+use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::Outcome;
 
 pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped(
@@ -11,53 +12,120 @@ pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_
 ) {
     let (endpoint, specs) = (EndpointId::new(), specs(250));
     let first = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
-    let seqs: Vec<i64> = first.iter().take(100).map(|one| one.seq).collect();
+    let seqs = first.iter().take(100).map(|one| (one.seq, 1)).collect();
     store.mark_submitted(seqs, 2000).await.unwrap();
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let ids = |all: &[RecordedTask]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&first), ids(&again));
-    let open = again.iter().filter(|one| one.state == TaskState::Submitting).count();
+    let open = again.iter().filter(|one| one.state == StoredState::Submitting).count();
     assert_eq!(open, 150);
+    assert!(first.iter().all(|one| one.new && one.hand_over == Some(HandOver::First)));
+    assert!(again.iter().all(|one| !one.new && one.hand_over.is_none()), "others do that");
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
     let progress = store.submission_progress(submission).await.unwrap().unwrap();
     assert_eq!((progress.total, progress.states["submitted"]), (250, 100));
 }
 
-pub(super) async fn tasks_that_the_broker_did_not_take_are_submitted_again_and_never_fall_back(
+/// The states of tasks, as the database has them.
+async fn states(store: &Store, begun: &[RecordedTask]) -> Vec<StoredState> {
+    let submission = store.submission("k").await.unwrap().unwrap();
+    assert_counts_agree(store, submission).await;
+    let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
+    let read = move |db: &Db<'_>| {
+        let find = "SELECT state FROM tasks WHERE seq = ?";
+        let states = seqs.iter().map(|seq| Ok(db.only::<(StoredState,)>(find, values![seq])?.0));
+        states.collect()
+    };
+    store.read("testing", read).await.unwrap()
+}
+
+pub(super) async fn what_the_broker_did_not_take_waits_and_never_falls_back(store: Store) {
+    use StoredState::{Done, Submitted, Submitting, Waiting};
+    let begun = begin(&store, chunk(EndpointId::new(), "k", &specs(3))).await.unwrap();
+    let attempts: Vec<(i64, u32)> = begun.iter().map(|one| (one.seq, 1)).collect();
+    store.keep_waiting(attempts[..2].to_vec()).await.unwrap();
+    assert_eq!(states(&store, &begun).await, [Waiting, Waiting, Submitting]);
+    // A second request with the same key was under way, and had more luck.
+    store.mark_submitted(vec![attempts[1]], 2000).await.unwrap();
+    store.keep_waiting(attempts[1..2].to_vec()).await.unwrap();
+    assert_eq!(states(&store, &begun).await, [Waiting, Submitted, Submitting]);
+    // The broker's word about another attempt is none about this one.
+    store.mark_submitted(vec![(begun[2].seq, 2)], 2000).await.unwrap();
+    store.keep_waiting(vec![(begun[2].seq, 2)]).await.unwrap();
+    assert_eq!(states(&store, &begun).await, [Waiting, Submitted, Submitting]);
+    record(&store, &[done(&begun[2], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    store.keep_waiting(attempts[2..].to_vec()).await.unwrap();
+    assert_eq!(states(&store, &begun).await[2], Done(Outcome::Succeeded));
+    assert_eq!(state(&store, begun[0].task.id).await.0, TaskState::Waiting);
+}
+
+pub(super) async fn a_caller_that_wants_the_brokers_word_hands_over_all_that_has_none(
     store: Store,
 ) {
-    let (endpoint, specs) = (EndpointId::new(), specs(3));
-    let again = async || begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
-    let begun = again().await;
-    let submission = store.submission("k").await.unwrap().unwrap();
-    let states = async || {
-        assert_counts_agree(&store, submission).await;
-        let mut states = Vec::new();
-        for one in &begun {
-            states.push(state(&store, one.task.id).await.0);
-        }
-        states
-    };
-    use TaskState::{Refused, Returned, Submitted, Submitting};
-    store.mark_unplaced(vec![begun[0].seq, begun[1].seq], Returned).await.unwrap();
-    store.mark_unplaced(vec![begun[2].seq], Refused).await.unwrap();
-    assert_eq!(states().await, [Returned, Returned, Refused]);
-    // A second request with the same key was under way, and had more luck.
-    store.mark_submitted(vec![begun[1].seq], 2000).await.unwrap();
-    store.mark_unplaced(vec![begun[1].seq], Refused).await.unwrap();
-    assert_eq!(states().await, [Returned, Submitted, Refused]);
-    let again: Vec<TaskState> = again().await.iter().map(|one| one.state).collect();
-    assert_eq!(again, [Submitting, Submitted, Submitting]);
-    assert_eq!(states().await, again);
-    record(&store, &[done(&begun[0], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
-    store.mark_unplaced(vec![begun[0].seq], Returned).await.unwrap();
-    assert_eq!(states().await[0], TaskState::Done(Outcome::Succeeded));
+    let (endpoint, specs) = (EndpointId::new(), specs(4));
+    let with = |handing| Chunk { handing, ..chunk(endpoint, "k", &specs) };
+    let first = Chunk { specs: specs[..3].to_vec(), ..with(Handing::Nothing) };
+    let begun = begin(&store, first).await.unwrap();
+    assert_eq!(states(&store, &begun).await, [StoredState::Waiting; 3]);
+    let page = store.hand_over(endpoint, 0, 2).await.unwrap();
+    store.mark_submitted(vec![(page[0].seq, 1)], 5).await.unwrap();
+    let all = begin(&store, with(Handing::Unconfirmed)).await.unwrap();
+    let handed: Vec<Option<HandOver>> = all.iter().map(|one| one.hand_over).collect();
+    let (first, again) = (Some(HandOver::First), Some(HandOver::Again));
+    assert_eq!(handed, [None, again, first, first]);
+    let expected = [StoredState::Submitted, StoredState::Submitting];
+    assert_eq!(states(&store, &all[..2]).await, expected);
+    assert_eq!(states(&store, &all[2..]).await, [StoredState::Submitting; 2]);
+}
+
+pub(super) async fn what_waits_is_handed_over_in_pages_in_order_and_once(store: Store) {
+    let (here, there) = (EndpointId::new(), EndpointId::new());
+    assert_eq!(store.endpoints_with_waiting().await.unwrap(), []);
+    let specs = specs(5);
+    let waiting =
+        |endpoint, key| Chunk { handing: Handing::Nothing, ..chunk(endpoint, key, &specs) };
+    let other = begin(&store, waiting(there, "other")).await.unwrap();
+    let begun = begin(&store, waiting(here, "k")).await.unwrap();
+    assert_eq!(store.endpoints_with_waiting().await.unwrap().len(), 2);
+    let page = async |after| store.hand_over(here, after, 2).await.unwrap();
+    let (mut handed, mut after) = (Vec::new(), 0);
+    loop {
+        let page = page(after).await;
+        let Some(last) = page.last() else { break };
+        after = last.seq;
+        assert!(page.iter().all(|one| one.hand_over == HandOver::First));
+        handed.extend(page);
+    }
+    let ids: Vec<TaskId> = handed.iter().map(|one| one.task.id).collect();
+    assert_eq!(ids, begun.iter().map(|one| one.task.id).collect::<Vec<_>>());
+    assert_eq!(handed[3].body, begun[3].body);
+    assert_eq!(states(&store, &begun).await, [StoredState::Submitting; 5]);
+    assert_eq!(states(&store, &other).await, [StoredState::Waiting; 5]);
+    assert_eq!(store.endpoints_with_waiting().await.unwrap(), [there]);
+    assert_eq!(page(0).await, [], "what is handed over is not handed over again");
+}
+
+pub(super) async fn what_was_handed_over_without_an_answer_is_found_again(store: Store) {
+    let endpoint = EndpointId::new();
+    let begun = begin(&store, chunk(endpoint, "k", &specs(4))).await.unwrap();
+    let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
+    store.mark_submitted(vec![(seqs[0], 1)], 5).await.unwrap();
+    store.keep_waiting(vec![(seqs[1], 1)]).await.unwrap();
+    let found = store.submitting_since(1000).await.unwrap();
+    assert_eq!(found, [(endpoint, seqs[2]), (endpoint, seqs[3])]);
+    assert_eq!(store.submitting_since(999).await.unwrap(), []);
+    record(&store, &[done(&begun[3], 1, Outcome::Failed)], &[], 5).await.unwrap();
+    let open = store.still_submitting(seqs.clone()).await.unwrap();
+    assert_eq!(
+        open.iter().map(|one| (one.seq, one.hand_over)).collect::<Vec<_>>(),
+        [(seqs[2], HandOver::Again)]
+    );
 }
 
 pub(super) async fn a_task_that_is_confirmed_twice_at_once_is_counted_once(store: Store) {
     let begun = begin(&store, chunk(EndpointId::new(), "k", &specs(1))).await.unwrap();
-    store.mark_submitted(vec![begun[0].seq; 2], 2000).await.unwrap();
+    store.mark_submitted(vec![(begun[0].seq, 1); 2], 2000).await.unwrap();
     let submission = store.submission("k").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
 }

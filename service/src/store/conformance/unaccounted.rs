@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, spec, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::store::{Batch, PresenceMessage, RecordedTask, Registration, Store};
+use crate::store::{Batch, PresenceMessage, RecordedTask, Registration, Store, StoredState};
 use crate::stub_broker;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
@@ -27,7 +27,7 @@ async fn registered(store: &Store, lost_after: Option<Duration>) -> EndpointId {
 async fn submitted(store: &Store, specs: &[TaskSpec]) -> Vec<RecordedTask> {
     let endpoint = registered(store, None).await;
     let begun = begin(store, chunk(endpoint, "k", specs)).await.unwrap();
-    let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
+    let seqs = begun.iter().map(|one| (one.seq, 1)).collect();
     assert!(!store.mark_submitted(seqs, 5).await.unwrap());
     begun
 }
@@ -56,7 +56,7 @@ pub(super) async fn only_its_own_endpoint_loses_an_attempt_and_only_one_that_it_
         assert_eq!(to_ask(&store).await, [0; 0], "another endpoint has it lost");
     }
     lose(&store, &begun[0], 1).await;
-    assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Resubmitting, None));
+    assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Waiting, None));
 }
 
 /// A session of another instance, on a disk of an age.
@@ -83,12 +83,12 @@ pub(super) async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends
     let [a, b] = [&begun[0], &begun[1]];
     lose(&store, a, 1).await;
     lose(&store, b, 1).await;
-    let resubmitting = (TaskState::Resubmitting, None);
-    assert_eq!(state(&store, a.task.id).await, resubmitting);
+    let waiting = (TaskState::Waiting, None);
+    assert_eq!(state(&store, a.task.id).await, waiting);
     assert_eq!(store.task(a.task.id).await.unwrap().unwrap().results, []);
     // A late result of the first attempt, before the second one's and after it.
     record(&store, &[done(a, 1, Outcome::Failed)]).await;
-    assert_eq!(state(&store, a.task.id).await, resubmitting);
+    assert_eq!(state(&store, a.task.id).await, waiting);
     record(&store, &[lost(a, 1, Loss::Unknown), lost(a, 1, Loss::HandedBack)]).await;
     assert_eq!(to_ask(&store).await, [0; 0]);
     record(&store, &[done(a, 2, Outcome::Succeeded), done(b, 2, Outcome::Succeeded)]).await;
@@ -102,7 +102,7 @@ pub(super) async fn a_lost_attempt_has_no_result_and_only_the_one_under_way_ends
     assert_counts_agree(&store, submission).await;
 }
 
-pub(super) async fn the_next_attempt_is_published_until_the_broker_has_it_under_the_same_key(
+pub(super) async fn the_next_attempt_waits_until_the_broker_has_it_under_the_same_key(
     store: Store,
 ) {
     let specs = [spec(&["a"]), TaskSpec { rerun: false, ..spec(&["b"]) }];
@@ -113,23 +113,20 @@ pub(super) async fn the_next_attempt_is_published_until_the_broker_has_it_under_
     let again = begin(&store, chunk(endpoint, "k", &specs)).await.unwrap();
     let ids = |all: &[RecordedTask]| all.iter().map(|one| one.task.id).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(&begun));
-    let states: Vec<TaskState> = again.iter().map(|one| one.state).collect();
-    assert_eq!(states, [TaskState::Resubmitting, TaskState::Done(Outcome::Interrupted)]);
-    let found = store.to_resubmit(&[]).await.unwrap();
-    assert_eq!(
-        found.iter().map(|one| one.task.clone()).collect::<Vec<_>>(),
-        [again[0].task.clone()]
-    );
+    let states: Vec<StoredState> = again.iter().map(|one| one.state).collect();
+    assert_eq!(states, [StoredState::Waiting, StoredState::Done(Outcome::Interrupted)]);
     assert_eq!(again[0].task, Task { attempt: 2, ..begun[0].task.clone() });
-    assert_eq!(store.to_resubmit(&[endpoint]).await.unwrap(), []);
-    store.resubmitted(vec![(begun[0].seq, 1)]).await.unwrap();
-    assert_eq!(store.to_resubmit(&[]).await.unwrap().len(), 1, "that was another attempt");
-    store.resubmitted(vec![(begun[0].seq, 2)]).await.unwrap();
-    assert_eq!(store.to_resubmit(&[]).await.unwrap(), []);
+    let found = store.hand_over(endpoint, 0, 10).await.unwrap();
+    let tasks: Vec<Task> = found.iter().map(|one| one.task.clone()).collect();
+    assert_eq!(tasks, [again[0].task.clone()]);
+    assert_eq!(found[0].body, again[0].body);
+    store.mark_submitted(vec![(begun[0].seq, 1)], 6).await.unwrap();
+    assert_eq!(state(&store, begun[0].task.id).await.0, TaskState::Waiting, "another attempt");
+    store.mark_submitted(vec![(begun[0].seq, 2)], 6).await.unwrap();
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Submitted, None));
     // It can be lost as well.
     lose(&store, &begun[0], 2).await;
-    assert_eq!(store.to_resubmit(&[]).await.unwrap()[0].task.attempt, 3);
+    assert_eq!(store.hand_over(endpoint, 0, 10).await.unwrap()[0].task.attempt, 3);
 }
 
 pub(super) async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there(store: Store) {
@@ -139,15 +136,20 @@ pub(super) async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_t
     let tally = super::record(&store, &[], &[active(endpoint)], 5).await.unwrap();
     assert!(tally.is_news());
     assert_eq!(to_ask(&store).await, [0; 0]);
-    assert!(store.mark_submitted(vec![begun[0].seq], 5).await.unwrap());
+    assert!(store.mark_submitted(vec![(begun[0].seq, 1)], 5).await.unwrap());
     assert_eq!(to_ask(&store).await, [1]);
-    // A loss that comes before the broker's confirm does not submit the task again: its
-    // submitter waits for the confirm, and submits again if there is none.
-    let other = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
-    lose(&store, &other[0], 1).await;
-    assert_eq!(state(&store, other[0].task.id).await, (TaskState::Submitting, None));
-    let again = begin(&store, chunk(endpoint, "j", &[spec(&["b"])])).await.unwrap();
-    assert_eq!((again[0].state, again[0].task.attempt), (TaskState::Submitting, 2));
+}
+
+pub(super) async fn an_attempt_that_is_lost_before_its_confirm_is_followed_by_the_next(
+    store: Store,
+) {
+    let endpoint = registered(&store, None).await;
+    let begun = begin(&store, chunk(endpoint, "k", &[spec(&["a"])])).await.unwrap();
+    lose(&store, &begun[0], 1).await;
+    let late = vec![(begun[0].seq, 1)];
+    store.mark_submitted(late, 5).await.unwrap();
+    assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Waiting, None));
+    assert_eq!(store.hand_over(endpoint, 0, 10).await.unwrap()[0].task.attempt, 2);
 }
 
 pub(super) async fn an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again(
@@ -222,7 +224,7 @@ pub(super) async fn losses_of_external_tasks_and_presences_of_unknown_endpoints_
     assert_eq!(store.endpoint_states().await.unwrap(), []);
     // Nor once its result has made it known.
     record(&store, &[nobody, TaskResult { attempt: 2, ..loss }]).await;
-    assert_eq!(store.to_resubmit(&[]).await.unwrap(), []);
+    assert_eq!(store.endpoints_with_waiting().await.unwrap(), []);
 }
 
 pub(super) async fn provisioning_again_changes_the_patience_and_has_open_attempts_asked_for(

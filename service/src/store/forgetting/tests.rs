@@ -107,7 +107,7 @@ async fn compare(store: &Store, model: &Model) {
         let (Some(submission), Some(tasks)) = (submission, model.0.get(&key)) else { continue };
         let mut counted: BTreeMap<String, u64> = BTreeMap::new();
         for task in tasks {
-            let state = task.outcome.map_or(TaskState::Submitting, |(it, _)| TaskState::Done(it));
+            let state = task.outcome.map_or(TaskState::Waiting, |(it, _)| TaskState::Done(it));
             *counted.entry(state.as_str().to_owned()).or_default() += 1;
             let found = store.task(task.recorded.task.id).await.unwrap();
             let expected = (!task.forgotten).then_some(state);

@@ -47,9 +47,10 @@ CREATE TABLE submissions (
     forgotten     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Every task, in the order of recording. `state` is submitting, returned, refused,
--- submitted, resubmitting or an outcome; `attempt` is the one whose result decided the
--- state; `current_attempt` the one under way, or the last one. An external task, which
+-- Every task, in the order of recording. `state` is waiting (the current attempt was not
+-- handed to the link, or the broker did not take it), submitting (it was handed over, and the
+-- broker has not answered), submitted or an outcome; `attempt` is the one whose result decided
+-- the state; `current_attempt` the one under way, or the last one. An external task, which
 -- another program submitted over AMQP, has no submission.
 CREATE TABLE tasks (
     seq             INTEGER PRIMARY KEY,

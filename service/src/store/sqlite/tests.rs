@@ -2,6 +2,7 @@
 
 use crate::model::TaskState;
 use crate::state_folder::StateFolder;
+use crate::store::StoredState;
 use crate::store::conformance::{begin, chunk, done, record, spec, state, store};
 use crate::store::engine::{Db, values};
 use crate::store::overdue::FIRST_TIME;
@@ -55,7 +56,7 @@ async fn every_listing_but_that_of_a_common_state_is_served_by_an_index() {
     let (_temp, store) = store().await;
     for (condition, order) in [
         ("t.endpoint = 1".to_owned(), "t.seq"),
-        (format!("t.state = 's'{}", index_condition(TaskState::Refused)), "t.seq"),
+        (format!("t.state = 's'{}", index_condition(StoredState::Waiting)), "t.seq"),
         ("t.endpoint = 1 AND t.state = 's'".to_owned(), "t.seq"),
         ("t.submission = 1".to_owned(), "t.idx"),
         ("t.submission = 1 AND t.state = 's'".to_owned(), "t.idx"),
@@ -109,11 +110,11 @@ async fn a_record_that_was_only_noted_is_on_disk_after_the_next_sync() {
         begin(&store, chunk(EndpointId::new(), "k", &[spec(&["a"]), spec(&["b"])])).await.unwrap();
     let (first, second) = (begun[0].seq, begun[1].seq);
     assert!(store.durability.is_durable(), "a submission is on disk when it is recorded");
-    store.note_submitted(vec![first], 5).await.unwrap();
+    store.note_submitted(vec![(first, 1)], 5).await.unwrap();
     assert!(!store.durability.is_durable());
     store.durable().await.unwrap();
     assert!(store.durability.is_durable());
-    store.note_submitted(vec![second], 6).await.unwrap();
+    store.note_submitted(vec![(second, 1)], 6).await.unwrap();
     begin(&store, chunk(EndpointId::new(), "other", &[spec(&["a"])])).await.unwrap();
     assert!(store.durability.is_durable(), "the sync of a submission is for all before it");
     for one in &begun {

@@ -1,0 +1,157 @@
+//! Tasks that the broker is not known to have: read in pages, handed to the link, and taken
+//! back.
+//!
+//! Touches the database only. Promises: a page has a bounded number of tasks and bytes; a task
+//! is recorded as `submitting` before a page that has it is returned.
+
+use super::engine::{Columns, Db, FromRow, values};
+use super::rows::{UNCOMMON_STATES, decoded, encoded};
+use super::stored_state::StoredState;
+use super::submissions::HandOver;
+use super::transitions::{move_tasks, set_state};
+use super::{Result, Store};
+use clutch_common::id::EndpointId;
+use clutch_common::task::Task;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+/// The most bytes of tasks in a page.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A task to be published.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Handed {
+    /// Its row.
+    pub(crate) seq: i64,
+    /// The task, with the number of the attempt.
+    pub(crate) task: Task,
+    /// The task as it is published.
+    pub(crate) body: String,
+    /// Whether a copy may be at the broker.
+    pub(crate) hand_over: HandOver,
+}
+
+/// A task without an answer of the broker, as it is recorded.
+struct OpenTask {
+    seq: i64,
+    attempt: u32,
+    body: String,
+}
+
+impl FromRow for OpenTask {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        Ok(Self { seq: columns.next()?, attempt: columns.next()?, body: columns.next()? })
+    }
+}
+
+impl OpenTask {
+    fn handed(self, hand_over: HandOver) -> Result<Handed> {
+        let Self { seq, attempt, body } = self;
+        let task = decoded(seq, &body, attempt)?;
+        let body = if attempt == 1 { body } else { encoded(&task)? };
+        Ok(Handed { seq, task, body, hand_over })
+    }
+}
+
+impl Store {
+    /// The endpoints with tasks that wait and were not handed to the link.
+    pub(crate) async fn endpoints_with_waiting(&self) -> Result<Vec<EndpointId>> {
+        self.read("looking for tasks that wait", |db| {
+            let any = format!("SELECT 1 FROM tasks t WHERE t.state = 'waiting'{UNCOMMON_STATES}");
+            // As nearly always: it spares a look at every submission.
+            if !db.exists(&format!("{any} LIMIT 1"), &[])? {
+                return Ok(Vec::new());
+            }
+            let find = "SELECT DISTINCT s.endpoint_id FROM counts c \
+                 JOIN submissions s ON s.id = c.submission \
+                 WHERE c.state = 'waiting' AND c.tasks > 0";
+            Ok(db.all(find, &[])?.into_iter().map(|(endpoint,)| endpoint).collect())
+        })
+        .await
+    }
+
+    /// Records up to `limit` tasks of an endpoint that wait as `submitting`, and returns them:
+    /// those after the row `after`, in the order of their recording.
+    pub(crate) async fn hand_over(
+        &self,
+        endpoint: EndpointId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Handed>> {
+        const DOING: &str = "handing waiting tasks to the link";
+        let page = self.read(DOING, move |db| waiting(db, endpoint, after, limit)).await?;
+        if page.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(DOING, move |write| {
+            let tasks: Vec<(i64, u32)> = page.iter().map(|one| (one.seq, one.attempt)).collect();
+            // One may be cancelled since it was read.
+            let mut moved = BTreeSet::new();
+            let from = [StoredState::Waiting];
+            move_tasks(write.db, &tasks, &from, StoredState::Submitting, |task| {
+                moved.insert(task);
+            })?;
+            let page = page.into_iter().filter(|one| moved.contains(&one.seq));
+            page.map(|one| one.handed(HandOver::First)).collect()
+        })
+        .await
+    }
+
+    /// Those of these tasks that are `submitting` still, to be published again.
+    pub(crate) async fn still_submitting(&self, tasks: Vec<i64>) -> Result<Vec<Handed>> {
+        self.read("looking for tasks in doubt", move |db| {
+            let find = "SELECT t.seq, t.current_attempt, p.body FROM tasks t \
+                 JOIN payloads p ON p.task = t.seq WHERE t.seq = ? AND t.state = 'submitting'";
+            let mut found = Vec::new();
+            for task in tasks {
+                let open: Option<OpenTask> = db.one(find, values![task])?;
+                found.extend(open.map(|open| open.handed(HandOver::Again)).transpose()?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// The tasks that are `submitting` and were recorded at or before a time, in order.
+    pub(crate) async fn submitting_since(&self, until_ms: u64) -> Result<Vec<(EndpointId, i64)>> {
+        self.read("looking for tasks in doubt", move |db| {
+            // A `CROSS JOIN`: the other way round, it would go through every task there is.
+            let find = "SELECT n.id, t.seq FROM counts c CROSS JOIN tasks t \
+                 JOIN interned_ids n ON n.n = t.endpoint WHERE t.submission = c.submission \
+                 AND c.state = 'submitting' AND c.tasks > 0 AND t.state = 'submitting' \
+                 AND t.created_at_ms <= ?";
+            db.all(find, values![until_ms])
+        })
+        .await
+    }
+
+    /// Has tasks wait that the broker certainly does not have, each with the attempt that was
+    /// published, unless they are known to have got further.
+    pub(crate) async fn keep_waiting(&self, tasks: Vec<(i64, u32)>) -> Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        self.write("recording that the broker did not take the tasks", move |write| {
+            set_state(write.db, &tasks, &[StoredState::Submitting], StoredState::Waiting)
+        })
+        .await
+    }
+}
+
+/// A page of an endpoint's tasks that wait. The index of the state serves it.
+fn waiting(db: &Db<'_>, endpoint: EndpointId, after: i64, limit: usize) -> Result<Vec<OpenTask>> {
+    let find = format!(
+        "SELECT t.seq, t.current_attempt, p.body FROM tasks t JOIN payloads p ON p.task = t.seq \
+         WHERE t.state = 'waiting'{UNCOMMON_STATES} AND t.seq > ? \
+         AND {} = (SELECT n FROM interned_ids WHERE id = ?) ORDER BY t.seq LIMIT ?",
+        db.dialect().endpoint_in_submission
+    );
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    db.each(&find, values![after, endpoint, limit as u64], |task: OpenTask| {
+        bytes += task.body.len();
+        page.push(task);
+        let full = bytes >= PAGE_BYTES;
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(page)
+}
