@@ -13,6 +13,7 @@ use crate::stub_broker::{Broker, result_of};
 use async_trait::async_trait;
 use clutch_common::id::{Attempt, EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::link::Message;
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::topology;
 use clutch_common::wire::{self, Presence, Role, RollCall, ToEndpoint};
@@ -184,7 +185,7 @@ impl World {
             first: 0,
             specs: specs.to_vec(),
             handing: Handing::New,
-            now_ms: 1000,
+            now_ms: now_ms(),
         };
         let (_, begun) = self.store.record_submission(chunk).await.unwrap().unwrap();
         let seqs = begun.iter().map(|one| (one.seq, 1)).collect();

@@ -201,7 +201,8 @@ impl Stage {
         let key = self.key(self.submitted);
         let array = format!("1-{count}");
         let argv = self.runs.command(script, &["{}"]);
-        let mut line = vec!["submit", &self.endpoint.name, "--key", &key, "--array", &array];
+        let mut line = vec!["submit", &self.endpoint.name, "--confirmed", "--key", &key];
+        line.extend(["--array", &array]);
         line.extend(options);
         line.push("--");
         line.extend(argv.iter().map(String::as_str));
@@ -215,7 +216,8 @@ impl Stage {
     pub fn submit_calls(&mut self, count: usize, bytes: usize) -> Result<()> {
         let (key, array) = (self.key(self.submitted), format!("1-{count}"));
         let value = format!("\"{}\"", "x".repeat(bytes));
-        let submit = ["submit", &self.endpoint.name, "--key", &key, "--array", &array];
+        let submit =
+            ["submit", &self.endpoint.name, "--confirmed", "--key", &key, "--array", &array];
         let call = ["--call", "clutch.echo", "--json-arg", &value];
         self.world.service_within(&[&submit[..], &call].concat(), 4 * SOON)?.ok()?;
         self.submitted += 1;

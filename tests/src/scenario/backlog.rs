@@ -33,7 +33,8 @@ pub fn backlog(world: &World, tasks: usize, size: usize) -> Result<Backlog> {
     daemon.stop(SOON)?;
 
     let (input, array) = (input.display().to_string(), format!("1-{tasks}"));
-    let submit = ["submit", "backlog", "--key", "k", "--stdin", &input, "--array", &array, "--"];
+    let submit = ["submit", "backlog", "--confirmed", "--key", "k", "--stdin", &input, "--array"];
+    let submit = [&submit[..], &[&array, "--"]].concat();
     // The number would be appended to the command line if it had no place.
     let count = ["sh", "-c", "wc -c", "{}"];
     let submit = [&submit[..], &count].concat();

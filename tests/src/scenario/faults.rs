@@ -117,7 +117,8 @@ fn submit(world: &World, endpoint: &Endpoint, runs: &Runs, files: &Files) -> Res
     let key = "crash";
     let list = files.list.display().to_string();
     let argv = runs.command("exec sha256sum \"$1\"", &["{}"]);
-    let mut arguments = vec!["submit", &endpoint.name, "--key", key, "--each-line", &list, "--"];
+    let mut arguments = vec!["submit", &endpoint.name, "--confirmed", "--key", key];
+    arguments.extend(["--each-line", &list, "--"]);
     arguments.extend(argv.iter().map(String::as_str));
     world.service_within(&arguments, 4 * SOON)?.ok().context("submitting")?;
     Ok(key)

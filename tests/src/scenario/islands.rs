@@ -53,7 +53,7 @@ pub fn islands(binaries: &Path, count: usize) -> Result<Islands> {
     for (endpoint, _, files) in &parts {
         let list = files.list.display().to_string();
         let job = ["--each-line", &list, "--", "sha256sum", "{}"];
-        let submit = ["submit", &endpoint.name, "--key", &endpoint.name];
+        let submit = ["submit", &endpoint.name, "--confirmed", "--key", &endpoint.name];
         world.service(&[&submit[..], &job].concat())?.ok().context("submitting")?;
     }
     let mut networks = BTreeSet::from([network(service.pid())?, network(std::process::id())?]);

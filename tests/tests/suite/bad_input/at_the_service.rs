@@ -201,7 +201,7 @@ fn a_service_or_a_broker_that_is_away_is_named() {
     assert_eq!(run.service.stop(SOON).unwrap(), 0);
     let nobody = world.service(&["submit", "lab", "--", "true"]).unwrap();
 
-    // A service without a broker answers, and says why it cannot submit.
+    // A service without a broker answers, records what is submitted, and says why it waits.
     let mut command = world.service_command(&["serve"]);
     command.env("CLUTCH_BROKER", "amqp://guest:guest@127.0.0.1:1/");
     let cut_off = Cut::start(command);
@@ -209,18 +209,22 @@ fn a_service_or_a_broker_that_is_away_is_named() {
         Ok((world.service(&["tasks"])?.code == 0).then_some(()))
     })
     .unwrap();
-    let brokerless = world.service(&["submit", "lab", "--key", "later", "--", "true"]).unwrap();
+    let submit = ["submit", "lab", "--key", "later", "--", "true"];
+    let brokerless = world.service(&submit).unwrap();
+    let confirmed = ["submit", "lab", "--key", "later", "--confirmed", "--", "true"];
+    let confirmed = world.service(&confirmed).unwrap();
     drop(cut_off);
 
     let row = |input, seen, code, words| Row { input, seen, code, words };
     judge(&[
         row("a second service on one folder", second, 73, &["another `clutch-service serve`"]),
         row("no service", nobody, 69, &["no service is listening", "clutch-service serve"]),
+        row("no broker at submit", brokerless, 0, &["no link to the broker", "wait for the link"]),
         row(
-            "no broker at submit",
-            brokerless,
+            "no broker at a confirmed submit",
+            confirmed,
             69,
-            &["no link to the broker", "--key later", "does not run anything twice"],
+            &["no link to the broker", "nothing was recorded"],
         ),
     ]);
     let _service = world.serve().unwrap();
@@ -252,18 +256,17 @@ fn a_missing_task_queue_is_named_at_submit() {
     running.daemon.stop(SOON).unwrap();
     let world = &running.world;
     world.vhost().delete(&format!("{}.tasks", running.endpoint.id)).unwrap();
-    let command = world.service_command(&["submit", "lab", "--key", "k", "--", "true"]);
-    let seen = run(command, b"", SOON).unwrap();
-    let words: &[&str] = &["has no queue", "provision lab", "--key k"];
+    let submit = ["submit", "lab", "--key", "k", "--confirmed", "--", "true"];
+    let seen = run(world.service_command(&submit), b"", SOON).unwrap();
+    let words: &[&str] = &["has no queue", "provision lab", "--key k", "placed when"];
     judge(&[Row { input: "a task queue that was deleted", seen, code: 69, words }]);
     let task = world.result("k").unwrap();
-    assert_eq!(task["state"], "returned");
+    assert_eq!(task["state"], "waiting");
     let shown = world.service(&["show", task["id"].as_str().unwrap()]).unwrap().ok().unwrap();
-    assert!(shown.text().contains("returned: the broker has no queue"), "{}", shown.text());
-    let waited = world.service(&["wait", "--key", "k"]).unwrap();
-    assert!(waited.stderr.contains("never submitted: submit again"), "{}", waited.stderr);
+    assert!(shown.text().contains("the broker has no queue"), "{}", shown.text());
     world.provision("lab").unwrap();
     let _daemon = world.run(&running.endpoint).unwrap();
-    let again = world.service(&["submit", "lab", "--key", "k", "--wait", "--", "true"]).unwrap();
-    assert_eq!(again.code, 0, "{}", again.stderr);
+    // It is placed by itself.
+    let waited = world.service(&["wait", "--key", "k"]).unwrap();
+    assert_eq!(waited.code, 0, "{}", waited.stderr);
 }
