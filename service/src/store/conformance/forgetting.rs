@@ -59,7 +59,9 @@ pub(super) async fn ended_tasks_go_with_all_of_theirs_and_the_others_stay(store:
     assert!(matches!(again, Err(Error::Conflict(_))), "they would run a second time: {again:?}");
     let known = crate::store::Chunk { first: 3, ..chunk(endpoint, "k", &specs) };
     let known = crate::store::Chunk { specs: specs[3..].to_vec(), ..known };
-    assert_eq!(begin(&store, known).await.unwrap(), begun[3..]);
+    let again = begin(&store, known).await.unwrap();
+    let tasks = |all: &[RecordedTask]| all.iter().map(|one| one.task.clone()).collect::<Vec<_>>();
+    assert_eq!(tasks(&again), tasks(&begun[3..]));
 }
 
 pub(super) async fn a_submission_goes_with_its_last_task_and_its_key_is_free_again(store: Store) {
