@@ -39,7 +39,7 @@ pub(crate) struct CancelArgs {
     pub(crate) selected: CancelledTasks,
     /// Only those in one of these states: waiting, submitted, accepted, running
     #[arg(long, value_name = "STATE", value_delimiter = ',', num_args = 1..)]
-    pub(crate) state: Vec<String>,
+    pub(crate) status: Vec<String>,
     /// Do not wait for endpoints
     #[arg(long)]
     pub(crate) no_wait: bool,

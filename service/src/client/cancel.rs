@@ -19,7 +19,7 @@ pub(crate) async fn run(client: &Client, args: &CancelArgs, json: bool) -> anyho
         key: args.selected.key.clone(),
         endpoint: args.selected.endpoint.clone(),
         name: args.selected.name.clone(),
-        states: args.state.clone(),
+        states: args.status.clone(),
         wait_ms: if args.no_wait { 0 } else { WAIT_MS },
     };
     let answer: CancelAnswer = client.post("/v1/cancel", &request).await?;

@@ -33,6 +33,7 @@ mod provision;
 mod rehearsal;
 mod retention;
 mod standby;
+mod steering;
 mod stranger;
 mod terms;
 mod versions;
