@@ -67,7 +67,7 @@ pub(crate) struct Sharing {
     pub(crate) replace: bool,
 }
 
-/// What the instance tells the service of itself.
+/// The details that the instance tells the service.
 fn details(config: &Config) -> InstanceDetails {
     let functions = config.functions.keys().take(wire::FUNCTIONS_MAX).cloned();
     let now = now_ms();

@@ -71,7 +71,7 @@ pub struct Presence {
     /// before it runs them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks: bool,
-    /// What it tells of itself: once in each session, and when it changes.
+    /// Its details: once in each session, and when they change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<InstanceDetails>,
 }
@@ -79,7 +79,7 @@ pub struct Presence {
 /// The most functions that an instance names in its details.
 pub const FUNCTIONS_MAX: usize = 100;
 
-/// What an instance tells of itself, for people.
+/// The details that an instance tells of itself, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct InstanceDetails {
     /// The version of the program.

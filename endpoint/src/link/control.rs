@@ -117,7 +117,7 @@ impl<'a> ControlReader<'a> {
         ledger.forget_cancels();
         reader.catch_up(expected).await?;
         reader.caught_up = true;
-        ledger.drain(DrainedBy::Service, reader.held.drained());
+        reader.apply_drain();
         Ok(reader)
     }
 
@@ -235,6 +235,7 @@ impl<'a> ControlReader<'a> {
     fn apply_drain(&self) {
         if self.caught_up {
             self.ledger.drain(DrainedBy::Service, self.held.drained());
+            self.instance.request_presence();
         }
     }
 

@@ -27,7 +27,7 @@ struct RoleState {
     known: bool,
 }
 
-/// What the instance tells of itself.
+/// The details that the instance tells of itself.
 #[derive(Default)]
 struct DetailsState {
     /// The details; nothing where there is nothing to tell.

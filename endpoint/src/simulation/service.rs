@@ -182,8 +182,8 @@ impl Service {
         self.world.tell(|oracle| oracle.gives_up(instance));
     }
 
-    /// Does what a person asks for who takes the endpoint for lost. An instance that is there
-    /// is called, and says so.
+    /// Declares the endpoint lost by a person's word, which may be wrong: an instance that is
+    /// there is called, and says so.
     fn declares_lost(&self) {
         self.world.note(format_args!("service: is told that the endpoint is lost"));
         let lost = self.decide(Records::declare_lost);

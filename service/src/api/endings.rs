@@ -1,5 +1,4 @@
-//! Ends what a person says is over: an endpoint that is removed, and one whose instances are
-//! lost.
+//! Ends endpoints by a person's word: one is removed, or its state folders are declared lost.
 
 use super::Api;
 use super::error::{self, ApiError, Json};

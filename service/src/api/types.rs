@@ -279,7 +279,7 @@ pub(crate) struct LostRequest {
     pub(crate) state: Option<StateId>,
 }
 
-/// What was declared lost.
+/// The state folders that a request declared lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LostAnswer {
     /// The endpoint's id.

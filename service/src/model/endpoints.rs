@@ -54,17 +54,17 @@ impl EndpointStatus {
 /// A state folder of an endpoint, and what its instance told last.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct StateRecord {
-    /// What is known of it.
+    /// The knowledge of it.
     pub(crate) known: KnownState,
     /// When it was heard first, in milliseconds since the Unix epoch.
     pub(crate) known_since_ms: u64,
     /// When it was heard last.
     pub(crate) heard_at_ms: u64,
-    /// What its instance told of itself.
+    /// The details that its instance told.
     pub(crate) told: Told,
 }
 
-/// What an instance told of itself last, as it is recorded.
+/// The details that an instance told last, as they are recorded.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// The session that told it.
@@ -82,7 +82,7 @@ pub(crate) struct Told {
     pub(crate) clock_offset_ms: Option<i64>,
 }
 
-/// What the broker says of an endpoint's queue.
+/// An endpoint's queue, as the broker tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueState {
     /// It could not be asked.
@@ -180,7 +180,7 @@ pub(crate) struct DrainView {
     pub(crate) confirmed: bool,
 }
 
-/// What a state folder of an endpoint is to it.
+/// The role of a state folder for its endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StateRole {
@@ -239,7 +239,7 @@ pub(crate) struct InstanceView {
     pub(crate) last_heard_ms: u64,
     /// How far its clock is behind the service's, in milliseconds.
     pub(crate) clock_offset_ms: Option<i64>,
-    /// What it told of itself.
+    /// The details that it told.
     pub(crate) details: Option<InstanceDetails>,
 }
 
@@ -299,7 +299,7 @@ pub(crate) struct Removed {
 }
 
 impl Removed {
-    /// What was done, in words for people.
+    /// The report in words for people.
     pub(crate) fn words(&self) -> String {
         let Self { id, name, cancelled, interrupted, messages } = self;
         let mut words = format!("removed {name} ({id})");

@@ -1,12 +1,13 @@
-//! What instances tell of themselves, kept with their states for people. Touches the database
+//! Keeps the details that instances tell of themselves with their states, for people. Touches the database
 //! only.
 
 use super::engine::{Db, values};
-use super::{PresenceMessage, Result, endpoint_records};
+use super::rows::told;
+use super::{PresenceMessage, Result};
 use crate::model::Told;
 use clutch_common::wire::InstanceDetails;
 
-/// Keeps what a presence tells of its instance.
+/// Keeps the details that a presence tells of its instance.
 pub(super) fn keep(db: &Db<'_>, message: &PresenceMessage, now_ms: u64) -> Result<()> {
     let presence = &message.presence;
     let (endpoint, state) = (presence.endpoint_id, presence.state_id);
@@ -14,7 +15,7 @@ pub(super) fn keep(db: &Db<'_>, message: &PresenceMessage, now_ms: u64) -> Resul
     let Some((text,)) = db.one::<(Option<String>,)>(find, values![endpoint, &state])? else {
         return Ok(());
     };
-    let before = endpoint_records::told(text.as_deref());
+    let before = told(text.as_deref());
     let after = after(&before, message, now_ms);
     if after == before {
         return Ok(());
@@ -25,7 +26,7 @@ pub(super) fn keep(db: &Db<'_>, message: &PresenceMessage, now_ms: u64) -> Resul
     db.run(update, values![text, endpoint, &state]).map(drop)
 }
 
-/// What is known of an instance after a presence.
+/// The details of an instance after a presence.
 fn after(before: &Told, message: &PresenceMessage, now_ms: u64) -> Told {
     let presence = &message.presence;
     let Some(details) = &presence.details else {

@@ -1,11 +1,10 @@
 //! Everything recorded about endpoints, to be shown. Touches the database only.
 
 use super::engine::{Columns, Db, FromRow, Value, values};
-use super::removal::OPEN_STATES;
-use super::rows::queue_kind;
+use super::rows::{OPEN_STATES, queue_kind, told};
 use super::steering::{self, DrainStanding};
 use super::{Endpoint, Result, Store};
-use crate::model::{StateRecord, Told};
+use crate::model::StateRecord;
 use clutch_common::failover::KnownState;
 use clutch_common::id::EndpointId;
 use std::collections::BTreeMap;
@@ -65,11 +64,6 @@ impl FromRow for OwnState {
         };
         Ok(Self(endpoint, state))
     }
-}
-
-/// What an instance told; nothing where another build wrote what this one cannot read.
-pub(super) fn told(text: Option<&str>) -> Told {
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 impl Store {

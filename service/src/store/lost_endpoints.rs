@@ -6,7 +6,7 @@ use super::{Result, Store, unaccounted};
 use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::{EndpointId, StateId};
 
-/// What was declared lost.
+/// The states that were declared lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeclaredLost {
     /// The states.

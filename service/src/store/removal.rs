@@ -1,12 +1,10 @@
 //! Removes endpoints. Their tasks and results stay recorded.
 
 use super::engine::{Db, values};
+use super::rows::OPEN_STATES;
 use super::stored_state::StoredState;
 use super::{Result, Store, cancels};
 use clutch_common::id::{Attempt, EndpointId};
-
-/// The states of tasks that have no outcome.
-pub(super) const OPEN_STATES: &str = "('waiting', 'submitting', 'submitted')";
 
 /// The tasks of an endpoint that have no outcome.
 fn open() -> String {

@@ -4,7 +4,7 @@
 use super::engine::{Column, Columns, Dialect, FromRow, Row, Value, column};
 use super::stored_state::StoredState;
 use super::{Error, Result};
-use crate::model::{Recorded, TaskSummary};
+use crate::model::{Recorded, TaskSummary, Told};
 use clutch_common::id::{EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::blob::Blob;
@@ -14,6 +14,15 @@ use clutch_common::topology::QueueKind;
 use std::fmt::Display;
 use std::str::FromStr;
 use uuid::Uuid;
+
+/// The states of tasks that have no outcome.
+pub(super) const OPEN_STATES: &str = "('waiting', 'submitting', 'submitted')";
+
+/// The details of an instance, as they are kept; none where another build wrote some that this
+/// one cannot read.
+pub(super) fn told(text: Option<&str>) -> Told {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
 
 /// The condition of the index `tasks_in_uncommon_states`.
 pub(super) const UNCOMMON_STATES: &str =

@@ -216,3 +216,47 @@ fn an_endpoint_that_comes_back_on_the_disk_that_was_declared_lost_keeps_its_task
     assert_eq!(world.result("once").unwrap()["state"], "interrupted", "it had started");
     until(&world, "lab", "online");
 }
+
+fn drained(world: &World) {
+    let lab = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let _daemon = world.run(&lab).unwrap();
+    let gate = Gate::new(world.folder(), "open");
+    running_task(world, "lab", "runs", &gate, &[]);
+    let first = endpoint(world, &["drain", "lab", "--json"]).ok().unwrap().json().unwrap();
+    assert_eq!((&first["draining"], &first["confirmed"]), (&json!(true), &json!(true)));
+    let told = |draining| {
+        poll::until("the instance to say whether it drains", SOON, || {
+            let shown = endpoint(world, &["show", "lab", "--json"]).ok()?.json()?;
+            let told = &shown["endpoint"]["instances"][0]["details"]["draining"];
+            Ok((told.as_bool().unwrap_or(false) == draining).then_some(()))
+        })
+        .unwrap();
+    };
+    told(true);
+    until(world, "lab", "draining");
+    submit(world, "lab", "later");
+    gate.open().unwrap();
+    world.wait("runs").unwrap().ok().unwrap();
+    // It has an end of the task that ran, and has started none since.
+    let idle = until(world, "lab", "draining");
+    assert_eq!(idle["pending"], 1);
+    let again = endpoint(world, &["drain", "lab", "--json"]).ok().unwrap().json().unwrap();
+    assert_eq!(again["changed"], false);
+    endpoint(world, &["resume", "lab"]).ok().unwrap();
+    world.wait("later").unwrap().ok().unwrap();
+    told(false);
+    until(world, "lab", "online");
+}
+
+#[test]
+fn a_drained_endpoint_finishes_what_runs_and_starts_nothing_over_a_broker() {
+    let test = "a_drained_endpoint_finishes_what_runs_and_starts_nothing_over_a_broker";
+    let Some(world) = World::or_skip(test) else { return };
+    drained(&world);
+}
+
+#[test]
+fn a_drained_endpoint_finishes_what_runs_and_starts_nothing_over_a_folder() {
+    drained(&World::in_folder().unwrap());
+}

@@ -241,7 +241,7 @@ impl Connection for AmqpConnection {
 }
 
 impl AmqpConnection {
-    /// What the broker answers to a declaration that changes nothing. Each goes by a channel of
+    /// The broker's answer to a declaration that changes nothing. Each goes by a channel of
     /// its own, which is kept for the next; the broker closes one if there is no such queue.
     async fn declared(&self, queue: &str) -> Result<lapin::Queue, Fault> {
         let session = self.fresh_session().await?;
