@@ -8,7 +8,8 @@ use super::types::{EndpointAnswer, EndpointPage, MAX_PAGE};
 use crate::broker::observer::Sought;
 use crate::broker::session::LinkState;
 use crate::model::{
-    DrainView, EndpointDetail, EndpointSummary, InstanceView, QueueState, active, status,
+    DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState, active,
+    status,
 };
 use crate::store::EndpointRecord;
 use axum::extract::{Path, State};
@@ -92,6 +93,7 @@ fn drains(record: &EndpointRecord) -> bool {
 
 fn summary(record: &EndpointRecord, queue: QueueState) -> EndpointSummary {
     let (status, since_ms) = status(&record.states, queue, drains(record), now_ms());
+    let drained_since = record.drain.since_ms.filter(|_| status == EndpointStatus::Draining);
     let latest = record.states.iter().max_by_key(|state| state.heard_at_ms);
     let of = active(&record.states).or(latest);
     let details = of.and_then(|state| state.told.details.as_ref());
@@ -99,7 +101,7 @@ fn summary(record: &EndpointRecord, queue: QueueState) -> EndpointSummary {
         name: record.endpoint.name.clone(),
         id: record.endpoint.id,
         status,
-        since_ms,
+        since_ms: drained_since.or(since_ms),
         drain: record.drain.draining.then_some(DrainView {
             since_ms: record.drain.since_ms,
             deadline_ms: record.drain.deadline_ms,

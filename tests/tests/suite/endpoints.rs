@@ -49,7 +49,12 @@ fn every_status(world: &World) {
     assert_eq!(listed(world, "lab")["status"], "never_seen");
 
     let mut daemon = world.run_with(&lab, &["--slots", "3"]).unwrap();
-    let online = until(world, "lab", "online");
+    // It holds the lease a moment before it is heard.
+    let online = poll::until("the endpoint to tell its slots", SOON, || {
+        let seen = until(world, "lab", "online");
+        Ok(seen["slots"].is_number().then_some(seen))
+    })
+    .unwrap();
     assert_eq!(online["slots"], 3);
     assert!(online["host"].is_string() && online["version"].is_string(), "{online}");
     assert_eq!(listed(world, "other")["status"], "never_seen");
