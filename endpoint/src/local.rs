@@ -76,7 +76,7 @@ impl Local {
         }
     }
 
-    /// DrainsView the endpoint, or changes the deadline of a drain.
+    /// Drains the endpoint, or changes the deadline of a drain.
     async fn drain(&self, request: DrainRequest) -> io::Result<()> {
         let deadline_ms = request.within_ms.map(|within| now_ms().saturating_add(within));
         self.change(Some(Kept { deadline_ms })).await
@@ -94,6 +94,7 @@ impl Local {
         written.map_err(io::Error::other)??;
         let drained = kept.map(|kept| Drained { deadline_ms: kept.deadline_ms });
         self.ledger.drain(DrainedBy::Person, drained);
+        self.instance.request_presence();
         Ok(())
     }
 
