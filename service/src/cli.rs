@@ -30,7 +30,7 @@ use values::{
     ask_after, blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive,
     task_id, variable,
 };
-pub(crate) use wait::{PatienceArgs, WaitArgs};
+pub(crate) use wait::{ReconnectArgs, WaitArgs};
 
 /// The meaning of the exit codes.
 const EXIT_CODES: &str = "\
@@ -419,7 +419,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     #[command(flatten)]
-    pub(crate) patience: PatienceArgs,
+    pub(crate) reconnect: ReconnectArgs,
     /// Succeed only once the broker has confirmed the tasks; without this they are recorded, and
     /// placed at the broker as soon as there is a link to it
     #[arg(long)]

@@ -9,7 +9,7 @@ pub(crate) mod expand;
 pub(crate) mod forget;
 mod http;
 mod output_folder;
-mod patience;
+mod reconnect;
 pub(crate) mod results;
 pub(crate) mod show;
 pub(crate) mod submit;

@@ -94,7 +94,7 @@ struct ErrorWords {
     kind: String,
     /// Sentences for people.
     message: String,
-    /// What to do about it, where that is known apart from the message.
+    /// The remedy, where it is known apart from the message.
     help: Option<String>,
 }
 

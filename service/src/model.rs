@@ -4,8 +4,8 @@
 mod endpoints;
 mod health;
 mod name_pattern;
-mod pace;
 mod progress;
+mod progress_rate;
 mod records;
 mod task_spec;
 mod task_state;
@@ -16,8 +16,8 @@ pub(crate) use endpoints::{
 };
 pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use name_pattern::NamePattern;
-pub(crate) use pace::Pace;
 pub(crate) use progress::Progress;
+pub(crate) use progress_rate::ProgressRate;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary, Waits};
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;

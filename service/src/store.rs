@@ -25,9 +25,9 @@ mod lost_attempts;
 mod lost_endpoints;
 mod missing;
 mod overdue;
-mod pace;
 #[cfg(test)]
 mod postgres;
+mod recorded_moments;
 mod removal;
 mod results;
 mod rows;

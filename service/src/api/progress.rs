@@ -4,12 +4,12 @@ use super::Api;
 use super::error::{ApiError, Json, Parameters};
 use super::query::{known_endpoint, known_submission};
 use super::wait::{self, Target};
-use crate::model::Pace;
+use crate::model::ProgressRate;
 use axum::extract::State;
 use clutch_common::system::clock::now_ms;
 use serde::Deserialize;
 
-/// Whose progress.
+/// The tasks: those of a submission, of an endpoint, or all.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ProgressQuery {
@@ -20,7 +20,7 @@ pub(super) struct ProgressQuery {
 pub(super) async fn progress(
     State(api): State<Api>,
     Parameters(query): Parameters<ProgressQuery>,
-) -> Result<Json<Pace>, ApiError> {
+) -> Result<Json<ProgressRate>, ApiError> {
     let (progress, moments) = match (&query.key, &query.endpoint) {
         (Some(key), None) => {
             let submission = known_submission(&api, key).await?;
@@ -37,5 +37,5 @@ pub(super) async fn progress(
         }
         (Some(_), Some(_)) => return Err(ApiError::bad_request("pass either key or endpoint")),
     };
-    Ok(Json(Pace::of(progress, &moments.results_ms, moments.since_ms, now_ms())))
+    Ok(Json(ProgressRate::of(progress, &moments.results_ms, moments.since_ms, now_ms())))
 }

@@ -237,7 +237,7 @@ pub(crate) struct ForgetRequest {
     /// Those of a submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
-    /// Those whose outcome was recorded longer ago than this, in milliseconds.
+    /// Those with an outcome that was recorded longer ago than this, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) older_than_ms: Option<u64>,
     /// Only count them.
@@ -248,7 +248,7 @@ pub(crate) struct ForgetRequest {
     pub(crate) from: u64,
 }
 
-/// What a request forgot.
+/// The work of a request to forget.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ForgetAnswer {
     /// How many tasks it forgot, or would have.

@@ -4,7 +4,7 @@ use super::values::positive;
 use clap::Args;
 use std::time::Duration;
 
-/// What forgetting means.
+/// The meaning of forgetting.
 const HELP: &str = "\
 Only tasks with an outcome are forgotten, with all that is recorded of them; a task without one stays
 however old it is. A submission goes with the last of its tasks: then its key is free again, and
@@ -28,7 +28,7 @@ pub(crate) struct ForgetArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Forgotten {
-    /// Those whose outcome was recorded longer ago than this: 30days, 12h
+    /// Those with an outcome that was recorded longer ago than this: 30days, 12h
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) older_than: Option<Duration>,
     /// Those submitted under this key

@@ -12,12 +12,12 @@ pub(crate) struct WaitArgs {
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
-    pub(crate) patience: PatienceArgs,
+    pub(crate) reconnect: ReconnectArgs,
 }
 
 /// How long a command that waits for tasks waits for the service.
 #[derive(Debug, Args)]
-pub(crate) struct PatienceArgs {
+pub(crate) struct ReconnectArgs {
     /// While waiting: how long the service may be away, as for a restart, before this command gives
     /// up [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]

@@ -1,7 +1,7 @@
 //! The commands' end of the API: HTTP over the Unix socket, one connection per
 //! request.
 
-use super::patience::{NO_SERVICE, Patience, SILENT, WENT_AWAY};
+use super::reconnect::{NO_SERVICE, ReconnectPolicy, SILENT, WENT_AWAY};
 use crate::api::types::{ErrorBody, ErrorDetail};
 use crate::failure::{Failure, GENERAL, UNAVAILABLE, USAGE};
 use anyhow::Context as _;
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     socket: PathBuf,
     state: PathBuf,
     silence: Duration,
-    patience: Option<Arc<Patience>>,
+    reconnect: Option<Arc<ReconnectPolicy>>,
 }
 
 impl Client {
@@ -38,7 +38,7 @@ impl Client {
             socket: state.socket(),
             state: state.path().to_path_buf(),
             silence: SILENCE,
-            patience: None,
+            reconnect: None,
         }
     }
 
@@ -46,8 +46,8 @@ impl Client {
     /// is started again. It asks once more what was not answered, so it is for requests that
     /// may be repeated.
     #[must_use]
-    pub(crate) fn patient(self, give_up_after: Option<Duration>) -> Self {
-        Self { patience: Some(Arc::new(Patience::new(give_up_after))), ..self }
+    pub(crate) fn reconnecting(self, give_up_after: Option<Duration>) -> Self {
+        Self { reconnect: Some(Arc::new(ReconnectPolicy::new(give_up_after))), ..self }
     }
 
     /// Asks for something.
@@ -84,8 +84,8 @@ impl Client {
         body: Bytes,
     ) -> anyhow::Result<T> {
         let ask = || self.ask_once(method.clone(), target, body.clone());
-        match &self.patience {
-            Some(patience) => patience.ask(ask).await,
+        match &self.reconnect {
+            Some(reconnect) => reconnect.ask(ask).await,
             None => ask().await,
         }
     }

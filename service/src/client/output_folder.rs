@@ -41,7 +41,7 @@ pub(super) struct OutputReport {
     pub(super) truncated: u64,
 }
 
-/// What became of one file.
+/// The fate of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     New,

@@ -18,7 +18,7 @@ enum Form {
     Json,
     /// The standard output's bytes and nothing else.
     StdoutOnly,
-    /// What calls returned, one JSON value per line.
+    /// The values that calls returned, one JSON value per line.
     Values,
     /// A file for each stream.
     Files(OutputFolder),
@@ -75,9 +75,9 @@ pub(crate) async fn run(client: &Client, args: &ResultsArgs, json: bool) -> anyh
     }
     if let Form::Files(folder) = &form {
         if json {
-            output::json(&folder.report())?
+            output::json(&folder.report())?;
         } else {
-            output::line(&folder.words())?
+            output::line(&folder.words())?;
         }
         folder.check()?;
     }

@@ -89,7 +89,8 @@ impl Submitted {
 /// error then holds the key to submit again with.
 pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow::Result<u8> {
     // A task is known by key and index: what was not answered may be submitted again.
-    let client = &(if args.wait { client.patient(args.patience.give_up_after) } else { client });
+    let client =
+        &(if args.wait { client.reconnecting(args.reconnect.give_up_after) } else { client });
     let items = items(args)?;
     let pattern = pattern(args)?;
     let base = spec(args)?;

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// When the service cannot be asked or does not know the tasks; and, after what
 /// is known has been printed as JSON, when the time is over.
 pub(crate) async fn run(client: Client, args: &WaitArgs, json: bool) -> anyhow::Result<bool> {
-    let client = client.patient(args.patience.give_up_after);
+    let client = client.reconnecting(args.reconnect.give_up_after);
     let Selection { tasks, key } = &args.selection;
     let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
     let progress = until_done(&client, request, args.timeout, !json).await?;

@@ -12,19 +12,19 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// How many tasks and submissions were forgotten.
 #[derive(Default)]
-struct Forgotten {
+struct ForgottenCounts {
     tasks: u64,
     submissions: u64,
 }
 
-/// Forgets tasks whose outcome was recorded longer ago than `keep`, again and again, until told
-/// to stop.
+/// Forgets tasks with an outcome that was recorded longer ago than `keep`, again and again,
+/// until told to stop.
 pub(super) async fn keep(store: Store, keep: Duration, stop: CancellationToken) {
     let pause = (keep / 10).clamp(PAUSE.0, PAUSE.1);
     loop {
         match forget(&store, keep, &stop).await {
-            Ok(Forgotten { tasks: 0, .. }) => {}
-            Ok(Forgotten { tasks, submissions }) => {
+            Ok(ForgottenCounts { tasks: 0, .. }) => {}
+            Ok(ForgottenCounts { tasks, submissions }) => {
                 tracing::info!(tasks, submissions, "ended tasks were forgotten");
             }
             Err(error) => tracing::error!(
@@ -43,10 +43,10 @@ async fn forget(
     store: &Store,
     keep: Duration,
     stop: &CancellationToken,
-) -> Result<Forgotten, Error> {
+) -> Result<ForgottenCounts, Error> {
     let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
     let which = Forgettable::EndedBefore(now_ms().saturating_sub(keep));
-    let (mut forgotten, mut next) = (Forgotten::default(), Some(0));
+    let (mut forgotten, mut next) = (ForgottenCounts::default(), Some(0));
     while let Some(from) = next.filter(|_| !stop.is_cancelled()) {
         let slice = store.forget(which, from, false).await?;
         forgotten.tasks += slice.tasks;

@@ -35,7 +35,7 @@ const NEWEST_ID: &str = "forgotten_newest_id_ms";
 /// The ended tasks that are to be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forgettable {
-    /// Those whose outcome was recorded before this moment, in milliseconds since the Unix epoch.
+    /// Those with an outcome that was recorded before this moment, in milliseconds since the Unix epoch.
     EndedBefore(u64),
     /// Those of a submission.
     Submission(i64),

@@ -1,4 +1,4 @@
-//! What is kept, and what goes: `forget`, `serve --keep`, and results that are written out.
+//! Records that go (`forget`, `serve --keep`) or are written out, and listings.
 
 use clutch_tests::poll;
 use clutch_tests::process::Daemon;

@@ -10,7 +10,7 @@ const SHORTEST_MS: u64 = 250;
 
 /// How far tasks are, and how fast they go on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Pace {
+pub(crate) struct ProgressRate {
     /// How far they are.
     #[serde(flatten)]
     pub(crate) progress: Progress,
@@ -20,8 +20,8 @@ pub(crate) struct Pace {
     pub(crate) left_ms: Option<u64>,
 }
 
-impl Pace {
-    /// The pace of tasks at this moment. `recorded_ms` are the moments at which the last of their
+impl ProgressRate {
+    /// The progress and the rate of tasks at this moment. `recorded_ms` are the moments at which the last of their
     /// results were recorded, in any order; `since_ms` is when the first task was.
     pub(crate) fn of(
         progress: Progress,
@@ -62,9 +62,9 @@ mod tests {
     use crate::model::TaskState;
     use clutch_common::task::result::Outcome;
 
-    fn pace(done: u64, recorded_ms: &[u64], now_ms: u64) -> Pace {
+    fn rate_of(done: u64, recorded_ms: &[u64], now_ms: u64) -> ProgressRate {
         let states = [(TaskState::Done(Outcome::Succeeded), done)];
-        Pace::of(Progress::of(1000, states), recorded_ms, Some(0), now_ms)
+        ProgressRate::of(Progress::of(1000, states), recorded_ms, Some(0), now_ms)
     }
 
     #[test]
@@ -72,20 +72,20 @@ mod tests {
         let now = 10_000_000;
         // Ten a second for 30 s, after hours without any.
         let steady: Vec<u64> = (0..300).map(|at| now - 30_000 + at * 100).collect();
-        let found = pace(300, &steady, now);
+        let found = rate_of(300, &steady, now);
         assert_eq!(found.per_second, Some(10.0));
         assert_eq!(found.left_ms, Some(70_000));
         let older: Vec<u64> = steady.iter().copied().chain([now - 600_000]).collect();
-        assert_eq!(pace(301, &older, now).per_second, Some(5.0), "over the whole minute");
+        assert_eq!(rate_of(301, &older, now).per_second, Some(5.0), "over the whole minute");
         let long_ago: Vec<u64> = steady.iter().map(|ms| ms - 3_600_000).collect();
-        let stands = pace(300, &long_ago, now);
+        let stands = rate_of(300, &long_ago, now);
         assert_eq!((stands.per_second, stands.left_ms), (Some(0.0), None));
     }
 
     #[test]
     fn results_of_one_moment_tell_no_rate_and_the_average_stands_in() {
-        assert_eq!(pace(500, &[9_990; 500], 10_000).per_second, Some(50.0));
-        assert_eq!(pace(0, &[], 10_000).left_ms, None);
-        assert_eq!(pace(1000, &[9_990; 500], 10_000).per_second, None, "all are done");
+        assert_eq!(rate_of(500, &[9_990; 500], 10_000).per_second, Some(50.0));
+        assert_eq!(rate_of(0, &[], 10_000).left_ms, None);
+        assert_eq!(rate_of(1000, &[9_990; 500], 10_000).per_second, None, "all are done");
     }
 }

@@ -26,7 +26,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// How long a service that is away is waited for.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct ReconnectPolicy {
     give_up_after: Option<Duration>,
     absence: Mutex<Absence>,
 }
@@ -41,8 +41,8 @@ struct Absence {
     pause: Duration,
 }
 
-impl Patience {
-    /// Patience that ends after some time, or never.
+impl ReconnectPolicy {
+    /// A policy that ends after some time, or never.
     pub(super) fn new(give_up_after: Option<Duration>) -> Self {
         Self { give_up_after, absence: Mutex::default() }
     }
@@ -77,7 +77,7 @@ impl Patience {
     fn pause(&self, error: &anyhow::Error) -> Result<Option<Duration>, Failure> {
         let mut absence = self.absence.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = kind_of(error);
-        // Who was connected was there.
+        // It ended a connection, so it was there.
         absence.reached |= [WENT_AWAY, STOPPING].contains(&kind);
         let away = [NO_SERVICE, WENT_AWAY, SILENT, STOPPING].contains(&kind)
             || kind == DISENGAGED && absence.since.is_some();
@@ -112,9 +112,12 @@ mod tests {
     }
 
     /// Asks with these answers: a kind of error, or that it is there.
-    async fn ask(patience: &Patience, answers: &[&'static str]) -> (anyhow::Result<()>, usize) {
+    async fn ask(
+        reconnect: &ReconnectPolicy,
+        answers: &[&'static str],
+    ) -> (anyhow::Result<()>, usize) {
         let left = RefCell::new(answers.iter());
-        let asked = patience.ask(|| {
+        let asked = reconnect.ask(|| {
             let answer = *left.borrow_mut().next().unwrap();
             async move { if answer.is_empty() { Ok(()) } else { Err(failure(answer)) } }
         });
@@ -124,24 +127,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_service_that_was_there_is_waited_for_and_one_that_never_was_is_not() {
-        let patience = Patience::new(None);
-        let (answer, left) = ask(&patience, &[NO_SERVICE, ""]).await;
+        let reconnect = ReconnectPolicy::new(None);
+        let (answer, left) = ask(&reconnect, &[NO_SERVICE, ""]).await;
         assert!(answer.is_err() && left == 1);
         let restarted = [WENT_AWAY, NO_SERVICE, NO_SERVICE, DISENGAGED, ""];
-        assert!(ask(&patience, &restarted).await.0.is_ok());
-        assert!(ask(&patience, &[STOPPING, SILENT, ""]).await.0.is_ok());
-        let (answer, left) = ask(&patience, &[DISENGAGED, ""]).await;
+        assert!(ask(&reconnect, &restarted).await.0.is_ok());
+        assert!(ask(&reconnect, &[STOPPING, SILENT, ""]).await.0.is_ok());
+        let (answer, left) = ask(&reconnect, &[DISENGAGED, ""]).await;
         assert!(answer.is_err() && left == 1, "it was not away");
-        assert!(ask(&patience, &["not_found", ""]).await.0.is_err());
+        assert!(ask(&reconnect, &["not_found", ""]).await.0.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends_when_it_is_bounded_and_pauses_grow_to_5_s() {
-        let patience = Patience::new(Some(Duration::from_secs(60)));
+    async fn waiting_ends_when_it_is_bounded_and_pauses_grow_to_5_s() {
+        let reconnect = ReconnectPolicy::new(Some(Duration::from_secs(60)));
         let begun = Instant::now();
         let mut answers = vec![WENT_AWAY];
         answers.extend([NO_SERVICE; 100]);
-        let (answer, left) = ask(&patience, &answers).await;
+        let (answer, left) = ask(&reconnect, &answers).await;
         assert_eq!(exit_code(&answer.unwrap_err()), UNAVAILABLE);
         assert_eq!(begun.elapsed().as_secs(), 60);
         assert!((80..90).contains(&left), "{left}");
