@@ -164,7 +164,6 @@ async fn run_one(
     held: Held,
 ) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
-    let mut noted = None;
     let result = if held.started && !held.task.rerun {
         let reason = "the endpoint stopped while the task ran, and it must not run again";
         ledger.not_run(attempt, Outcome::Interrupted, reason.to_owned())
@@ -178,10 +177,12 @@ async fn run_one(
         if !held.task.rerun {
             ledger.start(&held).await?.await?;
         }
-        // A built-in function cannot end the daemon.
-        noted = (!held.task.is_built_in()).then(|| ledger.note_run(attempt));
         failpoint::reach(Step::Start);
-        let context = RunContext { stop: held.stop.clone(), events: trace_events(attempt) };
+        let context = RunContext {
+            stop: held.stop.clone(),
+            events: trace_events(attempt),
+            notes: ledger.run_notes(attempt),
+        };
         match executor.run(&held.task, &context).await {
             Ended::Finished(report) => {
                 failpoint::reach(Step::Finish);
@@ -195,7 +196,6 @@ async fn run_one(
     };
     tracing::debug!(task = %attempt, outcome = %result.outcome, "finished a task");
     let stored = ledger.finish(&held, result).await?;
-    drop(noted);
     stored.await
 }
 

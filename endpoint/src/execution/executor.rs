@@ -8,6 +8,7 @@
 use super::capture::Captured;
 use super::events::Events;
 use crate::pending::stop::{StopReason, StopSignal};
+use crate::storage::journal::RunNotes;
 use async_trait::async_trait;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
@@ -35,6 +36,9 @@ pub(crate) struct RunContext {
     pub(crate) stop: StopSignal,
     /// Where its events go.
     pub(crate) events: Events,
+    /// Where it is noted that its process or call runs: a death of the daemon meanwhile
+    /// counts against the task.
+    pub(crate) notes: RunNotes,
 }
 
 /// The end of a run.

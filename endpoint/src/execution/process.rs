@@ -11,7 +11,6 @@ mod launch;
 mod memory;
 pub(crate) mod sandbox;
 
-use super::events::Events;
 use super::executor::{Ended, Report, RunContext};
 use super::os::exit_watch::{self, ExitWatch};
 use super::os::process_tree::ProcessTree;
@@ -161,7 +160,7 @@ impl ProcessExecutor {
         }
         let mut wait = self.spawner.shortage.wait();
         loop {
-            match self.start(task, process, &context.events).await {
+            match self.start(task, process, context).await {
                 Ok((start, started)) => {
                     wait.over();
                     let over = match started {
@@ -196,15 +195,16 @@ impl ProcessExecutor {
         &self,
         task: &Task,
         process: &Process,
-        events: &Events,
+        context: &RunContext,
     ) -> Result<(RunStart, Started), SpawnError> {
         let sandbox = match &process.cwd {
             Some(_) => None,
             None => Some(self.sandboxes.of(task.attempt())),
         };
         let with_input = !process.stdin.is_empty();
-        let (pipes, child_ends) = Pipes::open(with_input, self.config.capture_limit, events)
-            .map_err(|error| spawn_error::no_pipes(&error))?;
+        let (pipes, child_ends) =
+            Pipes::open(with_input, self.config.capture_limit, &context.events)
+                .map_err(|error| spawn_error::no_pipes(&error))?;
         let reserve = exit_watch::reserve().map_err(|error| spawn_error::no_pipes(&error))?;
         let tags = &self.spawner.tags;
         let mut command =
@@ -225,7 +225,8 @@ impl ProcessExecutor {
             pipes,
             child_ends,
             reserve,
-            started: (start.started_at_ms, events.clone()),
+            started: (start.started_at_ms, context.events.clone()),
+            notes: context.notes.clone(),
             wait_limit: walltime.unwrap_or(SHORT_RUN).min(SHORT_RUN),
         };
         let spawner = Arc::clone(&self.spawner);

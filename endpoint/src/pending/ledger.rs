@@ -12,7 +12,8 @@ use super::outbox::Next;
 use super::{Limits, Pending, Wakes};
 use crate::storage::disk_queue::Change;
 use crate::storage::journal::{
-    Commit, Finished, Journal, JournalError, Note, Origin, OutSeq, OutboxRecord, Recovered, Running,
+    Commit, Finished, Journal, JournalError, Origin, OutSeq, OutboxRecord, Recovered, RunNotes,
+    Running,
 };
 use crate::storage::sent::{Recalled, SentLog};
 use clutch_common::id::{Attempt, EndpointId, StateId};
@@ -381,10 +382,10 @@ impl Ledger {
         }
     }
 
-    /// Notes where it survives the death of the daemon that a task runs, until the note is
-    /// dropped.
-    pub(crate) fn note_run(&self, attempt: Attempt) -> Note {
-        self.running.note(attempt)
+    /// Returns the right to note, where it survives the death of the daemon, that the process
+    /// or call of a task runs.
+    pub(crate) fn run_notes(&self, attempt: Attempt) -> RunNotes {
+        RunNotes::of(&self.running, attempt)
     }
 
     /// The daemon is to stop: however it ends from now on, no task is to blame.

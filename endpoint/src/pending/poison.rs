@@ -1,7 +1,7 @@
 //! Poisoned tasks: decides from the deaths of the daemon when a task may start, and when it
 //! has had its chances. Pure.
 //!
-//! A death is counted against every task that ran, as it cannot be told which one caused
+//! A death is counted against every task with a process or call that ran, as it cannot be told which one caused
 //! it. The next death tells: a task for which it would be the last runs apart from all
 //! others that a death was counted against, so that a culprit and its former neighbours are
 //! not counted together again.

@@ -48,6 +48,7 @@ impl Executor for Sleeper {
         self.may_die("before a task starts").await;
         self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
         self.world.judge(|oracle| oracle.starts(instance, attempt));
+        let _noted = context.notes.begin();
         self.may_die("after a task has started").await;
         tokio::select! {
             biased;

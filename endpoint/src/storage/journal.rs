@@ -14,7 +14,7 @@ pub(crate) mod writer;
 
 pub(crate) use crate::storage::disk_queue::{
     Accepted, Deaths, Error as DiskError, Finished, Note, OpenError, Origin, OutSeq, OutboxRecord,
-    Running, Seq,
+    RunNotes, Running, Seq,
 };
 pub(crate) use commit::Commit;
 

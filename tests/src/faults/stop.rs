@@ -3,9 +3,12 @@
 
 use super::stage::{Setup, Site, Stage};
 use super::{Play, Row, Seen};
+use crate::poll;
+use crate::process;
 use crate::proxy::Carry;
 use crate::world::SOON;
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Why tasks run again after a crash.
@@ -49,6 +52,14 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(stop_while_storing),
     )
     .since("the link and the endpoint being back"),
+    Row::new(
+        "drained-and-killed",
+        "the endpoint is drained at its own machine with 1,000 tasks queued, ended by kill -9 and \
+         started again; no task starts until it is resumed",
+        Play::Beside(drained_and_killed),
+    )
+    .may_run_again(CRASH)
+    .since("the resume"),
     between_steps("killed-after-accept", "tasks are accepted and not acknowledged", |site| {
         die_at(site, ["accept:1", "accept:2"])
     }),
@@ -196,4 +207,34 @@ fn stop_while_storing(site: &Site) -> Result<Seen> {
     stage.proxy.carry(Carry::Pass)?;
     let recovery = stage.back(Instant::now())?;
     Ok(stage.seen()?.recovered_in(recovery))
+}
+
+/// Asks the daemon that runs here by one of its own commands.
+fn local(stage: &Stage, command: &str) -> Result<Value> {
+    let config = stage.endpoint.config.display().to_string();
+    let asked = stage.world.endpoint_command(&[command, "--json", "--config", &config]);
+    process::run(asked, b"", SOON)?.ok()?.json()
+}
+
+fn drained_and_killed(site: &Site) -> Result<Seen> {
+    let mut stage = site.stage()?;
+    stage.submit(1000, "sleep 0.02")?;
+    stage.until_recorded(200)?;
+    local(&stage, "drain")?;
+    stage.daemon.kill()?;
+    stage.daemon.wait(SOON)?;
+    stage.restart()?;
+    let at_start = local(&stage, "status")?;
+    poll::pause(Duration::from_secs(2));
+    let later = local(&stage, "status")?;
+    let running = |status: &Value| status["running"].as_u64();
+    let idle = [&at_start, &later].iter().all(|status| running(status) == Some(0));
+    let kept = later["accepted"].as_u64() > Some(0) && at_start["accepted"] == later["accepted"];
+    let resumed = Instant::now();
+    local(&stage, "resume")?;
+    let recovery = stage.recovery(resumed)?;
+    let seen = stage.seen()?.allowing(stage.slots).recovered_in(recovery);
+    stage.daemon.stop(SOON)?;
+    let seen = seen.must(idle, || format!("tasks ran while it was drained: {later}"));
+    Ok(seen.must(kept, || format!("the inbox is not as it was: {at_start}, {later}")))
 }

@@ -63,6 +63,11 @@ fn nothing_is_lost_to_kills_while_results_gather_and_while_they_leave() {
 }
 
 #[test]
+fn a_drained_endpoint_that_is_killed_starts_nothing_until_it_is_resumed() {
+    holds("drained-and-killed");
+}
+
+#[test]
 fn nothing_waits_for_a_log_that_is_not_read() {
     holds("log-not-read");
 }

@@ -28,6 +28,7 @@ impl Fake {
 impl Executor for Fake {
     async fn run(&self, task: &Task, context: &RunContext) -> Ended {
         let attempt = task.attempt();
+        let _noted = context.notes.begin();
         *self.starts.lock().unwrap().entry(attempt).or_default() += 1;
         assert!(!self.panics_over.contains(&attempt), "as a fault of ours would");
         if self.waits_over.contains(&attempt) {

@@ -169,9 +169,11 @@ impl Pool {
         let _busy = self.busy.note(worker.pid(), request.attempt);
         let line = protocol::request(number, request.attempt, request.call);
         request.context.events.emit(Event::Started { at_ms: started_at_ms });
+        let noted = request.context.notes.begin();
         let (mode, violation) = match worker.exchange(&line, until, &request.context.stop).await {
             Reply::Line(line) => match protocol::answer(&line, number) {
                 Ok(answer) => {
+                    drop(noted);
                     let stderr = worker.take_stderr();
                     self.give_back(worker, request.permit.take());
                     return Some(Ended::Finished(answered(answer, stderr, report)));

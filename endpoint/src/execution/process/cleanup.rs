@@ -9,6 +9,7 @@ use crate::execution::os::process_tree::ProcessTree;
 use crate::execution::os::spawn::Leader;
 use crate::execution::os::terminate::Terminated;
 use crate::pending::stop::{StopReason, StopSignal};
+use crate::storage::journal::Note;
 use clutch_common::task::removed_files::RemovedFiles;
 use std::future::pending;
 use std::time::Duration;
@@ -47,19 +48,25 @@ pub(super) struct Cleanup {
     pub(super) leader: Leader,
     pub(super) tree: ProcessTree,
     pub(super) sandbox: Option<Sandbox>,
+    /// Dropped when the end of the run is seen.
+    pub(super) note: Option<Note>,
 }
 
 impl Cleanup {
     /// Cleans up, unless a process of the tree is still there.
     pub(super) fn if_tree_is_gone(mut self) -> Result<Leavings, Self> {
         match self.leader.reap_alone(&self.tree) {
-            Some(usage) => Ok(self.close_sandbox(usage, Sandbox::close_deserted)),
+            Some(usage) => {
+                drop(self.note.take());
+                Ok(self.close_sandbox(usage, Sandbox::close_deserted))
+            }
             None => Err(self),
         }
     }
 
     pub(super) fn now(mut self, reap: fn(&mut Leader) -> Option<ResUse>) -> Leavings {
         let usage = reap(&mut self.leader);
+        drop(self.note.take());
         self.close_sandbox(usage, Sandbox::close)
     }
 

@@ -14,6 +14,7 @@ use crate::execution::os::spawn::Spawner;
 use crate::execution::os::spawn_error::{self, SpawnError};
 use crate::execution::os::streams::{ChildEnds, Pipes, Streams};
 use crate::execution::os::terminate::Terminated;
+use crate::storage::journal::RunNotes;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -30,6 +31,8 @@ pub(super) struct Launch {
     pub(super) reserve: OwnedFd,
     /// The time of the start, and the events that it is told to.
     pub(super) started: (u64, Events),
+    /// Where it is noted that the process runs.
+    pub(super) notes: RunNotes,
     /// How long to wait for the end of the process.
     pub(super) wait_limit: Duration,
 }
@@ -37,11 +40,21 @@ pub(super) struct Launch {
 impl Launch {
     /// Makes the sandbox, starts the process in it, and waits a moment for its end.
     pub(super) fn start(self, spawner: &Spawner) -> Result<Started, SpawnError> {
-        let Self { mut command, sandbox, tag, mut pipes, child_ends, reserve, started, wait_limit } =
-            self;
+        let Self {
+            mut command,
+            sandbox,
+            tag,
+            mut pipes,
+            child_ends,
+            reserve,
+            started,
+            notes,
+            wait_limit,
+        } = self;
         if let Some(sandbox) = &sandbox {
             sandbox.make().map_err(|error| spawn_error::no_folder(sandbox.path(), &error))?;
         }
+        let note = notes.begin();
         let leader = match spawner.start(&mut command, child_ends, &tag) {
             Ok(leader) => leader,
             Err(error) => return Err(not_started(&command, sandbox, &error)),
@@ -51,7 +64,7 @@ impl Launch {
         drop(reserve);
         let tree = ProcessTree::of(leader.pid, tag);
         let handle = exit_watch::handle(leader.pid).ok();
-        let mut cleanup = Cleanup { cause: EndCause::Exited, leader, tree, sandbox };
+        let mut cleanup = Cleanup { cause: EndCause::Exited, leader, tree, sandbox, note };
         if handle.as_ref().is_some_and(|handle| pipes.carry_briefly(handle, wait_limit)) {
             cleanup = match cleanup.if_tree_is_gone() {
                 Ok(left) => {

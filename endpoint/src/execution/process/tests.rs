@@ -62,7 +62,7 @@ impl Rig {
 
     async fn ended(&self, task: &Task, stop: &StopSignal) -> Ended {
         let Work::Process(process) = &task.work else { panic!("not a process") };
-        let context = RunContext { stop: stop.clone(), events: Events::ignored() };
+        let context = RunContext { stop: stop.clone(), ..RunContext::default() };
         self.executor.run(task, process, &context).await
     }
 

@@ -171,3 +171,41 @@ fn bytes_bound_it_as_well_and_one_large_task_still_fits_an_empty_inbox() {
     inbox.free(&running);
     assert!(inbox.room() > 0);
 }
+
+/// How many of `tasks` are poisoned by kills from outside that hit whatever runs.
+fn poisoned_by(kills: u64, tasks: u64, slots: usize, limit: u64) -> u64 {
+    let mut deaths = vec![0; usize::try_from(tasks).unwrap()];
+    let mut poisoned = 0;
+    for _ in 0..=kills {
+        let mut inbox = inbox(1000, 1 << 20);
+        for (seq, count) in (0..).zip(&deaths).filter(|(_, count)| **count != u64::MAX) {
+            let deaths = Deaths { count: *count, last_started_at_ms: 1 };
+            put(&mut inbox, [Held { standing: Standing::after(deaths, limit), ..held(seq, 0) }]);
+        }
+        let mut running = 0;
+        while running < slots {
+            let Some(taken) = inbox.take() else { break };
+            let count = &mut deaths[usize::try_from(taken.seq.0).unwrap()];
+            if taken.standing == Standing::Poisoned {
+                *count = u64::MAX;
+                poisoned += 1;
+            } else {
+                running += 1;
+                *count += 1;
+            }
+        }
+    }
+    poisoned
+}
+
+#[test]
+fn kills_from_outside_poison_one_innocent_each_once_the_limit_is_near_and_never_a_group() {
+    for (limit, slots) in [(3, 1), (3, 8), (3, 64), (2, 8), (5, 16)] {
+        for kills in 0..12 {
+            let most = (kills + 1_u64).saturating_sub(limit);
+            let found = poisoned_by(kills, 200, slots, limit);
+            assert!(found <= most, "{kills} kills, {slots} slots, limit {limit}: {found}");
+        }
+    }
+    assert_eq!(poisoned_by(3, 200, 64, 3), 1, "the third kill counts against one of 64");
+}

@@ -1,8 +1,8 @@
 //! The tasks that run now, in a file beside the store, so that the next start
 //! knows which ones ran when the daemon died.
 //!
-//! A record per slot is written before a task's process starts, and cleared
-//! when its result is handed over. Nothing is synced: the file survives the
+//! A record is written before a task's process starts or its call is sent to a worker, and
+//! cleared when the end of that is seen. Nothing is synced: the file survives the
 //! death of the daemon, which is what it is for, and not that of the host. A
 //! record names the boot of the host, so that no task is blamed for a reboot.
 //!
@@ -137,6 +137,22 @@ fn warn(slots: &mut Slots, error: &io::Error) {
             "noting which tasks run failed: should the daemon die, its death may be counted \
              against the wrong task or none. Look at the disk of the state folder"
         );
+    }
+}
+
+/// The right to note one run, for the executor that knows when its process or call runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RunNotes(Option<(Arc<Running>, Attempt)>);
+
+impl RunNotes {
+    /// Returns the right to note the run of an attempt.
+    pub(crate) fn of(running: &Arc<Running>, attempt: Attempt) -> Self {
+        Self(Some((Arc::clone(running), attempt)))
+    }
+
+    /// Notes that the process or the call runs, until the note is dropped.
+    pub(crate) fn begin(&self) -> Option<Note> {
+        self.0.as_ref().map(|(running, attempt)| running.note(*attempt))
     }
 }
 
