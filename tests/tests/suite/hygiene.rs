@@ -147,7 +147,8 @@ fn a_closed_terminal_stops_a_daemon_in_order_and_no_stray_signal_ends_it() {
     let runs = || Ok((children(daemon) > 0).then_some(()));
     poll::until("the task to run", SOON, runs).unwrap();
     place.daemon.signal("HUP").unwrap();
-    place.daemon.wait_for("read the configuration again", SOON).unwrap();
+    let read = "read the configuration again: nothing in it has changed";
+    place.daemon.wait_for(read, SOON).unwrap();
     std::fs::write(&close, "").unwrap();
     let stopping = "stopping: running tasks may finish; a second signal stops them";
     place.daemon.wait_for(stopping, SOON).unwrap();

@@ -165,12 +165,15 @@ fn hup_takes_slots_up_and_down_and_a_wrong_file_changes_nothing() {
     let write = |text: &str| std::fs::write(&place.endpoint.config, text).unwrap();
     write(&file.replace("slots = 1", "slots = 3\ngrace = \"1s\""));
     place.daemon.signal("HUP").unwrap();
-    let said = place.daemon.wait_for("read the configuration again", SOON).unwrap().to_string();
+    let taken = "read the configuration again; what is named under `restart` has changed too, and \
+                 counts from the next start";
+    let said = place.daemon.wait_for(taken, SOON).unwrap().to_string();
     assert!(said.contains("engine.slots") && said.contains("engine.grace"), "{said}");
     place.until("running", 3);
     write(&file.replace("slots = 1", "slots = 0"));
     place.daemon.signal("HUP").unwrap();
-    let refused = "the configuration was to be read again and cannot be used";
+    let refused = "the configuration was to be read again and cannot be used: nothing changes. Mend \
+                   the file and send HUP again; `clutch-endpoint check` says what is wrong";
     let said = place.daemon.wait_for(refused, SOON).unwrap().to_string();
     assert!(said.contains("engine.slots"), "{said}");
     assert_eq!(place.ask(&["status"])["slots"], 3);
