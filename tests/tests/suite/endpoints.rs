@@ -39,7 +39,8 @@ fn running_task(world: &World, name: &str, key: &str, gate: &Gate, options: &[&s
 }
 
 fn submit(world: &World, name: &str, key: &str) {
-    world.service(&["submit", name, "--key", key, "--", "true"]).unwrap().ok().unwrap();
+    let submit = ["submit", name, "--key", key, "--confirmed", "--", "true"];
+    world.service(&submit).unwrap().ok().unwrap();
 }
 
 fn every_status(world: &World) {
