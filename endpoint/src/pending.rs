@@ -28,7 +28,7 @@ use inbox::listing::Listed;
 use inbox::{Bounds, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
 use poison::Standing;
-use slots::Slots;
+use slots::RunningTasks;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) enum Found {
 
 /// How many attempts a cancel found, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Cancelled {
+pub(crate) struct CancelCounts {
     /// They waited.
     pub(crate) waiting: usize,
     /// They run, and are being stopped.
@@ -81,7 +81,7 @@ pub(crate) struct Cancelled {
 pub(crate) struct Pending {
     inbox: Inbox,
     outbox: Outbox,
-    slots: Slots,
+    slots: RunningTasks,
     cancels: Cancels,
     drains: Drains,
     /// The sequence number of the next task.
@@ -99,7 +99,7 @@ impl Pending {
         let mut pending = Self {
             inbox: Inbox::new(limits.bounds),
             outbox: Outbox::new(found.next_out, found.outbox),
-            slots: Slots::default(),
+            slots: RunningTasks::default(),
             cancels: Cancels::default(),
             drains: Drains::default(),
             next_task: found.next_task,
@@ -315,14 +315,14 @@ impl Pending {
         cancel: &Cancel,
         unknown: Vec<Attempt>,
         result: impl Fn(Attempt, Found) -> Arc<Finished>,
-    ) -> (Cancelled, Vec<OutSeq>, Vec<Change>) {
+    ) -> (CancelCounts, Vec<OutSeq>, Vec<Change>) {
         self.cancels.add(cancel.number, &cancel.attempts);
         let mut named = Cancels::default();
         named.add(cancel.number, &cancel.attempts);
         let waiting = self.inbox.cancel(|attempt| named.cover(attempt));
         let running = self.slots.cancel(|attempt| named.cover(attempt));
         self.wakes.subscriber |= !waiting.is_empty();
-        let counts = Cancelled { waiting: waiting.len(), running, unknown: unknown.len() };
+        let counts = CancelCounts { waiting: waiting.len(), running, unknown: unknown.len() };
         let waiting = waiting.into_iter().map(|held| {
             let result = result(held.task.attempt(), Found::Waiting);
             (Some(held.seq), result)

@@ -18,7 +18,7 @@ use crate::link::events_request::EventsRequest;
 use crate::link::instance::Instance;
 use crate::link::session_error::SessionError;
 use crate::link::steering::{Orders, Release, Steering};
-use crate::pending::Cancelled;
+use crate::pending::CancelCounts;
 use crate::pending::drain::{Drained, DrainedBy};
 use crate::pending::ledger::Ledger;
 use clutch_common::link::{Connection, Delivery, Fault, Inlet, InletOptions, Tag};
@@ -211,7 +211,8 @@ impl<'a> ControlReader<'a> {
     }
 
     async fn cancel(&mut self, tag: Tag, cancel: &Cancel) -> Result<(), SessionError> {
-        let (Cancelled { waiting, running, unknown }, stored) = self.ledger.cancel(cancel).await?;
+        let (CancelCounts { waiting, running, unknown }, stored) =
+            self.ledger.cancel(cancel).await?;
         stored.await?;
         self.held.cancels.insert(tag, cancel.number);
         let (number, attempts) = (cancel.number, cancel.attempts.len());

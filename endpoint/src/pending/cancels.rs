@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 /// A cancel of one task.
 #[derive(Clone, Copy, Debug)]
-struct Cancelled {
+struct CancelInForce {
     /// The highest attempt that it covers.
     attempt: u32,
     /// The number of the message.
@@ -19,14 +19,14 @@ struct Cancelled {
 
 /// The cancels in force.
 #[derive(Debug, Default)]
-pub(crate) struct Cancels(HashMap<TaskId, Cancelled>);
+pub(crate) struct Cancels(HashMap<TaskId, CancelInForce>);
 
 impl Cancels {
     /// Adds what a message names.
     pub(crate) fn add(&mut self, number: u64, attempts: &[Attempt]) {
         for Attempt { task_id, attempt } in attempts {
             let cancelled =
-                self.0.entry(*task_id).or_insert(Cancelled { attempt: *attempt, number });
+                self.0.entry(*task_id).or_insert(CancelInForce { attempt: *attempt, number });
             cancelled.attempt = cancelled.attempt.max(*attempt);
             cancelled.number = cancelled.number.max(number);
         }

@@ -10,20 +10,20 @@ use std::sync::Arc;
 
 /// A task that has a slot.
 #[derive(Debug)]
-struct Running {
+struct RunningTask {
     task: Arc<Task>,
     stop: StopSignal,
 }
 
 /// The tasks that have a slot.
 #[derive(Debug, Default)]
-pub(crate) struct Slots(BTreeMap<Seq, Running>);
+pub(crate) struct RunningTasks(BTreeMap<Seq, RunningTask>);
 
-impl Slots {
+impl RunningTasks {
     /// Adds a task.
     pub(crate) fn take(&mut self, held: &Held) {
         let (task, stop) = (Arc::clone(&held.task), held.stop.clone());
-        self.0.insert(held.seq, Running { task, stop });
+        self.0.insert(held.seq, RunningTask { task, stop });
     }
 
     /// Removes a task that has ended, or waits again.

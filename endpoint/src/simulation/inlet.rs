@@ -289,7 +289,7 @@ impl Carrier {
 }
 
 impl Carrier {
-    /// The inlet of the control queue is closed, or its connection is gone, whose end is for the
+    /// Ends an inlet of the control queue: it is closed, or its connection is gone. The end of that is for the
     /// inlet of the task queue to bring about.
     async fn end_beside(mut self) {
         if self.wire.is_severed() {

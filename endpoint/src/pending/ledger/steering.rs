@@ -5,7 +5,7 @@ use crate::pending::drain::{Drained, DrainedBy, Drains};
 use crate::pending::inbox::Held;
 use crate::pending::inbox::listing::Listed;
 use crate::pending::stop::StopReason;
-use crate::pending::{Cancelled, Found, Limits, Pending};
+use crate::pending::{CancelCounts, Found, Limits, Pending};
 use crate::storage::journal::{Finished, JournalError};
 use clutch_common::id::Attempt;
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -20,7 +20,7 @@ impl Ledger {
     pub(crate) async fn cancel(
         &self,
         cancel: &Cancel,
-    ) -> Result<(Cancelled, Stored), JournalError> {
+    ) -> Result<(CancelCounts, Stored), JournalError> {
         let mut attempts = cancel.attempts.clone();
         attempts.sort_unstable();
         attempts.dedup();
