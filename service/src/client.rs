@@ -8,6 +8,7 @@ pub(crate) mod endpoints;
 pub(crate) mod expand;
 pub(crate) mod forget;
 mod http;
+mod interrupt;
 mod output_folder;
 mod reconnect;
 pub(crate) mod results;

@@ -1,5 +1,6 @@
 //! Submits tasks, in chunks, and waits for them if asked to.
 
+use super::interrupt::unless_interrupted;
 use super::results::how;
 use super::wait::{HELD, exit_code, summary, until_done};
 use crate::api::types::{
@@ -100,7 +101,12 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
     let confirmed = args.confirmed;
     let mut submitted = Submitted { wait: wait_for, confirmed, ..Submitted::default() };
-    let sent = send(client, &args.endpoint, &key, total, specs(), &mut submitted).await;
+    let sending = send(client, &args.endpoint, &key, total, specs(), &mut submitted);
+    let sent = if args.wait {
+        unless_interrupted(sending, &format!("--key {key}")).await
+    } else {
+        sending.await
+    };
     sent.map_err(|error| {
         if submitted.ids.is_empty() && !is_in_doubt(&error) {
             return error;
@@ -310,7 +316,7 @@ async fn wait(
     }
     let progress = match submitted.progress.clone().filter(Progress::complete) {
         Some(progress) => progress,
-        None => rest(client, key, !json).await?,
+        None => unless_interrupted(rest(client, key, !json), &format!("--key {key}")).await?,
     };
     let one = match ids.as_slice() {
         [id] if args.each_line.is_none() && args.array.is_none() => {

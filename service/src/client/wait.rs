@@ -1,5 +1,6 @@
 //! Waits until tasks are done, by long poll.
 
+use super::interrupt::unless_interrupted;
 use super::results::never_submitted;
 use crate::api::types::WaitRequest;
 use crate::cli::output;
@@ -32,7 +33,12 @@ pub(crate) async fn run(client: Client, args: &WaitArgs, json: bool) -> anyhow::
     let client = client.reconnecting(args.reconnect.give_up_after);
     let Selection { tasks, key } = &args.selection;
     let request = WaitRequest { key: key.clone(), tasks: tasks.clone(), ..WaitRequest::default() };
-    let progress = until_done(&client, request, args.timeout, !json).await?;
+    let selected = match key {
+        Some(key) => format!("--key {key}"),
+        None => tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+    };
+    let waiting = until_done(&client, request, args.timeout, !json);
+    let progress = unless_interrupted(waiting, &selected).await?;
     if json {
         output::json(&progress)?;
     }
