@@ -1,9 +1,11 @@
-//! Records that go (`forget`, `serve --keep`) or are written out, and listings.
+//! Records that go (`forget`, `serve --keep`) or are written out, listings, and commands that
+//! wait while the service restarts.
 
 use clutch_tests::poll;
 use clutch_tests::process::Daemon;
 use clutch_tests::world::{Endpoint, SOON, World};
 use std::path::Path;
+use std::time::Duration;
 
 /// A pair over a folder.
 struct Site {
@@ -148,4 +150,55 @@ fn listings_are_filtered_and_watched() {
     let json = site.ask(&["tasks", "--watch", "--key", "good", "--json"]).ok().unwrap();
     let last = json.json_lines().unwrap().pop().unwrap();
     assert_eq!((&last["done"], &last["total"]), (&3.into(), &3.into()));
+}
+
+/// How many clients are connected to the service.
+fn clients(world: &World) -> usize {
+    // It was bound under another name, and renamed.
+    let socket = world.folder().join("service/clutch.").display().to_string();
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+    // The sixth column is the state; 03 is a connection.
+    let connected = |line: &&str| line.split_whitespace().nth(5) == Some("03");
+    sockets.lines().filter(|line| line.contains(&socket)).filter(connected).count()
+}
+
+#[test]
+fn commands_that_wait_survive_a_restart_of_the_service_and_repeat_nothing() {
+    let mut site = site(&[]);
+    let gate = site.world.folder().join("gate").display().to_string();
+    let script = format!("while [ ! -e {gate} ]; do sleep 0.1; done; echo done");
+    let several =
+        ["submit", "lab", "--key", "several", "--array", "1-2", "--", "sh", "-c", &script];
+    site.ask(&several).ok().unwrap();
+    let outputs = std::thread::scope(|scope| {
+        let world = &site.world;
+        let one = ["submit", "lab", "--key", "one", "--wait", "--", "sh", "-c", &script];
+        let one = one.map(str::to_owned);
+        let commands = [
+            scope.spawn(move || world.service(&one.each_ref().map(String::as_str)).unwrap()),
+            scope.spawn(|| world.service(&["wait", "--key", "several"]).unwrap()),
+        ];
+        poll::until("both commands to wait", SOON, || Ok((clients(world) >= 2).then_some(())))
+            .unwrap();
+        let submitted = ["tasks", "--key", "one", "--json"];
+        poll::until("the task to be submitted", SOON, || {
+            Ok(world.service(&submitted)?.text().contains(r#""submitted_at_ms":1"#).then_some(()))
+        })
+        .unwrap();
+        site.service.kill().unwrap();
+        poll::pause(Duration::from_secs(1));
+        site.service = world.serve().unwrap();
+        std::fs::write(&gate, "").unwrap();
+        commands.map(|command| command.join().unwrap())
+    });
+    for output in &outputs {
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let told = output.stderr.matches("the service is away").count();
+        assert_eq!(told, 1, "{}", output.stderr);
+    }
+    assert_eq!(outputs[0].text(), "done\n");
+    assert_eq!(outputs[1].text(), "2 tasks: 2 succeeded\n");
+    assert_eq!(site.service.stop(SOON).unwrap(), 0);
+    let given_up = site.ask(&["wait", "--key", "several"]);
+    assert_eq!(given_up.code, 69, "a service that was never reached is not waited for");
 }
