@@ -11,6 +11,7 @@ mod error;
 mod forget;
 mod progress;
 mod query;
+mod retry;
 mod steer;
 mod submit;
 #[cfg(test)]
@@ -46,16 +47,22 @@ const MAX_QUESTION: usize = 1024 * 1024;
 /// The unit, in bytes, in which the room for submissions is given out.
 const SHARE: usize = 64 * 1024;
 
+/// How the API and the session tell each other that the records changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Signals {
+    /// Bumped when tasks have ended.
+    pub(crate) recorded: watch::Sender<u64>,
+    /// Bumped when there is something to be told to an endpoint, or to be published.
+    pub(crate) news: watch::Sender<u64>,
+}
+
 /// The state that all handlers share.
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Store,
     link: watch::Receiver<LinkState>,
     commits: watch::Receiver<u64>,
-    /// Bumped when a task ended here.
-    recorded: watch::Sender<u64>,
-    /// Bumped when there is something to be told to an endpoint.
-    news: watch::Sender<u64>,
+    signals: Signals,
     told: HealthState,
     stop: CancellationToken,
     uploads: upload::Uploads,
@@ -72,15 +79,14 @@ impl Api {
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<LinkState>,
-        recorded: watch::Sender<u64>,
-        news: watch::Sender<u64>,
+        signals: Signals,
         told: HealthState,
         submissions: TaskTracker,
         placements: Placements,
         stop: CancellationToken,
     ) -> Self {
-        let (uploads, commits) = (upload::Uploads::default(), recorded.subscribe());
-        Self { store, link, commits, recorded, news, told, stop, uploads, submissions, placements }
+        let (uploads, commits) = (upload::Uploads::default(), signals.recorded.subscribe());
+        Self { store, link, commits, signals, told, stop, uploads, submissions, placements }
     }
 
     /// The routes.
@@ -101,6 +107,7 @@ impl Api {
             .route("/v1/cancel", post(cancel::cancel))
             .route("/v1/progress", get(progress::progress))
             .route("/v1/forget", post(forget::forget))
+            .route("/v1/retry", post(retry::retry))
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(DefaultBodyLimit::max(MAX_QUESTION))

@@ -52,6 +52,7 @@ impl Records {
             first: 0,
             specs: vec![spec; count],
             handing: Handing::New,
+            retry: None,
             now_ms: now_ms(),
         };
         let begun = self.store.record_submission(chunk).await?;

@@ -5,6 +5,7 @@ pub(crate) mod endpoint;
 mod forget;
 pub(crate) mod output;
 mod results;
+pub(crate) mod retry;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -143,6 +144,8 @@ pub(crate) enum Command {
     Wait(WaitArgs),
     /// Cancel tasks: those that wait never start, those that run are stopped
     Cancel(cancel::CancelArgs),
+    /// Run tasks again that have ended, as their next attempts
+    Retry(retry::RetryArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
     /// List endpoints: how each is, what it runs, and what waits for it
@@ -173,6 +176,7 @@ impl Command {
             | Self::Endpoints(_)
             | Self::Endpoint(_)
             | Self::Cancel(_)
+            | Self::Retry(_)
             | Self::Results(_)
             | Self::Forget(_) => return None,
         };
@@ -405,6 +409,8 @@ pub(crate) struct SubmitArgs {
     /// Never run a task again after a crash of the endpoint
     #[arg(long)]
     pub(crate) no_rerun: bool,
+    #[command(flatten)]
+    pub(crate) retry: retry::RetryPolicyArgs,
     /// A name for people
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) name: Option<String>,

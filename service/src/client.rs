@@ -12,6 +12,7 @@ mod interrupt;
 mod output_folder;
 mod reconnect;
 pub(crate) mod results;
+pub(crate) mod retry;
 pub(crate) mod show;
 pub(crate) mod submit;
 pub(crate) mod tasks;

@@ -146,6 +146,7 @@ async fn command(
         Command::Endpoints(args) => client::endpoints::run(&client()?, args, json).await?,
         Command::Endpoint(args) => client::endpoint::run(&client()?, &args.what, json).await?,
         Command::Cancel(args) => client::cancel::run(&client()?, args, json).await?,
+        Command::Retry(args) => client::retry::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
         Command::Forget(args) => client::forget::run(&client()?, args, json).await?,
         Command::Results(args) => client::results::run(&client()?, args, json).await?,

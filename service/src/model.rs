@@ -7,6 +7,7 @@ mod name_pattern;
 mod progress;
 mod progress_rate;
 mod records;
+mod retry_policy;
 mod task_spec;
 mod task_state;
 
@@ -19,6 +20,7 @@ pub(crate) use name_pattern::NamePattern;
 pub(crate) use progress::Progress;
 pub(crate) use progress_rate::ProgressRate;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary, Waits};
+pub(crate) use retry_policy::RetryPolicy;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 

@@ -9,8 +9,8 @@
 mod folder_watch;
 mod retention;
 
-use crate::api::Api;
 use crate::api::connections::{self, Bounds};
+use crate::api::{Api, Signals};
 use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::ownership::{self, Claimant};
@@ -77,9 +77,8 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         placements: placements.clone(),
     };
     let stop = CancellationToken::new();
-    let stop_api = stop.clone();
-    let api =
-        Api::new(store.clone(), link_state, commits, news, told, submissions, placements, stop_api);
+    let (stop_api, changes) = (stop.clone(), Signals { recorded: commits, news });
+    let api = Api::new(store.clone(), link_state, changes, told, submissions, placements, stop_api);
     let mut forgetting = JoinSet::new();
     if let Some(keep) = args.keep {
         forgetting.spawn(retention::keep(store.clone(), keep, stop.clone()));

@@ -7,6 +7,7 @@
 //! [`play()`] runs many, and [`record`] writes what came of them.
 
 mod broker;
+mod cancel;
 mod failover;
 mod folder;
 mod gathering;
@@ -144,6 +145,7 @@ pub fn rows() -> Vec<Row> {
         gathering::ROWS,
         state::ROWS,
         service::ROWS,
+        cancel::ROWS,
         pair::ROWS,
         past::ROWS,
         failover::ROWS,

@@ -5,14 +5,15 @@ use super::error::{ApiError, Json};
 use super::query::{known_endpoint, known_submission};
 use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
 use super::{Api, wait};
-use crate::model::{NamePattern, TaskState};
+use crate::broker::observer::Sought;
+use crate::model::{NamePattern, QueueState, TaskState};
 use crate::store::TaskSelection;
 use axum::extract::{Request, State};
 use clutch_common::id::EndpointId;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::CANCEL_MAX;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -132,10 +133,10 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiErr
             rows.into_iter().for_each(|row| requested.add(row));
         }
         if asked {
-            api.news.send_modify(|count| *count += 1);
+            api.signals.news.send_modify(|count| *count += 1);
         }
         if slice.cancelled > 0 {
-            api.recorded.send_modify(|count| *count += 1);
+            api.signals.recorded.send_modify(|count| *count += 1);
         }
     }
 }
@@ -143,7 +144,7 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiErr
 /// Waits for the endpoints that may answer, and counts what became of the tasks.
 async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<CancelAnswer, ApiError> {
     let Requested { cancelled, too_late, messages, rows } = requested;
-    let online = BTreeMap::new();
+    let online = online(api, &messages).await;
     let until = Instant::now() + wait;
     let left = wait_for(api, &messages, &online, until).await?;
     let mut answer = CancelAnswer { cancelled, too_late, ..CancelAnswer::default() };
@@ -162,6 +163,20 @@ async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<Cance
         answer.endpoints.push(AskedEndpoint { endpoint, name, asked, online });
     }
     Ok(answer)
+}
+
+/// Whether an instance of each endpoint is there, where that can be told.
+async fn online(api: &Api, messages: &[(EndpointId, u64)]) -> BTreeMap<EndpointId, Option<bool>> {
+    let endpoints: BTreeSet<EndpointId> = messages.iter().map(|(endpoint, _)| *endpoint).collect();
+    // One that drains reads its control queue only, and is told as well.
+    let sought = endpoints.iter().map(|endpoint| Sought { endpoint: *endpoint, drains: true });
+    let looked = api.told.observer.look(sought.collect()).await;
+    let online = looked.into_iter().map(|queue| match queue {
+        QueueState::Unknown => None,
+        QueueState::Missing => Some(false),
+        QueueState::There { consumed, .. } => consumed,
+    });
+    endpoints.into_iter().zip(online).collect()
 }
 
 /// Waits until no task is left at an endpoint that may answer, or the time is over. Returns how

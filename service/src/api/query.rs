@@ -60,7 +60,8 @@ pub(super) async fn task(
     Path(id): Path<String>,
 ) -> Result<Json<TaskDetail>, ApiError> {
     let task = known_task(&api, &id).await?;
-    Ok(Json(TaskDetail { waits: waits(&api, &task.summary), ..task }))
+    let waits = task.waits.clone().or_else(|| waits(&api, &task.summary));
+    Ok(Json(TaskDetail { waits, ..task }))
 }
 
 pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>, ApiError> {

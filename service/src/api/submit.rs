@@ -11,7 +11,7 @@ use super::types::{
 };
 use super::wait::{self, Target};
 use super::waiting::link;
-use crate::model::Progress;
+use crate::model::{Progress, RetryPolicy};
 use crate::publishing::{Outgoing, PublishError, Publisher};
 use crate::store::{Chunk, Endpoint, Handing, RecordedTask, StoredState};
 use axum::extract::{Request, State};
@@ -76,14 +76,14 @@ async fn record_and_publish(
     request: SubmitRequest,
     tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
-    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, .. } = request;
+    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, retry, .. } = request;
     let handing = match &link {
         Ok(_) if confirmed => Handing::Unconfirmed,
         Ok(_) => Handing::New,
         Err(_) => Handing::Nothing,
     };
     let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
-    let chunk = Chunk { endpoint, key, total, first, specs, handing, now_ms };
+    let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, now_ms };
     let begun = api.store.record_submission(chunk).await?;
     let Some((endpoint, begun)) = begun else {
         return Err(unknown_endpoint(api, &name).await);
@@ -131,6 +131,9 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
              within {MAX_TASKS_PER_SUBMISSION}",
             request.first, request.total
         )));
+    }
+    if let Some(Err(reason)) = request.retry.as_ref().map(RetryPolicy::check) {
+        return Err(ApiError::bad_request(format!("retry: {reason}")));
     }
     for (index, spec) in (request.first..).zip(&request.tasks) {
         spec.check().map_err(|reason| {

@@ -2,9 +2,9 @@
 
 mod endpoints;
 
-use super::Api;
 use super::connections::{self, Bounds};
 use super::types::*;
+use super::{Api, Signals};
 use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
 use crate::broker::session::{LinkState, SessionContext, keep_engaged};
@@ -60,8 +60,7 @@ async fn service(engaged: bool) -> Service {
     let api = Api::new(
         store.clone(),
         link_state.clone(),
-        commits.clone(),
-        news.clone(),
+        Signals { recorded: commits.clone(), news: news.clone() },
         told.clone(),
         submissions.clone(),
         placements.clone(),
@@ -114,6 +113,7 @@ fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
         total,
         first: 0,
         tasks,
+        retry: None,
         wait_ms: 0,
         confirmed: false,
     }

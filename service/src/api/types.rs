@@ -2,8 +2,8 @@
 //! made from the types of `model`. Pure.
 
 use crate::model::{
-    Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, TaskOutcome,
-    TaskSpec, TaskSummary,
+    Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, RetryPolicy,
+    TaskOutcome, TaskSpec, TaskSummary,
 };
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     pub(crate) first: u64,
     /// The tasks.
     pub(crate) tasks: Vec<T>,
+    /// When the service runs tasks of the submission again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryPolicy>,
     /// How long to wait for their outcomes, in milliseconds. Once all are recorded
     /// the answer comes, whether or not the broker's word is there.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -290,6 +293,32 @@ pub(crate) struct LostAnswer {
     pub(crate) states: Vec<StateId>,
     /// How many tasks may be lost with them.
     pub(crate) tasks: u64,
+}
+
+/// The tasks to run again: exactly one of `key` and `tasks`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetryRequest {
+    /// These tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tasks: Vec<TaskId>,
+    /// The tasks of a submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    /// Only those with one of these outcomes; of a key, all but `succeeded` unless given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) states: Vec<String>,
+}
+
+/// How many tasks are run again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetryAnswer {
+    /// Run again.
+    pub(crate) retried: u64,
+    /// Not, as they have no outcome.
+    pub(crate) open: u64,
+    /// Not, as another program submitted them, and what to run is not recorded.
+    pub(crate) external: u64,
 }
 
 /// How the service is.

@@ -59,6 +59,16 @@ pub(super) fn positive(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// The first and the longest pause before a task is run again: `1s..1m`, or one for both.
+pub(super) fn backoff(text: &str) -> Result<(Duration, Duration), String> {
+    let (first, longest) = text.split_once("..").unwrap_or((text, text));
+    let pauses = (duration(first)?, duration(longest)?);
+    if pauses.0 > pauses.1 {
+        return Err("the first pause is longer than the longest: write 1s..1m".to_owned());
+    }
+    Ok(pauses)
+}
+
 pub(super) fn lost_after(text: &str) -> Result<Duration, String> {
     within(text, &LOST_AFTER)
 }

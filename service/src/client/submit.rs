@@ -9,10 +9,11 @@ use crate::api::types::{
 };
 use crate::cli::SubmitArgs;
 use crate::cli::output;
+use crate::cli::retry::RetryPolicyArgs;
 use crate::client::Client;
 use crate::client::expand::{CallTemplate, Items, Made, Pattern, Template};
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
-use crate::model::{Progress, TaskSpec};
+use crate::model::{Progress, RetryPolicy, TaskSpec};
 use anyhow::Context as _;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::blob::Blob;
@@ -68,6 +69,8 @@ pub(crate) struct Submitted {
     wait: Duration,
     /// Whether the broker's confirms are waited for.
     confirmed: bool,
+    /// When the service runs the tasks again by itself.
+    retry: Option<RetryPolicy>,
     /// How far it is, if that was waited for.
     progress: Option<Progress>,
 }
@@ -100,7 +103,8 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
     let confirmed = args.confirmed;
-    let mut submitted = Submitted { wait: wait_for, confirmed, ..Submitted::default() };
+    let retry = policy(&args.retry)?;
+    let mut submitted = Submitted { wait: wait_for, confirmed, retry, ..Submitted::default() };
     let sending = send(client, &args.endpoint, &key, total, specs(), &mut submitted);
     let sent = if args.wait {
         unless_interrupted(sending, &format!("--key {key}")).await
@@ -218,6 +222,21 @@ fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
     })
 }
 
+/// When the service is to run the tasks again by itself.
+fn policy(args: &RetryPolicyArgs) -> anyhow::Result<Option<RetryPolicy>> {
+    let Some(retries) = args.retries else { return Ok(None) };
+    let ms = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+    let (first, longest) = args.backoff;
+    let policy = RetryPolicy {
+        retries,
+        first_pause_ms: ms(first),
+        longest_pause_ms: ms(longest),
+        on: args.retry_on.clone(),
+    };
+    policy.check().map_err(|reason| usage(format!("--retries: {reason}")))?;
+    Ok(Some(policy))
+}
+
 fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -268,10 +287,11 @@ pub(crate) async fn send(
     submitted: &mut Submitted,
 ) -> anyhow::Result<()> {
     let wait_ms = u64::try_from(submitted.wait.as_millis()).unwrap_or(u64::MAX);
-    let confirmed = submitted.confirmed;
+    let (confirmed, retry) = (submitted.confirmed, submitted.retry.clone());
     let request = |first, tasks| {
-        let (endpoint, key) = (endpoint.to_owned(), key.to_owned());
-        let request = SubmitRequest { endpoint, key, total, first, tasks, wait_ms, confirmed };
+        let (endpoint, key, retry) = (endpoint.to_owned(), key.to_owned(), retry.clone());
+        let request =
+            SubmitRequest { endpoint, key, total, first, tasks, retry, wait_ms, confirmed };
         async move { client.post::<SubmitAnswer>("/v1/tasks", &request).await }
     };
     let mut open = FuturesOrdered::new();

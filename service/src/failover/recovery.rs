@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// The pause before what the broker or the database did not take is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// How long to sleep at most: the clock by which pauses are kept may be set.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
 /// The work that is left after a round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Left {
@@ -156,7 +159,7 @@ impl Recovery<'_> {
             self.asked_again = true;
         }
         self.welcome().await?;
-        let mut left = self.send_drains().await?;
+        let mut left = worse(self.send_drains().await?, self.end_pauses().await?);
         let to_ask = self.store.endpoints_to_ask().await?;
         let now = Instant::now();
         let asked = self.pauses.iter_mut().filter(|(endpoint, _)| !to_ask.contains(endpoint));
@@ -193,6 +196,18 @@ impl Recovery<'_> {
             self.store.welcomed(pending).await?;
         }
         Ok(())
+    }
+
+    /// Has tasks published whose pause before their next attempt is over.
+    async fn end_pauses(&self) -> Result<Left, Error> {
+        let (ended, next) = self.store.end_pauses(now_ms()).await?;
+        if ended > 0 {
+            self.placements.tell();
+        }
+        let later = |due: u64| {
+            Instant::now() + Duration::from_millis(due.saturating_sub(now_ms())).min(LONGEST_PAUSE)
+        };
+        Ok(next.map_or(Left::Nothing, |due| Left::Later(later(due))))
     }
 
     /// Sends each drain and each resume that the broker is not known to have.

@@ -1,6 +1,8 @@
 //! The real session on a fake broker: what instances say goes in, and what is
 //! called, closed, asked and submitted again comes out.
 
+mod cancel;
+
 use super::ConnectionCloser;
 use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
@@ -185,6 +187,7 @@ impl World {
             first: 0,
             specs: specs.to_vec(),
             handing: Handing::New,
+            retry: None,
             now_ms: now_ms(),
         };
         let (_, begun) = self.store.record_submission(chunk).await.unwrap().unwrap();

@@ -152,6 +152,7 @@ mod tests {
             first: 0,
             specs: vec![spec(&["true"]); count],
             handing: Handing::New,
+            retry: None,
             now_ms: 1000,
         };
         let (endpoint, begun) = store.record_submission(chunk).await.unwrap().unwrap();

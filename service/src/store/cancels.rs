@@ -9,7 +9,7 @@
 use super::engine::{Columns, Db, FromRow, values};
 use super::results::conclude;
 use super::steering::next_number;
-use super::{Result, Store, Write};
+use super::{Result, Store, Write, retries};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::wire::CANCEL_MAX;
@@ -152,7 +152,7 @@ impl Store {
 fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSlice> {
     let db = write.db;
     let mut slice = CancelSlice::default();
-    let mut ended = Vec::new();
+    let (mut ended, mut paused) = (Vec::new(), Vec::new());
     let find = "SELECT t.id, n.id, t.state, t.current_attempt FROM tasks t \
          JOIN interned_ids n ON n.n = t.endpoint WHERE t.seq = ?";
     let insert = "INSERT INTO cancellations (task, endpoint_id, attempt, number, requested_at_ms) \
@@ -165,10 +165,11 @@ fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSli
             continue;
         }
         let attempt = Attempt { task_id: task.id, attempt: task.attempt };
-        if task.state == "waiting" {
+        if task.state == "waiting" || task.state == "paused" {
             let reason = NEVER_SENT.into();
             let endpoint = task.endpoint;
             ended.push(TaskResult::not_run(attempt, Outcome::Cancelled, reason, endpoint, now_ms));
+            paused.push(*seq);
             continue;
         }
         let known = slice.asked.get(&task.endpoint).map(|(number, _)| *number);
@@ -182,6 +183,7 @@ fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSli
     let ended: Vec<&TaskResult> = ended.iter().collect();
     slice.cancelled = ended.len() as u64;
     conclude(write, &ended, now_ms)?;
+    retries::remove_pauses(write.db, &paused)?;
     Ok(slice)
 }
 

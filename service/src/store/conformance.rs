@@ -27,6 +27,7 @@ mod forgetting;
 mod listing;
 mod overdue;
 mod results;
+mod retries;
 mod states;
 mod steering;
 mod submissions;
@@ -98,6 +99,7 @@ suite! {
     steering: a_drain_is_numbered_once_and_sent_until_the_broker_has_it;
     cancels: a_cancellation_is_sent_until_the_broker_has_it_and_then_marked_and_binds_no_outcome
         a_task_to_be_cancelled_ends_once_it_is_nowhere_for_certain_and_is_not_submitted_again
+        what_never_left_is_cancelled_at_once_and_what_may_have_left_is_not_sent_again
         a_cancelled_task_that_ran_to_its_end_is_not_called_cancelled
         tasks_are_selected_once_in_slices_by_every_condition;
     forgetting: ended_tasks_go_with_all_of_theirs_and_the_others_stay
@@ -107,6 +109,8 @@ suite! {
         a_result_of_a_forgotten_task_that_comes_late_is_counted_and_not_kept
         a_forgotten_task_that_a_disk_delivered_is_not_missing
         many_tasks_go_in_slices_and_a_dry_run_counts_them;
+    retries: a_task_is_run_again_as_its_next_attempt_and_keeps_its_results
+        a_policy_runs_a_task_again_after_a_pause_that_a_cancellation_ends;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 
@@ -141,6 +145,7 @@ pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chun
         first: 0,
         specs,
         handing: Handing::New,
+        retry: None,
         now_ms: 1000,
     }
 }

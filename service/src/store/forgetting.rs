@@ -225,6 +225,7 @@ fn take_leave(db: &Db<'_>, submission: i64, forgotten: u64) -> Result<bool> {
     // Its row is not given to another one: a caller may hold on to it.
     raise(db, "last_submission", submission.unsigned_abs())?;
     db.run("DELETE FROM counts WHERE submission = ?", values![submission])?;
+    db.run("DELETE FROM retry_policies WHERE submission = ?", values![submission])?;
     db.run("DELETE FROM submissions WHERE id = ?", values![submission])?;
     Ok(true)
 }

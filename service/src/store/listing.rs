@@ -5,7 +5,7 @@ use super::rows::{
     RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
 use super::stored_state::StoredState;
-use super::{Result, Store, missing};
+use super::{Result, Store, missing, retries};
 use crate::model::{Page, Progress, TaskDetail, TaskOutcome};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
@@ -92,7 +92,7 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
     let results: Vec<ResultRow> = db.all(&find, values![seq])?;
     let results = results.into_iter().filter_map(|row| row.of(id)).collect();
     let asked = missing::asked(db, seq)?;
-    Ok(Some(TaskDetail { summary, task, waits: None, asked, results }))
+    Ok(Some(TaskDetail { summary, task, waits: retries::waits(db, seq)?, asked, results }))
 }
 
 /// A task of a page of results, with the result that decided its state.

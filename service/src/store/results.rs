@@ -8,7 +8,8 @@ use super::states::{self, PresenceMessage};
 use super::stored_state::StoredState;
 use super::transitions::StateCounts;
 use super::unaccounted::{self, AddedEndpoints};
-use super::{Result, Store, Write, cancels, commits};
+use super::{Result, Store, Write, cancels, commits, retries};
+use crate::model::RetryPolicy;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
 use std::borrow::Cow;
@@ -47,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     /// Attempts that were reported lost.
     pub(crate) losses: LossCounts,
+    /// Tasks that are run again by the policies of their submissions.
+    pub(crate) retried: u64,
     /// Whether an endpoint's states changed.
     pub(crate) states_changed: bool,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Tally {
 impl Tally {
     /// Whether there is something to be asked for, submitted again or watched.
     pub(crate) fn is_news(&self) -> bool {
-        self.states_changed || self.losses.unaccounted + self.losses.resubmitted > 0
+        self.states_changed || self.retried + self.losses.unaccounted + self.losses.resubmitted > 0
     }
 
     fn add(&mut self, changes: &Changes<'_>) {
@@ -64,12 +67,13 @@ impl Tally {
         self.unprovisioned += changes.unprovisioned;
         self.forgotten += changes.forgotten;
         self.refused += changes.refused;
+        self.retried += changes.retries.len() as u64;
     }
 }
 
 /// A task that results came for, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct AnsweredTask {
+pub(super) struct AnsweredTask {
     seq: i64,
     submission: Option<i64>,
     /// The number of the endpoint that it was given to.
@@ -84,6 +88,11 @@ struct AnsweredTask {
 }
 
 impl AnsweredTask {
+    /// Its row and its submission; none of an external task.
+    pub(super) fn in_submission(&self) -> Option<(i64, i64)> {
+        self.submission.map(|submission| (self.seq, submission))
+    }
+
     /// Whether an endpoint may answer for an attempt. The attempts of an external task are
     /// not known.
     fn was_given(&self, endpoint: i64, attempt: u32) -> bool {
@@ -120,7 +129,25 @@ pub(super) struct Changes<'a> {
     first_refused: Option<&'a TaskResult>,
     /// The results that decide the states of tasks, by row.
     states: BTreeMap<i64, &'a TaskResult>,
+    /// The tasks that are run again instead, by row, and when.
+    retries: Vec<(i64, u64)>,
     counts: StateCounts,
+}
+
+/// Which tasks are run again by the policies of their submissions.
+struct Retrying {
+    /// By row.
+    policies: BTreeMap<i64, RetryPolicy>,
+    now_ms: u64,
+}
+
+impl Retrying {
+    /// When a task is run again after a result, which is counted among its attempts.
+    fn due(&self, task: &AnsweredTask, result: &TaskResult) -> Option<u64> {
+        let policy = self.policies.get(&task.seq)?;
+        let pause = policy.pause_after(result.outcome, task.attempts.len())?;
+        Some(self.now_ms.saturating_add(pause))
+    }
 }
 
 impl Store {
@@ -189,7 +216,8 @@ pub(super) fn conclude<'a>(
         .iter()
         .map(|result| Ok((write.ids.number(db, result.endpoint_id)?, *result)))
         .collect::<Result<_>>()?;
-    let mut changes = decide(&numbered, &mut tasks, rows);
+    let policies = retries::policies(db, results, &tasks)?;
+    let mut changes = decide(&numbered, &mut tasks, rows, &Retrying { policies, now_ms });
     changes.forgotten = (results.len() - kept.len()) as u64;
     for (_, _, result) in &changes.external {
         let find = "SELECT 1 FROM endpoints WHERE id = ?";
@@ -212,8 +240,10 @@ pub(super) fn conclude<'a>(
         update.execute(values![state.as_str(), result.attempt, task])?;
     }
     changes.counts.write(db)?;
-    unaccounted::remove(db, changes.states.keys())?;
-    cancels::remove(db, changes.states.keys())?;
+    retries::pause(db, &changes.retries)?;
+    let over = || changes.states.keys().chain(changes.retries.iter().map(|(task, _)| task));
+    unaccounted::remove(db, over())?;
+    cancels::remove(db, over())?;
     Ok(changes)
 }
 
@@ -238,6 +268,7 @@ fn decide<'a>(
     results: &[(i64, &'a TaskResult)],
     tasks: &mut BTreeMap<TaskId, AnsweredTask>,
     rows: Vec<i64>,
+    retrying: &Retrying,
 ) -> Changes<'a> {
     let mut changes = Changes::default();
     let mut rows = rows.into_iter();
@@ -266,7 +297,14 @@ fn decide<'a>(
         task.attempts.push(attempt);
         changes.results.push((task.seq, endpoint, result));
         let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
-        if newest && attempt >= task.current {
+        if newest
+            && attempt >= task.current
+            && let Some(due) = retrying.due(task, result)
+        {
+            changes.counts.moved(task.submission, task.state, StoredState::Paused);
+            (task.current, task.state) = (attempt + 1, StoredState::Paused);
+            changes.retries.push((task.seq, due));
+        } else if newest && attempt >= task.current {
             let state = StoredState::Done(result.outcome);
             changes.counts.moved(task.submission, task.state, state);
             (task.recorded, task.state) = (Some(attempt), state);

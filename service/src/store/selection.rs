@@ -105,7 +105,7 @@ fn submissions(db: &Db<'_>, selection: &TaskSelection) -> Result<Vec<i64>> {
         }
         None => find.push_str(
             " AND EXISTS (SELECT 1 FROM counts c WHERE c.submission = s.id AND c.tasks > 0 \
-             AND c.state IN ('waiting', 'submitting', 'submitted'))",
+             AND c.state IN ('waiting', 'paused', 'submitting', 'submitted'))",
         ),
     }
     if let Some(endpoint) = selection.endpoint {
@@ -120,7 +120,7 @@ fn submissions(db: &Db<'_>, selection: &TaskSelection) -> Result<Vec<i64>> {
 /// The names that the database has for a state.
 fn stored(state: &str) -> Vec<&str> {
     match state {
-        "waiting" => vec!["waiting", "submitting"],
+        "waiting" => vec!["waiting", "paused", "submitting"],
         // What an endpoint's events tell is not in the database.
         "accepted" | "running" => vec!["submitted"],
         other => vec![other],

@@ -1,4 +1,4 @@
-//! The states of a task as the database keeps them: those that people see, with two forms of
+//! The states of a task as the database keeps them: those that people see, with three forms of
 //! `waiting`, and without those that only an endpoint's events tell. Pure.
 
 use crate::model::TaskState;
@@ -11,6 +11,8 @@ pub(crate) enum StoredState {
     /// The current attempt was never handed to the link, or the broker certainly does not have
     /// it: the task can be ended here.
     Waiting,
+    /// Its next attempt waits for the end of a pause, as it did not succeed.
+    Paused,
     /// The current attempt was handed to the link, and the broker has not answered: it may be
     /// at the endpoint.
     Submitting,
@@ -25,7 +27,7 @@ impl StoredState {
     #[must_use]
     pub(crate) fn shown(self) -> TaskState {
         match self {
-            Self::Waiting | Self::Submitting => TaskState::Waiting,
+            Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
             Self::Submitted => TaskState::Submitted,
             Self::Done(outcome) => TaskState::Done(outcome),
         }
@@ -34,14 +36,14 @@ impl StoredState {
     /// The states in the database of the tasks that people see in a state, or that may be in it:
     /// only events tell which of those that are submitted are accepted or run.
     pub(super) fn shown_as(state: TaskState) -> impl Iterator<Item = Self> {
-        let (first, second) = match state {
-            TaskState::Waiting => (Self::Waiting, Some(Self::Submitting)),
+        let states = match state {
+            TaskState::Waiting => [Some(Self::Waiting), Some(Self::Paused), Some(Self::Submitting)],
             TaskState::Submitted | TaskState::Accepted | TaskState::Running => {
-                (Self::Submitted, None)
+                [Some(Self::Submitted), None, None]
             }
-            TaskState::Done(outcome) => (Self::Done(outcome), None),
+            TaskState::Done(outcome) => [Some(Self::Done(outcome)), None, None],
         };
-        std::iter::once(first).chain(second)
+        states.into_iter().flatten()
     }
 
     /// The name it has in the database.
@@ -49,6 +51,7 @@ impl StoredState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::Paused => "paused",
             Self::Submitting => "submitting",
             Self::Submitted => "submitted",
             Self::Done(outcome) => outcome.as_str(),
@@ -61,6 +64,7 @@ impl FromStr for StoredState {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "waiting" => Ok(Self::Waiting),
+            "paused" => Ok(Self::Paused),
             "submitting" => Ok(Self::Submitting),
             "submitted" => Ok(Self::Submitted),
             outcome => outcome.parse().map(Self::Done),
@@ -73,13 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_again_and_shown_without_its_two_forms_of_waiting() {
-        let open = [StoredState::Waiting, StoredState::Submitting, StoredState::Submitted];
-        for state in open.into_iter().chain(Outcome::ALL.map(StoredState::Done)) {
+    fn what_is_kept_is_read_again_and_shown_without_its_three_forms_of_waiting() {
+        let waiting = [StoredState::Waiting, StoredState::Paused, StoredState::Submitting];
+        let open = waiting.into_iter().chain([StoredState::Submitted]);
+        for state in open.chain(Outcome::ALL.map(StoredState::Done)) {
             assert_eq!(state.as_str().parse(), Ok(state));
             let shown = state.shown().as_str();
-            let expected =
-                if state == StoredState::Submitting { "waiting" } else { state.as_str() };
+            let expected = if waiting.contains(&state) { "waiting" } else { state.as_str() };
             assert_eq!(shown, expected);
         }
         assert!("running".parse::<StoredState>().is_err(), "only events tell that");

@@ -6,8 +6,8 @@ use super::engine::{Columns, Db, FromRow, append, values};
 use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Error, Result, Store, Write, unaccounted};
-use crate::model::TaskSpec;
+use super::{Error, Result, Store, Write, cancels, retries, unaccounted};
+use crate::model::{RetryPolicy, TaskSpec};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
@@ -45,6 +45,8 @@ pub(crate) struct Chunk {
     pub(crate) specs: Vec<TaskSpec>,
     /// Which of them are handed to the link at once.
     pub(crate) handing: Handing,
+    /// When the service runs tasks of the submission again by itself.
+    pub(crate) retry: Option<RetryPolicy>,
     /// The present, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
 }
@@ -213,8 +215,10 @@ fn hand_over_known(
                 waiting.push((task.seq, task.current_attempt));
                 all.insert(task.index, HandOver::First);
             }
+            // One that is to be cancelled is not published again.
+            StoredState::Submitting if cancels::is_requested(db, task.seq)? => (),
             StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
-            StoredState::Submitted | StoredState::Done(_) => (),
+            StoredState::Paused | StoredState::Submitted | StoredState::Done(_) => (),
         }
     }
     set_state(db, &waiting, &[StoredState::Waiting], StoredState::Submitting)?;
@@ -232,6 +236,9 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)>
             db.dialect().next_submission
         );
         let (id,) = db.only(&insert, values![&chunk.key, to, chunk.total, chunk.now_ms])?;
+        if let Some(policy) = &chunk.retry {
+            retries::insert_policy(db, id, policy)?;
+        }
         return Ok((id, true));
     };
     let differs = |what: String| {
@@ -245,6 +252,9 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)>
     }
     if total != chunk.total {
         return differs(format!("it has {total} tasks, this one has {}", chunk.total));
+    }
+    if retries::of_submission(db, submission)? != chunk.retry {
+        return differs("its tasks are run again after other outcomes or pauses".to_owned());
     }
     Ok((submission, false))
 }

@@ -9,7 +9,7 @@ use super::rows::{UNCOMMON_STATES, decoded, encoded};
 use super::stored_state::StoredState;
 use super::submissions::HandOver;
 use super::transitions::{move_tasks, set_state};
-use super::{Result, Store};
+use super::{Result, Store, cancels};
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
 use std::collections::BTreeSet;
@@ -97,11 +97,13 @@ impl Store {
         .await
     }
 
-    /// Those of these tasks that are `submitting` still, to be published again.
+    /// Those of these tasks that are `submitting` still, to be published again; none that is to
+    /// be cancelled.
     pub(crate) async fn still_submitting(&self, tasks: Vec<i64>) -> Result<Vec<Handed>> {
         self.read("looking for tasks in doubt", move |db| {
             let find = "SELECT t.seq, t.current_attempt, p.body FROM tasks t \
-                 JOIN payloads p ON p.task = t.seq WHERE t.seq = ? AND t.state = 'submitting'";
+                 JOIN payloads p ON p.task = t.seq WHERE t.seq = ? AND t.state = 'submitting' \
+                 AND NOT EXISTS (SELECT 1 FROM cancellations c WHERE c.task = t.seq)";
             let mut found = Vec::new();
             for task in tasks {
                 let open: Option<OpenTask> = db.one(find, values![task])?;
@@ -126,13 +128,20 @@ impl Store {
     }
 
     /// Has tasks wait that the broker certainly does not have, each with the attempt that was
-    /// published, unless they are known to have got further.
+    /// published, unless they are known to have got further. One that is to be cancelled stays
+    /// as it is: its endpoint was asked, and it is not published again.
     pub(crate) async fn keep_waiting(&self, tasks: Vec<(i64, u32)>) -> Result<()> {
         if tasks.is_empty() {
             return Ok(());
         }
         self.write("recording that the broker did not take the tasks", move |write| {
-            set_state(write.db, &tasks, &[StoredState::Submitting], StoredState::Waiting)
+            let mut kept = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                if !cancels::is_requested(write.db, task.0)? {
+                    kept.push(task);
+                }
+            }
+            set_state(write.db, &kept, &[StoredState::Submitting], StoredState::Waiting)
         })
         .await
     }

@@ -12,6 +12,7 @@
 )]
 
 mod bad_input;
+mod cancel;
 mod crash;
 mod demo;
 mod doctor;

@@ -159,6 +159,24 @@ CREATE TABLE unaccounted (
 
 CREATE INDEX unaccounted_to_ask ON unaccounted (endpoint_id) WHERE asked IS NULL;
 
+-- When the service runs tasks of a submission again by itself: after which outcomes (with
+-- commas between them), how often, and after what pauses.
+CREATE TABLE retry_policies (
+    submission       BIGINT PRIMARY KEY,
+    retries          BIGINT NOT NULL,
+    first_pause_ms   BIGINT NOT NULL,
+    longest_pause_ms BIGINT NOT NULL,
+    outcomes         TEXT NOT NULL
+);
+
+-- Waiting tasks that are not handed to the link before a time.
+CREATE TABLE pauses (
+    task      BIGINT PRIMARY KEY,
+    due_at_ms BIGINT NOT NULL
+);
+
+CREATE INDEX pauses_by_time ON pauses (due_at_ms);
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (

@@ -160,6 +160,24 @@ CREATE TABLE unaccounted (
 
 CREATE INDEX unaccounted_to_ask ON unaccounted (endpoint_id) WHERE asked IS NULL;
 
+-- When the service runs tasks of a submission again by itself: after which outcomes (with
+-- commas between them), how often, and after what pauses.
+CREATE TABLE retry_policies (
+    submission       INTEGER PRIMARY KEY,
+    retries          INTEGER NOT NULL,
+    first_pause_ms   INTEGER NOT NULL,
+    longest_pause_ms INTEGER NOT NULL,
+    outcomes         TEXT NOT NULL
+) STRICT;
+
+-- Waiting tasks that are not handed to the link before a time.
+CREATE TABLE pauses (
+    task      INTEGER PRIMARY KEY,
+    due_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX pauses_by_time ON pauses (due_at_ms);
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (

@@ -1,0 +1,177 @@
+//! Tasks are cancelled while something fails. Each has exactly one outcome, and none is
+//! `cancelled` that had finished when the cancellation was asked for.
+
+use super::stage::{Setup, Site, Stage};
+use super::{BOTH, Play, Row, Seen};
+use crate::broker::Private;
+use crate::poll;
+use crate::proxy::Carry;
+use crate::world::SOON;
+use anyhow::{Context as _, Result, ensure};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const TASKS: usize = 3000;
+/// Those that held a slot.
+const CRASH: &str = "those that held a slot at the kill";
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new(
+        "cancel-link-cut",
+        "the link is cut, all tasks are cancelled, and the link is back after 3 s",
+        Play::Beside(link_cut),
+    )
+    .on(BOTH),
+    Row::new(
+        "cancel-offline",
+        "the endpoint is stopped with a queue of tasks, all are cancelled, and it is started again; \
+         none starts any more",
+        Play::Beside(offline),
+    )
+    .since("the next start")
+    .on(BOTH),
+    Row::new(
+        "cancel-endpoint-kill",
+        "all tasks are cancelled, and the endpoint is ended by kill -9 at once",
+        Play::Beside(endpoint_kill),
+    )
+    .may_run_again(CRASH)
+    .since("the next start"),
+    Row::new(
+        "cancel-service-kill",
+        "all tasks are cancelled, and the service is ended by kill -9 as soon as it has answered",
+        Play::Beside(service_kill),
+    )
+    .since("the next start"),
+    Row::new(
+        "cancel-broker-kill",
+        "all tasks are cancelled, and the broker is ended by kill -9 at once",
+        Play::Alone(broker_kill),
+    )
+    .since("the broker being up again"),
+    Row::new(
+        "cancel-dead-disk",
+        "the endpoint is ended by kill -9, its state folder is gone, all tasks are cancelled, and it \
+         is started anew; none is submitted again",
+        Play::Beside(dead_disk),
+    )
+    .since("the next start"),
+];
+
+/// Tasks that note their ends, half-way through.
+struct Cancelled {
+    stage: Stage,
+    ends: PathBuf,
+    /// Those that had ended when they were cancelled.
+    ended: BTreeSet<String>,
+}
+
+impl Cancelled {
+    fn half_way(site: &Site) -> Result<Self> {
+        let mut stage = site.stage_with(&Setup::default())?;
+        let ends = stage.world.folder().join("ends");
+        let script = format!("sleep 0.05; echo \"$CLUTCH_TASK_ID\" >> '{}'", ends.display());
+        stage.submit(TASKS, &script)?;
+        stage.until_recorded(100)?;
+        Ok(Self { stage, ends, ended: BTreeSet::new() })
+    }
+
+    /// Cancels all, and waits for no endpoint.
+    fn cancel(&mut self) -> Result<()> {
+        let text = std::fs::read_to_string(&self.ends).context("reading the ends of tasks")?;
+        self.ended = text.lines().map(str::to_owned).collect();
+        let words = ["cancel", "--key", &self.stage.key(0), "--no-wait", "--json"];
+        let answer = self.stage.world.service(&words)?.ok()?.json()?;
+        ensure!(answer["asked"].as_u64() > Some(0), "the endpoint was not asked: {answer}");
+        Ok(())
+    }
+
+    /// How many tasks have started.
+    fn started(&self) -> Result<usize> {
+        Ok(self.stage.runs.read()?.len())
+    }
+
+    /// What became of the tasks.
+    fn seen(&self, recovery: Duration) -> Result<Seen> {
+        let seen = self.stage.seen_with(&[("cancelled", TASKS)])?.recovered_in(recovery);
+        let results = self.stage.world.results(&self.stage.key(0))?;
+        let cancelled: BTreeSet<&str> = results
+            .iter()
+            .filter(|task| task["state"] == "cancelled")
+            .filter_map(|task| task["id"].as_str())
+            .collect();
+        ensure!(!cancelled.is_empty(), "no task was cancelled: the fault came too late");
+        let wrong = self.ended.iter().filter(|task| cancelled.contains(task.as_str())).count();
+        Ok(seen.must(wrong == 0, || format!("{wrong} tasks had finished and are called cancelled")))
+    }
+}
+
+fn link_cut(site: &Site) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.stage.proxy.carry(Carry::Refuse)?;
+    ensure!(run.stage.proxy.cut() == 2, "there were not two connections to reset");
+    run.stage.until_disengaged()?;
+    run.cancel()?;
+    poll::pause(Duration::from_secs(3));
+    run.stage.proxy.carry(Carry::Pass)?;
+    let recovery = run.stage.back(Instant::now())?;
+    run.seen(recovery)
+}
+
+fn offline(site: &Site) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.stage.daemon.stop(SOON)?;
+    run.cancel()?;
+    let started = run.started()?;
+    let again = Instant::now();
+    run.stage.restart()?;
+    let recovery = run.stage.recovery(again)?;
+    let seen = run.seen(recovery)?;
+    let late = run.started()? - started;
+    Ok(seen.must(late == 0, || format!("{late} tasks started after they were cancelled")))
+}
+
+fn endpoint_kill(site: &Site) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.cancel()?;
+    run.stage.daemon.kill()?;
+    let again = Instant::now();
+    run.stage.restart()?;
+    let recovery = run.stage.recovery(again).unwrap_or_else(|_| again.elapsed());
+    Ok(run.seen(recovery)?.allowing(run.stage.slots))
+}
+
+fn service_kill(site: &Site) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.cancel()?;
+    run.stage.service.kill()?;
+    let again = Instant::now();
+    run.stage.service = run.stage.world.serve()?;
+    run.seen(again.elapsed())
+}
+
+fn broker_kill(site: &Site, broker: &mut Private) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.cancel()?;
+    broker.kill()?;
+    run.stage.until_disengaged()?;
+    broker.run()?;
+    let up = Instant::now();
+    run.stage.until_link()?;
+    run.seen(up.elapsed())
+}
+
+fn dead_disk(site: &Site) -> Result<Seen> {
+    let mut run = Cancelled::half_way(site)?;
+    run.stage.daemon.kill()?;
+    std::fs::remove_dir_all(run.stage.state()).context("removing the state folder")?;
+    run.cancel()?;
+    let started = run.started()?;
+    let again = Instant::now();
+    run.stage.restart()?;
+    let recovery = run.stage.recovery(again)?;
+    let seen = run.seen(recovery)?;
+    let late = run.started()? - started;
+    Ok(seen.must(late == 0, || format!("{late} tasks started after they were cancelled")))
+}
