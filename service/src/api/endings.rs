@@ -109,7 +109,7 @@ fn engaged(api: &Api, what: &str) -> Result<(), ApiError> {
 
 /// Has the session look at the records anew.
 fn look_anew(api: &Api) {
-    api.news.send_modify(|count| *count += 1);
+    api.signals.news.send_modify(|count| *count += 1);
 }
 
 fn online(name: &str) -> ApiError {
