@@ -14,8 +14,11 @@ use crate::execution::dispatcher::Dispatcher;
 use crate::execution::engine::{Engine, SlotCount};
 use crate::execution::executor::Executor;
 use crate::execution::function::FunctionExecutor;
+use crate::execution::live::Live;
+use crate::execution::live::progress_files::ProgressFiles;
 use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
 use crate::exit::{Exit, Failure};
+use crate::link::events::EventsPublisher;
 use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
 use crate::link::session::Link;
@@ -106,10 +109,19 @@ pub(crate) async fn run(
 
     let slots = SlotCount::new(config.slots());
     let dispatcher = Arc::clone(&executor);
-    let engine = Engine { ledger: Arc::clone(&ledger), executor, slots: slots.clone() };
-    let (events, _requests) = EventsRequests::new();
+    let live = Arc::new(live(&config).await?);
+    let engine = Engine {
+        ledger: Arc::clone(&ledger),
+        executor,
+        live: Arc::clone(&live),
+        slots: slots.clone(),
+    };
+    let (events, requests) = EventsRequests::new();
     let steering = Steering::new(events);
-    let link = link(&config, sharing, transport, &ledger, &shutdown, steering);
+    let link = Link {
+        events: Some(EventsPublisher::new(live, requests, slots.clone(), troubles.clone())),
+        ..link(&config, sharing, transport, &ledger, &shutdown, steering)
+    };
     // Until the link has the lease, or is known to be down.
     ledger.shut();
     let local = Arc::new(Local {
@@ -172,6 +184,7 @@ fn link(
         steering,
         inlet: config.inlet(),
         results: config.results(),
+        events: None,
         heartbeat: config.broker.heartbeat,
         jitter: JITTER,
         intake: shutdown.intake.clone(),
@@ -338,6 +351,25 @@ async fn executor(
     let functions = FunctionExecutor::new(functions, &processes.spawner());
     ledger.limit(functions.limits());
     Ok(Arc::new(Dispatcher::new(processes, functions)))
+}
+
+/// Prepares what running tasks tell. An endpoint without progress files works too, so a
+/// failure is logged only.
+async fn live(config: &Config) -> Result<Live, Failure> {
+    let folder = config.state_path()?.join("progress");
+    let shown = folder.display().to_string();
+    let made = tokio::task::spawn_blocking(move || ProgressFiles::below(&folder)).await;
+    Ok(match made.map_err(std::io::Error::other).flatten() {
+        Ok(files) => Live::with_files(files),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                folder = shown,
+                "processes cannot tell their progress: the folder for that cannot be used"
+            );
+            Live::default()
+        }
+    })
 }
 
 /// Waits for the parts, and stops them in order.

@@ -10,6 +10,7 @@ pub(crate) mod engine;
 pub(crate) mod events;
 pub(crate) mod executor;
 pub(crate) mod function;
+pub(crate) mod live;
 pub(crate) mod os;
 pub(crate) mod process;
 pub(crate) mod truncation;

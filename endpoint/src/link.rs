@@ -6,6 +6,7 @@
 
 pub(crate) mod clutch;
 mod control;
+pub(crate) mod events;
 pub(crate) mod events_request;
 pub(crate) mod instance;
 mod publisher;

@@ -10,6 +10,7 @@ pub(crate) mod cancels;
 pub(crate) mod drain;
 pub(crate) mod inbox;
 pub(crate) mod ledger;
+pub(crate) mod look;
 pub(crate) mod outbox;
 pub(crate) mod poison;
 mod slots;
@@ -54,6 +55,8 @@ pub(crate) struct Wakes {
     pub(crate) publisher: bool,
     /// The endpoint is drained, or not any more, or has another deadline for that.
     pub(crate) drain: bool,
+    /// A task came where none was pending.
+    pub(crate) first: bool,
 }
 
 /// How a cancel found an attempt that has no slot.
@@ -133,6 +136,7 @@ impl Pending {
         cancelled: impl Fn(Attempt) -> Arc<Finished>,
     ) -> (Vec<OutSeq>, Vec<Change>) {
         let mut outs = Vec::new();
+        self.wakes.first |= self.tasks() == 0 && !tasks.is_empty();
         let accept = |task: Arc<Task>| {
             if let Some(change) = self.refuse_cancelled(&task, &mut outs, &cancelled) {
                 return change;
@@ -154,6 +158,7 @@ impl Pending {
         cancelled: impl Fn(Attempt) -> Arc<Finished>,
     ) -> (Vec<OutSeq>, Vec<Change>) {
         let mut outs = Vec::new();
+        self.wakes.first |= self.tasks() == 0 && !tasks.is_empty();
         let accept = |(before, task): (Option<u32>, Arc<Task>)| {
             if let Some(change) = self.refuse_cancelled(&task, &mut outs, &cancelled) {
                 self.inbox.skip_unsecured();

@@ -42,9 +42,13 @@ class Worker:
         request.update({"args": args, "kwargs": kwargs, "later": "ignored"})
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
-        answer = self.line()
-        assert answer.pop("call") == self.calls
-        return answer
+        self.progress: list[Any] = []
+        while True:
+            answer = self.line()
+            assert answer.pop("call") == self.calls
+            if "progress" not in answer:
+                return answer
+            self.progress.append(answer["progress"])
 
     def end(self) -> str:
         """Closes the worker's input; what it wrote to standard error."""
@@ -69,11 +73,11 @@ async def who():
 serve()
 """
     worker = Worker(tmp_path, script)
-    assert worker.line() == {"clutch": 1}
+    assert worker.line() == {"clutch": 2}
     assert worker.call("add", 1) == {"value": 11}
     assert worker.call("add", 1, b=2) == {"value": 3}
     assert worker.call("who.am-i") == {"value": ["t", 2]}
-    assert worker.call("sub")["error"].endswith("'sub'; it has add, who.am-i")
+    assert worker.call("sub")["error"]["text"].endswith("'sub'; it has add, who.am-i")
     assert worker.end().startswith("adding\nadding\n")
 
 
@@ -88,11 +92,95 @@ serve()
 def test_what_goes_wrong_is_the_end_of_one_call(tmp_path: Path, body: str, error: str) -> None:
     script = f"from clutch import function, serve\n@function\ndef f():\n    {body}\nserve()\n"
     worker = Worker(tmp_path, script)
-    assert worker.line() == {"clutch": 1}
-    assert worker.call("f")["error"].startswith(error)
-    assert worker.call("f")["error"].startswith(error)
+    assert worker.line() == {"clutch": 2}
+    assert worker.call("f")["error"]["text"].startswith(error)
+    assert worker.call("f")["error"]["text"].startswith(error)
     told = worker.end()
     assert "clutch/worker.py" not in told, "the package's own frames are left out"
+
+
+def test_an_error_has_a_shape_and_data_only_if_they_are_json(tmp_path: Path) -> None:
+    script = """
+from clutch import function, serve
+import json
+
+class Bad(Exception):
+    def __init__(self, data):
+        super().__init__("bad")
+        self.data = data
+
+class Worse(Bad):
+    __clutch_data__ = [1]
+
+@function
+def f(how):
+    if how == "json":
+        raise Bad({"a": 1})
+    if how == "worse":
+        raise Worse(2)
+    if how == "decode":
+        json.loads("{")
+    raise Bad(object())
+
+serve()
+"""
+    worker = Worker(tmp_path, script)
+    assert worker.line() == {"clutch": 2}
+    bad = {"text": "Bad: bad", "type": "Bad", "message": "bad"}
+    assert worker.call("f", "json")["error"] == {**bad, "data": {"a": 1}}
+    assert worker.call("f", "object")["error"]["text"].endswith("Bad: bad")
+    assert "data" not in worker.call("f", "object")["error"]
+    assert worker.call("f", "worse")["error"]["data"] == [1]
+    assert worker.call("f", "decode")["error"]["type"] == "json.decoder.JSONDecodeError"
+    worker.end()
+
+
+def test_progress_is_told_at_once_then_once_a_second_and_the_last_of_it_always(
+    tmp_path: Path,
+) -> None:
+    script = """
+from clutch import function, progress, serve
+import os, threading, time
+
+@function
+def quick():
+    for step in range(1000):
+        progress(step / 1000, message=f"step {step}")
+    return True
+
+@function
+def slow():
+    progress(0.1)
+    progress(data=[1])
+    time.sleep(1.5)
+    return True
+
+@function
+def late():
+    def tell():
+        while True:
+            progress(0.5)
+    threading.Thread(target=tell, daemon=True).start()
+    if os.fork() == 0:
+        progress(message="of a child")
+        os._exit(0)
+    return True
+
+progress(1.0)
+serve()
+"""
+    worker = Worker(tmp_path, script)
+    assert worker.line() == {"clutch": 2}
+    assert worker.call("quick") == {"value": True}
+    first, last = {"fraction": 0.0, "message": "step 0"}, {"fraction": 0.999, "message": "step 999"}
+    assert (worker.progress[0], worker.progress[-1]) == (first, last)
+    assert len(worker.progress) < 100, "a slow machine may take seconds"
+    assert worker.call("slow") == {"value": True}
+    assert worker.progress == [{"fraction": 0.1}, {"data": [1]}]
+    assert worker.call("quick") == {"value": True}
+    assert worker.call("late") == {"value": True}
+    assert {"message": "of a child"} not in worker.progress
+    worker.end()
 
 
 def test_nothing_that_is_printed_reaches_the_endpoint(tmp_path: Path) -> None:
@@ -110,7 +198,7 @@ def f():
 serve()
 """
     worker = Worker(tmp_path, script)
-    assert worker.line() == {"clutch": 1}
+    assert worker.line() == {"clutch": 2}
     assert worker.call("f") == {"value": ""}
     assert sorted(worker.end().split("\n")) == ["", "raw", "while importing"]
 
@@ -138,7 +226,7 @@ def g():
 serve()
 """
     worker = Worker(tmp_path, script)
-    assert worker.line() == {"clutch": 1}
+    assert worker.line() == {"clutch": 2}
     assert worker.call("f") == {"value": 3}
     assert worker.call("g") == {"value": False}
     assert worker.call("f") == {"value": 3}
@@ -161,6 +249,6 @@ def f():
 serve()
 """
     worker = Worker(tmp_path, script, installed)
-    assert worker.line() == {"clutch": 1}
+    assert worker.line() == {"clutch": 2}
     assert worker.call("f") == {"value": "client"}
     worker.end()

@@ -84,6 +84,28 @@ impl Capture {
         }
     }
 
+    /// Returns how many bytes were written.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Returns the kept bytes from a position of the output on: those of the head and those of
+    /// the tail, each with the position of the first.
+    pub(crate) fn kept(&self, from: u64) -> Vec<(u64, Vec<u8>)> {
+        let mut tail = self.tail.clone();
+        tail.rotate_left(self.oldest);
+        let of_tail = self.total - tail.len() as u64;
+        let kept = [(0, self.head.clone()), (of_tail, tail)];
+        let after = kept.into_iter().map(|(at, bytes)| {
+            let skipped = usize::try_from(from.saturating_sub(at)).unwrap_or(usize::MAX);
+            (
+                at + skipped.min(bytes.len()) as u64,
+                bytes.get(skipped..).unwrap_or_default().to_vec(),
+            )
+        });
+        after.filter(|(_, bytes)| !bytes.is_empty()).collect()
+    }
+
     /// Returns the kept part.
     pub(crate) fn finish(mut self) -> Captured {
         let kept = self.head.len() + self.tail.len();

@@ -9,6 +9,7 @@
 
 use super::events::{Event, EventSink, Events};
 use super::executor::{Ended, Executor, Report, RunContext};
+use super::live::Live;
 use crate::failpoint::{self, Step};
 use crate::pending::inbox::Held;
 use crate::pending::ledger::Ledger;
@@ -71,6 +72,8 @@ pub(crate) struct Engine {
     pub(crate) ledger: Arc<Ledger>,
     /// Runs them.
     pub(crate) executor: Arc<dyn Executor>,
+    /// Where they tell what they do.
+    pub(crate) live: Arc<Live>,
     /// How many run at once.
     pub(crate) slots: SlotCount,
 }
@@ -122,11 +125,12 @@ impl Engine {
             let Some(held) = self.ledger.take() else { return };
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);
+            let events = events(held.task.attempt(), &self.live);
             // Those that have a slot when the signal is given are stopped by `stop_tasks`.
             if let Some(reason) = stop.requested() {
                 held.stop.request(reason);
             }
-            running.spawn(run_one(ledger, executor, held));
+            running.spawn(run_one(ledger, executor, held, events));
         }
     }
 }
@@ -162,6 +166,7 @@ async fn run_one(
     ledger: Arc<Ledger>,
     executor: Arc<dyn Executor>,
     held: Held,
+    events: Events,
 ) -> Result<(), JournalError> {
     let attempt = held.task.attempt();
     let result = if held.started && !held.task.rerun {
@@ -180,8 +185,8 @@ async fn run_one(
         failpoint::reach(Step::Start);
         let context = RunContext {
             stop: held.stop.clone(),
-            events: trace_events(attempt),
-            notes: ledger.run_notes(attempt),
+            events,
+            notes: ledger.run_notes(attempt, held.accepted_at_ms),
         };
         match executor.run(&held.task, &context).await {
             Ended::Finished(report) => {
@@ -243,13 +248,14 @@ impl EventSink for EventLog {
     }
 }
 
-/// Returns the way to the log for a task's events, where they are logged.
-fn trace_events(task: Attempt) -> Events {
-    if tracing::enabled!(tracing::Level::TRACE) {
+/// Returns the way of a task's events: to the log, where they are logged, and to `live`.
+fn events(task: Attempt, live: &Arc<Live>) -> Events {
+    let logged = if tracing::enabled!(tracing::Level::TRACE) {
         Events::to(Arc::new(EventLog(task)))
     } else {
         Events::ignored()
-    }
+    };
+    logged.live(task, Arc::clone(live))
 }
 
 fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {

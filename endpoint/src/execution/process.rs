@@ -12,6 +12,7 @@ mod memory;
 pub(crate) mod sandbox;
 
 use super::executor::{Ended, Report, RunContext};
+use super::live::progress_files;
 use super::os::exit_watch::{self, ExitWatch};
 use super::os::process_tree::ProcessTree;
 use super::os::reaper;
@@ -215,6 +216,9 @@ impl ProcessExecutor {
             command.current_dir(folder);
         }
         let tag = tags.for_run(task.attempt());
+        if let Some(file) = events.progress_file() {
+            command.env(progress_files::VARIABLE, file);
+        }
         let walltime = task.walltime();
         let start =
             RunStart { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };

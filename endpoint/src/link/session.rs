@@ -10,6 +10,7 @@
 use crate::exit::{Exit, Failure};
 use crate::link::clutch::{Clutch, Decision};
 use crate::link::control::ControlReader;
+use crate::link::events::EventsPublisher;
 use crate::link::instance::Instance;
 use crate::link::publisher::Publisher;
 use crate::link::session_error::SessionError;
@@ -57,6 +58,8 @@ pub(crate) struct Link {
     pub(crate) inlet: InletOptions,
     /// Where results go.
     pub(crate) results: Destination,
+    /// Tells about running work, where that is told.
+    pub(crate) events: Option<EventsPublisher>,
     /// The broker's heartbeat.
     pub(crate) heartbeat: Duration,
     /// The share of a delay before dialling again that is random, 0 to 1.
@@ -176,7 +179,20 @@ impl Link {
             let publisher =
                 Publisher::new(outlet.as_mut(), &self.ledger, &self.results, &self.instance);
             let consuming = self.consume(tasks.as_ref(), context);
-            tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ())
+            let working =
+                async { tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ()) };
+            let telling = async {
+                if let Some(events) = &self.events {
+                    let told = events.publish(results.as_ref(), &self.ledger, &self.instance);
+                    Box::pin(told).await;
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                biased;
+                ended = working => ended,
+                ended = telling => ended,
+            }
         }
         .await;
         tokio::join!(tasks.close(), results.close());
@@ -417,6 +433,7 @@ mod tests {
                 exchange: topology::RESULTS_EXCHANGE.to_owned(),
                 routing_key: topology::results_key(ledger.endpoint_id),
             },
+            events: None,
             ledger: Arc::clone(ledger),
             instance: Arc::new(Instance::new(Uuid::nil(), false)),
             steering: Steering::new(EventsRequests::new().0),

@@ -362,5 +362,7 @@ fn weight(task: &Task) -> usize {
     512 + task.work.size()
 }
 
+mod waiting;
+
 #[cfg(test)]
 mod tests;

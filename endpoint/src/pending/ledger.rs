@@ -5,6 +5,7 @@
 //! memory is changed and the change handed over in one step. It returns a future that
 //! resolves when the change is durable, for callers that need that.
 
+mod looking;
 mod steering;
 
 use super::inbox::Held;
@@ -55,6 +56,7 @@ struct Shared {
     subscriber: Notify,
     publisher: Notify,
     drain: Notify,
+    first: Notify,
 }
 
 impl Shared {
@@ -66,13 +68,14 @@ impl Shared {
     fn decide<T>(&self, decide: impl FnOnce(&mut Pending) -> T) -> T {
         let mut pending = self.lock();
         let decided = decide(&mut pending);
-        let Wakes { engine, subscriber, publisher, drain } = pending.take_wakes();
+        let Wakes { engine, subscriber, publisher, drain, first } = pending.take_wakes();
         drop(pending);
         for (wakes, part) in [
             (engine, &self.engine),
             (subscriber, &self.subscriber),
             (publisher, &self.publisher),
             (drain, &self.drain),
+            (first, &self.first),
         ] {
             if wakes {
                 part.notify_one();
@@ -92,14 +95,14 @@ impl Ledger {
         limits: Limits,
     ) -> Self {
         let pending = Mutex::new(Pending::restore(&mut found, limits));
-        let [engine, subscriber, publisher, drain] = std::array::from_fn(|_| Notify::new());
+        let [engine, subscriber, publisher, drain, first] = std::array::from_fn(|_| Notify::new());
         let ledger = Self {
             endpoint_id,
             state_id: found.state_id,
             origin: found.origin,
             age: found.age,
             journal,
-            shared: Arc::new(Shared { pending, engine, subscriber, publisher, drain }),
+            shared: Arc::new(Shared { pending, engine, subscriber, publisher, drain, first }),
             durable: found.durable,
             running: found.running,
             sent: None,
@@ -384,8 +387,8 @@ impl Ledger {
 
     /// Returns the right to note, where it survives the death of the daemon, that the process
     /// or call of a task runs.
-    pub(crate) fn run_notes(&self, attempt: Attempt) -> RunNotes {
-        RunNotes::of(&self.running, attempt)
+    pub(crate) fn run_notes(&self, attempt: Attempt, accepted_at_ms: Option<u64>) -> RunNotes {
+        RunNotes::of(&self.running, attempt, accepted_at_ms)
     }
 
     /// The daemon is to stop: however it ends from now on, no task is to blame.

@@ -149,6 +149,7 @@ fn start(
     let engine = Engine {
         ledger: Arc::clone(ledger),
         executor: Arc::new(Sleeper { world: Arc::clone(world), life: Arc::clone(life) }),
+        live: Arc::default(),
         slots: SlotCount::new(world.plan.slots),
     };
     let link = Link {
@@ -163,6 +164,7 @@ fn start(
             exchange: topology::RESULTS_EXCHANGE.to_owned(),
             routing_key: topology::results_key(ENDPOINT),
         },
+        events: None,
         instance: Arc::new(Instance::new(
             wire::session_name(life.nonce, ledger.age, 0),
             world.plan.is_careful(),

@@ -46,7 +46,7 @@ pub(crate) use look::{FolderLook, look};
 pub(crate) use open::Parts;
 pub(crate) use open::{OpenError, Options};
 pub(crate) use queue::DiskQueue;
-pub(crate) use running::{Note, RunNotes, Running};
+pub(crate) use running::{Note, NotedRun, RunNotes, Running};
 
 use clutch_common::id::Attempt;
 use clutch_common::task::Task;

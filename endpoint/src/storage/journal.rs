@@ -13,8 +13,8 @@ mod tests;
 pub(crate) mod writer;
 
 pub(crate) use crate::storage::disk_queue::{
-    Accepted, Deaths, Error as DiskError, Finished, Note, OpenError, Origin, OutSeq, OutboxRecord,
-    RunNotes, Running, Seq,
+    Accepted, Deaths, Error as DiskError, Finished, Note, NotedRun, OpenError, Origin, OutSeq,
+    OutboxRecord, RunNotes, Running, Seq,
 };
 pub(crate) use commit::Commit;
 

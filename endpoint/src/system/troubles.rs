@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many troubles are told at most.
-#[allow(dead_code, reason = "see `Troubles::words`")]
 const MAX: usize = 16;
 /// The longest words of one, in bytes.
 const WORDS: usize = 400;
@@ -30,7 +29,6 @@ impl Troubles {
         self.all().remove(subject);
     }
 
-    #[allow(dead_code, reason = "the events of the endpoint read it")]
     /// Returns the troubles, each as `subject: words`.
     pub(crate) fn words(&self) -> Vec<String> {
         let all = self.all();

@@ -6,8 +6,8 @@ of a package `clutch` that is installed there are found beside them.
 
 from pkgutil import extend_path
 
-from .worker import attempt, function, serve, task_id
+from .worker import attempt, function, progress, serve, task_id
 
 __path__ = extend_path(__path__, __name__)
 
-__all__ = ["attempt", "function", "serve", "task_id"]
+__all__ = ["attempt", "function", "progress", "serve", "task_id"]

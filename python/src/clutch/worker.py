@@ -16,7 +16,8 @@ Name the script in the endpoint's endpoint.toml, once for each function:
 and call it: clutch-service submit ENDPOINT --call add --json-arg 1 --json-arg 2 --wait
 
 The endpoint keeps the process running and sends it one call at a time. What a
-function prints, and its traceback, is kept with the task. Needs Python 3.8 and
+function prints, and its traceback, is kept with the task. While it works it may tell how
+far it is, by `progress(0.5, "half way")`. Needs Python 3.8 and
 nothing else. The protocol is in design/0009-workers.md.
 """
 
@@ -25,24 +26,33 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Awaitable, Callable, TypeVar, overload
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["attempt", "function", "serve", "task_id"]
+__all__ = ["attempt", "function", "progress", "serve", "task_id"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # In the environment of a worker's children: the process that answers.
 _WORKER_PID = "CLUTCH_WORKER_PID"
 
+# How many characters of an error's words, and of its data, are told. The endpoint keeps less.
+_KEPT = 1 << 20
+
+# How often progress is told, in seconds.
+_PAUSE = 1.0
+
 _functions: dict[str, Callable[..., Any]] = {}
 _current: dict[str, Any] = {}
 _loop: AbstractEventLoop | None = None
 _channel: _Channel | None = None
+_progress: _Progress | None = None
 
 
 @overload
@@ -67,6 +77,18 @@ def task_id() -> str | None:
 def attempt() -> int | None:
     """Which attempt at the task this is; counts from 1."""
     return _current.get("attempt")
+
+
+def progress(fraction: float | None = None, message: str | None = None, data: Any = None) -> None:
+    """Tells how far the call is: a number from 0 to 1, a line for people, data as JSON.
+
+    It is told at most once a second, and the last of what was said is never left out.
+    Outside of a call, and in a child that was forked in one, it does nothing.
+    """
+    told = {"fraction": fraction, "message": message, "data": data}
+    words = {name: value for name, value in told.items() if value is not None}
+    if _progress is not None and _progress.channel.is_ours():
+        _progress.tell(_encode(words))
 
 
 def _call(request: dict[str, Any]) -> Any:
@@ -120,10 +142,39 @@ def _note(text: str) -> None:
         pass
 
 
-def _answer(line: bytes, encode: Callable[[Any], str]) -> str:
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def _shape(error: Exception, text: str) -> str:
+    """An exception as JSON: its words, its type, its message, and its data if it has some."""
+    kind = type(error)
+    named = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        named = f"{kind.__module__}.{named}"
+    try:
+        message = str(error)
+    except Exception:
+        message = text
+    shape: dict[str, Any] = {"text": text[:_KEPT], "type": named, "message": message[:_KEPT]}
+    data = getattr(error, "__clutch_data__", None)
+    if data is None:
+        data = getattr(error, "data", None)
+    if data is not None:
+        try:
+            told = _encode(data)
+            if len(told) > _KEPT:
+                data = {"omitted_bytes": len(told)}
+            return _encode({**shape, "data": data})
+        except Exception:
+            pass  # it is not JSON
+    return _encode(shape)
+
+
+def _answer(line: bytes, progress: _Progress) -> str:
     """The answer to a line, as text. An exception is one; leaving is not."""
     global _current
     _current = json.loads(line)
+    progress.begin(_current["call"])
     head = f'{{"call":{_current["call"]},'
     try:
         value = _call(_current)
@@ -131,20 +182,16 @@ def _answer(line: bytes, encode: Callable[[Any], str]) -> str:
         told = traceback.format_exception(type(error), error, _theirs(error.__traceback__))
         _note("".join(told))
         words = "".join(traceback.format_exception_only(type(error), error)).strip()
-        return head + '"error":' + encode(words) + "}"
+        return head + '"error":' + _shape(error, words) + "}"
     try:
-        return head + '"value":' + encode(value) + "}"
+        return head + '"value":' + _encode(value) + "}"
     except Exception as error:
         name = _current["function"]
-        return (
-            head
-            + '"error":'
-            + encode(
-                f"{type(error).__name__}: '{name}' returned a {type(value).__name__} that is not "
-                f"JSON: {error}"
-            )
-            + "}"
+        words = (
+            f"{type(error).__name__}: '{name}' returned a {type(value).__name__} that is not "
+            f"JSON: {error}"
         )
+        return head + '"error":' + _shape(error, words) + "}"
 
 
 class _Channel:
@@ -181,6 +228,57 @@ class _Channel:
             rest = rest[os.write(self.answers, rest) :]
 
 
+class _Progress:
+    """Tells the progress of one call after the other, at most once in a pause."""
+
+    def __init__(self, channel: _Channel) -> None:
+        self.channel = channel
+        self.lock = threading.Lock()
+        self.call: int | None = None
+        self.waits: str | None = None
+        self.told = 0.0
+        self.timer: threading.Timer | None = None
+
+    def begin(self, call: int) -> None:
+        """A call begins: its first progress is told at once."""
+        with self.lock:
+            self.call, self.waits, self.told = call, None, 0.0
+
+    def end(self) -> None:
+        """The call is about to be answered: what waits is told, and nothing after that."""
+        with self.lock:
+            self.send()
+            self.call = None
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+    def tell(self, text: str) -> None:
+        with self.lock:
+            if self.call is None:
+                return
+            self.waits = text
+            pause = self.told + _PAUSE - monotonic() if self.told else 0.0
+            if pause <= 0:
+                self.send()
+            elif self.timer is None:
+                self.timer = threading.Timer(pause, self.late, [self.call])
+                self.timer.daemon = True
+                self.timer.start()
+
+    def late(self, call: int) -> None:
+        """The pause is over."""
+        with self.lock:
+            if self.call == call:
+                self.timer = None
+                self.send()
+
+    def send(self) -> None:
+        if self.call is not None and self.waits is not None:
+            self.channel.say(f'{{"call":{self.call},"progress":{self.waits}}}')
+            self.waits, self.told = None, monotonic()
+
+
 def _connect() -> _Channel:
     """Takes the pipes to the endpoint, once."""
     global _channel
@@ -197,15 +295,17 @@ def _connect() -> _Channel:
 
 def serve() -> None:
     """Answers calls until the endpoint has no more; then returns."""
+    global _progress
     channel = _connect()
-    encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    channel.say('{"clutch":1}')
+    _progress = _Progress(channel)
+    channel.say('{"clutch":2}')
     for line in os.fdopen(channel.requests, "rb", closefd=False):
-        answer = _answer(line, encode)
+        answer = _answer(line, _progress)
         if not channel.is_ours():
             _note("a child that was forked in a function returned from it: it ends here\n")
             os._exit(1)
         _flush()
+        _progress.end()
         channel.say(answer)
 
 

@@ -17,6 +17,7 @@ mod crash;
 mod demo;
 mod doctor;
 mod endpoints;
+mod events;
 mod failover;
 mod faults;
 mod folder;

@@ -34,7 +34,7 @@ const ENDPOINT: Rooms = &[
     ("storage", &["system"]),
     ("pending", &["storage"]),
     ("execution", &["failpoint", "pending", "storage", "system"]),
-    ("link", &["execution", "exit", "failpoint", "pending", "storage"]),
+    ("link", &["execution", "exit", "failpoint", "pending", "storage", "system"]),
     ("config", &["execution", "exit", "pending"]),
     ("local", &["cli", "config", "execution", "exit", "link", "pending", "system"]),
     ("daemon", &["config", "execution", "exit", "link", "local", "pending", "storage", "system"]),

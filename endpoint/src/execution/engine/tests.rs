@@ -44,6 +44,7 @@ async fn live(disk: &TempDir, executor: Arc<Fake>, stop: bool) -> Result<(), Eng
     let engine = Engine {
         ledger: Arc::clone(&ledger),
         executor: Arc::clone(&executor) as _,
+        live: Arc::default(),
         slots: SlotCount::new(2),
     };
     let (intake, kill) = (CancellationToken::new(), StopSignal::new());

@@ -170,7 +170,8 @@ impl Pool {
         let line = protocol::request(number, request.attempt, request.call);
         request.context.events.emit(Event::Started { at_ms: started_at_ms });
         let noted = request.context.notes.begin();
-        let (mode, violation) = match worker.exchange(&line, until, &request.context.stop).await {
+        let RunContext { stop, events, .. } = request.context;
+        let (mode, violation) = match worker.exchange(&line, until, stop, events).await {
             Reply::Line(line) => match protocol::answer(&line, number) {
                 Ok(answer) => {
                     drop(noted);
@@ -336,8 +337,8 @@ fn answered(answer: CallAnswer, stderr: Captured, report: impl Fn(Outcome) -> Re
         CallAnswer::Value(value) => {
             Report { value: Some(value), stderr, ..report(Outcome::Succeeded) }
         }
-        CallAnswer::Error(error) => {
-            Report { reason: Some(error), stderr, ..report(Outcome::Failed) }
+        CallAnswer::Error(reason, error) => {
+            Report { reason: Some(reason), error, stderr, ..report(Outcome::Failed) }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::protocol::{self, MAX_LINE};
 use super::python;
 use super::worker_spec::WorkerSpec;
 use crate::execution::capture::Captured;
+use crate::execution::events::Events;
 use crate::execution::os::exit_watch::{self, ExitWatch};
 use crate::execution::os::proc;
 use crate::execution::os::process_tree::ProcessTree;
@@ -53,6 +54,8 @@ pub(super) struct Worker {
     /// Whether it has written its hello. Output before that, by a library that is being
     /// loaded for example, is not part of the protocol.
     ready: bool,
+    /// Whether it may tell progress before it answers.
+    tells_progress: bool,
     /// How many calls it was sent: the number of the last one.
     sent: u64,
     /// How many calls it has answered.
@@ -133,10 +136,10 @@ impl Worker {
         };
         let mut worker = Self::spawn(spawner, spec).await.map_err(unstarted)?;
         let until = Instant::now() + spec.startup_timeout;
-        let (mode, why) = match worker.exchange(b"", Some(until), stop).await {
+        let (mode, why) = match worker.exchange(b"", Some(until), stop, &Events::ignored()).await {
             Reply::Line(line) => match protocol::hello(&line) {
-                Ok(()) => {
-                    worker.ready = true;
+                Ok(tells_progress) => {
+                    (worker.ready, worker.tells_progress) = (true, tells_progress);
                     worker.stderr.take_recorded();
                     return Ok(worker);
                 }
@@ -195,7 +198,8 @@ impl Worker {
             .map_err(|error| format!("the process could not be watched: {error}"))?;
         let tree = ProcessTree::of(leader.pid, tag);
         let line = Vec::new();
-        let (stderr_open, written, ready, sent, answered) = (true, 0, false, 0, 0);
+        let (stderr_open, written, sent, answered) = (true, 0, 0, 0);
+        let (ready, tells_progress) = (false, false);
         Ok(Self {
             leader,
             tree,
@@ -207,6 +211,7 @@ impl Worker {
             stderr_open,
             written,
             ready,
+            tells_progress,
             sent,
             answered,
         })
@@ -223,13 +228,16 @@ impl Worker {
         self.sent
     }
 
-    /// Writes a request, and waits for a line, at most until a moment or until `stop`.
+    /// Writes a request, and waits for an answer, at most until a moment or until `stop`.
+    /// Progress and what is written meanwhile go to `events`.
     pub(super) async fn exchange(
         &mut self,
         request: &[u8],
         until: Option<Instant>,
         stop: &StopSignal,
+        events: &Events,
     ) -> Reply {
+        self.stderr.listen(events);
         let mut unwritten = request;
         self.written = 0;
         let late = async {
@@ -246,7 +254,7 @@ impl Worker {
             }
             tokio::select! {
                 biased;
-                _ = self.stdout.readable() => match self.read_line(Receiver::try_read) {
+                _ = self.stdout.readable() => match self.read_line(Receiver::try_read, events) {
                     Some(reply) => return reply,
                     None => tokio::task::coop::consume_budget().await,
                 },
@@ -254,8 +262,9 @@ impl Worker {
                     self.record_stderr();
                     tokio::task::coop::consume_budget().await;
                 }
+                asked = self.stderr.asked() => self.stderr.attach(asked),
                 _ = self.stdin.writable(), if !unwritten.is_empty() => (),
-                () = self.watch.ended() => return self.read_last_line(),
+                () = self.watch.ended() => return self.read_last_line(events),
                 reason = stop.wait() => return Reply::Stopped(reason),
                 () = &mut late => return Reply::TimedOut,
             }
@@ -289,7 +298,11 @@ impl Worker {
     }
 
     /// Reads what is in the pipe; returns `None` while no line is complete.
-    fn read_line(&mut self, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> Option<Reply> {
+    fn read_line(
+        &mut self,
+        read: fn(&Receiver, &mut [u8]) -> io::Result<usize>,
+        events: &Events,
+    ) -> Option<Reply> {
         let mut chunk = [0; CHUNK];
         loop {
             let count = match read(&self.stdout, &mut chunk) {
@@ -299,14 +312,14 @@ impl Worker {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Some(Reply::Exited),
             };
-            if let Some(reply) = self.append(&chunk[..count]) {
+            if let Some(reply) = self.append(&chunk[..count], events) {
                 return Some(reply);
             }
         }
     }
 
     /// Appends what was read to the line; returns `None` while it is not complete.
-    fn append(&mut self, mut piece: &[u8]) -> Option<Reply> {
+    fn append(&mut self, mut piece: &[u8], events: &Events) -> Option<Reply> {
         loop {
             let end = piece.iter().position(|byte| *byte == b'\n');
             self.line.extend_from_slice(&piece[..end.unwrap_or(piece.len())]);
@@ -327,6 +340,13 @@ impl Worker {
                 };
                 line = hello.to_vec();
             }
+            if self.tells_progress
+                && let Some(told) = protocol::progress(&line, self.sent)
+            {
+                events.progress(told);
+                piece = more;
+                continue;
+            }
             if !more.is_empty() {
                 let said = protocol::quoted(more);
                 return Some(Reply::Invalid(format!("it wrote more than one line: {said}")));
@@ -337,9 +357,9 @@ impl Worker {
 
     /// Reads the answer that a worker may have written before it ended. It reads the pipe
     /// itself, as the runtime may not know yet that it is readable.
-    fn read_last_line(&mut self) -> Reply {
+    fn read_last_line(&mut self, events: &Events) -> Reply {
         let read = |pipe: &Receiver, chunk: &mut [u8]| Ok(rustix::io::read(pipe, chunk)?);
-        self.read_line(read).unwrap_or(Reply::Exited)
+        self.read_line(read, events).unwrap_or(Reply::Exited)
     }
 
     fn record_stderr(&mut self) {

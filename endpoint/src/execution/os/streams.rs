@@ -5,7 +5,8 @@
 //! after the run is over holds up nothing.
 
 use crate::execution::capture::{Capture, Captured};
-use crate::execution::events::{Event, Events, OutputStream};
+use crate::execution::events::{Event, Events};
+use clutch_common::wire::StreamName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
@@ -57,25 +58,40 @@ pub(crate) struct Output {
     recording: Recording,
 }
 
-/// The kept part of an output; the whole output goes to the event sink as it comes.
+/// The kept part of an output; the whole output goes to the event sink as it comes, and to
+/// those who follow it.
 #[derive(Debug)]
 struct Recording {
     capture: Capture,
     limit: usize,
-    stream: OutputStream,
+    stream: StreamName,
     events: Events,
+    /// Whether it is followed.
+    followed: bool,
+    /// The state of what is to be followed that is obeyed.
+    asked: u64,
 }
 
 impl Recording {
-    fn new(limit: usize, stream: OutputStream, events: Events) -> Self {
-        Self { capture: Capture::new(limit), limit, stream, events }
+    fn new(limit: usize, stream: StreamName, events: Events) -> Self {
+        let capture = Capture::new(limit);
+        Self { capture, limit, stream, events, followed: false, asked: 0 }
     }
 
     fn push(&mut self, bytes: &[u8]) {
+        if self.followed {
+            self.followed = self.events.follow(self.stream, self.capture.total(), bytes);
+        }
         self.capture.push(bytes);
         if !bytes.is_empty() {
             self.events.emit(Event::Output { stream: self.stream, bytes });
         }
+    }
+
+    /// Hands over what it keeps, if that was asked for up to this state.
+    fn attach(&mut self, asked: u64) {
+        self.asked = asked;
+        self.followed = self.events.attach(self.stream, |from| self.capture.kept(from));
     }
 
     /// Records what is still in a pipe: no more than a full pipe, even if a process goes
@@ -116,8 +132,8 @@ impl Pipes {
             (None, File::open("/dev/null")?.into())
         };
         let recording = |stream| Recording::new(limit, stream, events.clone());
-        let (stdout, child_stdout) = Pipe::open(recording(OutputStream::Stdout))?;
-        let (stderr, child_stderr) = Pipe::open(recording(OutputStream::Stderr))?;
+        let (stdout, child_stdout) = Pipe::open(recording(StreamName::Stdout))?;
+        let (stderr, child_stderr) = Pipe::open(recording(StreamName::Stderr))?;
         let child_ends =
             ChildEnds { stdin: child_stdin, stdout: child_stdout, stderr: child_stderr };
         Ok((Self { stdin, stdout, stderr }, child_ends))
@@ -206,7 +222,7 @@ impl Pipe {
 
 impl Streams {
     /// Writes all of `input` and closes it, and records the outputs until they
-    /// are closed. It may be dropped at any time: what was recorded is kept.
+    /// are closed, or for ever where they can be followed. It may be dropped at any time: what was recorded is kept.
     pub(crate) async fn carry(&mut self, input: &[u8]) {
         let stdin = self.stdin.take();
         let feed = async move {
@@ -230,12 +246,12 @@ impl Streams {
 
 impl Output {
     /// Opens the pipe of a standard error of which up to `limit` bytes are kept. Its
-    /// output belongs to one call after the other, and to no event sink.
+    /// output belongs to one call after the other.
     ///
     /// # Errors
     /// There are no descriptors left.
     pub(crate) fn open_stderr(limit: usize) -> io::Result<(Self, OwnedFd)> {
-        let recording = Recording::new(limit, OutputStream::Stderr, Events::ignored());
+        let recording = Recording::new(limit, StreamName::Stderr, Events::ignored());
         let (pipe, child_end) = Pipe::open(recording)?;
         Ok((pipe.watched()?, child_end))
     }
@@ -249,7 +265,23 @@ impl Output {
     pub(crate) fn take_recorded(&mut self) -> Captured {
         self.drain();
         let limit = self.recording.limit;
-        std::mem::replace(&mut self.recording.capture, Capture::new(limit)).finish()
+        let recording = Recording::new(limit, self.recording.stream, Events::ignored());
+        std::mem::replace(&mut self.recording, recording).capture.finish()
+    }
+
+    /// Has the output go to those who follow it, until it is taken.
+    pub(crate) fn listen(&mut self, events: &Events) {
+        self.recording.events = events.without_sink();
+    }
+
+    /// Waits until more is to be followed, and returns the state of that.
+    pub(crate) async fn asked(&self) -> u64 {
+        self.recording.events.asked(self.recording.asked).await
+    }
+
+    /// Hands over what was recorded before this state of what is to be followed.
+    pub(crate) fn attach(&mut self, asked: u64) {
+        self.recording.attach(asked);
     }
 
     /// Records bytes that came another way as if they had been written here.
@@ -257,9 +289,27 @@ impl Output {
         self.recording.push(bytes);
     }
 
-    /// Records the output until it is closed.
+    /// Records the output until it is closed, and while it can be followed.
     pub(crate) async fn record_all(&mut self) {
-        while self.pipe.readable().await.is_ok() {
+        self.record_to_its_end().await;
+        while self.recording.events.can_be_followed() {
+            let asked = self.asked().await;
+            self.attach(asked);
+        }
+    }
+
+    async fn record_to_its_end(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                readable = self.pipe.readable() => if readable.is_err() {
+                    return;
+                },
+                asked = self.asked() => {
+                    self.attach(asked);
+                    continue;
+                }
+            }
             match self.record() {
                 Ok(0) => return,
                 Ok(_) => tokio::task::coop::consume_budget().await,

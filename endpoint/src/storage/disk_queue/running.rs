@@ -33,6 +33,15 @@ pub(crate) struct Run {
     pub(crate) started_at_ms: u64,
 }
 
+/// A run that goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotedRun {
+    pub(crate) attempt: Attempt,
+    pub(crate) started_at_ms: u64,
+    /// When its attempt was accepted, where that is known.
+    pub(crate) accepted_at_ms: Option<u64>,
+}
+
 /// The file; shared by all runs.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -44,7 +53,7 @@ pub(crate) struct Running {
 
 #[derive(Debug, Default)]
 struct Slots {
-    taken: Vec<bool>,
+    taken: Vec<Option<NotedRun>>,
     stopped: bool,
     warned: bool,
 }
@@ -66,15 +75,16 @@ impl Running {
     }
 
     /// Notes that a run begins; it has ended when the note is dropped.
-    pub(crate) fn note(self: &Arc<Self>, attempt: Attempt) -> Note {
+    pub(crate) fn note(self: &Arc<Self>, attempt: Attempt, accepted_at_ms: Option<u64>) -> Note {
+        let started_at_ms = now_ms();
         let mut slots = self.lock();
-        let free = slots.taken.iter().position(|taken| !taken);
+        let free = slots.taken.iter().position(Option::is_none);
         let slot = free.unwrap_or(slots.taken.len());
         if free.is_none() {
-            slots.taken.push(false);
+            slots.taken.push(None);
         }
-        slots.taken[slot] = true;
-        self.write(&mut slots, slot, &encode(attempt, now_ms(), self.boot));
+        slots.taken[slot] = Some(NotedRun { attempt, started_at_ms, accepted_at_ms });
+        self.write(&mut slots, slot, &encode(attempt, started_at_ms, self.boot));
         drop(slots);
         Note { running: Arc::clone(self), slot }
     }
@@ -103,7 +113,12 @@ impl Running {
     fn end(&self, slot: usize) {
         let mut slots = self.lock();
         self.write(&mut slots, slot, &[0; LEN]);
-        slots.taken[slot] = false;
+        slots.taken[slot] = None;
+    }
+
+    /// Returns the runs that go on.
+    pub(crate) fn runs(&self) -> Vec<NotedRun> {
+        self.lock().taken.iter().flatten().copied().collect()
     }
 
     /// Without its record a task runs all the same.
@@ -142,17 +157,21 @@ fn warn(slots: &mut Slots, error: &io::Error) {
 
 /// The right to note one run, for the executor that knows when its process or call runs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RunNotes(Option<(Arc<Running>, Attempt)>);
+pub(crate) struct RunNotes(Option<(Arc<Running>, Attempt, Option<u64>)>);
 
 impl RunNotes {
     /// Returns the right to note the run of an attempt.
-    pub(crate) fn of(running: &Arc<Running>, attempt: Attempt) -> Self {
-        Self(Some((Arc::clone(running), attempt)))
+    pub(crate) fn of(
+        running: &Arc<Running>,
+        attempt: Attempt,
+        accepted_at_ms: Option<u64>,
+    ) -> Self {
+        Self(Some((Arc::clone(running), attempt, accepted_at_ms)))
     }
 
     /// Notes that the process or the call runs, until the note is dropped.
     pub(crate) fn begin(&self) -> Option<Note> {
-        self.0.as_ref().map(|(running, attempt)| running.note(*attempt))
+        self.0.as_ref().map(|(running, attempt, accepted)| running.note(*attempt, *accepted))
     }
 }
 
@@ -212,11 +231,14 @@ mod tests {
         let (running, left) = open(&folder);
         assert_eq!(left, []);
         let [a, b, c] = [attempt(1), attempt(2), attempt(3)];
-        let first = running.note(a);
-        let second = running.note(b);
+        let first = running.note(a, None);
+        let second = running.note(b, None);
         drop(first);
-        let third = running.note(c);
+        let third = running.note(c, Some(7));
         assert_eq!(running.noted().iter().map(|run| run.attempt).collect::<Vec<_>>(), [c, b]);
+        let goes_on: Vec<_> =
+            running.runs().iter().map(|run| (run.attempt, run.accepted_at_ms)).collect();
+        assert_eq!(goes_on, [(c, Some(7)), (b, None)]);
         // The daemon dies: nothing is dropped.
         std::mem::forget((second, third));
         assert_eq!(open(&folder).1, [c, b], "the place of what ended is used again");
@@ -227,9 +249,9 @@ mod tests {
     fn a_daemon_that_is_stopping_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let (running, _) = open(&folder);
-        std::mem::forget(running.note(attempt(1)));
+        std::mem::forget(running.note(attempt(1), None));
         running.stop();
-        std::mem::forget(running.note(attempt(2)));
+        std::mem::forget(running.note(attempt(2), None));
         assert_eq!(open(&folder).1, []);
     }
 
@@ -238,10 +260,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (running, _) = open(&folder);
         let (guilty, innocent) = (attempt(1), attempt(2));
-        let note = running.note(innocent);
+        let note = running.note(innocent, None);
         let theirs = Arc::clone(&running);
         let panicked = std::thread::spawn(move || {
-            let _note = theirs.note(guilty);
+            let _note = theirs.note(guilty, None);
             panic!("as a run would");
         });
         assert!(panicked.join().is_err());
@@ -256,7 +278,7 @@ mod tests {
         let boot = Uuid::from_u128(1);
         let note = || {
             let (running, _) = Running::open_in(&path, boot).unwrap();
-            std::mem::forget(Arc::new(running).note(attempt(1)));
+            std::mem::forget(Arc::new(running).note(attempt(1), None));
         };
         note();
         assert_eq!(Running::open_in(&path, Uuid::from_u128(2)).unwrap().1, []);

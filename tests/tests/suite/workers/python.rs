@@ -98,6 +98,9 @@ fn what_python_prints_is_the_tasks_and_never_an_answer() {
         assert_eq!(place.world.result(kind).unwrap()["state"], "failed");
         let result = place.result(kind);
         assert!(result["reason"].as_str().unwrap().contains(words), "{kind}: {result}");
+        let error = &result["error"];
+        assert!(!error["type"].as_str().unwrap().is_empty(), "{kind}: {result}");
+        assert_eq!(error["message"] == "not today", kind == "raise", "{error}");
         let stderr = result["stderr"].as_str().unwrap();
         assert!(all.iter().all(|line| stderr.contains(line)), "{kind}: {stderr}");
         assert_eq!(stderr.contains("Traceback"), kind == "raise", "{stderr}");

@@ -1,8 +1,9 @@
 //! How tasks start, what they see, and what is kept of them.
 
 use super::*;
-use crate::execution::events::{Noted, OutputStream};
+use crate::execution::events::Noted;
 use crate::execution::os::spawn;
+use clutch_common::wire::StreamName;
 use std::os::unix::fs::PermissionsExt as _;
 
 #[tokio::test]
@@ -268,8 +269,8 @@ async fn a_sink_gets_the_start_and_all_output_of_a_short_and_of_a_long_run() {
         };
         let (starts, output) = noted.taken();
         assert_eq!(starts, [report.started_at_ms.unwrap()]);
-        assert_eq!(output[&OutputStream::Stdout], b"0123456789abcdeflate\n");
-        assert_eq!(output[&OutputStream::Stderr], b"oops");
+        assert_eq!(output[&StreamName::Stdout], b"0123456789abcdeflate\n");
+        assert_eq!(output[&StreamName::Stderr], b"oops");
         assert_eq!(report.stdout.omitted, 11, "the report keeps a part only");
     }
 }

@@ -7,7 +7,7 @@ fn died_with(folder: &TempDir, attempts: &[Attempt]) -> DiskQueue {
     let queue = open(folder).0;
     let running = queue.running();
     for attempt in attempts {
-        std::mem::forget(running.note(*attempt));
+        std::mem::forget(running.note(*attempt, None));
     }
     drop(queue);
     open(folder).0

@@ -32,7 +32,7 @@ fn a_look_counts_what_waits_and_no_death() {
     queue.apply(&[accept(0, &small), accept(1, &large)]).unwrap();
     queue.apply(&[finish(None, 0, small.attempt(), LARGE)]).unwrap();
     // The daemon dies while it runs one.
-    std::mem::forget(queue.running().note(large.attempt()));
+    std::mem::forget(queue.running().note(large.attempt(), None));
     queue.running().die();
     drop(queue);
     let before = all_of(folder.path());

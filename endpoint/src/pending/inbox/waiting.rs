@@ -1,0 +1,39 @@
+//! The tasks of an inbox that have no slot, as they are told to the service. Pure.
+
+use super::{Held, Inbox};
+use crate::pending::look::WaitingTask;
+use crate::storage::journal::Seq;
+
+impl Inbox {
+    /// At most `max` of the tasks without a slot, in order, from a sequence number on.
+    /// Looks at few others, but for tasks that are not secured.
+    pub(crate) fn waiting_from(&self, from: Seq, max: usize) -> Vec<WaitingTask> {
+        let Self { waiting, suspected, unsecured, limited, .. } = self;
+        let mut found = Vec::new();
+        let mut add = |held: &Held, waits_for: Option<String>| {
+            found.push(WaitingTask {
+                seq: held.seq,
+                attempt: held.task.attempt(),
+                accepted_at_ms: held.accepted_at_ms,
+                waits_for,
+            });
+        };
+        let first = waiting.partition_point(|held| held.seq < from);
+        waiting.range(first..).take(max).for_each(|held| add(held, None));
+        let first = suspected.partition_point(|held| held.seq < from);
+        let alone = "for its turn: the endpoint died while it ran, so it runs beside few others";
+        suspected.range(first..).take(max).for_each(|held| add(held, Some(alone.to_owned())));
+        for (name, function) in limited {
+            let first = function.parked.partition_point(|held| held.seq < from);
+            let worker = format!("for a worker of '{name}' to be free");
+            let parked = function.parked.range(first..).take(max);
+            parked.for_each(|held| add(held, Some(worker.clone())));
+        }
+        let fence = "for the broker to confirm that no other instance has it";
+        let of_others = unsecured.iter().flatten().filter(|other| other.held.seq >= from);
+        of_others.take(max).for_each(|other| add(&other.held, Some(fence.to_owned())));
+        found.sort_unstable_by_key(|waiting| waiting.seq);
+        found.truncate(max);
+        found
+    }
+}
