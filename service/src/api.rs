@@ -9,6 +9,8 @@ mod endings;
 mod endpoints;
 mod error;
 mod forget;
+mod observed;
+mod output;
 mod progress;
 mod query;
 mod retry;
@@ -95,6 +97,7 @@ impl Api {
             .route("/v1/health", get(health))
             .route("/v1/tasks", get(query::tasks).post(submit::submit))
             .route("/v1/tasks/{id}", get(query::task))
+            .route("/v1/tasks/{id}/output", get(output::output))
             .route("/v1/results", get(query::results))
             .route("/v1/missing", get(query::missing))
             .route("/v1/wait", post(wait::wait))

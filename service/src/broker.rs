@@ -5,10 +5,12 @@
 
 pub(crate) mod anomalies;
 pub(crate) mod collector;
+pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod management;
 pub(crate) mod observer;
 pub(crate) mod ownership;
 pub(crate) mod policy_monitor;
+pub(crate) mod requests;
 pub(crate) mod retire;
 pub(crate) mod session;

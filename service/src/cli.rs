@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod endpoint;
 mod forget;
+mod logs;
 pub(crate) mod output;
 mod results;
 pub(crate) mod retry;
@@ -23,6 +24,7 @@ use clutch_common::task::json::Json;
 use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 pub(crate) use forget::ForgetArgs;
+pub(crate) use logs::LogsArgs;
 pub(crate) use results::ResultsArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,6 +142,8 @@ pub(crate) enum Command {
     Tasks(TasksArgs),
     /// Show everything known about one task
     Show(ShowArgs),
+    /// Print the output of one task, also while it runs
+    Logs(LogsArgs),
     /// Wait until tasks are done
     Wait(WaitArgs),
     /// Cancel tasks: those that wait never start, those that run are stopped
@@ -172,6 +176,7 @@ impl Command {
             | Self::Submit(_)
             | Self::Tasks(_)
             | Self::Show(_)
+            | Self::Logs(_)
             | Self::Wait(_)
             | Self::Endpoints(_)
             | Self::Endpoint(_)

@@ -9,6 +9,7 @@ pub(crate) mod expand;
 pub(crate) mod forget;
 mod http;
 mod interrupt;
+pub(crate) mod logs;
 mod output_folder;
 mod reconnect;
 pub(crate) mod results;
@@ -19,10 +20,5 @@ pub(crate) mod tasks;
 pub(crate) mod wait;
 pub(crate) mod watch;
 
+pub(crate) use crate::model::moment;
 pub(crate) use http::Client;
-
-/// A moment as people read it.
-pub(crate) fn moment(ms: u64) -> String {
-    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
-    humantime::format_rfc3339_seconds(at).to_string()
-}

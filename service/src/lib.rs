@@ -19,6 +19,7 @@ mod demo;
 mod failover;
 mod failure;
 mod model;
+mod overlay;
 mod publishing;
 mod serve;
 mod state_folder;
@@ -139,6 +140,7 @@ async fn command(
         }
         Command::Tasks(args) => client::tasks::run(&client()?, args, json).await?,
         Command::Show(args) => client::show::run(&client()?, args, json).await?,
+        Command::Logs(args) => return client::logs::run(&client()?, args, json).await,
         Command::Wait(args) => {
             let succeeded = client::wait::run(client()?, args, json).await?;
             return Ok(client::wait::exit_code(succeeded));

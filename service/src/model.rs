@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod health;
+mod live;
 mod name_pattern;
 mod progress;
 mod progress_rate;
@@ -10,19 +11,30 @@ mod records;
 mod retry_policy;
 mod task_spec;
 mod task_state;
+mod timeline;
+mod why;
 
 pub(crate) use endpoints::{
     DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState, Removed,
     StateRecord, Told, active, status,
 };
 pub(crate) use health::{Anomalies, QueueHazard};
+pub(crate) use live::{LiveLoad, LiveTask, progress_words};
 pub(crate) use name_pattern::NamePattern;
 pub(crate) use progress::Progress;
 pub(crate) use progress_rate::ProgressRate;
-pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary, Waits};
+pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use retry_policy::RetryPolicy;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
+pub(crate) use timeline::{Step, timeline};
+pub(crate) use why::{Placement, WaitFacts, Why, why};
+
+/// A moment as people read it.
+pub(crate) fn moment(ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+    humantime::format_rfc3339_seconds(at).to_string()
+}
 
 /// A part of a listing.
 #[derive(Clone, Debug, PartialEq)]

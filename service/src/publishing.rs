@@ -15,8 +15,7 @@ mod publisher;
 mod window;
 
 pub(crate) use answers::AnswerRecorder;
-use placements::Hold;
-pub(crate) use placements::Placements;
+pub(crate) use placements::{Hold, Placements};
 pub(crate) use placer::place;
 pub(crate) use publisher::{Outgoing, Publisher};
 pub(crate) use window::{PublishError, PublishJob, PublishOutcome, publish};

@@ -39,6 +39,7 @@ mod steering;
 mod stored_state;
 mod submissions;
 mod task_listing;
+mod task_rows;
 mod threads;
 mod transitions;
 mod unaccounted;
@@ -60,6 +61,7 @@ pub(crate) use steering::{DrainChange, PendingDrain};
 pub(crate) use stored_state::StoredState;
 pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
+pub(crate) use task_rows::TaskPlace;
 pub(crate) use waiting::Handed;
 
 use crate::state_folder::StateFolder;

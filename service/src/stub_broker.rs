@@ -8,7 +8,7 @@ use clutch_common::link::{
     Settlement, Tag, Ticket, Transport,
 };
 use clutch_common::task::result::{Outcome, TaskResult};
-use clutch_common::topology::{OWNER_QUEUE, RESULTS_QUEUE, Topology};
+use clutch_common::topology::{EVENTS_QUEUE, OWNER_QUEUE, RESULTS_QUEUE, Topology};
 use clutch_common::wire::{Presence, Role};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -176,7 +176,11 @@ impl Connection for Broker {
         Ok(())
     }
 
-    async fn inlet(&self, _: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+    async fn inlet(&self, options: &InletOptions) -> Result<Box<dyn Inlet>, Fault> {
+        if options.queue == EVENTS_QUEUE {
+            // Nothing is published there.
+            return Ok(Box::new(StubInlet { broker: Self::default().patient(), next: 0 }));
+        }
         Ok(self.inlet())
     }
 

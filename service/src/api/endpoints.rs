@@ -37,7 +37,7 @@ pub(super) async fn endpoints(
     let next = records.last().filter(|_| full).map(|record| record.endpoint.name.clone());
     let fault = fault(&api);
     let endpoints =
-        seen(&api, records).await.into_iter().map(|(record, queue)| summary(&record, queue));
+        seen(&api, records).await.into_iter().map(|(record, queue)| summary(&api, &record, queue));
     let endpoints = endpoints.collect();
     Ok(Json(EndpointPage { engaged: fault.is_none(), fault, endpoints, next }))
 }
@@ -52,7 +52,7 @@ pub(super) async fn endpoint(
     let Some((record, queue)) = seen else { return Err(unknown_endpoint(&api, &name).await) };
     let fault = fault(&api);
     let endpoint = EndpointDetail {
-        summary: summary(&record, queue),
+        summary: summary(&api, &record, queue),
         queue: record.endpoint.queue,
         created_at_ms: record.created_at_ms,
         lost_after_ms: record.lost_after_ms,
@@ -91,7 +91,8 @@ fn drains(record: &EndpointRecord) -> bool {
     record.drain.draining || told.is_some_and(|details| details.draining)
 }
 
-fn summary(record: &EndpointRecord, queue: QueueState) -> EndpointSummary {
+fn summary(api: &Api, record: &EndpointRecord, queue: QueueState) -> EndpointSummary {
+    let load = api.told.overlay.load(record.endpoint.id).filter(|load| !load.stale);
     let (status, since_ms) = status(&record.states, queue, drains(record), now_ms());
     let drained_since = record.drain.since_ms.filter(|_| status == EndpointStatus::Draining);
     let latest = record.states.iter().max_by_key(|state| state.heard_at_ms);
@@ -108,8 +109,8 @@ fn summary(record: &EndpointRecord, queue: QueueState) -> EndpointSummary {
             confirmed: record.drain.confirmed,
         }),
         slots: details.map(|details| details.slots),
-        running: None,
-        accepted: None,
+        running: load.as_ref().map(|load| load.load.running),
+        accepted: load.map(|load| load.load.accepted),
         queued: match queue {
             QueueState::There { waiting, .. } => Some(waiting),
             QueueState::Missing | QueueState::Unknown => None,

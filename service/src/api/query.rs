@@ -2,8 +2,8 @@
 
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
+use super::observed::{live_positions, observe, show_phases};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
-use super::waiting::waits;
 use crate::model::{NamePattern, TaskDetail, TaskOutcome};
 use crate::store::TaskFilter;
 use axum::extract::{Path, State};
@@ -52,7 +52,14 @@ pub(super) async fn tasks(
         before: query.before,
         limit: page(query.limit)?,
     };
-    Ok(Json(api.store.tasks(&filter).await?.into()))
+    let mut page = match live_positions(&api, &filter) {
+        Some(positions) => api.store.tasks_at(&filter, positions).await?,
+        None => api.store.tasks(&filter).await?,
+    };
+    show_phases(&api, &mut page.items);
+    // A page may be short: what is submitted by the records may be running.
+    page.items.retain(|task| filter.states.is_empty() || filter.states.contains(&task.state));
+    Ok(Json(page.into()))
 }
 
 pub(super) async fn task(
@@ -60,8 +67,7 @@ pub(super) async fn task(
     Path(id): Path<String>,
 ) -> Result<Json<TaskDetail>, ApiError> {
     let task = known_task(&api, &id).await?;
-    let waits = task.waits.clone().or_else(|| waits(&api, &task.summary));
-    Ok(Json(TaskDetail { waits, ..task }))
+    Ok(Json(observe(&api, task).await?))
 }
 
 pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>, ApiError> {
@@ -109,7 +115,8 @@ fn page(limit: Option<u64>) -> Result<u64, ApiError> {
     }
 }
 
-async fn known_task(api: &Api, id: &str) -> Result<TaskDetail, ApiError> {
+/// The task of that id.
+pub(super) async fn known_task(api: &Api, id: &str) -> Result<TaskDetail, ApiError> {
     let id: TaskId =
         id.parse().map_err(|_| ApiError::bad_request(format!("'{id}' is not a task id")))?;
     let task = api.store.task(id).await?;

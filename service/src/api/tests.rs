@@ -231,8 +231,7 @@ async fn what_the_broker_does_not_take_is_told_and_placed_later() {
     let waiting = service.get("/v1/tasks", &[("state", "waiting")]).await.unwrap();
     let id = waiting["tasks"][0]["id"].as_str().unwrap().to_owned();
     let task = service.get(&format!("/v1/tasks/{id}"), &[]).await.unwrap();
-    let reason = task["waits"]["reason"].as_str().unwrap();
-    assert!(reason.contains("no queue for the endpoint"), "{reason}");
+    assert_eq!(task["why"]["cause"], "no_queue", "{task}");
     service.broker.settle_with([Settlement::Refused]);
     let words = service.submit(&request).await.unwrap_err().to_string();
     assert!(words.contains("queue of the endpoint 'lab' full"), "{words}");
@@ -332,7 +331,7 @@ async fn without_a_broker_tasks_are_recorded_and_wait() {
     assert!(answer.waiting.unwrap().contains("no link to the broker: not yet"));
     assert_eq!(service.states("k").await, json!({ "waiting": 1 }));
     let task = service.get(&format!("/v1/tasks/{}", answer.ids[0]), &[]).await.unwrap();
-    assert!(task["waits"]["reason"].as_str().unwrap().contains("no link to the broker"));
+    assert_eq!(task["why"]["cause"], "no_link", "{task}");
     let health = service.get("/v1/health", &[]).await.unwrap();
     assert_eq!((&health["engaged"], &health["fault"]), (&json!(false), &json!("not yet")));
 }

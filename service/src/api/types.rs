@@ -3,9 +3,10 @@
 
 use crate::model::{
     Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, RetryPolicy,
-    TaskOutcome, TaskSpec, TaskSummary,
+    TaskOutcome, TaskSpec, TaskState, TaskSummary,
 };
 use clutch_common::id::{EndpointId, StateId, TaskId};
+use clutch_common::task::blob::Blob;
 use serde::{Deserialize, Serialize};
 
 /// The most tasks that one request may carry.
@@ -75,7 +76,7 @@ pub(crate) struct SubmitAnswer {
 }
 
 /// A page of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskPage {
     /// The tasks.
     pub(crate) tasks: Vec<TaskSummary>,
@@ -108,6 +109,40 @@ pub(crate) struct ResultPage {
     pub(crate) forgotten: u64,
     /// The value of `from` for the next page; none after the last.
     pub(crate) next: Option<u64>,
+}
+
+/// A piece of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutputPiece {
+    /// The position of its first byte in the stream. Where it is behind the end of the piece
+    /// before, bytes between them are missing.
+    pub(crate) from: u64,
+    /// The bytes.
+    pub(crate) bytes: Blob,
+}
+
+/// The output of a task from a position on, as far as it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutputAnswer {
+    /// Where the task is.
+    pub(crate) state: TaskState,
+    /// The attempt that the output is from.
+    pub(crate) attempt: u32,
+    /// The run of that attempt, counted from 1 while it is followed: the attempt was started
+    /// again where this grows, and its output begins anew.
+    pub(crate) run: u64,
+    /// Whether the service has its link to the broker.
+    pub(crate) engaged: bool,
+    /// The output.
+    pub(crate) pieces: Vec<OutputPiece>,
+    /// How the process ended, where it did by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signal: Option<i32>,
+    /// Whether the task has its outcome, and this is the last of its output.
+    pub(crate) ended: bool,
 }
 
 /// The tasks to wait for: exactly one of `key` and `tasks`.

@@ -3,6 +3,7 @@
 
 use super::Api;
 use super::error::{ApiError, Json, body};
+use super::observed::{count_submission, count_tasks};
 use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, WaitRequest};
 use crate::model::Progress;
@@ -101,9 +102,11 @@ pub(super) async fn progress(api: &Api, target: &Target) -> Result<Progress, Api
     match target {
         Target::Submission(submission) => {
             let progress = api.store.submission_progress(*submission).await?;
-            progress.ok_or_else(|| {
+            let mut progress = progress.ok_or_else(|| {
                 ApiError::not_found("the submission is forgotten: all its tasks have ended")
-            })
+            })?;
+            count_submission(api, *submission, &mut progress);
+            Ok(progress)
         }
         Target::Tasks(tasks) => check_known(api, tasks).await,
     }
@@ -111,7 +114,8 @@ pub(super) async fn progress(api: &Api, target: &Target) -> Result<Progress, Api
 
 /// The progress of tasks, if all of them are recorded.
 pub(super) async fn check_known(api: &Api, tasks: &[TaskId]) -> Result<Progress, ApiError> {
-    let (progress, unknown) = api.store.tasks_progress(tasks).await?;
+    let (mut progress, unknown) = api.store.tasks_progress(tasks).await?;
+    count_tasks(api, tasks, &mut progress);
     match unknown.first() {
         None => Ok(progress),
         Some(first) => Err(ApiError::not_found(format!(

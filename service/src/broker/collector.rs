@@ -5,6 +5,7 @@
 
 use crate::broker::anomalies::AnomalyCounters;
 use crate::failover::Liveness;
+use crate::overlay::Overlay;
 use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
 use clutch_common::id::StateId;
@@ -58,6 +59,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) store: &'a Store,
     /// Bumped after each transaction with results.
     pub(crate) commits: &'a watch::Sender<u64>,
+    /// How far tasks are at their endpoints.
+    pub(crate) overlay: &'a Overlay,
     /// Counts what is not an outcome of a task.
     pub(crate) counts: &'a Arc<AnomalyCounters>,
 }
@@ -319,6 +322,7 @@ async fn record(
             })
         };
         let tally = until_done(stop, write).await?;
+        recorder.overlay.ended(&batch.results);
         tracing::debug!(?tally, "recorded results");
     }
     Some(())

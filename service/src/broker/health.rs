@@ -5,6 +5,7 @@ use crate::broker::anomalies::AnomalyCounters;
 use crate::broker::observer::Observer;
 use crate::broker::policy_monitor::PolicyMonitor;
 use crate::failover::LastHeard;
+use crate::overlay::Overlay;
 use std::sync::Arc;
 
 /// Clones share it.
@@ -18,4 +19,6 @@ pub(crate) struct HealthState {
     pub(crate) last_heard: Arc<LastHeard>,
     /// Looks at the endpoints' queues.
     pub(crate) observer: Observer,
+    /// How far tasks are at their endpoints.
+    pub(crate) overlay: Overlay,
 }

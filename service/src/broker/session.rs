@@ -4,10 +4,12 @@
 //! submissions go through, and takes it along.
 
 use crate::broker::collector::{self, collect};
+use crate::broker::events::EventReader;
 use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
+use crate::broker::requests::Requests;
 use crate::failover::{self, ConnectionCloser, Liveness};
 use crate::publishing::{AnswerRecorder, Placements, Publisher, place, publish};
 use crate::store::Store;
@@ -128,6 +130,7 @@ pub(crate) async fn keep_engaged(
             }
             Some(Err(fault)) => fault,
         };
+        context.told.overlay.unlinked();
         context.link.send_replace(LinkState::Disengaged(fault.to_string()));
         if !ever && is_final(&fault, patient_until) {
             return Err(fault.into());
@@ -228,13 +231,20 @@ async fn work(
         "engaged"
     );
     engaged();
-    let recorder = collector::Recorder { store, commits, counts: &told.counts };
+    let overlay = &told.overlay;
+    overlay.linked();
+    let connection = connections.consuming.as_ref();
+    let requests = Requests { store, overlay, publisher: publisher.clone(), connection };
+    let events = EventReader { store, overlay, counts: &told.counts, connection, kind };
+    let recorder = collector::Recorder { store, commits, overlay, counts: &told.counts };
     let liveness = Liveness::new(news.clone(), Arc::clone(&told.last_heard));
     let closer = closer.as_deref();
     let watching =
         failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
     tokio::try_join!(
         collect(inlet, &recorder, &liveness, stop),
+        events.read(stop),
+        requests.ask(stop),
         publish(outlet, &mut queue, stop),
         watching,
         place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),

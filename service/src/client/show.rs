@@ -5,7 +5,7 @@ use crate::api::types::Health;
 use crate::cli::ShowArgs;
 use crate::cli::output;
 use crate::client::Client;
-use crate::model::{Asked, Recorded, TaskDetail, TaskState, TaskSummary, Waits};
+use crate::model::{Asked, Recorded, Step, TaskDetail, TaskState, TaskSummary, progress_words};
 
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;
@@ -13,6 +13,7 @@ use clutch_common::text::counted::counted;
 use clutch_common::text::printable;
 use clutch_common::topology;
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 /// Prints a task, its terms and the results of its attempts.
 pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow::Result<()> {
@@ -24,9 +25,13 @@ pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow:
     for (name, value) in lines(&detail).into_iter().chain(warnings) {
         output::line(&format!("{name:<12} {}", output::one_line(&value)))?;
     }
+    for line in timeline(&detail) {
+        output::line(&line)?;
+    }
     for recorded in &detail.results {
         attempt(recorded)?;
     }
+    under_way(&detail)?;
     Ok(())
 }
 
@@ -66,9 +71,11 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
             .zip(summary.index)
             .map(|(key, index)| ("submission", format!("{key}, task {index}"))),
     );
-    lines.push(("recorded", moment(summary.created_at_ms)));
-    lines.extend(summary.submitted_at_ms.map(|at| ("submitted", moment(at))));
-    lines.extend(detail.waits.as_ref().map(|waits| ("waits", why(waits))));
+    lines.extend(detail.why.as_ref().map(|why| ("why", why.words.clone())));
+    let progress = detail.live.as_ref().and_then(|live| live.progress.as_ref());
+    lines.extend(progress.map(|progress| {
+        ("progress", format!("{} ({})", progress_words(progress), moment(progress.at_ms)))
+    }));
     lines.extend(detail.asked.map(|asked| ("asked", words(asked))));
     if let Some(task) = &detail.task {
         lines.extend(work(&task.work));
@@ -82,6 +89,37 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// What happened to the task, each step with the time since the one before. A time that the
+/// endpoint's clock told may lie before one that the service's clock told.
+fn timeline(detail: &TaskDetail) -> Vec<String> {
+    let step = |step: &Step| {
+        let after = step.after_ms.map(|after| match u64::try_from(after) {
+            Ok(after) => {
+                format!("after {}", humantime::format_duration(Duration::from_millis(after)))
+            }
+            Err(_) if step.step.by_endpoint() => {
+                "by the endpoint's clock, which is behind".to_owned()
+            }
+            Err(_) => "by the service's clock; the endpoint's is ahead".to_owned(),
+        });
+        let after = after.unwrap_or_default();
+        let words = format!("{:<16} {}  {after}", step.step.words(), moment(step.at_ms));
+        words.trim_end().to_owned()
+    };
+    let steps = detail.timeline.iter().map(step);
+    std::iter::once("\ntimeline".to_owned()).chain(steps.map(|step| format!("  {step}"))).collect()
+}
+
+/// Says that an attempt is under way, where the task has had others.
+fn under_way(detail: &TaskDetail) -> std::io::Result<()> {
+    let Some(task) = &detail.task else { return Ok(()) };
+    let ended = detail.results.iter().any(|one| one.result.attempt >= task.attempt);
+    if ended || detail.results.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("\nattempt {}: {}", task.attempt, detail.summary.state))
+}
+
 fn work(work: &Work) -> Vec<(&'static str, String)> {
     let process = match work {
         Work::Process(process) => process,
@@ -91,18 +129,6 @@ fn work(work: &Work) -> Vec<(&'static str, String)> {
     lines.extend(process.env.iter().map(|(name, value)| ("env", format!("{name}={value}"))));
     lines.extend(process.cwd.as_ref().map(|cwd| ("cwd", cwd.to_string())));
     lines
-}
-
-/// Why the task waits, and when it is tried again.
-fn why(waits: &Waits) -> String {
-    let mut words = waits.reason.clone();
-    if let Some(at) = waits.since_ms {
-        words.push_str(&format!(", since {}", moment(at)));
-    }
-    if let Some(at) = waits.retry_at_ms {
-        words.push_str(&format!("; tried again at {}", moment(at)));
-    }
-    words
 }
 
 /// Whether the endpoint was asked what became of the task, and what that told.
@@ -140,6 +166,10 @@ fn attempt(recorded: &Recorded) -> std::io::Result<()> {
     words.extend(result.accepted_at_ms.map(|at| format!("accepted {}", moment(at))));
     words.extend(result.started_at_ms.map(|at| format!("started {}", moment(at))));
     words.push(format!("ended {}", moment(result.ended_at_ms)));
+    words.extend(result.started_at_ms.map(|at| {
+        let ran = Duration::from_millis(result.ended_at_ms.saturating_sub(at));
+        format!("ran {}", humantime::format_duration(ran))
+    }));
     words.extend(result.cpu_ms.map(|ms| format!("{ms} ms of CPU")));
     words.extend(result.peak_memory_bytes.map(|bytes| format!("{} KiB at most", bytes / 1024)));
     words.extend(

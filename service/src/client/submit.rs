@@ -345,7 +345,7 @@ async fn wait(
         _ => None,
     };
     let code = match &one {
-        Some(result) => mirrored(result),
+        Some(result) => code_of_task(result),
         None => exit_code(progress.succeeded == progress.total),
     };
     if json {
@@ -394,17 +394,21 @@ fn mirror(result: &TaskResult) -> std::io::Result<()> {
         output::raw_line(value.text())?;
     }
     output::raw_to_stderr(&result.stderr.0);
-    if mirrored(result) != 0 && result.exit_code.is_none() {
+    if code_of_task(result) != 0 && result.exit_code.is_none() {
         let how = how(result).map(|how| format!(" ({how})")).unwrap_or_default();
         output::note(&format!("task {}: {}{how}", result.task_id, result.outcome));
     }
     Ok(())
 }
 
+fn code_of_task(result: &TaskResult) -> u8 {
+    mirrored(result.outcome, result.exit_code, result.signal)
+}
+
 /// The exit code a shell would give to a process that ended like this.
-fn mirrored(result: &TaskResult) -> u8 {
+pub(super) fn mirrored(outcome: Outcome, exit_code: Option<i32>, signal: Option<i32>) -> u8 {
     let failed = |code: i32| u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(GENERAL);
-    match (result.outcome, result.exit_code, result.signal) {
+    match (outcome, exit_code, signal) {
         (Outcome::Succeeded, _, _) => 0,
         (Outcome::Failed, Some(code), _) => failed(code),
         (Outcome::Failed, None, Some(signal)) => failed(signal.saturating_add(128)),
@@ -420,7 +424,7 @@ mod tests {
     #[test]
     fn a_failed_process_is_mirrored_and_everything_else_is_1() {
         let code = |outcome, exit_code, signal| {
-            mirrored(&TaskResult { exit_code, signal, ..result(outcome) })
+            code_of_task(&TaskResult { exit_code, signal, ..result(outcome) })
         };
         assert_eq!(code(Outcome::Succeeded, Some(0), None), 0);
         assert_eq!(code(Outcome::Failed, Some(3), None), 3);

@@ -5,7 +5,7 @@ use crate::api::types::{MAX_PAGE, TaskPage};
 use crate::cli::TasksArgs;
 use crate::cli::output;
 use crate::client::Client;
-use crate::model::TaskSummary;
+use crate::model::{TaskSummary, progress_words};
 use clutch_common::system::clock::now_ms;
 
 /// Prints the newest tasks: a table, or one JSON object per line.
@@ -48,12 +48,18 @@ fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static
 fn shown(task: &TaskSummary) -> String {
     let id = task.endpoint.to_string();
     let name = task.name.as_ref().map(|name| format!("[{name}] ")).unwrap_or_default();
+    let progress =
+        task.progress.as_ref().map(|progress| format!("({}) ", progress_words(progress)));
+    let progress = progress.unwrap_or_default();
     row(
         &task.id.to_string(),
         task.state.as_str(),
         task.endpoint_name.as_deref().unwrap_or(&id),
         &moment(task.created_at_ms),
-        &output::one_line(&format!("{name}{}", task.command.as_deref().unwrap_or_default())),
+        &output::one_line(&format!(
+            "{progress}{name}{}",
+            task.command.as_deref().unwrap_or_default()
+        )),
     )
 }
 

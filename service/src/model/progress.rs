@@ -32,6 +32,17 @@ impl Progress {
         progress
     }
 
+    /// Counts submitted tasks in another state; no more than there are.
+    pub(crate) fn move_submitted(&mut self, to: TaskState, tasks: u64) {
+        let Some(submitted) = self.states.get_mut(TaskState::Submitted.as_str()) else { return };
+        let moved = tasks.min(*submitted);
+        *submitted -= moved;
+        self.states.retain(|_, count| *count > 0);
+        if moved > 0 {
+            *self.states.entry(to.as_str().to_owned()).or_default() += moved;
+        }
+    }
+
     /// Whether every task has its outcome.
     #[must_use]
     pub(crate) fn complete(&self) -> bool {
@@ -66,6 +77,20 @@ mod tests {
         assert_eq!((progress.done, progress.succeeded, progress.complete()), (5, 2, false));
         states[0].0 = TaskState::Done(Outcome::Expired);
         assert!(Progress::of(6, states).complete());
+    }
+
+    #[test]
+    fn no_more_tasks_are_elsewhere_than_were_submitted() {
+        let mut progress = Progress::of(6, [(TaskState::Submitted, 4)]);
+        progress.move_submitted(TaskState::Running, 1);
+        assert_eq!(
+            progress.states,
+            [("running".to_owned(), 1), ("submitted".to_owned(), 3)].into()
+        );
+        progress.move_submitted(TaskState::Accepted, 9);
+        assert_eq!(progress.states, [("accepted".to_owned(), 3), ("running".to_owned(), 1)].into());
+        progress.move_submitted(TaskState::Running, 1);
+        assert_eq!(progress.states.values().sum::<u64>(), 4);
     }
 
     #[test]

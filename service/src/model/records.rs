@@ -1,14 +1,15 @@
 //! The recorded facts about tasks, as they are shown to people and programs. Pure.
 
-use super::TaskState;
+use super::{LiveTask, Step, TaskState, Why};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::result::TaskResult;
+use clutch_common::wire::TaskProgress;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 
 /// A task in a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskSummary {
     /// The task.
     pub(crate) id: TaskId,
@@ -34,6 +35,9 @@ pub(crate) struct TaskSummary {
     pub(crate) submitted_at_ms: Option<u64>,
     /// When the recorded attempt ended, by the endpoint's clock.
     pub(crate) ended_at_ms: Option<u64>,
+    /// Its last progress while it runs; not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<TaskProgress>,
 }
 
 /// A result as it is recorded.
@@ -72,25 +76,23 @@ pub(crate) struct TaskDetail {
     pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
     pub(crate) task: Option<Task>,
-    /// Why it waits, where that is known.
+    /// When its next attempt is due, while it pauses before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) waits: Option<Waits>,
+    pub(crate) retry_at_ms: Option<u64>,
     /// Whether its endpoint was asked for it; only for a task that may be lost.
     #[serde(default)]
     pub(crate) asked: Option<Asked>,
     /// The results of all its attempts, first attempt first.
     pub(crate) results: Vec<Recorded>,
-}
-
-/// Why a task waits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Waits {
-    /// A sentence for people.
-    pub(crate) reason: String,
-    /// Since when that is so.
-    pub(crate) since_ms: Option<u64>,
-    /// When it is tried again.
-    pub(crate) retry_at_ms: Option<u64>,
+    /// How far it is at its endpoint, by the endpoint's last event; not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) live: Option<LiveTask>,
+    /// Why it has no outcome yet; not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<Why>,
+    /// What happened to its last attempt, in order; made from the above.
+    #[serde(default)]
+    pub(crate) timeline: Vec<Step>,
 }
 
 /// Whether an endpoint was asked what became of a task.

@@ -69,13 +69,6 @@ impl Held {
             self.retry_at = now + self.pause;
         }
     }
-
-    /// When its tasks are published again, in milliseconds since the Unix epoch.
-    #[must_use]
-    pub(crate) fn retry_at_ms(&self) -> u64 {
-        let left = self.retry_at.saturating_duration_since(Instant::now());
-        now_ms() + u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 #[derive(Debug, Default)]

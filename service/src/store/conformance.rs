@@ -31,6 +31,7 @@ mod retries;
 mod states;
 mod steering;
 mod submissions;
+mod task_rows;
 mod unaccounted;
 
 /// A test that takes an empty store of any engine, and runs on the thread that calls it.
@@ -93,6 +94,8 @@ suite! {
         an_endpoint_with_many_overdue_tasks_does_not_hold_up_others
         a_delivered_result_that_is_not_recorded_has_all_asked_for_once
         missing_tasks_are_reported_with_the_endpoints_answer;
+    task_rows: tasks_ahead_of_one_are_those_that_its_endpoint_got_before_it
+        submitted_tasks_are_listed_at_positions_in_pages;
     states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them
         a_state_that_is_declared_lost_leaves_its_attempts_in_doubt
         an_endpoint_is_read_with_its_states_and_what_waits_for_it;

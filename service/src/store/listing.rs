@@ -92,7 +92,9 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
     let results: Vec<ResultRow> = db.all(&find, values![seq])?;
     let results = results.into_iter().filter_map(|row| row.of(id)).collect();
     let asked = missing::asked(db, seq)?;
-    Ok(Some(TaskDetail { summary, task, waits: retries::waits(db, seq)?, asked, results }))
+    let retry_at_ms = retries::retry_at_ms(db, seq)?;
+    let (live, why, timeline) = (None, None, Vec::new());
+    Ok(Some(TaskDetail { summary, task, retry_at_ms, asked, results, live, why, timeline }))
 }
 
 /// A task of a page of results, with the result that decided its state.

@@ -11,7 +11,7 @@ use super::rows::parsed;
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
 use super::{Result, Store, cancels};
-use crate::model::{RetryPolicy, Waits};
+use crate::model::RetryPolicy;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::{Outcome, TaskResult};
 use std::collections::BTreeMap;
@@ -110,14 +110,10 @@ pub(super) fn remove_pauses<'a>(
     tasks.into_iter().try_for_each(|task| delete.execute(values![task]).map(drop))
 }
 
-/// Why the task in a row waits, while it pauses.
-pub(super) fn waits(db: &Db<'_>, task: i64) -> Result<Option<Waits>> {
+/// When the next attempt of the task in a row is due, while it pauses.
+pub(super) fn retry_at_ms(db: &Db<'_>, task: i64) -> Result<Option<u64>> {
     let found = db.one("SELECT due_at_ms FROM pauses WHERE task = ?", values![task])?;
-    Ok(found.map(|(due,)| Waits {
-        reason: "its last attempt did not succeed, and it is run again after a pause".to_owned(),
-        since_ms: None,
-        retry_at_ms: Some(due),
-    }))
+    Ok(found.map(|(due,)| due))
 }
 
 /// The policies of tasks that did not succeed by these results, by row. A task whose

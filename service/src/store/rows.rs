@@ -85,6 +85,7 @@ impl FromRow for SummaryRow {
                 created_at_ms: columns.next()?,
                 submitted_at_ms: columns.next()?,
                 ended_at_ms: columns.next()?,
+                progress: None,
             },
         })
     }

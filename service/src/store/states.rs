@@ -86,7 +86,32 @@ const STATES: &str = "SELECT s.endpoint_id, e.name, e.lost_after_ms, s.id, s.ins
      s.holds, s.active_since_ms, s.superseded_at_ms, s.given_up_at_ms, s.known_since_ms, s.heard_at_ms \
      FROM states s JOIN endpoints e ON e.id = s.endpoint_id ";
 
+/// When an endpoint was heard, and its states.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeardEndpoint {
+    /// When it told last what it is; nothing if it never did.
+    pub(crate) at_ms: Option<u64>,
+    /// Its states.
+    pub(crate) states: Vec<KnownState>,
+    /// Since when the service has it drain, if it does.
+    pub(crate) drained_since_ms: Option<u64>,
+}
+
 impl Store {
+    /// When an endpoint was heard, its states, and whether it drains.
+    pub(crate) async fn endpoint_heard(&self, endpoint: EndpointId) -> Result<HeardEndpoint> {
+        self.read("reading an endpoint's states", move |db| {
+            let rows = rows(db, endpoint)?;
+            let at_ms = rows.iter().map(|row| row.heard_at_ms).max();
+            let find = "SELECT drain_since_ms FROM endpoints WHERE id = ? AND draining = 1";
+            let drained_since_ms =
+                db.one::<(Option<u64>,)>(find, values![endpoint])?.and_then(|(since,)| since);
+            let states = rows.into_iter().map(|row| row.state).collect();
+            Ok(HeardEndpoint { at_ms, states, drained_since_ms })
+        })
+        .await
+    }
+
     /// The endpoints that were ever heard, and their states.
     pub(crate) async fn endpoint_states(&self) -> Result<Vec<EndpointStates>> {
         let read = |db: &Db<'_>| db.all::<StateRow>(STATES, &[]);

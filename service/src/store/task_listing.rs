@@ -70,6 +70,17 @@ impl Store {
         let filter = filter.clone();
         self.read("listing tasks", move |db| tasks(db, &filter)).await
     }
+
+    /// Lists submitted tasks at these falling positions, under the other conditions of a
+    /// filter. A page goes through as many positions as it may have tasks.
+    pub(crate) async fn tasks_at(
+        &self,
+        filter: &TaskFilter,
+        positions: Vec<u64>,
+    ) -> Result<Page<TaskSummary>> {
+        let filter = filter.clone();
+        self.read("listing tasks", move |db| tasks_at(db, &filter, &positions)).await
+    }
 }
 
 fn tasks(db: &Db<'_>, filter: &TaskFilter) -> Result<Page<TaskSummary>> {
@@ -93,6 +104,20 @@ fn tasks(db: &Db<'_>, filter: &TaskFilter) -> Result<Page<TaskSummary>> {
     };
     rows.truncate(limit);
     Ok(Page { items: rows.into_iter().map(|row| row.row.summary).collect(), next })
+}
+
+fn tasks_at(db: &Db<'_>, filter: &TaskFilter, positions: &[u64]) -> Result<Page<TaskSummary>> {
+    let left = positions.iter().filter(|at| filter.before.is_none_or(|before| **at < before));
+    let mut left = left.copied().peekable();
+    let mut page = Page { items: Vec::new(), next: None };
+    for _ in 0..filter.limit {
+        let Some(position) = left.next() else { break };
+        let range = Range { from: position, below: position + 1, goes_on: false };
+        let found = select(db, filter, Some(StoredState::Submitted), &range)?;
+        page.items.extend(found.into_iter().map(|listed| listed.row.summary));
+        page.next = left.peek().map(|_| position);
+    }
+    Ok(page)
 }
 
 fn range(db: &Db<'_>, filter: &TaskFilter) -> Result<Range> {

@@ -103,6 +103,15 @@ impl Raw {
         self.expect(60, 80).map(drop)
     }
 
+    /// Consumes a queue until this is dropped: the broker sends one message, which is not read.
+    pub fn consume(&mut self, queue: &str) -> Result<()> {
+        self.call(1, 60, 10, &[0, 0, 0, 0, 0, 1, 0])?;
+        self.expect(60, 11)?;
+        let arguments = [&[0, 0][..], &short(queue.as_bytes()), &short(b""), &[0], &long(b"")];
+        self.call(1, 60, 20, &arguments.concat())?;
+        self.expect(60, 21).map(drop)
+    }
+
     fn call(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) -> Result<()> {
         let payload = [&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat();
         self.send(METHOD, channel, &payload)

@@ -26,6 +26,7 @@ mod hygiene;
 mod letters;
 mod link;
 mod local;
+mod logs;
 mod memory;
 mod order;
 mod ownership;
@@ -39,6 +40,7 @@ mod steering;
 mod stranger;
 mod terms;
 mod versions;
+mod why;
 mod words;
 mod workers;
 

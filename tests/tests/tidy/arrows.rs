@@ -50,6 +50,7 @@ const SERVICE: Rooms = &[
     ("config", &["cli", "failure", "state_folder"]),
     ("model", &[]),
     ("store", &["model", "state_folder"]),
+    ("overlay", &["model"]),
     ("publishing", &["model", "store"]),
     ("failover", &["model", "publishing", "store"]),
     ("broker", &["failover", "failure", "model", "state_folder", "publishing", "store"]),

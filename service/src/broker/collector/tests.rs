@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::Anomalies;
+use crate::overlay::Overlay;
 use crate::store::conformance::store;
 use crate::stub_broker::{Broker, result};
 use clutch_common::link::Message;
@@ -9,7 +10,8 @@ use clutch_common::task::result::Outcome;
 
 async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
     let (commits, counts) = (watch::channel(0).0, Arc::default());
-    let recorder = Recorder { store, commits: &commits, counts: &counts };
+    let recorder =
+        Recorder { store, commits: &commits, overlay: &Overlay::default(), counts: &counts };
     let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();
     let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
@@ -117,7 +119,12 @@ async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
     let ours = result(Outcome::Failed);
     broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
     let (commits, counts) = (watch::channel(0).0, Arc::default());
-    let recorder = Recorder { store: &store, commits: &commits, counts: &counts };
+    let recorder = Recorder {
+        store: &store,
+        commits: &commits,
+        overlay: &Overlay::default(),
+        counts: &counts,
+    };
     let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();
     let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);

@@ -1,0 +1,177 @@
+//! What happened to a task, in order, from its record, its last result and the last event of
+//! its endpoint. Pure.
+
+use super::TaskDetail;
+use clutch_common::wire::Phase;
+use serde::{Deserialize, Serialize};
+
+/// Something that happened to a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StepKind {
+    /// The service recorded the task.
+    Recorded,
+    /// The broker confirmed that it has the task.
+    Confirmed,
+    /// The endpoint accepted it.
+    Accepted,
+    /// Its process was started, or its call was sent to a worker.
+    Started,
+    /// It told progress.
+    Progress,
+    /// It ended.
+    Finished,
+    /// The service recorded its result.
+    ResultRecorded,
+}
+
+impl StepKind {
+    /// The words for people.
+    #[must_use]
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Recorded => "recorded",
+            Self::Confirmed => "confirmed",
+            Self::Accepted => "accepted",
+            Self::Started => "started",
+            Self::Progress => "progress",
+            Self::Finished => "finished",
+            Self::ResultRecorded => "result recorded",
+        }
+    }
+
+    /// Whether the endpoint's clock told its time, and not the service's.
+    #[must_use]
+    pub(crate) fn by_endpoint(self) -> bool {
+        matches!(self, Self::Accepted | Self::Started | Self::Progress | Self::Finished)
+    }
+}
+
+/// A step of a task's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// The step.
+    pub(crate) step: StepKind,
+    /// When, in milliseconds since the Unix epoch: by the endpoint's clock what happened
+    /// there, by the service's clock the rest.
+    pub(crate) at_ms: u64,
+    /// How long after the step before; negative where the two clocks differ by more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after_ms: Option<i64>,
+}
+
+/// The timeline of a task: of its last attempt, from what is known.
+#[must_use]
+pub(crate) fn timeline(detail: &TaskDetail) -> Vec<Step> {
+    let summary = &detail.summary;
+    let decisive = detail.results.iter().find(|one| Some(one.result.attempt) == summary.attempt);
+    let live = detail.live.as_ref();
+    let running = live.filter(|live| live.phase == Phase::Running);
+    let waiting = live.filter(|live| live.phase == Phase::Accepted);
+    let accepted = live.and_then(|live| live.accepted_at_ms).or(waiting.map(|live| live.since_ms));
+    let started = decisive
+        .and_then(|one| one.result.started_at_ms)
+        .or_else(|| running.map(|live| live.since_ms));
+    let progress = live.and_then(|live| live.progress.as_ref()).map(|progress| progress.at_ms);
+    let steps = [
+        (StepKind::Recorded, Some(summary.created_at_ms)),
+        (StepKind::Confirmed, summary.submitted_at_ms),
+        (StepKind::Accepted, accepted),
+        (StepKind::Started, started),
+        (StepKind::Progress, progress),
+        (StepKind::Finished, decisive.map(|one| one.result.ended_at_ms)),
+        (StepKind::ResultRecorded, decisive.map(|one| one.received_at_ms)),
+    ];
+    let mut before: Option<u64> = None;
+    let known = steps.into_iter().filter_map(|(step, at)| Some((step, at?)));
+    known
+        .map(|(step, at_ms)| {
+            let after = before.replace(at_ms).map(|then| i128::from(at_ms) - i128::from(then));
+            let after_ms = after.map(|after| i64::try_from(after).unwrap_or_default());
+            Step { step, at_ms, after_ms }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LiveTask, Recorded, TaskState, TaskSummary};
+    use clutch_common::id::{Attempt, EndpointId, TaskId};
+    use clutch_common::task::result::{Outcome, TaskResult};
+
+    fn detail() -> TaskDetail {
+        let summary = TaskSummary {
+            id: TaskId::new(),
+            endpoint: EndpointId::new(),
+            endpoint_name: None,
+            key: None,
+            index: None,
+            name: None,
+            command: None,
+            state: TaskState::Submitted,
+            attempt: None,
+            created_at_ms: 1000,
+            submitted_at_ms: Some(1040),
+            ended_at_ms: None,
+            progress: None,
+        };
+        let (task, asked, results, live, why) = (None, None, Vec::new(), None, None);
+        let (retry_at_ms, timeline) = (None, Vec::new());
+        TaskDetail { summary, task, retry_at_ms, asked, results, live, why, timeline }
+    }
+
+    fn told(detail: &TaskDetail) -> Vec<(&'static str, u64, Option<i64>)> {
+        let steps = timeline(detail);
+        steps.iter().map(|one| (one.step.words(), one.at_ms, one.after_ms)).collect()
+    }
+
+    #[test]
+    fn a_task_that_runs_has_come_as_far_as_its_endpoint_told() {
+        let mut detail = detail();
+        detail.live = Some(LiveTask {
+            attempt: 1,
+            phase: Phase::Running,
+            since_ms: 1030,
+            accepted_at_ms: Some(1020),
+            progress: None,
+            waits_for: None,
+            heard_at_ms: 5000,
+            stale: false,
+        });
+        let expected = [
+            ("recorded", 1000, None),
+            ("confirmed", 1040, Some(40)),
+            ("accepted", 1020, Some(-20)),
+            ("started", 1030, Some(10)),
+        ];
+        assert_eq!(told(&detail), expected);
+    }
+
+    #[test]
+    fn a_task_that_is_done_is_told_by_the_result_that_decided() {
+        let mut detail = detail();
+        let attempt = |attempt| Attempt { task_id: detail.summary.id, attempt };
+        let result = |number, started| TaskResult {
+            started_at_ms: started,
+            ..TaskResult::not_run(
+                attempt(number),
+                Outcome::Succeeded,
+                "".into(),
+                detail.summary.endpoint,
+                3000,
+            )
+        };
+        let recorded = |result| Recorded { result, duplicates: 0, received_at_ms: 3007 };
+        detail.results = vec![recorded(result(1, Some(7))), recorded(result(2, Some(2000)))];
+        detail.summary.attempt = Some(2);
+        let expected = [
+            ("recorded", 1000, None),
+            ("confirmed", 1040, Some(40)),
+            ("started", 2000, Some(960)),
+            ("finished", 3000, Some(1000)),
+            ("result recorded", 3007, Some(7)),
+        ];
+        assert_eq!(told(&detail), expected);
+    }
+}
