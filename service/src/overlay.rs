@@ -126,6 +126,11 @@ impl Overlay {
         self.table().attempts.at_endpoint(endpoint)
     }
 
+    /// How many tasks of all endpoints are in each phase.
+    pub(crate) fn everywhere(&self) -> PhaseCounts {
+        self.table().attempts.everywhere()
+    }
+
     /// How many tasks of a submission are in each phase.
     pub(crate) fn in_submission(&self, submission: i64) -> PhaseCounts {
         self.table().attempts.in_submission(submission)

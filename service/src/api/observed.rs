@@ -61,6 +61,14 @@ pub(super) fn count_submission(api: &Api, submission: i64, progress: &mut Progre
     progress.move_submitted(TaskState::Accepted, counts.accepted);
 }
 
+/// Counts submitted tasks of an endpoint, or of all, where they are at their endpoints.
+pub(super) fn count_endpoint(api: &Api, endpoint: Option<EndpointId>, progress: &mut Progress) {
+    let overlay = &api.told.overlay;
+    let counts = endpoint.map_or_else(|| overlay.everywhere(), |id| overlay.at_endpoint(id));
+    progress.move_submitted(TaskState::Running, counts.running);
+    progress.move_submitted(TaskState::Accepted, counts.accepted);
+}
+
 /// Counts submitted tasks where they are at their endpoints.
 pub(super) fn count_tasks(api: &Api, tasks: &[TaskId], progress: &mut Progress) {
     for phase in api.told.overlay.phases(tasks.iter().copied()).into_iter().flatten() {

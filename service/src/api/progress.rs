@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::error::{ApiError, Json, Parameters};
+use super::observed::count_endpoint;
 use super::query::{known_endpoint, known_submission};
 use super::wait::{self, Target};
 use crate::model::ProgressRate;
@@ -33,7 +34,9 @@ pub(super) async fn progress(
                 Some(endpoint) => Some(known_endpoint(&api, endpoint).await?.id),
                 None => None,
             };
-            (api.store.progress(endpoint).await?, api.store.moments(endpoint).await?)
+            let mut progress = api.store.progress(endpoint).await?;
+            count_endpoint(&api, endpoint, &mut progress);
+            (progress, api.store.moments(endpoint).await?)
         }
         (Some(_), Some(_)) => return Err(ApiError::bad_request("pass either key or endpoint")),
     };

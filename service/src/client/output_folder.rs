@@ -222,6 +222,7 @@ mod tests {
                 created_at_ms: 1,
                 submitted_at_ms: None,
                 ended_at_ms: None,
+                progress: None,
             },
             result: Some(Recorded { result, duplicates: 0, received_at_ms: 1 }),
         }

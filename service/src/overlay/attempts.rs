@@ -226,6 +226,14 @@ impl Attempts {
         self.endpoints.get(&endpoint).map(|known| known.phases).unwrap_or_default()
     }
 
+    /// How many tasks of all endpoints are in each phase.
+    pub(crate) fn everywhere(&self) -> PhaseCounts {
+        self.endpoints.values().fold(PhaseCounts::default(), |all, one| PhaseCounts {
+            accepted: all.accepted + one.phases.accepted,
+            running: all.running + one.phases.running,
+        })
+    }
+
     /// How many tasks of a submission are in each phase.
     pub(crate) fn in_submission(&self, submission: i64) -> PhaseCounts {
         self.submissions.get(&submission).copied().unwrap_or_default()
