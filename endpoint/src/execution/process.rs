@@ -216,7 +216,7 @@ impl ProcessExecutor {
             command.current_dir(folder);
         }
         let tag = tags.for_run(task.attempt());
-        if let Some(file) = events.progress_file() {
+        if let Some(file) = context.events.progress_file() {
             command.env(progress_files::VARIABLE, file);
         }
         let walltime = task.walltime();
