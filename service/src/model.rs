@@ -27,7 +27,7 @@ pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, Task
 pub(crate) use retry_policy::RetryPolicy;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
-pub(crate) use timeline::{Step, timeline};
+pub(crate) use timeline::{TimelineStep, timeline};
 pub(crate) use why::{Placement, WaitFacts, Why, why};
 
 /// A moment as people read it.

@@ -26,10 +26,10 @@ use uuid::Uuid;
 
 /// The overlay; clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Overlay(Arc<Shared>);
+pub(crate) struct Overlay(Arc<OverlayState>);
 
 #[derive(Debug)]
-struct Shared {
+struct OverlayState {
     table: Mutex<Table>,
     /// Bumped when output of a followed task has come, or its attempt has another phase.
     output: watch::Sender<u64>,
@@ -49,7 +49,7 @@ struct Table {
 
 impl Default for Overlay {
     fn default() -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(OverlayState {
             table: Mutex::default(),
             output: watch::Sender::new(0),
             asked: watch::Sender::new(0),

@@ -5,7 +5,9 @@ use crate::api::types::Health;
 use crate::cli::ShowArgs;
 use crate::cli::output;
 use crate::client::Client;
-use crate::model::{Asked, Recorded, Step, TaskDetail, TaskState, TaskSummary, progress_words};
+use crate::model::{
+    Asked, Recorded, TaskDetail, TaskState, TaskSummary, TimelineStep, progress_words,
+};
 
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;
@@ -92,7 +94,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
 /// What happened to the task, each step with the time since the one before. A time that the
 /// endpoint's clock told may lie before one that the service's clock told.
 fn timeline(detail: &TaskDetail) -> Vec<String> {
-    let step = |step: &Step| {
+    let step = |step: &TimelineStep| {
         let after = step.after_ms.map(|after| match u64::try_from(after) {
             Ok(after) => {
                 format!("after {}", humantime::format_duration(Duration::from_millis(after)))

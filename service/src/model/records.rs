@@ -1,6 +1,6 @@
 //! The recorded facts about tasks, as they are shown to people and programs. Pure.
 
-use super::{LiveTask, Step, TaskState, Why};
+use super::{LiveTask, TaskState, TimelineStep, Why};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::result::TaskResult;
@@ -92,7 +92,7 @@ pub(crate) struct TaskDetail {
     pub(crate) why: Option<Why>,
     /// What happened to its last attempt, in order; made from the above.
     #[serde(default)]
-    pub(crate) timeline: Vec<Step>,
+    pub(crate) timeline: Vec<TimelineStep>,
 }
 
 /// Whether an endpoint was asked what became of a task.

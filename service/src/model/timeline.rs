@@ -49,7 +49,7 @@ impl StepKind {
 
 /// A step of a task's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Step {
+pub(crate) struct TimelineStep {
     /// The step.
     pub(crate) step: StepKind,
     /// When, in milliseconds since the Unix epoch: by the endpoint's clock what happened
@@ -62,7 +62,7 @@ pub(crate) struct Step {
 
 /// The timeline of a task: of its last attempt, from what is known.
 #[must_use]
-pub(crate) fn timeline(detail: &TaskDetail) -> Vec<Step> {
+pub(crate) fn timeline(detail: &TaskDetail) -> Vec<TimelineStep> {
     let summary = &detail.summary;
     let decisive = detail.results.iter().find(|one| Some(one.result.attempt) == summary.attempt);
     let live = detail.live.as_ref();
@@ -88,7 +88,7 @@ pub(crate) fn timeline(detail: &TaskDetail) -> Vec<Step> {
         .map(|(step, at_ms)| {
             let after = before.replace(at_ms).map(|then| i128::from(at_ms) - i128::from(then));
             let after_ms = after.map(|after| i64::try_from(after).unwrap_or_default());
-            Step { step, at_ms, after_ms }
+            TimelineStep { step, at_ms, after_ms }
         })
         .collect()
 }

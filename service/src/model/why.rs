@@ -149,9 +149,9 @@ pub(crate) fn why(facts: &WaitFacts) -> Why {
     Why { cause, words }
 }
 
-type Told = Option<(WaitCause, String)>;
+type CauseWords = Option<(WaitCause, String)>;
 
-fn running(facts: &WaitFacts) -> Told {
+fn running(facts: &WaitFacts) -> CauseWords {
     let live = facts.live.as_ref().filter(|live| live.phase == Phase::Running)?;
     if facts.cancel_requested_ms.is_some() {
         return None;
@@ -167,7 +167,7 @@ fn running(facts: &WaitFacts) -> Told {
     Some((WaitCause::Running, words))
 }
 
-fn cancelling(facts: &WaitFacts) -> Told {
+fn cancelling(facts: &WaitFacts) -> CauseWords {
     let requested = facts.cancel_requested_ms?;
     let offline = facts.consumed == Some(false);
     let then = if offline {
@@ -181,7 +181,7 @@ fn cancelling(facts: &WaitFacts) -> Told {
     ))
 }
 
-fn unlinked(facts: &WaitFacts) -> Told {
+fn unlinked(facts: &WaitFacts) -> CauseWords {
     let (since, fault) = facts.unlinked.as_ref()?;
     Some((
         WaitCause::NoLink,
@@ -193,7 +193,7 @@ fn unlinked(facts: &WaitFacts) -> Told {
     ))
 }
 
-fn unplaced(facts: &WaitFacts) -> Told {
+fn unplaced(facts: &WaitFacts) -> CauseWords {
     let endpoint = &facts.endpoint;
     if facts.queue_exists == Some(false) || facts.placement == Placement::Returned {
         return Some((
@@ -227,7 +227,7 @@ fn unplaced(facts: &WaitFacts) -> Told {
     }
 }
 
-fn in_doubt(facts: &WaitFacts) -> Told {
+fn in_doubt(facts: &WaitFacts) -> CauseWords {
     let (asked, answered) = facts.asked?;
     if answered.is_some() || facts.live.as_ref().is_some_and(|live| !live.stale) {
         return None;
@@ -250,7 +250,7 @@ fn in_doubt(facts: &WaitFacts) -> Told {
     Some((WaitCause::InDoubt, words))
 }
 
-fn absent(facts: &WaitFacts) -> Told {
+fn absent(facts: &WaitFacts) -> CauseWords {
     let endpoint = &facts.endpoint;
     let consumed = facts.consumed == Some(true);
     let Some(heard) = facts.heard_at_ms else {
@@ -289,7 +289,7 @@ fn absent(facts: &WaitFacts) -> Told {
     })
 }
 
-fn draining(facts: &WaitFacts) -> Told {
+fn draining(facts: &WaitFacts) -> CauseWords {
     let endpoint = &facts.endpoint;
     if let Some(since) = facts.drained_since_ms {
         return Some((
@@ -313,7 +313,7 @@ fn draining(facts: &WaitFacts) -> Told {
     })
 }
 
-fn troubled(facts: &WaitFacts) -> Told {
+fn troubled(facts: &WaitFacts) -> CauseWords {
     let endpoint = &facts.endpoint;
     let waits_for = facts.live.as_ref().and_then(|live| live.waits_for.clone());
     let troubles = fresh(facts).map(|load| load.load.troubles.as_slice()).unwrap_or_default();
@@ -332,7 +332,7 @@ fn troubled(facts: &WaitFacts) -> Told {
     Some((cause, format!("{endpoint} says: {words}")))
 }
 
-fn inbox_full(facts: &WaitFacts) -> Told {
+fn inbox_full(facts: &WaitFacts) -> CauseWords {
     let load = fresh(facts).filter(|load| load.load.inbox_full && facts.live.is_none())?;
     Some((
         WaitCause::InboxFull,
@@ -344,7 +344,7 @@ fn inbox_full(facts: &WaitFacts) -> Told {
     ))
 }
 
-fn behind(facts: &WaitFacts) -> Told {
+fn behind(facts: &WaitFacts) -> CauseWords {
     let waiting = facts.messages_waiting.is_none_or(|messages| messages > 0);
     if facts.live.is_some() || facts.tasks_ahead == 0 || !waiting {
         return None;
@@ -364,7 +364,7 @@ fn behind(facts: &WaitFacts) -> Told {
     ))
 }
 
-fn busy(facts: &WaitFacts) -> Told {
+fn busy(facts: &WaitFacts) -> CauseWords {
     let load = fresh(facts)?;
     let accepted = facts.live.as_ref().is_some_and(|live| live.phase == Phase::Accepted);
     if load.load.running < load.load.slots || !(accepted || facts.messages_waiting == Some(0)) {

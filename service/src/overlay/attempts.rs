@@ -66,7 +66,7 @@ impl PhaseCounts {
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     endpoints: BTreeMap<EndpointId, KnownEndpoint>,
-    tasks: BTreeMap<TaskId, KnownTask>,
+    tasks: BTreeMap<TaskId, OverlaidTask>,
     submissions: BTreeMap<i64, PhaseCounts>,
     bytes: usize,
 }
@@ -80,7 +80,7 @@ struct KnownEndpoint {
 }
 
 #[derive(Debug)]
-struct KnownTask {
+struct OverlaidTask {
     endpoint: EndpointId,
     at: TaskRow,
     live: LiveTask,
@@ -155,7 +155,7 @@ impl Attempts {
         let known = self.endpoints.entry(endpoint).or_insert_with(KnownEndpoint::new);
         known.tasks.insert(task);
         *known.phases.of(live.phase) += 1;
-        self.tasks.insert(task, KnownTask { endpoint, at, live });
+        self.tasks.insert(task, OverlaidTask { endpoint, at, live });
     }
 
     /// The counts of a submission; those of tasks without one are kept under a number that
@@ -164,7 +164,7 @@ impl Attempts {
         self.submissions.entry(submission.unwrap_or(i64::MIN)).or_default()
     }
 
-    fn remove(&mut self, task: TaskId) -> Option<KnownTask> {
+    fn remove(&mut self, task: TaskId) -> Option<OverlaidTask> {
         let known = self.tasks.remove(&task)?;
         self.bytes -= weight(&known.live);
         let phase = known.live.phase;

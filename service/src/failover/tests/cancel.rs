@@ -21,10 +21,12 @@ impl World {
     fn cancels(&self) -> Vec<Cancel> {
         let queue = self.published(&topology::control_queue(self.endpoint));
         let cancel = |body: &[u8]| match wire::decode_steering(body) {
-            Ok(Steering::Cancel(cancel)) => cancel,
+            Ok(Steering::Cancel(cancel)) => Some(cancel),
+            // A session asks endpoints with submitted tasks for all that they have.
+            Ok(Steering::Report(_)) => None,
             other => panic!("{other:?} in the control queue"),
         };
-        queue.iter().map(|message| cancel(&message.body)).collect()
+        queue.iter().filter_map(|message| cancel(&message.body)).collect()
     }
 
     /// The marks in the task queue, in order.
