@@ -69,7 +69,7 @@ pub(crate) struct SessionContext {
     pub(crate) told: HealthState,
     /// Where submissions and their records run that outlive a request.
     pub(crate) submissions: TaskTracker,
-    /// What stands in the way of tasks that wait.
+    /// The obstacles of tasks that wait.
     pub(crate) placements: Placements,
 }
 

@@ -1,4 +1,4 @@
-//! What stands in the way of tasks that the broker is to get, in memory, for all links of this
+//! The obstacles of tasks that the broker is to get, in memory, for all links of this
 //! run: endpoints that take none for the time being, and tasks of which a copy may be at the
 //! broker without a confirm. Touches nothing; clones share it.
 
@@ -78,7 +78,7 @@ struct State {
     held: BTreeMap<EndpointId, Held>,
 }
 
-/// What stands in the way of tasks.
+/// The obstacles of tasks that wait, for all links of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Placements {
     state: Arc<Mutex<State>>,
@@ -93,7 +93,8 @@ impl Default for Placements {
 }
 
 impl Placements {
-    /// What the records of an earlier run left: every task without an answer is in doubt.
+    /// The obstacles that the records of an earlier run left: every task without an answer is in
+    /// doubt.
     pub(crate) async fn load(store: &Store) -> Result<Self, Error> {
         let placements = Self::default();
         placements.doubt_since(store, u64::MAX).await?;

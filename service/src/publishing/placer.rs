@@ -98,7 +98,7 @@ impl Placer<'_> {
         }
     }
 
-    /// The endpoints whose tasks can be placed, and when to look again at the latest.
+    /// The endpoints with tasks that can be placed, and when to look again at the latest.
     async fn due(&self, busy: &BTreeSet<EndpointId>) -> (Vec<EndpointId>, Option<Instant>) {
         let mut endpoints: BTreeSet<EndpointId> =
             self.placements.endpoints_in_doubt().into_iter().collect();

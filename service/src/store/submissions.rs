@@ -64,7 +64,7 @@ pub(crate) struct RecordedTask {
     pub(crate) state: StoredState,
     /// Whether it is new.
     pub(crate) new: bool,
-    /// What is to be published of it.
+    /// Whether it is to be published, and how.
     pub(crate) hand_over: Option<HandOver>,
 }
 

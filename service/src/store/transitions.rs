@@ -36,7 +36,7 @@ impl StateCounts {
 }
 
 /// Moves the tasks in these rows to a state, those of them that are in one of the states
-/// `from` and whose current attempt is the one named.
+/// `from`, if the attempt named is their current one.
 pub(super) fn set_state(
     db: &Db<'_>,
     tasks: &[(i64, u32)],
