@@ -12,7 +12,7 @@ mod plan;
 mod retention;
 mod states;
 
-pub use losses::{Consequence, Report, TaskStanding, consequence};
+pub use losses::{Consequence, Evidence, TaskStanding, consequence};
 pub use plan::{Heard, PingTimes, Plan, plan};
 pub use retention::{Candidate, KEPT, to_forget};
 pub use states::{

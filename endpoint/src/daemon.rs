@@ -152,7 +152,7 @@ pub(crate) async fn run(
         let ended = engine.run(intake, kill).await;
         (Part::Engine, ended.map_err(|error| Failure::new(Exit::Internal, error.to_string())))
     });
-    parts.spawn(async move { (Part::Link, link.run().await) });
+    parts.spawn(async move { (Part::Link, Box::pin(link.run()).await) });
 
     let outcome = supervise(&mut parts, shutdown, signals, reloading).await;
     parts.shutdown().await;

@@ -77,7 +77,6 @@ impl Api {
     /// among `submissions`: they outlive the requests that brought them, and need the
     /// broker session to end well.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, given once")]
     pub(crate) fn new(
         store: Store,
         link: watch::Receiver<LinkState>,

@@ -183,7 +183,7 @@ impl Overlay {
         self.0.output.subscribe()
     }
 
-    /// The attempts whose endpoints are to be asked for output.
+    /// The attempts that endpoints are to be asked for the output of.
     pub(crate) fn follows_due(&self) -> Vec<FollowDue> {
         self.table().followed.due(Instant::now())
     }

@@ -9,6 +9,8 @@
 //! A record is on disk when the method that made it returns, unless the method says that
 //! it only records: then it is on disk after [`Store::durable`].
 
+mod answered_task;
+mod cancel_requests;
 mod cancels;
 mod commits;
 #[cfg(test)]

@@ -33,12 +33,12 @@ pub struct TaskStanding {
     pub in_doubt: bool,
     /// Whether the cancellation of the task was requested, and what a report of the attempt
     /// is worth then.
-    pub cancel: Option<Report>,
+    pub cancel: Option<Evidence>,
 }
 
 /// The worth of a report that the attempt at a task that is to be cancelled is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Report {
+pub enum Evidence {
     /// It comes from the state that a roll call goes to ([`to_ask`](super::to_ask)), or that
     /// one for this attempt went to: no other state has the attempt.
     Conclusive,
@@ -53,8 +53,8 @@ pub fn consequence(loss: Loss, attempt: u32, task: TaskStanding) -> Consequence 
         return Consequence::Ignore;
     }
     match (loss, task.cancel) {
-        (Loss::HandedBack, _) | (Loss::Unknown, Some(Report::Inconclusive)) => Consequence::Ask,
-        (Loss::Unknown, Some(Report::Conclusive)) => Consequence::Cancel,
+        (Loss::HandedBack, _) | (Loss::Unknown, Some(Evidence::Inconclusive)) => Consequence::Ask,
+        (Loss::Unknown, Some(Evidence::Conclusive)) => Consequence::Cancel,
         (Loss::Delivered, Some(_)) => Consequence::Interrupt,
         (Loss::Unknown | Loss::Delivered, None) if !task.in_doubt => Consequence::Unasked,
         (Loss::Unknown | Loss::Delivered, None) if task.rerun => Consequence::Resubmit,
@@ -107,12 +107,12 @@ mod tests {
     #[test]
     fn a_task_that_is_to_be_cancelled_is_never_submitted_again_and_cancelled_only_for_certain() {
         for (loss, report, expected) in [
-            (Loss::Unknown, Report::Conclusive, Consequence::Cancel),
-            (Loss::Unknown, Report::Inconclusive, Consequence::Ask),
-            (Loss::HandedBack, Report::Conclusive, Consequence::Ask),
-            (Loss::HandedBack, Report::Inconclusive, Consequence::Ask),
-            (Loss::Delivered, Report::Conclusive, Consequence::Interrupt),
-            (Loss::Delivered, Report::Inconclusive, Consequence::Interrupt),
+            (Loss::Unknown, Evidence::Conclusive, Consequence::Cancel),
+            (Loss::Unknown, Evidence::Inconclusive, Consequence::Ask),
+            (Loss::HandedBack, Evidence::Conclusive, Consequence::Ask),
+            (Loss::HandedBack, Evidence::Inconclusive, Consequence::Ask),
+            (Loss::Delivered, Evidence::Conclusive, Consequence::Interrupt),
+            (Loss::Delivered, Evidence::Inconclusive, Consequence::Interrupt),
         ] {
             for (rerun, in_doubt) in [(true, true), (true, false), (false, true), (false, false)] {
                 let task = TaskStanding { rerun, in_doubt, cancel: Some(report), ..OPEN };

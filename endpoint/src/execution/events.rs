@@ -1,10 +1,10 @@
-//! Events of a running task, from the executor to a sink, and to those who look while it runs
+//! Events of a running task, from the executor to a sink, and to readers while it runs
 //! ([`Live`]).
 //!
 //! Touches nothing. Promises that a task without a sink costs no allocation and no call.
 
 use super::live::Live;
-use super::live::progress::Told;
+use super::live::progress::ProgressLine;
 use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
 use clutch_common::wire::StreamName;
@@ -36,7 +36,7 @@ pub(crate) trait EventSink: Send + Sync {
     fn take(&self, event: Event<'_>);
 }
 
-/// The way to a task's sink, if there is one, and to those who look while it runs.
+/// The way to a task's sink, if there is one, and to readers while it runs.
 #[derive(Clone, Default)]
 pub(crate) struct Events {
     sink: Option<Arc<dyn EventSink>>,
@@ -72,7 +72,7 @@ impl Events {
     }
 
     /// Tells the progress of a call.
-    pub(crate) fn progress(&self, told: Told) {
+    pub(crate) fn progress(&self, told: ProgressLine) {
         if let Some((attempt, live)) = &self.live {
             live.tell_progress(*attempt, told.at(now_ms()));
         }

@@ -1,5 +1,5 @@
-//! What running attempts tell before their results: their progress, and the output of those
-//! that are followed. Shared by the executors, which put it in, and the publisher of events.
+//! The progress of running attempts before their results, and the output of those that are
+//! followed. Shared by the executors, which put it in, and the publisher of events.
 //!
 //! Touches the folder of progress files. Promises that an attempt which tells no progress and
 //! is not followed costs no allocation, no lock and no copy; and that what is held is bounded.
@@ -24,11 +24,11 @@ const FOLLOWED_MAX: usize = 32;
 /// Of how many attempts the progress is kept.
 const PROGRESS_MAX: usize = 4096;
 
-/// What running attempts tell before their results.
+/// The progress and the output of running attempts before their results.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     files: Option<ProgressFiles>,
-    told: Mutex<Told>,
+    told: Mutex<LiveTable>,
     /// How often a run was to hand over what it keeps of its output.
     generation: AtomicU64,
     changed: Notify,
@@ -36,7 +36,7 @@ pub(crate) struct Live {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct LiveTable {
     /// The last progress of calls.
     progress: BTreeMap<Attempt, TaskProgress>,
     followed: BTreeMap<Attempt, Followed>,
@@ -182,7 +182,7 @@ impl Live {
         output
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, LiveTable> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

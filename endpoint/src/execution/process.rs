@@ -317,7 +317,7 @@ impl ProcessExecutor {
             if over {
                 match spawn_blocking(move || cleanup.if_tree_is_gone()).await {
                     Ok(Ok(left)) => return (ended, left),
-                    Ok(Err(not_yet)) => cleanup = not_yet,
+                    Ok(Err(not_yet)) => cleanup = *not_yet,
                     Err(_) => return (ended, Leavings::default()), // going down
                 }
             }

@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// The shortest pause between two counts of the tasks that are left.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What was recorded of a request.
+/// The records of a request.
 #[derive(Debug, Default)]
 struct Requested {
     cancelled: u64,

@@ -20,7 +20,7 @@ use clutch_common::system::clock::now_ms;
 use clutch_common::task::Work;
 use clutch_common::wire::{Phase, Role};
 
-/// The running tasks whose walltimes are read, to tell when a slot is free.
+/// The most running tasks of which the walltimes are read, to tell when a slot is free.
 const WALLTIMES: usize = 256;
 
 /// The state of a task that runs or waits at its endpoint.

@@ -100,7 +100,7 @@ async fn attempt(api: &Api, task_id: TaskId) -> Result<Attempt, ApiError> {
     Ok(Attempt { task_id, attempt })
 }
 
-/// What a client of a task without an outcome is answered.
+/// The answer to a client of a task without an outcome.
 fn answer(api: &Api, task: &TaskDetail, attempt: Attempt, new: NewOutput) -> OutputAnswer {
     let live = api.told.overlay.task(task.summary.id);
     let live = live.filter(|live| live.attempt == attempt.attempt);

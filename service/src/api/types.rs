@@ -242,7 +242,7 @@ pub(crate) struct CancelRequest {
     pub(crate) wait_ms: u64,
 }
 
-/// What became of the tasks to cancel.
+/// The fates of the tasks to cancel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CancelAnswer {
     /// How many ended as cancelled.

@@ -32,7 +32,7 @@ pub(crate) async fn run(client: &Client, args: &CancelArgs, json: bool) -> anyho
     Ok(())
 }
 
-/// What became of the tasks, for people.
+/// The fates of the tasks, for people.
 fn words(answer: &CancelAnswer) -> Vec<String> {
     let mut lines = Vec::new();
     if answer.cancelled > 0 {

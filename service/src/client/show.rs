@@ -91,7 +91,7 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// What happened to the task, each step with the time since the one before. A time that the
+/// The steps of the task, each with the time since the one before. A time that the
 /// endpoint's clock told may lie before one that the service's clock told.
 fn timeline(detail: &TaskDetail) -> Vec<String> {
     let step = |step: &TimelineStep| {

@@ -80,7 +80,7 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends all; returns the endpoints whose queues do not take it. They do not delay others.
+    /// Sends all; returns the endpoints with queues that do not take it. They do not delay others.
     async fn try_round(&mut self) -> Result<BTreeSet<EndpointId>, Error> {
         let mut failing = BTreeSet::new();
         loop {

@@ -198,7 +198,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Has tasks published whose pause before their next attempt is over.
+    /// Has the tasks published of which the pause before the next attempt is over.
     async fn end_pauses(&self) -> Result<Left, Error> {
         let (ended, next) = self.store.end_pauses(now_ms()).await?;
         if ended > 0 {

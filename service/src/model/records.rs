@@ -90,7 +90,7 @@ pub(crate) struct TaskDetail {
     /// Why it has no outcome yet; not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<Why>,
-    /// What happened to its last attempt, in order; made from the above.
+    /// The steps of its last attempt, in order; made from the above.
     #[serde(default)]
     pub(crate) timeline: Vec<TimelineStep>,
 }

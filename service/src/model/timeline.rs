@@ -1,5 +1,5 @@
-//! What happened to a task, in order, from its record, its last result and the last event of
-//! its endpoint. Pure.
+//! The steps of a task, in order, from its record, its last result and the last event of its
+//! endpoint. Pure.
 
 use super::TaskDetail;
 use clutch_common::wire::Phase;

@@ -134,7 +134,7 @@ pub(crate) struct NewOutput {
     pub(crate) pieces: Vec<Piece>,
 }
 
-/// An attempt whose endpoint is to be asked to publish, from these positions on.
+/// An attempt that its endpoint is to be asked to publish, from these positions on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FollowDue {
     /// The attempt.
@@ -216,8 +216,8 @@ impl Followed {
         NewOutput { run: task.run, pieces: stream.after(if same { read.from } else { 0 }) }
     }
 
-    /// The attempts whose endpoints are to be asked to publish, now or again. They are due
-    /// again after a while.
+    /// The attempts that endpoints are to be asked to publish, for the first time or again.
+    /// They are due again after a while.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<FollowDue> {
         self.0.retain(|_, task| now.saturating_duration_since(task.asked_for) < LEASE);
         let mut due = Vec::new();

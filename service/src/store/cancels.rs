@@ -21,7 +21,7 @@ const NEVER_SENT: &str = "cancelled before it was sent to its endpoint";
 /// How many messages are read at once.
 const SENT_AT_ONCE: u64 = 16;
 
-/// What became of the tasks of one request to cancel some.
+/// The fates of the tasks of one request to cancel some.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CancelSlice {
     /// How many ended as cancelled by the request.
@@ -209,28 +209,4 @@ fn pending(db: &Db<'_>, except: &[EndpointId]) -> Result<Vec<PendingCancel>> {
         Ok(PendingCancel { endpoint, number, attempts })
     };
     messages.into_iter().map(read).collect()
-}
-
-/// Whether the cancellation of the task in a row was requested.
-pub(super) fn is_requested(db: &Db<'_>, task: i64) -> Result<bool> {
-    db.exists("SELECT 1 FROM cancellations WHERE task = ?", values![task])
-}
-
-/// Removes the requests for tasks that have their outcome.
-pub(super) fn remove<'a>(db: &Db<'_>, tasks: impl IntoIterator<Item = &'a i64>) -> Result<()> {
-    if !db.exists("SELECT 1 FROM cancellations LIMIT 1", &[])? {
-        return Ok(());
-    }
-    let mut delete = db.prepare("DELETE FROM cancellations WHERE task = ?")?;
-    tasks.into_iter().try_for_each(|task| delete.execute(values![task]).map(drop))
-}
-
-/// Has an endpoint's messages sent again: the queue that had them may have been removed.
-pub(super) fn send_again(db: &Db<'_>, endpoint: EndpointId) -> Result<()> {
-    db.run("UPDATE cancels SET confirmed = 0 WHERE endpoint_id = ?", values![endpoint]).map(drop)
-}
-
-/// Forgets the messages of an endpoint that is removed.
-pub(super) fn forget(db: &Db<'_>, endpoint: EndpointId) -> Result<()> {
-    db.run("DELETE FROM cancels WHERE endpoint_id = ?", values![endpoint]).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::queue_kind;
-use super::{Error, Result, Store, cancels, facts, steering, unaccounted};
+use super::{Error, Result, Store, cancel_requests, facts, steering, unaccounted};
 use clutch_common::id::EndpointId;
 use clutch_common::topology::QueueKind;
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Store {
             facts::insert_shared_kind(write.db, shared)?;
             if first == 0 {
                 steering::send_again(write.db, id)?;
-                cancels::send_again(write.db, id)?;
+                cancel_requests::send_again(write.db, id)?;
             }
             Ok(first == 0 && unaccounted::add_all(write.db, id)? > 0)
         })

@@ -7,8 +7,8 @@ use super::engine::{Columns, Db, FromRow, values};
 use super::rows::decoded;
 use super::stored_state::StoredState;
 use super::transitions::set_state;
-use super::{Result, cancels, states, unaccounted};
-use clutch_common::failover::{self, Consequence, Report, TaskStanding};
+use super::{Result, cancel_requests, states, unaccounted};
+use clutch_common::failover::{self, Consequence, Evidence, TaskStanding};
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use std::collections::BTreeMap;
@@ -152,8 +152,8 @@ impl AskedStates {
         db: &Db<'_>,
         task: &LostTask,
         lost: &TaskResult,
-    ) -> Result<Option<Report>> {
-        if !cancels::is_requested(db, task.seq)? {
+    ) -> Result<Option<Evidence>> {
+        if !cancel_requests::is_requested(db, task.seq)? {
             return Ok(None);
         }
         let to_ask = match self.0.get(&task.endpoint_id) {
@@ -169,7 +169,7 @@ impl AskedStates {
                 to_ask == Some(state) || unaccounted::was_asked(db, task.seq, lost.attempt, state)?
             }
         };
-        Ok(Some(if conclusive { Report::Conclusive } else { Report::Inconclusive }))
+        Ok(Some(if conclusive { Evidence::Conclusive } else { Evidence::Inconclusive }))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::engine::{Db, values};
 use super::rows::OPEN_STATES;
 use super::stored_state::StoredState;
-use super::{Result, Store, cancels};
+use super::{Result, Store, cancel_requests};
 use clutch_common::id::{Attempt, EndpointId};
 
 /// The tasks of an endpoint that have no outcome.
@@ -49,7 +49,7 @@ impl Store {
             {
                 write.db.run(delete, values![endpoint])?;
             }
-            cancels::forget(write.db, endpoint)?;
+            cancel_requests::forget(write.db, endpoint)?;
             Ok(true)
         })
         .await

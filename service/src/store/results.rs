@@ -1,6 +1,7 @@
 //! Records results: the first result of each attempt is kept, later ones are counted. The
 //! presences that came with them are recorded in the same transaction.
 
+use super::answered_task::AnsweredTask;
 use super::engine::{Columns, Db, FromRow, append, values};
 use super::forgetting::Horizon;
 use super::lost_attempts::{self, LossCounts};
@@ -8,7 +9,7 @@ use super::states::{self, PresenceMessage};
 use super::stored_state::StoredState;
 use super::transitions::StateCounts;
 use super::unaccounted::{self, AddedEndpoints};
-use super::{Result, Store, Write, cancels, commits, retries};
+use super::{Result, Store, Write, cancel_requests, commits, retries};
 use crate::model::RetryPolicy;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
@@ -68,50 +69,6 @@ impl Tally {
         self.forgotten += changes.forgotten;
         self.refused += changes.refused;
         self.retried += changes.retries.len() as u64;
-    }
-}
-
-/// A task that results came for, as it is recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AnsweredTask {
-    seq: i64,
-    submission: Option<i64>,
-    /// The number of the endpoint that it was given to.
-    endpoint: i64,
-    state: StoredState,
-    /// The attempt that decided the state by its result.
-    recorded: Option<u32>,
-    /// The attempt that is under way: an earlier one's result does not end the task.
-    current: u32,
-    /// The attempts that have a result.
-    attempts: Vec<u32>,
-}
-
-impl AnsweredTask {
-    /// Its row and its submission; none of an external task.
-    pub(super) fn in_submission(&self) -> Option<(i64, i64)> {
-        self.submission.map(|submission| (self.seq, submission))
-    }
-
-    /// Whether an endpoint may answer for an attempt. The attempts of an external task are
-    /// not known.
-    fn was_given(&self, endpoint: i64, attempt: u32) -> bool {
-        let given = self.submission.is_none() || (1..=self.current).contains(&attempt);
-        self.endpoint == endpoint && given
-    }
-}
-
-impl FromRow for AnsweredTask {
-    fn read(columns: &mut Columns<'_>) -> Result<Self> {
-        Ok(Self {
-            seq: columns.next()?,
-            submission: columns.next()?,
-            endpoint: columns.next()?,
-            state: columns.next()?,
-            recorded: columns.next()?,
-            current: columns.next()?,
-            attempts: columns.next::<Option<u32>>()?.into_iter().collect(),
-        })
     }
 }
 
@@ -243,7 +200,7 @@ pub(super) fn conclude<'a>(
     retries::pause(db, &changes.retries)?;
     let over = || changes.states.keys().chain(changes.retries.iter().map(|(task, _)| task));
     unaccounted::remove(db, over())?;
-    cancels::remove(db, over())?;
+    cancel_requests::remove(db, over())?;
     Ok(changes)
 }
 

@@ -5,12 +5,12 @@
 //! again by its policy goes to `waiting` in the transaction that records the result, so that
 //! it is never seen as ended; it is not handed to the link before its pause is over.
 
+use super::answered_task::AnsweredTask;
 use super::engine::{Db, values};
-use super::results::AnsweredTask;
 use super::rows::parsed;
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Result, Store, cancels};
+use super::{Result, Store, cancel_requests};
 use crate::model::RetryPolicy;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 /// How many pauses are ended in one transaction.
 const ENDED_AT_ONCE: u64 = 5000;
 
-/// What became of the tasks of one request to run some again.
+/// The fates of the tasks of one request to run some again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RetrySlice {
     /// How many are run again.
@@ -116,8 +116,8 @@ pub(super) fn retry_at_ms(db: &Db<'_>, task: i64) -> Result<Option<u64>> {
     Ok(found.map(|(due,)| due))
 }
 
-/// The policies of tasks that did not succeed by these results, by row. A task whose
-/// cancellation was requested has none.
+/// The policies of tasks that did not succeed by these results, by row. A task that is
+/// to be cancelled has none.
 pub(super) fn policies(
     db: &Db<'_>,
     results: &[&TaskResult],
@@ -136,7 +136,7 @@ pub(super) fn policies(
             }
         };
         if let Some(policy) = policy
-            && !cancels::is_requested(db, seq)?
+            && !cancel_requests::is_requested(db, seq)?
         {
             policies.insert(seq, policy.clone());
         }

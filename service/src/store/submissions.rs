@@ -6,7 +6,7 @@ use super::engine::{Columns, Db, FromRow, append, values};
 use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Error, Result, Store, Write, cancels, retries, unaccounted};
+use super::{Error, Result, Store, Write, cancel_requests, retries, unaccounted};
 use crate::model::{RetryPolicy, TaskSpec};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
@@ -216,7 +216,7 @@ fn hand_over_known(
                 all.insert(task.index, HandOver::First);
             }
             // One that is to be cancelled is not published again.
-            StoredState::Submitting if cancels::is_requested(db, task.seq)? => (),
+            StoredState::Submitting if cancel_requests::is_requested(db, task.seq)? => (),
             StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
             StoredState::Paused | StoredState::Submitted | StoredState::Done(_) => (),
         }

@@ -9,7 +9,7 @@ use super::rows::{UNCOMMON_STATES, decoded, encoded};
 use super::stored_state::StoredState;
 use super::submissions::HandOver;
 use super::transitions::{move_tasks, set_state};
-use super::{Result, Store, cancels};
+use super::{Result, Store, cancel_requests};
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
 use std::collections::BTreeSet;
@@ -137,7 +137,7 @@ impl Store {
         self.write("recording that the broker did not take the tasks", move |write| {
             let mut kept = Vec::with_capacity(tasks.len());
             for task in tasks {
-                if !cancels::is_requested(write.db, task.0)? {
+                if !cancel_requests::is_requested(write.db, task.0)? {
                     kept.push(task);
                 }
             }

@@ -92,7 +92,7 @@ impl Cancelled {
         Ok(self.stage.runs.read()?.len())
     }
 
-    /// What became of the tasks.
+    /// The fates of the tasks.
     fn seen(&self, recovery: Duration) -> Result<Seen> {
         let seen = self.stage.seen_with(&[("cancelled", TASKS)])?.recovered_in(recovery);
         let results = self.stage.world.results(&self.stage.key(0))?;

@@ -1,4 +1,4 @@
-//! What an endpoint tells about running work, read from a queue of the test's own.
+//! The events of an endpoint, read from a queue of the test's own.
 
 use crate::{Running, running};
 use clutch_tests::gate::Gate;
@@ -24,6 +24,9 @@ fn events(run: &Running) -> Vec<Value> {
     taken.iter().map(|message| serde_json::from_slice(&message.body).unwrap()).collect()
 }
 
+/// A piece of output: where it begins, and its text.
+type Piece = (u64, String);
+
 #[test]
 fn a_long_task_is_told_with_its_progress_and_short_ones_are_not() {
     let test = "a_long_task_is_told_with_its_progress_and_short_ones_are_not";
@@ -39,8 +42,8 @@ fn a_long_task_is_told_with_its_progress_and_short_ones_are_not() {
     let mut all = Vec::new();
     let told = poll::until("its progress", SOON, || {
         all.extend(events(&run));
-        let attempts = all.iter().filter_map(|told| told["attempts"].as_array()).flatten();
-        Ok(attempts.filter(|told| told["progress"]["message"] == "half way").next_back().cloned())
+        let mut attempts = all.iter().filter_map(|told| told["attempts"].as_array()).flatten();
+        Ok(attempts.rfind(|told| told["progress"]["message"] == "half way").cloned())
     })
     .unwrap();
     assert_eq!((&told["attempt"]["task_id"], &told["phase"]), (&id, &json!("running")), "{told}");
@@ -93,8 +96,8 @@ fn output_of_a_followed_task_comes_while_it_runs_and_a_flood_is_cut() {
     let (key, properties) =
         (format!("{}.control", run.endpoint.id), json!({ "type": follow["type"] }));
     run.world.vhost().publish("", &key, properties, follow.to_string().as_bytes()).unwrap();
-    let mut pieces: Vec<(u64, String)> = Vec::new();
-    let mut follow_until = |what: &str, is_there: &dyn Fn(&[(u64, String)]) -> bool| {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut follow_until = |what: &str, is_there: &dyn Fn(&[Piece]) -> bool| {
         poll::until(what, SOON, || {
             for told in events(&run) {
                 for output in told["output"].as_array().into_iter().flatten() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Of the endpoint's own: the time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What an endpoint says when a drain begins.
+/// The words of an endpoint when a drain begins.
 const DRAINED: &str = "drained: no task is started or read, and those that run go on";
 
 /// How many processes have this among their arguments.

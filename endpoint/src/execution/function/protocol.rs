@@ -1,7 +1,7 @@
 //! The protocol between daemon and worker, line by line, as `design/0009-workers.md`
 //! describes it. Pure.
 
-use crate::execution::live::progress::Told;
+use crate::execution::live::progress::ProgressLine;
 use clutch_common::id::Attempt;
 use clutch_common::task::Call;
 use clutch_common::task::call_error::{CallError, start};
@@ -96,11 +96,11 @@ pub(super) fn hello(line: &[u8]) -> Result<bool, String> {
 
 /// Reads a line in which a worker tells its progress with the call that has this number;
 /// `None` if the line is something else.
-pub(super) fn progress(line: &[u8], number: u64) -> Option<Told> {
+pub(super) fn progress(line: &[u8], number: u64) -> Option<ProgressLine> {
     #[derive(Deserialize)]
     struct Line {
         call: u64,
-        progress: Told,
+        progress: ProgressLine,
     }
     // An answer may be long, and is not to be read twice.
     let beginning = &line[..line.len().min(BEGINNING)];

@@ -13,7 +13,7 @@ pub(crate) const PIECE: usize = 64 * 1024;
 const RATE: u64 = 1024 * 1024;
 /// How many bytes of one attempt may wait to be published.
 const BURST: u64 = RATE;
-/// The age of a position that a caller who is still behind it has lost, in milliseconds.
+/// The age at which a caller that is still behind a position has lost it, in milliseconds.
 const SETTLED_MS: u64 = 2000;
 
 /// Bytes of a stream, and the position of the first.

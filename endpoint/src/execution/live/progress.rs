@@ -15,7 +15,7 @@ const MESSAGE_MAX: usize = 200;
 
 /// Progress as it is told in JSON.
 #[derive(Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct ProgressLine {
     #[serde(default)]
     fraction: Option<f64>,
     #[serde(default)]
@@ -24,7 +24,7 @@ pub(crate) struct Told {
     data: Option<Json>,
 }
 
-impl Told {
+impl ProgressLine {
     /// Returns it within the bounds.
     pub(crate) fn at(self, at_ms: u64) -> TaskProgress {
         TaskProgress {
@@ -53,7 +53,7 @@ pub(crate) fn last_line(written: &[u8], at_ms: u64) -> Option<TaskProgress> {
     })
 }
 
-fn json(line: &[u8]) -> Option<Told> {
+fn json(line: &[u8]) -> Option<ProgressLine> {
     if line.len() > LINE_MAX || !line.starts_with(b"{") {
         return None;
     }
@@ -61,7 +61,7 @@ fn json(line: &[u8]) -> Option<Told> {
 }
 
 /// Reads plain text. A number is a fraction where it has a point or a percent sign.
-fn plain(line: &str) -> Told {
+fn plain(line: &str) -> ProgressLine {
     let (first, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let number = match first.strip_suffix('%') {
         Some(percent) => percent.parse::<f64>().ok().map(|percent| percent / 100.0),
@@ -70,7 +70,7 @@ fn plain(line: &str) -> Told {
     };
     let fraction = number.and_then(fraction);
     let words = if fraction.is_some() { rest.trim() } else { line };
-    Told { fraction, message: (!words.is_empty()).then(|| words.to_owned()), data: None }
+    ProgressLine { fraction, message: (!words.is_empty()).then(|| words.to_owned()), data: None }
 }
 
 /// Returns a number from 0 to 1; anything else is no fraction.
@@ -122,7 +122,7 @@ mod tests {
     fn what_is_too_long_is_cut() {
         let told = read("é".repeat(5000).as_bytes()).unwrap();
         assert_eq!(told.1.unwrap().chars().count(), MESSAGE_MAX + 1);
-        let told: Told =
+        let told: ProgressLine =
             serde_json::from_value(serde_json::json!({"data": "x".repeat(LINE_MAX)})).unwrap();
         assert_eq!(told.at(0).data.unwrap().text(), r#"{"omitted_bytes":4098}"#);
     }

@@ -28,7 +28,7 @@ const ENTRIES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct ProgressFiles {
     folder: PathBuf,
-    /// What was read of each file, and how the file was then.
+    /// The progress that was read from each file, and how the file was then.
     read: Mutex<HashMap<Attempt, (Version, TaskProgress)>>,
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Output {
 }
 
 /// The kept part of an output; the whole output goes to the event sink as it comes, and to
-/// those who follow it.
+/// its followers.
 #[derive(Debug)]
 struct Recording {
     capture: Capture,
@@ -269,7 +269,7 @@ impl Output {
         std::mem::replace(&mut self.recording, recording).capture.finish()
     }
 
-    /// Has the output go to those who follow it, until it is taken.
+    /// Has the output go to its followers, until it is taken.
     pub(crate) fn listen(&mut self, events: &Events) {
         self.recording.events = events.without_sink();
     }

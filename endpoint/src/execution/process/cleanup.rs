@@ -54,13 +54,13 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     /// Cleans up, unless a process of the tree is still there.
-    pub(super) fn if_tree_is_gone(mut self) -> Result<Leavings, Self> {
+    pub(super) fn if_tree_is_gone(mut self) -> Result<Leavings, Box<Self>> {
         match self.leader.reap_alone(&self.tree) {
             Some(usage) => {
                 drop(self.note.take());
                 Ok(self.close_sandbox(usage, Sandbox::close_deserted))
             }
-            None => Err(self),
+            None => Err(Box::new(self)),
         }
     }
 

@@ -72,7 +72,7 @@ impl Launch {
                     let output = pipes.finish();
                     return Ok(Started::Over(RunOver { cause, ended, left, output }));
                 }
-                Err(not_yet) => not_yet,
+                Err(not_yet) => *not_yet,
             };
         }
         Ok(Started::Running(SpawnedProcess { cleanup, pipes, handle }))

@@ -20,7 +20,7 @@ const OLD_MS: u64 = 1000;
 /// How often all is told, in milliseconds.
 const COMPLETE_MS: u64 = 30_000;
 
-/// What is pending at a tick.
+/// The attempts that are pending at a tick.
 #[derive(Default)]
 pub(super) struct Seen {
     /// The attempts that run.
@@ -35,7 +35,7 @@ pub(super) struct Seen {
 
 /// A message to be sent.
 #[derive(PartialEq, Debug)]
-pub(super) struct Told {
+pub(super) struct NextEvents {
     /// Whether attempts that are not told are not pending.
     pub(super) complete: bool,
     /// The load.
@@ -154,7 +154,7 @@ impl Gatherer {
     }
 
     /// Returns the next message, if there is something to tell.
-    pub(super) fn next(&mut self) -> Option<Told> {
+    pub(super) fn next(&mut self) -> Option<NextEvents> {
         let is_told = self.load.as_ref() == Some(&self.current);
         if self.waits.is_empty() && !self.complete && is_told {
             return None;
@@ -164,7 +164,7 @@ impl Gatherer {
         let load = self.current.clone();
         self.load = Some(load.clone());
         self.spoke |= load.running + load.accepted > 0;
-        Some(Told { complete: std::mem::take(&mut self.complete), load, attempts })
+        Some(NextEvents { complete: std::mem::take(&mut self.complete), load, attempts })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is told, tick by tick.
+//! The events of each tick.
 
 use super::*;
 use clutch_common::id::TaskId;
@@ -28,7 +28,7 @@ fn load(running: u64) -> Load {
 fn tick(gatherer: &mut Gatherer, now_ms: u64, seen: Seen) -> Vec<(bool, Vec<(Attempt, Phase)>)> {
     gatherer.gather(now_ms, seen);
     let all = std::iter::from_fn(|| gatherer.next());
-    let short = |told: Told| {
+    let short = |told: NextEvents| {
         let attempts = told.attempts.iter().map(|event| (event.attempt, event.phase)).collect();
         (told.complete, attempts)
     };
@@ -112,7 +112,10 @@ fn that_nothing_is_pending_any_more_is_told_once() {
     let mut gatherer = Gatherer::default();
     tick(&mut gatherer, 5_000, seen(&[run(attempt(), 0)], &[]));
     gatherer.rest(load(0));
-    assert_eq!(gatherer.next(), Some(Told { complete: true, load: load(0), attempts: vec![] }));
+    assert_eq!(
+        gatherer.next(),
+        Some(NextEvents { complete: true, load: load(0), attempts: vec![] })
+    );
     gatherer.rest(load(0));
     assert_eq!(gatherer.next(), None);
 }
