@@ -10,7 +10,7 @@ use std::time::Duration;
 const HELP: &str = "\
 Each task is submitted again as its next attempt, and has no outcome until that has its result. \
 `show` has the results of all attempts. Of a key, all tasks that ended and did not succeed are run \
-again unless --state says otherwise. This is a person's wish: it runs tasks again that were \
+again unless --status says otherwise. This is a person's wish: it runs tasks again that were \
 submitted with --no-rerun, too.
 ";
 
@@ -21,7 +21,7 @@ pub(crate) struct RetryArgs {
     pub(crate) selection: Selection,
     /// Only those with one of these outcomes: failed, timed_out, …
     #[arg(long, value_name = "OUTCOME", value_delimiter = ',', num_args = 1..)]
-    pub(crate) state: Vec<Outcome>,
+    pub(crate) status: Vec<Outcome>,
 }
 
 /// How tasks are run again by the service.

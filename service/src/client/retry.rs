@@ -16,7 +16,7 @@ pub(crate) async fn run(client: &Client, args: &RetryArgs, json: bool) -> anyhow
     let request = RetryRequest {
         tasks: args.selection.tasks.clone(),
         key: args.selection.key.clone(),
-        states: args.state.iter().map(|outcome| outcome.as_str().to_owned()).collect(),
+        states: args.status.iter().map(|outcome| outcome.as_str().to_owned()).collect(),
     };
     let answer: RetryAnswer = client.post("/v1/retry", &request).await?;
     if json {

@@ -160,7 +160,7 @@ fn a_failed_task_is_run_again_by_a_person_and_one_under_way_is_not() {
     let runs = submit_failing(world, "again", 1, &["--no-rerun"]);
     world.wait("again").unwrap();
     assert_eq!(attempts(world, "again"), ["failed"]);
-    let retry = ["retry", "--key", "again", "--state", "failed,timed_out"];
+    let retry = ["retry", "--key", "again", "--status", "failed,timed_out"];
     let said = world.service(&retry).unwrap().ok().unwrap().text();
     assert!(said.contains("run again: 1 task"), "{said}");
     world.wait("again").unwrap().ok().unwrap();
@@ -187,10 +187,9 @@ fn a_policy_runs_a_task_again_until_it_succeeds_and_waiters_wait_for_that() {
     // A pause is ended by a cancellation.
     let options = ["--retries", "5", "--backoff", "1h"];
     submit_failing(&it.world, "pause", 9, &options);
-    let task = it.world.result("pause").unwrap()["id"].as_str().unwrap().to_owned();
     poll::until("the pause", SOON, || {
-        let shown = it.world.service(&["show", &task])?.ok()?.text();
-        Ok(shown.contains("run again after a pause").then_some(()))
+        let paused = attempts(&it.world, "pause") == ["failed"];
+        Ok((paused && count(&it.world, "pause", "waiting") == 1).then_some(()))
     })
     .unwrap();
     assert_eq!(cancel(&it.world, &["--key", "pause"])["cancelled"], 1);
