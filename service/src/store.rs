@@ -56,7 +56,7 @@ pub(crate) use lost_endpoints::DeclaredLost;
 pub(crate) use overdue::Overdue;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use retries::RetrySlice;
-pub(crate) use selection::TaskSelection;
+pub(crate) use selection::{SelectedTask, TaskSelection};
 pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use steering::{DrainChange, PendingDrain};

@@ -7,12 +7,12 @@ use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
 use super::{Api, wait};
 use crate::broker::observer::Sought;
 use crate::model::{NamePattern, QueueState, TaskState};
-use crate::store::TaskSelection;
+use crate::store::{SelectedTask, TaskSelection};
 use axum::extract::{Request, State};
 use clutch_common::id::EndpointId;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::Outcome;
-use clutch_common::wire::CANCEL_MAX;
+use clutch_common::wire::{CANCEL_MAX, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -61,7 +61,8 @@ pub(super) async fn cancel(
     // This future is dropped when the connection is; the recording goes on.
     let recording = api.submissions.clone().spawn({
         let api = api.clone();
-        async move { record(&api, selection).await }
+        let states = request.states.clone();
+        async move { record(&api, selection, &states).await }
     });
     let cut_off = |error| ApiError::internal(format!("the request was cut off: {error}"));
     let requested = recording.await.map_err(cut_off)??;
@@ -114,7 +115,11 @@ async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, 
 }
 
 /// Records the request, slice by slice, so that results are recorded in between.
-async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiError> {
+async fn record(
+    api: &Api,
+    selection: TaskSelection,
+    states: &[String],
+) -> Result<Requested, ApiError> {
     let mut requested = Requested::default();
     let mut cursor = api.store.select(selection).await?;
     loop {
@@ -123,7 +128,13 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiErr
         if selected.is_empty() {
             return Ok(requested);
         }
-        let rows = selected.into_iter().map(|task| task.seq).collect();
+        let phases = api.told.overlay.phases(selected.iter().map(|task| task.attempt.task_id));
+        let meant = selected.into_iter().zip(phases);
+        let meant = meant.filter(|(task, phase)| is_meant(states, *task, *phase));
+        let rows: Vec<i64> = meant.map(|(task, _)| task.seq).collect();
+        if rows.is_empty() {
+            continue;
+        }
         let slice = api.store.cancel(rows, now_ms()).await?;
         requested.cancelled += slice.cancelled;
         requested.too_late += slice.too_late;
@@ -139,6 +150,17 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<Requested, ApiErr
             api.signals.recorded.send_modify(|count| *count += 1);
         }
     }
+}
+
+/// Whether a task is in one of the states that are asked for; of none, every task is. How far
+/// one that was submitted is, its endpoint's last event tells.
+fn is_meant(states: &[String], task: SelectedTask, phase: Option<Phase>) -> bool {
+    let shown = match phase {
+        None => TaskState::Submitted,
+        Some(Phase::Accepted) => TaskState::Accepted,
+        Some(Phase::Running) => TaskState::Running,
+    };
+    states.is_empty() || !task.submitted || states.iter().any(|state| state == shown.as_str())
 }
 
 /// Waits for the endpoints that may answer, and counts what became of the tasks.
@@ -209,5 +231,28 @@ async fn wait_for(
             changed = changed => if changed.is_err() { return Ok(left) },
             () = tokio::time::sleep_until(until) => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clutch_common::id::{Attempt, TaskId};
+
+    #[test]
+    fn what_is_queued_is_not_meant_where_only_what_runs_is() {
+        let attempt = Attempt { task_id: TaskId::new(), attempt: 1 };
+        let meant = |states: &[&str], submitted, phase| {
+            let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
+            is_meant(&states, SelectedTask { seq: 1, attempt, submitted }, phase)
+        };
+        for phase in [None, Some(Phase::Accepted), Some(Phase::Running)] {
+            assert!(meant(&[], true, phase));
+            assert_eq!(meant(&["running"], true, phase), phase == Some(Phase::Running));
+            assert_eq!(meant(&["accepted"], true, phase), phase == Some(Phase::Accepted));
+            assert_eq!(meant(&["submitted"], true, phase), phase.is_none());
+            assert_eq!(meant(&["waiting", "running"], true, phase), phase == Some(Phase::Running));
+        }
+        assert!(meant(&["waiting", "running"], false, None), "the records say that it waits");
     }
 }

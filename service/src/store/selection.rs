@@ -11,6 +11,9 @@ use crate::model::NamePattern;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use std::ops::ControlFlow;
 
+/// The state in the database of a task that the broker has.
+const SUBMITTED: &str = "submitted";
+
 /// The tasks that a request is about: those that meet every condition.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TaskSelection {
@@ -33,6 +36,8 @@ pub(crate) struct SelectedTask {
     pub(crate) seq: i64,
     /// Its last attempt.
     pub(crate) attempt: Attempt,
+    /// Whether the broker has it, so that it may have been accepted, or run.
+    pub(crate) submitted: bool,
 }
 
 /// How far a selection was read.
@@ -51,6 +56,7 @@ struct Candidate {
     attempt: Attempt,
     index: u64,
     name: Option<String>,
+    state: String,
 }
 
 impl FromRow for Candidate {
@@ -60,6 +66,7 @@ impl FromRow for Candidate {
             attempt: Attempt { task_id: columns.next()?, attempt: columns.next()? },
             index: columns.next()?,
             name: columns.next()?,
+            state: columns.next()?,
         })
     }
 }
@@ -145,7 +152,7 @@ fn of_submissions(
     let TaskSelection { name, states, .. } = &cursor.selection;
     let (condition, condition_values) = state_condition(states);
     let find = format!(
-        "SELECT t.seq, t.id, t.current_attempt, t.idx, t.name FROM tasks t \
+        "SELECT t.seq, t.id, t.current_attempt, t.idx, t.name, t.state FROM tasks t \
          WHERE t.submission = ? AND t.idx >= ?{condition} ORDER BY t.idx"
     );
     let mut found = Vec::new();
@@ -153,9 +160,10 @@ fn of_submissions(
         let mut values: Vec<Value<'_>> = vec![submission.into(), cursor.from.into()];
         values.extend(condition_values.iter().cloned());
         let mut next = None;
-        db.each(&find, &values, |Candidate { seq, attempt, index, name: own }| {
+        db.each(&find, &values, |Candidate { seq, attempt, index, name: own, state }| {
             if matches(name.as_ref(), own.as_deref()) {
-                found.push(SelectedTask { seq, attempt });
+                let submitted = state == SUBMITTED;
+                found.push(SelectedTask { seq, attempt, submitted });
             }
             if found.len() < limit {
                 return Ok(ControlFlow::Continue(()));
@@ -231,7 +239,8 @@ fn named(db: &Db<'_>, cursor: &mut SelectionCursor, limit: usize) -> Result<Vec<
         let task: Option<NamedTask> = db.one(find, values![task_id])?;
         if let Some(task) = task.filter(|task| task.meets(&cursor.selection)) {
             let attempt = Attempt { task_id: *task_id, attempt: task.attempt };
-            found.push(SelectedTask { seq: task.seq, attempt });
+            let submitted = task.state == SUBMITTED;
+            found.push(SelectedTask { seq: task.seq, attempt, submitted });
         }
     }
     Ok(found)

@@ -167,6 +167,8 @@ fn dead_disk(site: &Site) -> Result<Seen> {
     run.stage.daemon.kill()?;
     std::fs::remove_dir_all(run.stage.state()).context("removing the state folder")?;
     run.cancel()?;
+    // No record tells that a task had finished if its result was lost with the disk.
+    run.ended.clear();
     let started = run.started()?;
     let again = Instant::now();
     run.stage.restart()?;
