@@ -84,7 +84,7 @@ fn output_of_a_followed_task_comes_while_it_runs_and_a_flood_is_cut() {
     let Some(run) = running(test) else { return };
     listen(&run);
     let [more, end] = ["more", "end"].map(|name| Gate::new(run.world.folder(), name));
-    let flood = "head -c 30000000 /dev/zero";
+    let flood = "head -c 30000000 /dev/zero | tr '\\0' y";
     let script = format!("echo first; {}; echo second; {flood}; {}", more.line(), end.line());
     let submit = ["submit", "lab", "--key", "k", "--shell", "--", &script];
     run.world.service(&submit).unwrap().ok().unwrap();
