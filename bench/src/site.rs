@@ -64,6 +64,7 @@ impl Site {
             queue: topology::tasks_queue(self.endpoint),
             prefetch: PREFETCH,
             lease: Some(topology::lease_queue(self.endpoint)),
+            one_by_one: false,
         };
         connection.inlet(&options).await.context("consuming tasks")
     }
@@ -74,6 +75,7 @@ impl Site {
             queue: topology::RESULTS_QUEUE.to_owned(),
             prefetch: PREFETCH,
             lease: Some(topology::SERVICE_LEASE.to_owned()),
+            one_by_one: false,
         };
         connection.inlet(&options).await.context("consuming results")
     }

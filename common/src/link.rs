@@ -163,6 +163,9 @@ pub struct InletOptions {
     /// The lease to hold while consuming; none for a queue that several may
     /// drain at once.
     pub lease: Option<String>,
+    /// Whether deliveries are settled in any order, by [`Inlet::acknowledge_one`]. Only then
+    /// is it certain that one of them does not come again though an earlier one does.
+    pub one_by_one: bool,
 }
 
 /// Names a delivery on the connection it came by; they grow from 1 on.

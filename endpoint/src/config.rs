@@ -299,6 +299,7 @@ impl Config {
             queue: self.broker.tasks_queue.clone(),
             prefetch: self.inbox.prefetch,
             lease: Some(self.broker.lease_queue.clone()),
+            one_by_one: false,
         }
     }
 

@@ -38,7 +38,22 @@ pub(crate) fn queue(name: &str, arguments: &[(&'static str, &str)]) -> Topology 
 }
 
 pub(crate) fn options(queue: &str, prefetch: u16, lease: Option<&str>) -> InletOptions {
-    InletOptions { queue: queue.to_owned(), prefetch, lease: lease.map(str::to_owned) }
+    InletOptions {
+        queue: queue.to_owned(),
+        prefetch,
+        lease: lease.map(str::to_owned),
+        one_by_one: false,
+    }
+}
+
+/// An inlet without a lease, with deliveries that are settled in any order.
+pub(crate) async fn one_by_one(
+    connection: &dyn Connection,
+    queue: &str,
+    prefetch: u16,
+) -> Box<dyn Inlet> {
+    let options = InletOptions { one_by_one: true, ..options(queue, prefetch, None) };
+    connection.inlet(&options).await.unwrap()
 }
 
 /// The default exchange, by the name of a queue.

@@ -311,7 +311,7 @@ async fn open(
     queue: &str,
     prefetch: u16,
 ) -> Result<Box<dyn Inlet>, Fault> {
-    let options = InletOptions { queue: queue.to_owned(), prefetch, lease: None };
+    let options = InletOptions { queue: queue.to_owned(), prefetch, lease: None, one_by_one: true };
     connection.inlet(&options).await
 }
 

@@ -159,6 +159,7 @@ fn start(
             queue: topology::tasks_queue(ENDPOINT),
             prefetch: world.plan.prefetch,
             lease: Some(topology::lease_queue(ENDPOINT)),
+            one_by_one: false,
         },
         results: Destination {
             exchange: topology::RESULTS_EXCHANGE.to_owned(),

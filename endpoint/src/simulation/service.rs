@@ -118,6 +118,7 @@ impl Service {
             queue: topology::RESULTS_QUEUE.to_owned(),
             prefetch: 100,
             lease: Some(topology::SERVICE_LEASE.to_owned()),
+            one_by_one: false,
         };
         let mut inlet = connection.inlet(&options).await?;
         loop {

@@ -50,6 +50,7 @@ pub(crate) fn inlet_options() -> InletOptions {
         queue: topology::RESULTS_QUEUE.to_owned(),
         prefetch: PREFETCH,
         lease: Some(topology::SERVICE_LEASE.to_owned()),
+        one_by_one: false,
     }
 }
 

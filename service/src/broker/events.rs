@@ -76,7 +76,7 @@ impl EventReader<'_> {
 
     async fn open(&self) -> Result<Box<dyn Inlet>, Fault> {
         let queue = topology::EVENTS_QUEUE.to_owned();
-        let options = InletOptions { queue, prefetch: PREFETCH, lease: None };
+        let options = InletOptions { queue, prefetch: PREFETCH, lease: None, one_by_one: false };
         match self.connection.inlet(&options).await {
             Err(Fault::Missing(_)) => {
                 self.connection.declare(&topology::shared(self.kind)).await?;

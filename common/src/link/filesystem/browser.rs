@@ -29,7 +29,12 @@ impl FolderBrowser {
         queue: String,
         lease: String,
     ) -> Result<Self, Fault> {
-        let options = InletOptions { queue: queue.clone(), prefetch: 1, lease: Some(lease) };
+        let options = InletOptions {
+            queue: queue.clone(),
+            prefetch: 1,
+            lease: Some(lease),
+            one_by_one: false,
+        };
         let inlet = FolderInlet::on_demand(session, &options)?;
         Ok(Self { session: Arc::clone(session), queue, inlet })
     }

@@ -54,6 +54,8 @@ pub(super) struct Consumer {
     prefetch: usize,
     /// Whether others consume from the queue too, and want their part.
     shared: bool,
+    /// Whether messages are settled in any order.
+    one_by_one: bool,
     topology: Cached,
     claims: PathBuf,
     sources: Sources,
@@ -106,6 +108,7 @@ impl Consumer {
             queue: options.queue.clone(),
             prefetch: usize::from(options.prefetch.max(1)),
             shared: options.lease.is_none(),
+            one_by_one: options.one_by_one,
             topology,
             claims,
             sources,
@@ -222,7 +225,7 @@ impl Consumer {
             if let Some(delivery) = self.miss().or_else(|| self.pop()) {
                 // It fails once the inlet is dropped; `stop` is set then.
                 drop(deliver.try_send(delivery));
-            } else if !self.claim()? {
+            } else if !self.claim(self.prefetch - self.unsettled.len())? {
                 break;
             }
         }
@@ -243,10 +246,12 @@ impl Consumer {
         Some(Delivery { tag, redelivered, message })
     }
 
-    /// Claims and reads the next group that has something to deliver. Where several drain
-    /// the queue, it takes one message of it: others want the rest, and each can be settled
-    /// by itself.
-    fn claim(&mut self) -> io::Result<bool> {
+    /// Claims and reads the next group that has something to deliver; of one that
+    /// has more than there is room for, as much as fits if others want the rest. Where
+    /// messages are settled one by one, it takes one message of a group: a claim is settled
+    /// from its start.
+    fn claim(&mut self, room: usize) -> io::Result<bool> {
+        let room = if self.one_by_one { 1 } else { room };
         let limit = self.delivery_limit();
         while let Some(mut claim) = self.sources.claim()? {
             let path = claim.path(&self.claims);
@@ -269,14 +274,14 @@ impl Consumer {
                 disk::remove_if_there(&path)?;
                 continue;
             }
-            if self.shared && messages.len() > 1 {
-                if let Err(error) = self.sources.split(&mut claim, 1) {
+            if (self.shared || self.one_by_one) && messages.len() > room {
+                if let Err(error) = self.sources.split(&mut claim, room) {
                     let entry = FileName { deliveries: claim.entry.deliveries - 1, ..claim.entry };
                     let root = &self.session.root;
                     recovery::give_back(root, &self.queue, &path, &claim.producer, entry)?;
                     return Err(error);
                 }
-                messages.truncate(1);
+                messages.truncate(room);
             }
             let from = claim.entry.from;
             let open = (from..from + messages.len()).collect();

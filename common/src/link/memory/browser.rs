@@ -19,8 +19,12 @@ impl MemoryBrowser {
         queue: &str,
         lease: &str,
     ) -> Result<Self, Fault> {
-        let options =
-            InletOptions { queue: queue.to_owned(), prefetch: 1, lease: Some(lease.to_owned()) };
+        let options = InletOptions {
+            queue: queue.to_owned(),
+            prefetch: 1,
+            lease: Some(lease.to_owned()),
+            one_by_one: false,
+        };
         let mut hub = session.broker.hub();
         let consumer = hub.consume(session.id, &options)?;
         hub.unbound(consumer);

@@ -49,7 +49,7 @@ pub(super) async fn acknowledging_a_range_leaves_out_what_was_dead_lettered(site
 pub(super) async fn one_delivery_is_settled_by_itself(site: &impl Site) {
     let connection = with_queue(site, "tasks").await;
     fill(connection.as_ref(), "tasks", 6).await;
-    let mut inlet = shared(connection.as_ref(), "tasks", 100).await;
+    let mut inlet = one_by_one(connection.as_ref(), "tasks", 100).await;
     let tags: Vec<Tag> = take(inlet.as_mut(), 6).await.iter().map(|d| d.tag).collect();
     inlet.acknowledge_one(tags[3]).await.unwrap();
     inlet.acknowledge_one(tags[3]).await.unwrap();
@@ -65,7 +65,7 @@ pub(super) async fn one_delivery_is_settled_by_itself(site: &impl Site) {
     inlet.secured().await.unwrap();
     connection.close().await;
     let connection = connect(&site.url()).await;
-    let mut inlet = shared(connection.as_ref(), "tasks", 100).await;
+    let mut inlet = one_by_one(connection.as_ref(), "tasks", 100).await;
     assert_eq!(ids(&take(inlet.as_mut(), 3).await), ["2", "4", "5"]);
     nothing_else(connection.as_ref(), "tasks", inlet.as_mut()).await;
 }

@@ -52,7 +52,7 @@ impl Rig {
     async fn declare(&self) -> Box<dyn Inlet> {
         self.connection.declare(&topology::shared(QueueKind::Classic)).await.unwrap();
         let queue = topology::EVENTS_QUEUE.to_owned();
-        let options = InletOptions { queue, prefetch: 100, lease: None };
+        let options = InletOptions { queue, prefetch: 100, lease: None, one_by_one: false };
         self.connection.inlet(&options).await.unwrap()
     }
 

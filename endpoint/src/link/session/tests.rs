@@ -36,6 +36,7 @@ fn inlet(ledger: &Ledger) -> InletOptions {
         queue: topology::tasks_queue(ledger.endpoint_id),
         prefetch: 10,
         lease: Some(topology::lease_queue(ledger.endpoint_id)),
+        one_by_one: false,
     }
 }
 

@@ -13,9 +13,9 @@ impl Consumer {
         answer: oneshot::Sender<Option<Delivery>>,
     ) -> io::Result<()> {
         // What came since the last look counts as well.
-        if !self.claim()? {
+        if !self.claim(1)? {
             self.sources.look()?;
-            self.claim()?;
+            self.claim(1)?;
         }
         let next = self.pop();
         // It fails once the caller is gone; `stop` is set then.

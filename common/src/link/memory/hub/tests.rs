@@ -27,7 +27,12 @@ fn exchange(name: &str, kind: ExchangeKind, bound: &[(&str, &str)]) -> Topology 
 }
 
 fn options(queue: &str, prefetch: u16, lease: Option<&str>) -> InletOptions {
-    InletOptions { queue: queue.to_owned(), prefetch, lease: lease.map(str::to_owned) }
+    InletOptions {
+        queue: queue.to_owned(),
+        prefetch,
+        lease: lease.map(str::to_owned),
+        one_by_one: false,
+    }
 }
 
 /// A hub with queues, and a connection to it.

@@ -28,7 +28,7 @@ impl TestLetters {
         let to = Destination { exchange: String::new(), routing_key: queue.clone() };
         let message = Message { body: body.to_vec(), ..stub_broker::message(0) };
         assert_eq!(place(outlet.as_mut(), &to, message).await, Ok(None));
-        let options = InletOptions { queue, prefetch: 1, lease: None };
+        let options = InletOptions { queue, prefetch: 1, lease: None, one_by_one: false };
         let mut inlet = connection.inlet(&options).await.unwrap();
         let tag = inlet.receive(1).await.unwrap()[0].tag;
         inlet.dead_letter(tag).await.unwrap();
