@@ -22,7 +22,7 @@ fn requeue_all(world: &World) -> usize {
     for round in 0..200 {
         let mut command = world.service_command(&["dead-letters", "requeue", "--all"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let moment = Duration::from_millis(40 + 23 * (round % 7));
+        let moment = Duration::from_millis(25 + 9 * (round % 7));
         if poll::until("its end", moment, || Ok(child.try_wait()?)).is_err() {
             child.kill().unwrap();
             kills += 1;
