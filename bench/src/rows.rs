@@ -217,9 +217,10 @@ impl Bench {
         disk::file_system(&std::env::temp_dir())
     }
 
-    /// The file system and the path of the folder that is measured in.
-    fn place(&self) -> Result<String> {
-        Ok(format!("{} at {}", disk::file_system(&self.folder)?, self.folder.display()))
+    /// The file system of the folder that is measured in. Not its path: a recorded page is
+    /// read on other machines.
+    fn folder_file_system(&self) -> Result<String> {
+        disk::file_system(&self.folder)
     }
 
     /// A new folder, removed with what it is in.

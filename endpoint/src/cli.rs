@@ -18,9 +18,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs the daemon: takes tasks, runs them, delivers every result.
     ///
-    /// The first TERM, INT, QUIT or HUP lets running tasks finish, the second (HUP counts
-    /// once) stops them, the third exits at once. Tasks that have not finished, and results
-    /// that are not delivered, stay on disk for the next start.
+    /// The first TERM, INT or QUIT lets running tasks finish, the second stops them, the third
+    /// exits at once; to close the terminal that it was started in counts as one. Tasks that
+    /// have not finished, and results that are not delivered, stay on disk for the next start.
+    /// HUP has it read its configuration again.
     Run {
         #[command(flatten)]
         place: PlaceArgs,

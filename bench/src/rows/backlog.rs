@@ -44,7 +44,8 @@ struct Costs {
 /// The row `folder-backlog`.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let small = bench.scale.small;
-    let about = format!("tasks queued, then drained; {}", bench.place()?);
+    let about =
+        format!("tasks queued, then drained; the folder is on {}", bench.folder_file_system()?);
     let mut row = Row::new("folder-backlog", about);
     for layout in &LAYOUTS {
         let (mut few, mut many, mut ratios) = (Costs::default(), Costs::default(), Vec::new());

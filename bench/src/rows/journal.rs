@@ -12,8 +12,8 @@ const AT_ONCE: [usize; 3] = [1, 8, 32];
 /// The row `journal-limit`.
 pub(super) fn limit(bench: &Bench) -> Result<Row> {
     let about = format!(
-        "durable files of 1 KiB (write, sync, rename, sync the folder), {}",
-        bench.place()?
+        "durable files of 1 KiB (write, sync, rename, sync the folder), on {}",
+        bench.folder_file_system()?
     );
     let mut row = Row::new("journal-limit", about);
     for threads in AT_ONCE {

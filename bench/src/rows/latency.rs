@@ -17,9 +17,9 @@ const BAR: f64 = 10.0;
 /// The row `folder-latency`.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let about = format!(
-        "{} no-op round trips, one at a time, two processes; {}",
+        "{} no-op round trips, one at a time, two processes; the folder is on {}",
         bench.scale.sequential,
-        bench.place()?
+        bench.folder_file_system()?
     );
     let mut row = Row::new("folder-latency", about);
     let (mut p50, mut p99, mut file, mut ratio) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

@@ -19,9 +19,9 @@ const BAR: f64 = 2000.0;
 /// The row `folder-throughput`.
 pub(super) async fn folder(bench: &Bench) -> Result<Row> {
     let about = format!(
-        "{} no-op round trips, up to {WINDOW} under way, every file synced; {}",
+        "{} no-op round trips, up to {WINDOW} under way, every file synced; the folder is on {}",
         bench.scale.round_trips,
-        bench.place()?
+        bench.folder_file_system()?
     );
     let mut row = Row::new("folder-throughput", about);
     let (mut apart, mut together, mut limit) = (Vec::new(), Vec::new(), Vec::new());

@@ -9,7 +9,6 @@ pub(crate) enum DrainedBy {
     /// A message of the service.
     Service,
     /// A command at the endpoint.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the endpoint's own commands give it"))]
     Person,
 }
 

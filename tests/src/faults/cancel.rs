@@ -92,6 +92,17 @@ impl Cancelled {
         Ok(self.stage.runs.read()?.len())
     }
 
+    /// Starts the endpoint again; none of the cancelled tasks may start.
+    fn none_starts_after_a_restart(&mut self) -> Result<Seen> {
+        let started = self.started()?;
+        let again = Instant::now();
+        self.stage.restart()?;
+        let recovery = self.stage.recovery(again)?;
+        let seen = self.seen(recovery)?;
+        let late = self.started()? - started;
+        Ok(seen.must(late == 0, || format!("{late} tasks started after they were cancelled")))
+    }
+
     /// The fates of the tasks.
     fn seen(&self, recovery: Duration) -> Result<Seen> {
         let seen = self.stage.seen_with(&[("cancelled", TASKS)])?.recovered_in(recovery);
@@ -123,13 +134,7 @@ fn offline(site: &Site) -> Result<Seen> {
     let mut run = Cancelled::half_way(site)?;
     run.stage.daemon.stop(SOON)?;
     run.cancel()?;
-    let started = run.started()?;
-    let again = Instant::now();
-    run.stage.restart()?;
-    let recovery = run.stage.recovery(again)?;
-    let seen = run.seen(recovery)?;
-    let late = run.started()? - started;
-    Ok(seen.must(late == 0, || format!("{late} tasks started after they were cancelled")))
+    run.none_starts_after_a_restart()
 }
 
 fn endpoint_kill(site: &Site) -> Result<Seen> {
@@ -169,11 +174,5 @@ fn dead_disk(site: &Site) -> Result<Seen> {
     run.cancel()?;
     // No record tells that a task had finished if its result was lost with the disk.
     run.ended.clear();
-    let started = run.started()?;
-    let again = Instant::now();
-    run.stage.restart()?;
-    let recovery = run.stage.recovery(again)?;
-    let seen = run.seen(recovery)?;
-    let late = run.started()? - started;
-    Ok(seen.must(late == 0, || format!("{late} tasks started after they were cancelled")))
+    run.none_starts_after_a_restart()
 }
