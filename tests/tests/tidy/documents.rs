@@ -99,3 +99,20 @@ fn links_lead_somewhere_and_every_design_record_is_listed() {
         must_complain(records, "design/README.md", "nothing is listed");
     }
 }
+
+/// Complaints about lines of a recorded page that name the folder of a build.
+fn built_in(file: &File) -> Vec<String> {
+    let recorded = ["BENCHMARKS.md", "FAULTS.md"].contains(&file.path.as_str());
+    let lines = file.text.lines().enumerate().filter(|(_, line)| line.contains("/target/"));
+    lines
+        .filter(|_| recorded)
+        .map(|(index, _)| format!("{}:{}: names a folder of a machine", file.path, index + 1))
+        .collect()
+}
+
+#[test]
+fn recorded_pages_name_no_folder_of_a_machine() {
+    must_be_clean(".md", built_in);
+    must_complain(built_in, "BENCHMARKS.md", "ext4 at /home/a/clutch/target/release.");
+    must_accept(built_in, "README.md", "it is built in a/target/release");
+}
