@@ -256,6 +256,18 @@ macro_rules! tuples {
 
 tuples! { (A) (A, B) (A, B, C) (A, B, C, D) }
 
+impl dyn Statement + '_ {
+    /// The first row that it returns, if there is one.
+    pub(super) fn first<T: FromRow>(&mut self, values: &[Value<'_>]) -> Result<Option<T>> {
+        let mut first = None;
+        self.query(values, &mut |row| {
+            first = Some(T::read(&mut Columns::of(row))?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(first)
+    }
+}
+
 /// How many rows one statement inserts: a statement costs about as much as five rows,
 /// and only a few sizes, so that all stay compiled.
 const ROWS_AT_ONCE: [usize; 3] = [64, 8, 1];
@@ -278,12 +290,7 @@ impl dyn Transaction + '_ {
 
     /// The first row that a statement returns, if there is one.
     pub(super) fn one<T: FromRow>(&self, sql: &str, values: &[Value<'_>]) -> Result<Option<T>> {
-        let mut first = None;
-        self.each(sql, values, |row| {
-            first = Some(row);
-            Ok(ControlFlow::Break(()))
-        })?;
-        Ok(first)
+        self.prepare(sql)?.first(values)
     }
 
     /// The row of a statement that always returns one.

@@ -15,6 +15,7 @@ use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -160,9 +161,7 @@ pub(super) fn conclude<'a>(
         return Ok(Changes::default());
     }
     let db = write.db;
-    let mut tasks = tasks(db, results)?;
-    let is_unknown = |result: &&&TaskResult| !tasks.contains_key(&result.task_id);
-    let mut unknown = results.iter().filter(is_unknown).count();
+    let (mut tasks, mut unknown) = tasks(db, results)?;
     let mut kept = Cow::Borrowed(results);
     if unknown > 0 {
         kept = without_forgotten(db, results, &tasks)?.into();
@@ -231,17 +230,24 @@ fn decide<'a>(
     let mut rows = rows.into_iter();
     for &(endpoint, result) in results {
         let Attempt { task_id, attempt } = result.attempt();
-        if !tasks.contains_key(&task_id)
-            && let Some(seq) = rows.next()
-        {
-            changes.external.push((seq, endpoint, result));
-            let (state, attempts) = (StoredState::Done(result.outcome), Vec::new());
-            let (submission, recorded, current) = (None, None, 1);
-            let external =
-                AnsweredTask { seq, submission, endpoint, state, recorded, current, attempts };
-            tasks.insert(task_id, external);
-        }
-        let Some(task) = tasks.get_mut(&task_id) else { continue };
+        let task = match tasks.entry(task_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let Some(seq) = rows.next() else { continue };
+                changes.external.push((seq, endpoint, result));
+                let (state, attempts) = (StoredState::Done(result.outcome), Vec::new());
+                let (submission, recorded, current) = (None, None, 1);
+                unknown.insert(AnsweredTask {
+                    seq,
+                    submission,
+                    endpoint,
+                    state,
+                    recorded,
+                    current,
+                    attempts,
+                })
+            }
+        };
         if !task.was_given(endpoint, attempt) {
             changes.refused += 1;
             changes.first_refused.get_or_insert(result);
@@ -271,8 +277,9 @@ fn decide<'a>(
     changes
 }
 
-/// The tasks that results came for, as far as they are known.
-fn tasks(db: &Db<'_>, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, AnsweredTask>> {
+/// The tasks that results came for, as far as they are known, and how many results are of
+/// others.
+fn tasks(db: &Db<'_>, results: &[&TaskResult]) -> Result<(BTreeMap<TaskId, AnsweredTask>, usize)> {
     let find = format!(
         "SELECT t.seq, t.submission, t.endpoint, t.state, t.attempt, t.current_attempt, r.attempt \
          FROM tasks t LEFT JOIN results r ON {} WHERE t.id = ?",
@@ -280,21 +287,25 @@ fn tasks(db: &Db<'_>, results: &[&TaskResult]) -> Result<BTreeMap<TaskId, Answer
     );
     let mut find = db.prepare(&find)?;
     let mut tasks: BTreeMap<TaskId, AnsweredTask> = BTreeMap::new();
+    let mut unknown = 0;
     for result in results {
-        if tasks.contains_key(&result.task_id) {
-            continue;
-        }
+        let Entry::Vacant(place) = tasks.entry(result.task_id) else { continue };
+        let mut found: Option<AnsweredTask> = None;
         // One row for each attempt that has a result.
         find.query(values![&result.task_id], &mut |row| {
             let mut task = AnsweredTask::read(&mut Columns::of(row))?;
-            match tasks.get_mut(&result.task_id) {
+            match &mut found {
                 Some(known) => known.attempts.append(&mut task.attempts),
-                None => drop(tasks.insert(result.task_id, task)),
+                None => found = Some(task),
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        match found {
+            Some(task) => drop(place.insert(task)),
+            None => unknown += 1,
+        }
     }
-    Ok(tasks)
+    Ok((tasks, unknown))
 }
 
 fn insert_external(db: &Db<'_>, external: &[(i64, i64, &TaskResult)], now_ms: u64) -> Result<()> {

@@ -143,14 +143,28 @@ impl Store {
 }
 
 fn mark_submitted(db: &Db<'_>, tasks: &[(i64, u32)], now_ms: u64) -> Result<bool> {
-    // Another request may have published the same attempt, and had less luck.
-    let from = [StoredState::Submitting, StoredState::Waiting];
-    set_state(db, tasks, &from, StoredState::Submitted)?;
-    let update = "UPDATE tasks SET submitted_at_ms = ? WHERE seq = ? AND submitted_at_ms IS NULL";
-    let mut update = db.prepare(update)?;
-    for (task, _) in tasks {
-        update.execute(values![now_ms, task])?;
+    let mut counts = StateCounts::default();
+    let find =
+        "SELECT submission, state, current_attempt, submitted_at_ms FROM tasks WHERE seq = ?";
+    let mut find = db.prepare(find)?;
+    let mut update = db.prepare("UPDATE tasks SET state = ?, submitted_at_ms = ? WHERE seq = ?")?;
+    for (task, attempt) in tasks {
+        let found: Option<(Option<i64>, StoredState, u32, Option<u64>)> =
+            find.first(values![task])?;
+        let Some((submission, before, current, submitted_at_ms)) = found else { continue };
+        // Another request may have published the same attempt, and had less luck.
+        let unsubmitted = matches!(before, StoredState::Submitting | StoredState::Waiting);
+        let is_news = unsubmitted || submitted_at_ms.is_none();
+        if *attempt != current || !is_news {
+            continue;
+        }
+        let state = if unsubmitted { StoredState::Submitted } else { before };
+        update.execute(values![state.as_str(), submitted_at_ms.unwrap_or(now_ms), task])?;
+        if unsubmitted {
+            counts.moved(submission, before, state);
+        }
     }
+    counts.write(db)?;
     unaccounted::any(db, tasks.iter().map(|(task, _)| *task))
 }
 
@@ -320,21 +334,26 @@ fn command(task: &Task) -> String {
         if !shown.is_empty() {
             shown.push(' ');
         }
-        let beginning: String = word.chars().take(COMMAND_SHOWN + 1).collect();
-        shown.push_str(&quoted(&beginning));
-        if shown.chars().count() > COMMAND_SHOWN {
-            return shown.chars().take(COMMAND_SHOWN).chain(['…']).collect();
+        shown.push_str(&quoted(first_chars(&word, COMMAND_SHOWN + 1)));
+        if first_chars(&shown, COMMAND_SHOWN).len() < shown.len() {
+            break;
         }
     }
-    shown
+    beginning(&shown)
 }
 
 /// As much of a text as listings show.
 fn beginning(text: &str) -> String {
-    match text.char_indices().nth(COMMAND_SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    let shown = first_chars(text, COMMAND_SHOWN);
+    let cut = if shown.len() < text.len() { "…" } else { "" };
+    format!("{shown}{cut}")
+}
+
+/// The first so many characters of a text, or all of it.
+fn first_chars(text: &str, most: usize) -> &str {
+    // A character takes at least one byte.
+    let end = if text.len() > most { text.char_indices().nth(most) } else { None };
+    end.map_or(text, |(end, _)| &text[..end])
 }
 
 /// A word, quoted as a shell would need it.

@@ -55,10 +55,11 @@ pub(super) fn move_tasks(
     mut moved: impl FnMut(i64),
 ) -> Result<()> {
     let mut counts = StateCounts::default();
+    let mut find =
+        db.prepare("SELECT submission, state, current_attempt FROM tasks WHERE seq = ?")?;
     let mut update = db.prepare("UPDATE tasks SET state = ? WHERE seq = ?")?;
     for (task, attempt) in tasks {
-        let find = "SELECT submission, state, current_attempt FROM tasks WHERE seq = ?";
-        let found: Option<(Option<i64>, StoredState, u32)> = db.one(find, values![task])?;
+        let found: Option<(Option<i64>, StoredState, u32)> = find.first(values![task])?;
         let Some((submission, state, current)) = found else { continue };
         // At once: the same task may come again.
         if from.contains(&state) && *attempt == current {
