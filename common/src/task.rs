@@ -8,6 +8,8 @@ pub mod json;
 pub mod reason;
 pub mod removed_files;
 pub mod result;
+#[cfg(feature = "schema")]
+mod schema;
 mod text_or_base64;
 
 use crate::id::{Attempt, TaskId};
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 /// One task as it travels and as it is kept on disk.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Task {
     /// The task's id; the submitter chooses it.
     pub id: TaskId,
@@ -47,6 +50,7 @@ pub struct Task {
 
 /// The work of a task.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
     /// Run an external process.
@@ -71,6 +75,7 @@ impl Work {
 
 /// An external process to run, without a shell.
 #[derive(Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Process {
     /// Program and arguments. The program is looked up in `PATH`.
     pub argv: Vec<ByteString>,
@@ -88,6 +93,7 @@ pub struct Process {
 /// A call of a function that the endpoint's configuration names, or that it has
 /// built in.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Call {
     /// The function's name.
     pub function: String,

@@ -78,6 +78,7 @@ pub fn control_queue(id: EndpointId) -> String {
 
 /// How the broker keeps a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum QueueKind {
     /// On one node's disk.

@@ -5,12 +5,15 @@
 
 mod cancel;
 pub(crate) mod connections;
+mod document;
 mod endings;
 mod endpoints;
 mod error;
+mod extract;
 mod forget;
 mod observed;
 mod output;
+mod problem;
 mod progress;
 mod query;
 mod retry;
@@ -29,12 +32,14 @@ use crate::publishing::Placements;
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{get, post};
 use error::{ApiError, Json};
+use problem::{AnyRequest, Kind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::Health;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The largest body a request may have, in bytes: one task of the largest size,
 /// and room for the rest.
@@ -90,26 +95,10 @@ impl Api {
         Self { store, link, commits, signals, told, stop, uploads, submissions, placements }
     }
 
-    /// The routes.
+    /// The routes, with what keeps to the rules of all of them.
     pub(crate) fn router(self) -> Router {
-        Router::new()
-            .route("/v1/health", get(health))
-            .route("/v1/tasks", get(query::tasks).post(submit::submit))
-            .route("/v1/tasks/{id}", get(query::task))
-            .route("/v1/tasks/{id}/output", get(output::output))
-            .route("/v1/results", get(query::results))
-            .route("/v1/missing", get(query::missing))
-            .route("/v1/wait", post(wait::wait))
-            .route("/v1/endpoints", get(endpoints::endpoints))
-            .route("/v1/endpoints/{name}", get(endpoints::endpoint))
-            .route("/v1/endpoints/{name}/drain", post(steer::drain))
-            .route("/v1/endpoints/{name}/resume", post(steer::resume))
-            .route("/v1/endpoints/{name}/remove", post(endings::remove))
-            .route("/v1/endpoints/{name}/lost", post(endings::lost))
-            .route("/v1/cancel", post(cancel::cancel))
-            .route("/v1/progress", get(progress::progress))
-            .route("/v1/forget", post(forget::forget))
-            .route("/v1/retry", post(retry::retry))
+        let (router, _) = routes().split_for_parts();
+        router
             .fallback(no_route)
             .method_not_allowed_fallback(no_method)
             .layer(DefaultBodyLimit::max(MAX_QUESTION))
@@ -117,6 +106,36 @@ impl Api {
     }
 }
 
+/// Every route, each with its part of the document.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(document::frame())
+        .routes(routes!(health))
+        .routes(routes!(document::openapi))
+        .routes(routes!(query::tasks, submit::submit))
+        .routes(routes!(query::task))
+        .routes(routes!(output::output))
+        .routes(routes!(query::results))
+        .routes(routes!(query::missing))
+        .routes(routes!(wait::wait))
+        .routes(routes!(endpoints::endpoints))
+        .routes(routes!(endpoints::endpoint))
+        .routes(routes!(steer::drain))
+        .routes(routes!(steer::resume))
+        .routes(routes!(endings::remove))
+        .routes(routes!(endings::lost))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(progress::progress))
+        .routes(routes!(forget::forget))
+        .routes(routes!(retry::retry))
+}
+
+/// Tells how the service is.
+#[utoipa::path(
+    get,
+    path = "/v1/health",
+    tag = "service",
+    responses((status = 200, description = "How it is", body = Health), AnyRequest),
+)]
 async fn health(State(api): State<Api>) -> Json<Health> {
     let fault = match &*api.link.borrow() {
         LinkState::Engaged(_) => None,
@@ -136,5 +155,5 @@ async fn no_route(uri: axum::http::Uri) -> ApiError {
 }
 
 async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
-    ApiError::bad_request(format!("{} does not take {method}", uri.path()))
+    ApiError::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }

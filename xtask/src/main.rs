@@ -11,6 +11,7 @@ mod faults;
 mod instructions;
 mod micro;
 mod mutants;
+mod openapi;
 mod python;
 mod record;
 mod simulate;
@@ -50,6 +51,8 @@ enum Chore {
     Ci,
     /// Checks the Python package: format, lints, types and tests
     Python,
+    /// Writes the OpenAPI document of the service's API anew, from its routes
+    Openapi,
     /// Starts a private broker and keeps it until interrupted
     Broker,
     /// Plays the demonstration and draws it, for the README
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Mutants(options) => mutants::run(&options),
         Chore::Ci => ci::run(),
         Chore::Python => python::run(),
+        Chore::Openapi => openapi::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),
     };

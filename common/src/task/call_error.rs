@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 /// The error of a failed call.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(from = "Told")]
 pub struct CallError {
     /// Its type, such as the qualified name of an exception's class.

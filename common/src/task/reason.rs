@@ -10,6 +10,7 @@ use std::ops::Deref;
 
 /// Why something is as it is, in words, cut in the middle where they are too many.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Reason(String);
 

@@ -7,6 +7,7 @@ use std::fmt;
 
 /// The files that were in a sandbox when it was removed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RemovedFiles {
     /// How many there were, as far as they were counted.
     pub count: u64,

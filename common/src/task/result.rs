@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 /// The one recorded end of a task.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The process exited with code 0; the function returned.
@@ -81,6 +82,7 @@ impl FromStr for Outcome {
 /// Why an attempt that an endpoint reports as [`Outcome::Interrupted`] may not be
 /// the end of its task.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// The instance accepted it, did not start it, and lost the link before the
@@ -97,6 +99,7 @@ pub enum Loss {
 
 /// The result of one attempt at one task.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskResult {
     /// The task.
     pub task_id: TaskId,

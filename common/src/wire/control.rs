@@ -81,6 +81,7 @@ pub const FUNCTIONS_MAX: usize = 100;
 
 /// The details that an instance tells of itself, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct InstanceDetails {
     /// The version of the program.
     pub version: String,

@@ -16,6 +16,7 @@ pub const EVENTS_TYPE: &str = "clutch.events";
 
 /// How far an attempt is at its endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It waits for a slot.
@@ -26,6 +27,7 @@ pub enum Phase {
 
 /// The last progress that a task has told.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskProgress {
     /// How much of the work is done, from 0 to 1, where the task says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ pub struct AttemptEvent {
 
 /// An output stream of a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StreamName {
     /// Standard output.

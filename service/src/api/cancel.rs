@@ -2,6 +2,8 @@
 //! may answer. What was recorded is sent also if the caller disconnects.
 
 use super::error::{ApiError, Json};
+use super::extract::read;
+use super::problem::{AnyRequest, Changing, Naming, WithBody};
 use super::query::{known_endpoint, known_submission};
 use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
 use super::{Api, wait};
@@ -43,11 +45,25 @@ impl Requested {
     }
 }
 
+/// Cancels tasks: those that meet every condition of the request.
+#[utoipa::path(
+    post,
+    path = "/v1/cancel",
+    tag = "tasks",
+    request_body = CancelRequest,
+    responses(
+        (status = 200, description = "What became of them", body = CancelAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+        Changing,
+    ),
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<CancelAnswer>, ApiError> {
-    let request: CancelRequest = wait::read(request).await?;
+    let request: CancelRequest = read(request).await?;
     let selection = selection(&api, &request).await?;
     let wait = Duration::from_millis(request.wait_ms).min(LONGEST);
     // A key names all of its tasks: those that have ended came too late for this.

@@ -1,7 +1,9 @@
 //! Ends endpoints by a person's word: one is removed, or its state folders are declared lost.
 
 use super::Api;
-use super::error::{self, ApiError, Json};
+use super::error::{ApiError, Json};
+use super::extract::{Named, read_or_default};
+use super::problem::{AnyRequest, AskingBroker, Changing, Naming, WithBody};
 use super::query::known_endpoint;
 use super::types::{LostAnswer, LostRequest, RemoveRequest};
 use crate::broker::observer::Sought;
@@ -9,19 +11,34 @@ use crate::broker::retire::{RetireError, retire};
 use crate::broker::session::LinkState;
 use crate::model::{QueueState, Removed, active};
 use crate::store::{DeclaredLost, Endpoint};
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Request, State};
 use clutch_common::failover::KnownState;
 use clutch_common::system::clock::now_ms;
 
-/// Removes an endpoint. It goes on if the client goes away: each step can be repeated.
+/// Removes an endpoint.
+///
+/// The removal goes on if the client goes away: each step can be repeated.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/remove",
+    tag = "endpoints",
+    params(("name" = String, Path, description = "The name or id of the endpoint")),
+    request_body = Option<RemoveRequest>,
+    responses(
+        (status = 200, description = "It is removed", body = Removed),
+        AnyRequest,
+        Naming,
+        WithBody,
+        Changing,
+        AskingBroker,
+    ),
+)]
 pub(super) async fn remove(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Named(name): Named,
+    request: Request,
 ) -> Result<Json<Removed>, ApiError> {
-    let request: RemoveRequest =
-        if body.is_empty() { RemoveRequest::default() } else { error::body(&body)? };
+    let request: RemoveRequest = read_or_default(request).await?;
     let endpoint = known_endpoint(&api, &name).await?;
     engaged(&api, "removed")?;
     let removing = api.clone();
@@ -36,7 +53,7 @@ pub(super) async fn remove(
     let removed = working.await.map_err(|error| ApiError::internal(error.to_string()))?;
     let removed = removed.map_err(|error| match error {
         RetireError::Running(_) | RetireError::Pending(_) => ApiError::conflict(error.to_string()),
-        RetireError::Broker(fault) => ApiError::unavailable("disengaged", fault.to_string()),
+        RetireError::Broker(fault) => ApiError::disengaged(fault.to_string()),
         RetireError::Store(error) => error.into(),
     })?;
     look_anew(&api);
@@ -44,15 +61,30 @@ pub(super) async fn remove(
     Ok(Json(removed))
 }
 
-/// Declares state folders of an endpoint lost. That of an instance that is connected is not
-/// lost.
+/// Declares state folders of an endpoint lost.
+///
+/// That of an instance that is connected is not lost.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/lost",
+    tag = "endpoints",
+    params(("name" = String, Path, description = "The name or id of the endpoint")),
+    request_body = Option<LostRequest>,
+    responses(
+        (status = 200, description = "They are declared lost", body = LostAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+        Changing,
+        AskingBroker,
+    ),
+)]
 pub(super) async fn lost(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Named(name): Named,
+    request: Request,
 ) -> Result<Json<LostAnswer>, ApiError> {
-    let LostRequest { state } =
-        if body.is_empty() { LostRequest::default() } else { error::body(&body)? };
+    let LostRequest { state } = read_or_default(request).await?;
     let Endpoint { id, name, .. } = known_endpoint(&api, &name).await?;
     engaged(&api, "declared lost")?;
     let record = api.store.endpoint_record(id).await?;
@@ -71,7 +103,7 @@ pub(super) async fn lost(
             let words = format!(
                 "whether {name} is online is not known, as the broker does not say: try again"
             );
-            return Err(ApiError::unavailable("disengaged", words));
+            return Err(ApiError::disengaged(words));
         }
     }
     let declared = api.store.declare_lost(id, (state, known), now_ms()).await?;
@@ -98,12 +130,9 @@ pub(super) async fn lost(
 fn engaged(api: &Api, what: &str) -> Result<(), ApiError> {
     match &*api.link.borrow() {
         LinkState::Engaged(_) => Ok(()),
-        LinkState::Disengaged(fault) => Err(ApiError::unavailable(
-            "disengaged",
-            format!(
-                "the service has no link to the broker ({fault}): nothing is {what} without it"
-            ),
-        )),
+        LinkState::Disengaged(fault) => Err(ApiError::disengaged(format!(
+            "the service has no link to the broker ({fault}): nothing is {what} without it"
+        ))),
     }
 }
 

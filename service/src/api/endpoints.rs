@@ -2,7 +2,9 @@
 //! their queues now.
 
 use super::Api;
-use super::error::{ApiError, Json, Parameters};
+use super::error::{ApiError, Json};
+use super::extract::{Named, Parameters};
+use super::problem::{AnyRequest, Naming};
 use super::query::{known_endpoint, unknown_endpoint};
 use super::types::{EndpointAnswer, EndpointPage, MAX_PAGE};
 use crate::broker::observer::Sought;
@@ -12,18 +14,34 @@ use crate::model::{
     status,
 };
 use crate::store::EndpointRecord;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use clutch_common::system::clock::now_ms;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 /// Which endpoints to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct EndpointsQuery {
+    /// The `next` of the page before.
     after: Option<String>,
+    /// The most endpoints of the page; 1000 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
 }
 
+/// Lists endpoints by name.
+#[utoipa::path(
+    get,
+    path = "/v1/endpoints",
+    tag = "endpoints",
+    params(EndpointsQuery),
+    responses(
+        (status = 200, description = "A page of endpoints", body = EndpointPage),
+        AnyRequest,
+    ),
+)]
 pub(super) async fn endpoints(
     State(api): State<Api>,
     Parameters(query): Parameters<EndpointsQuery>,
@@ -42,9 +60,21 @@ pub(super) async fn endpoints(
     Ok(Json(EndpointPage { engaged: fault.is_none(), fault, endpoints, next }))
 }
 
+/// Shows one endpoint in full, with its instances.
+#[utoipa::path(
+    get,
+    path = "/v1/endpoints/{name}",
+    tag = "endpoints",
+    params(("name" = String, Path, description = "The name or id of the endpoint")),
+    responses(
+        (status = 200, description = "The endpoint", body = EndpointAnswer),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn endpoint(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<EndpointAnswer>, ApiError> {
     let id = known_endpoint(&api, &name).await?.id;
     let record = api.store.endpoint_record(id).await?;

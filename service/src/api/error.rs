@@ -1,56 +1,53 @@
-//! The API's errors, and the extractors and responses that keep to them.
+//! The API's errors, and its answers in JSON.
 
-use super::types::{ErrorBody, ErrorDetail};
+use super::problem::{Kind, MEDIA_TYPE};
 use crate::store;
-use axum::extract::{FromRequestParts, Query};
-use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-/// An error as it is answered.
+/// An error as it is answered: as problem details.
 #[derive(Debug)]
 pub(super) struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
+    kind: Kind,
+    detail: String,
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+    /// An error of a kind, in words for people.
+    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
     }
 
     /// 400: the request cannot be understood or acted upon.
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(Kind::BadRequest, detail)
     }
 
     /// 404: what the request names does not exist.
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, detail)
     }
 
     /// 409: what is asked for contradicts what is there.
-    pub(super) fn conflict(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", message)
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, detail)
     }
 
-    /// 500: we failed, and say so in the log as well.
-    pub(super) fn internal(message: String) -> Self {
-        tracing::error!(error = message, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    /// 500: the service failed; the log says so as well.
+    pub(super) fn internal(detail: String) -> Self {
+        tracing::error!(error = detail, "a request failed");
+        Self::new(Kind::Internal, detail)
     }
 
-    /// 502: the broker did not take all tasks.
-    pub(super) fn not_submitted(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, code, message)
+    /// 503: there is no link to the broker, or it does not answer.
+    pub(super) fn disengaged(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Disengaged, detail)
     }
 
-    /// 503: not now.
-    pub(super) fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    /// 503: the service is stopping.
+    pub(super) fn stopping() -> Self {
+        Self::new(Kind::Stopping, "the service is stopping")
     }
 }
 
@@ -65,8 +62,8 @@ impl From<store::Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error = ErrorDetail { code: self.code.to_owned(), message: self.message };
-        (self.status, Json(ErrorBody { error })).into_response()
+        let status = self.kind.status();
+        encoded(status, MEDIA_TYPE, &self.kind.problem(self.detail))
     }
 }
 
@@ -75,32 +72,16 @@ pub(super) struct Json<T>(pub(super) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.0) {
-            Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
-            Err(error) => {
-                tracing::error!(%error, "an answer cannot be encoded");
-                StatusCode::INTERNAL_SERVER_ERROR.into_response()
-            }
-        }
+        encoded(StatusCode::OK, "application/json", &self.0)
     }
 }
 
-/// Reads a JSON body.
-pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))
-}
-
-/// The parameters of a query string.
-pub(super) struct Parameters<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Parameters<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(parameters) = Query::<T>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-        Ok(Self(parameters))
+fn encoded(status: StatusCode, media_type: &'static str, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, media_type)], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be encoded");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
     }
 }

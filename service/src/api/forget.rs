@@ -1,12 +1,13 @@
 //! Forgets ended tasks, for a bounded time per request.
 
 use super::Api;
-use super::error::{ApiError, Json, body};
+use super::error::{ApiError, Json};
+use super::extract::read;
+use super::problem::{AnyRequest, Naming, WithBody};
 use super::query::known_submission;
 use super::types::{ForgetAnswer, ForgetRequest};
 use crate::store::Forgettable;
-use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,11 +17,26 @@ const WORKS_FOR: Duration = Duration::from_secs(2);
 /// A position behind every task: all were looked at, and the file still shrinks.
 const BEHIND_ALL: u64 = (1 << 53) - 1;
 
+/// Forgets ended tasks.
+///
+/// A request works for about 2 s; it is sent again with `next` as `from`, until `next` is null.
+#[utoipa::path(
+    post,
+    path = "/v1/forget",
+    tag = "tasks",
+    request_body = ForgetRequest,
+    responses(
+        (status = 200, description = "How many it forgot", body = ForgetAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+    ),
+)]
 pub(super) async fn forget(
     State(api): State<Api>,
-    bytes: Bytes,
+    request: Request,
 ) -> Result<Json<ForgetAnswer>, ApiError> {
-    let request: ForgetRequest = body(&bytes)?;
+    let request: ForgetRequest = read(request).await?;
     let which = match (&request.key, request.older_than_ms) {
         // The submission may have gone with the request before.
         (Some(_), None) if request.from == BEHIND_ALL => Forgettable::EndedBefore(0),

@@ -2,17 +2,20 @@
 //! followed, by long poll; of a finished one as it is recorded.
 
 use super::Api;
-use super::error::{ApiError, Json, Parameters};
+use super::error::{ApiError, Json};
+use super::extract::{Named, Parameters};
+use super::problem::{AnyRequest, AskingBroker, Kind, Naming};
 use super::query::known_task;
 use super::types::{OutputAnswer, OutputPiece};
 use crate::model::{Recorded, TaskDetail, TaskState};
 use crate::overlay::{NewOutput, Piece, ReadUpTo, recorded};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::wire::{Phase, StreamName};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::Instant;
+use utoipa::IntoParams;
 
 /// The longest a request is held.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -22,17 +25,23 @@ const LOOK: Duration = Duration::from_millis(100);
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// How far the client has read a stream, and how long to wait for more.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OutputQuery {
+    /// The stream; `stdout` unless given.
     #[serde(default = "stdout")]
     stream: StreamName,
+    /// The `attempt` of the answer before; 0 at first.
     #[serde(default)]
     attempt: u32,
+    /// The `run` of the answer before; 0 at first.
     #[serde(default)]
     run: u64,
+    /// The position behind the last byte that was read.
     #[serde(default)]
     from: u64,
+    /// How long to wait for more, in milliseconds; at most 30 s.
     #[serde(default)]
     timeout_ms: u64,
 }
@@ -48,9 +57,25 @@ impl OutputQuery {
     }
 }
 
+/// Reads the output of a task, also while it runs.
+///
+/// A long poll: answers when there are bytes from the position on, when the output begins anew,
+/// or when the task has its outcome.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}/output",
+    tag = "tasks",
+    params(("id" = TaskId, Path, description = "The task"), OutputQuery),
+    responses(
+        (status = 200, description = "The output from there on, as far as it is known", body = OutputAnswer),
+        AnyRequest,
+        Naming,
+        AskingBroker,
+    ),
+)]
 pub(super) async fn output(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Named(id): Named,
     Parameters(query): Parameters<OutputQuery>,
 ) -> Result<Json<OutputAnswer>, ApiError> {
     let until = Instant::now() + Duration::from_millis(query.timeout_ms).min(LONGEST);
@@ -62,8 +87,8 @@ pub(super) async fn output(
         }
         let attempt = attempt(&api, task.summary.id).await?;
         if !api.told.overlay.follow(attempt, query.read()) {
-            return Err(ApiError::unavailable(
-                "too_many",
+            return Err(ApiError::new(
+                Kind::TooMany,
                 "the output of too many tasks is followed at once: end one, or try again later",
             ));
         }
@@ -75,7 +100,7 @@ pub(super) async fn output(
         }
         let committed = tokio::select! {
             () = api.stop.cancelled() => {
-                return Err(ApiError::unavailable("stopping", "the service is stopping"));
+                return Err(ApiError::stopping());
             }
             () = tokio::time::sleep_until(until) => false,
             _ = changes.changed() => false,

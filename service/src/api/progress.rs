@@ -1,23 +1,41 @@
 //! How far tasks are and how fast they go on: of a submission, of an endpoint, or of all.
 
 use super::Api;
-use super::error::{ApiError, Json, Parameters};
+use super::error::{ApiError, Json};
+use super::extract::Parameters;
 use super::observed::count_endpoint;
+use super::problem::{AnyRequest, Naming};
 use super::query::{known_endpoint, known_submission};
 use super::wait::{self, Target};
 use crate::model::ProgressRate;
 use axum::extract::State;
 use clutch_common::system::clock::now_ms;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 /// The tasks: those of a submission, of an endpoint, or all.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ProgressQuery {
+    /// The tasks of a submission.
     key: Option<String>,
+    /// The tasks for an endpoint, by its name or id; not with `key`.
     endpoint: Option<String>,
 }
 
+/// Tells how far tasks are and how fast they go on: of a submission, of an endpoint, or of all.
+#[utoipa::path(
+    get,
+    path = "/v1/progress",
+    tag = "tasks",
+    params(ProgressQuery),
+    responses(
+        (status = 200, description = "How far the tasks are", body = ProgressRate),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn progress(
     State(api): State<Api>,
     Parameters(query): Parameters<ProgressQuery>,

@@ -1,33 +1,59 @@
 //! Listings, one task in full, and results.
 
 use super::Api;
-use super::error::{ApiError, Json, Parameters};
+use super::error::{ApiError, Json};
+use super::extract::{Named, Parameters};
 use super::observed::{live_positions, observe, show_phases};
+use super::problem::{AnyRequest, Naming};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
 use crate::model::{NamePattern, TaskDetail, TaskOutcome};
 use crate::store::TaskFilter;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use clutch_common::id::TaskId;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 /// How many rows a page has unless told otherwise.
 const DEFAULT_PAGE: u64 = 50;
 
 /// Which tasks to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct TasksQuery {
+    /// Only those for an endpoint, by its name or id.
     endpoint: Option<String>,
-    /// One state, or several with commas between them.
+    /// Only those in this state, or in one of several with commas between them.
     state: Option<String>,
+    /// Only those of a submission.
     key: Option<String>,
+    /// Only those with this name; each `*` stands for any characters.
     name: Option<String>,
+    /// Only those recorded then or later, in milliseconds since the Unix epoch.
     since_ms: Option<u64>,
+    /// Only those recorded before.
     until_ms: Option<u64>,
+    /// The `next` of the page before.
     before: Option<u64>,
+    /// The most tasks of the page; 50 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
 }
 
+/// Lists tasks, newest first.
+///
+/// A page may have fewer tasks than `limit`, or none, and a `next`.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks",
+    tag = "tasks",
+    params(TasksQuery),
+    responses(
+        (status = 200, description = "A page of tasks", body = TaskPage),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn tasks(
     State(api): State<Api>,
     Parameters(query): Parameters<TasksQuery>,
@@ -62,28 +88,68 @@ pub(super) async fn tasks(
     Ok(Json(page.into()))
 }
 
+/// Shows all that is known of one task.
+#[utoipa::path(
+    get,
+    path = "/v1/tasks/{id}",
+    tag = "tasks",
+    params(("id" = TaskId, Path, description = "The task")),
+    responses(
+        (status = 200, description = "The task", body = TaskDetail),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn task(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<TaskDetail>, ApiError> {
     let task = known_task(&api, &id).await?;
     Ok(Json(observe(&api, task).await?))
 }
 
+/// Counts the tasks that have been without a result for long, or may be lost, by endpoint.
+#[utoipa::path(
+    get,
+    path = "/v1/missing",
+    tag = "tasks",
+    responses(
+        (status = 200, description = "The endpoints with such tasks", body = MissingPage),
+        AnyRequest,
+    ),
+)]
 pub(super) async fn missing(State(api): State<Api>) -> Result<Json<MissingPage>, ApiError> {
     Ok(Json(MissingPage { missing: api.store.missing().await? }))
 }
 
 /// The query of `/v1/results`: a submission or a task, and a page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ResultsQuery {
+    /// The submission; without it, `task` is required.
     key: Option<String>,
+    /// The task, by its id; without it, `key` is required.
     task: Option<String>,
+    /// The `next` of the page before.
     from: Option<u64>,
+    /// The most tasks of the page; 50 unless given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u64>,
 }
 
+/// Reads the recorded results of a submission in its order, or that of one task.
+#[utoipa::path(
+    get,
+    path = "/v1/results",
+    tag = "tasks",
+    params(ResultsQuery),
+    responses(
+        (status = 200, description = "A page of results", body = ResultPage),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn results(
     State(api): State<Api>,
     Parameters(query): Parameters<ResultsQuery>,

@@ -1,6 +1,8 @@
 //! Has tasks run again that have their outcome, as their next attempts.
 
 use super::error::{ApiError, Json};
+use super::extract::read;
+use super::problem::{AnyRequest, Naming, WithBody};
 use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, RetryAnswer, RetryRequest};
 use super::{Api, wait};
@@ -12,11 +14,24 @@ use clutch_common::task::result::Outcome;
 /// How many tasks are recorded in one transaction.
 const SLICE: usize = 1000;
 
+/// Has tasks run again that have their outcome, as their next attempts.
+#[utoipa::path(
+    post,
+    path = "/v1/retry",
+    tag = "tasks",
+    request_body = RetryRequest,
+    responses(
+        (status = 200, description = "How many run again", body = RetryAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+    ),
+)]
 pub(super) async fn retry(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<RetryAnswer>, ApiError> {
-    let request: RetryRequest = wait::read(request).await?;
+    let request: RetryRequest = read(request).await?;
     let selection = selection(&api, &request).await?;
     // This future is dropped when the connection is; the recording goes on.
     let recording = api.submissions.clone().spawn({

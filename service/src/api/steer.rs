@@ -2,26 +2,40 @@
 //! and sent again by the session until the broker has it.
 
 use super::Api;
-use super::error::{self, ApiError, Json};
+use super::error::{ApiError, Json};
+use super::extract::{Named, read_or_default};
+use super::problem::{AnyRequest, Naming, WithBody};
 use super::query::known_endpoint;
 use super::types::{DrainAnswer, DrainRequest};
 use crate::broker::session::LinkState;
 use crate::failover::send_drain;
 use crate::store::{DrainChange, Endpoint};
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 
 /// The longest time that a drained endpoint's tasks may be given, in milliseconds: a year.
 const LONGEST_DEADLINE: u64 = 366 * 24 * 60 * 60 * 1000;
 
+/// Has an endpoint drain: it starts no task and takes none.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/drain",
+    tag = "endpoints",
+    params(("name" = String, Path, description = "The name or id of the endpoint")),
+    request_body = Option<DrainRequest>,
+    responses(
+        (status = 200, description = "What is in force", body = DrainAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+    ),
+)]
 pub(super) async fn drain(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    body: Bytes,
+    Named(name): Named,
+    request: Request,
 ) -> Result<Json<DrainAnswer>, ApiError> {
-    let request: DrainRequest =
-        if body.is_empty() { DrainRequest::default() } else { error::body(&body)? };
+    let request: DrainRequest = read_or_default(request).await?;
     let deadline_ms = match request.deadline_in_ms {
         Some(millis) if millis > LONGEST_DEADLINE => {
             return Err(ApiError::bad_request("the deadline is more than a year away"));
@@ -31,9 +45,21 @@ pub(super) async fn drain(
     change(&api, &name, DrainChange::Drain { deadline_ms }).await
 }
 
+/// Ends the drain of an endpoint.
+#[utoipa::path(
+    post,
+    path = "/v1/endpoints/{name}/resume",
+    tag = "endpoints",
+    params(("name" = String, Path, description = "The name or id of the endpoint")),
+    responses(
+        (status = 200, description = "What is in force", body = DrainAnswer),
+        AnyRequest,
+        Naming,
+    ),
+)]
 pub(super) async fn resume(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<DrainAnswer>, ApiError> {
     change(&api, &name, DrainChange::Resume).await
 }

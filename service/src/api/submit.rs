@@ -4,7 +4,9 @@
 //! published, and the broker's answers recorded, even if the caller disconnects.
 
 use super::Api;
-use super::error::{self, ApiError, Json};
+use super::error::{ApiError, Json};
+use super::extract;
+use super::problem::{AnyRequest, Changing, Kind, Naming, Publishing, WithBody};
 use super::query::{known_submission, unknown_endpoint};
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
@@ -21,18 +23,36 @@ use tokio::sync::oneshot;
 /// How many tasks an error names.
 const NAMED: usize = 5;
 
+/// Submits tasks.
+///
+/// A task is known by key and index, so that the same request may be sent again. The answer
+/// comes when all are on the disk of the service, or later where `confirmed` or `wait_ms` asks for more.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks",
+    tag = "tasks",
+    request_body = SubmitRequest,
+    responses(
+        (status = 200, description = "The tasks are recorded", body = SubmitAnswer),
+        AnyRequest,
+        Naming,
+        WithBody,
+        Changing,
+        Publishing,
+    ),
+)]
 pub(super) async fn submit(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<SubmitAnswer>, ApiError> {
     let (context, body) = request.into_parts();
     let upload = api.uploads.read(&context.headers, body).await?;
-    let request: SubmitRequest = error::body(&upload.bytes)?;
+    let request: SubmitRequest = extract::json(&upload.bytes)?;
     check(&request)?;
     let link = link(&api);
     if let (true, Err(fault)) = (request.confirmed, &link) {
         let words = format!("{fault}; nothing was recorded");
-        return Err(ApiError::unavailable("disengaged", words));
+        return Err(ApiError::disengaged(words));
     }
     let SubmitRequest { confirmed, wait_ms, .. } = request;
     let several = request.total > 1 && request.tasks.len() as u64 == request.total;
@@ -175,27 +195,27 @@ fn refusal(
     asked: usize,
 ) -> ApiError {
     let name = &endpoint.name;
-    let (code, words) = match why {
+    let (kind, words) = match why {
         PublishError::Returned(reason) => (
-            "returned",
+            Kind::Returned,
             format!(
                 "the broker has no queue for the endpoint '{name}' ({reason}); `clutch-service \
                  provision {name}` declares it"
             ),
         ),
         PublishError::Refused => (
-            "refused",
+            Kind::Refused,
             format!("the broker refused the tasks: is the queue of the endpoint '{name}' full?"),
         ),
         PublishError::TooLarge(limit) => (
-            "too_large",
+            Kind::TooLarge,
             format!(
                 "the broker takes no message of more than {limit} bytes: pass large data by file, \
                  or have its max_message_size raised; tasks that are too large end as rejected"
             ),
         ),
         PublishError::Unknown(reason) => (
-            "unconfirmed",
+            Kind::Unconfirmed,
             format!("the broker did not confirm the tasks, and may have them or not: {reason}"),
         ),
     };
@@ -205,8 +225,8 @@ fn refusal(
         named.push(format!("and {} more", failed.len() - NAMED));
     }
     let count = failed.len();
-    ApiError::not_submitted(
-        code,
+    ApiError::new(
+        kind,
         format!(
             "{words}; {count} of {asked} tasks are not submitted: {}; those that are not rejected \
              wait, and are placed when that is possible",

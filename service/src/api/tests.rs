@@ -1,5 +1,6 @@
 //! The API over a real Unix socket, with the real session on a fake broker.
 
+mod document;
 mod endpoints;
 
 use super::connections::{self, Bounds};

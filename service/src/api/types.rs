@@ -8,6 +8,7 @@ use crate::model::{
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::blob::Blob;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The most tasks that one request may carry.
 pub(crate) const MAX_TASKS_PER_REQUEST: usize = 1000;
@@ -21,8 +22,9 @@ pub(crate) const MAX_PAGE: u64 = 1000;
 pub(crate) const MAX_KEY: usize = 128;
 
 /// A part of a submission, or all of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SubmitRequest)]
 pub(crate) struct SubmitRequest<T = TaskSpec> {
     /// The endpoint's name or id.
     pub(crate) endpoint: String,
@@ -58,7 +60,7 @@ fn is_zero(value: &u64) -> bool {
 }
 
 /// The tasks that are recorded now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SubmitAnswer {
     /// The endpoint's id.
     pub(crate) endpoint: EndpointId,
@@ -76,7 +78,7 @@ pub(crate) struct SubmitAnswer {
 }
 
 /// A page of a listing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TaskPage {
     /// The tasks.
     pub(crate) tasks: Vec<TaskSummary>,
@@ -91,14 +93,14 @@ impl From<Page<TaskSummary>> for TaskPage {
 }
 
 /// All that is missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MissingPage {
     /// By endpoint.
     pub(crate) missing: Vec<Missing>,
 }
 
 /// A page of results.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ResultPage {
     /// The tasks, in the order of their submission.
     pub(crate) results: Vec<TaskOutcome>,
@@ -112,7 +114,7 @@ pub(crate) struct ResultPage {
 }
 
 /// A piece of a task's output.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct OutputPiece {
     /// The position of its first byte in the stream. Where it is behind the end of the piece
     /// before, bytes between them are missing.
@@ -122,7 +124,7 @@ pub(crate) struct OutputPiece {
 }
 
 /// The output of a task from a position on, as far as it is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct OutputAnswer {
     /// Where the task is.
     pub(crate) state: TaskState,
@@ -146,7 +148,7 @@ pub(crate) struct OutputAnswer {
 }
 
 /// The tasks to wait for: exactly one of `key` and `tasks`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WaitRequest {
     /// All tasks of a submission.
@@ -163,7 +165,7 @@ pub(crate) struct WaitRequest {
 }
 
 /// A page of the endpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointPage {
     /// Whether the broker link is up: without it, less is known of each.
     pub(crate) engaged: bool,
@@ -176,7 +178,7 @@ pub(crate) struct EndpointPage {
 }
 
 /// One endpoint in full.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointAnswer {
     /// Whether the broker link is up.
     pub(crate) engaged: bool,
@@ -187,7 +189,7 @@ pub(crate) struct EndpointAnswer {
 }
 
 /// Has an endpoint drain.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DrainRequest {
     /// How long tasks that run may go on, in milliseconds from the request.
@@ -196,7 +198,7 @@ pub(crate) struct DrainRequest {
 }
 
 /// Whether an endpoint is to drain, from a request on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DrainAnswer {
     /// The endpoint's id.
     pub(crate) endpoint: EndpointId,
@@ -218,7 +220,7 @@ pub(crate) struct DrainAnswer {
 
 /// The tasks to cancel: those that meet every condition. At least one of `tasks`, `key`,
 /// `endpoint` and `name` is given.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CancelRequest {
     /// Only these.
@@ -243,7 +245,7 @@ pub(crate) struct CancelRequest {
 }
 
 /// The fates of the tasks to cancel.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CancelAnswer {
     /// How many ended as cancelled.
     pub(crate) cancelled: u64,
@@ -256,7 +258,7 @@ pub(crate) struct CancelAnswer {
 }
 
 /// An endpoint that was asked to cancel tasks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct AskedEndpoint {
     /// Its id.
     pub(crate) endpoint: EndpointId,
@@ -269,7 +271,7 @@ pub(crate) struct AskedEndpoint {
 }
 
 /// The ended tasks to forget: exactly one of `key` and `older_than_ms`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ForgetRequest {
     /// Those of a submission.
@@ -287,7 +289,7 @@ pub(crate) struct ForgetRequest {
 }
 
 /// The work of a request to forget.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ForgetAnswer {
     /// How many tasks it forgot, or would have.
     pub(crate) tasks: u64,
@@ -300,7 +302,7 @@ pub(crate) struct ForgetAnswer {
 }
 
 /// Removes an endpoint.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoveRequest {
     /// Whether tasks without an outcome end, instead of keeping the endpoint.
@@ -309,7 +311,7 @@ pub(crate) struct RemoveRequest {
 }
 
 /// Declares an endpoint's state folders lost.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LostRequest {
     /// Only this one.
@@ -318,7 +320,7 @@ pub(crate) struct LostRequest {
 }
 
 /// The state folders that a request declared lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LostAnswer {
     /// The endpoint's id.
     pub(crate) endpoint: EndpointId,
@@ -331,7 +333,7 @@ pub(crate) struct LostAnswer {
 }
 
 /// The tasks to run again: exactly one of `key` and `tasks`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryRequest {
     /// These tasks.
@@ -346,7 +348,7 @@ pub(crate) struct RetryRequest {
 }
 
 /// How many tasks are run again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RetryAnswer {
     /// Run again.
     pub(crate) retried: u64,
@@ -357,7 +359,7 @@ pub(crate) struct RetryAnswer {
 }
 
 /// How the service is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Health {
     /// The service's version.
     pub(crate) version: String,
@@ -373,18 +375,18 @@ pub(crate) struct Health {
     pub(crate) policies: Vec<QueueHazard>,
 }
 
-/// The body of every error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ErrorBody {
-    /// The error.
-    pub(crate) error: ErrorDetail,
-}
-
-/// An error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ErrorDetail {
-    /// A word for programs.
+/// An error, as problem details (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Problem {
+    /// The kind of problem, as a URI that is compared and not fetched.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The kind for people.
+    pub(crate) title: String,
+    /// The status of the answer.
+    pub(crate) status: u16,
+    /// This problem, as a sentence for people.
+    pub(crate) detail: String,
+    /// The kind as a word for programs: the last part of `type`.
     pub(crate) code: String,
-    /// A sentence for people.
-    pub(crate) message: String,
 }

@@ -5,6 +5,7 @@
 //! one that does not move gives its room back.
 
 use super::error::ApiError;
+use super::extract::{too_large, too_slow, unreadable};
 use super::{LARGE_UNDER_WAY, MAX_REQUEST, SHARE, UNDER_WAY};
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -55,15 +56,13 @@ impl Uploads {
         let mut upload = Upload { bytes: Vec::new(), _room: Vec::new() };
         let (mut shares, mut large_since) = (0, None);
         loop {
-            let frame = timeout(self.stall, body.frame()).await.map_err(|_| slow())?;
+            let frame = timeout(self.stall, body.frame()).await.map_err(|_| too_slow())?;
             let Some(frame) = frame else { return Ok(upload) };
-            let frame = frame.map_err(|error| {
-                ApiError::bad_request(format!("the body cannot be read: {error}"))
-            })?;
+            let frame = frame.map_err(unreadable)?;
             let Ok(data) = frame.into_data() else { continue };
             let size = upload.bytes.len() + data.len();
             if size > MAX_REQUEST {
-                return Err(too_large());
+                return Err(too_large(MAX_REQUEST));
             }
             if size > SMALL && large_since.is_none() {
                 let rest = declared.unwrap_or(MAX_REQUEST).max(size).div_ceil(SHARE) - shares;
@@ -79,7 +78,7 @@ impl Uploads {
                 && since.elapsed()
                     > self.stall + Duration::from_secs(((size - from) / SLOWEST) as u64)
             {
-                return Err(slow());
+                return Err(too_slow());
             }
             upload.bytes.extend_from_slice(&data);
         }
@@ -90,23 +89,15 @@ impl Uploads {
 fn declared(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > MAX_REQUEST) {
-        return Err(too_large());
+        return Err(too_large(MAX_REQUEST));
     }
     Ok(length)
 }
 
 async fn room(of: &Arc<Semaphore>, shares: usize) -> Result<OwnedSemaphorePermit, ApiError> {
     let shares = u32::try_from(shares).unwrap_or(u32::MAX);
-    let stopping = |_| ApiError::unavailable("stopping", "the service is stopping");
+    let stopping = |_| ApiError::stopping();
     Arc::clone(of).acquire_many_owned(shares).await.map_err(stopping)
-}
-
-fn slow() -> ApiError {
-    ApiError::bad_request("the body took too long to arrive".to_owned())
-}
-
-fn too_large() -> ApiError {
-    ApiError::bad_request(format!("the body has more than {MAX_REQUEST} bytes"))
 }
 
 #[cfg(test)]

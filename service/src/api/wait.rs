@@ -2,15 +2,15 @@
 //! Woken by the collector's commits; while nothing is recorded it does nothing.
 
 use super::Api;
-use super::error::{ApiError, Json, body};
+use super::error::{ApiError, Json};
+use super::extract::read;
 use super::observed::{count_submission, count_tasks};
+use super::problem::{AnyRequest, AskingBroker, Naming, WithBody};
 use super::query::known_submission;
 use super::types::{MAX_TASKS_NAMED, WaitRequest};
 use crate::model::Progress;
-use axum::body::Bytes;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{Request, State};
 use clutch_common::id::TaskId;
-use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -23,9 +23,20 @@ pub(super) enum Target {
     Tasks(Vec<TaskId>),
 }
 
-/// How long the body of a request may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
-
+/// Waits for the outcomes of tasks.
+#[utoipa::path(
+    post,
+    path = "/v1/wait",
+    tag = "tasks",
+    request_body = WaitRequest,
+    responses(
+        (status = 200, description = "How far the tasks are", body = Progress),
+        AnyRequest,
+        Naming,
+        WithBody,
+        AskingBroker,
+    ),
+)]
 pub(super) async fn wait(
     State(api): State<Api>,
     request: Request,
@@ -46,17 +57,6 @@ pub(super) async fn wait(
     .map(Json)
 }
 
-/// Reads the body of a request.
-pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, &()));
-    let late = |_| ApiError::bad_request("the body took too long to arrive".to_owned());
-    let bytes = bytes
-        .await
-        .map_err(late)?
-        .map_err(|error| ApiError::bad_request(format!("the body cannot be read: {error}")))?;
-    body(&bytes)
-}
-
 /// Waits until the progress is enough, or the time is over. The progress is read whenever
 /// the number of commits is not the one that `commits` has seen.
 pub(super) async fn hold(
@@ -68,7 +68,7 @@ pub(super) async fn hold(
 ) -> Result<Progress, ApiError> {
     let timeout = tokio::time::sleep(Duration::from_millis(timeout_ms).min(LONGEST));
     tokio::pin!(timeout);
-    let stopping = || ApiError::unavailable("stopping", "the service is stopping");
+    let stopping = || ApiError::stopping();
     loop {
         let over = tokio::select! {
             biased;

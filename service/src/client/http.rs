@@ -2,7 +2,7 @@
 //! request.
 
 use super::reconnect::{NO_SERVICE, ReconnectPolicy, SILENT, WENT_AWAY};
-use crate::api::types::{ErrorBody, ErrorDetail};
+use crate::api::types::Problem;
 use crate::failure::{Failure, GENERAL, UNAVAILABLE, USAGE};
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full};
@@ -169,12 +169,12 @@ impl Client {
 
 /// The service's own words, and the exit code that goes with their kind.
 fn refused(status: StatusCode, answer: &[u8]) -> Failure {
-    let (kind, message) = serde_json::from_slice::<ErrorBody>(answer).map_or_else(
+    let (kind, message) = serde_json::from_slice::<Problem>(answer).map_or_else(
         |_| (None, format!("the service answered {status}")),
-        |ErrorBody { error: ErrorDetail { code, message } }| (Some(code), message),
+        |Problem { code, detail, .. }| (Some(code), detail),
     );
     let code = match status {
-        StatusCode::BAD_REQUEST => USAGE,
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => USAGE,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => UNAVAILABLE,
         _ => GENERAL,
     };

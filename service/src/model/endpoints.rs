@@ -7,6 +7,7 @@ use clutch_common::topology::QueueKind;
 use clutch_common::wire::{InstanceDetails, Role};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How long a standby counts as waiting after it was heard, in milliseconds. It is heard every
@@ -14,7 +15,7 @@ use uuid::Uuid;
 const STANDBY_LASTS_MS: u64 = 30_000;
 
 /// How an endpoint is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EndpointStatus {
     /// An instance is connected and takes tasks.
@@ -137,7 +138,7 @@ pub(crate) fn active(states: &[StateRecord]) -> Option<&StateRecord> {
 }
 
 /// An endpoint in a listing. What is not known is nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointSummary {
     /// Its name.
     pub(crate) name: String,
@@ -170,7 +171,7 @@ pub(crate) struct EndpointSummary {
 }
 
 /// A drain that is in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct DrainView {
     /// Since when.
     pub(crate) since_ms: Option<u64>,
@@ -181,7 +182,7 @@ pub(crate) struct DrainView {
 }
 
 /// The role of a state folder for its endpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StateRole {
     /// Its instance takes tasks, or did last.
@@ -217,7 +218,7 @@ impl StateRole {
 }
 
 /// An instance of an endpoint, or the last one on a state folder.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct InstanceView {
     /// Its state folder.
     pub(crate) state: StateId,
@@ -262,7 +263,7 @@ impl From<&StateRecord> for InstanceView {
 }
 
 /// Everything known about one endpoint.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct EndpointDetail {
     /// As it is listed.
     #[serde(flatten)]
@@ -284,7 +285,7 @@ pub(crate) struct EndpointDetail {
 }
 
 /// The report of a removal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Removed {
     /// The endpoint's id.
     pub(crate) id: EndpointId,

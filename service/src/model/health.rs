@@ -1,9 +1,10 @@
 //! Facts about a running service that its operator should know. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Counts, since the service started, of messages that were not outcomes of its tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Anomalies {
     /// Results of tasks that were not in the records, and are kept as tasks of their own.
     pub(crate) unknown: u64,
@@ -21,7 +22,7 @@ pub(crate) struct Anomalies {
 }
 
 /// A term of a queue of ours that takes messages from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct QueueHazard {
     /// The queue.
     pub(crate) queue: String,

@@ -3,9 +3,10 @@
 
 use clutch_common::wire::{Load, Phase, TaskProgress};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A task as its endpoint told of it last.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LiveTask {
     /// The attempt.
     pub(crate) attempt: u32,

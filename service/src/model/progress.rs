@@ -4,9 +4,10 @@ use super::TaskState;
 use clutch_common::task::result::Outcome;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// How far a set of tasks is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Progress {
     /// How many tasks there are to be.
     pub(crate) total: u64,

@@ -2,6 +2,7 @@
 
 use super::Progress;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The moments that count: of the last minute.
 const WINDOW_MS: u64 = 60_000;
@@ -9,7 +10,7 @@ const WINDOW_MS: u64 = 60_000;
 const SHORTEST_MS: u64 = 250;
 
 /// How far tasks are, and how fast they go on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ProgressRate {
     /// How far they are.
     #[serde(flatten)]

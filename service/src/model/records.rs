@@ -7,9 +7,10 @@ use clutch_common::task::result::TaskResult;
 use clutch_common::wire::TaskProgress;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 /// A task in a listing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TaskSummary {
     /// The task.
     pub(crate) id: TaskId,
@@ -41,7 +42,7 @@ pub(crate) struct TaskSummary {
 }
 
 /// A result as it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Recorded {
     /// The result.
     #[serde(flatten)]
@@ -69,7 +70,7 @@ impl<'de> Deserialize<'de> for Recorded {
 }
 
 /// Everything known about one task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TaskDetail {
     /// The task as it is listed.
     #[serde(flatten)]
@@ -96,7 +97,7 @@ pub(crate) struct TaskDetail {
 }
 
 /// Whether an endpoint was asked what became of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Asked {
     /// When it was asked last.
     pub(crate) asked_at_ms: Option<u64>,
@@ -105,7 +106,7 @@ pub(crate) struct Asked {
 }
 
 /// The tasks of an endpoint that have been without a result for long, or may be lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Missing {
     /// The endpoint's name.
     pub(crate) endpoint: String,
@@ -122,7 +123,7 @@ pub(crate) struct Missing {
 }
 
 /// A task with its recorded result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TaskOutcome {
     /// The task as it is listed.
     #[serde(flatten)]

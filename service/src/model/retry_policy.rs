@@ -2,6 +2,7 @@
 
 use clutch_common::task::result::Outcome;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The most times that a task is run again by itself.
 pub(crate) const MAX_RETRIES: u32 = 1000;
@@ -9,7 +10,7 @@ pub(crate) const MAX_RETRIES: u32 = 1000;
 pub(crate) const MAX_PAUSE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// When tasks of a submission are run again by the service, as their next attempts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryPolicy {
     /// How often at most.

@@ -7,10 +7,11 @@ use clutch_common::task::{Call, Process, Task, Work};
 use clutch_common::wire;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// A task as it is asked for: no id yet, and an expiry that counts from the
 /// moment the service first records it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TaskSpec {
     /// A name for people.

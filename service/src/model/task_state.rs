@@ -2,8 +2,12 @@
 
 use clutch_common::task::result::Outcome;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Where a task is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -77,6 +81,23 @@ impl Serialize for TaskState {
 impl<'de> Deserialize<'de> for TaskState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl PartialSchema for TaskState {
+    fn schema() -> RefOr<Schema> {
+        let open = Self::OPEN.into_iter().map(Self::as_str);
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(open.chain(Outcome::ALL.map(Outcome::as_str))))
+            .description(Some("Where a task is: on its way, or its outcome."))
+            .into()
+    }
+}
+
+impl ToSchema for TaskState {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("TaskState")
     }
 }
 

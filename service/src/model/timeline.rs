@@ -4,9 +4,10 @@
 use super::TaskDetail;
 use clutch_common::wire::Phase;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Something that happened to a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StepKind {
     /// The service recorded the task.
@@ -48,7 +49,7 @@ impl StepKind {
 }
 
 /// A step of a task's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TimelineStep {
     /// The step.
     pub(crate) step: StepKind,

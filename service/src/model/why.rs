@@ -8,6 +8,7 @@ use super::{LiveLoad, LiveTask};
 use clutch_common::text::counted::counted;
 use clutch_common::wire::Phase;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A task that expires within this time is told to.
 const EXPIRES_SOON_MS: u64 = 10 * 60 * 1000;
@@ -17,7 +18,7 @@ const SILENT_MS: u64 = 90_000;
 const ANSWER_WITHIN_MS: u64 = 10_000;
 
 /// The cause for which a task waits, as a word for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WaitCause {
     /// The service has no link to the broker.
@@ -61,7 +62,7 @@ pub(crate) enum WaitCause {
 }
 
 /// Why a task has no outcome yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Why {
     /// The cause.
     pub(crate) cause: WaitCause,
