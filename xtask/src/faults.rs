@@ -76,6 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.json {
         println!("building the binaries (release) …");
     }
+    // As it is when they are built: the checkout may be another one when the last row ends.
+    let about = options.record.then(about).transpose()?;
     let binaries = binaries::build_bins()?;
     let aloud: fn(&str) = if options.json { |_| () } else { |words| println!("{words}") };
     let long = Long { tasks: options.tasks, seed: options.seed, tell: aloud };
@@ -83,10 +85,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let begun = Instant::now();
     let tell = |report: &Report| tell(report, options.json);
     let reports = faults::play(&rows, &plan, &tell)?;
-    if options.record {
+    if let Some(about) = about {
         let page = workspace().join(PAGE);
         let old = std::fs::read_to_string(&page).unwrap_or_default();
-        std::fs::write(&page, record::page(&old, &all, &reports, &about()?))?;
+        std::fs::write(&page, record::page(&old, &all, &reports, &about))?;
     }
     if !options.json {
         summary(&reports, begun);
