@@ -173,7 +173,8 @@ impl EventsSession<'_> {
             let running = self.ledger.runs();
             let look = self.ledger.look(self.gatherer.next_waiting(now_ms), WAITING_MAX);
             let load = self.load(&look);
-            let seen = Seen { running, waiting: look.waiting, progress, load };
+            let Look { waiting, slotted, .. } = look;
+            let seen = Seen { running, waiting, slotted, progress, load };
             self.gatherer.gather(now_ms, seen);
         }
         true

@@ -4,7 +4,7 @@ use super::Pending;
 use crate::storage::journal::Seq;
 use clutch_common::id::Attempt;
 
-/// A task that has no slot.
+/// A task that is not started.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WaitingTask {
     /// Its sequence number.
@@ -22,6 +22,9 @@ pub(crate) struct WaitingTask {
 pub(crate) struct Look {
     /// Some of the tasks without a slot, in order.
     pub(crate) waiting: Vec<WaitingTask>,
+    /// The tasks with a slot that are started, or that something has to be started for; none
+    /// where no task is asked for.
+    pub(crate) slotted: Vec<WaitingTask>,
     /// How many tasks have a slot.
     pub(crate) running: u64,
     /// How many tasks have none.
@@ -40,6 +43,7 @@ impl Pending {
         let (tasks, running) = (self.tasks(), self.running());
         Look {
             waiting: self.inbox.waiting_from(from, max),
+            slotted: self.slots.to_start().take(max).collect(),
             running: running as u64,
             accepted: tasks.saturating_sub(running) as u64,
             undelivered: self.undelivered(),

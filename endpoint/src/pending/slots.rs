@@ -1,10 +1,11 @@
 //! The tasks that have a slot, and the way to stop each of them. Pure.
 
 use super::inbox::Held;
+use super::look::WaitingTask;
 use super::stop::{StopReason, StopSignal};
 use crate::storage::journal::Seq;
 use clutch_common::id::Attempt;
-use clutch_common::task::Task;
+use clutch_common::task::{Task, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct RunningTask {
     task: Arc<Task>,
+    accepted_at_ms: Option<u64>,
     stop: StopSignal,
 }
 
@@ -23,7 +25,8 @@ impl RunningTasks {
     /// Adds a task.
     pub(crate) fn take(&mut self, held: &Held) {
         let (task, stop) = (Arc::clone(&held.task), held.stop.clone());
-        self.0.insert(held.seq, RunningTask { task, stop });
+        let accepted_at_ms = held.accepted_at_ms;
+        self.0.insert(held.seq, RunningTask { task, accepted_at_ms, stop });
     }
 
     /// Removes a task that has ended, or waits again.
@@ -39,6 +42,21 @@ impl RunningTasks {
     /// The tasks, in the order in which they were accepted.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.0.values().map(|running| &running.task)
+    }
+
+    /// The tasks that something has to be started for, as they are told while that goes on: all
+    /// but calls of built-in functions.
+    pub(crate) fn to_start(&self) -> impl Iterator<Item = WaitingTask> {
+        let started = self.0.iter().filter(|(_, running)| !running.task.is_built_in());
+        started.map(|(seq, RunningTask { task, accepted_at_ms, .. })| WaitingTask {
+            seq: *seq,
+            attempt: task.attempt(),
+            accepted_at_ms: *accepted_at_ms,
+            waits_for: Some(match &task.work {
+                Work::Call(call) => format!("for a worker of '{}' to start", call.function),
+                Work::Process(_) => "for its process to start".to_owned(),
+            }),
+        })
     }
 
     /// Stops all tasks.

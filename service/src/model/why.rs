@@ -223,7 +223,12 @@ fn unplaced(facts: &WaitFacts) -> CauseWords {
                     span(at - facts.now_ms)
                 ),
             )),
-            _ => Some((WaitCause::Submitting, "the broker has not confirmed it yet".to_owned())),
+            _ => Some((
+                WaitCause::Submitting,
+                "the broker has not confirmed it yet; if that lasts, look whether its memory or \
+                 disk is short"
+                    .to_owned(),
+            )),
         },
     }
 }
@@ -328,9 +333,15 @@ fn troubled(facts: &WaitFacts) -> CauseWords {
         let named = format!("function {function}:");
         troubles.iter().find(|words| words.starts_with(&named)).cloned()
     });
-    let words = waits_for.or(of_function)?;
+    let words = match (waits_for, of_function) {
+        (Some(waits), Some(trouble)) => {
+            format!("{endpoint} says that it waits {waits} ({trouble})")
+        }
+        (Some(waits), None) => format!("{endpoint} says that it waits {waits}"),
+        (None, trouble) => format!("{endpoint} says: {}", trouble?),
+    };
     let cause = if facts.function.is_some() { WaitCause::Workers } else { WaitCause::SlotsBusy };
-    Some((cause, format!("{endpoint} says: {words}")))
+    Some((cause, words))
 }
 
 fn inbox_full(facts: &WaitFacts) -> CauseWords {

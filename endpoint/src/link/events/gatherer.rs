@@ -2,14 +2,15 @@
 //!
 //! Each tick brings what is pending; out come messages of at most [`ATTEMPTS_MAX`] attempts.
 //! Promises: an attempt is told once it has waited, or has run, for [`OLD_MS`], and again when
-//! it comes to another phase or has new progress; every [`COMPLETE_MS`], and when it is asked
+//! it comes to another phase or has new progress; one that has a slot and does not run for two
+//! ticks is told as accepted; every [`COMPLETE_MS`], and when it is asked
 //! for, all of them are told; what was not fetched yet is not gathered again.
 
 use crate::pending::look::WaitingTask;
 use crate::storage::journal::{NotedRun, Seq};
 use clutch_common::id::Attempt;
 use clutch_common::wire::{AttemptEvent, Load, Phase, TaskProgress};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// The most attempts of a message.
 pub(super) const ATTEMPTS_MAX: usize = 1000;
@@ -27,6 +28,8 @@ pub(super) struct Seen {
     pub(super) running: Vec<NotedRun>,
     /// Attempts without a slot, from [`Gatherer::next_waiting`] on, in order.
     pub(super) waiting: Vec<WaitingTask>,
+    /// Attempts with a slot. One that does not run is being started.
+    pub(super) slotted: Vec<WaitingTask>,
     /// The last progress of attempts that run.
     pub(super) progress: BTreeMap<Attempt, TaskProgress>,
     /// The load.
@@ -48,6 +51,8 @@ pub(super) struct NextEvents {
 pub(super) struct Gatherer {
     /// The attempts that were told to run, with the time of the progress that was told.
     running: HashMap<Attempt, Option<u64>>,
+    /// The attempts with a slot that did not run at the last tick, and whether that was told.
+    starting: HashMap<Attempt, bool>,
     /// From where on attempts without a slot were not told.
     next_waiting: Seq,
     /// When all is told next.
@@ -67,6 +72,7 @@ impl Default for Gatherer {
     fn default() -> Self {
         Self {
             running: HashMap::new(),
+            starting: HashMap::new(),
             next_waiting: Seq(0),
             complete_at_ms: 0,
             complete: false,
@@ -96,14 +102,16 @@ impl Gatherer {
 
     /// Takes what is pending at a tick.
     pub(super) fn gather(&mut self, now_ms: u64, seen: Seen) {
-        let Seen { running, waiting, mut progress, load } = seen;
+        let Seen { running, waiting, slotted, mut progress, load } = seen;
         let is_old = |since_ms: u64| since_ms.saturating_add(OLD_MS) <= now_ms;
         if now_ms >= self.complete_at_ms {
             self.complete_at_ms = now_ms + COMPLETE_MS;
             (self.complete, self.load) = (true, None);
             (self.running, self.next_waiting) = (HashMap::new(), Seq(0));
+            self.starting.values_mut().for_each(|is_told| *is_told = false);
         }
         self.current = load;
+        let runs: HashSet<Attempt> = running.iter().map(|run| run.attempt).collect();
         let before = std::mem::take(&mut self.running);
         for run in running {
             let told = before.get(&run.attempt);
@@ -125,19 +133,21 @@ impl Gatherer {
                 });
             }
         }
-        for WaitingTask { seq, attempt, accepted_at_ms, waits_for } in waiting {
-            if !accepted_at_ms.is_none_or(is_old) {
+        // One that is started in no time is not told.
+        let known = std::mem::take(&mut self.starting);
+        for task in slotted.into_iter().filter(|task| !runs.contains(&task.attempt)) {
+            let before = known.get(&task.attempt);
+            self.starting.insert(task.attempt, before.is_some());
+            if before == Some(&false) {
+                self.waits.push_back(accepted(task, now_ms));
+            }
+        }
+        for task in waiting {
+            if !task.accepted_at_ms.is_none_or(is_old) {
                 break;
             }
-            self.next_waiting = Seq(seq.0 + 1);
-            self.waits.push_back(AttemptEvent {
-                attempt,
-                phase: Phase::Accepted,
-                since_ms: accepted_at_ms.unwrap_or(now_ms),
-                accepted_at_ms,
-                progress: None,
-                waits_for,
-            });
+            self.next_waiting = Seq(task.seq.0 + 1);
+            self.waits.push_back(accepted(task, now_ms));
         }
     }
 
@@ -150,6 +160,7 @@ impl Gatherer {
             self.load = Some(load.clone());
         }
         self.running.clear();
+        self.starting.clear();
         (self.current, self.complete_at_ms) = (load, 0);
     }
 
@@ -165,6 +176,19 @@ impl Gatherer {
         self.load = Some(load.clone());
         self.spoke |= load.running + load.accepted > 0;
         Some(NextEvents { complete: std::mem::take(&mut self.complete), load, attempts })
+    }
+}
+
+/// Tells an attempt that does not run.
+fn accepted(task: WaitingTask, now_ms: u64) -> AttemptEvent {
+    let WaitingTask { attempt, accepted_at_ms, waits_for, .. } = task;
+    AttemptEvent {
+        attempt,
+        phase: Phase::Accepted,
+        since_ms: accepted_at_ms.unwrap_or(now_ms),
+        accepted_at_ms,
+        progress: None,
+        waits_for,
     }
 }
 

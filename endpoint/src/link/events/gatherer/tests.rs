@@ -63,6 +63,29 @@ fn an_attempt_is_told_once_it_is_a_second_in_a_phase_and_once_only() {
 }
 
 #[test]
+fn an_attempt_that_has_a_slot_and_is_not_started_is_told_as_accepted_until_it_runs() {
+    let mut gatherer = Gatherer::default();
+    let (starts, quick) = (waiting(3, 9000), waiting(4, 9000));
+    let attempt = starts.attempt;
+    let with = |slotted: &[&WaitingTask], running: &[NotedRun]| Seen {
+        slotted: slotted.iter().map(|one| (*one).clone()).collect(),
+        load: load(1),
+        running: running.to_vec(),
+        ..Seen::default()
+    };
+    assert_eq!(tick(&mut gatherer, 10_000, with(&[&starts, &quick], &[])), [(true, vec![])]);
+    let accepted = [(false, vec![(attempt, Phase::Accepted)])];
+    assert_eq!(tick(&mut gatherer, 11_000, with(&[&starts], &[])), accepted);
+    assert_eq!(tick(&mut gatherer, 12_000, with(&[&starts], &[])), [], "it was told");
+    let again = [(true, vec![(attempt, Phase::Accepted)])];
+    assert_eq!(tick(&mut gatherer, 40_000, with(&[&starts], &[])), again);
+    let runs = run(attempt, 40_500);
+    assert_eq!(tick(&mut gatherer, 41_000, with(&[&starts], &[runs])), []);
+    let running = [(false, vec![(attempt, Phase::Running)])];
+    assert_eq!(tick(&mut gatherer, 42_000, with(&[&starts], &[runs])), running);
+}
+
+#[test]
 fn new_progress_is_told_and_old_progress_is_not() {
     let mut gatherer = Gatherer::default();
     let one = run(attempt(), 10_000);
