@@ -15,8 +15,8 @@ mod timeline;
 mod why;
 
 pub(crate) use endpoints::{
-    DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView, QueueState, Removed,
-    StateRecord, Told, active, status,
+    CancelsView, DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView,
+    QueueState, Removed, StateRecord, Told, active, status,
 };
 pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use live::{LiveLoad, LiveTask, progress_words};

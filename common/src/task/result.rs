@@ -145,6 +145,10 @@ pub struct TaskResult {
     pub started_at_ms: Option<u64>,
     /// When the attempt ended, in milliseconds since the Unix epoch.
     pub ended_at_ms: u64,
+    /// When the endpoint handed the result to its link, in milliseconds since the Unix epoch.
+    /// The message that brings the result says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_at_ms: Option<u64>,
     /// CPU time of the process and the children it waited for, user and
     /// system, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +198,7 @@ impl TaskResult {
             accepted_at_ms: None,
             started_at_ms: None,
             ended_at_ms: now_ms,
+            published_at_ms: None,
             cpu_ms: None,
             peak_memory_bytes: None,
             removed_files: None,

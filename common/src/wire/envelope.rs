@@ -69,6 +69,8 @@ pub(super) struct Sound<'a, T> {
     pub(super) state: Option<StateId>,
     #[serde(default)]
     pub(super) age: Option<u64>,
+    #[serde(default)]
+    pub(super) published_at_ms: Option<u64>,
     #[serde(alias = "results", alias = "tasks")]
     pub(super) parts: Vec<T>,
 }

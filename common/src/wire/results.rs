@@ -45,6 +45,8 @@ struct Sender {
     state: Option<StateId>,
     #[serde(default)]
     age: Option<u64>,
+    #[serde(default)]
+    published_at_ms: Option<u64>,
 }
 
 /// The size of a result without output and value, in bytes, roughly.
@@ -70,12 +72,18 @@ pub fn pack_results<R: AsRef<[u8]>>(endpoint: EndpointId, results: &[R]) -> Vec<
     packed(&head, results)
 }
 
-/// Packs results like [`pack_results`], and says which disk they come from.
+/// Packs results like [`pack_results`], and says which disk they come from, and when they are
+/// handed to the link.
 #[must_use]
-pub fn pack_results_of<R: AsRef<[u8]>>(endpoint: EndpointId, disk: Disk, results: &[R]) -> Vec<u8> {
+pub fn pack_results_of<R: AsRef<[u8]>>(
+    endpoint: EndpointId,
+    disk: Disk,
+    now_ms: u64,
+    results: &[R],
+) -> Vec<u8> {
     let Disk { state_id, age } = disk;
     let head = format!(
-        r#"{{"version":{VERSION},"type":"{RESULTS_TYPE}","endpoint":"{endpoint}","state":"{state_id}","age":{age},"results":["#
+        r#"{{"version":{VERSION},"type":"{RESULTS_TYPE}","endpoint":"{endpoint}","state":"{state_id}","age":{age},"published_at_ms":{now_ms},"results":["#
     );
     packed(&head, results)
 }
@@ -87,10 +95,13 @@ pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, String> {
 
 /// The results of a body of which all can be read.
 pub(super) fn sound_results(body: &[u8]) -> Option<Results> {
-    let Sound { endpoint, state, age, parts: results, .. } =
+    let Sound { endpoint, state, age, published_at_ms, parts: mut results, .. } =
         sound::<TaskResult>(body, RESULTS_TYPE)?;
     let (endpoint, disk) = (endpoint?, Disk::of(state, age));
-    let agree = results.iter().all(|result| result.endpoint_id == endpoint);
+    let agree = results.iter_mut().all(|result| {
+        result.published_at_ms = published_at_ms;
+        result.endpoint_id == endpoint
+    });
     agree.then_some(Results { endpoint: Some(endpoint), disk, results, unreadable: Vec::new() })
 }
 
@@ -112,13 +123,15 @@ pub(super) fn results(head: Result<Head, String>, body: &[u8]) -> Results {
 
 /// The results of a list, each read by itself.
 fn listed_results(body: &[u8]) -> serde_json::Result<Results> {
-    let Sender { endpoint, state, age } = serde_json::from_slice(body)?;
+    let Sender { endpoint, state, age, published_at_ms } = serde_json::from_slice(body)?;
     let disk = Disk::of(state, age);
     let mut decoded = Results { endpoint: Some(endpoint), disk, ..Results::default() };
     let mut unreadable = 0_usize;
     let mut read = |raw: &RawValue| {
         let reason = match serde_json::from_str::<TaskResult>(raw.get()) {
-            Ok(result) if result.endpoint_id == endpoint => return decoded.results.push(result),
+            Ok(result) if result.endpoint_id == endpoint => {
+                return decoded.results.push(TaskResult { published_at_ms, ..result });
+            }
             Ok(result) => format!(
                 "a result says that it is of the endpoint {}, and its message that it is of \
                  {endpoint}",

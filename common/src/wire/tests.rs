@@ -55,8 +55,13 @@ fn results_survive_the_wire() {
         Results { endpoint: endpoint_of_all, disk: None, results: results.clone(), unreadable }
     );
     let disk = Disk { state_id: StateId::new(), age: 7 };
-    let of_disk = decode_results(&pack_results_of(endpoint, disk, &encoded));
-    assert_eq!((of_disk.disk, of_disk.results), (Some(disk), results.clone()));
+    let of_disk = decode_results(&pack_results_of(endpoint, disk, 9, &encoded));
+    let published = |result: &TaskResult| TaskResult { published_at_ms: Some(9), ..result.clone() };
+    let published: Vec<TaskResult> = results.iter().map(published).collect();
+    assert_eq!((of_disk.disk, &of_disk.results), (Some(disk), &published));
+    let mixed = [encoded[0].clone(), br#"{"task_id":"x"}"#.to_vec()];
+    let decoded = decode_results(&pack_results_of(endpoint, disk, 9, &mixed));
+    assert_eq!((&decoded.results[..], decoded.unreadable.len()), (&published[..1], 1));
     let forged = decode_results(&pack_results(EndpointId::new(), &encoded));
     assert_eq!((forged.results, forged.unreadable.len()), (vec![], 2));
 

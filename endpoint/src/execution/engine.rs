@@ -277,6 +277,7 @@ fn result(ledger: &Ledger, held: &Held, mut report: Report) -> TaskResult {
         accepted_at_ms: held.accepted_at_ms,
         started_at_ms: report.started_at_ms,
         ended_at_ms: report.ended_at_ms,
+        published_at_ms: None,
         cpu_ms: report.cpu_ms,
         peak_memory_bytes: report.peak_memory_bytes,
         removed_files: report.removed_files.map(|files| *files),

@@ -279,6 +279,7 @@ impl<'a> Publisher<'a> {
     async fn send(&mut self, records: Records) -> Result<(), Fault> {
         let bodies: Vec<&[u8]> =
             records.iter().map(|(_, finished)| finished.bytes.as_slice()).collect();
+        let (now_ms, disk) = (now_ms(), self.ledger.disk());
         let message = Message {
             message_id: Some(Uuid::new_v4().to_string()),
             correlation_id: match records.as_slice() {
@@ -286,8 +287,8 @@ impl<'a> Publisher<'a> {
                 _ => None,
             },
             kind: Some(wire::RESULTS_TYPE.to_owned()),
-            timestamp_ms: Some(now_ms()),
-            body: wire::pack_results_of(self.ledger.endpoint_id, self.ledger.disk(), &bodies),
+            timestamp_ms: Some(now_ms),
+            body: wire::pack_results_of(self.ledger.endpoint_id, disk, now_ms, &bodies),
             ..Message::default()
         };
         if message.body.len() > self.outlet.limit() {

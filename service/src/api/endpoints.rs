@@ -90,6 +90,7 @@ pub(super) async fn endpoint(
         tasks: record.open,
         in_doubt: record.unaccounted,
         unasked: record.unasked,
+        cancels: record.cancels,
     };
     Ok(Json(EndpointAnswer { engaged: fault.is_none(), fault, endpoint }))
 }

@@ -5,7 +5,7 @@ use super::moment;
 use crate::api::types::EndpointAnswer;
 use crate::cli::output;
 use crate::client::Client;
-use crate::model::{DrainView, EndpointDetail, EndpointStatus, InstanceView};
+use crate::model::{CancelsView, DrainView, EndpointDetail, EndpointStatus, InstanceView};
 use clutch_common::system::clock::now_ms;
 use clutch_common::text::counted::counted;
 use std::time::Duration;
@@ -56,6 +56,7 @@ fn lines(answer: &EndpointAnswer, now: u64) -> Lines {
     if answer.endpoint.in_doubt > 0 {
         lines.push(("in doubt", doubt_words(&answer.endpoint)));
     }
+    lines.extend(cancel_words(answer.endpoint.cancels).map(|words| ("cancelling", words)));
     lines.push(("queue kind", queue.as_str().to_owned()));
     lines.push(("provisioned", moment(*created_at_ms)));
     let lost_after = humantime::format_duration(Duration::from_millis(*lost_after_ms));
@@ -109,6 +110,22 @@ fn doubt_words(endpoint: &EndpointDetail) -> String {
     }
 }
 
+/// The cancellations that are not done with; nothing if there are none.
+fn cancel_words(cancels: CancelsView) -> Option<String> {
+    let CancelsView { tasks, unsent, in_force } = cancels;
+    if tasks + unsent + in_force == 0 {
+        return None;
+    }
+    let mut words = counted(tasks, "task");
+    if in_force > 0 {
+        words += &format!("; {} in force", counted(in_force, "cancellation"));
+    }
+    if unsent > 0 {
+        words += &format!("; {} not at the broker yet", counted(unsent, "cancellation"));
+    }
+    Some(words)
+}
+
 fn instance_lines(instance: &InstanceView, now: u64) -> Lines {
     let mut lines =
         vec![("state", instance.state.to_string()), ("role", instance.role.words().to_owned())];
@@ -150,6 +167,15 @@ fn clock_words(offset_ms: i64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cancellations_are_told_while_there_are_any() {
+        assert_eq!(cancel_words(CancelsView::default()), None);
+        let words = cancel_words(CancelsView { tasks: 3, unsent: 0, in_force: 1 }).unwrap();
+        assert_eq!(words, "3 tasks; 1 cancellation in force");
+        let words = cancel_words(CancelsView { tasks: 1, unsent: 2, in_force: 0 }).unwrap();
+        assert_eq!(words, "1 task; 2 cancellations not at the broker yet");
+    }
 
     #[test]
     fn a_clock_is_warned_of_above_two_seconds() {

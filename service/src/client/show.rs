@@ -91,25 +91,36 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// The steps of the task, each with the time since the one before. A time that the
-/// endpoint's clock told may lie before one that the service's clock told.
+/// The steps of the task, each with the time since the one before. Where the clocks of service
+/// and endpoint contradict each other, no time is told between a step by the one and a step by
+/// the other.
 fn timeline(detail: &TaskDetail) -> Vec<String> {
-    let step = |step: &TimelineStep| {
-        let after = step.after_ms.map(|after| match u64::try_from(after) {
-            Ok(after) => {
+    let differ = detail.timeline.iter().any(|one| one.after_ms.is_some_and(|after| after < 0));
+    let mut by_endpoint = false;
+    let step = |TimelineStep { step, at_ms, after_ms }: &TimelineStep| {
+        let other_clock = std::mem::replace(&mut by_endpoint, step.by_endpoint()) != by_endpoint;
+        let after = match after_ms.map(|after| (after, u64::try_from(after))) {
+            None => String::new(),
+            Some((_, Ok(after))) if !(differ && other_clock) => {
                 format!("after {}", humantime::format_duration(Duration::from_millis(after)))
             }
-            Err(_) if step.step.by_endpoint() => {
-                "by the endpoint's clock, which is behind".to_owned()
-            }
-            Err(_) => "by the service's clock; the endpoint's is ahead".to_owned(),
-        });
-        let after = after.unwrap_or_default();
-        let words = format!("{:<16} {}  {after}", step.step.words(), moment(step.at_ms));
+            Some((after, _)) => clock_words(by_endpoint, after < 0).to_owned(),
+        };
+        let words = format!("{:<16} {}  {after}", step.words(), moment(*at_ms));
         words.trim_end().to_owned()
     };
     let steps = detail.timeline.iter().map(step);
     std::iter::once("\ntimeline".to_owned()).chain(steps.map(|step| format!("  {step}"))).collect()
+}
+
+/// Says whose clock told a time, where the two contradict each other.
+fn clock_words(by_endpoint: bool, is_earlier: bool) -> &'static str {
+    match (by_endpoint, is_earlier) {
+        (true, true) => "by the endpoint's clock, which is behind",
+        (true, false) => "by the endpoint's clock",
+        (false, true) => "by the service's clock; the endpoint's is ahead",
+        (false, false) => "by the service's clock",
+    }
 }
 
 /// Says that an attempt is under way, where the task has had others.

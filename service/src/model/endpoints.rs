@@ -282,6 +282,21 @@ pub(crate) struct EndpointDetail {
     pub(crate) in_doubt: u64,
     /// How many of them it could not be asked for yet.
     pub(crate) unasked: u64,
+    /// Its cancellations.
+    #[serde(default)]
+    pub(crate) cancels: CancelsView,
+}
+
+/// The cancellations of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct CancelsView {
+    /// How many tasks without an outcome are to be cancelled.
+    pub(crate) tasks: u64,
+    /// How many messages that cancel tasks the broker does not have yet.
+    pub(crate) unsent: u64,
+    /// How many such messages the broker has, and keeps until all tasks that they name have
+    /// been read.
+    pub(crate) in_force: u64,
 }
 
 /// The report of a removal.

@@ -22,6 +22,8 @@ pub(crate) enum StepKind {
     Progress,
     /// It ended.
     Finished,
+    /// The endpoint handed its result to the link.
+    Published,
     /// The service recorded its result.
     ResultRecorded,
 }
@@ -37,6 +39,7 @@ impl StepKind {
             Self::Started => "started",
             Self::Progress => "progress",
             Self::Finished => "finished",
+            Self::Published => "published",
             Self::ResultRecorded => "result recorded",
         }
     }
@@ -44,7 +47,12 @@ impl StepKind {
     /// Whether the endpoint's clock told its time, and not the service's.
     #[must_use]
     pub(crate) fn by_endpoint(self) -> bool {
-        matches!(self, Self::Accepted | Self::Started | Self::Progress | Self::Finished)
+        match self {
+            Self::Accepted | Self::Started | Self::Progress | Self::Finished | Self::Published => {
+                true
+            }
+            Self::Recorded | Self::Confirmed | Self::ResultRecorded => false,
+        }
     }
 }
 
@@ -61,17 +69,38 @@ pub(crate) struct TimelineStep {
     pub(crate) after_ms: Option<i64>,
 }
 
-/// The timeline of a task: of its last attempt, from what is known.
+/// The timeline of a task: of its last attempt, from what is known. In the order of the times,
+/// as an endpoint may have a task before its confirm is there; where the two clocks contradict
+/// each other, in the order in which the steps happen to most tasks.
 #[must_use]
 pub(crate) fn timeline(detail: &TaskDetail) -> Vec<TimelineStep> {
+    let mut steps = steps(detail);
+    if !clocks_differ(&steps) {
+        steps.sort_by_key(|(_, at_ms)| *at_ms);
+    }
+    let mut before: Option<u64> = None;
+    let with_duration = |(step, at_ms): (StepKind, u64)| {
+        let after = before.replace(at_ms).map(|then| i128::from(at_ms) - i128::from(then));
+        let after_ms = after.map(|after| i64::try_from(after).unwrap_or_default());
+        TimelineStep { step, at_ms, after_ms }
+    };
+    steps.into_iter().map(with_duration).collect()
+}
+
+/// The steps that are known, with their times.
+fn steps(detail: &TaskDetail) -> Vec<(StepKind, u64)> {
     let summary = &detail.summary;
     let decisive = detail.results.iter().find(|one| Some(one.result.attempt) == summary.attempt);
+    let result = decisive.map(|one| &one.result);
     let live = detail.live.as_ref();
     let running = live.filter(|live| live.phase == Phase::Running);
     let waiting = live.filter(|live| live.phase == Phase::Accepted);
-    let accepted = live.and_then(|live| live.accepted_at_ms).or(waiting.map(|live| live.since_ms));
-    let started = decisive
-        .and_then(|one| one.result.started_at_ms)
+    let accepted = result
+        .and_then(|result| result.accepted_at_ms)
+        .or_else(|| live.and_then(|live| live.accepted_at_ms))
+        .or_else(|| waiting.map(|live| live.since_ms));
+    let started = result
+        .and_then(|result| result.started_at_ms)
         .or_else(|| running.map(|live| live.since_ms));
     let progress = live.and_then(|live| live.progress.as_ref()).map(|progress| progress.at_ms);
     let steps = [
@@ -80,18 +109,21 @@ pub(crate) fn timeline(detail: &TaskDetail) -> Vec<TimelineStep> {
         (StepKind::Accepted, accepted),
         (StepKind::Started, started),
         (StepKind::Progress, progress),
-        (StepKind::Finished, decisive.map(|one| one.result.ended_at_ms)),
+        (StepKind::Finished, result.map(|result| result.ended_at_ms)),
+        (StepKind::Published, result.and_then(|result| result.published_at_ms)),
         (StepKind::ResultRecorded, decisive.map(|one| one.received_at_ms)),
     ];
-    let mut before: Option<u64> = None;
-    let known = steps.into_iter().filter_map(|(step, at)| Some((step, at?)));
-    known
-        .map(|(step, at_ms)| {
-            let after = before.replace(at_ms).map(|then| i128::from(at_ms) - i128::from(then));
-            let after_ms = after.map(|after| i64::try_from(after).unwrap_or_default());
-            TimelineStep { step, at_ms, after_ms }
-        })
-        .collect()
+    steps.into_iter().filter_map(|(step, at)| Some((step, at?))).collect()
+}
+
+/// Whether something happened at the endpoint before the task was recorded, or after its result
+/// was.
+fn clocks_differ(steps: &[(StepKind, u64)]) -> bool {
+    let of = |step| steps.iter().find(|(found, _)| *found == step).map(|(_, at_ms)| *at_ms);
+    let first = of(StepKind::Recorded).unwrap_or(0);
+    let last = of(StepKind::ResultRecorded).unwrap_or(u64::MAX);
+    let mut there = steps.iter().filter(|(step, _)| step.by_endpoint());
+    there.any(|(_, at_ms)| !(first..=last).contains(at_ms))
 }
 
 #[cfg(test)]
@@ -142,11 +174,38 @@ mod tests {
         });
         let expected = [
             ("recorded", 1000, None),
-            ("confirmed", 1040, Some(40)),
-            ("accepted", 1020, Some(-20)),
+            ("accepted", 1020, Some(20)),
             ("started", 1030, Some(10)),
+            ("confirmed", 1040, Some(10)),
         ];
         assert_eq!(told(&detail), expected);
+    }
+
+    #[test]
+    fn clocks_are_told_to_differ_only_where_they_contradict_each_other() {
+        let mut detail = detail();
+        let attempt = Attempt { task_id: detail.summary.id, attempt: 1 };
+        let endpoint = detail.summary.endpoint;
+        let result = |accepted, ended| TaskResult {
+            accepted_at_ms: Some(accepted),
+            ..TaskResult::not_run(attempt, Outcome::Succeeded, "".into(), endpoint, ended)
+        };
+        detail.summary.attempt = Some(1);
+        let mut durations = |accepted, ended| -> Vec<(&'static str, i64)> {
+            let result = result(accepted, ended);
+            detail.results = vec![Recorded { result, duplicates: 0, received_at_ms: 1100 }];
+            let told = told(&detail).into_iter();
+            told.filter_map(|(step, _, after)| Some((step, after?))).collect()
+        };
+        let expected =
+            [("accepted", 1), ("finished", 9), ("confirmed", 30), ("result recorded", 60)];
+        assert_eq!(durations(1001, 1010), expected);
+        let behind =
+            [("confirmed", 40), ("accepted", -540), ("finished", 10), ("result recorded", 590)];
+        assert_eq!(durations(500, 510), behind);
+        let ahead =
+            [("confirmed", 40), ("accepted", 960), ("finished", 10), ("result recorded", -910)];
+        assert_eq!(durations(2000, 2010), ahead);
     }
 
     #[test]
@@ -154,7 +213,9 @@ mod tests {
         let mut detail = detail();
         let attempt = |attempt| Attempt { task_id: detail.summary.id, attempt };
         let result = |number, started| TaskResult {
+            accepted_at_ms: Some(1999),
             started_at_ms: started,
+            published_at_ms: Some(3002),
             ..TaskResult::not_run(
                 attempt(number),
                 Outcome::Succeeded,
@@ -169,9 +230,11 @@ mod tests {
         let expected = [
             ("recorded", 1000, None),
             ("confirmed", 1040, Some(40)),
-            ("started", 2000, Some(960)),
+            ("accepted", 1999, Some(959)),
+            ("started", 2000, Some(1)),
             ("finished", 3000, Some(1000)),
-            ("result recorded", 3007, Some(7)),
+            ("published", 3002, Some(2)),
+            ("result recorded", 3007, Some(5)),
         ];
         assert_eq!(told(&detail), expected);
     }

@@ -4,7 +4,7 @@ use super::engine::{Columns, Db, FromRow, Value, values};
 use super::rows::{OPEN_STATES, queue_kind, told};
 use super::steering::{self, DrainStanding};
 use super::{Endpoint, Result, Store};
-use crate::model::StateRecord;
+use crate::model::{CancelsView, StateRecord};
 use clutch_common::failover::KnownState;
 use clutch_common::id::EndpointId;
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(crate) struct EndpointRecord {
     pub(crate) unaccounted: u64,
     /// How many of them no state was asked for.
     pub(crate) unasked: u64,
+    /// Its cancellations.
+    pub(crate) cancels: CancelsView,
 }
 
 impl FromRow for EndpointRecord {
@@ -46,6 +48,7 @@ impl FromRow for EndpointRecord {
             oldest_ms: None,
             unaccounted: 0,
             unasked: 0,
+            cancels: CancelsView::default(),
         })
     }
 }
@@ -82,10 +85,24 @@ impl Store {
     /// One endpoint; nothing if it is not known.
     pub(crate) async fn endpoint_record(&self, id: EndpointId) -> Result<Option<EndpointRecord>> {
         self.read("reading an endpoint", move |db| {
-            Ok(records(db, "WHERE id = ?", values![id], Some(id))?.pop())
+            let mut record = records(db, "WHERE id = ?", values![id], Some(id))?.pop();
+            if let Some(record) = &mut record {
+                record.cancels = cancels(db, id)?;
+            }
+            Ok(record)
         })
         .await
     }
+}
+
+/// The cancellations of an endpoint.
+fn cancels(db: &Db<'_>, endpoint: EndpointId) -> Result<CancelsView> {
+    let count = "SELECT count(*) FROM cancellations WHERE endpoint_id = ?";
+    let (tasks,) = db.only(count, values![endpoint])?;
+    let count = "SELECT count(*) FILTER (WHERE confirmed = 0), \
+         count(*) FILTER (WHERE confirmed = 1) FROM cancels WHERE endpoint_id = ?";
+    let (unsent, in_force) = db.only(count, values![endpoint])?;
+    Ok(CancelsView { tasks, unsent, in_force })
 }
 
 /// The endpoints of a condition; `only` is the one that it chooses, if it is one.

@@ -329,8 +329,8 @@ fn insert_results(
     let rows: Vec<_> = results.iter().zip(states).collect();
     let into = format!(
         "results ({}, outcome, exit_code, signal, reason, stdout_omitted, stderr_omitted, \
-         accepted_at_ms, started_at_ms, ended_at_ms, cpu_ms, peak_memory_bytes, endpoint, state, \
-         received_at_ms, stdout, stderr, value, removed_files, error)",
+         accepted_at_ms, started_at_ms, ended_at_ms, published_at_ms, cpu_ms, peak_memory_bytes, \
+         endpoint, state, received_at_ms, stdout, stderr, value, removed_files, error)",
         dialect.result_key.join(", ")
     );
     db.insert(&into, &rows, |values, ((task, endpoint, result), state)| {
@@ -338,7 +338,8 @@ fn insert_results(
         append!(values, result.outcome.as_str(), result.exit_code, result.signal);
         append!(values, result.reason.as_deref(), result.stdout_omitted, result.stderr_omitted);
         append!(values, result.accepted_at_ms, result.started_at_ms, result.ended_at_ms);
-        append!(values, result.cpu_ms, result.peak_memory_bytes, endpoint, *state, now_ms);
+        append!(values, result.published_at_ms, result.cpu_ms, result.peak_memory_bytes);
+        append!(values, endpoint, *state, now_ms);
         append!(values, result.stdout.0.as_slice(), result.stderr.0.as_slice());
         append!(values, result.value.as_ref().map(|value| value.text()));
         let files = result.removed_files.as_ref().map(serde_json::to_string);

@@ -55,7 +55,7 @@ pub(super) fn summary_tables(dialect: &Dialect) -> String {
 /// The columns of a [`ResultRow`], from `results r` and [`RESULT_TABLES`].
 pub(super) const RESULT_COLUMNS: &str = "r.outcome, r.attempt, r.exit_code, r.signal, r.reason, \
      r.stdout_omitted, r.stderr_omitted, r.accepted_at_ms, r.started_at_ms, r.ended_at_ms, \
-     r.cpu_ms, r.peak_memory_bytes, re.id, rs.id, r.received_at_ms, r.duplicates, r.stdout, \
+     r.published_at_ms, r.cpu_ms, r.peak_memory_bytes, re.id, rs.id, r.received_at_ms, r.duplicates, r.stdout, \
      r.stderr, r.value, r.removed_files, r.error";
 
 /// The tables of [`RESULT_COLUMNS`] besides `results r`.
@@ -111,6 +111,7 @@ impl FromRow for ResultRow {
             accepted_at_ms: columns.next()?,
             started_at_ms: columns.next()?,
             ended_at_ms: columns.next()?,
+            published_at_ms: columns.next()?,
             cpu_ms: columns.next()?,
             peak_memory_bytes: columns.next()?,
             removed_files: None,

@@ -88,6 +88,7 @@ pub(super) async fn an_external_task_is_recorded_by_its_result_with_every_field(
         error: Some(Box::new(CallError::new("ValueError", "no", Some("[1.0]".parse().unwrap())))),
         accepted_at_ms: Some(0),
         started_at_ms: Some(1),
+        published_at_ms: Some(4),
         cpu_ms: Some(2),
         peak_memory_bytes: Some(3),
         removed_files: Some(RemovedFiles {

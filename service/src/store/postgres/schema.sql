@@ -102,6 +102,7 @@ CREATE TABLE results (
     accepted_at_ms    BIGINT,
     started_at_ms     BIGINT,
     ended_at_ms       BIGINT NOT NULL,
+    published_at_ms   BIGINT,
     cpu_ms            BIGINT,
     peak_memory_bytes BIGINT,
     endpoint          BIGINT NOT NULL,

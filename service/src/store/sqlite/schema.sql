@@ -104,6 +104,7 @@ CREATE TABLE results (
     accepted_at_ms    INTEGER,
     started_at_ms     INTEGER,
     ended_at_ms       INTEGER NOT NULL,
+    published_at_ms   INTEGER,
     cpu_ms            INTEGER,
     peak_memory_bytes INTEGER,
     endpoint          INTEGER NOT NULL,
