@@ -28,7 +28,7 @@ mod waiting;
 
 use crate::broker::health::HealthState;
 use crate::broker::session::LinkState;
-use crate::publishing::Placements;
+use crate::publishing::{Placements, PublishRoom};
 use crate::store::Store;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -73,6 +73,7 @@ pub(crate) struct Api {
     told: HealthState,
     stop: CancellationToken,
     uploads: upload::Uploads,
+    publishing: PublishRoom,
     submissions: TaskTracker,
     placements: Placements,
 }
@@ -92,7 +93,19 @@ impl Api {
         stop: CancellationToken,
     ) -> Self {
         let (uploads, commits) = (upload::Uploads::default(), signals.recorded.subscribe());
-        Self { store, link, commits, signals, told, stop, uploads, submissions, placements }
+        let publishing = PublishRoom::default();
+        Self {
+            store,
+            link,
+            commits,
+            signals,
+            told,
+            stop,
+            uploads,
+            publishing,
+            submissions,
+            placements,
+        }
     }
 
     /// The routes, with what keeps to the rules of all of them.

@@ -4,7 +4,8 @@
 //! new tasks through it, the placer ([`place`]) those that wait, failover control messages.
 //! `packing` puts tasks into messages, `window` publishes messages over the session's
 //! connection and waits for their confirms, [`AnswerRecorder`] writes into the records what the
-//! broker answered for tasks, [`Placements`] knows what stands in their way.
+//! broker answered for tasks, [`Placements`] knows what stands in their way, [`PublishRoom`]
+//! bounds what the API publishes.
 
 mod answers;
 mod confirm_batch;
@@ -12,12 +13,14 @@ mod packing;
 mod placements;
 mod placer;
 mod publisher;
+mod room;
 mod window;
 
 pub(crate) use answers::AnswerRecorder;
 pub(crate) use placements::{Hold, Placements};
 pub(crate) use placer::place;
 pub(crate) use publisher::{Outgoing, Publisher};
+pub(crate) use room::{PublishRoom, RoomTaken};
 pub(crate) use window::{PublishError, PublishJob, PublishOutcome, publish};
 
 use clutch_common::link::{Destination, Message};

@@ -11,10 +11,11 @@ use super::query::{known_submission, unknown_endpoint};
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
 };
+use super::upload::Upload;
 use super::wait::{self, Target};
 use super::waiting::link;
 use crate::model::{Progress, RetryPolicy};
-use crate::publishing::{Outgoing, PublishError, Publisher};
+use crate::publishing::{Outgoing, PublishError, Publisher, RoomTaken};
 use crate::store::{Chunk, Endpoint, Handing, RecordedTask, StoredState};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
@@ -64,10 +65,7 @@ pub(super) async fn submit(
     // This future is dropped when the connection is; the task goes on.
     let submitting = api.submissions.clone().spawn({
         let api = api.clone();
-        async move {
-            let _upload = upload;
-            record_and_publish(&api, link, request, tell).await
-        }
+        async move { record_and_publish(&api, link, request, upload, tell).await }
     });
     let cut_off = |error| ApiError::internal(format!("the submission was cut off: {error}"));
     let Some(begun) = told.await.ok().filter(|_| !confirmed) else {
@@ -89,13 +87,18 @@ pub(super) async fn submit(
     Ok(Json(SubmitAnswer { progress: Some(progress), ..begun }))
 }
 
-/// Records the tasks, tells the caller, and publishes them if there is a link.
+/// Records the tasks, tells the caller, and publishes them if there is a link that takes them.
 async fn record_and_publish(
     api: &Api,
     link: Result<Publisher, String>,
     request: SubmitRequest,
+    upload: Upload,
     tell: oneshot::Sender<SubmitAnswer>,
 ) -> Result<SubmitAnswer, ApiError> {
+    let link = with_room(api, link, upload.bytes.len()).await;
+    if let (true, Err(reason)) = (request.confirmed, &link) {
+        return Err(ApiError::disengaged(format!("{reason}; nothing was recorded")));
+    }
     let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, retry, .. } = request;
     let handing = match &link {
         Ok(_) if confirmed => Handing::Unconfirmed,
@@ -117,14 +120,30 @@ async fn record_and_publish(
     };
     // The caller may have gone.
     drop(tell.send(answer.clone()));
+    // The broker may take its time, and others are to be recorded meanwhile.
+    drop(upload);
     if begun.iter().any(|one| one.state == StoredState::Waiting) {
         // A caller that submits again wants it tried, and a link may have come up meanwhile.
         api.placements.try_now(endpoint.id);
     }
-    if let Ok(publisher) = &link {
+    if let Ok((publisher, _room)) = &link {
         publish(publisher, &endpoint, &begun, !confirmed).await?;
     }
     Ok(answer)
+}
+
+/// The publisher of the link, and room for a submission of so many bytes; or why its tasks wait.
+async fn with_room(
+    api: &Api,
+    link: Result<Publisher, String>,
+    bytes: usize,
+) -> Result<(Publisher, RoomTaken), String> {
+    let publisher = link?;
+    let unconfirmed = || {
+        "the broker does not confirm what it was sent before; its memory or disk may be short"
+            .to_owned()
+    };
+    Ok((publisher, api.publishing.take(bytes).await.ok_or_else(unconfirmed)?))
 }
 
 /// The rules for a submission that need no records.

@@ -38,7 +38,7 @@ struct SubmitReport<'a> {
     ids: &'a [TaskId],
     /// How many of them had not been submitted before.
     recorded: u64,
-    /// Why they wait, if the service has no link to the broker.
+    /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub(crate) struct Submitted {
     pub(crate) ids: Vec<TaskId>,
     /// How many of them had not been submitted before.
     recorded: u64,
-    /// Why they wait, if the service has no link to the broker.
+    /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     waiting: Option<String>,
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,
@@ -80,7 +80,7 @@ impl Submitted {
         self.endpoint = Some(answer.endpoint);
         self.progress = answer.progress;
         self.recorded += answer.recorded;
-        self.waiting = answer.waiting;
+        self.waiting = answer.waiting.or_else(|| self.waiting.take());
         self.ids.extend(answer.ids);
     }
 }
@@ -122,7 +122,9 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
         anyhow::Error::from(Failure::new(code_of(&error), again))
     })?;
     if let Some(why) = &submitted.waiting {
-        output::note(&format!("{why}; the tasks are recorded, and wait for the link"));
+        output::note(&format!(
+            "{why}; the tasks are recorded, and placed once the broker takes them"
+        ));
     }
     if args.wait {
         return wait(client, args, &key, &submitted, json).await;
@@ -149,13 +151,14 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
 /// A sentence about the submission for people: a key that was used before may leave nothing to
 /// do.
 fn told(submitted: &Submitted, key: &str) -> String {
-    let Submitted { ids, recorded, .. } = submitted;
+    let Submitted { ids, recorded, waiting, .. } = submitted;
+    let done = if waiting.is_some() { "recorded" } else { "submitted" };
     let total = ids.len() as u64;
     let tasks = |count| counted(count, "task");
     match (ids.as_slice(), total.saturating_sub(*recorded)) {
-        ([id], 0) => format!("submitted {id} under the key {key}"),
+        ([id], 0) => format!("{done} {id} under the key {key}"),
         ([id], _) => format!("{id} was submitted before, under the key {key}: nothing was done"),
-        (_, 0) => format!("submitted {} under the key {key}", tasks(total)),
+        (_, 0) => format!("{done} {} under the key {key}", tasks(total)),
         (_, before) if before == total => {
             format!(
                 "all {} were submitted before, under the key {key}: nothing was done",
@@ -163,7 +166,7 @@ fn told(submitted: &Submitted, key: &str) -> String {
             )
         }
         (_, before) => format!(
-            "submitted {} under the key {key}; {} had been submitted before",
+            "{done} {} under the key {key}; {} had been submitted before",
             tasks(*recorded),
             tasks(before)
         ),

@@ -219,7 +219,12 @@ fn a_service_or_a_broker_that_is_away_is_named() {
     judge(&[
         row("a second service on one folder", second, 73, &["another `clutch-service serve`"]),
         row("no service", nobody, 69, &["no service is listening", "clutch-service serve"]),
-        row("no broker at submit", brokerless, 0, &["no link to the broker", "wait for the link"]),
+        row(
+            "no broker at submit",
+            brokerless,
+            0,
+            &["no link to the broker", "placed once the broker takes them"],
+        ),
         row(
             "no broker at a confirmed submit",
             confirmed,
