@@ -10,6 +10,7 @@ mod forget;
 mod idle;
 mod journal;
 mod latency;
+mod logs;
 mod memory;
 mod outage;
 mod payloads;
@@ -17,6 +18,7 @@ mod processes;
 mod round_trips;
 mod submissions;
 mod throughput;
+mod waiting;
 
 use crate::disk;
 use crate::peers::Peers;
@@ -67,6 +69,10 @@ pub(crate) enum Name {
     QueueDepth,
     /// 1,000,000 ended tasks that are forgotten while others are recorded
     Forget,
+    /// 100,000 tasks that are submitted without a link and wait for it
+    Waiting,
+    /// Output of a running task that is followed, and other tasks beside one that prints
+    Logs,
 }
 
 /// How much is done.
@@ -204,6 +210,8 @@ impl Bench {
             Name::Outage => outage::measure(self),
             Name::QueueDepth => depth::measure(self),
             Name::Forget => forget::measure(self),
+            Name::Waiting => waiting::measure(self),
+            Name::Logs => logs::measure(self).await,
         }
     }
 

@@ -69,5 +69,7 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "outage",
         "queue-depth",
         "forget",
+        "waiting",
+        "logs",
     ]);
 }
