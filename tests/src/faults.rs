@@ -29,6 +29,7 @@ mod stop;
 mod task;
 mod topology;
 mod unreadable;
+mod waiting;
 
 pub use judge::{Report, Seen, Verdict, judge};
 pub use needs::Need;
@@ -145,6 +146,7 @@ pub fn rows() -> Vec<Row> {
         gathering::ROWS,
         state::ROWS,
         service::ROWS,
+        waiting::ROWS,
         cancel::ROWS,
         pair::ROWS,
         past::ROWS,

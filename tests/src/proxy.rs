@@ -73,6 +73,8 @@ struct Shared {
     left: AtomicUsize,
     torn: AtomicUsize,
     forged: AtomicUsize,
+    /// How many confirms were held back.
+    confirms_held: AtomicUsize,
     /// How many bodies came by while some were damaged, there and back.
     bodies: [AtomicUsize; 2],
     /// Whether a listener is there.
@@ -84,6 +86,7 @@ struct Orders {
     carry: Carry,
     tear: Option<Way>,
     forge: bool,
+    hold_confirms: bool,
     /// One body of so many is damaged.
     damage: Option<usize>,
     /// When a slow proxy may carry on.
@@ -127,6 +130,7 @@ impl Proxy {
                 carry: Carry::Pass,
                 tear: None,
                 forge: false,
+                hold_confirms: false,
                 damage: None,
                 free_at: Instant::now(),
             }),
@@ -139,6 +143,7 @@ impl Proxy {
             left: AtomicUsize::new(0),
             torn: AtomicUsize::new(0),
             forged: AtomicUsize::new(0),
+            confirms_held: AtomicUsize::new(0),
             bodies: Default::default(),
             listening: AtomicBool::new(true),
         });
@@ -218,6 +223,18 @@ impl Proxy {
     #[must_use]
     pub fn forged(&self) -> usize {
         self.shared.forged.load(Ordering::Relaxed)
+    }
+
+    /// Holds back what the broker confirms of messages that are published, and nothing else;
+    /// or passes on what was held back, and what comes.
+    pub fn hold_confirms(&self, hold: bool) {
+        self.shared.orders().hold_confirms = hold;
+    }
+
+    /// How many confirms were held back so far. One may be of several messages.
+    #[must_use]
+    pub fn confirms_held(&self) -> usize {
+        self.shared.confirms_held.load(Ordering::Relaxed)
     }
 
     /// Flips a bit in one of so many bodies of messages, each way; none where there is

@@ -198,10 +198,19 @@ impl Stage {
 
     /// Submits tasks with further options.
     pub fn submit_with(&mut self, count: usize, script: &str, options: &[&str]) -> Result<()> {
+        self.submit_as(count, script, &[&["--confirmed"], options].concat())
+    }
+
+    /// Submits tasks that need not be at the broker when this returns.
+    pub fn submit_recorded(&mut self, count: usize) -> Result<()> {
+        self.submit_as(count, "", &[])
+    }
+
+    fn submit_as(&mut self, count: usize, script: &str, options: &[&str]) -> Result<()> {
         let key = self.key(self.submitted);
         let array = format!("1-{count}");
         let argv = self.runs.command(script, &["{}"]);
-        let mut line = vec!["submit", &self.endpoint.name, "--confirmed", "--key", &key];
+        let mut line = vec!["submit", &self.endpoint.name, "--key", &key];
         line.extend(["--array", &array]);
         line.extend(options);
         line.push("--");

@@ -102,6 +102,25 @@ pub(super) fn run(shared: &Shared, line: &Line) {
     line.end(CLOSED);
 }
 
+/// What is held back of one direction.
+#[derive(Default)]
+struct HeldConfirms {
+    /// The part that has come of a frame that may be a confirm.
+    frame: Vec<u8>,
+    held: Vec<u8>,
+}
+
+impl HeldConfirms {
+    fn is_amid_frame(&self) -> bool {
+        !self.frame.is_empty()
+    }
+
+    /// Whether what is held can go on between two frames.
+    fn is_due(&self) -> bool {
+        !self.held.is_empty() && !self.is_amid_frame()
+    }
+}
+
 struct Pump<'a> {
     shared: &'a Shared,
     line: &'a Line,
@@ -113,10 +132,17 @@ struct Pump<'a> {
 impl Pump<'_> {
     fn run(&self) {
         let mut frames = Frames::new(self.way == Way::There);
+        let mut confirms = HeldConfirms::default();
         let mut buffer = vec![0; CHUNK];
         let mut from = self.from;
         while self.line.goes_on() {
-            let carry = self.shared.orders().carry;
+            let (carry, hold) = {
+                let orders = self.shared.orders();
+                (orders.carry, orders.hold_confirms && self.way == Way::Back)
+            };
+            if !hold && confirms.is_due() {
+                self.send(&std::mem::take(&mut confirms.held));
+            }
             let most = match carry {
                 Carry::Stall => {
                     self.shared.hold();
@@ -138,7 +164,11 @@ impl Pump<'_> {
                     if let Carry::Slow(rate) = carry {
                         self.wait_turn(count, rate);
                     }
-                    self.obey(&mut frames, &mut buffer[..count]);
+                    if hold || confirms.is_amid_frame() {
+                        self.sift(&mut frames, &mut confirms, &buffer[..count]);
+                    } else {
+                        self.obey(&mut frames, &mut buffer[..count]);
+                    }
                 }
                 Err(error) if is_pause(&error) => (),
                 Err(_) => self.line.cut(),
@@ -189,6 +219,30 @@ impl Pump<'_> {
             }
         }
         self.send(&bytes[sent..]);
+    }
+
+    /// Carries whole frames on, but for confirms.
+    fn sift(&self, frames: &mut Frames, confirms: &mut HeldConfirms, bytes: &[u8]) {
+        for byte in bytes {
+            let begins = frames.is_between();
+            frames.push(*byte);
+            // The rest of a frame that went on before is not held.
+            if !begins && !confirms.is_amid_frame() {
+                self.send(&[*byte]);
+                continue;
+            }
+            confirms.frame.push(*byte);
+            if !frames.is_between() {
+                continue;
+            }
+            let frame = std::mem::take(&mut confirms.frame);
+            if frames.is_acknowledgement() {
+                self.shared.confirms_held.fetch_add(1, Ordering::Relaxed);
+                confirms.held.extend(frame);
+            } else {
+                self.send(&frame);
+            }
+        }
     }
 
     fn send(&self, mut bytes: &[u8]) {

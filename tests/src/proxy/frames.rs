@@ -59,11 +59,22 @@ impl Frames {
             && self.come == HEADER + self.size().div_ceil(2)
     }
 
+    /// Whether what comes next begins a frame.
+    pub(super) fn is_between(&self) -> bool {
+        self.greeting == 0
+            && (self.come == 0 || (self.come > HEADER && self.come == HEADER + self.size() + 1))
+    }
+
+    /// Whether the frame that has come in full is an acknowledgement, which from a broker is a
+    /// confirm.
+    pub(super) fn is_acknowledgement(&self) -> bool {
+        self.come > 0 && self.is_between() && self.header[0] == METHOD_FRAME && self.method == ACK
+    }
+
     /// The channel of an acknowledgement that has just come in full.
     pub(super) fn acknowledged(&self) -> Option<u16> {
-        let whole = self.come > HEADER && self.come == HEADER + self.size() + 1;
-        let is_ack = whole && self.header[0] == METHOD_FRAME && self.method == ACK;
-        is_ack.then_some(u16::from_be_bytes([self.header[1], self.header[2]]))
+        let channel = u16::from_be_bytes([self.header[1], self.header[2]]);
+        self.is_acknowledgement().then_some(channel)
     }
 
     /// A frame that acknowledges a delivery that no broker ever made.

@@ -165,3 +165,29 @@ fn a_torn_frame_arrives_in_part() {
     assert!(back.len() < 100, "{}", back.len());
     assert_eq!((proxy.torn(), proxy.open()), (1, 0));
 }
+
+#[test]
+fn confirms_are_held_back_and_nothing_else_until_they_may_pass() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.address).unwrap();
+    let mut stream = dial(&proxy);
+    let method = |class: u8, method: u8| {
+        let mut frame = vec![1, 0, 1, 0, 0, 0, 5, 0, class, 0, method, 7];
+        frame.push(0xCE);
+        frame
+    };
+    let (confirm, other) = (method(60, 80), method(60, 60));
+    assert!(answers(&mut stream, &confirm));
+    // It begins amid a frame, which goes on.
+    assert!(answers(&mut stream, &other[..5]));
+    proxy.hold_confirms(true);
+    assert!(answers(&mut stream, &other[5..]));
+    stream.write_all(&confirm).unwrap();
+    assert!(answers(&mut stream, &other));
+    assert_eq!(proxy.confirms_held(), 1);
+    proxy.hold_confirms(false);
+    let mut back = vec![0; confirm.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, confirm);
+    assert!(answers(&mut stream, &confirm));
+}
