@@ -25,7 +25,7 @@ const TAKEN: [(&str, Differs); 5] = [
 
 /// The settings that need a restart: they are in the hands of workers, of a session of the link, or of the
 /// disk.
-const RESTART: [(&str, Differs); 9] = [
+const RESTART: [(&str, Differs); 10] = [
     ("endpoint", |old, new| old.endpoint != new.endpoint),
     ("broker", |old, new| old.broker != new.broker),
     ("state.path", |old, new| old.state.path != new.state.path),
@@ -35,6 +35,12 @@ const RESTART: [(&str, Differs); 9] = [
     ("engine.capture_limit", |old, new| old.engine.capture_limit != new.engine.capture_limit),
     ("engine.sandbox", |old, new| old.engine.sandbox != new.engine.sandbox),
     ("functions", |old, new| old.functions != new.functions),
+    ("the workers of functions without `concurrency`, as many as slots", |old, new| {
+        let by_slots = |config: &Config| {
+            config.functions.values().any(|function| function.concurrency.is_none())
+        };
+        old.slots() != new.slots() && by_slots(new)
+    }),
 ];
 
 impl Config {

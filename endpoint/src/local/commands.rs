@@ -61,7 +61,13 @@ pub(crate) async fn resume(place: &PlaceArgs, json: bool) -> Result<(), Failure>
 fn client(place: &PlaceArgs) -> Result<Client, Failure> {
     let state = match &place.state {
         Some(state) => absolute(state)?,
-        None => Config::load(&place.config, Overrides::default())?.state_path()?,
+        None => Config::load(&place.config, Overrides::default())
+            .map_err(|failure| {
+                let words =
+                    "to ask the daemon without that file, name its state folder: --state DIR";
+                Failure::new(failure.exit, format!("{}; {words}", failure.message))
+            })?
+            .state_path()?,
     };
     Ok(Client::of(state))
 }

@@ -103,6 +103,11 @@ fn nothing_is_lost_with_a_state_folder_of_the_service_that_is_deleted() {
 }
 
 #[test]
+fn what_is_recorded_is_placed_once_whenever_the_service_is_killed_before() {
+    holds("service-killed-before-placing");
+}
+
+#[test]
 fn a_second_service_by_mistake_takes_nothing_from_the_first() {
     holds("second-service-other-state");
 }

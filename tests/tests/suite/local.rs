@@ -178,6 +178,8 @@ fn hup_takes_slots_up_and_down_and_a_wrong_file_changes_nothing() {
                    the file and send HUP again; `clutch-endpoint check` says what is wrong";
     let said = place.daemon.wait_for(refused, SOON).unwrap().to_string();
     assert!(said.contains("engine.slots"), "{said}");
+    let unread = place.try_ask(&["status"]);
+    assert!(unread.stderr.contains("name its state folder: --state DIR"), "{}", unread.stderr);
     assert_eq!(place.ask(&["status", "--state", &state])["slots"], 3);
     write(&file.replace("slots = 1", "slots = 2"));
     place.daemon.signal("HUP").unwrap();

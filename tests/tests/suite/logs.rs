@@ -1,12 +1,14 @@
-//! The output of a task while it runs. The endpoint is played by hand.
+//! The output of a task while it runs. The endpoint is played by hand, but where its speed is
+//! measured.
 
+use crate::running;
 use clutch_tests::poll;
 use clutch_tests::process::{Daemon, Output};
 use clutch_tests::world::{Endpoint, SOON, World};
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 /// A service, and an endpoint that is played by hand.
@@ -79,7 +81,7 @@ impl Stage {
         let mut command: Command = self.world.service_command(&["logs", &self.task, "--follow"]);
         command.stdout(std::fs::File::create(&file).unwrap());
         command.stderr(std::fs::File::create(&errors).unwrap()).stdin(Stdio::null());
-        Follower { child: command.spawn().unwrap(), file, errors }
+        Follower { child: Killed(command.spawn().unwrap()), file, errors }
     }
 
     fn logs(&self, options: &[&str]) -> Output {
@@ -87,8 +89,18 @@ impl Stage {
     }
 }
 
+/// A process that is killed when this is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 struct Follower {
-    child: Child,
+    child: Killed,
     file: std::path::PathBuf,
     errors: std::path::PathBuf,
 }
@@ -112,17 +124,10 @@ impl Follower {
 
     /// Waits for its end; returns the exit code and all of its output.
     fn ended(mut self) -> (i32, String) {
-        let status = poll::until("the end", SOON, || Ok(self.child.try_wait()?)).unwrap();
+        let status = poll::until("the end", SOON, || Ok(self.child.0.try_wait()?)).unwrap();
         let mut text = String::new();
         std::fs::File::open(&self.file).unwrap().read_to_string(&mut text).unwrap();
         (status.code().unwrap(), text)
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
@@ -173,4 +178,41 @@ fn a_follower_says_when_the_task_runs_anew_and_goes_on_over_a_restart_of_the_ser
     let (code, text) = follower.ended();
     assert_eq!(code, 0, "{text}");
     assert_eq!(stage.logs(&[]).ok().unwrap().text(), "anew\nafter\n");
+}
+
+#[test]
+fn a_line_that_a_task_writes_is_shown_by_a_follower_soon() {
+    const LINES: usize = 20;
+    let test = "a_line_that_a_task_writes_is_shown_by_a_follower_soon";
+    let Some(it) = running(test) else { return };
+    // Each line is the moment of its writing.
+    let script = "while :; do date +%s%3N; sleep 0.2; done";
+    let submit = ["submit", "lab", "--json", "--", "sh", "-c", script];
+    let answer = it.world.service(&submit).unwrap().ok().unwrap().json().unwrap();
+    let task = answer["ids"][0].as_str().unwrap().to_owned();
+    let mut command: Command = it.world.service_command(&["logs", &task, "--follow"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = Killed(command.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let mut late = Vec::new();
+    let mut followed_since = None;
+    while late.len() < LINES {
+        let written: u64 = lines.next().unwrap().unwrap().parse().unwrap();
+        let seen = u64::try_from(
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis(),
+        )
+        .unwrap();
+        // What was written before it was followed is shown at once.
+        if written > *followed_since.get_or_insert(seen) {
+            late.push(seen.saturating_sub(written));
+        }
+    }
+    late.sort_unstable();
+    let (median, last) = (late[LINES / 2], late[LINES - 1]);
+    println!("a line was shown {median} ms after it was written, at the latest {last} ms");
+    assert!(median < 3000, "{late:?}");
+    it.world.service(&["cancel", &task]).unwrap().ok().unwrap();
+    // The follower ends with the task, which was stopped.
+    let status = poll::until("the end", SOON, || Ok(child.0.try_wait()?)).unwrap();
+    assert!(!status.success());
 }

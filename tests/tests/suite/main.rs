@@ -41,6 +41,7 @@ mod stranger;
 mod terms;
 mod versions;
 mod why;
+mod why_at_work;
 mod words;
 mod workers;
 
