@@ -170,8 +170,8 @@ fn a_task_says_that_the_disk_of_its_endpoint_is_full() {
     let _service = world.serve().unwrap();
     let _daemon = world.run(&endpoint).unwrap();
     disk.fill().unwrap();
-    let large = "x".repeat(1000);
-    let task = submit(&world, "k", &["--array", "1-2000", "--", "true", &large]).pop().unwrap();
+    let large = "x".repeat(8000);
+    let task = submit(&world, "k", &["--array", "1-300", "--", "true", &large]).pop().unwrap();
     poll::until("the disk to be full", SOON, || {
         // What the endpoint removes makes room: it is taken again.
         disk.fill()?;
