@@ -5,6 +5,7 @@ pub mod blob;
 pub mod byte_string;
 pub mod call_error;
 pub mod json;
+pub mod priority;
 pub mod reason;
 pub mod removed_files;
 pub mod result;
@@ -16,6 +17,7 @@ use crate::id::{Attempt, TaskId};
 use crate::task::blob::Blob;
 use crate::task::byte_string::ByteString;
 use crate::task::json::Json;
+use crate::task::priority::Priority;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,6 +48,12 @@ pub struct Task {
     /// it ends as `interrupted` instead.
     #[serde(default = "may_rerun", skip_serializing_if = "is_true")]
     pub rerun: bool,
+    /// How early it starts among tasks that wait.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
+    /// How many of the endpoint's slots it takes while it runs.
+    #[serde(default = "one_core", skip_serializing_if = "is_one")]
+    pub cores: u32,
 }
 
 /// The work of a task.
@@ -124,6 +132,19 @@ fn may_rerun() -> bool {
     true
 }
 
+/// The number of slots of a task that names none.
+#[must_use]
+pub const fn one_core() -> u32 {
+    1
+}
+
+/// Whether it is the number of slots of a task that names none.
+#[must_use]
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub const fn is_one(cores: &u32) -> bool {
+    *cores == 1
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_true(value: &bool) -> bool {
     *value
@@ -177,6 +198,9 @@ pub enum Invalid {
     /// The walltime is zero.
     #[error("a walltime of 0 leaves no time to run: leave it out or make it longer")]
     ZeroWalltime,
+    /// The task takes no slot.
+    #[error("a task with 0 cores could not run: leave them out, or name 1 or more")]
+    ZeroCores,
     /// Attempts count from 1.
     #[error("attempt 0 does not exist: attempts count from 1")]
     ZeroAttempt,
@@ -200,6 +224,8 @@ impl Task {
             walltime_ms: None,
             expires_at_ms: None,
             rerun: true,
+            priority: Priority::Normal,
+            cores: 1,
         }
     }
 
@@ -234,6 +260,9 @@ impl Task {
         }
         if self.walltime_ms == Some(0) {
             return Err(Invalid::ZeroWalltime);
+        }
+        if self.cores == 0 {
+            return Err(Invalid::ZeroCores);
         }
         match &self.work {
             Work::Process(process) => process.validate(),
@@ -356,6 +385,7 @@ mod tests {
             Err(Invalid::RelativeCwd { cwd: "tmp".into() })
         );
         assert_eq!(task(|t, _| t.walltime_ms = Some(0)).validate(), Err(Invalid::ZeroWalltime));
+        assert_eq!(task(|t, _| t.cores = 0).validate(), Err(Invalid::ZeroCores));
         assert_eq!(task(|t, _| t.attempt = 0).validate(), Err(Invalid::ZeroAttempt));
     }
 
@@ -402,6 +432,13 @@ mod tests {
             r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057","work":{"process":{"argv":["true"]}}}"#;
         let task: Task = serde_json::from_str(json).unwrap();
         assert_eq!((task.attempt, task.rerun, task.walltime_ms), (1, true, None));
+        assert_eq!((task.priority, task.cores), (Priority::Normal, 1));
+        let written = serde_json::to_string(&task).unwrap();
+        assert!(!written.contains("priority") && !written.contains("cores"), "{written}");
+        let other = Task { priority: Priority::Low, cores: 4, ..task };
+        let written = serde_json::to_string(&other).unwrap();
+        assert!(written.ends_with(r#""priority":"low","cores":4}"#), "{written}");
+        assert_eq!(serde_json::from_str::<Task>(&written).unwrap(), other);
     }
 
     #[test]

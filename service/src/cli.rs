@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod endpoint;
 mod forget;
 mod logs;
+mod order;
 pub(crate) mod output;
 mod results;
 pub(crate) mod retry;
@@ -414,6 +415,8 @@ pub(crate) struct SubmitArgs {
     /// Never run a task again after a crash of the endpoint
     #[arg(long)]
     pub(crate) no_rerun: bool,
+    #[command(flatten)]
+    pub(crate) order: order::OrderArgs,
     #[command(flatten)]
     pub(crate) retry: retry::RetryPolicyArgs,
     /// A name for people

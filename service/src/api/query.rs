@@ -10,6 +10,7 @@ use crate::model::{NamePattern, TaskDetail, TaskOutcome};
 use crate::store::TaskFilter;
 use axum::extract::State;
 use clutch_common::id::TaskId;
+use clutch_common::task::priority::Priority;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -29,6 +30,9 @@ pub(super) struct TasksQuery {
     key: Option<String>,
     /// Only those with this name; each `*` stands for any characters.
     name: Option<String>,
+    /// Only those of this priority.
+    #[param(inline)]
+    priority: Option<Priority>,
     /// Only those recorded then or later, in milliseconds since the Unix epoch.
     since_ms: Option<u64>,
     /// Only those recorded before.
@@ -73,6 +77,7 @@ pub(super) async fn tasks(
         states: states.map_err(ApiError::bad_request)?,
         submission,
         name: query.name.map(NamePattern::new),
+        priority: query.priority,
         since_ms: query.since_ms,
         until_ms: query.until_ms,
         before: query.before,

@@ -2,6 +2,7 @@
 
 use super::values;
 use clap::Args;
+use clutch_common::task::priority::Priority;
 use std::time::{Duration, SystemTime};
 
 #[derive(Debug, Args)]
@@ -19,6 +20,9 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this name; * stands for any text
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Only tasks of this level: lowest, low, normal, high or highest
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) priority: Option<Priority>,
     /// Only tasks recorded at this moment or later: 2h (ago), 2026-11-30, or 2026-11-30T08:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub(crate) since: Option<Moment>,
@@ -31,7 +35,7 @@ pub(crate) struct TasksArgs {
     /// Show how many tasks are in each state, how fast they go on and how long the rest takes, of a
     /// --key, of an --endpoint or of all; on a terminal it is redrawn every second. Ends with the
     /// last task of a --key, or with Ctrl-C
-    #[arg(long, conflicts_with_all = ["status", "name", "since", "until", "limit"])]
+    #[arg(long, conflicts_with_all = ["status", "name", "priority", "since", "until", "limit"])]
     pub(crate) watch: bool,
 }
 

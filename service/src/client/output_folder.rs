@@ -199,6 +199,7 @@ mod tests {
     use crate::model::{Recorded, TaskState};
     use crate::stub_broker::result;
     use clutch_common::id::{EndpointId, TaskId};
+    use clutch_common::task::priority::Priority;
     use clutch_common::task::result::{Outcome, TaskResult};
 
     fn task(index: u64, name: Option<&str>, stdout: &str) -> TaskOutcome {
@@ -222,6 +223,8 @@ mod tests {
                 created_at_ms: 1,
                 submitted_at_ms: None,
                 ended_at_ms: None,
+                priority: Priority::Normal,
+                cores: 1,
                 progress: None,
             },
             result: Some(Recorded { result, duplicates: 0, received_at_ms: 1 }),

@@ -85,6 +85,8 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
             task.walltime().map(|time| ("walltime", humantime::format_duration(time).to_string())),
         );
         lines.extend(task.expires_at_ms.map(|at| ("expires", moment(at))));
+        lines.extend((!task.priority.is_normal()).then(|| ("priority", task.priority.to_string())));
+        lines.extend((task.cores != 1).then(|| ("cores", task.cores.to_string())));
         lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
         lines.extend((task.attempt > 1).then(|| ("attempt", task.attempt.to_string())));
     }

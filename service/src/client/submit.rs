@@ -222,6 +222,8 @@ fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
         walltime_ms: args.walltime.map(ms),
         expires_in_ms: args.expires.map(ms),
         rerun: !args.no_rerun,
+        priority: args.order.priority,
+        cores: args.order.cores,
     })
 }
 

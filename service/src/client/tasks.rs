@@ -36,6 +36,7 @@ fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static
         ("state", (!args.status.is_empty()).then(|| args.status.join(","))),
         ("key", args.key.clone()),
         ("name", args.name.clone()),
+        ("priority", args.priority.map(|level| level.to_string())),
         ("since_ms", args.since.map(|moment| moment.ms(now_ms).to_string())),
         ("until_ms", args.until.map(|moment| moment.ms(now_ms).to_string())),
         ("before", before.map(|before| before.to_string())),
@@ -51,16 +52,25 @@ fn shown(task: &TaskSummary) -> String {
     let progress =
         task.progress.as_ref().map(|progress| format!("({}) ", progress_words(progress)));
     let progress = progress.unwrap_or_default();
+    let terms = terms(task);
     row(
         &task.id.to_string(),
         task.state.as_str(),
         task.endpoint_name.as_deref().unwrap_or(&id),
         &moment(task.created_at_ms),
         &output::one_line(&format!(
-            "{progress}{name}{}",
+            "{progress}{terms}{name}{}",
             task.command.as_deref().unwrap_or_default()
         )),
     )
+}
+
+/// The priority of a task and its cores, where they are not those of most tasks.
+fn terms(task: &TaskSummary) -> String {
+    let priority = (!task.priority.is_normal()).then(|| task.priority.to_string());
+    let cores = (task.cores != 1).then(|| format!("{} cores", task.cores));
+    let terms: Vec<String> = priority.into_iter().chain(cores).collect();
+    if terms.is_empty() { String::new() } else { format!("({}) ", terms.join(", ")) }
 }
 
 fn row(id: &str, state: &str, endpoint: &str, created: &str, command: &str) -> String {

@@ -13,6 +13,7 @@ use crate::model::{Progress, TaskOutcome, TaskSpec, TaskState};
 use anyhow::ensure;
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::Outcome;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -299,6 +300,8 @@ fn spec(argv: Vec<String>) -> TaskSpec {
         walltime_ms: None,
         expires_in_ms: None,
         rerun: true,
+        priority: Priority::Normal,
+        cores: 1,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{LiveTask, TaskState, TimelineStep, Why};
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::task::Task;
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::TaskResult;
+use clutch_common::task::{Task, is_one, one_core};
 use clutch_common::wire::TaskProgress;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
@@ -36,6 +37,12 @@ pub(crate) struct TaskSummary {
     pub(crate) submitted_at_ms: Option<u64>,
     /// When the recorded attempt ended, by the endpoint's clock.
     pub(crate) ended_at_ms: Option<u64>,
+    /// How early it starts among tasks that wait; left out where it is normal.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub(crate) priority: Priority,
+    /// How many of the endpoint's slots it takes; left out where that is one.
+    #[serde(default = "one_core", skip_serializing_if = "is_one")]
+    pub(crate) cores: u32,
     /// Its last progress while it runs; not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) progress: Option<TaskProgress>,

@@ -3,7 +3,8 @@
 use clutch_common::id::TaskId;
 use clutch_common::task::blob::Blob;
 use clutch_common::task::byte_string::ByteString;
-use clutch_common::task::{Call, Process, Task, Work};
+use clutch_common::task::priority::Priority;
+use clutch_common::task::{Call, Process, Task, Work, is_one, one_core};
 use clutch_common::wire;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,12 @@ pub(crate) struct TaskSpec {
     /// Whether it may run again after a crash of the endpoint.
     #[serde(default = "may_rerun")]
     pub(crate) rerun: bool,
+    /// How early it starts among tasks that wait.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub(crate) priority: Priority,
+    /// How many of the endpoint's slots it takes while it runs.
+    #[serde(default = "one_core", skip_serializing_if = "is_one")]
+    pub(crate) cores: u32,
 }
 
 fn may_rerun() -> bool {
@@ -65,6 +72,8 @@ impl TaskSpec {
             walltime_ms: self.walltime_ms,
             expires_at_ms: self.expires_in_ms.map(|after| created_at_ms.saturating_add(after)),
             rerun: self.rerun,
+            priority: self.priority,
+            cores: self.cores,
             ..Task::new(id, Process::default())
         }
     }

@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use crate::model::{LiveTask, Recorded, TaskState, TaskSummary};
     use clutch_common::id::{Attempt, EndpointId, TaskId};
+    use clutch_common::task::priority::Priority;
     use clutch_common::task::result::{Outcome, TaskResult};
 
     fn detail() -> TaskDetail {
@@ -147,6 +148,8 @@ mod tests {
             created_at_ms: 1000,
             submitted_at_ms: Some(1040),
             ended_at_ms: None,
+            priority: Priority::Normal,
+            cores: 1,
             progress: None,
         };
         let (task, asked, results, live, why) = (None, None, Vec::new(), None, None);

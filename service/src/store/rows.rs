@@ -8,6 +8,7 @@ use crate::model::{Recorded, TaskSummary, Told};
 use clutch_common::id::{EndpointId, ServiceId, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::blob::Blob;
+use clutch_common::task::priority::Priority;
 use clutch_common::task::removed_files::RemovedFiles;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology::QueueKind;
@@ -40,7 +41,8 @@ pub(super) fn index_condition(state: StoredState) -> &'static str {
 
 /// The columns of a [`SummaryRow`], from [`summary_tables`].
 pub(super) const SUMMARY_COLUMNS: &str = "t.seq, t.id, n.id, e.name, s.key, t.idx, t.name, \
-     t.command, t.state, t.attempt, t.created_at_ms, t.submitted_at_ms, r.ended_at_ms";
+     t.command, t.state, t.attempt, t.created_at_ms, t.submitted_at_ms, r.ended_at_ms, \
+     t.priority, t.cores";
 
 /// The tables of [`SUMMARY_COLUMNS`]; `r` is the result that decided the task's state.
 pub(super) fn summary_tables(dialect: &Dialect) -> String {
@@ -85,6 +87,8 @@ impl FromRow for SummaryRow {
                 created_at_ms: columns.next()?,
                 submitted_at_ms: columns.next()?,
                 ended_at_ms: columns.next()?,
+                priority: columns.next()?,
+                cores: columns.next()?,
                 progress: None,
             },
         })
@@ -151,6 +155,7 @@ impl ResultRow {
 }
 
 column! {
+    Priority, integer, value => priority(value)?;
     EndpointId, text, value => parsed(&value)?;
     StateId, text, value => parsed(&value)?;
     ServiceId, text, value => parsed(&value)?;
@@ -201,6 +206,12 @@ where
 fn files(text: &str) -> Result<RemovedFiles> {
     serde_json::from_str(text)
         .map_err(|error| Error::Unreadable(format!("files of a sandbox '{text}': {error}")))
+}
+
+/// Reads a priority.
+fn priority(rank: i64) -> Result<Priority> {
+    let unknown = || Error::Unreadable(format!("{rank} is not a priority"));
+    Priority::of_rank(rank).ok_or_else(unknown)
 }
 
 /// Reads a kind of queue.

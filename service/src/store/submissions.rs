@@ -311,15 +311,26 @@ fn insert(
     new: &[NewTask<'_>],
     now_ms: u64,
 ) -> Result<()> {
-    let tasks = "tasks (seq, id, endpoint, submission, idx, name, command, state, created_at_ms)";
-    db.insert(tasks, new, |values, NewTask { index, recorded }| {
+    let tasks = "tasks (seq, id, endpoint, submission, idx, name, command, state, created_at_ms";
+    // As nearly always there are none, and every value costs.
+    let terms = new.iter().any(|one| has_terms(&one.recorded.task));
+    let tasks = [tasks, if terms { ", priority, cores)" } else { ")" }].concat();
+    db.insert(&tasks, new, |values, NewTask { index, recorded }| {
         let task = &recorded.task;
         append!(values, recorded.seq, &task.id, endpoint, submission, *index);
         append!(values, task.name.as_deref(), command(task), recorded.state.as_str(), now_ms);
+        if terms {
+            append!(values, task.priority.rank(), task.cores);
+        }
     })?;
     db.insert("payloads (task, body)", new, |values, NewTask { recorded, .. }| {
         append!(values, recorded.seq, &recorded.body);
     })
+}
+
+/// Whether a task has another priority or takes more slots than one that names neither.
+fn has_terms(task: &Task) -> bool {
+    !task.priority.is_normal() || task.cores != 1
 }
 
 /// The beginning of the command line, as listings show it.

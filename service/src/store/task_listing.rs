@@ -11,6 +11,7 @@ use super::stored_state::StoredState;
 use super::{Result, Store};
 use crate::model::{NamePattern, Page, TaskState, TaskSummary};
 use clutch_common::id::EndpointId;
+use clutch_common::task::priority::Priority;
 use std::ops::ControlFlow;
 
 /// How many positions a page goes through where no index leads to its tasks.
@@ -27,6 +28,8 @@ pub(crate) struct TaskFilter {
     pub(crate) submission: Option<i64>,
     /// Only those with such a name.
     pub(crate) name: Option<NamePattern>,
+    /// Only those of this level.
+    pub(crate) priority: Option<Priority>,
     /// Only those recorded at this moment or later, in milliseconds since the Unix epoch.
     pub(crate) since_ms: Option<u64>,
     /// Only those recorded before this moment.
@@ -52,7 +55,7 @@ impl TaskFilter {
     fn passes_tasks_by(&self) -> bool {
         let common = |state: StoredState| index_condition(state).is_empty();
         let times = self.submission.is_some() && (self.since_ms.or(self.until_ms)).is_some();
-        self.name.is_some() || times || self.stored().any(common)
+        self.name.is_some() || self.priority.is_some() || times || self.stored().any(common)
     }
 }
 
@@ -204,6 +207,9 @@ fn select(
     }
     if let Some(name) = &filter.name {
         also(" AND t.name LIKE ? ESCAPE '\\'", name.like().into());
+    }
+    if let Some(priority) = filter.priority {
+        also(" AND t.priority = ?", priority.rank().into());
     }
     if let Some(since_ms) = filter.since_ms {
         also(" AND t.created_at_ms >= ?", since_ms.into());

@@ -4,6 +4,7 @@ use super::{begin, chunk, done, record, spec, specs};
 use crate::model::{NamePattern, TaskSpec, TaskState};
 use crate::store::{Chunk, RecordedTask, Store, TaskFilter};
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Outcome, TaskResult};
 
 pub(super) async fn pages_show_every_task_once_newest_first_under_every_filter(store: Store) {
@@ -54,7 +55,8 @@ async fn listed(store: &Store, filter: &mut TaskFilter) -> Vec<TaskId> {
 pub(super) async fn names_and_times_select_tasks_with_every_other_filter(store: Store) {
     let endpoint = EndpointId::new();
     let named = |name: &str| TaskSpec { name: Some(name.to_owned()), ..spec(&["a"]) };
-    let specs = [named("sweep-1"), named("Sweep-2"), named("100%"), spec(&["b"])];
+    let high = TaskSpec { priority: Priority::High, cores: 3, ..spec(&["b"]) };
+    let specs = [named("sweep-1"), named("Sweep-2"), named("100%"), high];
     let later = Chunk { now_ms: 2000, ..chunk(endpoint, "later", &specs) };
     begin(&store, chunk(endpoint, "first", &specs)).await.unwrap();
     begin(&store, later).await.unwrap();
@@ -68,6 +70,8 @@ pub(super) async fn names_and_times_select_tasks_with_every_other_filter(store: 
         (TaskFilter { name: name("none"), ..all.clone() }, 0),
         (TaskFilter { name: name("*"), ..all.clone() }, 6),
         (TaskFilter { name: name("*"), submission, ..all.clone() }, 3),
+        (TaskFilter { priority: Some(Priority::High), ..all.clone() }, 2),
+        (TaskFilter { priority: Some(Priority::Normal), submission, ..all.clone() }, 3),
         (since(1000), 8),
         (since(1001), 4),
         (since(2001), 0),

@@ -64,10 +64,13 @@ CREATE TABLE tasks (
     attempt         BIGINT,
     current_attempt BIGINT NOT NULL DEFAULT 1,
     created_at_ms   BIGINT NOT NULL,
-    submitted_at_ms BIGINT
+    submitted_at_ms BIGINT,
+    priority        BIGINT NOT NULL DEFAULT 0,
+    cores           BIGINT NOT NULL DEFAULT 1
 );
 
 CREATE UNIQUE INDEX tasks_by_id ON tasks (id);
+CREATE INDEX tasks_with_priority ON tasks (endpoint, priority) WHERE priority <> 0;
 CREATE UNIQUE INDEX tasks_by_submission ON tasks (submission, idx) WHERE submission IS NOT NULL;
 CREATE INDEX tasks_by_endpoint ON tasks (endpoint);
 -- The states that few tasks are in. For the common ones the rows themselves are gone

@@ -50,8 +50,9 @@ CREATE TABLE submissions (
 -- Every task, in the order of recording. `state` is waiting (the current attempt was not
 -- handed to the link, or the broker did not take it), submitting (it was handed over, and the
 -- broker has not answered), submitted or an outcome; `attempt` is the one whose result decided
--- the state; `current_attempt` the one under way, or the last one. An external task, which
--- another program submitted over AMQP, has no submission.
+-- the state; `current_attempt` the one under way, or the last one. `priority` is 0 for a normal
+-- one, larger for a higher level. An external task, which another program submitted over AMQP,
+-- has no submission.
 CREATE TABLE tasks (
     seq             INTEGER PRIMARY KEY,
     id              BLOB    NOT NULL,
@@ -64,12 +65,16 @@ CREATE TABLE tasks (
     attempt         INTEGER,
     current_attempt INTEGER NOT NULL DEFAULT 1,
     created_at_ms   INTEGER NOT NULL,
-    submitted_at_ms INTEGER
+    submitted_at_ms INTEGER,
+    priority        INTEGER NOT NULL DEFAULT 0,
+    cores           INTEGER NOT NULL DEFAULT 1
 ) STRICT;
 
 CREATE UNIQUE INDEX tasks_by_id ON tasks (id);
 CREATE UNIQUE INDEX tasks_by_submission ON tasks (submission, idx) WHERE submission IS NOT NULL;
 CREATE INDEX tasks_by_endpoint ON tasks (endpoint);
+-- It has none of the normal ones, and no state changes it.
+CREATE INDEX tasks_with_priority ON tasks (endpoint, priority) WHERE priority <> 0;
 -- The states that few tasks are in. For the common ones the rows themselves are gone
 -- through: an index of them would be changed with every task. The condition is no
 -- `NOT IN`: that list would be made a table of its own for every row that is written.

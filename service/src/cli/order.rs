@@ -1,0 +1,23 @@
+//! The arguments of `submit` about the order in which tasks start, and the room that they take.
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clutch_common::task::priority::Priority;
+
+#[derive(Debug, Args)]
+pub(crate) struct OrderArgs {
+    /// How early the tasks start among those that wait for their endpoint. Of eight starts, at
+    /// least one is that of the task that waits longest, whatever its level
+    #[arg(long, value_name = "LEVEL", default_value = "normal", value_parser = level())]
+    pub(crate) priority: Priority,
+    /// How many of the endpoint's slots each task takes while it runs; its process finds the
+    /// number in CLUTCH_CORES
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cores: u32,
+}
+
+fn level() -> impl clap::builder::TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::as_str))
+        .try_map(|level| level.parse::<Priority>())
+}
