@@ -12,6 +12,7 @@ pub mod result;
 #[cfg(feature = "schema")]
 mod schema;
 mod text_or_base64;
+pub mod turns;
 
 use crate::id::{Attempt, TaskId};
 use crate::task::blob::Blob;

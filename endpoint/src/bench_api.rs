@@ -2,7 +2,7 @@
 //! next task, each on a batch of tasks as the daemon does it. Touches the folder it is
 //! given. For the benchmarks alone: not a public interface.
 
-use crate::pending::inbox::{Bounds, Held, Inbox};
+use crate::pending::inbox::{Bounds, FreeSlots, Held, Inbox};
 use crate::pending::poison::Standing;
 use crate::pending::stop::StopSignal;
 use crate::storage::disk_queue::{Change, Deaths, DiskQueue, Finished, Options, OutSeq, Seq};
@@ -90,11 +90,12 @@ impl Choice {
             stop: StopSignal::new(),
         });
         held.for_each(|held| self.inbox.put(held));
-        let (mut taken, mut running) = (0, self.inbox.take());
+        let slots = FreeSlots { free: 1, all: 2 };
+        let (mut taken, mut running) = (0, self.inbox.take_fitting(slots));
         while let Some(first) = running {
-            running = self.inbox.take();
+            running = self.inbox.take_fitting(slots);
             self.inbox.free(&first);
-            running = running.or_else(|| self.inbox.take());
+            running = running.or_else(|| self.inbox.take_fitting(slots));
             taken += 1;
         }
         taken

@@ -26,7 +26,7 @@ use clutch_common::task::Task;
 use clutch_common::wire::Cancel;
 use drain::{Drained, DrainedBy, Drains};
 use inbox::listing::Listed;
-use inbox::{Bounds, Held, Inbox, UnsecuredTask};
+use inbox::{Bounds, FreeSlots, Held, Inbox, UnsecuredTask};
 use outbox::{Next, Outbox};
 use poison::Standing;
 use slots::RunningTasks;
@@ -295,14 +295,20 @@ impl Pending {
         self.inbox.holds_back()
     }
 
-    /// Takes the next task to start.
-    pub(crate) fn take(&mut self) -> Option<Held> {
+    /// Takes the task whose turn it is to start, if it fits.
+    pub(crate) fn take_fitting(&mut self, slots: FreeSlots) -> Option<Held> {
         if self.drains.is_draining() {
             return None;
         }
-        let held = self.inbox.take()?;
+        let held = self.inbox.take_fitting(slots)?;
         self.slots.take(&held);
         Some(held)
+    }
+
+    /// Takes the task whose turn it is to start.
+    #[cfg(test)]
+    pub(crate) fn take(&mut self) -> Option<Held> {
+        self.take_fitting(FreeSlots::ENOUGH)
     }
 
     /// Takes a task back that was stopped without an outcome: it waits again.

@@ -1,24 +1,28 @@
 //! The engine: decides which task runs when and how many run at once, and records their
 //! results. It runs on whatever happens to the link.
 //!
-//! Promises: at most `slots` tasks run; tasks start in the order in which they were
-//! accepted; a task that must not run again is marked as started on disk before it
+//! Promises: the tasks that run take at most `slots` slots; they start in the order that the
+//! inbox has; a task that must not run again is marked as started on disk before it
 //! starts; every start is recorded where it survives the death of the daemon, and a task
 //! with which the daemon died too often is not started again. A task keeps its slot
-//! until its result is on disk, so a crash makes at most `slots` tasks run again.
+//! until its result is on disk, so a crash makes at most `slots` tasks run again. A task that
+//! takes more slots than there are is rejected when its turn comes, as slots can be lowered
+//! while it waits.
 
 use super::events::{Event, EventSink, Events};
 use super::executor::{Ended, Executor, Report, RunContext};
 use super::live::Live;
 use crate::failpoint::{self, Step};
-use crate::pending::inbox::Held;
+use crate::pending::inbox::{FreeSlots, Held, cores};
 use crate::pending::ledger::Ledger;
 use crate::pending::poison::{self, Standing};
 use crate::pending::stop::{StopReason, StopSignal};
 use crate::storage::journal::JournalError;
 use clutch_common::id::Attempt;
 use clutch_common::system::clock::now_ms;
+use clutch_common::task::Task;
 use clutch_common::task::result::{Outcome, TaskResult};
+use clutch_common::text::counted::counted;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +43,7 @@ pub(crate) enum EngineError {
     Panic(#[from] JoinError),
 }
 
-/// How many tasks run at once; all of its clones are one number.
+/// How many slots there are; all of its clones are one number.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotCount(Arc<(AtomicUsize, Notify)>);
 
@@ -54,7 +58,8 @@ impl SlotCount {
         self.0.0.load(Ordering::Relaxed)
     }
 
-    /// Changes the count. Where it is lowered, tasks that run go on.
+    /// Changes the count. Where it is lowered, tasks that run go on, and those that wait and
+    /// take more are rejected in their turn.
     pub(crate) fn set(&self, slots: usize) {
         self.0.0.store(slots, Ordering::Relaxed);
         self.0.1.notify_one();
@@ -74,7 +79,7 @@ pub(crate) struct Engine {
     pub(crate) executor: Arc<dyn Executor>,
     /// Where they tell what they do.
     pub(crate) live: Arc<Live>,
-    /// How many run at once.
+    /// How many slots there are.
     pub(crate) slots: SlotCount,
 }
 
@@ -89,7 +94,7 @@ impl Engine {
         intake: CancellationToken,
         stop: StopSignal,
     ) -> Result<(), EngineError> {
-        let mut running: JoinSet<Result<(), JournalError>> = JoinSet::new();
+        let mut running = RunningRuns::default();
         let mut stopping = JoinSet::new();
         stopping.spawn(stop_tasks(Arc::clone(&self.ledger), stop.clone()));
         loop {
@@ -99,15 +104,17 @@ impl Engine {
             } else {
                 self.start(&mut running, &stop);
             }
-            if stopped && running.is_empty() {
+            if stopped && running.runs.is_empty() {
                 return Ok(());
             }
             // In this order, so that the same events give the same run. None
             // starves another: each only wakes, and the loop checks everything.
-            let full = running.len() >= self.slots.get();
+            let full = running.slots >= self.slots.get();
             tokio::select! {
                 biased;
-                Some(ended) = running.join_next(), if !running.is_empty() => ended??,
+                Some(ended) = running.runs.join_next(), if !running.runs.is_empty() => {
+                    running.slots = running.slots.saturating_sub(ended??);
+                }
                 () = intake.cancelled(), if !stopped => (),
                 () = self.may_start(full), if !stopped => (),
             }
@@ -120,9 +127,19 @@ impl Engine {
         if full { self.slots.changed().await } else { self.ledger.task_ready().await }
     }
 
-    fn start(&self, running: &mut JoinSet<Result<(), JournalError>>, stop: &StopSignal) {
-        while running.len() < self.slots.get() {
-            let Some(held) = self.ledger.take() else { return };
+    fn start(&self, running: &mut RunningRuns, stop: &StopSignal) {
+        loop {
+            let all = self.slots.get();
+            let free = all.saturating_sub(running.slots);
+            if free == 0 {
+                return;
+            }
+            let Some(held) = self.ledger.take_fitting(FreeSlots { free, all }) else { return };
+            // One that takes more slots than there are is rejected, in one of them.
+            let takes = cores(&held.task);
+            let rejected = takes > all;
+            let takes = if rejected { 1 } else { takes };
+            running.slots += takes;
             let ledger = Arc::clone(&self.ledger);
             let executor = Arc::clone(&self.executor);
             let events = events(held.task.attempt(), &self.live);
@@ -130,9 +147,25 @@ impl Engine {
             if let Some(reason) = stop.requested() {
                 held.stop.request(reason);
             }
-            running.spawn(run_one(ledger, executor, held, events));
+            let run = Run { ledger, executor, held, events };
+            running.runs.spawn(async move {
+                if rejected {
+                    run.reject(all).await?
+                } else {
+                    run.to_its_end().await?
+                }
+                Ok(takes)
+            });
         }
     }
+}
+
+/// The runs of tasks that have a slot; each resolves to the number of slots that it took.
+#[derive(Default)]
+struct RunningRuns {
+    runs: JoinSet<Result<usize, JournalError>>,
+    /// How many slots they take.
+    slots: usize,
 }
 
 /// Stops the tasks that run when `stop` is given, and at the deadline of a drain.
@@ -158,6 +191,37 @@ async fn stop_tasks(ledger: Arc<Ledger>, stop: StopSignal) {
             }
         }
     }
+}
+
+/// A task that has a slot.
+struct Run {
+    ledger: Arc<Ledger>,
+    executor: Arc<dyn Executor>,
+    held: Held,
+    events: Events,
+}
+
+impl Run {
+    /// Runs the task to its end, and records its result. A task that was stopped without an
+    /// outcome stays in the inbox.
+    async fn to_its_end(self) -> Result<(), JournalError> {
+        let Self { ledger, executor, held, events } = self;
+        run_one(ledger, executor, held, events).await
+    }
+
+    /// Rejects the task, as there are only so many slots.
+    async fn reject(self, slots: usize) -> Result<(), JournalError> {
+        let Self { ledger, held, .. } = self;
+        let reason = no_room(&held.task, slots);
+        let result = ledger.not_run(held.task.attempt(), Outcome::Rejected, reason);
+        ledger.finish(&held, result).await?.await
+    }
+}
+
+/// Why a task cannot run where there are only so many slots.
+pub(crate) fn no_room(task: &Task, slots: usize) -> String {
+    let slots = counted(slots as u64, "slot");
+    format!("it needs {} cores, and the endpoint has {slots}: it did not run", task.cores)
 }
 
 /// Runs one task to its end, and records its result. A task that was stopped without an

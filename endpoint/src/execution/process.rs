@@ -39,6 +39,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use wait4::ResUse;
 
+/// The variable with the number of slots that a task takes.
+const CORES: &str = "CLUTCH_CORES";
 /// How long the thread that has started a process waits for its end. To wake other
 /// threads costs more than most short processes do.
 const SHORT_RUN: Duration = Duration::from_millis(20);
@@ -219,6 +221,7 @@ impl ProcessExecutor {
         if let Some(file) = context.events.progress_file() {
             command.env(progress_files::VARIABLE, file);
         }
+        command.env(CORES, task.cores.to_string());
         let walltime = task.walltime();
         let start =
             RunStart { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };

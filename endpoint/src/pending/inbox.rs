@@ -8,17 +8,24 @@
 //! A task is *unsecured* while another instance may be given it as well. It has its room,
 //! but does not wait for a slot until it is secured.
 //!
-//! Tasks leave in the order they came, but for those that have to wait for
-//! another under suspicion (see `poison`), and for calls of a function with no
-//! worker free: these are overtaken.
+//! Tasks leave by priority, and those of one priority in the order they came, but no task is
+//! overtaken for ever (`clutch_common::task::turns`). Those that have to wait for another under
+//! suspicion (see `poison`), and calls of a function with no worker free, are overtaken by all.
+//!
+//! A task leaves when as many slots are free as it takes. Until then none leaves that would
+//! come after it: no stream of narrow tasks keeps a wide one waiting. One that takes more slots
+//! than there are leaves in its turn, to be rejected.
 
+mod levels;
 pub(crate) mod listing;
 
 use crate::pending::poison::Standing;
 use crate::pending::stop::StopSignal;
 use crate::storage::journal::{Deaths, Seq};
 use clutch_common::id::Attempt;
+use clutch_common::task::turns::{Front, Turn, Turns};
 use clutch_common::task::{Task, Work};
+use levels::{Levels, level};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -67,9 +74,10 @@ pub(crate) struct Inbox {
     bounds: Bounds,
     /// Whether no task may be taken yet.
     shut: bool,
-    waiting: VecDeque<Held>,
+    /// Those that wait for a slot alone.
+    waiting: Levels,
     /// The waiting tasks with which the daemon died.
-    suspected: VecDeque<Held>,
+    suspected: Levels,
     /// In the order in which they are secured; nothing in the place of one that was
     /// cancelled.
     unsecured: VecDeque<Option<UnsecuredTask>>,
@@ -77,6 +85,8 @@ pub(crate) struct Inbox {
     running: [usize; 2],
     /// The functions, and how many calls of each may run.
     limited: BTreeMap<String, Limited>,
+    /// Whose turn it is among those whose turn it is in each of the queues above.
+    turns: Turns,
     tasks: usize,
     bytes: usize,
 }
@@ -86,8 +96,38 @@ pub(crate) struct Inbox {
 struct Limited {
     max: usize,
     running: usize,
-    /// Those that waited at the front when no more might run.
-    parked: VecDeque<Held>,
+    /// Those that wait.
+    waiting: Levels,
+}
+
+/// The slots of the engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FreeSlots {
+    /// How many are free.
+    pub(crate) free: usize,
+    /// How many there are.
+    pub(crate) all: usize,
+}
+
+impl FreeSlots {
+    /// Slots enough for every task.
+    #[cfg(test)]
+    pub(crate) const ENOUGH: Self = Self { free: usize::MAX, all: usize::MAX };
+
+    /// Whether a task fits, or never would.
+    fn let_leave(self, task: &Task) -> bool {
+        let cores = cores(task);
+        cores <= self.free || (cores > self.all && self.free > 0)
+    }
+}
+
+/// A queue of the inbox with a task that may start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Waiting,
+    Suspected,
+    /// By the place of the function.
+    Limited(usize),
 }
 
 impl Inbox {
@@ -96,11 +136,12 @@ impl Inbox {
         Self {
             bounds,
             shut: false,
-            waiting: VecDeque::new(),
-            suspected: VecDeque::new(),
+            waiting: Levels::default(),
+            suspected: Levels::default(),
             unsecured: VecDeque::new(),
             running: [0; 2],
             limited: BTreeMap::new(),
+            turns: Turns::default(),
             tasks: 0,
             bytes: 0,
         }
@@ -111,8 +152,11 @@ impl Inbox {
     pub(crate) fn limit(&mut self, functions: BTreeMap<String, usize>) {
         let limited = functions
             .into_iter()
-            .map(|(name, max)| (name, Limited { max, running: 0, parked: VecDeque::new() }));
+            .map(|(name, max)| (name, Limited { max, running: 0, waiting: Levels::default() }));
         self.limited = limited.collect();
+        let mut all: Vec<Held> = self.waiting.drain().collect();
+        all.sort_by_key(|held| held.seq);
+        all.into_iter().for_each(|held| self.queue(held));
     }
 
     /// Changes how much it takes. What is in it stays.
@@ -158,10 +202,7 @@ impl Inbox {
 
     /// Counts all that waits for a slot as unsecured.
     pub(crate) fn unsecure_waiting(&mut self) {
-        let Self { waiting, suspected, limited, .. } = self;
-        let parked = limited.values_mut().flat_map(|function| function.parked.drain(..));
-        let mut all: Vec<Held> =
-            waiting.drain(..).chain(suspected.drain(..)).chain(parked).collect();
+        let mut all: Vec<Held> = self.queues().flat_map(Levels::drain).collect();
         all.sort_by_key(|held| held.seq);
         self.unsecured.extend(all.into_iter().map(|held| {
             let attempt = held.task.attempt;
@@ -188,28 +229,26 @@ impl Inbox {
 
     /// Whether nothing may be taken, and a task waits for that.
     pub(crate) fn holds_back(&self) -> bool {
-        self.shut && !(self.waiting.is_empty() && self.suspected.is_empty())
+        let calls = || self.limited.values().all(|function| function.waiting.is_empty());
+        self.shut && !(self.waiting.is_empty() && self.suspected.is_empty() && calls())
     }
 
-    /// Takes the oldest waiting task that may start. It counts until
-    /// [`Inbox::free`].
+    /// Takes the waiting task whose turn it is, if it fits. It counts until [`Inbox::free`].
+    pub(crate) fn take_fitting(&mut self, slots: FreeSlots) -> Option<Held> {
+        if self.shut { None } else { self.take_next(slots) }
+    }
+
+    /// Takes the waiting task whose turn it is.
+    #[cfg(test)]
     pub(crate) fn take(&mut self) -> Option<Held> {
-        if self.shut { None } else { self.take_next() }
+        self.take_fitting(FreeSlots::ENOUGH)
     }
 
     /// Removes all tasks that a cancel covers and that have no slot, and frees their room.
     pub(crate) fn cancel(&mut self, covers: impl Fn(Attempt) -> bool) -> Vec<Held> {
         let is_covered = |held: &Held| covers(held.task.attempt());
-        let mut cancelled = Vec::new();
-        let parked = self.limited.values_mut().map(|function| &mut function.parked);
-        for queue in [&mut self.waiting, &mut self.suspected].into_iter().chain(parked) {
-            if queue.iter().any(is_covered) {
-                let (gone, kept): (Vec<Held>, Vec<Held>) =
-                    std::mem::take(queue).into_iter().partition(is_covered);
-                *queue = kept.into();
-                cancelled.extend(gone);
-            }
-        }
+        let mut cancelled: Vec<Held> =
+            self.queues().flat_map(|queue| queue.remove(is_covered)).collect();
         for place in &mut self.unsecured {
             let gone = place.take_if(|unsecured| is_covered(&unsecured.held));
             cancelled.extend(gone.map(|unsecured| unsecured.held));
@@ -224,12 +263,7 @@ impl Inbox {
     pub(crate) fn put_back(&mut self, held: Held) -> bool {
         let more = self.free(&held);
         self.admit(&held.task);
-        let queue = match held.standing {
-            Standing::Clear | Standing::Poisoned => &mut self.waiting,
-            Standing::Suspect | Standing::LastChance => &mut self.suspected,
-        };
-        let place = queue.partition_point(|other| other.seq < held.seq);
-        queue.insert(place, held);
+        self.queue_of(&held).put_back(held);
         more
     }
 
@@ -242,7 +276,7 @@ impl Inbox {
         }
         self.limited(&held.task).is_some_and(|function| {
             function.running = function.running.saturating_sub(1);
-            !function.parked.is_empty()
+            !function.waiting.is_empty()
         })
     }
 
@@ -262,8 +296,8 @@ impl Inbox {
     /// How many tasks wait for a slot.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        let parked: usize = self.limited.values().map(|function| function.parked.len()).sum();
-        self.waiting.len() + self.suspected.len() + parked
+        let calls: usize = self.limited.values().map(|function| function.waiting.len()).sum();
+        self.waiting.len() + self.suspected.len() + calls
     }
 
     fn admit(&mut self, task: &Task) {
@@ -277,33 +311,41 @@ impl Inbox {
     }
 
     fn queue(&mut self, held: Held) {
+        self.queue_of(&held).push(held);
+    }
+
+    /// The queue that a task waits in.
+    fn queue_of(&mut self, held: &Held) -> &mut Levels {
         match held.standing {
-            Standing::Clear | Standing::Poisoned => self.waiting.push_back(held),
-            Standing::Suspect | Standing::LastChance => self.suspected.push_back(held),
+            Standing::Clear | Standing::Poisoned => {
+                match self.limited.get_mut(function(&held.task)) {
+                    Some(function) => &mut function.waiting,
+                    None => &mut self.waiting,
+                }
+            }
+            Standing::Suspect | Standing::LastChance => &mut self.suspected,
         }
     }
 
-    fn take_next(&mut self) -> Option<Held> {
-        self.park();
-        let [suspects, last_chances] = self.running;
-        let may_start =
-            |held: &&Held| held.standing.may_start(suspects, last_chances) && !self.is_busy(held);
-        let seq = |held: &Held| held.seq;
-        let suspected = self.suspected.front().filter(may_start).map(seq);
-        let waiting = self.waiting.front().map(seq);
-        let parked = |function: &Limited| {
-            if function.is_busy() { None } else { function.parked.front().map(seq) }
+    /// All queues that tasks wait in.
+    fn queues(&mut self) -> impl Iterator<Item = &mut Levels> {
+        let calls = self.limited.values_mut().map(|function| &mut function.waiting);
+        [&mut self.waiting, &mut self.suspected].into_iter().chain(calls)
+    }
+
+    fn take_next(&mut self, slots: FreeSlots) -> Option<Held> {
+        let turn = self.turn()?;
+        let (_, place) = turn.front.age;
+        let queue = match place {
+            Place::Waiting => &mut self.waiting,
+            Place::Suspected => &mut self.suspected,
+            Place::Limited(function) => &mut self.limited.values_mut().nth(function)?.waiting,
         };
-        let first = self.limited.values().filter_map(parked).chain(waiting).chain(suspected).min();
-        let queue = if first == waiting {
-            &mut self.waiting
-        } else if first == suspected {
-            &mut self.suspected
-        } else {
-            let mut functions = self.limited.values_mut();
-            &mut functions.find(|function| parked(function) == first)?.parked
-        };
-        let held = queue.pop_front()?;
+        if !slots.let_leave(&queue.next()?.task) {
+            return None;
+        }
+        let held = queue.take()?;
+        self.turns.took(&turn);
         if let Some(count) = self.count(held.standing) {
             *count += 1;
         }
@@ -313,15 +355,20 @@ impl Inbox {
         Some(held)
     }
 
-    /// Parks the calls at the front that have to wait for a busy function.
-    fn park(&mut self) {
-        while let Some(held) = self.waiting.pop_front_if(|held| {
-            self.limited.get(function(&held.task)).is_some_and(Limited::is_busy)
-        }) {
-            if let Some(function) = self.limited(&held.task) {
-                function.parked.push_back(held);
-            }
-        }
+    /// Whose turn it is, of those that may start, and where that one waits.
+    fn turn(&self) -> Option<Turn<(Seq, Place)>> {
+        let [suspects, last_chances] = self.running;
+        let may_start =
+            |held: &&Held| held.standing.may_start(suspects, last_chances) && !self.is_busy(held);
+        let front = |held: &Held, place| Front { level: level(held), age: (held.seq, place) };
+        let waiting = self.waiting.next().map(|held| front(held, Place::Waiting));
+        let suspected = self.suspected.next().filter(may_start);
+        let suspected = suspected.map(|held| front(held, Place::Suspected));
+        let calls = self.limited.values().enumerate().filter_map(|(index, function)| {
+            let held = if function.is_busy() { None } else { function.waiting.next() };
+            held.map(|held| front(held, Place::Limited(index)))
+        });
+        self.turns.next(calls.chain(waiting).chain(suspected))
     }
 
     fn is_busy(&self, held: &Held) -> bool {
@@ -355,6 +402,11 @@ fn function(task: &Task) -> &str {
         Work::Call(call) => &call.function,
         Work::Process(_) => "",
     }
+}
+
+/// How many slots a task takes.
+pub(crate) fn cores(task: &Task) -> usize {
+    usize::try_from(task.cores).unwrap_or(usize::MAX).max(1)
 }
 
 /// The size of a task in memory, roughly: its work and a fixed part.

@@ -8,7 +8,7 @@
 mod looking;
 mod steering;
 
-use super::inbox::Held;
+use super::inbox::{FreeSlots, Held};
 use super::outbox::Next;
 use super::{Limits, Pending, Wakes};
 use crate::storage::disk_queue::Change;
@@ -359,9 +359,15 @@ impl Ledger {
         self.shared.lock().holds_back()
     }
 
-    /// Takes the next task to start.
+    /// Takes the task whose turn it is to start, if it fits.
+    pub(crate) fn take_fitting(&self, slots: FreeSlots) -> Option<Held> {
+        self.shared.lock().take_fitting(slots)
+    }
+
+    /// Takes the task whose turn it is to start.
+    #[cfg(test)]
     pub(crate) fn take(&self) -> Option<Held> {
-        self.shared.lock().take()
+        self.take_fitting(FreeSlots::ENOUGH)
     }
 
     /// Waits until a task may have become ready to start since the last call.

@@ -101,3 +101,66 @@ async fn tasks_that_a_stop_ends_are_not_to_blame() {
     assert_eq!(fake.starts.lock().unwrap()[&task.attempt()], 5);
     assert!(results_on_disk(&ledger_on(&disk, 10)).await.is_empty());
 }
+
+/// An executor that counts the slots that are taken at once.
+#[derive(Default)]
+struct Counting {
+    taken: Mutex<(u32, u32)>,
+    order: Mutex<Vec<u32>>,
+}
+
+#[async_trait]
+impl Executor for Counting {
+    async fn run(&self, task: &Task, _: &RunContext) -> Ended {
+        self.order.lock().unwrap().push(task.cores);
+        let now = {
+            let mut taken = self.taken.lock().unwrap();
+            taken.0 += task.cores;
+            taken.1 = taken.1.max(taken.0);
+            taken.0
+        };
+        assert!(task.cores < 4 || now == 4, "a task that takes all slots runs alone");
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        self.taken.lock().unwrap().0 -= task.cores;
+        Ended::Finished(Report::blank(Outcome::Succeeded))
+    }
+}
+
+#[tokio::test]
+async fn tasks_take_their_slots_a_wide_one_has_its_turn_and_one_too_wide_is_rejected() {
+    let wide = |cores| Task { cores, ..task() };
+    let narrow = std::iter::repeat_with(task).take(20);
+    let tasks: Vec<Task> =
+        narrow.clone().chain([wide(4), wide(5)]).chain(narrow).chain([wide(2), wide(3)]).collect();
+    let (_disk, ledger) = ledger(100);
+    ledger.accept(tasks.clone()).await.unwrap().await.unwrap();
+    let executor = Arc::new(Counting::default());
+    let engine = Engine {
+        ledger: Arc::clone(&ledger),
+        executor: Arc::clone(&executor) as _,
+        live: Arc::default(),
+        slots: SlotCount::new(4),
+    };
+    let intake = CancellationToken::new();
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(engine.run(intake.clone(), StopSignal::new()));
+    while ledger.tasks() > 0 {
+        tokio::task::yield_now().await;
+    }
+    intake.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+    let results = results_on_disk(&ledger).await;
+    ledger.close().await;
+    let order = executor.order.lock().unwrap().clone();
+    assert_eq!(order.iter().position(|cores| *cores == 4), Some(20), "{order:?}");
+    assert_eq!(order.len(), tasks.len() - 1, "the one that is too wide never runs");
+    assert_eq!(executor.taken.lock().unwrap().1, 4, "all slots were used, and no more");
+    let rejected: Vec<String> = results
+        .into_iter()
+        .filter(|result| result.outcome == Outcome::Rejected)
+        .map(|result| result.reason.unwrap().to_string())
+        .collect();
+    assert_eq!(rejected, ["it needs 5 cores, and the endpoint has 4 slots: it did not run"]);
+}

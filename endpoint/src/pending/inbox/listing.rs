@@ -55,11 +55,11 @@ impl Inbox {
     /// Lists the first `most` tasks that wait, in the order in which they were accepted;
     /// `drained` says that the endpoint starts none.
     pub(crate) fn waiting_tasks(&self, most: usize, drained: bool) -> Vec<Listed> {
-        let parked = self.limited.values().flat_map(|function: &Limited| &function.parked);
+        let calls = self.limited.values().flat_map(|function: &Limited| function.waiting.iter());
         let unsecured = self.unsecured.iter().flatten().map(|unsecured| (&unsecured.held, true));
-        let mut all: Vec<(&Held, bool)> = parked
-            .chain(&self.waiting)
-            .chain(&self.suspected)
+        let mut all: Vec<(&Held, bool)> = calls
+            .chain(self.waiting.iter())
+            .chain(self.suspected.iter())
             .map(|held| (held, false))
             .chain(unsecured)
             .collect();

@@ -2,7 +2,9 @@
 
 use super::*;
 use clutch_common::id::TaskId;
+use clutch_common::task::priority::Priority;
 use clutch_common::task::{Call, Process};
+use proptest::prelude::*;
 
 fn held(seq: u64, stdin: usize) -> Held {
     let process =
@@ -208,4 +210,115 @@ fn kills_from_outside_poison_one_innocent_each_once_the_limit_is_near_and_never_
         }
     }
     assert_eq!(poisoned_by(3, 200, 64, 3), 1, "the third kill counts against one of 64");
+}
+
+/// A task of a priority that takes so many slots.
+fn of(seq: u64, priority: Priority, cores: u32) -> Held {
+    let task = Task { priority, cores, ..Task::clone(&held(seq, 0).task) };
+    Held { task: Arc::new(task), ..held(seq, 0) }
+}
+
+#[test]
+fn the_urgent_overtake_and_none_is_overtaken_for_ever() {
+    let mut inbox = inbox(2000, 1 << 24);
+    put(&mut inbox, (0..1000).map(|seq| of(seq, Priority::Normal, 1)));
+    put(&mut inbox, [of(1000, Priority::Low, 1), of(1001, Priority::High, 1)]);
+    assert_eq!(inbox.take().unwrap().seq, Seq(1001), "before a thousand that came earlier");
+    assert_eq!(inbox.take().unwrap().seq, Seq(0));
+    put(&mut inbox, (2000..2100).map(|seq| of(seq, Priority::Highest, 1)));
+    let started = taken(&mut inbox);
+    assert_eq!(started[..8], [2000, 2001, 2002, 2003, 2004, 2005, 2006, 1]);
+    assert_eq!(started[8..16], [2007, 2008, 2009, 2010, 2011, 2012, 2013, 2]);
+    assert_eq!(started.len(), 1100);
+}
+
+#[test]
+fn calls_of_a_function_start_by_priority_and_the_oldest_of_them_in_its_turn() {
+    let mut inbox = inbox(100, 1 << 20);
+    let call = |seq, priority| {
+        let call = Call::new("one", "[]".parse().unwrap());
+        let task = Task { priority, ..Task::of(TaskId::new(), Work::Call(call)) };
+        Held { task: Arc::new(task), ..held(seq, 0) }
+    };
+    // As those are that an earlier life of the daemon accepted.
+    put(&mut inbox, [call(0, Priority::Lowest), call(1, Priority::Highest), held(2, 0)]);
+    inbox.limit([("one".into(), 1)].into());
+    put(&mut inbox, (3..12).map(|seq| call(seq, Priority::Highest)));
+    let first = inbox.take().unwrap();
+    assert_eq!((first.seq, taken(&mut inbox)), (Seq(1), vec![2]), "one call may run");
+    let (mut running, mut order) = (first, Vec::new());
+    for seq in 12..40 {
+        inbox.free(&running);
+        put(&mut inbox, [call(seq, Priority::Highest)]);
+        running = inbox.take().unwrap();
+        order.push(running.seq.0);
+        // Another task that starts meanwhile takes no turn from the function.
+        put(&mut inbox, [held(seq + 100, 0)]);
+        assert_eq!(inbox.take().unwrap().seq.0, seq + 100);
+    }
+    assert_eq!(order.iter().position(|seq| *seq == 0), Some(6), "{order:?}");
+}
+
+#[test]
+fn a_wide_task_has_its_slots_kept_free_and_one_that_never_fits_leaves() {
+    let mut inbox = inbox(100, 1 << 20);
+    let free = |free| FreeSlots { free, all: 4 };
+    put(&mut inbox, [of(0, Priority::Normal, 4), of(1, Priority::Normal, 1)]);
+    assert!(inbox.take_fitting(free(3)).is_none(), "nothing passes it by");
+    put(&mut inbox, [of(2, Priority::High, 2)]);
+    assert_eq!(inbox.take_fitting(free(3)).unwrap().seq, Seq(2), "but the urgent");
+    assert!(inbox.take_fitting(free(1)).is_none());
+    assert_eq!(inbox.take_fitting(free(4)).unwrap().seq, Seq(0));
+    assert!(inbox.take_fitting(free(0)).is_none());
+    assert_eq!(inbox.take_fitting(free(1)).unwrap().seq, Seq(1));
+    put(&mut inbox, [of(3, Priority::Normal, 5)]);
+    assert!(inbox.take_fitting(free(0)).is_none());
+    assert_eq!(inbox.take_fitting(free(1)).unwrap().seq, Seq(3), "to be rejected");
+}
+
+#[test]
+fn what_is_put_back_waits_in_its_place() {
+    let mut inbox = inbox(100, 1 << 20);
+    put(&mut inbox, (0..3).map(|seq| of(seq, Priority::High, 1)));
+    let first = inbox.take().unwrap();
+    inbox.put_back(first);
+    assert_eq!(taken(&mut inbox), [0, 1, 2]);
+}
+
+proptest! {
+    /// Tasks of any priority and any number of cores, as slots become free.
+    #[test]
+    fn each_task_leaves_in_its_turn_whatever_it_takes(
+        tasks in prop::collection::vec((0..5_usize, 1..6_u32), 1..60),
+        ends in prop::collection::vec(any::<prop::sample::Index>(), 300),
+    ) {
+        const SLOTS: usize = 4;
+        let mut inbox = inbox(1000, 1 << 24);
+        let (mut running, mut used, mut starts) = (Vec::<Held>::new(), 0, 0);
+        let mut due = BTreeMap::new();
+        let mut coming = (0..).zip(tasks);
+        let mut ends = ends.into_iter();
+        loop {
+            for (seq, (priority, cores)) in coming.by_ref().take(3) {
+                due.insert(seq, starts + 8 * (due.len() + 1));
+                put(&mut inbox, [of(seq, Priority::ALL[priority], cores)]);
+            }
+            while let Some(taken) = inbox.take_fitting(FreeSlots { free: SLOTS - used, all: SLOTS })
+            {
+                starts += 1;
+                prop_assert!(due.remove(&taken.seq.0).is_some_and(|due| starts <= due));
+                used += if cores(&taken.task) > SLOTS { 1 } else { cores(&taken.task) };
+                prop_assert!(used <= SLOTS);
+                running.push(taken);
+            }
+            if running.is_empty() {
+                break;
+            }
+            let Some(which) = ends.next() else { break };
+            let ended = running.swap_remove(which.index(running.len()));
+            used -= if cores(&ended.task) > SLOTS { 1 } else { cores(&ended.task) };
+            inbox.free(&ended);
+        }
+        prop_assert!(due.is_empty() && inbox.tasks() == 0, "all have left: {due:?}");
+    }
 }

@@ -18,16 +18,12 @@ impl Inbox {
                 waits_for,
             });
         };
-        let first = waiting.partition_point(|held| held.seq < from);
-        waiting.range(first..).take(max).for_each(|held| add(held, None));
-        let first = suspected.partition_point(|held| held.seq < from);
+        waiting.from(from, max).for_each(|held| add(held, None));
         let alone = "for its turn: the endpoint died while it ran, so it runs beside few others";
-        suspected.range(first..).take(max).for_each(|held| add(held, Some(alone.to_owned())));
+        suspected.from(from, max).for_each(|held| add(held, Some(alone.to_owned())));
         for (name, function) in limited {
-            let first = function.parked.partition_point(|held| held.seq < from);
-            let worker = format!("for a worker of '{name}' to be free");
-            let parked = function.parked.range(first..).take(max);
-            parked.for_each(|held| add(held, Some(worker.clone())));
+            let worker = function.is_busy().then(|| format!("for a worker of '{name}' to be free"));
+            function.waiting.from(from, max).for_each(|held| add(held, worker.clone()));
         }
         let fence = "for the broker to confirm that no other instance has it";
         let of_others = unsecured.iter().flatten().filter(|other| other.held.seq >= from);

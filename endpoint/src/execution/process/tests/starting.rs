@@ -102,7 +102,8 @@ async fn tasks_see_who_they_are_and_their_own_variables_but_no_secrets() {
     let environment = &mut process(&mut task).env;
     environment.insert("MINE".into(), "a=b c".into());
     environment.insert("CLUTCH_TASK_ID".into(), "forged".into());
-    task.attempt = 4;
+    environment.insert("CLUTCH_CORES".into(), "64".into());
+    (task.attempt, task.cores) = (4, 3);
     let seen = rig.run(&task).await;
     let sets = |line: &str| line.strip_prefix(&secret).is_some_and(|rest| rest.starts_with('='));
     assert!(text(&seen.stdout).lines().any(sets), "{secret} was not seen");
@@ -115,6 +116,7 @@ async fn tasks_see_who_they_are_and_their_own_variables_but_no_secrets() {
         "MINE=a=b c".to_owned(),
         format!("CLUTCH_TASK_ID={}", task.id),
         "CLUTCH_ATTEMPT=4".to_owned(),
+        "CLUTCH_CORES=3".to_owned(),
         format!("CLUTCH_ENDPOINT_ID={}", config.endpoint_id),
         format!("CLUTCH_STATE_ID={}", config.state_id),
         format!("PATH={}", std::env::var("PATH").unwrap()),
