@@ -10,7 +10,8 @@
 //! one outcome, no link fault makes a task run twice, a crash repeats at most what
 //! held a slot. Instances that share their endpoint are frozen, cut off and lost with
 //! their disks, and the service asks for tasks that no instance may have: no task is
-//! drained by two of them, and none is lost between them.
+//! drained by two of them, and none is lost between them. Tasks start in the order of their
+//! priorities, and none waits for ever.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -27,6 +28,7 @@ mod freeze;
 mod inlet;
 mod media;
 mod oracle;
+mod order;
 mod outlet;
 mod plan;
 mod process;

@@ -47,7 +47,7 @@ impl Executor for Sleeper {
         let (attempt, instance) = (task.attempt(), self.life.instance);
         self.may_die("before a task starts").await;
         self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
-        self.world.judge(|oracle| oracle.starts(instance, attempt));
+        self.world.judge(|oracle| oracle.starts(instance, task));
         let _noted = context.notes.begin();
         self.may_die("after a task has started").await;
         tokio::select! {

@@ -2,9 +2,12 @@
 //! what started where, and what was recorded, and says which promise was broken.
 //! Pure.
 
+use super::order::StartOrder;
 use super::plan::Plan;
 use super::process::POISON_AFTER;
 use clutch_common::id::{Attempt, TaskId};
+use clutch_common::task::Task;
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Loss, Outcome};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,8 +59,9 @@ struct Instance {
     /// Its disk is lost, or the service does not wait for it any more: what it
     /// had runs elsewhere.
     given_up: bool,
-    /// Started, and the result not on disk.
-    running: BTreeSet<Attempt>,
+    /// Started, and the result not on disk, each with the slots that it takes.
+    running: BTreeMap<Attempt, usize>,
+    order: StartOrder,
     /// How often its process died while each was noted to run.
     deaths: BTreeMap<Attempt, u64>,
     /// How often each may still start.
@@ -212,12 +216,17 @@ impl Oracle {
             TaskChange::Finished => {
                 instance.durable.insert(attempt);
                 instance.running.remove(&attempt);
+                instance.order.leaves(attempt);
             }
             TaskChange::Disowned => {
                 instance.durable.insert(attempt);
+                instance.order.leaves(attempt);
                 instance.disowned.insert(attempt);
             }
-            TaskChange::HandedBack => drop(instance.secured.remove(&attempt)),
+            TaskChange::HandedBack => {
+                instance.secured.remove(&attempt);
+                instance.order.leaves(attempt);
+            }
             TaskChange::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
                 let name = name(attempt);
                 return Err(format!(
@@ -256,8 +265,14 @@ impl Oracle {
         Err(format!("the inbox of instance {instance} holds {inbox} tasks, at most {bound} may be"))
     }
 
+    /// A task that is on an instance's disk may start there.
+    pub(super) fn may_start(&mut self, on: usize, attempt: Attempt, priority: Priority) {
+        self.instances[on].order.comes(attempt, priority);
+    }
+
     /// A task starts.
-    pub(super) fn starts(&mut self, on: usize, attempt: Attempt) -> Result<(), Broken> {
+    pub(super) fn starts(&mut self, on: usize, task: &Task) -> Result<(), Broken> {
+        let (attempt, cores) = (task.attempt(), task.cores as usize);
         let what = name(attempt);
         let rerun = match self.expected.get(&attempt) {
             Some(Expected::Run { rerun }) => *rerun,
@@ -285,12 +300,13 @@ impl Oracle {
             return Err(format!("{what} runs again on instance {on} and did not run at a crash"));
         }
         *left -= 1;
-        instance.running.insert(attempt);
-        if instance.running.len() <= self.slots {
+        instance.running.insert(attempt, cores);
+        instance.order.starts(attempt, task.priority, self.slots as u64)?;
+        let taken: usize = instance.running.values().sum();
+        if taken <= self.slots {
             return Ok(());
         }
-        let running = instance.running.len();
-        Err(format!("{running} tasks hold a slot, {} slots there are", self.slots))
+        Err(format!("tasks hold {taken} slots, {} slots there are", self.slots))
     }
 
     /// A task runs as one attempt: others that have run were cut down with the
@@ -324,7 +340,8 @@ impl Oracle {
 
     /// An instance's process is gone.
     pub(super) fn gone(&mut self, instance: usize) {
-        for attempt in std::mem::take(&mut self.instances[instance].running) {
+        self.instances[instance].order.ends();
+        for (attempt, _) in std::mem::take(&mut self.instances[instance].running) {
             self.cut_down.insert(attempt);
             self.may_start_again(instance, attempt);
         }

@@ -11,6 +11,7 @@ use clutch_common::failover::Consequence;
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
 use clutch_common::link::{Message, Outlet, Settlement, Transport};
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::task::{Process, Task};
 use clutch_common::wire::{Presence, Role};
@@ -276,6 +277,11 @@ fn task(world: &World, number: &mut u128) -> (Task, Expected) {
     let stdin = vec![b'x'; if large { world.within(0..6_000) as usize } else { 0 }];
     let work = Process { stdin: stdin.into(), ..process(&["true"]) };
     let mut task = Task::new(TaskId(uuid::Uuid::from_u128(*number)), work);
+    task.priority = Priority::ALL[world.within(0..5) as usize];
+    let slots = world.plan.slots as u32;
+    if world.within(0..4) == 0 {
+        task.cores = world.within(1..u64::from(slots) + 1) as u32;
+    }
     let expected = match world.within(0..20) {
         0 => {
             task.work = clutch_common::task::Work::Process(Process::default());
@@ -285,7 +291,11 @@ fn task(world: &World, number: &mut u128) -> (Task, Expected) {
             task.expires_at_ms = Some(1);
             Expected::Not(Outcome::Expired)
         }
-        2..7 => {
+        2 => {
+            task.cores = slots + 1;
+            Expected::Not(Outcome::Rejected)
+        }
+        3..7 => {
             task.rerun = false;
             Expected::Run { rerun: false }
         }
