@@ -1,4 +1,4 @@
-//! The placer: hands tasks that wait to the link, in order, while there is one.
+//! The placer: hands tasks that wait to the link, by priority and in order, while there is one.
 //!
 //! It works for each endpoint on its own, so that none waits for another's queue: a page from
 //! the records, its confirms, the next page. What is in doubt goes first. Touches the records
@@ -7,7 +7,7 @@
 //! again after a growing pause.
 
 use super::{Outgoing, Placements, PublishError, Publisher};
-use crate::store::{Error, Handed, Store};
+use crate::store::{Error, Handed, Positions, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::link::Fault;
 use futures_util::StreamExt as _;
@@ -62,8 +62,8 @@ struct Placer<'a> {
 
 /// A step of placing an endpoint's tasks.
 enum Step {
-    /// The page was taken; the last row of it.
-    Taken(i64),
+    /// The page was taken; up to where that was.
+    Taken(Positions),
     /// There is nothing to place, or it was not taken.
     Over,
 }
@@ -123,7 +123,7 @@ impl Placer<'_> {
     /// Places an endpoint's tasks, until there are no more or they are not taken.
     async fn place_all_of(&self, endpoint: EndpointId) {
         let mut limit = if self.placements.held(endpoint).is_some() { PROBE } else { PAGE };
-        let mut after = 0;
+        let mut after = Positions::default();
         while !self.tasks.is_closed() {
             let (store, publisher) = (self.store.clone(), self.publisher.clone());
             let placements = self.placements.clone();
@@ -132,7 +132,7 @@ impl Placer<'_> {
                 step(&store, &publisher, &placements, endpoint, after, limit).await
             });
             match step.await {
-                Ok(Ok(Step::Taken(last))) => after = after.max(last),
+                Ok(Ok(Step::Taken(reached))) => after = reached,
                 Ok(Ok(Step::Over)) => return,
                 Ok(Err(error)) => {
                     tell(error);
@@ -154,14 +154,15 @@ async fn step(
     publisher: &Publisher,
     placements: &Placements,
     endpoint: EndpointId,
-    after: i64,
+    after: Positions,
     limit: usize,
 ) -> Result<Step, Error> {
     let in_doubt = placements.in_doubt(endpoint, limit);
-    let (page, last) = if in_doubt.is_empty() {
+    let (page, reached) = if in_doubt.is_empty() {
         let page = store.hand_over(endpoint, after, limit).await?;
-        let last = page.last().map_or(after, |last| last.seq);
-        (page, last)
+        let mut reached = after;
+        reached.pass(&page);
+        (page, reached)
     } else {
         let page = store.still_submitting(in_doubt.clone()).await?;
         let open: BTreeSet<i64> = page.iter().map(|one| one.seq).collect();
@@ -191,7 +192,7 @@ async fn step(
         tracing::info!(%endpoint, tasks = confirmed, new_attempts = again, "placed at the broker");
     }
     match not_taken {
-        None => Ok(Step::Taken(last)),
+        None => Ok(Step::Taken(reached)),
         Some(reason) => {
             tracing::debug!(%endpoint, %reason, "tasks wait: the broker did not take them");
             Ok(Step::Over)

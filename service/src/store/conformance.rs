@@ -61,6 +61,7 @@ suite! {
         what_the_broker_did_not_take_waits_and_never_falls_back
         a_caller_that_wants_the_brokers_word_hands_over_all_that_has_none
         what_waits_is_handed_over_in_pages_in_order_and_once
+        what_waits_is_handed_over_by_priority_in_turns
         what_was_handed_over_without_an_answer_is_found_again
         a_task_that_is_confirmed_twice_at_once_is_counted_once
         a_key_cannot_be_used_for_other_tasks
@@ -95,6 +96,7 @@ suite! {
         a_delivered_result_that_is_not_recorded_has_all_asked_for_once
         missing_tasks_are_reported_with_the_endpoints_answer;
     task_rows: tasks_ahead_of_one_are_those_that_its_endpoint_got_before_it
+        tasks_ahead_are_those_of_a_higher_priority_too_and_none_of_a_lower_one
         submitted_tasks_are_listed_at_positions_in_pages;
     states: however_many_states_are_claimed_few_are_kept_and_the_real_ones_among_them
         a_state_that_is_declared_lost_leaves_its_attempts_in_doubt

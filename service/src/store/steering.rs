@@ -62,7 +62,7 @@ pub(crate) enum DrainChange {
 }
 
 /// A drain or a resume that the broker is not known to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PendingDrain {
     /// The endpoint.
     pub(crate) endpoint: EndpointId,

@@ -2,14 +2,17 @@
 //! explanation of a wait are made from.
 //!
 //! Touches the database only. Promises: a look-up takes a step per task; a count takes one
-//! per submission with open tasks, and at most [`AHEAD_MAX`] per submission of the task.
+//! per submission with open tasks, at most [`AHEAD_MAX`] in the submission of the task, and one
+//! for each of the endpoint's tasks whose priority is not normal.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::stored_state::StoredState;
 use super::{Result, Store};
 use crate::model::TaskState;
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::priority::Priority;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// Tasks ahead within the task's own submission are counted up to here.
 const AHEAD_MAX: u64 = 100_000;
@@ -29,6 +32,8 @@ pub(crate) struct TaskPlace {
     pub(crate) attempt: u32,
     /// When its cancellation was requested, if it was and is not answered.
     pub(crate) cancel_requested_ms: Option<u64>,
+    /// Its priority.
+    pub(crate) priority: Priority,
 }
 
 impl FromRow for TaskPlace {
@@ -40,6 +45,7 @@ impl FromRow for TaskPlace {
             state: columns.next::<StoredState>()?.shown(),
             attempt: columns.next()?,
             cancel_requested_ms: columns.next()?,
+            priority: columns.next()?,
         })
     }
 }
@@ -54,7 +60,7 @@ impl Store {
             let mut places = BTreeMap::new();
             for task in tasks {
                 let find = "SELECT t.seq, t.submission, t.idx, t.state, t.current_attempt, \
-                     c.requested_at_ms FROM tasks t LEFT JOIN cancellations c ON c.task = t.seq \
+                     c.requested_at_ms, t.priority FROM tasks t LEFT JOIN cancellations c ON c.task = t.seq \
                      WHERE t.id = ?";
                 if let Some(place) = db.one::<TaskPlace>(find, values![&task])? {
                     places.insert(task, place);
@@ -75,7 +81,8 @@ impl Store {
         .await
     }
 
-    /// How many tasks of an endpoint were submitted before this one and have no outcome.
+    /// How many submitted tasks of an endpoint without an outcome are ahead of this one: those of
+    /// its priority that were submitted before it, and those of a higher one.
     pub(crate) async fn tasks_ahead(&self, endpoint: EndpointId, task: &TaskPlace) -> Result<u64> {
         let task = task.clone();
         self.read("counting the tasks ahead", move |db| tasks_ahead(db, endpoint, &task)).await
@@ -110,6 +117,29 @@ impl Store {
 }
 
 fn tasks_ahead(db: &Db<'_>, endpoint: EndpointId, task: &TaskPlace) -> Result<u64> {
+    let normal = match task.priority.rank() {
+        ..0 => {
+            let (before, after) = (before(db, endpoint, task)?, after(db, endpoint, task)?);
+            let others = with_priorities(db, endpoint, |_| true, 0..=i64::MAX)?;
+            // It is among them itself, unless it is not submitted.
+            let itself = u64::from(task.state == TaskState::Submitted);
+            (before + after + itself).saturating_sub(others)
+        }
+        0 => {
+            let row = i64::try_from(task.row).unwrap_or(i64::MAX);
+            let others = with_priorities(db, endpoint, |_| true, 0..=row)?;
+            before(db, endpoint, task)?.saturating_sub(others)
+        }
+        1.. => 0,
+    };
+    let higher = with_priorities(db, endpoint, |level| level > task.priority, 0..=i64::MAX)?;
+    let row = i64::try_from(task.row).unwrap_or(i64::MAX);
+    let same = with_priorities(db, endpoint, |level| level == task.priority, 0..=row - 1)?;
+    Ok(normal + higher + same)
+}
+
+/// How many submitted tasks came before a task.
+fn before(db: &Db<'_>, endpoint: EndpointId, task: &TaskPlace) -> Result<u64> {
     let Some((submission, index)) = task.submission.zip(task.index) else { return Ok(0) };
     let find = "SELECT CAST(coalesce(sum(c.tasks), 0) AS BIGINT) FROM submissions s \
          JOIN counts c ON c.submission = s.id \
@@ -119,4 +149,39 @@ fn tasks_ahead(db: &Db<'_>, endpoint: EndpointId, task: &TaskPlace) -> Result<u6
          AND state = 'submitted' ORDER BY idx DESC LIMIT ?) AS ahead";
     let within: Option<(u64,)> = db.one(find, values![submission, index, AHEAD_MAX])?;
     Ok(before.map_or(0, |(tasks,)| tasks) + within.map_or(0, |(tasks,)| tasks))
+}
+
+/// How many submitted tasks came after a task.
+fn after(db: &Db<'_>, endpoint: EndpointId, task: &TaskPlace) -> Result<u64> {
+    let Some((submission, index)) = task.submission.zip(task.index) else { return Ok(0) };
+    let find = "SELECT CAST(coalesce(sum(c.tasks), 0) AS BIGINT) FROM submissions s \
+         JOIN counts c ON c.submission = s.id \
+         WHERE s.endpoint_id = ? AND s.id > ? AND c.state = 'submitted'";
+    let after: Option<(u64,)> = db.one(find, values![endpoint, submission])?;
+    let find = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE submission = ? AND idx > ? \
+         AND state = 'submitted' ORDER BY idx LIMIT ?) AS later";
+    let within: Option<(u64,)> = db.one(find, values![submission, index, AHEAD_MAX])?;
+    Ok(after.map_or(0, |(tasks,)| tasks) + within.map_or(0, |(tasks,)| tasks))
+}
+
+/// How many submitted tasks, in these rows, have a priority of this kind; normal ones do not
+/// count.
+fn with_priorities(
+    db: &Db<'_>,
+    endpoint: EndpointId,
+    counts: impl Fn(Priority) -> bool,
+    rows: RangeInclusive<i64>,
+) -> Result<u64> {
+    let find = "SELECT count(*) FROM (SELECT 1 FROM tasks t \
+         WHERE t.endpoint = (SELECT n FROM interned_ids WHERE id = ?) AND t.priority <> 0 \
+         AND t.priority = ? AND t.seq >= ? AND t.seq <= ? AND t.state = 'submitted' LIMIT ?) \
+         AS ahead";
+    let mut found = 0;
+    let levels = Priority::ALL.into_iter().filter(|level| !level.is_normal() && counts(*level));
+    for level in levels {
+        let (first, last) = (*rows.start(), *rows.end());
+        let values = values![endpoint, level.rank(), first, last, AHEAD_MAX];
+        found += db.only::<(u64,)>(find, values)?.0;
+    }
+    Ok(found)
 }

@@ -2,7 +2,8 @@
 //! back.
 //!
 //! Touches the database only. Promises: a page has a bounded number of tasks and bytes; a task
-//! is recorded as `submitting` before a page that has it is returned.
+//! is recorded as `submitting` before a page that has it is returned; tasks of several priorities
+//! are in the page in their turns, as they are at an endpoint.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::{UNCOMMON_STATES, decoded, encoded};
@@ -12,6 +13,8 @@ use super::transitions::{move_tasks, set_state};
 use super::{Result, Store, cancel_requests};
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
+use clutch_common::task::priority::Priority;
+use clutch_common::task::turns::{Front, Turns};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
@@ -53,6 +56,24 @@ impl OpenTask {
     }
 }
 
+/// Up to which row the tasks of each priority were handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Positions([i64; 5]);
+
+impl Positions {
+    /// Goes on to these tasks, where they are further.
+    pub(crate) fn pass(&mut self, tasks: &[Handed]) {
+        for one in tasks {
+            let row = &mut self.0[one.task.priority.index()];
+            *row = (*row).max(one.seq);
+        }
+    }
+
+    fn of(self, priority: Priority) -> i64 {
+        self.0[priority.index()]
+    }
+}
+
 impl Store {
     /// The endpoints with tasks that wait and were not handed to the link.
     pub(crate) async fn endpoints_with_waiting(&self) -> Result<Vec<EndpointId>> {
@@ -71,11 +92,11 @@ impl Store {
     }
 
     /// Records up to `limit` tasks of an endpoint that wait as `submitting`, and returns them:
-    /// those after the row `after`, in the order of their recording.
+    /// those of each priority after its row in `after`, in their turns.
     pub(crate) async fn hand_over(
         &self,
         endpoint: EndpointId,
-        after: i64,
+        after: Positions,
         limit: usize,
     ) -> Result<Vec<Handed>> {
         const DOING: &str = "handing waiting tasks to the link";
@@ -147,14 +168,52 @@ impl Store {
     }
 }
 
-/// A page of an endpoint's tasks that wait. The index of the state serves it.
-fn waiting(db: &Db<'_>, endpoint: EndpointId, after: i64, limit: usize) -> Result<Vec<OpenTask>> {
-    let find = format!(
-        "SELECT t.seq, t.current_attempt, p.body FROM tasks t JOIN payloads p ON p.task = t.seq \
-         WHERE t.state = 'waiting'{UNCOMMON_STATES} AND t.seq > ? \
+/// A page of an endpoint's tasks that wait.
+fn waiting(
+    db: &Db<'_>,
+    endpoint: EndpointId,
+    after: Positions,
+    limit: usize,
+) -> Result<Vec<OpenTask>> {
+    let mut pages: Vec<(Priority, Vec<i64>)> = Vec::new();
+    if let Some(first) = first_waiting(db)? {
+        for priority in Priority::ALL.into_iter().filter(|priority| !priority.is_normal()) {
+            let after = after.of(priority).max(first - 1);
+            let found = with_priority(db, endpoint, priority, after, limit)?;
+            if !found.is_empty() {
+                pages.push((priority, found));
+            }
+        }
+    }
+    if pages.is_empty() {
+        return normal(db, endpoint, after.of(Priority::Normal), limit);
+    }
+    let rows = format!("SELECT t.seq{}", from_normal(db));
+    let after = after.of(Priority::Normal);
+    let normal: Vec<(i64,)> = db.all(&rows, values![after, endpoint, limit as u64])?;
+    pages.push((Priority::Normal, normal.into_iter().map(|(row,)| row).collect()));
+    in_turns(db, &pages, limit)
+}
+
+/// The first row with a task that waits.
+fn first_waiting(db: &Db<'_>) -> Result<Option<i64>> {
+    let find = format!("SELECT min(t.seq) FROM tasks t WHERE t.state = 'waiting'{UNCOMMON_STATES}");
+    Ok(db.only::<(Option<i64>,)>(&find, &[])?.0)
+}
+
+/// Where normal tasks that wait are found. The index of the state serves it.
+fn from_normal(db: &Db<'_>) -> String {
+    format!(
+        " FROM tasks t JOIN payloads p ON p.task = t.seq \
+         WHERE t.state = 'waiting'{UNCOMMON_STATES} AND t.priority = 0 AND t.seq > ? \
          AND {} = (SELECT n FROM interned_ids WHERE id = ?) ORDER BY t.seq LIMIT ?",
         db.dialect().endpoint_in_submission
-    );
+    )
+}
+
+/// The normal tasks that wait.
+fn normal(db: &Db<'_>, endpoint: EndpointId, after: i64, limit: usize) -> Result<Vec<OpenTask>> {
+    let find = format!("SELECT t.seq, t.current_attempt, p.body{}", from_normal(db));
     let (mut page, mut bytes) = (Vec::new(), 0);
     db.each(&find, values![after, endpoint, limit as u64], |task: OpenTask| {
         bytes += task.body.len();
@@ -162,5 +221,47 @@ fn waiting(db: &Db<'_>, endpoint: EndpointId, after: i64, limit: usize) -> Resul
         let full = bytes >= PAGE_BYTES;
         Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
+    Ok(page)
+}
+
+/// The rows of tasks that wait and have a priority. The index of the priorities serves it, from
+/// the first row with a task that waits.
+fn with_priority(
+    db: &Db<'_>,
+    endpoint: EndpointId,
+    priority: Priority,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<i64>> {
+    let find = "SELECT t.seq FROM tasks t \
+         WHERE t.endpoint = (SELECT n FROM interned_ids WHERE id = ?) AND t.priority <> 0 \
+         AND t.priority = ? AND t.seq > ? AND t.state = 'waiting' ORDER BY t.seq LIMIT ?";
+    let rows: Vec<(i64,)> =
+        db.all(find, values![endpoint, priority.rank(), after, limit as u64])?;
+    Ok(rows.into_iter().map(|(row,)| row).collect())
+}
+
+/// The tasks in these rows, in their turns, up to a number of tasks and bytes.
+fn in_turns(db: &Db<'_>, pages: &[(Priority, Vec<i64>)], limit: usize) -> Result<Vec<OpenTask>> {
+    let find = "SELECT t.seq, t.current_attempt, p.body FROM tasks t \
+         JOIN payloads p ON p.task = t.seq WHERE t.seq = ?";
+    let mut left: Vec<(Priority, &[i64])> =
+        pages.iter().map(|(priority, rows)| (*priority, &rows[..])).collect();
+    let (mut turns, mut page, mut bytes) = (Turns::default(), Vec::new(), 0);
+    while page.len() < limit && bytes < PAGE_BYTES {
+        let fronts = left
+            .iter()
+            .filter_map(|(level, rows)| Some(Front { level: *level, age: *rows.first()? }));
+        let Some(turn) = turns.next(fronts) else { break };
+        turns.took(&turn);
+        for (level, rows) in &mut left {
+            if *level == turn.front.level {
+                *rows = rows.get(1..).unwrap_or_default();
+            }
+        }
+        let task: Option<OpenTask> = db.one(find, values![turn.front.age])?;
+        bytes += task.as_ref().map_or(0, |task| task.body.len());
+        page.extend(task);
+    }
     Ok(page)
 }

@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{NamePattern, TaskSpec, TaskState};
-use crate::store::{Chunk, Handing, PendingCancel, RecordedTask, Store, TaskSelection};
+use crate::store::{Chunk, Handing, PendingCancel, Positions, RecordedTask, Store, TaskSelection};
 use crate::stub_broker;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -124,17 +124,17 @@ pub(super) async fn what_never_left_is_cancelled_at_once_and_what_may_have_left_
     let begun = begin(&store, waiting).await.unwrap();
     let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
     // One is handed over, and the broker says nothing.
-    let handed = store.hand_over(lab, 0, 1).await.unwrap();
+    let handed = store.hand_over(lab, Positions::default(), 1).await.unwrap();
     assert_eq!(handed[0].seq, seqs[0]);
     let slice = store.cancel(seqs.clone(), 7).await.unwrap();
     assert_eq!((slice.cancelled, slice.asked[&lab].1.clone()), (2, vec![seqs[0]]));
     let detail = store.task(begun[1].task.id).await.unwrap().unwrap();
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Cancelled));
     assert_eq!(detail.results[0].result.attempt, 1);
-    assert_eq!(store.hand_over(lab, 0, 10).await.unwrap(), []);
+    assert_eq!(store.hand_over(lab, Positions::default(), 10).await.unwrap(), []);
     assert_eq!(store.still_submitting(seqs.clone()).await.unwrap(), []);
     store.keep_waiting(vec![(seqs[0], 1)]).await.unwrap();
-    assert_eq!(store.hand_over(lab, 0, 10).await.unwrap(), []);
+    assert_eq!(store.hand_over(lab, Positions::default(), 10).await.unwrap(), []);
     let again = Chunk { handing: Handing::Unconfirmed, ..chunk(lab, "w", &specs(3)) };
     let again = begin(&store, again).await.unwrap();
     assert!(again.iter().all(|one| one.hand_over.is_none()), "it is submitted again");

@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, specs, state};
 use crate::model::{RetryPolicy, TaskState};
-use crate::store::{Chunk, RecordedTask, RetrySlice, Store};
+use crate::store::{Chunk, Positions, RecordedTask, RetrySlice, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
 
@@ -47,7 +47,7 @@ pub(super) async fn a_task_is_run_again_as_its_next_attempt_and_keeps_its_result
     // A late copy of the first result ends nothing.
     end(&store, a, 1, Outcome::Failed, 7).await;
     assert_eq!(state(&store, a.task.id).await, WAITING);
-    let handed = store.hand_over(lab, 0, 10).await.unwrap();
+    let handed = store.hand_over(lab, Positions::default(), 10).await.unwrap();
     let attempts: Vec<_> = handed.iter().map(|one| (one.seq, one.task.attempt)).collect();
     assert_eq!(attempts, [(a.seq, 2), (b.seq, 2)]);
     assert_eq!(store.retry(seqs).await.unwrap().open, 3, "all are under way");
@@ -85,24 +85,24 @@ pub(super) async fn a_policy_runs_a_task_again_after_a_pause_that_a_cancellation
     assert_eq!(state(&store, c.task.id).await, (timed_out, Some(1)), "that is no reason");
     // Not before the pause is over; and not after it is cancelled.
     assert_eq!(store.end_pauses(1099).await.unwrap(), (0, Some(1100)));
-    assert_eq!(store.hand_over(lab, 0, 10).await.unwrap(), []);
+    assert_eq!(store.hand_over(lab, Positions::default(), 10).await.unwrap(), []);
     assert_eq!(store.cancel(vec![b.seq], 1050).await.unwrap().cancelled, 1);
     let cancelled = (TaskState::Done(Outcome::Cancelled), Some(2));
     assert_eq!(state(&store, b.task.id).await, cancelled);
     assert_eq!(store.end_pauses(1100).await.unwrap(), (1, None));
-    let handed = store.hand_over(lab, 0, 10).await.unwrap();
+    let handed = store.hand_over(lab, Positions::default(), 10).await.unwrap();
     assert_eq!(handed.iter().map(|one| one.seq).collect::<Vec<_>>(), [a.seq]);
     confirm(&store, &begun[..1], 2).await;
     end(&store, a, 2, Outcome::Failed, 2000).await;
     assert_eq!(store.end_pauses(2200).await.unwrap(), (1, None), "it is twice as long");
-    store.hand_over(lab, 0, 10).await.unwrap();
+    store.hand_over(lab, Positions::default(), 10).await.unwrap();
     // The retries are used up.
     end(&store, a, 3, Outcome::Failed, 3000).await;
     let failed = TaskState::Done(Outcome::Failed);
     assert_eq!(state(&store, a.task.id).await, (failed, Some(3)));
     // Where a cancellation was requested, no policy applies.
     store.retry(vec![c.seq]).await.unwrap();
-    store.hand_over(lab, 0, 10).await.unwrap();
+    store.hand_over(lab, Positions::default(), 10).await.unwrap();
     assert_eq!(store.cancel(vec![c.seq], 3000).await.unwrap().asked.len(), 1);
     end(&store, c, 2, Outcome::Failed, 3000).await;
     assert_eq!(state(&store, c.task.id).await, (failed, Some(2)));

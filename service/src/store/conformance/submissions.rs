@@ -3,8 +3,11 @@
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{TaskSpec, TaskState};
 use crate::store::engine::{Db, values};
-use crate::store::{Chunk, Error, HandOver, Handing, RecordedTask, Store, StoredState, TaskFilter};
+use crate::store::{
+    Chunk, Error, HandOver, Handing, Positions, RecordedTask, Store, StoredState, TaskFilter,
+};
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::Outcome;
 
 pub(super) async fn submitting_again_records_nothing_twice_and_goes_on_where_it_stopped(
@@ -68,7 +71,7 @@ pub(super) async fn a_caller_that_wants_the_brokers_word_hands_over_all_that_has
     let first = Chunk { specs: specs[..3].to_vec(), ..with(Handing::Nothing) };
     let begun = begin(&store, first).await.unwrap();
     assert_eq!(states(&store, &begun).await, [StoredState::Waiting; 3]);
-    let page = store.hand_over(endpoint, 0, 2).await.unwrap();
+    let page = store.hand_over(endpoint, Positions::default(), 2).await.unwrap();
     store.mark_submitted(vec![(page[0].seq, 1)], 5).await.unwrap();
     let all = begin(&store, with(Handing::Unconfirmed)).await.unwrap();
     let handed: Vec<Option<HandOver>> = all.iter().map(|one| one.hand_over).collect();
@@ -89,11 +92,13 @@ pub(super) async fn what_waits_is_handed_over_in_pages_in_order_and_once(store: 
     let begun = begin(&store, waiting(here, "k")).await.unwrap();
     assert_eq!(store.endpoints_with_waiting().await.unwrap().len(), 2);
     let page = async |after| store.hand_over(here, after, 2).await.unwrap();
-    let (mut handed, mut after) = (Vec::new(), 0);
+    let (mut handed, mut after) = (Vec::new(), Positions::default());
     loop {
         let page = page(after).await;
-        let Some(last) = page.last() else { break };
-        after = last.seq;
+        if page.is_empty() {
+            break;
+        }
+        after.pass(&page);
         assert!(page.iter().all(|one| one.hand_over == HandOver::First));
         handed.extend(page);
     }
@@ -103,7 +108,38 @@ pub(super) async fn what_waits_is_handed_over_in_pages_in_order_and_once(store: 
     assert_eq!(states(&store, &begun).await, [StoredState::Submitting; 5]);
     assert_eq!(states(&store, &other).await, [StoredState::Waiting; 5]);
     assert_eq!(store.endpoints_with_waiting().await.unwrap(), [there]);
-    assert_eq!(page(0).await, [], "what is handed over is not handed over again");
+    assert_eq!(
+        page(Positions::default()).await,
+        [],
+        "what is handed over is not handed over again"
+    );
+}
+
+pub(super) async fn what_waits_is_handed_over_by_priority_in_turns(store: Store) {
+    let (here, there) = (EndpointId::new(), EndpointId::new());
+    let of = |priority| TaskSpec { priority, ..spec(&["true"]) };
+    let waiting = async |endpoint, key, specs: Vec<TaskSpec>| {
+        let chunk = Chunk { handing: Handing::Nothing, ..chunk(endpoint, key, &specs) };
+        begin(&store, chunk).await.unwrap()
+    };
+    waiting(there, "other", vec![of(Priority::Highest); 3]).await;
+    let normal = waiting(here, "normal", vec![of(Priority::Normal); 4]).await;
+    let low = waiting(here, "low", vec![of(Priority::Low); 2]).await;
+    let high = waiting(here, "high", vec![of(Priority::High); 9]).await;
+    let (mut handed, mut after) = (Vec::new(), Positions::default());
+    loop {
+        let page = store.hand_over(here, after, 8).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        after.pass(&page);
+        handed.extend(page.iter().map(|one| one.task.id));
+    }
+    let ids =
+        |tasks: &[RecordedTask]| -> Vec<TaskId> { tasks.iter().map(|one| one.task.id).collect() };
+    let (high, rest) = (ids(&high), [ids(&normal), ids(&low)].concat());
+    assert_eq!(handed[..8], [&high[..7], &rest[..1]].concat(), "the oldest has the eighth turn");
+    assert_eq!(handed[8..], [&high[7..], &rest[1..]].concat());
 }
 
 pub(super) async fn what_was_handed_over_without_an_answer_is_found_again(store: Store) {

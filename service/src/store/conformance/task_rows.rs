@@ -1,9 +1,10 @@
 //! Where tasks are in the records, on any engine.
 
-use super::{begin, chunk, done, record, specs};
-use crate::model::TaskState;
+use super::{begin, chunk, done, record, spec, specs};
+use crate::model::{TaskSpec, TaskState};
 use crate::store::{Store, TaskFilter, TaskPlace};
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::task::priority::Priority;
 use clutch_common::task::result::Outcome;
 
 pub(super) async fn tasks_ahead_of_one_are_those_that_its_endpoint_got_before_it(store: Store) {
@@ -36,6 +37,31 @@ pub(super) async fn tasks_ahead_of_one_are_those_that_its_endpoint_got_before_it
     expected.sort();
     assert_eq!(open, expected);
     assert_eq!(store.endpoints_with_open_tasks(1).await.unwrap().len(), 1);
+}
+
+pub(super) async fn tasks_ahead_are_those_of_a_higher_priority_too_and_none_of_a_lower_one(
+    store: Store,
+) {
+    let (here, there) = (EndpointId::new(), EndpointId::new());
+    let levels =
+        [Priority::Normal, Priority::Low, Priority::High, Priority::Normal, Priority::Lowest];
+    let specs = levels.map(|priority| TaskSpec { priority, ..spec(&["a"]) });
+    let mut begun = Vec::new();
+    for (endpoint, key) in [(here, "a"), (there, "b"), (here, "c")] {
+        let new = begin(&store, chunk(endpoint, key, &specs)).await.unwrap();
+        store.mark_submitted(new.iter().map(|one| (one.seq, 1)).collect(), 5).await.unwrap();
+        begun.extend(new.into_iter().filter(|_| endpoint == here));
+    }
+    // One that has ended is ahead of none.
+    record(&store, &[done(&begun[7], 1, Outcome::Succeeded)], &[], 5).await.unwrap();
+    let ids: Vec<TaskId> = begun.iter().map(|one| one.task.id).collect();
+    let places = store.task_places(ids.clone()).await.unwrap();
+    let mut ahead = Vec::new();
+    for id in ids.iter().take(7).chain(&ids[8..]) {
+        ahead.push(store.tasks_ahead(here, &places[id]).await.unwrap());
+    }
+    // Two normal ones, the low, the high and the lowest one in each.
+    assert_eq!(ahead, [1, 5, 0, 2, 7, 3, 6, 4, 8]);
 }
 
 pub(super) async fn submitted_tasks_are_listed_at_positions_in_pages(store: Store) {

@@ -2,7 +2,9 @@
 
 use super::{assert_counts_agree, begin, chunk, done, spec, state};
 use crate::model::{TaskSpec, TaskState};
-use crate::store::{Batch, PresenceMessage, RecordedTask, Registration, Store, StoredState};
+use crate::store::{
+    Batch, Positions, PresenceMessage, RecordedTask, Registration, Store, StoredState,
+};
 use crate::stub_broker;
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::task::Task;
@@ -116,7 +118,7 @@ pub(super) async fn the_next_attempt_waits_until_the_broker_has_it_under_the_sam
     let states: Vec<StoredState> = again.iter().map(|one| one.state).collect();
     assert_eq!(states, [StoredState::Waiting, StoredState::Done(Outcome::Interrupted)]);
     assert_eq!(again[0].task, Task { attempt: 2, ..begun[0].task.clone() });
-    let found = store.hand_over(endpoint, 0, 10).await.unwrap();
+    let found = store.hand_over(endpoint, Positions::default(), 10).await.unwrap();
     let tasks: Vec<Task> = found.iter().map(|one| one.task.clone()).collect();
     assert_eq!(tasks, [again[0].task.clone()]);
     assert_eq!(found[0].body, again[0].body);
@@ -126,7 +128,10 @@ pub(super) async fn the_next_attempt_waits_until_the_broker_has_it_under_the_sam
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Submitted, None));
     // It can be lost as well.
     lose(&store, &begun[0], 2).await;
-    assert_eq!(store.hand_over(endpoint, 0, 10).await.unwrap()[0].task.attempt, 3);
+    assert_eq!(
+        store.hand_over(endpoint, Positions::default(), 10).await.unwrap()[0].task.attempt,
+        3
+    );
 }
 
 pub(super) async fn a_task_whose_confirm_is_on_its_way_is_asked_for_once_it_is_there(store: Store) {
@@ -149,7 +154,10 @@ pub(super) async fn an_attempt_that_is_lost_before_its_confirm_is_followed_by_th
     let late = vec![(begun[0].seq, 1)];
     store.mark_submitted(late, 5).await.unwrap();
     assert_eq!(state(&store, begun[0].task.id).await, (TaskState::Waiting, None));
-    assert_eq!(store.hand_over(endpoint, 0, 10).await.unwrap()[0].task.attempt, 2);
+    assert_eq!(
+        store.hand_over(endpoint, Positions::default(), 10).await.unwrap()[0].task.attempt,
+        2
+    );
 }
 
 pub(super) async fn an_attempt_is_asked_for_once_until_there_is_a_reason_to_ask_again(
