@@ -34,7 +34,8 @@ pub use results::{
 };
 pub use steering::{
     CANCEL_MAX, CANCEL_TYPE, Cancel, CancelMark, DRAIN_TYPE, Drain, FOLLOW_TYPE, Follow, MARK_TYPE,
-    REPORT_TYPE, RESUME_TYPE, ReportRequest, Resume, Steering, encode_mark,
+    REPORT_TYPE, RESUME_TYPE, ReportRequest, Resume, Steering, URGENT_TYPE, UrgentCopies,
+    encode_mark, pack_urgent,
 };
 pub use tasks::{Tasks, Unreadable, decode_tasks, encode_task, encode_tasks, pack_tasks};
 

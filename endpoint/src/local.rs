@@ -99,7 +99,7 @@ impl Local {
     }
 
     fn status(&self) -> Status {
-        let (running, accepted) = self.ledger.running_and_accepted();
+        let (running, slots_used, accepted) = self.ledger.running_and_accepted();
         let drains = self.ledger.drains();
         let drain = |drained: Drained| DrainView { deadline_ms: drained.deadline_ms };
         let functions = self.dispatcher.workers().into_iter();
@@ -115,6 +115,7 @@ impl Local {
             link: link(self.instance.link.now(), self.address.clone()),
             role: self.instance.role(),
             slots: self.slots.get(),
+            slots_used,
             running,
             accepted,
             undelivered: self.ledger.undelivered(),

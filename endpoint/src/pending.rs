@@ -386,6 +386,16 @@ impl Pending {
         if self.drains.is_draining() { 0 } else { self.inbox.room() }
     }
 
+    /// For how many copies of urgent tasks there is room; none while the endpoint is drained.
+    pub(crate) fn room_for_copies(&self) -> usize {
+        if self.drains.is_draining() { 0 } else { self.inbox.room_for_copies() }
+    }
+
+    /// How many slots the tasks take that have one.
+    pub(crate) fn slots_used(&self) -> usize {
+        self.slots.used()
+    }
+
     /// How many tasks have a slot.
     pub(crate) fn running(&self) -> usize {
         self.slots.count()

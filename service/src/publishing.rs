@@ -5,7 +5,7 @@
 //! `packing` puts tasks into messages, `window` publishes messages over the session's
 //! connection and waits for their confirms, [`AnswerRecorder`] writes into the records what the
 //! broker answered for tasks, [`Placements`] knows what stands in their way, [`PublishRoom`]
-//! bounds what the API publishes.
+//! bounds what the API publishes, [`send_urgent`] sends copies of urgent tasks before others.
 
 mod answers;
 mod confirm_batch;
@@ -14,6 +14,7 @@ mod placements;
 mod placer;
 mod publisher;
 mod room;
+mod urgent;
 mod window;
 
 pub(crate) use answers::AnswerRecorder;
@@ -21,6 +22,7 @@ pub(crate) use placements::{Hold, Placements};
 pub(crate) use placer::place;
 pub(crate) use publisher::{Outgoing, Publisher};
 pub(crate) use room::{PublishRoom, RoomTaken};
+pub(crate) use urgent::{UrgentSender, send_urgent};
 pub(crate) use window::{PublishError, PublishJob, PublishOutcome, publish};
 
 use clutch_common::link::{Destination, Message};

@@ -64,7 +64,7 @@ pub(crate) use stored_state::StoredState;
 pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
 pub(crate) use task_rows::TaskPlace;
-pub(crate) use waiting::Handed;
+pub(crate) use waiting::{Handed, Positions};
 
 use crate::state_folder::StateFolder;
 use engine::{Connection, Db, Durability, Engine};

@@ -13,7 +13,8 @@ use super::envelope::{Head, head};
 use super::events::{EVENTS_TYPE, Events};
 use super::results::{Results, results, sound_results};
 use super::steering::{
-    CANCEL_TYPE, CancelMark, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, REPORT_TYPE, RESUME_TYPE, Steering,
+    CANCEL_TYPE, CancelMark, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, REPORT_TYPE, RESUME_TYPE,
+    Steering, URGENT_TYPE,
 };
 use super::tasks::{Tasks, sound_tasks, tasks};
 use super::{RESULTS_TYPE, TASKS_TYPE};
@@ -136,6 +137,7 @@ pub fn decode_steering(body: &[u8]) -> Result<Steering, UnknownControl> {
         RESUME_TYPE => content(&head, body).map(Steering::Resume),
         FOLLOW_TYPE => content(&head, body).map(Steering::Follow),
         REPORT_TYPE => content(&head, body).map(Steering::Report),
+        URGENT_TYPE => content(&head, body).map(Steering::Urgent),
         _ => Err(unknown(&head, "this build does not read it in a control queue")),
     }
 }
@@ -197,10 +199,13 @@ mod tests {
     use super::*;
     use crate::id::{Attempt, EndpointId, StateId, TaskId};
     use crate::task::json::Json;
+    use crate::task::priority::Priority;
+    use crate::task::{Call, Task, Work};
     use crate::wire::{
         AttemptEvent, Cancel, Drain, Follow, InstanceDetails, Load, OutputEvent, Phase,
-        ReportRequest, Resume, Role, StreamName, TaskProgress, encode_events, encode_mark,
-        encode_ping, encode_presence, encode_roll_call, encode_tasks, encode_welcome,
+        ReportRequest, Resume, Role, StreamName, TaskProgress, UrgentCopies, encode_events,
+        encode_mark, encode_ping, encode_presence, encode_roll_call, encode_task, encode_tasks,
+        encode_welcome, pack_urgent,
     };
     use uuid::Uuid;
 
@@ -331,6 +336,8 @@ mod tests {
     #[test]
     fn each_kind_of_steering_is_read_as_it_was_written() {
         let attempt = Attempt { task_id: TaskId::new(), attempt: 2 };
+        let call = Call::new("f", "[1.0]".parse().unwrap());
+        let task = Task { priority: Priority::High, ..Task::of(attempt.task_id, Work::Call(call)) };
         let all = [
             Steering::Cancel(Cancel { number: 3, attempts: vec![attempt] }),
             Steering::Drain(Drain { number: 4, deadline_ms: Some(5) }),
@@ -338,7 +345,10 @@ mod tests {
             Steering::Resume(Resume { number: 5 }),
             Steering::Follow(Follow { attempt, stdout_from: 7, stderr_from: 0, for_ms: 30_000 }),
             Steering::Report(ReportRequest {}),
+            Steering::Urgent(UrgentCopies { copies: vec![task.clone()] }),
         ];
+        let packed = pack_urgent(&[encode_task(&task)]);
+        assert_eq!(packed, all[6].encode(), "as a service packs it");
         for message in all {
             let body = message.encode();
             assert_eq!(decode_steering(&body), Ok(message.clone()));

@@ -94,6 +94,9 @@ pub struct Load {
     pub slots: u64,
     /// How many run.
     pub running: u64,
+    /// How many slots those take.
+    #[serde(default)]
+    pub slots_used: u64,
     /// How many are accepted and wait for a slot.
     pub accepted: u64,
     /// How many results the broker has not confirmed.

@@ -7,8 +7,10 @@
 //! [`Drain`] until a [`Resume`] with a higher number. The others are acknowledged once they
 //! are obeyed.
 
-use super::envelope::enveloped;
+use super::VERSION;
+use super::envelope::{enveloped, packed};
 use crate::id::Attempt;
+use crate::task::Task;
 use serde::{Deserialize, Serialize};
 
 /// The AMQP `type` of a [`Cancel`].
@@ -21,6 +23,8 @@ pub const RESUME_TYPE: &str = "clutch.resume";
 pub const FOLLOW_TYPE: &str = "clutch.follow";
 /// The AMQP `type` of a [`ReportRequest`].
 pub const REPORT_TYPE: &str = "clutch.report";
+/// The AMQP `type` of an [`UrgentCopies`].
+pub const URGENT_TYPE: &str = "clutch.urgent";
 /// The AMQP `type` of a [`CancelMark`].
 pub const MARK_TYPE: &str = "clutch.mark";
 
@@ -77,6 +81,22 @@ pub struct Follow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReportRequest {}
 
+/// Brings copies of urgent tasks that are in the task queue as well, so that they overtake what
+/// is before them there. Each may be left out: the task comes through its queue in any case, and
+/// an endpoint runs an attempt once.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct UrgentCopies {
+    /// The tasks.
+    pub copies: Vec<Task>,
+}
+
+/// Packs tasks, each encoded by [`encode_task`](super::encode_task), into the body of an
+/// [`UrgentCopies`].
+#[must_use]
+pub fn pack_urgent<T: AsRef<[u8]>>(tasks: &[T]) -> Vec<u8> {
+    packed(&format!(r#"{{"version":{VERSION},"type":"{URGENT_TYPE}","copies":["#), tasks)
+}
+
 /// Comes through the task queue behind every task that was published before it. Each
 /// [`Cancel`] up to a number is no longer in force: all tasks that it names, and that were
 /// in the task queue, have been read.
@@ -87,7 +107,7 @@ pub struct CancelMark {
 }
 
 /// A message of a control queue.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Steering {
     /// Cancels attempts.
     Cancel(Cancel),
@@ -99,6 +119,8 @@ pub enum Steering {
     Follow(Follow),
     /// Publishes all of its state.
     Report(ReportRequest),
+    /// Accepts tasks before others.
+    Urgent(UrgentCopies),
 }
 
 impl Steering {
@@ -111,6 +133,7 @@ impl Steering {
             Self::Resume(_) => RESUME_TYPE,
             Self::Follow(_) => FOLLOW_TYPE,
             Self::Report(_) => REPORT_TYPE,
+            Self::Urgent(_) => URGENT_TYPE,
         }
     }
 
@@ -123,6 +146,7 @@ impl Steering {
             Self::Resume(resume) => enveloped(RESUME_TYPE, resume),
             Self::Follow(follow) => enveloped(FOLLOW_TYPE, follow),
             Self::Report(report) => enveloped(REPORT_TYPE, report),
+            Self::Urgent(copies) => enveloped(URGENT_TYPE, copies),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Engine {
             if let Some(reason) = stop.requested() {
                 held.stop.request(reason);
             }
-            let run = Run { ledger, executor, held, events };
+            let run = TaskRun { ledger, executor, held, events };
             running.runs.spawn(async move {
                 if rejected {
                     run.reject(all).await?
@@ -194,14 +194,14 @@ async fn stop_tasks(ledger: Arc<Ledger>, stop: StopSignal) {
 }
 
 /// A task that has a slot.
-struct Run {
+struct TaskRun {
     ledger: Arc<Ledger>,
     executor: Arc<dyn Executor>,
     held: Held,
     events: Events,
 }
 
-impl Run {
+impl TaskRun {
     /// Runs the task to its end, and records its result. A task that was stopped without an
     /// outcome stays in the inbox.
     async fn to_its_end(self) -> Result<(), JournalError> {

@@ -205,6 +205,8 @@ impl<'a> ControlReader<'a> {
             Ok(Message::Resume(resume)) => self.resume(resume.number).await?,
             Ok(Message::Follow(follow)) => self.steering.events.send(EventsRequest::Follow(follow)),
             Ok(Message::Report(_)) => self.steering.events.send(EventsRequest::Report),
+            // They are accepted after all that waits here, so that a cancel finds them.
+            Ok(Message::Urgent(urgent)) => self.steering.offer(urgent.copies),
             Err(unknown) => self.instance.pass_by(&unknown),
         }
         Ok(self.inlet()?.acknowledge_one(tag).await?)

@@ -191,6 +191,7 @@ impl EventsSession<'_> {
         Load {
             slots: self.publisher.slots.get() as u64,
             running: look.running,
+            slots_used: look.slots_used,
             accepted: look.accepted,
             undelivered: look.undelivered,
             draining: look.draining,

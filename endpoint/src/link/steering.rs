@@ -1,10 +1,15 @@
 //! The state that the reader of the control queue shares with the rest of the link: whether
-//! the queue is being read for the first time, which cancels a mark has released, and
-//! requests about events.
+//! the queue is being read for the first time, which cancels a mark has released, copies of
+//! urgent tasks, and requests about events.
 
 use super::events_request::EventsRequests;
+use clutch_common::task::Task;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// The most copies of urgent tasks that wait to be accepted; more are left out.
+const COPIES_MAX: usize = 1000;
 
 /// An order to release cancels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +27,8 @@ pub(crate) struct Steering {
     orders: AtomicU64,
     ordered: watch::Sender<Release>,
     released: watch::Sender<u64>,
+    copies: Mutex<Vec<Task>>,
+    copied: Notify,
     /// Requests about events.
     pub(crate) events: EventsRequests,
 }
@@ -34,6 +41,8 @@ impl Steering {
             orders: AtomicU64::new(0),
             ordered: watch::Sender::default(),
             released: watch::Sender::new(0),
+            copies: Mutex::default(),
+            copied: Notify::new(),
             events,
         }
     }
@@ -56,6 +65,31 @@ impl Steering {
         let mut released = self.released.subscribe();
         self.ordered.send_replace(Release { id, up_to });
         released.wait_for(|released| *released >= id).await.ok();
+    }
+
+    /// Has copies of urgent tasks accepted before what is read from the task queue later. Those
+    /// that are too many are left out: they come through the queue.
+    pub(crate) fn offer(&self, tasks: Vec<Task>) {
+        let mut copies = self.lock_copies();
+        let room = COPIES_MAX.saturating_sub(copies.len());
+        copies.extend(tasks.into_iter().take(room));
+        drop(copies);
+        self.copied.notify_one();
+    }
+
+    /// Waits for copies of urgent tasks. Cancelling the wait loses none.
+    pub(crate) async fn copies(&self) -> Vec<Task> {
+        loop {
+            let copies = std::mem::take(&mut *self.lock_copies());
+            if !copies.is_empty() {
+                return copies;
+            }
+            self.copied.notified().await;
+        }
+    }
+
+    fn lock_copies(&self) -> MutexGuard<'_, Vec<Task>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches for orders to release cancels.

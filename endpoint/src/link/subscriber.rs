@@ -10,7 +10,8 @@
 //! - A roll call for this session is answered with a result for each attempt that is not
 //!   known, or has a result that was delivered.
 //! - A mark releases cancels once everything before it is off the queue for good.
-//! - Nothing is read while the inbox is full, or the endpoint is drained.
+//! - Nothing is read while the inbox is full, or the endpoint is drained; copies of urgent
+//!   tasks that came ahead are accepted while it is not twice as full.
 //! - A [fenced](Instance::is_fenced) instance starts a task only when its acknowledgement
 //!   is confirmed.
 
@@ -73,11 +74,39 @@ pub(crate) async fn subscribe(
                 settle_all(inlet, ledger, steering, group?, &mut groups).await?;
             }
             () = intake.cancelled(), if !stopped => (),
+            copies = steering.copies(), if !stopped && groups.len() < OPEN_GROUPS => {
+                groups.push_back(accept_copies(ledger, copies, instance).await?);
+            }
             deliveries = read(inlet, ledger), if !stopped && groups.len() < OPEN_GROUPS => {
                 groups.push_back(accept(ledger, deliveries?, instance).await?);
             }
         }
     }
+}
+
+/// Accepts copies of urgent tasks, which are in the task queue as well and are known when they
+/// come from there. Where another instance may be given those, and so run them too, and where
+/// there is no room, the copies are left out.
+async fn accept_copies(
+    ledger: &Ledger,
+    copies: Vec<Task>,
+    instance: &Instance,
+) -> Result<PendingGroup, JournalError> {
+    let room = if instance.is_fenced() { 0 } else { ledger.room_for_copies() };
+    let mut tasks: Vec<Task> = Vec::new();
+    for task in copies {
+        let known =
+            tasks.iter().any(|other| other.id == task.id) || ledger.knows(task.attempt())?;
+        if !known && tasks.len() < room && task.validate().is_ok() {
+            tasks.push(task);
+        }
+    }
+    tracing::debug!(tasks = tasks.len(), "accepted copies of urgent tasks");
+    let accepted = ledger.accept(tasks).await?;
+    Ok(Box::pin(async move {
+        accepted.await?;
+        Ok(DeliveryGroup::default())
+    }))
 }
 
 /// Reads as many messages as the inbox has room for, about: a message is taken whole. A
@@ -131,6 +160,10 @@ async fn settle(
         inlet.acknowledge(Tag(mark.0 - 1)).await?;
         inlet.secured().await?;
         steering.release(up_to).await;
+    }
+    if group.last == Tag::default() {
+        // It has no delivery, but copies.
+        return Ok(());
     }
     inlet.acknowledge(group.last).await
 }

@@ -41,8 +41,8 @@ pub(super) fn status(status: &Status) -> String {
     }));
     found.extend(drains(status).into_iter().map(|drain| ("draining", drain)));
     let waiting = status.accepted.saturating_sub(status.running);
-    let (running, slots) = (status.running, counted(status.slots as u64, "slot"));
-    found.push(("tasks", format!("{running} of {slots} in use, {waiting} waiting")));
+    let (used, slots) = (status.slots_used, counted(status.slots as u64, "slot"));
+    found.push(("tasks", format!("{used} of {slots} in use, {waiting} waiting")));
     found.push(("results", format!("{} not delivered", status.undelivered)));
     found.extend(status.functions.iter().map(|function| {
         let (name, most) = (&function.name, counted(function.at_most as u64, "worker"));
@@ -191,6 +191,7 @@ mod tests {
             },
             role: None,
             slots: 4,
+            slots_used: 3,
             running: 1,
             accepted: 3,
             undelivered: 9,
@@ -210,7 +211,7 @@ mod tests {
             "next try in 5s",
             "connection refused",
             "is the broker running?",
-            "1 of 4 slots in use, 2 waiting",
+            "3 of 4 slots in use, 2 waiting",
             "9 not delivered",
             "add: at most 2 workers; 0 busy, 1 idle",
             "5 MiB free",

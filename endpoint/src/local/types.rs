@@ -28,8 +28,10 @@ pub(crate) struct Status {
     pub(crate) link: LinkView,
     /// The role on the present link; none without a link.
     pub(crate) role: Option<Role>,
-    /// How many tasks run at once.
+    /// How many slots there are.
     pub(crate) slots: usize,
+    /// How many of them the tasks take that run.
+    pub(crate) slots_used: usize,
     /// How many tasks have a slot.
     pub(crate) running: usize,
     /// How many tasks are accepted and not finished, those that run among them.

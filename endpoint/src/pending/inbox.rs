@@ -123,7 +123,7 @@ impl FreeSlots {
 
 /// A queue of the inbox with a task that may start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Place {
+enum QueuePlace {
     Waiting,
     Suspected,
     /// By the place of the function.
@@ -288,6 +288,15 @@ impl Inbox {
         self.bounds.max_tasks.saturating_sub(self.tasks)
     }
 
+    /// For how many small tasks that come ahead of their queue there is room: those may be as
+    /// many again.
+    pub(crate) fn room_for_copies(&self) -> usize {
+        if self.bytes >= self.bounds.max_bytes.saturating_mul(2) {
+            return 0;
+        }
+        self.bounds.max_tasks.saturating_mul(2).saturating_sub(self.tasks)
+    }
+
     /// How many tasks are accepted and not finished.
     pub(crate) fn tasks(&self) -> usize {
         self.tasks
@@ -337,9 +346,9 @@ impl Inbox {
         let turn = self.turn()?;
         let (_, place) = turn.front.age;
         let queue = match place {
-            Place::Waiting => &mut self.waiting,
-            Place::Suspected => &mut self.suspected,
-            Place::Limited(function) => &mut self.limited.values_mut().nth(function)?.waiting,
+            QueuePlace::Waiting => &mut self.waiting,
+            QueuePlace::Suspected => &mut self.suspected,
+            QueuePlace::Limited(function) => &mut self.limited.values_mut().nth(function)?.waiting,
         };
         if !slots.let_leave(&queue.next()?.task) {
             return None;
@@ -356,17 +365,17 @@ impl Inbox {
     }
 
     /// Whose turn it is, of those that may start, and where that one waits.
-    fn turn(&self) -> Option<Turn<(Seq, Place)>> {
+    fn turn(&self) -> Option<Turn<(Seq, QueuePlace)>> {
         let [suspects, last_chances] = self.running;
         let may_start =
             |held: &&Held| held.standing.may_start(suspects, last_chances) && !self.is_busy(held);
         let front = |held: &Held, place| Front { level: level(held), age: (held.seq, place) };
-        let waiting = self.waiting.next().map(|held| front(held, Place::Waiting));
+        let waiting = self.waiting.next().map(|held| front(held, QueuePlace::Waiting));
         let suspected = self.suspected.next().filter(may_start);
-        let suspected = suspected.map(|held| front(held, Place::Suspected));
+        let suspected = suspected.map(|held| front(held, QueuePlace::Suspected));
         let calls = self.limited.values().enumerate().filter_map(|(index, function)| {
             let held = if function.is_busy() { None } else { function.waiting.next() };
-            held.map(|held| front(held, Place::Limited(index)))
+            held.map(|held| front(held, QueuePlace::Limited(index)))
         });
         self.turns.next(calls.chain(waiting).chain(suspected))
     }

@@ -27,6 +27,8 @@ pub(crate) struct Look {
     pub(crate) slotted: Vec<WaitingTask>,
     /// How many tasks have a slot.
     pub(crate) running: u64,
+    /// How many slots those take.
+    pub(crate) slots_used: u64,
     /// How many tasks have none.
     pub(crate) accepted: u64,
     /// How many results the broker has not confirmed.
@@ -45,6 +47,7 @@ impl Pending {
             waiting: self.inbox.waiting_from(from, max),
             slotted: self.slots.to_start().take(max).collect(),
             running: running as u64,
+            slots_used: self.slots_used() as u64,
             accepted: tasks.saturating_sub(running) as u64,
             undelivered: self.undelivered(),
             draining: self.drains().is_draining(),

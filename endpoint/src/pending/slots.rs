@@ -1,6 +1,6 @@
 //! The tasks that have a slot, and the way to stop each of them. Pure.
 
-use super::inbox::Held;
+use super::inbox::{Held, cores};
 use super::look::WaitingTask;
 use super::stop::{StopReason, StopSignal};
 use crate::storage::journal::Seq;
@@ -37,6 +37,11 @@ impl RunningTasks {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// How many slots they take.
+    pub(crate) fn used(&self) -> usize {
+        self.0.values().map(|running| cores(&running.task)).sum()
     }
 
     /// The tasks, in the order in which they were accepted.

@@ -18,6 +18,7 @@ use clutch_common::failover::KnownState;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Work;
+use clutch_common::task::priority::Priority;
 use clutch_common::wire::{Phase, Role};
 
 /// The most running tasks of which the walltimes are read, to tell when a slot is free.
@@ -110,7 +111,10 @@ pub(super) async fn observe(api: &Api, detail: TaskDetail) -> Result<TaskDetail,
             let ahead = api.store.tasks_ahead(detail.summary.endpoint, place).await?;
             let there = api.told.overlay.at_endpoint(detail.summary.endpoint);
             facts.cancel_requested_ms = place.cancel_requested_ms;
-            facts.tasks_ahead = ahead.saturating_sub(there.accepted + there.running);
+            // Most that are at the endpoint are normal, and ahead of no urgent task.
+            let there =
+                if place.priority > Priority::Normal { 0 } else { there.accepted + there.running };
+            facts.tasks_ahead = ahead.saturating_sub(there);
         }
         detail.why = Some(why(&facts));
     }
@@ -157,6 +161,8 @@ async fn facts(api: &Api, detail: &TaskDetail) -> Result<WaitFacts, ApiError> {
         standby_only: stands_by(&heard.states),
         drained_since_ms: heard.drained_since_ms,
         slot_free_at_ms: slot_free_at_ms(api, endpoint).await?,
+        cores: detail.summary.cores.into(),
+        slots: told_slots(api, endpoint, detail.summary.cores).await?,
         load,
         live: detail.live.clone(),
         function: task.and_then(|task| match &task.work {
@@ -166,6 +172,18 @@ async fn facts(api: &Api, detail: &TaskDetail) -> Result<WaitFacts, ApiError> {
         expires_at_ms: task.and_then(|task| task.expires_at_ms),
         asked: detail.asked.map(|asked| (asked.asked_at_ms, asked.answered_at_ms)),
     })
+}
+
+/// How many slots the endpoint's instance that was heard last told of; looked up for a task that
+/// takes several.
+async fn told_slots(api: &Api, endpoint: EndpointId, cores: u32) -> Result<Option<u64>, ApiError> {
+    if cores <= 1 {
+        return Ok(None);
+    }
+    let record = api.store.endpoint_record(endpoint).await?;
+    let states = record.into_iter().flat_map(|record| record.states);
+    let mut slots = states.filter_map(|state| Some(state.told.details?.slots));
+    Ok(slots.next())
 }
 
 /// Whether instances are known, and all of them stand by.

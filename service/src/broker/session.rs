@@ -11,7 +11,9 @@ use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
 use crate::broker::requests::Requests;
 use crate::failover::{self, ConnectionCloser, Liveness};
-use crate::publishing::{AnswerRecorder, Placements, Publisher, place, publish};
+use crate::publishing::{
+    AnswerRecorder, Placements, Publisher, UrgentSender, place, publish, send_urgent,
+};
 use crate::store::Store;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
@@ -216,14 +218,8 @@ async fn work(
     let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
     let SessionContext { store, commits, news, closer, ask_after, told, .. } = context;
     let SessionContext { submissions, placements, .. } = context;
-    let answers = AnswerRecorder::new(
-        store.clone(),
-        news.clone(),
-        commits.clone(),
-        placements.clone(),
-        submissions.clone(),
-    );
-    let publisher = Publisher::new(jobs, answers);
+    let (urgent, copies) = UrgentSender::new();
+    let publisher = Publisher::new(jobs, answers(context)).with_urgent(urgent);
     context.link.send_replace(LinkState::Engaged(publisher.clone()));
     tracing::info!(
         broker = context.transport.address(),
@@ -249,12 +245,24 @@ async fn work(
         watching,
         place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),
         failover::recover(store, publisher.clone(), placements, news.subscribe(), *ask_after, stop),
-        failover::cancel(store, publisher, news.subscribe(), stop),
+        failover::cancel(store, publisher.clone(), news.subscribe(), stop),
+        send_urgent(connection, publisher, copies, stop),
         look_at_policies(context, stop),
         observe(&told.observer, context.transport.as_ref(), stop),
     )
     .map(|_| ())
     .map_err(SessionError::from)
+}
+
+/// Writes the broker's answers into the records.
+fn answers(context: &SessionContext) -> AnswerRecorder {
+    AnswerRecorder::new(
+        context.store.clone(),
+        context.news.clone(),
+        context.commits.clone(),
+        context.placements.clone(),
+        context.submissions.clone(),
+    )
 }
 
 /// Looks at what policies do to the queues, as often as for what has no result for long.

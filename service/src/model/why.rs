@@ -51,8 +51,10 @@ pub(crate) enum WaitCause {
     InboxFull,
     /// Other tasks are ahead at the broker.
     TasksAhead,
-    /// All slots are busy.
+    /// All slots are busy, or as many as leave too few for it.
     SlotsBusy,
+    /// It needs more slots than the endpoint has.
+    NeedsCores,
     /// The task will expire soon.
     ExpiresSoon,
     /// The endpoint is reading or starting it, as far as is known.
@@ -106,7 +108,8 @@ pub(crate) struct WaitFacts {
     pub(crate) consumed: Option<bool>,
     /// How many messages wait in the task queue; nothing if the broker did not tell.
     pub(crate) messages_waiting: Option<u64>,
-    /// How many tasks were submitted to the endpoint before this one, and wait still.
+    /// How many tasks at the endpoint's queue are ahead of this one: of its priority and before
+    /// it, or of a higher one.
     pub(crate) tasks_ahead: u64,
     /// When the endpoint was heard last; nothing if it never was.
     pub(crate) heard_at_ms: Option<u64>,
@@ -120,6 +123,10 @@ pub(crate) struct WaitFacts {
     pub(crate) live: Option<LiveTask>,
     /// When slots are expected to be free, by the walltimes of the tasks in them.
     pub(crate) slot_free_at_ms: Option<u64>,
+    /// How many slots it takes.
+    pub(crate) cores: u64,
+    /// How many slots the endpoint's instance told of last.
+    pub(crate) slots: Option<u64>,
     /// The function that it calls.
     pub(crate) function: Option<String>,
     /// When it expires.
@@ -135,8 +142,8 @@ pub(crate) fn why(facts: &WaitFacts) -> Why {
         return Why { cause, words };
     }
     let told = [
-        cancelling, unlinked, unplaced, in_doubt, draining, absent, troubled, inbox_full, behind,
-        busy,
+        cancelling, unlinked, unplaced, in_doubt, too_wide, draining, absent, troubled, inbox_full,
+        behind, busy,
     ];
     let found = told.iter().find_map(|told| told(facts));
     let (cause, words) = match (found, expiry(facts)) {
@@ -344,6 +351,22 @@ fn troubled(facts: &WaitFacts) -> CauseWords {
     Some((cause, words))
 }
 
+fn too_wide(facts: &WaitFacts) -> CauseWords {
+    let slots = fresh(facts).map(|load| load.load.slots).or(facts.slots)?;
+    (facts.cores > slots).then(|| {
+        (
+            WaitCause::NeedsCores,
+            format!(
+                "it needs {} cores, and {} has {}: it is rejected in its turn, unless there are \
+                 more by then",
+                facts.cores,
+                facts.endpoint,
+                counted(slots, "slot")
+            ),
+        )
+    })
+}
+
 fn inbox_full(facts: &WaitFacts) -> CauseWords {
     let load = fresh(facts).filter(|load| load.load.inbox_full && facts.live.is_none())?;
     Some((
@@ -369,7 +392,7 @@ fn behind(facts: &WaitFacts) -> CauseWords {
     Some((
         WaitCause::TasksAhead,
         format!(
-            "{ahead} {are} ahead of it in the queue of {}{}",
+            "{ahead} {are} ahead of it in the queue of {}, at its priority or above{}",
             facts.endpoint,
             busy.unwrap_or_default()
         ),
@@ -379,10 +402,20 @@ fn behind(facts: &WaitFacts) -> CauseWords {
 fn busy(facts: &WaitFacts) -> CauseWords {
     let load = fresh(facts)?;
     let accepted = facts.live.as_ref().is_some_and(|live| live.phase == Phase::Accepted);
-    if load.load.running < load.load.slots || !(accepted || facts.messages_waiting == Some(0)) {
+    let used = load.load.slots_used.max(load.load.running);
+    let fits = used + facts.cores.max(1) <= load.load.slots;
+    if fits || !(accepted || facts.messages_waiting == Some(0)) {
         return None;
     }
     let endpoint = &facts.endpoint;
+    if facts.cores > 1 {
+        let words = format!(
+            "it takes {} slots of {endpoint}, and {used} of {} are busy: no narrower task that \
+             comes after it starts before it",
+            facts.cores, load.load.slots
+        );
+        return Some((WaitCause::SlotsBusy, words));
+    }
     let words = match facts.slot_free_at_ms.filter(|at| *at > facts.now_ms) {
         Some(at) => format!(
             "the slots of {endpoint} are busy ({}) until about {}, when a walltime ends",

@@ -3,12 +3,14 @@
 //! its tasks is published alone.
 
 use super::packing::{self, Packed, Part};
+use super::urgent::{self, UrgentSender};
 use super::window::PublishOutcome;
 use super::{AnswerRecorder, PublishError, PublishJob, to_queue};
 use crate::store::{Error, HandOver, Handed, RecordedTask};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::link::{Destination, Message};
 use clutch_common::system::clock::now_ms;
+use clutch_common::task::priority::Priority;
 use clutch_common::topology;
 use std::ops::Range;
 use tokio::sync::{mpsc, oneshot};
@@ -24,19 +26,22 @@ pub(crate) struct Outgoing<'a> {
     pub(super) body: &'a str,
     /// Whether a copy may be at the broker.
     pub(super) hand_over: HandOver,
+    pub(super) priority: Priority,
 }
 
 impl<'a> From<&'a RecordedTask> for Outgoing<'a> {
     fn from(recorded: &'a RecordedTask) -> Self {
         let RecordedTask { seq, task, body, hand_over, .. } = recorded;
         let hand_over = hand_over.unwrap_or(HandOver::Again);
-        Self { seq: *seq, attempt: task.attempt, id: task.id, body, hand_over }
+        let (attempt, id, priority) = (task.attempt, task.id, task.priority);
+        Self { seq: *seq, attempt, id, body, hand_over, priority }
     }
 }
 
 impl<'a> From<&'a Handed> for Outgoing<'a> {
     fn from(Handed { seq, task, body, hand_over }: &'a Handed) -> Self {
-        Self { seq: *seq, attempt: task.attempt, id: task.id, body, hand_over: *hand_over }
+        let (attempt, id, priority) = (task.attempt, task.id, task.priority);
+        Self { seq: *seq, attempt, id, body, hand_over: *hand_over, priority }
     }
 }
 
@@ -45,12 +50,18 @@ impl<'a> From<&'a Handed> for Outgoing<'a> {
 pub(crate) struct Publisher {
     jobs: mpsc::Sender<PublishJob>,
     answers: AnswerRecorder,
+    urgent: Option<UrgentSender>,
 }
 
 impl Publisher {
     /// A handle for the window that takes these jobs.
     pub(crate) fn new(jobs: mpsc::Sender<PublishJob>, answers: AnswerRecorder) -> Self {
-        Self { jobs, answers }
+        Self { jobs, answers, urgent: None }
+    }
+
+    /// The handle, which has urgent tasks sent ahead as well.
+    pub(crate) fn with_urgent(self, urgent: UrgentSender) -> Self {
+        Self { urgent: Some(urgent), ..self }
     }
 
     /// Publishes a message to a queue, and waits for the broker's answer.
@@ -72,6 +83,13 @@ impl Publisher {
     ) -> Result<Vec<PublishOutcome>, Error> {
         let outcomes = self.publish(endpoint, tasks).await;
         self.answers.record(endpoint, batched, tasks, &outcomes).await?;
+        if let Some(sender) = &self.urgent {
+            let urgent = tasks
+                .iter()
+                .zip(&outcomes)
+                .filter(|(task, outcome)| urgent::is_urgent(task.priority) && outcome.is_ok());
+            sender.send(endpoint, urgent.map(|(task, _)| task.body));
+        }
         Ok(outcomes)
     }
 

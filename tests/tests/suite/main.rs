@@ -32,6 +32,7 @@ mod order;
 mod ownership;
 mod path;
 mod poison;
+mod priority;
 mod provision;
 mod rehearsal;
 mod retention;

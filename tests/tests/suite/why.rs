@@ -161,6 +161,13 @@ fn a_task_says_what_keeps_its_endpoint_from_starting_it() {
     let tasks = stage.submit("k", &["--array", "1-3", "--walltime", "1h", "--", "true"]);
     let call = stage.submit("call", &["--call", "fit"]).remove(0);
     stage.waits_for(&tasks[2], "tasks_ahead", "2 tasks are ahead of it in the queue of lab");
+    let urgent = stage.submit("urgent", &["--priority", "high", "--", "true"]).remove(0);
+    let below = "1 task is ahead of it in the queue of lab, at its priority or above";
+    stage.waits_for(&tasks[0], "tasks_ahead", below);
+    stage.waits_for(&urgent, "about_to_start", "");
+    let wide = stage.submit("wide", &["--cores", "8", "--", "true"]).remove(0);
+    stage.tell(json!({}), &[]);
+    stage.waits_for(&wide, "needs_cores", "needs 8 cores, and lab has 4 slots");
     stage.tell(json!({ "inbox_full": true, "accepted": 9, "running": 4 }), &[]);
     stage.waits_for(&tasks[2], "inbox_full", "the inbox of lab is full");
     stage.tell(json!({ "troubles": ["disk full: 17 bytes are free"] }), &[]);

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+mod copies;
+
 struct Rig {
     ledger: Arc<Ledger>,
     broker: InletBroker,

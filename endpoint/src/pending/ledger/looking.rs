@@ -15,6 +15,11 @@ impl Ledger {
         self.shared.lock().look(from, max)
     }
 
+    /// For how many copies of urgent tasks there is room.
+    pub(crate) fn room_for_copies(&self) -> usize {
+        self.shared.lock().room_for_copies()
+    }
+
     /// Waits until a task is pending. Nothing wakes it while there is none.
     pub(crate) async fn until_pending(&self) {
         while self.tasks() == 0 {

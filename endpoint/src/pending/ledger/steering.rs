@@ -103,10 +103,11 @@ impl Ledger {
         self.shared.decide(|pending| pending.set_limits(limits));
     }
 
-    /// How many tasks have a slot, and how many are accepted and not finished.
-    pub(crate) fn running_and_accepted(&self) -> (usize, usize) {
+    /// How many tasks have a slot, how many slots they take, and how many tasks are accepted and
+    /// not finished.
+    pub(crate) fn running_and_accepted(&self) -> (usize, usize, usize) {
         let pending = self.shared.lock();
-        (pending.running(), pending.tasks())
+        (pending.running(), pending.slots_used(), pending.tasks())
     }
 
     /// Lists at most `most` tasks that are accepted and not finished, those that have a slot

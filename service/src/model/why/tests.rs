@@ -15,6 +15,7 @@ fn facts() -> WaitFacts {
         consumed: Some(true),
         messages_waiting: Some(0),
         heard_at_ms: Some(NOW - 1000),
+        cores: 1,
         ..WaitFacts::default()
     }
 }
@@ -123,6 +124,21 @@ fn a_task_that_waits_its_turn_says_how_long_the_line_is() {
     let until = WaitFacts { slot_free_at_ms: Some(NOW + 60_000), ..busy };
     told(&until, WaitCause::SlotsBusy, &["until about 1970-01-02T03:47:40Z"]);
     told(&facts(), WaitCause::AboutToStart, &["longer than a second"]);
+}
+
+#[test]
+fn a_task_that_takes_several_slots_says_how_many_there_are() {
+    let wide = WaitFacts { cores: 8, slots: Some(4), consumed: Some(false), ..facts() };
+    told(&wide, WaitCause::NeedsCores, &["needs 8 cores, and lab has 4 slots: it is rejected"]);
+    let grown = WaitFacts { load: load(|load| load.slots = 8), ..wide };
+    told(&grown, WaitCause::Offline, &[]);
+    let busy = load(|load| (load.running, load.slots_used) = (1, 2));
+    let next = WaitFacts { cores: 4, load: busy.clone(), live: live(Phase::Accepted), ..facts() };
+    told(&next, WaitCause::SlotsBusy, &["takes 4 slots of lab, and 2 of 4 are busy"]);
+    told(&WaitFacts { cores: 2, ..next }, WaitCause::AboutToStart, &[]);
+    let busy = load(|load| (load.running, load.slots_used) = (2, 4));
+    let narrow = WaitFacts { load: busy, live: live(Phase::Accepted), ..facts() };
+    told(&narrow, WaitCause::SlotsBusy, &[]);
 }
 
 #[test]
