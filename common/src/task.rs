@@ -105,12 +105,15 @@ pub struct Process {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Call {
     /// The function's name.
+    #[cfg_attr(feature = "schema", schema(pattern = "^[A-Za-z0-9._-]+$", max_length = 128))]
     pub function: String,
     /// Arguments by position: a JSON array.
     #[serde(default = "no_args")]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Json>))]
     pub args: Json,
     /// Arguments by name: a JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<BTreeMap<String, Json>>))]
     pub kwargs: Option<Json>,
 }
 

@@ -9,6 +9,7 @@ mod document;
 mod endings;
 mod endpoints;
 mod error;
+mod events;
 mod extract;
 mod forget;
 mod observed;
@@ -76,6 +77,7 @@ pub(crate) struct Api {
     publishing: PublishRoom,
     submissions: TaskTracker,
     placements: Placements,
+    watch: events::EndpointWatch,
 }
 
 impl Api {
@@ -94,6 +96,7 @@ impl Api {
     ) -> Self {
         let (uploads, commits) = (upload::Uploads::default(), signals.recorded.subscribe());
         let publishing = PublishRoom::default();
+        let watch = events::EndpointWatch::default();
         Self {
             store,
             link,
@@ -105,6 +108,7 @@ impl Api {
             publishing,
             submissions,
             placements,
+            watch,
         }
     }
 
@@ -124,6 +128,7 @@ fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(document::frame())
         .routes(routes!(health))
         .routes(routes!(document::openapi))
+        .routes(routes!(events::events))
         .routes(routes!(query::tasks, submit::submit))
         .routes(routes!(query::task))
         .routes(routes!(output::output))

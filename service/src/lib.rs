@@ -18,6 +18,7 @@ mod config;
 mod demo;
 mod failover;
 mod failure;
+mod feed;
 mod model;
 mod overlay;
 mod publishing;

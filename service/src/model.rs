@@ -2,6 +2,7 @@
 //! Records, publishing, failover and API are made from them; they know none of these. Pure.
 
 mod endpoints;
+mod feed_event;
 mod health;
 mod live;
 mod name_pattern;
@@ -18,6 +19,7 @@ pub(crate) use endpoints::{
     CancelsView, DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView,
     QueueState, Removed, StateRecord, Told, active, status,
 };
+pub(crate) use feed_event::{FeedEvent, FeedKind, FeedTask};
 pub(crate) use health::{Anomalies, QueueHazard};
 pub(crate) use live::{LiveLoad, LiveTask, progress_words};
 pub(crate) use name_pattern::NamePattern;

@@ -40,6 +40,7 @@ mod states;
 mod steering;
 mod stored_state;
 mod submissions;
+mod task_events;
 mod task_listing;
 mod task_rows;
 mod threads;
@@ -66,6 +67,7 @@ pub(crate) use task_listing::TaskFilter;
 pub(crate) use task_rows::TaskPlace;
 pub(crate) use waiting::{Handed, Positions};
 
+use crate::feed::Feed;
 use crate::state_folder::StateFolder;
 use engine::{Connection, Db, Durability, Engine};
 use interned_ids::InternedIds;
@@ -78,12 +80,14 @@ pub(crate) struct Store {
     writer: Threads<Writer>,
     readers: Threads<Box<dyn Connection>>,
     durability: Arc<dyn Durability>,
+    feed: Feed,
 }
 
-/// The connection that writes, and the ids that it has looked up.
+/// The connection that writes, the ids that it has looked up, and the feed that it tells.
 struct Writer {
     connection: Box<dyn Connection>,
     ids: InternedIds,
+    feed: Feed,
 }
 
 /// A transaction that writes.
@@ -161,11 +165,14 @@ impl Store {
 
     /// Starts the threads that use an engine's connections.
     fn over(Engine { writer, readers, durability }: Engine) -> std::io::Result<Self> {
-        let writer = Writer { connection: writer, ids: InternedIds::default() };
+        let feed = Feed::default();
+        let ids = InternedIds::default();
+        let writer = Writer { connection: writer, ids, feed: feed.clone() };
         Ok(Self {
             writer: Threads::start("records", vec![writer])?,
             readers: Threads::start("reading", readers)?,
             durability,
+            feed,
         })
     }
 
@@ -265,10 +272,17 @@ impl Writer {
     ) -> Result<T> {
         let ids = &mut self.ids;
         ids.begin();
-        let done = transact(self.connection.as_mut(), |db| job(&mut Write { db, ids }))
-            .map_err(|error| error.during(doing))?;
+        let told = self.feed.is_on();
+        self.connection.collect_changes(told);
+        let written = transact(self.connection.as_mut(), |db| {
+            let done = job(&mut Write { db, ids })?;
+            let events = if told { task_events::of_transaction(db)? } else { Vec::new() };
+            Ok((done, events))
+        });
+        let (done, events) = written.map_err(|error| error.during(doing))?;
         self.ids.commit();
         durability.committed();
+        self.feed.tell(events);
         Ok(done)
     }
 }

@@ -6,6 +6,7 @@
 //! [`leash`]: it ends with the test, however the test ends.
 
 pub mod api;
+pub mod api_events;
 pub mod binaries;
 pub mod broker;
 pub mod escapes;

@@ -1,9 +1,10 @@
 //! `cargo xtask ci`: everything that can be checked without a broker: format,
-//! lints, documentation, dependencies, the Python package, and how many instructions a
-//! task costs.
+//! lints, documentation, dependencies, the Python package, the API beside its document, and
+//! how many instructions a task costs.
 
 use crate::instructions;
 use crate::python as python_package;
+use crate::schemathesis;
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::{machine, python, skip, workspace};
 use std::ffi::OsStr;
@@ -20,7 +21,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mortal = ["--features", "clutch-endpoint/failpoints"];
     let clippy_mortal = [&clippy[..3], &mortal, &clippy[3..]].concat();
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
-    let checks: [(&str, &dyn Fn() -> Result<()>); 7] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 8] = [
         ("format", &|| cargo(&["fmt", "--all", "--check"])),
         ("lints", &|| cargo(&clippy)),
         ("lints with failure points", &|| cargo(&clippy_mortal)),
@@ -29,6 +30,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         }),
         ("dependencies", &dependencies),
         ("python", &python_package::check),
+        ("api", &schemathesis::check),
         ("instructions", &instructions),
     ];
     let mut failed = Vec::new();

@@ -14,6 +14,7 @@ mod mutants;
 mod openapi;
 mod python;
 mod record;
+mod schemathesis;
 mod simulate;
 mod test;
 
@@ -46,13 +47,15 @@ enum Chore {
     /// Makes deliberate mistakes in a copy, and sees whether the simulation
     /// notices each
     Mutants(mutants::Options),
-    /// Checks format, lints, documentation, dependencies, the Python package and
-    /// instruction counts
+    /// Checks format, lints, documentation, dependencies, the Python package, the API's
+    /// document and instruction counts
     Ci,
     /// Checks the Python package: format, lints, types and tests
     Python,
     /// Writes the OpenAPI document of the service's API anew, from its routes
     Openapi,
+    /// Has schemathesis ask a service all that its OpenAPI document allows and forbids
+    Schemathesis,
     /// Starts a private broker and keeps it until interrupted
     Broker,
     /// Plays the demonstration and draws it, for the README
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Chore::Ci => ci::run(),
         Chore::Python => python::run(),
         Chore::Openapi => openapi::run(),
+        Chore::Schemathesis => schemathesis::run(),
         Chore::Broker => broker::run(),
         Chore::Record => record::run(),
     };

@@ -9,9 +9,9 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, SchemaType, T
 use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A string, or `{"base64": "…"}`.
-fn bytes() -> RefOr<Schema> {
-    let text = ObjectBuilder::new().schema_type(Type::String);
+/// A string, which meets a pattern, or `{"base64": "…"}`.
+fn bytes(pattern: Option<&str>) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(pattern);
     let base64 = ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Byte)))
@@ -27,23 +27,23 @@ fn bytes() -> RefOr<Schema> {
 }
 
 macro_rules! bytes {
-    ($type:ty) => {
+    ($type:ty, $name:literal, $pattern:expr) => {
         impl PartialSchema for $type {
             fn schema() -> RefOr<Schema> {
-                bytes()
+                bytes($pattern)
             }
         }
 
         impl ToSchema for $type {
             fn name() -> Cow<'static, str> {
-                Cow::Borrowed("Bytes")
+                Cow::Borrowed($name)
             }
         }
     };
 }
 
-bytes!(Blob);
-bytes!(ByteString);
+bytes!(Blob, "Bytes", None);
+bytes!(ByteString, "ByteString", Some(r"^[^\u0000]*$"));
 
 impl PartialSchema for Json {
     fn schema() -> RefOr<Schema> {

@@ -4,8 +4,11 @@
 //! `service/openapi.json` is made from all parts by `cargo xtask openapi`; it is what is served,
 //! and a test fails while it is not what the routes say.
 
+#[cfg(test)]
+mod refine;
+
 use super::types::Problem;
-use crate::model::TaskSpec;
+use crate::model::{FeedEvent, FeedKind, TaskSpec};
 use axum::http::header;
 use axum::response::IntoResponse;
 use clutch_common::wire::StreamName;
@@ -29,7 +32,7 @@ const KEPT: &str = include_str!("../../openapi.json");
         (name = "endpoints", description = "Endpoints and their instances"),
         (name = "service", description = "The service itself"),
     ),
-    components(schemas(Problem, StreamName, TaskSpec)),
+    components(schemas(FeedEvent, FeedKind, Problem, StreamName, TaskSpec)),
 )]
 struct Frame;
 
@@ -53,53 +56,14 @@ pub(super) async fn openapi() -> impl IntoResponse {
 mod tests {
     use super::super::routes;
     use super::*;
-    use serde_json::{Map, Value};
+    use serde_json::Value;
     use std::collections::BTreeSet;
     use std::path::Path;
 
     /// The document that the routes make.
     fn made() -> Value {
         let (_, document) = routes().split_for_parts();
-        refined(serde_json::to_value(document).unwrap())
-    }
-
-    /// Adds the bounds of integers, which a format alone does not give; has what may be null
-    /// meet one of two schemas or both, as any JSON may be null; and joins the lines of a
-    /// description.
-    fn refined(value: Value) -> Value {
-        match value {
-            Value::Array(items) => items.into_iter().map(refined).collect(),
-            Value::Object(members) => {
-                let bounds = match members.get("format").and_then(Value::as_str) {
-                    Some("int32") => Some((i64::from(i32::MIN), i64::from(i32::MAX))),
-                    Some("int64") => Some((i64::MIN, i64::MAX)),
-                    _ => None,
-                };
-                let refine = |(name, value): (String, Value)| match (name.as_str(), value) {
-                    ("oneOf", value) if may_be_null(&value) => ("anyOf".to_owned(), refined(value)),
-                    ("description", Value::String(text)) => (name, joined(&text).into()),
-                    (_, value) => (name, refined(value)),
-                };
-                let mut members: Map<String, Value> = members.into_iter().map(refine).collect();
-                if let Some((minimum, maximum)) = bounds {
-                    members.entry("minimum").or_insert(minimum.into());
-                    members.entry("maximum").or_insert(maximum.into());
-                }
-                Value::Object(members)
-            }
-            other => other,
-        }
-    }
-
-    fn may_be_null(schemas: &Value) -> bool {
-        schemas.as_array().is_some_and(|schemas| schemas.iter().any(|one| one["type"] == "null"))
-    }
-
-    /// The text with each paragraph on a line.
-    fn joined(text: &str) -> String {
-        let paragraphs: Vec<String> =
-            text.split("\n\n").map(|one| one.replace('\n', " ")).collect();
-        paragraphs.join("\n\n")
+        super::refine::refined(serde_json::to_value(document).unwrap())
     }
 
     #[test]

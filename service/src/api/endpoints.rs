@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::store::EndpointRecord;
 use axum::extract::State;
+use clutch_common::id::EndpointId;
 use clutch_common::system::clock::now_ms;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -93,6 +94,18 @@ pub(super) async fn endpoint(
         cancels: record.cancels,
     };
     Ok(Json(EndpointAnswer { engaged: fault.is_none(), fault, endpoint }))
+}
+
+/// How endpoints are: the first of them by name, up to a page.
+pub(super) async fn statuses(
+    api: &Api,
+) -> Result<Vec<(EndpointId, String, EndpointStatus)>, ApiError> {
+    let records = api.store.endpoint_records(String::new(), MAX_PAGE).await?;
+    let status = |(record, queue): (EndpointRecord, QueueState)| {
+        let (status, _) = status(&record.states, queue, drains(&record), now_ms());
+        (record.endpoint.id, record.endpoint.name, status)
+    };
+    Ok(seen(api, records).await.into_iter().map(status).collect())
 }
 
 /// Why the link is down; nothing if it is up.

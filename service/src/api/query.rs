@@ -6,7 +6,7 @@ use super::extract::{Named, Parameters};
 use super::observed::{live_positions, observe, show_phases};
 use super::problem::{AnyRequest, Naming};
 use super::types::{MAX_PAGE, MissingPage, ResultPage, TaskPage};
-use crate::model::{NamePattern, TaskDetail, TaskOutcome};
+use crate::model::{NamePattern, TaskDetail, TaskOutcome, TaskState};
 use crate::store::TaskFilter;
 use axum::extract::State;
 use clutch_common::id::TaskId;
@@ -25,6 +25,7 @@ pub(super) struct TasksQuery {
     /// Only those for an endpoint, by its name or id.
     endpoint: Option<String>,
     /// Only those in this state, or in one of several with commas between them.
+    #[param(style = Form, explode = false, min_items = 1, value_type = Option<Vec<TaskState>>)]
     state: Option<String>,
     /// Only those of a submission.
     key: Option<String>,
@@ -135,6 +136,7 @@ pub(super) struct ResultsQuery {
     /// The submission; without it, `task` is required.
     key: Option<String>,
     /// The task, by its id; without it, `key` is required.
+    #[param(value_type = Option<TaskId>)]
     task: Option<String>,
     /// The `next` of the page before.
     from: Option<u64>,

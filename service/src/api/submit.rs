@@ -150,11 +150,11 @@ async fn with_room(
 fn check(request: &SubmitRequest) -> Result<(), ApiError> {
     let count = request.tasks.len();
     if request.key.is_empty()
-        || request.key.len() > MAX_KEY
+        || request.key.chars().count() > MAX_KEY
         || request.key.chars().any(char::is_control)
     {
         return Err(ApiError::bad_request(format!(
-            "key must have from 1 to {MAX_KEY} bytes and no control characters"
+            "key must have from 1 to {MAX_KEY} characters, none of them a control character"
         )));
     }
     if count == 0 || count > MAX_TASKS_PER_REQUEST {

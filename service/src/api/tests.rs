@@ -2,6 +2,7 @@
 
 mod document;
 mod endpoints;
+mod events;
 
 use super::connections::{self, Bounds};
 use super::types::*;
@@ -41,6 +42,7 @@ struct Service {
     endpoint: EndpointId,
     socket: PathBuf,
     submissions: TaskTracker,
+    store: Store,
 }
 
 /// A service with the endpoint `lab`; its broker link is up if `engaged`.
@@ -77,7 +79,7 @@ async fn service(engaged: bool) -> Service {
     let (closer, management) = (None, None);
     let context = SessionContext {
         transport,
-        store,
+        store: store.clone(),
         link,
         commits,
         news,
@@ -103,7 +105,17 @@ async fn service(engaged: bool) -> Service {
     }
     let client = Client::new(&folder);
     let socket = folder.socket();
-    Service { _temp: temp, _running: running, client, broker, stop, endpoint, socket, submissions }
+    Service {
+        _temp: temp,
+        _running: running,
+        client,
+        broker,
+        stop,
+        endpoint,
+        socket,
+        submissions,
+        store,
+    }
 }
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {

@@ -7,6 +7,7 @@ use crate::model::{
 };
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::blob::Blob;
+use clutch_common::task::result::Outcome;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,7 +19,7 @@ pub(crate) const MAX_TASKS_PER_SUBMISSION: u64 = 10_000_000;
 pub(crate) const MAX_TASKS_NAMED: usize = 10_000;
 /// The most rows of a page.
 pub(crate) const MAX_PAGE: u64 = 1000;
-/// The longest key, in bytes.
+/// The longest key, in characters.
 pub(crate) const MAX_KEY: usize = 128;
 
 /// A part of a submission, or all of it.
@@ -29,13 +30,17 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     /// The endpoint's name or id.
     pub(crate) endpoint: String,
     /// Names the submission; a task of it is known by key and index.
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub(crate) key: String,
     /// How many tasks the whole submission has.
+    #[schema(minimum = 1, maximum = 10_000_000)]
     pub(crate) total: u64,
     /// The index of the first task here; counts from 0.
     #[serde(default)]
+    #[schema(maximum = 9_999_999)]
     pub(crate) first: u64,
     /// The tasks.
+    #[schema(min_items = 1, max_items = 1000)]
     pub(crate) tasks: Vec<T>,
     /// When the service runs tasks of the submission again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +161,7 @@ pub(crate) struct WaitRequest {
     pub(crate) key: Option<String>,
     /// These tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10_000)]
     pub(crate) tasks: Vec<TaskId>,
     /// Answer as soon as the number of tasks done differs from this, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +200,7 @@ pub(crate) struct EndpointAnswer {
 pub(crate) struct DrainRequest {
     /// How long tasks that run may go on, in milliseconds from the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 31_622_400_000_u64)]
     pub(crate) deadline_in_ms: Option<u64>,
 }
 
@@ -225,6 +232,7 @@ pub(crate) struct DrainAnswer {
 pub(crate) struct CancelRequest {
     /// Only these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10_000)]
     pub(crate) tasks: Vec<TaskId>,
     /// Only those of a submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -237,6 +245,7 @@ pub(crate) struct CancelRequest {
     pub(crate) name: Option<String>,
     /// Only those in one of these states.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<TaskState>)]
     pub(crate) states: Vec<String>,
     /// How long to wait for endpoints that are asked and may answer, in milliseconds; at most
     /// 10 minutes.
@@ -338,12 +347,14 @@ pub(crate) struct LostAnswer {
 pub(crate) struct RetryRequest {
     /// These tasks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 10_000)]
     pub(crate) tasks: Vec<TaskId>,
     /// The tasks of a submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
     /// Only those with one of these outcomes; of a key, all but `succeeded` unless given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Outcome>)]
     pub(crate) states: Vec<String>,
 }
 
@@ -384,6 +395,7 @@ pub(crate) struct Problem {
     /// The kind for people.
     pub(crate) title: String,
     /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     pub(crate) status: u16,
     /// This problem, as a sentence for people.
     pub(crate) detail: String,

@@ -6,14 +6,14 @@
 //! queue alone does not end the session.
 
 use super::anomalies::AnomalyCounters;
-use crate::model::TaskState;
+use crate::model::{FeedEvent, FeedKind, LiveTask, TaskState};
 use crate::overlay::{Overlay, TaskRow};
 use crate::store::Store;
 use clutch_common::id::TaskId;
 use clutch_common::link::{Connection, Delivery, Fault, Inlet, InletOptions};
 use clutch_common::topology::{self, QueueKind};
-use clutch_common::wire::{self, Events};
-use std::collections::BTreeMap;
+use clutch_common::wire::{self, Events, Phase};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -91,9 +91,50 @@ impl EventReader<'_> {
         let unknown: Vec<TaskId> =
             events.iter().flat_map(|events| self.overlay.unknown(events)).collect();
         let rows = self.rows(unknown).await;
+        let told = self.store.feed().is_on();
+        let before = if told { self.known(&events) } else { BTreeMap::new() };
         for events in &events {
             self.overlay.take_in(events, &rows);
         }
+        if told {
+            self.tell(before).await;
+        }
+    }
+
+    /// The tasks of these messages, as they are known before these are taken in.
+    fn known(&self, events: &[Events]) -> BTreeMap<TaskId, Option<LiveTask>> {
+        let attempts = events.iter().flat_map(|events| &events.attempts);
+        let tasks: BTreeSet<TaskId> = attempts.map(|event| event.attempt.task_id).collect();
+        tasks.into_iter().map(|task| (task, self.overlay.task(task))).collect()
+    }
+
+    /// Tells the feed what is new of these tasks.
+    async fn tell(&self, before: BTreeMap<TaskId, Option<LiveTask>>) {
+        let mut kinds = Vec::new();
+        for (task, before) in &before {
+            if let Some(now) = self.overlay.task(*task) {
+                kinds.extend(news(before.as_ref(), &now).into_iter().map(|kind| (*task, kind)));
+            }
+        }
+        if kinds.is_empty() {
+            return;
+        }
+        let events = self.store.task_events(kinds).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "how far tasks are cannot be told to the clients that listen");
+            Vec::new()
+        });
+        let live = |mut event: FeedEvent| {
+            let of = event.of.as_mut()?;
+            let live = self.overlay.task(of.task)?;
+            of.attempt = live.attempt;
+            of.state = match live.phase {
+                Phase::Accepted => TaskState::Accepted,
+                Phase::Running => TaskState::Running,
+            };
+            of.progress = live.progress.filter(|_| event.kind == FeedKind::Progress);
+            Some(event)
+        };
+        self.store.feed().tell(events.into_iter().filter_map(live));
     }
 
     /// The rows of tasks that have no outcome.
@@ -140,13 +181,51 @@ impl EventReader<'_> {
     }
 }
 
+/// What is new of a task, as events tell it.
+fn news(before: Option<&LiveTask>, now: &LiveTask) -> Vec<FeedKind> {
+    let same = before.filter(|before| before.attempt == now.attempt);
+    let phase = match now.phase {
+        Phase::Accepted => FeedKind::Accepted,
+        Phase::Running => FeedKind::Running,
+    };
+    let came = same.is_none_or(|before| before.phase != now.phase).then_some(phase);
+    let told = same.and_then(|before| before.progress.as_ref());
+    let progress = now.progress.as_ref().filter(|progress| told != Some(progress));
+    came.into_iter().chain(progress.map(|_| FeedKind::Progress)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_phase_and_a_progress_are_news_once() {
+        let progress = |at_ms| TaskProgress { fraction: None, message: None, data: None, at_ms };
+        let live = |attempt, phase, progress| LiveTask {
+            attempt,
+            phase,
+            since_ms: 1,
+            accepted_at_ms: None,
+            progress,
+            waits_for: None,
+            heard_at_ms: 1,
+            stale: false,
+        };
+        let waits = live(1, Phase::Accepted, None);
+        let runs = live(1, Phase::Running, Some(progress(1)));
+        assert_eq!(news(None, &waits), [FeedKind::Accepted]);
+        assert_eq!(news(Some(&waits), &waits), []);
+        assert_eq!(news(Some(&waits), &runs), [FeedKind::Running, FeedKind::Progress]);
+        assert_eq!(news(Some(&runs), &live(1, Phase::Running, Some(progress(1)))), []);
+        let further = live(1, Phase::Running, Some(progress(2)));
+        assert_eq!(news(Some(&runs), &further), [FeedKind::Progress]);
+        let again = live(2, Phase::Running, Some(progress(1)));
+        assert_eq!(news(Some(&runs), &again), [FeedKind::Running, FeedKind::Progress]);
+    }
     use crate::store::conformance::store;
     use clutch_common::id::{EndpointId, StateId};
     use clutch_common::link::{Message, Tag};
-    use clutch_common::wire::{Load, encode_events};
+    use clutch_common::wire::{Load, TaskProgress, encode_events};
     use uuid::Uuid;
 
     #[tokio::test]

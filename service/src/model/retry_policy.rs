@@ -14,15 +14,19 @@ pub(crate) const MAX_PAUSE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryPolicy {
     /// How often at most.
+    #[schema(minimum = 1, maximum = 1000)]
     pub(crate) retries: u32,
     /// The pause before the first time, in milliseconds. It doubles from time to time.
     #[serde(default = "first_pause_ms")]
+    #[schema(maximum = 2_592_000_000_u64)]
     pub(crate) first_pause_ms: u64,
     /// The longest pause.
     #[serde(default = "longest_pause_ms")]
+    #[schema(maximum = 2_592_000_000_u64)]
     pub(crate) longest_pause_ms: u64,
     /// The outcomes after which a task is run again.
     #[serde(default = "outcomes")]
+    #[schema(min_items = 1)]
     pub(crate) on: Vec<Outcome>,
 }
 

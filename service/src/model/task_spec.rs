@@ -35,6 +35,7 @@ pub(crate) struct TaskSpec {
     pub(crate) stdin: Blob,
     /// How long it may run, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub(crate) walltime_ms: Option<u64>,
     /// When it is no longer worth starting, in milliseconds from its recording.
     #[serde(default, skip_serializing_if = "Option::is_none")]

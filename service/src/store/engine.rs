@@ -31,6 +31,10 @@ pub(super) trait Connection: Send {
     /// from its start.
     fn transact(&mut self, job: &mut dyn FnMut(&Db<'_>) -> Result<()>) -> Result<()>;
 
+    /// Has each transaction collect the rows of tasks that it inserts or changes, or not; an
+    /// engine that cannot tell them collects none.
+    fn collect_changes(&mut self, on: bool);
+
     /// Brings a [displaced](Durability::displaced) database to a place where it is found.
     fn rescue(&self) -> Result<Saved>;
 }
@@ -74,6 +78,10 @@ pub(super) trait Transaction {
 
     /// Compiles a statement, or finds it compiled.
     fn prepare<'a>(&'a self, sql: &str) -> Result<Box<dyn Statement + 'a>>;
+
+    /// The rows of tasks that were inserted or changed since this was asked last, and whether
+    /// each was inserted.
+    fn changed_tasks(&self) -> Vec<(i64, bool)>;
 
     /// Reserves so many rows of `tasks`, in ascending order; none that a task had before.
     fn reserve_tasks(&self, count: usize) -> Result<Vec<i64>>;

@@ -129,6 +129,8 @@ impl Connection for PostgresConnection {
         Ok(transaction.transaction.into_inner().commit()?)
     }
 
+    fn collect_changes(&mut self, _: bool) {}
+
     fn rescue(&self) -> Result<Saved> {
         Ok(Saved::Back)
     }
@@ -142,6 +144,10 @@ struct PostgresTransaction<'a> {
 impl Transaction for PostgresTransaction<'_> {
     fn dialect(&self) -> &'static Dialect {
         &DIALECT
+    }
+
+    fn changed_tasks(&self) -> Vec<(i64, bool)> {
+        Vec::new()
     }
 
     fn prepare<'a>(&'a self, sql: &str) -> Result<Box<dyn Statement + 'a>> {

@@ -5,6 +5,7 @@
 //! and does not wait for the disk; [`wal`] syncs the log for all commits before it. There
 //! is one writer at a time; several processes share the file, and wait for each other.
 
+mod changed_rows;
 mod files;
 mod identity;
 mod layout;
@@ -19,6 +20,7 @@ use super::engine::{
 };
 use super::{Error, Result};
 use crate::state_folder::StateFolder;
+use changed_rows::ChangedRows;
 use files::DatabaseFiles;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -71,7 +73,8 @@ pub(super) fn open(folder: &StateFolder) -> anyhow::Result<Engine> {
     let readers = readers.collect::<Result<Vec<_>>>().map_err(failed)?;
     let files = DatabaseFiles::of(&path)?;
     let connection = |db, behavior| -> Box<dyn Connection> {
-        Box::new(SqliteConnection { db, behavior, files: files.clone() })
+        let changed = ChangedRows::default();
+        Box::new(SqliteConnection { db, behavior, files: files.clone(), changed })
     };
     Ok(Engine {
         writer: connection(writer, TransactionBehavior::Immediate),
@@ -121,13 +124,22 @@ struct SqliteConnection {
     db: rusqlite::Connection,
     behavior: TransactionBehavior,
     files: DatabaseFiles,
+    changed: ChangedRows,
 }
 
 impl Connection for SqliteConnection {
     fn transact(&mut self, job: &mut dyn FnMut(&Db<'_>) -> Result<()>) -> Result<()> {
-        let transaction = SqliteTransaction(self.db.transaction_with_behavior(self.behavior)?);
+        self.changed.clear();
+        let transaction = SqliteTransaction {
+            transaction: self.db.transaction_with_behavior(self.behavior)?,
+            changed: &self.changed,
+        };
         job(&transaction)?;
-        Ok(transaction.0.commit()?)
+        Ok(transaction.transaction.commit()?)
+    }
+
+    fn collect_changes(&mut self, on: bool) {
+        self.changed.collect(&mut self.db, on);
     }
 
     fn rescue(&self) -> Result<Saved> {
@@ -135,7 +147,10 @@ impl Connection for SqliteConnection {
     }
 }
 
-struct SqliteTransaction<'a>(rusqlite::Transaction<'a>);
+struct SqliteTransaction<'a> {
+    transaction: rusqlite::Transaction<'a>,
+    changed: &'a ChangedRows,
+}
 
 impl Transaction for SqliteTransaction<'_> {
     fn dialect(&self) -> &'static Dialect {
@@ -143,7 +158,11 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn prepare<'a>(&'a self, sql: &str) -> Result<Box<dyn Statement + 'a>> {
-        Ok(Box::new(SqliteStatement(self.0.prepare_cached(sql)?)))
+        Ok(Box::new(SqliteStatement(self.transaction.prepare_cached(sql)?)))
+    }
+
+    fn changed_tasks(&self) -> Vec<(i64, bool)> {
+        self.changed.take()
     }
 
     /// The rows after the last one, which may be forgotten: a transaction that writes excludes

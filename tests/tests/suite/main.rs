@@ -20,6 +20,7 @@ mod endpoints;
 mod events;
 mod failover;
 mod faults;
+mod feed;
 mod folder;
 mod harness;
 mod hygiene;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-/// The status, the headers in lower case, and the body of an answer.
+/// The status, the headers in lower case, and the body of an answer, where that is JSON.
 async fn ask(service: &Service, method: &str, target: &str, body: &str) -> (u16, String, Value) {
     let mut client = UnixStream::connect(&service.socket).await.unwrap();
     let head = format!("{method} {target} HTTP/1.1\r\nhost: x\r\nconnection: close");
@@ -17,7 +17,7 @@ async fn ask(service: &Service, method: &str, target: &str, body: &str) -> (u16,
     client.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head.to_lowercase(), serde_json::from_str(body).unwrap())
+    (status, head.to_lowercase(), serde_json::from_str(body).unwrap_or_default())
 }
 
 /// The status and the code of an error.
@@ -36,12 +36,14 @@ async fn a_path_takes_the_methods_that_the_document_has_and_no_others() {
     let (_, _, document) = ask(&service, "GET", "/v1/openapi.json", "").await;
     for (path, operations) in document["paths"].as_object().unwrap() {
         let target = path.replace("{name}", "none").replace("{id}", "none");
+        // Events come until they end.
+        let target = if path == "/v1/events" { format!("{target}?for_ms=1") } else { target };
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let (status, head, body) = ask(&service, method, &target, "{").await;
             let name = format!("{method} {path}: {status}");
             if operations[method.to_lowercase()].is_object() {
                 assert!(status != 405, "{name}");
-                let nothing = format!("there is nothing at {target}");
+                let nothing = format!("there is nothing at {path}");
                 assert!(body["detail"] != nothing.as_str(), "{name}");
                 let described = &operations[method.to_lowercase()]["responses"];
                 assert!(described[status.to_string()].is_object(), "{name} is not described");

@@ -1,6 +1,7 @@
 //! Reads the service's id from a database file that may belong to another service.
 
 use super::SqliteTransaction;
+use super::changed_rows::ChangedRows;
 use crate::store::{Error, Result, facts};
 use clutch_common::id::ServiceId;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
@@ -21,7 +22,10 @@ pub(crate) fn service_in(database: &Path) -> Result<Option<ServiceId>> {
         | OpenFlags::SQLITE_OPEN_URI;
     let find = || {
         let mut db = Connection::open_with_flags(format!("file:{path}{whole}"), flags)?;
-        facts::service_id(&SqliteTransaction(db.transaction()?))
+        facts::service_id(&SqliteTransaction {
+            transaction: db.transaction()?,
+            changed: &ChangedRows::default(),
+        })
     };
     find().map_err(|error: Error| error.during("looking up the id of its service"))
 }

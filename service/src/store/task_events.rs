@@ -1,0 +1,140 @@
+//! The events of the feed that a transaction makes: what it changed in tasks, read in the same
+//! transaction.
+//!
+//! Touches the database only, and only while a client listens.
+
+use super::engine::{Columns, Db, FromRow, values};
+use super::stored_state::StoredState;
+use super::{Error, Result, Store};
+use crate::feed::Feed;
+use crate::model::{FeedEvent, FeedKind, FeedTask};
+use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::system::clock::now_ms;
+use std::collections::BTreeMap;
+
+/// A task as an event shows it.
+struct ShownTask {
+    task: TaskId,
+    endpoint: EndpointId,
+    endpoint_name: Option<String>,
+    key: Option<String>,
+    index: Option<u64>,
+    name: Option<String>,
+    state: StoredState,
+    /// The attempt that the outcome is from.
+    recorded: Option<u32>,
+    current: u32,
+}
+
+impl FromRow for ShownTask {
+    fn read(columns: &mut Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            task: columns.next()?,
+            endpoint: columns.next()?,
+            endpoint_name: columns.next()?,
+            key: columns.next()?,
+            index: columns.next()?,
+            name: columns.next()?,
+            state: columns.next()?,
+            recorded: columns.next()?,
+            current: columns.next()?,
+        })
+    }
+}
+
+impl ShownTask {
+    fn event(self, kind: FeedKind, at_ms: u64) -> FeedEvent {
+        let attempt = match self.state {
+            StoredState::Done(_) => self.recorded.unwrap_or(self.current),
+            _ => self.current,
+        };
+        FeedEvent {
+            kind,
+            at_ms,
+            endpoint: self.endpoint,
+            endpoint_name: self.endpoint_name,
+            status: None,
+            of: Some(FeedTask {
+                task: self.task,
+                key: self.key,
+                index: self.index,
+                name: self.name,
+                state: self.state.shown(),
+                attempt,
+                progress: None,
+            }),
+        }
+    }
+}
+
+/// The task in a row, by a condition on `t`.
+fn shown(condition: &str) -> String {
+    format!(
+        "SELECT t.id, n.id, e.name, s.key, t.idx, t.name, t.state, t.attempt, t.current_attempt \
+         FROM tasks t JOIN interned_ids n ON n.n = t.endpoint \
+         LEFT JOIN endpoints e ON e.id = n.id \
+         LEFT JOIN submissions s ON s.id = t.submission WHERE {condition}"
+    )
+}
+
+/// The events of the tasks that this transaction has inserted or changed so far.
+pub(super) fn of_transaction(db: &Db<'_>) -> Result<Vec<FeedEvent>> {
+    let mut changed: BTreeMap<i64, bool> = BTreeMap::new();
+    for (row, inserted) in db.changed_tasks() {
+        *changed.entry(row).or_default() |= inserted;
+    }
+    let (find, at_ms) = (shown("t.seq = ?"), now_ms());
+    let mut events = Vec::with_capacity(changed.len());
+    for (row, inserted) in changed {
+        let Some(task) = db.one::<ShownTask>(&find, values![row])? else { continue };
+        match (kind(task.state), inserted) {
+            // A task of another program comes with its result.
+            (Some(kind @ FeedKind::Outcome), _) | (Some(kind), false) => {
+                events.push(task.event(kind, at_ms));
+            }
+            (_, true) => events.push(task.event(FeedKind::Recorded, at_ms)),
+            (None, false) => (),
+        }
+    }
+    Ok(events)
+}
+
+/// The kind of event when a task comes to a state. That it is handed to the link is none.
+fn kind(state: StoredState) -> Option<FeedKind> {
+    match state {
+        StoredState::Waiting | StoredState::Paused => Some(FeedKind::Waiting),
+        StoredState::Submitting => None,
+        StoredState::Submitted => Some(FeedKind::Submitted),
+        StoredState::Done(_) => Some(FeedKind::Outcome),
+    }
+}
+
+impl Store {
+    /// The feed that transactions tell what they change in tasks.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Waits until every transaction that writes and has begun is over: readers see it.
+    pub(crate) async fn written(&self) -> Result<()> {
+        self.writer.run(|_, _| ()).await
+    }
+
+    /// The events of these tasks without an outcome, to be made of their kinds.
+    pub(crate) async fn task_events(
+        &self,
+        tasks: Vec<(TaskId, FeedKind)>,
+    ) -> Result<Vec<FeedEvent>> {
+        self.read("looking up tasks of events", move |db| {
+            let (find, at_ms) = (shown("t.id = ?"), now_ms());
+            let mut events = Vec::with_capacity(tasks.len());
+            for (task, kind) in tasks {
+                let task: Option<ShownTask> = db.one(&find, values![&task])?;
+                let open = task.filter(|task| !matches!(task.state, StoredState::Done(_)));
+                events.extend(open.map(|task| task.event(kind, at_ms)));
+            }
+            Ok::<_, Error>(events)
+        })
+        .await
+    }
+}

@@ -1,0 +1,72 @@
+"""Hooks of schemathesis: they keep requests short, and requests that are meant to be taken to
+rules about several values that a schema cannot say."""
+
+import schemathesis
+from schemathesis import GenerationMode
+
+# How long a request may wait, in milliseconds.
+SHORT = 50
+
+
+def shorten(values):
+    """Has a request that would wait wait for a moment only."""
+    for name in ("timeout_ms", "wait_ms", "for_ms"):
+        value = values.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            values[name] = min(value, SHORT)
+
+
+def is_text(value):
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def runnable(task):
+    """Makes a task one that can run: see `Task::validate` in common/src/task.rs."""
+    if task.get("call") is not None:
+        return
+    argv = [word for word in task["argv"] if is_text(word)]
+    task["argv"] = argv or ["true"]
+    env = task.get("env", {})
+    good = {name: value for name, value in env.items() if is_text(name) and "=" not in name}
+    if "env" in task:
+        task["env"] = {name: value for name, value in good.items() if is_text(value)}
+    if task.get("cwd") is not None:
+        task["cwd"] = "/tmp"
+
+
+def submission(body):
+    """Has the parts of a submission fit together."""
+    body["total"] = max(body["total"], len(body["tasks"]))
+    if "first" in body:
+        body["first"] = min(body["first"], body["total"] - len(body["tasks"]))
+    retry = body.get("retry")
+    if retry is not None:
+        first, longest = retry.get("first_pause_ms", 1000), retry.get("longest_pause_ms", 60_000)
+        retry["first_pause_ms"], retry["longest_pause_ms"] = sorted((first, longest))
+    for task in body["tasks"]:
+        runnable(task)
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    query = case.query if isinstance(case.query, dict) else {}
+    body = case.body if isinstance(case.body, dict) else {}
+    shorten(query)
+    shorten(body)
+    path = case.operation.path
+    if path == "/v1/events":
+        query.setdefault("for_ms", SHORT)
+        case.query = query
+    if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
+        return
+    # Of two parameters one is required, or at most one is allowed.
+    if path == "/v1/progress" and "key" in query:
+        query.pop("endpoint", None)
+    if path == "/v1/results":
+        if "key" in query:
+            query.pop("task", None)
+        elif "task" not in query:
+            query["key"] = "first"
+            case.query = query
+    if path == "/v1/tasks" and case.method.upper() == "POST" and body:
+        submission(body)
