@@ -32,10 +32,10 @@ const MAX_LISTENERS: usize = 64;
 
 /// The feed; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Feed(Arc<Shared>);
+pub(crate) struct Feed(Arc<FeedState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct FeedState {
     /// Whether events are to be told.
     listening: AtomicBool,
     ring: Mutex<Ring>,
@@ -49,7 +49,7 @@ struct Ring {
     generation: u64,
     /// The number of the first event.
     first: u64,
-    events: VecDeque<Kept>,
+    events: VecDeque<KeptEvent>,
     bytes: usize,
     listeners: usize,
     /// Since when no client listens.
@@ -58,7 +58,7 @@ struct Ring {
 
 /// An event as it is sent, and what a filter looks at.
 #[derive(Debug)]
-struct Kept {
+struct KeptEvent {
     kind: FeedKind,
     task: Option<TaskId>,
     endpoint: EndpointId,
@@ -66,7 +66,7 @@ struct Kept {
     json: Box<str>,
 }
 
-impl Kept {
+impl KeptEvent {
     fn bytes(&self) -> usize {
         OVERHEAD + self.json.len() + self.key.as_ref().map_or(0, |key| key.len())
     }
@@ -75,18 +75,18 @@ impl Kept {
 /// A place in the feed. Its text is `GENERATION-NUMBER`, the number of the last event that was
 /// read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
+pub(crate) struct FeedPosition {
     generation: u64,
     next: u64,
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for FeedPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{}", self.generation, self.next)
     }
 }
 
-impl FromStr for Position {
+impl FromStr for FeedPosition {
     type Err = ();
     fn from_str(text: &str) -> Result<Self, ()> {
         let (generation, next) = text.split_once('-').ok_or(())?;
@@ -109,7 +109,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, event: &Kept) -> bool {
+    fn takes(&self, event: &KeptEvent) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.task.is_none_or(|task| event.task == Some(task))
             && self.endpoint.is_none_or(|endpoint| event.endpoint == endpoint)
@@ -123,12 +123,12 @@ pub(crate) struct Listener {
     feed: Feed,
     told: watch::Receiver<u64>,
     /// Where it reads next.
-    pub(crate) position: Position,
+    pub(crate) position: FeedPosition,
 }
 
-/// What a client is told of its place when it begins.
+/// The place at which a client begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub(crate) enum Opening {
     /// It begins with the next event.
     Anew,
     /// It goes on where it was.
@@ -153,7 +153,7 @@ impl Feed {
 
     /// Tells events, in their order.
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = FeedEvent>) {
-        let events: Vec<Kept> = events.into_iter().filter_map(kept).collect();
+        let events: Vec<KeptEvent> = events.into_iter().filter_map(kept).collect();
         if events.is_empty() {
             return;
         }
@@ -173,7 +173,7 @@ impl Feed {
     /// Begins to listen, after the last event that the client has, where that is known; nothing
     /// if too many listen. What is told from then on reaches the client; transactions that are
     /// under way have to be waited for.
-    pub(crate) fn listen(&self, after: Option<&str>) -> Option<(Listener, Begun)> {
+    pub(crate) fn listen(&self, after: Option<&str>) -> Option<(Listener, Opening)> {
         let mut ring = self.ring();
         if ring.listeners >= MAX_LISTENERS {
             return None;
@@ -187,12 +187,12 @@ impl Feed {
         ring.listeners += 1;
         ring.idle_since = None;
         self.0.listening.store(true, Ordering::Release);
-        let now = Position { generation: ring.generation, next: ring.end() };
-        let wanted = after.map(Position::from_str);
+        let now = FeedPosition { generation: ring.generation, next: ring.end() };
+        let wanted = after.map(FeedPosition::from_str);
         let (position, begun) = match wanted {
-            None => (now, Begun::Anew),
-            Some(Ok(position)) if ring.has(position) => (position, Begun::Resumed),
-            Some(_) => (now, Begun::Reset),
+            None => (now, Opening::Anew),
+            Some(Ok(position)) if ring.has(position) => (position, Opening::Resumed),
+            Some(_) => (now, Opening::Reset),
         };
         drop(ring);
         let (feed, told) = (self.clone(), self.0.told.subscribe());
@@ -206,11 +206,11 @@ impl Ring {
     }
 
     /// Whether everything from a position on is here.
-    fn has(&self, position: Position) -> bool {
+    fn has(&self, position: FeedPosition) -> bool {
         position.generation == self.generation && (self.first..=self.end()).contains(&position.next)
     }
 
-    fn push(&mut self, event: Kept, most: usize) {
+    fn push(&mut self, event: KeptEvent, most: usize) {
         self.bytes += event.bytes();
         self.events.push_back(event);
         while self.bytes > most
@@ -225,11 +225,11 @@ impl Ring {
     /// where to go on.
     fn read(
         &self,
-        from: Position,
+        from: FeedPosition,
         filter: &Filter,
         most: usize,
         text: &mut String,
-    ) -> Result<Position, Behind> {
+    ) -> Result<FeedPosition, Behind> {
         if !self.has(from) {
             return Err(Behind);
         }
@@ -241,7 +241,7 @@ impl Ring {
             }
             at.next += 1;
             if filter.takes(event) {
-                let Kept { kind, json, .. } = event;
+                let KeptEvent { kind, json, .. } = event;
                 text.push_str(&format!("id: {at}\nevent: {kind}\ndata: {json}\n\n"));
             }
         }
@@ -275,7 +275,7 @@ impl Drop for Listener {
     }
 }
 
-fn kept(event: FeedEvent) -> Option<Kept> {
+fn kept(event: FeedEvent) -> Option<KeptEvent> {
     let json = match serde_json::to_string(&event) {
         Ok(json) => json.into_boxed_str(),
         Err(error) => {
@@ -284,7 +284,13 @@ fn kept(event: FeedEvent) -> Option<Kept> {
         }
     };
     let (task, key) = event.of.map_or((None, None), |of| (Some(of.task), of.key));
-    Some(Kept { kind: event.kind, task, endpoint: event.endpoint, key: key.map(Into::into), json })
+    Some(KeptEvent {
+        kind: event.kind,
+        task,
+        endpoint: event.endpoint,
+        key: key.map(Into::into),
+        json,
+    })
 }
 
 #[cfg(test)]
@@ -330,7 +336,7 @@ mod tests {
         feed.tell([event(1, "k")]);
         let (mut listener, begun) = feed.listen(None).unwrap();
         assert!(feed.is_on());
-        assert_eq!((begun, read(&mut listener)), (Begun::Anew, Vec::<u64>::new()));
+        assert_eq!((begun, read(&mut listener)), (Opening::Anew, Vec::<u64>::new()));
         feed.tell([event(2, "k"), event(3, "k")]);
         assert_eq!(read(&mut listener), [2, 3]);
         assert!(read(&mut listener).is_empty());
@@ -352,16 +358,16 @@ mod tests {
         feed.tell([event(3, "k")]);
         let (mut again, begun) = feed.listen(Some(&position)).unwrap();
         feed.tell([event(4, "k")]);
-        assert_eq!((begun, read(&mut again)), (Begun::Resumed, vec![3, 4]));
+        assert_eq!((begun, read(&mut again)), (Opening::Resumed, vec![3, 4]));
         let (mut at_first, begun) = feed.listen(Some(&position)).unwrap();
-        assert_eq!((begun, read(&mut at_first)), (Begun::Resumed, vec![3, 4]));
+        assert_eq!((begun, read(&mut at_first)), (Opening::Resumed, vec![3, 4]));
     }
 
     #[test]
     fn a_place_that_is_not_in_the_ring_is_told() {
         let feed = Feed::default();
         let (listener, _) = feed.listen(None).unwrap();
-        let Position { generation, next } = listener.position;
+        let FeedPosition { generation, next } = listener.position;
         for place in [
             "".to_owned(),
             "x-1".to_owned(),
@@ -369,13 +375,13 @@ mod tests {
             format!("{generation:016x}-{}", next + 1),
         ] {
             let (mut listener, begun) = feed.listen(Some(&place)).unwrap();
-            assert_eq!(begun, Begun::Reset, "{place}");
+            assert_eq!(begun, Opening::Reset, "{place}");
             assert!(read(&mut listener).is_empty());
         }
         drop(listener);
         feed.ring().idle_since = Instant::now().checked_sub(LINGER * 2);
-        let place = Position { generation, next }.to_string();
-        assert_eq!(feed.listen(Some(&place)).unwrap().1, Begun::Reset);
+        let place = FeedPosition { generation, next }.to_string();
+        assert_eq!(feed.listen(Some(&place)).unwrap().1, Opening::Reset);
     }
 
     #[test]
@@ -388,7 +394,7 @@ mod tests {
         assert_eq!((ring.first, ring.events.len(), ring.bytes), (7, 3, 3 * one));
         let read = |next| {
             let mut text = String::new();
-            let from = Position { generation: 0, next };
+            let from = FeedPosition { generation: 0, next };
             let to = ring.read(from, &Filter::default(), usize::MAX, &mut text)?;
             Ok((to.next, times(&text)))
         };

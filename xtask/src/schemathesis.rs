@@ -19,8 +19,6 @@ use std::thread;
 
 /// The release of schemathesis.
 const VERSION: &str = "4.32.5";
-/// The seed of what is generated.
-const SEED: &str = "1";
 /// How many cases each operation is asked, in each phase that generates them.
 const EXAMPLES: &str = "40";
 
@@ -36,6 +34,7 @@ pub(crate) fn check() -> Result<()> {
     world.provision("lab")?;
     let mut service: Daemon = world.serve()?;
     world.service(&["submit", "lab", "--key", "first", "--", "true"])?.ok()?;
+    let task = world.result("first")?["id"].as_str().context("the task has no id")?.to_owned();
     let port = bridge(world.folder().join("service/clutch.sock"))?;
     let url = format!("http://127.0.0.1:{port}");
     let folder = workspace().join("xtask/schemathesis");
@@ -43,10 +42,11 @@ pub(crate) fn check() -> Result<()> {
     asking
         .arg("--config-file")
         .arg(folder.join("schemathesis.toml"))
-        .args(["--no-color", "run", "--url", &url, "--seed", SEED, "--max-examples", EXAMPLES])
-        .args(["--generation-deterministic", "--generation-database", "none"])
+        .args(["--no-color", "run", "--url", &url, "--max-examples", EXAMPLES])
+        .args(["--generation-deterministic"])
         .arg(format!("{url}/v1/openapi.json"))
         .env("SCHEMATHESIS_HOOKS", "hooks")
+        .env("CLUTCH_TASK", task)
         .env("PYTHONPATH", &folder)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(world.folder());

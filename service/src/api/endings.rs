@@ -63,7 +63,7 @@ pub(super) async fn remove(
 
 /// Declares state folders of an endpoint lost.
 ///
-/// That of an instance that is connected is not lost.
+/// A state folder with an instance that is connected is not lost.
 #[utoipa::path(
     post,
     path = "/v1/endpoints/{name}/lost",

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::extract::Parameters;
 use super::problem::{AnyRequest, AskingBroker, Kind, Naming};
 use super::query::known_endpoint;
-use crate::feed::{Begun, Behind, Filter, Listener};
+use crate::feed::{Behind, Filter, Listener, Opening};
 use crate::model::{EndpointStatus, FeedEvent, FeedKind};
 use axum::body::Body;
 use axum::extract::State;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 /// The longest that one answer lasts: less than a connection may be open.
 const LONGEST: Duration = Duration::from_secs(900);
@@ -97,7 +97,7 @@ struct Answer {
         (
             status = 200,
             description = "Events; the `data` of those of tasks and endpoints is a `FeedEvent`",
-            body = String,
+            body = ServerSentEvent,
             content_type = "text/event-stream",
         ),
         AnyRequest,
@@ -123,7 +123,7 @@ pub(super) async fn events(
         look(&api).await?;
     }
     let (until, look_at) = (Instant::now() + lasts, Instant::now() + LOOK);
-    let first = Some(opening(&listener, begun));
+    let first = Some(opening(&listener, begun).text());
     let answer = Answer { api, listener, filter, first, until, look_at, ended: false };
     let chunks = stream::unfold(answer, |answer| answer.next());
     let headers =
@@ -155,26 +155,44 @@ fn wants_endpoints(filter: &Filter) -> bool {
         && (filter.kinds.is_empty() || filter.kinds.contains(&FeedKind::Endpoint))
 }
 
-/// The first event of an answer.
-fn opening(listener: &Listener, begun: Begun) -> String {
-    let at = listener.position;
-    let reset = || {
-        let detail = "what happened since that event is not known any more: list again";
-        format!("id: {at}\nevent: reset\ndata: {}\n\n", json!({ "detail": detail }))
-    };
-    let open = |resumed: bool| {
-        format!("id: {at}\nevent: open\ndata: {}\n\n", json!({ "resumed": resumed }))
-    };
-    match begun {
-        Begun::Anew => open(false),
-        Begun::Resumed => open(true),
-        Begun::Reset => reset(),
+/// A server-sent event.
+#[derive(ToSchema)]
+pub(super) struct ServerSentEvent {
+    /// The place behind it, for `Last-Event-ID`.
+    id: Option<String>,
+    /// `open`, `reset`, `end`, or the kind of a `FeedEvent`.
+    event: String,
+    /// JSON: a `FeedEvent`, or of `open` whether it is `resumed`, of `reset` a `detail` in words,
+    /// of `end` a `code` and a `detail`.
+    data: String,
+}
+
+impl ServerSentEvent {
+    fn text(&self) -> String {
+        let Self { id, event, data } = self;
+        let id = id.as_ref().map(|id| format!("id: {id}\n")).unwrap_or_default();
+        format!("{id}event: {event}\ndata: {data}\n\n")
     }
 }
 
+/// The first event of an answer.
+fn opening(listener: &Listener, begun: Opening) -> ServerSentEvent {
+    let (event, data) = match begun {
+        Opening::Anew => ("open", json!({ "resumed": false })),
+        Opening::Resumed => ("open", json!({ "resumed": true })),
+        Opening::Reset => {
+            let detail = "what happened since that event is not known any more: list again";
+            ("reset", json!({ "detail": detail }))
+        }
+    };
+    let id = Some(listener.position.to_string());
+    ServerSentEvent { id, event: event.to_owned(), data: data.to_string() }
+}
+
 /// The last event of an answer.
-fn closing(code: &str, detail: &str) -> String {
-    format!("event: end\ndata: {}\n\n", json!({ "code": code, "detail": detail }))
+fn closing(code: &str, detail: &str) -> ServerSentEvent {
+    let data = json!({ "code": code, "detail": detail }).to_string();
+    ServerSentEvent { id: None, event: "end".to_owned(), data }
 }
 
 impl Answer {
@@ -227,7 +245,7 @@ impl Answer {
 
     fn end(&mut self, code: &str, detail: &str) -> String {
         self.ended = true;
-        closing(code, detail)
+        closing(code, detail).text()
     }
 }
 

@@ -105,17 +105,8 @@ async fn service(engaged: bool) -> Service {
     }
     let client = Client::new(&folder);
     let socket = folder.socket();
-    Service {
-        _temp: temp,
-        _running: running,
-        client,
-        broker,
-        stop,
-        endpoint,
-        socket,
-        submissions,
-        store,
-    }
+    let (_temp, _running) = (temp, running);
+    Service { _temp, _running, client, broker, stop, endpoint, socket, submissions, store }
 }
 
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {

@@ -181,7 +181,7 @@ impl EventReader<'_> {
     }
 }
 
-/// What is new of a task, as events tell it.
+/// The kinds of events that are new of a task, as its endpoint tells.
 fn news(before: Option<&LiveTask>, now: &LiveTask) -> Vec<FeedKind> {
     let same = before.filter(|before| before.attempt == now.attempt);
     let phase = match now.phase {

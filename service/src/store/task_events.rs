@@ -44,10 +44,8 @@ impl FromRow for ShownTask {
 
 impl ShownTask {
     fn event(self, kind: FeedKind, at_ms: u64) -> FeedEvent {
-        let attempt = match self.state {
-            StoredState::Done(_) => self.recorded.unwrap_or(self.current),
-            _ => self.current,
-        };
+        let ended = matches!(self.state, StoredState::Done(_));
+        let attempt = self.recorded.filter(|_| ended).unwrap_or(self.current);
         FeedEvent {
             kind,
             at_ms,

@@ -34,7 +34,7 @@ fn a_client_that_is_cut_off_again_and_again_is_told_of_every_outcome_once() {
         let index = event.data["index"].as_u64().unwrap();
         *seen.entry((event.kind, index)).or_default() += 1;
         last = event.id;
-        if seen.len() % 50 == 0 {
+        if seen.len().is_multiple_of(50) {
             drop(events);
             let (again, first) = opened(&it.world, "key=many&kinds=recorded,outcome", Some(&last));
             assert_eq!((first.kind.as_str(), &first.data["resumed"]), ("open", &true.into()));

@@ -68,24 +68,25 @@ fn refine(value: Value) -> Value {
                 (_, value) => (name, refine(value)),
             };
             let mut members: Map<String, Value> = members.into_iter().map(member).collect();
-            if let Some((minimum, maximum)) = bounds {
+            if let Some((format, minimum, maximum)) = bounds {
+                members.insert("format".to_owned(), format.into());
                 members.entry("minimum").or_insert(minimum);
                 members.entry("maximum").or_insert(maximum);
             }
             Value::Object(members)
         }
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 
-/// The bounds of an integer.
-fn bounds(schema: &Map<String, Value>) -> Option<(Value, Value)> {
+/// The format and the bounds of an integer: what is not negative has more room.
+fn bounds(schema: &Map<String, Value>) -> Option<(&'static str, Value, Value)> {
     let unsigned = schema.get("minimum").is_some_and(Value::is_u64);
     match (schema.get("format")?.as_str()?, unsigned) {
-        ("int32", false) => Some((i32::MIN.into(), i32::MAX.into())),
-        ("int32", true) => Some((0.into(), u32::MAX.into())),
-        ("int64", false) => Some((i64::MIN.into(), i64::MAX.into())),
-        ("int64", true) => Some((0.into(), u64::MAX.into())),
+        ("int32", false) => Some(("int32", i32::MIN.into(), i32::MAX.into())),
+        ("int32", true) => Some(("uint32", 0.into(), u32::MAX.into())),
+        ("int64", false) => Some(("int64", i64::MIN.into(), i64::MAX.into())),
+        ("int64", true) => Some(("uint64", 0.into(), u64::MAX.into())),
         _ => None,
     }
 }
