@@ -165,12 +165,11 @@ fn running(facts: &WaitFacts) -> CauseWords {
         return None;
     }
     let mut words = format!("it runs at {}", facts.endpoint);
-    if live.stale {
-        words += &format!(
-            ", by what the endpoint told last, {}; it has told nothing since: look at its host and \
-             its log",
-            ago(facts, live.heard_at_ms)
-        );
+    let told = || format!(", by what the endpoint told last, {}", ago(facts, live.heard_at_ms));
+    if facts.consumed == Some(false) {
+        words += &format!("{}; it is offline: its results come once it is back", told());
+    } else if live.stale {
+        words += &format!("{}; it has told nothing since: look at its host and its log", told());
     }
     Some((WaitCause::Running, words))
 }
@@ -448,9 +447,9 @@ fn about_to_start(facts: &WaitFacts) -> (WaitCause, String) {
     (WaitCause::AboutToStart, words)
 }
 
-/// The load, unless it is too old to tell anything.
+/// The load, unless it is too old to tell anything, or its endpoint is offline since.
 fn fresh(facts: &WaitFacts) -> Option<&LiveLoad> {
-    facts.load.as_ref().filter(|load| !load.stale)
+    facts.load.as_ref().filter(|load| !load.stale && facts.consumed != Some(false))
 }
 
 fn slots(load: &LiveLoad) -> String {

@@ -90,7 +90,10 @@ fn a_drain_is_told_by_where_it_was_asked_for() {
     let words = ["draining for 5 s", "endpoint resume lab"];
     told(&WaitFacts { drained_since_ms, ..facts() }, WaitCause::Draining, &words);
     let load = load(|load| load.draining = true);
-    told(&WaitFacts { load, ..facts() }, WaitCause::Draining, &["clutch-endpoint resume"]);
+    let drained = WaitFacts { load, ..facts() };
+    told(&drained, WaitCause::Draining, &["clutch-endpoint resume"]);
+    // What it told before it went away may not be so any more.
+    told(&WaitFacts { consumed: Some(false), ..drained }, WaitCause::Offline, &["lab is offline"]);
 }
 
 #[test]
@@ -107,8 +110,9 @@ fn the_endpoint_s_own_troubles_come_before_the_queue() {
     told(&call, WaitCause::Workers, &["function a.b: its workers end"]);
     told(&WaitFacts { load: workers, ..facts() }, WaitCause::SlotsBusy, &[]);
     let mut waits = WaitFacts { live: live(Phase::Accepted), ..call };
-    waits.live.as_mut().unwrap().waits_for = Some("a worker of a.b is starting".to_owned());
-    told(&waits, WaitCause::Workers, &["a worker of a.b is starting"]);
+    waits.live.as_mut().unwrap().waits_for = Some("for a worker of 'a.b' to start".to_owned());
+    let words = ["lab says that it waits for a worker of 'a.b' to start (function a.b: its"];
+    told(&waits, WaitCause::Workers, &words);
     let inbox = load(|load| (load.inbox_full, load.accepted) = (true, 9));
     told(&WaitFacts { load: inbox, ..facts() }, WaitCause::InboxFull, &["9 tasks"]);
 }
@@ -175,6 +179,8 @@ fn a_cancellation_that_is_not_answered_is_told_first() {
 fn a_task_that_runs_says_so_and_when_that_may_be_old() {
     let running = WaitFacts { live: live(Phase::Running), tasks_ahead: 9, ..facts() };
     told(&running, WaitCause::Running, &["it runs at lab"]);
+    let away = WaitFacts { consumed: Some(false), ..running.clone() };
+    told(&away, WaitCause::Running, &["3 min 20 s ago", "it is offline"]);
     let mut stale = running;
     stale.live.as_mut().unwrap().stale = true;
     told(&stale, WaitCause::Running, &["3 min 20 s ago", "told nothing since"]);
