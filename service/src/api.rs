@@ -60,6 +60,8 @@ const SHARE: usize = 64 * 1024;
 pub(crate) struct Signals {
     /// Bumped when tasks have ended.
     pub(crate) recorded: watch::Sender<u64>,
+    /// Bumped when something is scheduled.
+    pub(crate) timers: watch::Sender<u64>,
     /// Bumped when there is something to be told to an endpoint, or to be published.
     pub(crate) news: watch::Sender<u64>,
 }

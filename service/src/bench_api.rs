@@ -53,10 +53,11 @@ impl Records {
             specs: vec![spec; count],
             handing: Handing::New,
             retry: None,
+            due: None,
             now_ms: now_ms(),
         };
         let begun = self.store.record_submission(chunk).await?;
-        let (_, begun) = begun.context("the endpoint is not registered")?;
+        let begun = begun.context("the endpoint is not registered")?.tasks;
         ensure!(begun.iter().all(|task| task.new), "not recorded");
         Ok(begun.iter().map(|task| task.task.attempt()).collect())
     }

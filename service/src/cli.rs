@@ -1,6 +1,7 @@
 //! The command line, as data: clap only.
 
 pub(crate) mod cancel;
+pub(crate) mod due;
 pub(crate) mod endpoint;
 mod forget;
 mod logs;
@@ -417,6 +418,8 @@ pub(crate) struct SubmitArgs {
     pub(crate) no_rerun: bool,
     #[command(flatten)]
     pub(crate) order: order::OrderArgs,
+    #[command(flatten)]
+    pub(crate) due: due::DueArgs,
     #[command(flatten)]
     pub(crate) retry: retry::RetryPolicyArgs,
     /// A name for people

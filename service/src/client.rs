@@ -2,6 +2,7 @@
 //! what to ask for and show the answer.
 
 pub(crate) mod cancel;
+mod due_time;
 pub(crate) mod endpoint;
 pub(crate) mod endpoint_show;
 pub(crate) mod endpoints;

@@ -1,6 +1,7 @@
 //! The domain types of the service: tasks, their states, and what is recorded of them.
 //! Records, publishing, failover and API are made from them; they know none of these. Pure.
 
+mod due_time;
 mod endpoints;
 mod feed_event;
 mod health;
@@ -15,6 +16,7 @@ mod task_state;
 mod timeline;
 mod why;
 
+pub(crate) use due_time::DueTime;
 pub(crate) use endpoints::{
     CancelsView, DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView,
     QueueState, Removed, StateRecord, Told, active, status,

@@ -6,8 +6,10 @@
 //! submissions of clients that are gone are finished, the session finishes its transaction, and
 //! the process exits.
 
+mod alarm;
 mod folder_watch;
 mod retention;
+mod timers;
 
 use crate::api::connections::{self, Bounds};
 use crate::api::{Api, Signals};
@@ -59,7 +61,7 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let (link, link_state) =
         watch::channel(LinkState::Disengaged("it has not been up yet".to_owned()));
     let commits = watch::Sender::new(0);
-    let (news, _) = watch::channel(0);
+    let ((news, _), (scheduled, _)) = (watch::channel(0), watch::channel(0));
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let placements = Placements::load(&store).await?;
     let context = SessionContext {
@@ -77,15 +79,18 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         placements: placements.clone(),
     };
     let stop = CancellationToken::new();
-    let (stop_api, changes) = (stop.clone(), Signals { recorded: commits, news });
+    let mut beside = JoinSet::new();
+    let timers = (placements.clone(), scheduled.subscribe());
+    beside.spawn(timers::run(store.clone(), timers.0, timers.1, stop.clone()));
+    let changes = Signals { recorded: commits, timers: scheduled, news };
+    let stop_api = stop.clone();
     let api = Api::new(store.clone(), link_state, changes, told, submissions, placements, stop_api);
-    let mut forgetting = JoinSet::new();
     if let Some(keep) = args.keep {
-        forgetting.spawn(retention::keep(store.clone(), keep, stop.clone()));
+        beside.spawn(retention::keep(store.clone(), keep, stop.clone()));
     }
     let ended = run(api, context, signals, &settings.state, &stop).await;
     stop.cancel();
-    finish("forgetting", all(&mut forgetting)).await;
+    finish("forgetting, and timers", all(&mut beside)).await;
     if let Ok(StopCause::Displaced) = ended {
         return Err(save(store, &settings.state).await);
     }

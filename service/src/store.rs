@@ -16,6 +16,7 @@ mod commits;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod details;
+mod due;
 mod endpoint_records;
 mod endpoints;
 mod engine;
@@ -62,7 +63,7 @@ pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use steering::{DrainChange, PendingDrain};
 pub(crate) use stored_state::StoredState;
-pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedTask};
+pub(crate) use submissions::{Begun, Chunk, HandOver, Handing, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
 pub(crate) use task_rows::TaskPlace;
 pub(crate) use waiting::{Handed, Positions};

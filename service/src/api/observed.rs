@@ -37,7 +37,9 @@ fn phase_of(state: TaskState) -> Option<Phase> {
     match state {
         TaskState::Accepted => Some(Phase::Accepted),
         TaskState::Running => Some(Phase::Running),
-        TaskState::Waiting | TaskState::Submitted | TaskState::Done(_) => None,
+        TaskState::Scheduled | TaskState::Waiting | TaskState::Submitted | TaskState::Done(_) => {
+            None
+        }
     }
 }
 
@@ -150,6 +152,7 @@ async fn facts(api: &Api, detail: &TaskDetail) -> Result<WaitFacts, ApiError> {
         now_ms,
         endpoint: name.unwrap_or_else(|| endpoint.to_string()),
         unlinked,
+        due_at_ms: detail.due_at_ms.filter(|_| detail.summary.state == TaskState::Scheduled),
         placement: placement(api, detail),
         retry_at_ms: detail.retry_at_ms,
         cancel_requested_ms: None,

@@ -16,7 +16,7 @@ use super::wait::{self, Target};
 use super::waiting::link;
 use crate::model::{Progress, RetryPolicy};
 use crate::publishing::{Outgoing, PublishError, Publisher, RoomTaken};
-use crate::store::{Chunk, Endpoint, Handing, RecordedTask, StoredState};
+use crate::store::{Begun, Chunk, Endpoint, Handing, RecordedTask, StoredState};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use tokio::sync::oneshot;
@@ -99,29 +99,35 @@ async fn record_and_publish(
     if let (true, Err(reason)) = (request.confirmed, &link) {
         return Err(ApiError::disengaged(format!("{reason}; nothing was recorded")));
     }
-    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, retry, .. } = request;
+    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, retry, due, .. } =
+        request;
     let handing = match &link {
         Ok(_) if confirmed => Handing::Unconfirmed,
         Ok(_) => Handing::New,
         Err(_) => Handing::Nothing,
     };
     let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
-    let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, now_ms };
+    let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, due, now_ms };
     let begun = api.store.record_submission(chunk).await?;
-    let Some((endpoint, begun)) = begun else {
+    let Some(Begun { endpoint, tasks: begun, due_at_ms }) = begun else {
         return Err(unknown_endpoint(api, &name).await);
     };
+    let scheduled = begun.iter().any(|one| one.state == StoredState::Scheduled);
     let answer = SubmitAnswer {
         endpoint: endpoint.id,
         ids: begun.iter().map(|one| one.task.id).collect(),
         recorded: begun.iter().filter(|one| one.new).count() as u64,
-        waiting: link.as_ref().err().cloned(),
+        waiting: link.as_ref().err().filter(|_| !scheduled).cloned(),
+        due_at_ms,
         progress: None,
     };
     // The caller may have gone.
     drop(tell.send(answer.clone()));
     // The broker may take its time, and others are to be recorded meanwhile.
     drop(upload);
+    if scheduled {
+        api.signals.timers.send_modify(|count| *count += 1);
+    }
     if begun.iter().any(|one| one.state == StoredState::Waiting) {
         // A caller that submits again wants it tried, and a link may have come up meanwhile.
         api.placements.try_now(endpoint.id);
@@ -173,6 +179,14 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
     }
     if let Some(Err(reason)) = request.retry.as_ref().map(RetryPolicy::check) {
         return Err(ApiError::bad_request(format!("retry: {reason}")));
+    }
+    if let Some(due) = request.due {
+        due.check(now_ms()).map_err(|reason| ApiError::bad_request(format!("due: {reason}")))?;
+        if request.confirmed {
+            return Err(ApiError::bad_request(
+                "the broker gets scheduled tasks when they are due: leave out confirmed or due",
+            ));
+        }
     }
     for (index, spec) in (request.first..).zip(&request.tasks) {
         spec.check().map_err(|reason| {

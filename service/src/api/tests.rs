@@ -63,7 +63,7 @@ async fn service(engaged: bool) -> Service {
     let api = Api::new(
         store.clone(),
         link_state.clone(),
-        Signals { recorded: commits.clone(), news: news.clone() },
+        Signals { recorded: commits.clone(), timers: watch::channel(0).0, news: news.clone() },
         told.clone(),
         submissions.clone(),
         placements.clone(),
@@ -112,6 +112,7 @@ async fn service(engaged: bool) -> Service {
 fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
     let total = tasks.len() as u64;
     SubmitRequest {
+        due: None,
         endpoint: "lab".into(),
         key: key.into(),
         total,

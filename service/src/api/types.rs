@@ -2,8 +2,8 @@
 //! made from the types of `model`. Pure.
 
 use crate::model::{
-    Anomalies, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard, RetryPolicy,
-    TaskOutcome, TaskSpec, TaskState, TaskSummary,
+    Anomalies, DueTime, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard,
+    RetryPolicy, TaskOutcome, TaskSpec, TaskState, TaskSummary,
 };
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::blob::Blob;
@@ -45,6 +45,9 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     /// When the service runs tasks of the submission again by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry: Option<RetryPolicy>,
+    /// When the tasks are due; at once unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due: Option<DueTime>,
     /// How long to wait for their outcomes, in milliseconds. Once all are recorded
     /// the answer comes, whether or not the broker's word is there.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -76,6 +79,9 @@ pub(crate) struct SubmitAnswer {
     /// Why those that this request recorded wait; nothing while there is a link to the broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) waiting: Option<String>,
+    /// When they are due, in milliseconds since the Unix epoch, if they are scheduled, or were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due_at_ms: Option<u64>,
     /// How far they are, if that was waited for: of the whole submission, if it
     /// came in this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]

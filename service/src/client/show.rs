@@ -73,6 +73,10 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
             .zip(summary.index)
             .map(|(key, index)| ("submission", format!("{key}, task {index}"))),
     );
+    lines.extend(detail.released_at_ms.zip(detail.late_ms).map(|(at, late)| {
+        let late = humantime::format_duration(Duration::from_millis(late));
+        ("released", format!("{}, {late} after its moment", moment(at)))
+    }));
     lines.extend(detail.why.as_ref().map(|why| ("why", why.words.clone())));
     let progress = detail.live.as_ref().and_then(|live| live.progress.as_ref());
     lines.extend(progress.map(|progress| {

@@ -1,5 +1,6 @@
 //! Submits tasks, in chunks, and waits for them if asked to.
 
+use super::due_time::{due_time, due_words};
 use super::interrupt::unless_interrupted;
 use super::results::how;
 use super::wait::{HELD, exit_code, summary, until_done};
@@ -13,9 +14,10 @@ use crate::cli::retry::RetryPolicyArgs;
 use crate::client::Client;
 use crate::client::expand::{CallTemplate, Items, Made, Pattern, Template};
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
-use crate::model::{Progress, RetryPolicy, TaskSpec};
+use crate::model::{DueTime, Progress, RetryPolicy, TaskSpec};
 use anyhow::Context as _;
 use clutch_common::id::{EndpointId, TaskId};
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::blob::Blob;
 use clutch_common::task::json::Json;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -38,6 +40,9 @@ struct SubmitReport<'a> {
     ids: &'a [TaskId],
     /// How many of them had not been submitted before.
     recorded: u64,
+    /// When they are due, in milliseconds since the Unix epoch, if they are scheduled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at_ms: Option<u64>,
     /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<&'a str>,
@@ -65,6 +70,8 @@ pub(crate) struct Submitted {
     recorded: u64,
     /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     waiting: Option<String>,
+    /// When they are to be due, and when they are.
+    due: (Option<DueTime>, Option<u64>),
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,
     /// Whether the broker's confirms are waited for.
@@ -82,6 +89,7 @@ impl Submitted {
         self.recorded += answer.recorded;
         self.waiting = answer.waiting.or_else(|| self.waiting.take());
         self.ids.extend(answer.ids);
+        self.due.1 = answer.due_at_ms;
     }
 }
 
@@ -104,7 +112,8 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
     let confirmed = args.confirmed;
     let retry = policy(&args.retry)?;
-    let mut submitted = Submitted { wait: wait_for, confirmed, retry, ..Submitted::default() };
+    let due = (due_time(&args.due, now_ms())?, None);
+    let mut submitted = Submitted { wait: wait_for, confirmed, retry, due, ..Submitted::default() };
     let sending = send(client, &args.endpoint, &key, total, specs(), &mut submitted);
     let sent = if args.wait {
         unless_interrupted(sending, &format!("--key {key}")).await
@@ -136,6 +145,7 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
             key: &key,
             ids,
             recorded: *recorded,
+            due_at_ms: submitted.due.1,
             waiting: waiting.as_deref(),
             progress: None,
             outcome: None,
@@ -151,11 +161,11 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
 /// A sentence about the submission for people: a key that was used before may leave nothing to
 /// do.
 fn told(submitted: &Submitted, key: &str) -> String {
-    let Submitted { ids, recorded, waiting, .. } = submitted;
+    let Submitted { ids, recorded, waiting, due, .. } = submitted;
     let done = if waiting.is_some() { "recorded" } else { "submitted" };
     let total = ids.len() as u64;
     let tasks = |count| counted(count, "task");
-    match (ids.as_slice(), total.saturating_sub(*recorded)) {
+    let words = match (ids.as_slice(), total.saturating_sub(*recorded)) {
         ([id], 0) => format!("{done} {id} under the key {key}"),
         ([id], _) => format!("{id} was submitted before, under the key {key}: nothing was done"),
         (_, 0) => format!("{done} {} under the key {key}", tasks(total)),
@@ -170,7 +180,8 @@ fn told(submitted: &Submitted, key: &str) -> String {
             tasks(*recorded),
             tasks(before)
         ),
-    }
+    };
+    words + &due_words(due.1, now_ms())
 }
 
 fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
@@ -292,11 +303,11 @@ pub(crate) async fn send(
     submitted: &mut Submitted,
 ) -> anyhow::Result<()> {
     let wait_ms = u64::try_from(submitted.wait.as_millis()).unwrap_or(u64::MAX);
-    let (confirmed, retry) = (submitted.confirmed, submitted.retry.clone());
+    let (confirmed, retry, due) = (submitted.confirmed, submitted.retry.clone(), submitted.due.0);
     let request = |first, tasks| {
         let (endpoint, key, retry) = (endpoint.to_owned(), key.to_owned(), retry.clone());
         let request =
-            SubmitRequest { endpoint, key, total, first, tasks, retry, wait_ms, confirmed };
+            SubmitRequest { endpoint, key, total, first, tasks, retry, due, wait_ms, confirmed };
         async move { client.post::<SubmitAnswer>("/v1/tasks", &request).await }
     };
     let mut open = FuturesOrdered::new();
@@ -359,6 +370,7 @@ async fn wait(
             key,
             ids,
             recorded: submitted.recorded,
+            due_at_ms: submitted.due.1,
             waiting: submitted.waiting.as_deref(),
             progress: Some(&progress),
             outcome: one.as_ref().map(|result| result.outcome),

@@ -188,9 +188,10 @@ impl World {
             specs: specs.to_vec(),
             handing: Handing::New,
             retry: None,
+            due: None,
             now_ms: now_ms(),
         };
-        let (_, begun) = self.store.record_submission(chunk).await.unwrap().unwrap();
+        let begun = self.store.record_submission(chunk).await.unwrap().unwrap().tasks;
         let seqs = begun.iter().map(|one| (one.seq, 1)).collect();
         self.store.mark_submitted(seqs, 2000).await.unwrap();
         begun

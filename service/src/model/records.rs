@@ -84,6 +84,15 @@ pub(crate) struct TaskDetail {
     pub(crate) summary: TaskSummary,
     /// The task as it was published, where this service did.
     pub(crate) task: Option<Task>,
+    /// When it is due, if it is scheduled, or was, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) due_at_ms: Option<u64>,
+    /// When it, and the other tasks of its submission, were released because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) released_at_ms: Option<u64>,
+    /// How long after its moment that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) late_ms: Option<u64>,
     /// When its next attempt is due, while it pauses before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry_at_ms: Option<u64>,

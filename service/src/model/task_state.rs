@@ -12,6 +12,8 @@ use utoipa::{PartialSchema, ToSchema};
 /// Where a task is on its way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum TaskState {
+    /// It is recorded, and becomes `waiting` at the moment it is scheduled for.
+    Scheduled,
     /// It is recorded, and the broker is not known to have its current attempt.
     Waiting,
     /// The broker has it.
@@ -26,13 +28,14 @@ pub(crate) enum TaskState {
 
 impl TaskState {
     /// The states of a task without an outcome, in the order in which it comes to them.
-    pub(crate) const OPEN: [Self; 4] =
-        [Self::Waiting, Self::Submitted, Self::Accepted, Self::Running];
+    pub(crate) const OPEN: [Self; 5] =
+        [Self::Scheduled, Self::Waiting, Self::Submitted, Self::Accepted, Self::Running];
 
     /// An explanation for people, where the name alone is not enough.
     #[must_use]
     pub(crate) fn meaning(self) -> Option<&'static str> {
         match self {
+            Self::Scheduled => Some("recorded; it becomes waiting at its moment"),
             Self::Waiting => Some("recorded; the broker is not known to have it"),
             Self::Accepted => Some("the endpoint has it, and it waits there for a slot"),
             Self::Submitted | Self::Running | Self::Done(_) => None,
@@ -43,6 +46,7 @@ impl TaskState {
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::Scheduled => "scheduled",
             Self::Waiting => "waiting",
             Self::Submitted => "submitted",
             Self::Accepted => "accepted",
@@ -111,10 +115,13 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(state));
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
-        // `scheduled` is kept free; `submitting` is a form that only the records know.
-        for name in ["lost", "scheduled", "submitting"] {
+        // `submitting` is a form that only the records know.
+        for name in ["lost", "submitting"] {
             let words = name.parse::<TaskState>().unwrap_err();
-            assert!(words.contains("waiting, submitted") && words.contains("timed_out"), "{words}");
+            assert!(
+                words.contains("scheduled, waiting, submitted") && words.contains("timed_out"),
+                "{words}"
+            );
         }
     }
 }

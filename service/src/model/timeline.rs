@@ -12,6 +12,10 @@ use utoipa::ToSchema;
 pub(crate) enum StepKind {
     /// The service recorded the task.
     Recorded,
+    /// The task was due.
+    Due,
+    /// The service released it, as it was due.
+    Released,
     /// The broker confirmed that it has the task.
     Confirmed,
     /// The endpoint accepted it.
@@ -34,6 +38,8 @@ impl StepKind {
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Recorded => "recorded",
+            Self::Due => "due",
+            Self::Released => "released",
             Self::Confirmed => "confirmed",
             Self::Accepted => "accepted",
             Self::Started => "started",
@@ -105,6 +111,8 @@ fn steps(detail: &TaskDetail) -> Vec<(StepKind, u64)> {
     let progress = live.and_then(|live| live.progress.as_ref()).map(|progress| progress.at_ms);
     let steps = [
         (StepKind::Recorded, Some(summary.created_at_ms)),
+        (StepKind::Due, detail.released_at_ms.and(detail.due_at_ms)),
+        (StepKind::Released, detail.released_at_ms),
         (StepKind::Confirmed, summary.submitted_at_ms),
         (StepKind::Accepted, accepted),
         (StepKind::Started, started),
@@ -154,7 +162,19 @@ mod tests {
         };
         let (task, asked, results, live, why) = (None, None, Vec::new(), None, None);
         let (retry_at_ms, timeline) = (None, Vec::new());
-        TaskDetail { summary, task, retry_at_ms, asked, results, live, why, timeline }
+        TaskDetail {
+            summary,
+            task,
+            due_at_ms: None,
+            released_at_ms: None,
+            late_ms: None,
+            retry_at_ms,
+            asked,
+            results,
+            live,
+            why,
+            timeline,
+        }
     }
 
     fn told(detail: &TaskDetail) -> Vec<(&'static str, u64, Option<i64>)> {

@@ -21,6 +21,8 @@ const ANSWER_WITHIN_MS: u64 = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WaitCause {
+    /// It is due later.
+    Scheduled,
     /// The service has no link to the broker.
     NoLink,
     /// The broker has no queue for the endpoint.
@@ -96,6 +98,8 @@ pub(crate) struct WaitFacts {
     pub(crate) endpoint: String,
     /// Since when the service has no link, and the fault; nothing if it has one.
     pub(crate) unlinked: Option<(u64, String)>,
+    /// When it is due, if it is scheduled.
+    pub(crate) due_at_ms: Option<u64>,
     /// How far the service has come with it.
     pub(crate) placement: Placement,
     /// When its next attempt is due, if a retry waits for that.
@@ -142,8 +146,8 @@ pub(crate) fn why(facts: &WaitFacts) -> Why {
         return Why { cause, words };
     }
     let told = [
-        cancelling, unlinked, unplaced, in_doubt, too_wide, draining, absent, troubled, inbox_full,
-        behind, busy,
+        scheduled, cancelling, unlinked, unplaced, in_doubt, too_wide, draining, absent, troubled,
+        inbox_full, behind, busy,
     ];
     let found = told.iter().find_map(|told| told(facts));
     let (cause, words) = match (found, expiry(facts)) {
@@ -172,6 +176,15 @@ fn running(facts: &WaitFacts) -> CauseWords {
         words += &format!("{}; it has told nothing since: look at its host and its log", told());
     }
     Some((WaitCause::Running, words))
+}
+
+fn scheduled(facts: &WaitFacts) -> CauseWords {
+    let due = facts.due_at_ms?;
+    let words = match due.checked_sub(facts.now_ms) {
+        Some(left) if left >= 1000 => format!("in {}", span(left)),
+        _ => "at any moment".to_owned(),
+    };
+    Some((WaitCause::Scheduled, format!("scheduled for {}, {words}", super::moment(due))))
 }
 
 fn cancelling(facts: &WaitFacts) -> CauseWords {

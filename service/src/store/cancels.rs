@@ -165,7 +165,7 @@ fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSli
             continue;
         }
         let attempt = Attempt { task_id: task.id, attempt: task.attempt };
-        if task.state == "waiting" || task.state == "paused" {
+        if ["scheduled", "waiting", "paused"].contains(&task.state.as_str()) {
             let reason = NEVER_SENT.into();
             let endpoint = task.endpoint;
             ended.push(TaskResult::not_run(attempt, Outcome::Cancelled, reason, endpoint, now_ms));

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 // Not in the macro, where rustfmt does not find the files.
 mod cancels;
 mod commits;
+mod due;
 mod endpoints;
 mod forgetting;
 mod listing;
@@ -116,6 +117,10 @@ suite! {
         many_tasks_go_in_slices_and_a_dry_run_counts_them;
     retries: a_task_is_run_again_as_its_next_attempt_and_keeps_its_results
         a_policy_runs_a_task_again_after_a_pause_that_a_cancellation_ends;
+    due: tasks_are_released_at_their_moment_and_not_before
+        a_key_keeps_its_moment_and_another_one_is_a_conflict
+        a_scheduled_task_is_cancelled_at_once_and_goes_with_its_submission
+        many_tasks_are_released_in_slices_in_order;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 
@@ -151,6 +156,7 @@ pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chun
         specs,
         handing: Handing::New,
         retry: None,
+        due: None,
         now_ms: 1000,
     }
 }
@@ -163,7 +169,7 @@ pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<RecordedTas
         let wanted = Registration { name, id, queue: None, lost_after: None, now_ms: 1 };
         store.register(wanted).await?;
     }
-    Ok(store.record_submission(chunk).await?.unwrap().1)
+    Ok(store.record_submission(chunk).await?.unwrap().tasks)
 }
 
 /// Records a task that the broker has, and its endpoint.

@@ -5,7 +5,7 @@ use super::rows::{
     RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
 use super::stored_state::StoredState;
-use super::{Result, Store, missing, retries};
+use super::{Result, Store, due, missing, retries};
 use crate::model::{Page, Progress, TaskDetail, TaskOutcome};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
@@ -93,8 +93,24 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
     let results = results.into_iter().filter_map(|row| row.of(id)).collect();
     let asked = missing::asked(db, seq)?;
     let retry_at_ms = retries::retry_at_ms(db, seq)?;
+    let (due_at_ms, released_at_ms) = match &summary.key {
+        Some(key) => due::of_submission(db, key)?,
+        None => (None, None),
+    };
     let (live, why, timeline) = (None, None, Vec::new());
-    Ok(Some(TaskDetail { summary, task, retry_at_ms, asked, results, live, why, timeline }))
+    Ok(Some(TaskDetail {
+        summary,
+        task,
+        due_at_ms,
+        released_at_ms,
+        late_ms: released_at_ms.zip(due_at_ms).map(|(at, due)| at.saturating_sub(due)),
+        retry_at_ms,
+        asked,
+        results,
+        live,
+        why,
+        timeline,
+    }))
 }
 
 /// A task of a page of results, with the result that decided its state.

@@ -17,7 +17,8 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 /// The states of tasks that have no outcome.
-pub(super) const OPEN_STATES: &str = "('waiting', 'paused', 'submitting', 'submitted')";
+pub(super) const OPEN_STATES: &str =
+    "('scheduled', 'waiting', 'paused', 'submitting', 'submitted')";
 
 /// The details of an instance, as they are kept; none where another build wrote some that this
 /// one cannot read.
@@ -35,7 +36,10 @@ pub(super) fn index_condition(state: StoredState) -> &'static str {
         StoredState::Submitting
         | StoredState::Submitted
         | StoredState::Done(Outcome::Succeeded) => "",
-        StoredState::Waiting | StoredState::Paused | StoredState::Done(_) => UNCOMMON_STATES,
+        StoredState::Scheduled
+        | StoredState::Waiting
+        | StoredState::Paused
+        | StoredState::Done(_) => UNCOMMON_STATES,
     }
 }
 

@@ -8,6 +8,8 @@ use std::str::FromStr;
 /// The state of a task in the database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum StoredState {
+    /// It is due later, with its submission.
+    Scheduled,
     /// The current attempt was never handed to the link, or the broker certainly does not have
     /// it: the task can be ended here.
     Waiting,
@@ -27,6 +29,7 @@ impl StoredState {
     #[must_use]
     pub(crate) fn shown(self) -> TaskState {
         match self {
+            Self::Scheduled => TaskState::Scheduled,
             Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
             Self::Submitted => TaskState::Submitted,
             Self::Done(outcome) => TaskState::Done(outcome),
@@ -37,6 +40,7 @@ impl StoredState {
     /// only events tell which of those that are submitted are accepted or run.
     pub(super) fn shown_as(state: TaskState) -> impl Iterator<Item = Self> {
         let states = match state {
+            TaskState::Scheduled => [Some(Self::Scheduled), None, None],
             TaskState::Waiting => [Some(Self::Waiting), Some(Self::Paused), Some(Self::Submitting)],
             TaskState::Submitted | TaskState::Accepted | TaskState::Running => {
                 [Some(Self::Submitted), None, None]
@@ -50,6 +54,7 @@ impl StoredState {
     #[must_use]
     pub(super) fn as_str(self) -> &'static str {
         match self {
+            Self::Scheduled => "scheduled",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Submitting => "submitting",
@@ -63,6 +68,7 @@ impl FromStr for StoredState {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
+            "scheduled" => Ok(Self::Scheduled),
             "waiting" => Ok(Self::Waiting),
             "paused" => Ok(Self::Paused),
             "submitting" => Ok(Self::Submitting),
@@ -79,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again_and_shown_without_its_three_forms_of_waiting() {
         let waiting = [StoredState::Waiting, StoredState::Paused, StoredState::Submitting];
-        let open = waiting.into_iter().chain([StoredState::Submitted]);
+        let open = waiting.into_iter().chain([StoredState::Scheduled, StoredState::Submitted]);
         for state in open.chain(Outcome::ALL.map(StoredState::Done)) {
             assert_eq!(state.as_str().parse(), Ok(state));
             let shown = state.shown().as_str();

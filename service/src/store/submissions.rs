@@ -7,7 +7,7 @@ use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
 use super::{Error, Result, Store, Write, cancel_requests, retries, unaccounted};
-use crate::model::{RetryPolicy, TaskSpec};
+use crate::model::{DueTime, RetryPolicy, TaskSpec, moment};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
@@ -47,8 +47,35 @@ pub(crate) struct Chunk {
     pub(crate) handing: Handing,
     /// When the service runs tasks of the submission again by itself.
     pub(crate) retry: Option<RetryPolicy>,
+    /// When the tasks are due; at once if nothing is said.
+    pub(crate) due: Option<DueTime>,
     /// The present, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
+}
+
+/// A part of a submission, as it is recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Begun {
+    /// The endpoint that the tasks go to.
+    pub(crate) endpoint: Endpoint,
+    /// The tasks, in the order of the chunk.
+    pub(crate) tasks: Vec<RecordedTask>,
+    /// When they are due, if they are scheduled, or were.
+    pub(crate) due_at_ms: Option<u64>,
+}
+
+/// The submission of a chunk.
+struct Submission {
+    row: i64,
+    due_at_ms: Option<u64>,
+    new: bool,
+}
+
+impl Submission {
+    /// The moment from which the expiry of its tasks counts, for one recorded at a moment.
+    fn begins(&self, created_at_ms: u64) -> u64 {
+        self.due_at_ms.map_or(created_at_ms, |due| due.max(created_at_ms))
+    }
 }
 
 /// A recorded task of a submission.
@@ -107,20 +134,17 @@ struct NewTask<'a> {
 }
 
 impl Store {
-    /// Records the tasks of a chunk, unless they are recorded already, and returns them in
-    /// order, with their endpoint; nothing if that is not known. Those that the caller hands to
-    /// the link are `submitting` then, others that are new `waiting`. A conflict when the key is
+    /// Records the tasks of a chunk, unless they are recorded already, and returns them;
+    /// nothing if the endpoint is not known. New ones that are due later are `scheduled` then,
+    /// those that the caller hands to the link `submitting`, others `waiting`. A conflict when the key is
     /// that of other tasks; then nothing is recorded.
-    pub(crate) async fn record_submission(
-        &self,
-        chunk: Chunk,
-    ) -> Result<Option<(Endpoint, Vec<RecordedTask>)>> {
+    pub(crate) async fn record_submission(&self, chunk: Chunk) -> Result<Option<Begun>> {
         self.write("recording the tasks", move |write| {
             let Some(endpoint) = endpoints::find(write.db, &chunk.endpoint)? else {
                 return Ok(None);
             };
-            let recorded = record(write, endpoint.id, &chunk)?;
-            Ok(Some((endpoint, recorded)))
+            let (tasks, due_at_ms) = record(write, endpoint.id, &chunk)?;
+            Ok(Some(Begun { endpoint, tasks, due_at_ms }))
         })
         .await
     }
@@ -168,9 +192,14 @@ fn mark_submitted(db: &Db<'_>, tasks: &[(i64, u32)], now_ms: u64) -> Result<bool
     unaccounted::any(db, tasks.iter().map(|(task, _)| *task))
 }
 
-fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<Vec<RecordedTask>> {
+fn record(
+    write: &mut Write<'_>,
+    endpoint: EndpointId,
+    chunk: &Chunk,
+) -> Result<(Vec<RecordedTask>, Option<u64>)> {
     let db = write.db;
-    let (submission, new) = submission(db, endpoint, chunk)?;
+    let of = submission(db, endpoint, chunk)?;
+    let Submission { row: submission, new, due_at_ms } = of;
     let mut known = if new { BTreeMap::new() } else { known(db, submission, chunk)? };
     let missing = chunk.specs.len() - known.len();
     if !new && missing > 0 && has_forgotten(db, submission)? {
@@ -186,6 +215,7 @@ fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<
         BTreeMap::new()
     };
     let (state, hand_over) = match chunk.handing {
+        _ if due_at_ms.is_some_and(|due| due > chunk.now_ms) => (StoredState::Scheduled, None),
         Handing::Nothing => (StoredState::Waiting, None),
         Handing::New | Handing::Unconfirmed => (StoredState::Submitting, Some(HandOver::First)),
     };
@@ -194,9 +224,10 @@ fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
             let hand_over = again.get(&index).copied();
-            recorded.push(RecordedTask { hand_over, ..recorded_before(task, spec, &chunk.key)? });
+            recorded
+                .push(RecordedTask { hand_over, ..recorded_before(task, spec, &of, &chunk.key)? });
         } else if let Some(seq) = rows.next() {
-            let task = spec.task(TaskId::new(), chunk.now_ms);
+            let task = spec.task(TaskId::new(), of.begins(chunk.now_ms));
             let body = encoded(&task)?;
             recorded.push(RecordedTask { seq, task, body, state, new: true, hand_over });
         }
@@ -211,7 +242,12 @@ fn record(write: &mut Write<'_>, endpoint: EndpointId, chunk: &Chunk) -> Result<
     let mut counts = StateCounts::default();
     counts.add(submission, state, i64::try_from(new.len()).unwrap_or(i64::MAX));
     counts.write(db)?;
-    Ok(recorded)
+    if state == StoredState::Scheduled && missing > 0 {
+        // The clock may have been set back since the others were released.
+        let update = "UPDATE submissions SET released_at_ms = NULL WHERE id = ?";
+        db.run(update, values![submission])?;
+    }
+    Ok((recorded, due_at_ms))
 }
 
 /// Has tasks published that the broker is not known to have: those that wait are `submitting`
@@ -232,28 +268,34 @@ fn hand_over_known(
             // One that is to be cancelled is not published again.
             StoredState::Submitting if cancel_requests::is_requested(db, task.seq)? => (),
             StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
-            StoredState::Paused | StoredState::Submitted | StoredState::Done(_) => (),
+            StoredState::Scheduled
+            | StoredState::Paused
+            | StoredState::Submitted
+            | StoredState::Done(_) => (),
         }
     }
     set_state(db, &waiting, &[StoredState::Waiting], StoredState::Submitting)?;
     Ok(all)
 }
 
-/// The submission that a chunk belongs to, and whether it was made just now.
-fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)> {
-    let find = "SELECT id, endpoint_id, total FROM submissions WHERE key = ?";
-    let found: Option<(i64, EndpointId, u64)> = db.one(find, values![&chunk.key])?;
-    let Some((submission, endpoint, total)) = found else {
+/// The submission that a chunk belongs to; made if there is none.
+fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<Submission> {
+    let find = "SELECT id, endpoint_id, total, due_at_ms FROM submissions WHERE key = ?";
+    let found: Option<(i64, EndpointId, u64, Option<u64>)> = db.one(find, values![&chunk.key])?;
+    let Some((submission, endpoint, total, due_at_ms)) = found else {
+        let due = chunk.due.map(|due| due.moment(chunk.now_ms));
+        let released = due.filter(|due| *due <= chunk.now_ms).map(|_| chunk.now_ms);
         let insert = format!(
-            "INSERT INTO submissions (id, key, endpoint_id, total, created_at_ms) \
-             VALUES ({}, ?, ?, ?, ?) RETURNING id",
+            "INSERT INTO submissions (id, key, endpoint_id, total, created_at_ms, due_at_ms, \
+             released_at_ms) VALUES ({}, ?, ?, ?, ?, ?, ?) RETURNING id",
             db.dialect().next_submission
         );
-        let (id,) = db.only(&insert, values![&chunk.key, to, chunk.total, chunk.now_ms])?;
+        let values = values![&chunk.key, to, chunk.total, chunk.now_ms, due, released];
+        let (id,) = db.only(&insert, values)?;
         if let Some(policy) = &chunk.retry {
             retries::insert_policy(db, id, policy)?;
         }
-        return Ok((id, true));
+        return Ok(Submission { row: id, due_at_ms: due, new: true });
     };
     let differs = |what: String| {
         Err(Error::Conflict(format!(
@@ -270,7 +312,19 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<(i64, bool)>
     if retries::of_submission(db, submission)? != chunk.retry {
         return differs("its tasks are run again after other outcomes or pauses".to_owned());
     }
-    Ok((submission, false))
+    let same = match chunk.due {
+        None => due_at_ms.is_none(),
+        Some(DueTime::AtMs(at)) => due_at_ms == Some(at),
+        // Of the first request, it counts.
+        Some(DueTime::InMs(_)) => due_at_ms.is_some(),
+    };
+    if !same {
+        return differs(match due_at_ms {
+            Some(at) => format!("its tasks are scheduled for {}", moment(at)),
+            None => "its tasks are not scheduled for later".to_owned(),
+        });
+    }
+    Ok(Submission { row: submission, due_at_ms, new: false })
 }
 
 /// Whether some of a submission's tasks are forgotten.
@@ -289,9 +343,14 @@ fn known(db: &Db<'_>, submission: i64, chunk: &Chunk) -> Result<BTreeMap<u64, Kn
 }
 
 /// A task that was recorded before, if it is the same.
-fn recorded_before(known: &KnownTask, spec: &TaskSpec, key: &str) -> Result<RecordedTask> {
+fn recorded_before(
+    known: &KnownTask,
+    spec: &TaskSpec,
+    of: &Submission,
+    key: &str,
+) -> Result<RecordedTask> {
     let first = decoded(known.seq, &known.body, 1)?;
-    if spec.task(first.id, known.created_at_ms) != first {
+    if spec.task(first.id, of.begins(known.created_at_ms)) != first {
         return Err(Error::Conflict(format!(
             "the key '{key}' is that of another submission: its task {} differs from this one; \
              choose another key",

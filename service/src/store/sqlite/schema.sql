@@ -44,10 +44,17 @@ CREATE TABLE submissions (
     total         INTEGER NOT NULL,
     created_at_ms INTEGER NOT NULL,
     -- How many of its tasks are forgotten: their rows are gone, and `counts` has them still.
-    forgotten     INTEGER NOT NULL DEFAULT 0
+    forgotten     INTEGER NOT NULL DEFAULT 0,
+    -- If its tasks are scheduled: when they are due, and when they were released, all of them.
+    due_at_ms      INTEGER,
+    released_at_ms INTEGER
 ) STRICT;
 
--- Every task, in the order of recording. `state` is waiting (the current attempt was not
+CREATE INDEX submissions_due ON submissions (due_at_ms)
+WHERE due_at_ms IS NOT NULL AND released_at_ms IS NULL;
+
+-- Every task, in the order of recording. `state` is scheduled (it is due later, with its
+-- submission), waiting (the current attempt was not
 -- handed to the link, or the broker did not take it), submitting (it was handed over, and the
 -- broker has not answered), submitted or an outcome; `attempt` is the one whose result decided
 -- the state; `current_attempt` the one under way, or the last one. `priority` is 0 for a normal
