@@ -3,12 +3,13 @@
 use crate::cli::due::DueArgs;
 use crate::failure::usage;
 use crate::model::{DueTime, moment as moment_words};
+use crate::schedule::MomentText;
 use std::time::Duration;
 
 /// When the tasks are due, if they are to be scheduled.
 pub(super) fn due_time(args: &DueArgs, now_ms: u64) -> anyhow::Result<Option<DueTime>> {
     let (option, due) = match (&args.at, args.r#in) {
-        (Some(at), _) => ("--at", DueTime::AtMs(moment(at)?)),
+        (Some(at), _) => ("--at", DueTime::AtMs(moment(args, at)?)),
         (None, Some(after)) => {
             let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             ("--in", DueTime::InMs(after))
@@ -19,12 +20,16 @@ pub(super) fn due_time(args: &DueArgs, now_ms: u64) -> anyhow::Result<Option<Due
     Ok(Some(due))
 }
 
-fn moment(text: &str) -> anyhow::Result<u64> {
-    let at = humantime::parse_rfc3339(text).map_err(|_| {
-        usage(format!("--at: '{text}' is no moment: write 2026-12-24T18:00:00Z, with its offset"))
-    })?;
-    let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+fn moment(args: &DueArgs, text: &MomentText) -> anyhow::Result<u64> {
+    let ms = match (text, &args.zone) {
+        (MomentText::Wall(wall), None) => Err(format!(
+            "{wall} is a time of which zone? Write --tz with it, or an offset: {wall}Z is UTC"
+        )),
+        (MomentText::Instant(ms), _) => Ok(*ms),
+        (MomentText::Wall(_), Some(zone)) => text.ms(zone),
+    };
+    let ms = ms.map_err(|reason| usage(format!("--at: {reason}")))?;
+    Ok(u64::try_from(ms).unwrap_or(0))
 }
 
 /// A clause about when tasks that were scheduled are due.
@@ -42,22 +47,34 @@ pub(super) fn due_words(due_at_ms: Option<u64>, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
 
-    fn args(at: Option<&str>, after: Option<u64>) -> DueArgs {
-        DueArgs { at: at.map(str::to_owned), r#in: after.map(Duration::from_secs) }
+    fn args(line: &[&str]) -> DueArgs {
+        let submit = [&["clutch-service", "submit", "lab"], line, &["--", "true"]].concat();
+        match Cli::try_parse_from(submit).unwrap().command {
+            Command::Submit(args) => args.due,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn a_moment_or_a_delay_is_read_and_anything_else_refused_in_words() {
-        let due = |at, after| due_time(&args(at, after), 0);
-        assert_eq!(due(None, None).unwrap(), None);
-        assert_eq!(due(None, Some(7)).unwrap(), Some(DueTime::InMs(7000)));
-        assert_eq!(due(Some("1970-01-01T00:00:09Z"), None).unwrap(), Some(DueTime::AtMs(9000)));
-        for (wrong, words) in
-            [("tomorrow", "--at: 'tomorrow'"), ("2999-01-01T00:00:00Z", "100 years")]
-        {
-            let told = due(Some(wrong), None).unwrap_err().to_string();
-            assert!(told.contains(words), "{told}");
+    fn a_moment_or_a_delay_is_read_and_anything_unclear_refused_in_words() {
+        let due = |line: &[&str]| due_time(&args(line), 0);
+        let at = |ms| Some(DueTime::AtMs(ms));
+        assert_eq!(due(&[]).unwrap(), None);
+        assert_eq!(due(&["--in", "7s"]).unwrap(), Some(DueTime::InMs(7000)));
+        assert_eq!(due(&["--at", "1970-01-01T00:00:09Z"]).unwrap(), at(9000));
+        let berlin = |time| due(&["--at", time, "--tz", "Europe/Berlin"]);
+        assert_eq!(berlin("1970-01-01T01:00:09").unwrap(), at(9000));
+        for (told, words) in [
+            (due(&["--at", "2026-12-24T18:00"]), "of which zone"),
+            (due(&["--at", "2999-01-01T00:00:00Z"]), "100 years"),
+            (berlin("2026-10-25T02:30"), "comes twice in Europe/Berlin"),
+            (berlin("2026-03-29T02:30"), "does not exist in Europe/Berlin"),
+        ] {
+            let told = told.unwrap_err().to_string();
+            assert!(told.contains("--at: ") && told.contains(words), "{told}");
         }
     }
 

@@ -1,12 +1,13 @@
 //! When tasks of a submission are due. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest time, in milliseconds, for which a submission is scheduled ahead: 100 years.
 pub(crate) const MAX_AHEAD_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1000;
 
 /// When tasks are due, as a request says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum DueTime {
     /// At this moment, in milliseconds since the Unix epoch.

@@ -37,6 +37,7 @@ mod priority;
 mod provision;
 mod rehearsal;
 mod retention;
+mod scheduled;
 mod standby;
 mod steering;
 mod stranger;
