@@ -110,7 +110,7 @@ async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, 
     wait::check_known(api, tasks).await?;
     // All that have no outcome. Tasks that are named are looked at in any case: one that has
     // its outcome came too late.
-    let open = || ["waiting", "submitted"].map(str::to_owned).to_vec();
+    let open = || ["scheduled", "waiting", "submitted"].map(str::to_owned).to_vec();
     let states = match states.as_slice() {
         [] if tasks.is_empty() => open(),
         states => states.to_vec(),
