@@ -57,7 +57,11 @@ impl StepKind {
             Self::Accepted | Self::Started | Self::Progress | Self::Finished | Self::Published => {
                 true
             }
-            Self::Recorded | Self::Confirmed | Self::ResultRecorded => false,
+            Self::Recorded
+            | Self::Due
+            | Self::Released
+            | Self::Confirmed
+            | Self::ResultRecorded => false,
         }
     }
 }
