@@ -97,11 +97,12 @@ pub(super) fn of_transaction(db: &Db<'_>) -> Result<Vec<FeedEvent>> {
     Ok(events)
 }
 
-/// The kind of event when a task comes to a state. That it is handed to the link is none.
+/// The kind of event when a task comes to a state. That it is scheduled, or handed to the link, is
+/// none.
 fn kind(state: StoredState) -> Option<FeedKind> {
     match state {
         StoredState::Waiting | StoredState::Paused => Some(FeedKind::Waiting),
-        StoredState::Submitting => None,
+        StoredState::Scheduled | StoredState::Submitting => None,
         StoredState::Submitted => Some(FeedKind::Submitted),
         StoredState::Done(_) => Some(FeedKind::Outcome),
     }

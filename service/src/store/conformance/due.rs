@@ -2,7 +2,7 @@
 
 use super::{assert_counts_agree, begin, chunk, done, record, spec, specs, state};
 use crate::model::{DueTime, TaskSpec, TaskState};
-use crate::store::{Chunk, Error, Forgettable, Handing, Store, TaskFilter};
+use crate::store::{Chunk, Error, Forgettable, Handing, Positions, Store, TaskFilter};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
 
@@ -90,6 +90,6 @@ pub(super) async fn many_tasks_are_released_in_slices_in_order(store: Store) {
     assert_eq!(released, [(5000, Some(5000)), (5000, Some(5000)), (2501, None)]);
     let submission = store.submission("large").await.unwrap().unwrap();
     assert_counts_agree(&store, submission).await;
-    let page = store.hand_over(lab, 0, 20_000).await.unwrap();
+    let page = store.hand_over(lab, Positions::default(), 20_000).await.unwrap();
     assert_eq!(page.len(), 12_501);
 }
