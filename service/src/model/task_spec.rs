@@ -48,6 +48,7 @@ pub(crate) struct TaskSpec {
     pub(crate) priority: Priority,
     /// How many of the endpoint's slots it takes while it runs.
     #[serde(default = "one_core", skip_serializing_if = "is_one")]
+    #[schema(minimum = 1)]
     pub(crate) cores: u32,
 }
 

@@ -137,3 +137,59 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Chunk;
+    use super::super::conformance::{begin, chunk, done, record, specs, store};
+    use super::*;
+    use crate::feed::{Filter, Listener};
+    use crate::model::RetryPolicy;
+    use crate::stub_broker::result_of;
+    use clutch_common::id::Attempt;
+    use clutch_common::task::result::Outcome;
+    use serde_json::Value;
+
+    /// The kinds of the events that came, with the state, the index and the attempt of the task.
+    fn told(listener: &mut Listener) -> Vec<String> {
+        let text = listener.read(&Filter::default(), usize::MAX).unwrap();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events = data.map(|json| serde_json::from_str::<Value>(json).unwrap());
+        let shown = |event: Value| {
+            let member = |name: &str| event[name].to_string().replace('"', "");
+            ["kind", "state", "index", "attempt"].map(member).join(" ")
+        };
+        events.map(shown).collect()
+    }
+
+    #[tokio::test]
+    async fn each_transaction_tells_the_states_that_it_brings_and_none_that_is_undone() {
+        let (_temp, store) = store().await;
+        let lab = EndpointId::new();
+        begin(&store, chunk(lab, "before", &specs(1))).await.unwrap();
+        let (mut listener, _) = store.feed().listen(None).unwrap();
+        let retry: RetryPolicy = serde_json::from_str(r#"{ "retries": 1 }"#).unwrap();
+        let with_policy = Chunk { retry: Some(retry), ..chunk(lab, "k", &specs(2)) };
+        let begun = begin(&store, with_policy).await.unwrap();
+        assert_eq!(told(&mut listener), ["recorded waiting 0 1", "recorded waiting 1 1"]);
+        let undone = store.write("trying", |write| {
+            write.db.run("UPDATE tasks SET state = 'succeeded'", &[])?;
+            Err::<(), _>(Error::Conflict("not this".to_owned()))
+        });
+        assert!(undone.await.is_err());
+        let confirmed = begun.iter().map(|one| (one.seq, 1)).collect();
+        store.mark_submitted(confirmed, 5).await.unwrap();
+        assert_eq!(told(&mut listener), ["submitted submitted 0 1", "submitted submitted 1 1"]);
+        // The first runs again by its policy, and comes to no outcome in between.
+        let results = [done(&begun[0], 1, Outcome::Failed), done(&begun[1], 1, Outcome::Succeeded)];
+        record(&store, &results, &[], 6).await.unwrap();
+        assert_eq!(told(&mut listener), ["waiting waiting 0 2", "outcome succeeded 1 1"]);
+        // One that came before changes no task.
+        record(&store, &results, &[], 7).await.unwrap();
+        let external = result_of(Attempt { task_id: TaskId::new(), attempt: 1 }, Outcome::Expired);
+        record(&store, &[external], &[], 8).await.unwrap();
+        assert_eq!(told(&mut listener), ["outcome expired null 1"]);
+        store.cancel(vec![begun[0].seq], 9).await.unwrap();
+        assert_eq!(told(&mut listener), ["outcome cancelled 0 2"]);
+    }
+}
