@@ -6,3 +6,4 @@ pub(crate) mod deprovision;
 pub(crate) mod doctor;
 pub(crate) mod endpoint_file;
 pub(crate) mod provision;
+pub(crate) mod schedule_preview;

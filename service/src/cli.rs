@@ -9,6 +9,7 @@ mod order;
 pub(crate) mod output;
 mod results;
 pub(crate) mod retry;
+pub(crate) mod schedule;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -154,6 +155,8 @@ pub(crate) enum Command {
     Retry(retry::RetryArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
+    /// Show when a schedule would have tasks
+    Schedule(schedule::ScheduleArgs),
     /// List endpoints: how each is, what it runs, and what waits for it
     Endpoints(endpoint::EndpointsArgs),
     /// Show one endpoint, drain it, remove it, or declare it lost
@@ -185,6 +188,7 @@ impl Command {
             | Self::Cancel(_)
             | Self::Retry(_)
             | Self::Results(_)
+            | Self::Schedule(_)
             | Self::Forget(_) => return None,
         };
         args.broker.as_ref()

@@ -30,9 +30,10 @@ mod store;
 #[cfg(test)]
 mod stub_broker;
 
-use admin::{dead_letters, deprovision, doctor, provision};
+use admin::{dead_letters, deprovision, doctor, provision, schedule_preview};
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use cli::schedule::ScheduleCommand;
 use cli::{Cli, Command, GlobalArgs, output};
 use client::Client;
 use clutch_common::log;
@@ -154,6 +155,9 @@ async fn command(
         Command::Retry(args) => client::retry::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,
         Command::Forget(args) => client::forget::run(&client()?, args, json).await?,
+        Command::Schedule(args) => match &args.what {
+            ScheduleCommand::Preview(args) => schedule_preview::run(args, json)?,
+        },
         Command::Results(args) => client::results::run(&client()?, args, json).await?,
     }
     Ok(0)

@@ -6,14 +6,20 @@
 //! becomes of those that are due. Neither has a clock, a database or chance.
 
 mod calendar;
+#[cfg(test)]
+mod choices;
 mod civil;
 mod cron;
 mod identity;
 mod instants;
 mod moment_text;
+#[cfg(test)]
+mod oracle;
 mod policy;
 mod recurrence;
 mod rule;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod step;
 mod zone;
@@ -26,6 +32,6 @@ pub(crate) use moment_text::MomentText;
 pub(crate) use policy::{CatchUp, Overlap, Policy};
 pub(crate) use recurrence::Recurrence;
 pub(crate) use rule::Rule;
-pub(crate) use state::{End, Record, SkipReason, State};
-pub(crate) use step::{Next, Step, step};
+pub(crate) use state::{Decision, End, ScheduleState, SkipReason};
+pub(crate) use step::{Decided, Next, step};
 pub(crate) use zone::Zone;

@@ -102,13 +102,13 @@ pub fn build_ordinary() -> Result<PathBuf> {
     cargo_build(&["--workspace", "--bins"], true)
 }
 
-/// Builds the endpoint's unit tests from the workspace in `source`, optimised,
-/// with the features that all else has and further options of cargo's, and
-/// returns the program. Dependencies are compiled once for all sources.
-pub fn build_endpoint_tests(source: &Path, options: &[&str]) -> Result<PathBuf> {
+/// Builds the unit tests of a package from the workspace in `source`, optimised, with the
+/// features that all else has and further options of cargo's, and returns the program.
+/// Dependencies are compiled once for all sources.
+pub fn build_unit_tests(package: &str, source: &Path, options: &[&str]) -> Result<PathBuf> {
     // The benchmarks have no library, and need everything that the workspace does.
-    let what = ["test", "--lib", "--package", ENDPOINT, "--package", BENCH, "--no-run"];
-    executable(&[&what, options].concat(), source, "clutch_endpoint")
+    let what = ["test", "--lib", "--package", package, "--package", BENCH, "--no-run"];
+    executable(&[&what, options].concat(), source, &package.replace('-', "_"))
 }
 
 /// Builds the microbenchmarks from the workspace in `source`, optimised, with the

@@ -24,6 +24,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod scenario;
+pub mod schedule_oracle;
 pub mod skip;
 pub mod tmpfs;
 pub mod trace;

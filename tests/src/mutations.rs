@@ -1,8 +1,8 @@
-//! Deliberate mistakes in the endpoint, as data: `tests/mutations/NAME.toml`. The
-//! simulation has to notice each of them.
+//! Deliberate mistakes, as data: `tests/mutations/NAME.toml`. The simulation of the code that
+//! they are in has to notice each of them.
 //!
-//! A mutation says in `mistake` what is wrong with the code after it, names a `function`
-//! as `Type::method` or `module::function`, in whichever file that is, and lists edits:
+//! A mutation says in `mistake` what is wrong with the code after it, in `code` which folder that
+//! is in (`service/src`; without it `endpoint/src`), names a `function` as `Type::method` or `module::function`, in whichever file that is, and lists edits:
 //! tokens to `find` in the function's body, which occur there exactly once, and tokens to
 //! put in their place (`replace`). Line breaks, spaces and comments do not count, and
 //! `$name` stands for any one word, the same one wherever it occurs in the edit. Applied
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use syn::spanned::Spanned as _;
 use toml::{Table, Value};
 
-/// The code that mistakes are made in.
+/// The code that mistakes are made in, unless they say another.
 const CODE: &str = "endpoint/src";
 
 /// A deliberate mistake.
@@ -27,6 +27,8 @@ pub struct Mutation {
     pub name: String,
     /// The mistake, in words.
     pub mistake: String,
+    /// The folder of the code, relative to the workspace.
+    pub code: String,
     /// The function that it is in.
     function: String,
     edits: Vec<(String, String)>,
@@ -56,6 +58,10 @@ impl Mutation {
         Ok(Self {
             name: name.to_owned(),
             mistake: text(&table, "mistake")?,
+            code: match table.contains_key("code") {
+                true => text(&table, "code")?,
+                false => CODE.to_owned(),
+            },
             function: text(&table, "function")?,
             edits: edits.iter().map(edit).collect::<Result<_>>()?,
         })
@@ -63,13 +69,13 @@ impl Mutation {
 
     /// Finds the function below `root`, and makes the mistake in it.
     pub fn apply_below(&self, root: &Path) -> Result<Mistaken> {
-        let Self { name, function, .. } = self;
+        let Self { name, function, code, .. } = self;
         let mut found = Vec::new();
-        self.look_in(&root.join(CODE), &mut found)?;
+        self.look_in(&root.join(code), &mut found)?;
         let [(file, text, body)] = &found[..] else {
             bail!(
                 "the mutation {name} is of the function {function}, which is in {} places below \
-                 {CODE}: change tests/mutations/{name}.toml as the function was changed",
+                 {code}: change tests/mutations/{name}.toml as the function was changed",
                 found.len()
             );
         };

@@ -17,15 +17,24 @@ static ENVIRONMENT: Mutex<()> = Mutex::new(());
 /// # Errors
 /// When there is no Python 3 to be had, or `pika` cannot be installed.
 pub fn with_pika() -> Result<PathBuf> {
+    with_module("pika==1.3.2", "pika")
+}
+
+/// The interpreter of an environment that has a module of a package; the package is installed
+/// if the module is missing.
+///
+/// # Errors
+/// When there is no Python 3 to be had, or the package cannot be installed.
+pub fn with_module(package: &str, module: &str) -> Result<PathBuf> {
     let _alone = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let python = environment()?;
-    let has_pika = || {
-        let check = Command::new(&python).args(["-c", "import pika"]).output();
+    let has_module = || {
+        let check = Command::new(&python).args(["-c", &format!("import {module}")]).output();
         check.is_ok_and(|output| output.status.success())
     };
-    if !has_pika() {
-        install(&python, "pika==1.3.2")?;
-        ensure!(has_pika(), "pika was installed and cannot be imported");
+    if !has_module() {
+        install(&python, package)?;
+        ensure!(has_module(), "{package} was installed and {module} cannot be imported");
     }
     Ok(python)
 }

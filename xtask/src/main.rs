@@ -42,7 +42,7 @@ enum Chore {
     Instructions(instructions::Options),
     /// Plays every fault against real processes and brokers, and judges what came of it
     Faults(faults::Options),
-    /// Plays seeded simulations of the endpoint, or one of them with its trace
+    /// Plays seeded simulations of the endpoint and of schedules, or one seed with its trace
     Simulate(simulate::Options),
     /// Makes deliberate mistakes in a copy, and sees whether the simulation
     /// notices each

@@ -2,7 +2,7 @@
 //! of `tests/mutations/` is made in a scratch copy of the workspace, which is
 //! built and simulated; one that is not noticed is a failure.
 
-use crate::simulate::{self, Played};
+use crate::simulate::{self, Played, Simulation};
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::mutations::{self, Mutation};
 use clutch_tests::{binaries, workspace};
@@ -15,9 +15,9 @@ const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
 /// A mistake changes a line or two, so as little as possible is compiled again for it.
 /// Cargo tells packages apart by their settings, not by the workspace
-/// that they are in. Both packages that are compiled here have settings of their own, so
+/// that they are in. The packages that are compiled here have settings of their own, so
 /// that the copy and the checkout do not take each other's packages for their own.
-const QUICKLY: [&str; 10] = [
+const QUICKLY: [&str; 14] = [
     "--config",
     "build.incremental=true",
     "--config",
@@ -28,6 +28,10 @@ const QUICKLY: [&str; 10] = [
     "profile.release.package.clutch-common.opt-level=2",
     "--config",
     "profile.release.package.clutch-common.debug=0",
+    "--config",
+    "profile.release.package.clutch-service.opt-level=1",
+    "--config",
+    "profile.release.package.clutch-service.debug=0",
 ];
 
 /// Which mistakes to make.
@@ -50,8 +54,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let copy = binaries::target().join("mutants");
     copy_changed(&workspace(), &copy)?;
     println!("playing {} seeds of the code as it is …", options.seeds);
-    let sound = play(&copy, options.seeds)?;
-    ensure!(sound.good, "without any mistake a promise is broken:\n{}", sound.printed);
+    for simulation in Simulation::ALL {
+        let needed = |mutation: &Mutation| Simulation::of(&mutation.code) == simulation;
+        if mutations.iter().any(needed) {
+            let sound = play(simulation, &copy, options.seeds)?;
+            ensure!(sound.good, "without any mistake a promise is broken:\n{}", sound.printed);
+        }
+    }
 
     let width = mutations.iter().map(|mutation| mutation.name.len()).max().unwrap_or(0);
     println!("{:width$}  noticed by", "mutation");
@@ -77,13 +86,13 @@ fn mutate(mutation: &Mutation, copy: &Path, seeds: u64) -> Result<Played> {
     let path = copy.join(&mistaken.file);
     let sound = std::fs::read(&path)?;
     std::fs::write(&path, mistaken.text)?;
-    let played = play(copy, seeds);
+    let played = play(Simulation::of(&mutation.code), copy, seeds);
     std::fs::write(&path, sound)?;
     played
 }
 
-fn play(copy: &Path, seeds: u64) -> Result<Played> {
-    simulate::play(&binaries::build_endpoint_tests(copy, &QUICKLY)?, 0..seeds, false)
+fn play(simulation: Simulation, copy: &Path, seeds: u64) -> Result<Played> {
+    simulate::play(simulation, &simulation.build(copy, &QUICKLY)?, 0..seeds, false)
 }
 
 /// The line that says which seed broke which promise.

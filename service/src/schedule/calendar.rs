@@ -44,7 +44,7 @@ const WEEKDAYS: [(&str, u8); 7] = [
     ("sunday", 0),
 ];
 
-/// An example, for those who wrote something else.
+/// Examples, for an error.
 const SUCH_AS: &str = "such as \"Mon..Fri *-*-* 08:30\", \"*-*~01 23:00\" or \"*:0/15\"";
 
 impl Calendar {
@@ -194,7 +194,7 @@ fn years(text: &str) -> Result<Vec<Years>, String> {
     };
     let last = u16::try_from(LAST_YEAR).unwrap_or(u16::MAX);
     let read = |part: &str| {
-        let Part { first, last, step } = Part::read(part, "year", 0, last)?;
+        let Element { first, last, step } = Element::read(part, "year", 0, last)?;
         let (first, last) = (full(first), full(last));
         let number = |number: u16| i16::try_from(number).unwrap_or(i16::MAX);
         Ok(Years { first: number(first), last: number(last), step: number(step) })
@@ -233,7 +233,7 @@ impl TimeOfDay {
     }
 }
 
-/// Numbers of a list; counted from its end, steps go towards 1.
+/// Numbers of a list; where they count from the end of the month, endless steps go towards 1.
 fn list(text: &str, name: &str, first: u8, last: u8, from_end: bool) -> Result<Numbers, String> {
     if text == "*" {
         return Ok(Numbers::range(first, last, 1));
@@ -242,13 +242,14 @@ fn list(text: &str, name: &str, first: u8, last: u8, from_end: bool) -> Result<N
     let mut numbers = Numbers::default();
     for part in text.split(',') {
         let endless = part.contains('/') && !part.contains("..");
-        let read = Part::read(part, name, u16::from(first), u16::from(last))?;
+        let read = Element::read(part, name, u16::from(first), u16::from(last))?;
         let (mut low, mut high, step) = (small(read.first), small(read.last), small(read.step));
-        if from_end {
-            if endless {
-                (low, high) = (first, low);
-            }
-            low = high - (high - low) / step * step;
+        if endless && from_end {
+            // From that day on towards the end of the month, which is 1.
+            (low, high) = ((low - first) % step + first, low);
+        }
+        if endless && high - low < step {
+            return Err(format!("{name}: the step of '{part}' leads past the end"));
         }
         numbers = numbers.and(Numbers::range(low, high, step));
     }
@@ -256,13 +257,13 @@ fn list(text: &str, name: &str, first: u8, last: u8, from_end: bool) -> Result<N
 }
 
 /// One of a list: a number, or a range, with a step or without.
-struct Part {
+struct Element {
     first: u16,
     last: u16,
     step: u16,
 }
 
-impl Part {
+impl Element {
     fn read(part: &str, name: &str, first: u16, last: u16) -> Result<Self, String> {
         let number = |text: &str, low: u16| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -311,5 +312,80 @@ impl From<Calendar> for String {
 impl fmt::Display for Calendar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> WallTimes {
+        text.parse::<Calendar>().unwrap_or_else(|error| panic!("{text}: {error}")).times
+    }
+
+    #[test]
+    fn parts_that_are_left_out_mean_every_day_and_the_first_second() {
+        for (short, long) in [
+            ("10:00", "*-*-* 10:00:00"),
+            ("05-03", "*-05-03 00:00:00"),
+            ("Mon", "Mon *-*-* 00:00:00"),
+            ("Sat,Mon..Wed 1:2", "mon,Tuesday,wed,sat *-*-* 01:02:00"),
+            ("daily", "*-*-* 00:00"),
+            ("Quarterly", "*-1/3-1 0:0"),
+            ("*-*~*", "*-*-* 0:0"),
+            ("27-1-1", "2027-01-01"),
+        ] {
+            assert_eq!(read(short), read(long), "{short}");
+        }
+    }
+
+    #[test]
+    fn days_are_counted_from_the_end_of_the_month_behind_a_tilde() {
+        let days = |text: &str| read(text).days_from_end;
+        assert_eq!(days("*-*~1..3"), Numbers::range(1, 3, 1));
+        assert_eq!(days("*-*~5/3"), Numbers::range(2, 5, 3));
+        assert_eq!(days("*-*~1..9/3"), Numbers::range(1, 7, 3));
+        assert!(read("*-*~1").days.is_empty());
+    }
+
+    #[test]
+    fn hours_are_a_rhythm_where_they_are_not_named() {
+        for (text, rhythm) in [
+            ("*:30", true),
+            ("0/2:00", true),
+            ("1..3:00", false),
+            ("1,0/6:00", false),
+            ("3:00", false),
+        ] {
+            assert_eq!(read(text).hours_are_rhythm, rhythm, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_part_and_what_is_allowed() {
+        for (text, told) in [
+            ("", "missing"),
+            ("10", "'10' is not understood"),
+            ("someday", "'someday' is neither days of the week"),
+            ("Fri..Mon 10:00", "the week begins with Monday"),
+            ("Mon Tue", "'Tue' is not understood"),
+            ("10:00 Europe/Berlin", "--tz"),
+            ("*-13-01", "month: '13' is not in 1 to 12"),
+            ("*-*-32", "day of the month: '32' is not in 1 to 31"),
+            ("24:00", "hour: '24' is not in 0 to 23"),
+            ("10:60", "minute: '60'"),
+            ("10:00:00.5", "parts of a second"),
+            ("*/2:00", "steps begin at a number (0/2)"),
+            ("0/0:00", "hour: '0' is not in 1 to 23"),
+            ("20..10:00", "ends before it begins"),
+            ("*-*-20/20", "leads past the end"),
+            ("1:2:3:4", "no time of day"),
+            ("*-02-30", "no year"),
+            ("2019..2018-1-1", "ends before"),
+            ("1-2-3-4", "month"),
+        ] {
+            let error = text.parse::<Calendar>().unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
     }
 }

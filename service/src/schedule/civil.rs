@@ -23,6 +23,10 @@ impl Numbers {
         Self(self.0 | other.0)
     }
 
+    pub(super) fn without(self, number: u8) -> Self {
+        Self(self.0 & !(1 << number))
+    }
+
     pub(super) fn has(self, number: i8) -> bool {
         u32::try_from(number).is_ok_and(|number| number < 64 && self.0 >> number & 1 == 1)
     }

@@ -17,7 +17,7 @@ pub(crate) struct Cron {
     times: WallTimes,
 }
 
-/// What a field may have.
+/// The bounds of a field.
 struct Field {
     name: &'static str,
     first: u8,
@@ -99,7 +99,7 @@ fn times(words: [&str; 5]) -> Result<WallTimes, String> {
     }
     let [minutes, hours, days, months, mut weekdays] = sets;
     if weekdays.has(7) {
-        weekdays = weekdays.and(Numbers::range(0, 0, 1));
+        weekdays = weekdays.without(7).and(Numbers::range(0, 0, 1));
     }
     let starred = |at: usize| words[at].starts_with('*');
     Ok(WallTimes {
@@ -204,5 +204,62 @@ impl From<Cron> for String {
 impl fmt::Display for Cron {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_read_whatever_its_spaces_and_its_letters_are() {
+        let cron: Cron = "  0\t3 * jan-Mar,DEC mon-FRI ".parse().unwrap();
+        assert_eq!(cron.to_string(), "0 3 * jan-Mar,DEC mon-FRI");
+        assert_eq!(cron.times, times(["0", "3", "*", "1-3,12", "1-5"]).unwrap());
+        let sunday = |text: &str| text.parse::<Cron>().unwrap().times.weekdays;
+        assert_eq!(sunday("0 0 * * 7"), sunday("0 0 * * SUN"));
+        assert_eq!(sunday("0 0 * * 5-7"), sunday("0 0 * * 0,5,6"));
+        assert_eq!(sunday("0 0 * * */3"), sunday("0 0 * * 0,3,6"));
+        assert_eq!(
+            "@Weekly".parse::<Cron>().unwrap().times,
+            times(["0", "0", "*", "*", "0"]).unwrap()
+        );
+    }
+
+    #[test]
+    fn both_days_must_be_named_unless_neither_field_begins_with_a_star() {
+        let together = |text: &str| text.parse::<Cron>().unwrap().times.together;
+        assert_eq!(together("0 0 13 * FRI"), Days::Either);
+        assert_eq!(together("0 0 */2 * FRI"), Days::Both);
+        assert_eq!(together("0 0 13 * *"), Days::Both);
+    }
+
+    #[test]
+    fn an_error_names_the_field_the_part_and_what_is_allowed() {
+        for (text, told) in [
+            ("", "five fields"),
+            ("* * * *", "five fields"),
+            ("0 * * * * *", "five fields"),
+            ("@reboot", "@daily"),
+            ("60 * * * *", "minute: '60' is not in 0 to 59"),
+            ("* 1,24 * * *", "hour: '24' is not in 0 to 23"),
+            ("* * 0 * *", "day of the month: '0' is not in 1 to 31"),
+            ("* * * FOO *", "month: 'FOO' is not in 1 to 12 or JAN to DEC"),
+            ("* * * * 8", "day of the week: '8' is not in 0 to 7 or SUN to SAT"),
+            ("5-1 * * * *", "minute: '5-1' ends before it begins"),
+            ("5/10 * * * *", "write 5-59/… or */…"),
+            ("*/0 * * * *", "the step of '*/0' must be from 1 to 59"),
+            ("*/60 * * * *", "from 1 to 59"),
+            ("1,,2 * * * *", "minute: '' is not"),
+            ("-1 * * * *", "minute: '-1' is not"),
+            ("+1 * * * *", "minute: '+1' is not"),
+            ("0 0 L * *", "--calendar"),
+            ("0 0 * * 5#2", "--calendar"),
+            ("0 0 30 2 *", "no year has"),
+            ("0 0 31 2,4,6,9,11 *", "no year has"),
+        ] {
+            let error = text.parse::<Cron>().unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
     }
 }

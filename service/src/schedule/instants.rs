@@ -3,7 +3,7 @@
 //! A zone that sets its clocks forward leaves wall times out (a *gap*); one that sets them back
 //! has wall times twice (a *fold*). Two kinds of rules meet them differently:
 //!
-//! - Where the hours are a rhythm (`*`, `*/2`), each moment counts whose wall time is named: a
+//! - Where the hours are a rhythm (`*`, `*/2`), each moment with a named wall time counts: a
 //!   wall time of a gap has no moment, one of a fold has two. The rhythm goes on in real time.
 //! - Where the hours are named, each wall time has one instant: one of a gap has it at the first
 //!   moment after the gap, one of a fold at the first of its two moments. All wall times of
@@ -39,7 +39,7 @@ pub(super) fn next(times: &WallTimes, zone: &Zone, after_ms: i64) -> Option<i64>
     found.map(Timestamp::as_millisecond)
 }
 
-/// The first moment from `from` on whose wall time is named.
+/// The first moment from `from` on with a named wall time.
 fn rhythm(times: &WallTimes, zone: &TimeZone, mut from: Timestamp) -> Option<Timestamp> {
     loop {
         let offset = zone.to_offset(from);
@@ -56,21 +56,14 @@ fn rhythm(times: &WallTimes, zone: &TimeZone, mut from: Timestamp) -> Option<Tim
 
 /// The first instant after `after` of a wall time that is named.
 fn named(times: &WallTimes, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
-    let here = zone.to_datetime(after);
-    let mut from = here.checked_add(second()).ok()?;
-    if let AmbiguousOffset::Fold { before, after: later } =
-        zone.to_ambiguous_timestamp(here).offset()
-        && zone.to_offset(after) == later
-    {
-        // The wall times of the fold had their instants before it.
-        from = before.to_datetime(change(zone, here, before, later)?);
-    }
+    let mut from = zone.to_datetime(after).checked_add(second()).ok()?;
     loop {
         let wall = times.next(from)?;
         let instant = instant(zone, wall)?;
         if instant > after {
             return Some(instant);
         }
+        // A wall time of a fold: its instant was before `after`.
         from = wall.checked_add(second()).ok()?;
     }
 }
@@ -108,3 +101,6 @@ pub(super) fn shift(times: &WallTimes, zone: &Zone, instant_ms: i64) -> Shift {
         AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Gap { .. } => Shift::No,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ const MAX_JITTER_MS: i64 = 24 * 60 * 60 * 1000;
 pub(crate) struct Rule {
     /// How often.
     pub(crate) recurrence: Recurrence,
-    /// The zone whose wall times cron and calendar expressions name.
+    /// The zone of the wall times that cron and calendar expressions name.
     #[serde(default)]
     pub(crate) zone: Zone,
     /// No instant is before this one. A fixed rate is counted from it.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How far a schedule is. It changes in the same transaction as what it tells of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct State {
+pub(crate) struct ScheduleState {
     /// Every instant up to this one has its record; at first, when the schedule was added.
     pub(crate) cursor_ms: i64,
     /// How many tasks the rule made.
@@ -37,14 +37,14 @@ pub(crate) enum SkipReason {
     Paused,
 }
 
-/// What becomes of an instant that is due. The transaction that records it advances the
-/// schedule's state by [`State::apply`].
+/// The decision on an instant that is due. The transaction that records it advances the
+/// schedule's state by [`ScheduleState::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub(crate) enum Decision {
     /// It becomes a task.
     Fire {
         instant_ms: i64,
-        /// It was recorded as waiting by [`Record::Queue`] before.
+        /// It was recorded as waiting by [`Decision::Queue`] before.
         queued: bool,
         /// The tasks of the schedule that have no outcome are cancelled.
         cancel_previous: bool,
@@ -68,16 +68,16 @@ pub(crate) enum End {
     Cancelled,
 }
 
-impl State {
+impl ScheduleState {
     /// The state of a schedule that is added.
     pub(crate) fn added(now_ms: i64) -> Self {
         Self { cursor_ms: now_ms, ..Self::default() }
     }
 
     /// Notes that an instant has its record.
-    pub(crate) fn apply(&mut self, record: &Record) {
+    pub(crate) fn apply(&mut self, record: &Decision) {
         match *record {
-            Record::Fire { instant_ms, queued, .. } => {
+            Decision::Fire { instant_ms, queued, .. } => {
                 if queued {
                     self.queued_ms = None;
                 } else {
@@ -86,17 +86,17 @@ impl State {
                 self.tasks += 1;
                 self.running += 1;
             }
-            Record::Queue { instant_ms } => {
+            Decision::Queue { instant_ms } => {
                 self.cursor_ms = instant_ms;
                 self.queued_ms = Some(instant_ms);
             }
-            Record::Skip { instant_ms, .. } => self.cursor_ms = instant_ms,
-            Record::SkipMany { last_ms, .. } => self.cursor_ms = last_ms,
+            Decision::Skip { instant_ms, .. } => self.cursor_ms = instant_ms,
+            Decision::SkipMany { last_ms, .. } => self.cursor_ms = last_ms,
         }
     }
 
-    /// Notes that the instant of a [`Record::Fire`] could not become a task.
-    pub(crate) fn apply_unplaced(&mut self, record: &Record, policy: &Policy, now_ms: i64) {
+    /// Notes that the instant of a [`Decision::Fire`] could not become a task.
+    pub(crate) fn apply_unplaced(&mut self, record: &Decision, policy: &Policy, now_ms: i64) {
         self.apply(record);
         self.tasks = self.tasks.saturating_sub(1);
         self.ended(End::Failed, policy, now_ms);

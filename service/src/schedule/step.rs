@@ -1,13 +1,13 @@
 //! Decides what becomes of the instants of a schedule that are due, and when to look again. Pure.
 
-use super::state::{Record, SkipReason, State};
+use super::state::{Decision, ScheduleState, SkipReason};
 use super::{CatchUp, Overlap, Policy, Recurrence, Rule, ScheduleId};
 
-/// The most records of one step.
-const RECORDS: usize = 1000;
+/// The most decisions of one step.
+const DECISIONS: usize = 1000;
 /// The most instants that one step looks at.
 const INSTANTS: usize = 10_000;
-/// More instants than this, skipped in a row for one reason, share a record.
+/// More instants than this, skipped in a row for one reason, share a decision.
 const ALONE: usize = 1000;
 /// An instant that is no later than this was not missed, in milliseconds.
 const ON_TIME_MS: i64 = 1000;
@@ -17,7 +17,7 @@ const LATE_MS: i64 = 60_000;
 /// When to decide again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// At once, from the state after the records: more instants are due.
+    /// At once, from the state after the decisions: more instants are due.
     Again,
     /// At this moment by the wall clock; earlier when the schedule or one of its tasks changes.
     At(i64),
@@ -27,11 +27,12 @@ pub(crate) enum Next {
     Over,
 }
 
-/// What was decided.
+/// The decisions on a schedule, and when it is decided on again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
-    /// What becomes of instants, in their order. At most a thousand.
-    pub(crate) records: Vec<Record>,
+pub(crate) struct Decided {
+    /// The decisions on instants, in their order. At most a thousand. Each assumes the ones before
+    /// it: where the task of a [`Decision::Fire`] cannot be placed, decide anew behind it.
+    pub(crate) decisions: Vec<Decision>,
     pub(crate) next: Next,
 }
 
@@ -40,18 +41,18 @@ pub(crate) fn step(
     id: ScheduleId,
     rule: &Rule,
     policy: &Policy,
-    state: &State,
+    state: &ScheduleState,
     now_ms: i64,
-) -> Step {
+) -> Decided {
     if state.paused_ms.is_some() {
-        return Step { records: Vec::new(), next: Next::Change };
+        return Decided { decisions: Vec::new(), next: Next::Change };
     }
     let mut deciding = Deciding {
         policy,
         max_runs: rule.max_runs,
         now_ms,
         state: state.clone(),
-        records: Vec::new(),
+        decisions: Vec::new(),
     };
     deciding.queued();
     let next = match rule.recurrence {
@@ -62,7 +63,7 @@ pub(crate) fn step(
         }
     };
     let over = next == Next::Over && deciding.state.queued_ms.is_some();
-    Step { records: deciding.records, next: if over { Next::Change } else { next } }
+    Decided { decisions: deciding.decisions, next: if over { Next::Change } else { next } }
 }
 
 /// An instant and when its task is due.
@@ -75,7 +76,7 @@ struct DueInstant {
 /// The instants that are due.
 struct Due {
     instants: Vec<DueInstant>,
-    /// What follows on them.
+    /// The next decision, if these are all made.
     next: Next,
 }
 
@@ -103,19 +104,19 @@ impl Due {
     }
 }
 
-/// A decision under way: the state after the records so far.
+/// A decision under way: the state after the decisions so far.
 struct Deciding<'a> {
     policy: &'a Policy,
     max_runs: Option<u64>,
     now_ms: i64,
-    state: State,
-    records: Vec<Record>,
+    state: ScheduleState,
+    decisions: Vec<Decision>,
 }
 
 impl Deciding<'_> {
-    fn record(&mut self, record: Record) {
-        self.state.apply(&record);
-        self.records.push(record);
+    fn decide(&mut self, decision: Decision) {
+        self.state.apply(&decision);
+        self.decisions.push(decision);
     }
 
     /// Whether the rule has made all tasks that it may.
@@ -129,7 +130,7 @@ impl Deciding<'_> {
         if let Some(instant_ms) = self.state.queued_ms
             && self.state.running == 0
         {
-            self.record(Record::Fire { instant_ms, queued: true, cancel_previous: false });
+            self.decide(Decision::Fire { instant_ms, queued: true, cancel_previous: false });
         }
     }
 
@@ -149,7 +150,7 @@ impl Deciding<'_> {
         if due_ms > self.now_ms {
             return Next::At(due_ms);
         }
-        self.record(Record::Fire { instant_ms, queued: false, cancel_previous: false });
+        self.decide(Decision::Fire { instant_ms, queued: false, cancel_previous: false });
         if self.used_up() { Next::Over } else { Next::Change }
     }
 
@@ -160,18 +161,18 @@ impl Deciding<'_> {
             if self.used_up() {
                 return Some(Next::Over);
             }
-            if self.records.len() >= RECORDS {
+            if self.decisions.len() >= DECISIONS {
                 return Some(Next::Again);
             }
             let instant_ms = due.instants[at].instant_ms;
             let reason = match self.verdict(due, at) {
                 Verdict::Fire { cancel_previous } => {
-                    self.record(Record::Fire { instant_ms, queued: false, cancel_previous });
+                    self.decide(Decision::Fire { instant_ms, queued: false, cancel_previous });
                     at += 1;
                     continue;
                 }
                 Verdict::Queue => {
-                    self.record(Record::Queue { instant_ms });
+                    self.decide(Decision::Queue { instant_ms });
                     at += 1;
                     continue;
                 }
@@ -179,28 +180,30 @@ impl Deciding<'_> {
             };
             let same = |at: &usize| self.verdict(due, *at) == Verdict::Skip(reason);
             let end = (at..due.instants.len()).take_while(same).last().unwrap_or(at) + 1;
-            self.skip(&due.instants[at..end], reason);
-            at = end;
+            at += self.skip(&due.instants[at..end], reason);
         }
         self.used_up().then_some(Next::Over)
     }
 
-    /// Skips instants, each with its record, or many with one.
-    fn skip(&mut self, instants: &[DueInstant], reason: SkipReason) {
+    /// Skips instants, each with its decision as far as there is room, or many with one. How many
+    /// were skipped.
+    fn skip(&mut self, instants: &[DueInstant], reason: SkipReason) -> usize {
         if instants.len() > ALONE
             && let (Some(first), Some(last)) = (instants.first(), instants.last())
         {
             let (first_ms, last_ms) = (first.instant_ms, last.instant_ms);
             let count = instants.len() as u64;
-            self.record(Record::SkipMany { first_ms, last_ms, count, reason });
-            return;
+            self.decide(Decision::SkipMany { first_ms, last_ms, count, reason });
+            return instants.len();
         }
-        for DueInstant { instant_ms, .. } in instants {
-            self.record(Record::Skip { instant_ms: *instant_ms, reason });
+        let room = DECISIONS.saturating_sub(self.decisions.len()).min(instants.len());
+        for DueInstant { instant_ms, .. } in &instants[..room] {
+            self.decide(Decision::Skip { instant_ms: *instant_ms, reason });
         }
+        room
     }
 
-    /// What becomes of an instant, by the state after the records so far.
+    /// What becomes of an instant, by the state after the decisions so far.
     fn verdict(&self, due: &Due, at: usize) -> Verdict {
         let DueInstant { instant_ms, due_ms } = due.instants[at];
         if self.state.resumed_ms.is_some_and(|resumed_ms| instant_ms <= resumed_ms) {
@@ -235,3 +238,6 @@ enum Verdict {
     Queue,
     Skip(SkipReason),
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,26 @@ impl Zone {
         Self { name: "UTC".to_owned(), rules: TimeZone::UTC }
     }
 
+    /// A moment as the zone's clocks show it, in a format of strftime.
+    pub(crate) fn shown(&self, ms: i64, format: &str) -> String {
+        shown(ms, &self.rules, format)
+    }
+
+    /// A moment in UTC, as RFC 3339 has it.
+    pub(crate) fn utc_shown(&self, ms: i64) -> String {
+        shown(ms, &TimeZone::UTC, "%Y-%m-%dT%H:%M:%S%.fZ")
+    }
+
     pub(super) fn rules(&self) -> &TimeZone {
         &self.rules
     }
+}
+
+fn shown(ms: i64, rules: &TimeZone, format: &str) -> String {
+    let instant = jiff::Timestamp::from_millisecond(ms).ok();
+    let shown = instant
+        .map(|instant| instant.to_zoned_datetime(rules.clone()).strftime(format).to_string());
+    shown.unwrap_or_else(|| ms.to_string())
 }
 
 impl Default for Zone {

@@ -71,6 +71,7 @@ const SERVICE: Rooms = &[
             "model",
             "state_folder",
             "publishing",
+            "schedule",
             "store",
         ],
     ),
