@@ -1,4 +1,4 @@
-//! What becomes of instants that were missed, and of those that come while the task of an
+//! The treatment of instants that were missed, and of those that come while the task of an
 //! earlier one has no outcome. Pure.
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(crate) enum CatchUp {
     None,
 }
 
-/// What happens at an instant while the task of an earlier one has no outcome.
+/// The treatment of an instant while the task of an earlier one has no outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Overlap {
@@ -34,7 +34,7 @@ pub(crate) enum Overlap {
     CancelPrevious,
 }
 
-/// What becomes of the instants of a schedule.
+/// How the instants of a schedule that are due end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Policy {
@@ -42,7 +42,7 @@ pub(crate) struct Policy {
     pub(crate) catch_up: CatchUp,
     /// How late an instant may be made up for, in milliseconds. Not for [`CatchUp::None`].
     pub(crate) window_ms: i64,
-    /// What happens while an earlier task has no outcome.
+    /// The treatment of an instant while an earlier task has no outcome.
     pub(crate) overlap: Overlap,
     /// After so many failures in a row the schedule is paused.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,7 @@ struct Running {
     end: End,
 }
 
-/// What happens to the service from outside.
+/// An event from outside the service.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Pause(usize),
@@ -63,7 +63,7 @@ struct World {
     traced: bool,
 }
 
-/// What follows on a transaction.
+/// The consequence of a transaction.
 enum After {
     /// The service crashed.
     Down,
@@ -319,7 +319,7 @@ impl World {
         }
     }
 
-    /// What happens in a run.
+    /// The events of a run.
     fn events(&mut self, until: i64) -> Vec<(i64, Event)> {
         let count = self.plans.len();
         let span = until - self.now;

@@ -203,7 +203,7 @@ impl Deciding<'_> {
         room
     }
 
-    /// What becomes of an instant, by the state after the decisions so far.
+    /// The verdict on an instant, by the state after the decisions so far.
     fn verdict(&self, due: &Due, at: usize) -> Verdict {
         let DueInstant { instant_ms, due_ms } = due.instants[at];
         if self.state.resumed_ms.is_some_and(|resumed_ms| instant_ms <= resumed_ms) {
@@ -231,7 +231,7 @@ impl Deciding<'_> {
     }
 }
 
-/// What becomes of an instant.
+/// The end of an instant that is due.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Fire { cancel_previous: bool },

@@ -6,7 +6,7 @@ use crate::schedule::{CatchUp, Decision, End, Overlap, Recurrence, SkipReason};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
 
-/// What the judge knows of a schedule.
+/// The judge's knowledge of a schedule.
 #[derive(Default)]
 pub(super) struct Judged {
     /// When the schedule was added.
@@ -30,15 +30,15 @@ pub(super) struct Judged {
 /// A record that was committed.
 pub(super) struct Committed<'a> {
     pub(super) record: &'a Decision,
-    /// What the clock said.
+    /// The moment by the service's clock.
     pub(super) now: i64,
     /// Whether the task of a [`Decision::Fire`] was placed.
     pub(super) placed: bool,
 }
 
-type Verdict = Result<(), String>;
+type Judgement = Result<(), String>;
 
-fn hold(holds: bool, promise: impl FnOnce() -> String) -> Verdict {
+fn hold(holds: bool, promise: impl FnOnce() -> String) -> Judgement {
     if holds { Ok(()) } else { Err(promise()) }
 }
 
@@ -49,7 +49,7 @@ impl Judged {
     }
 
     /// Judges a record.
-    pub(super) fn record(&mut self, plan: &Plan, committed: &Committed<'_>) -> Verdict {
+    pub(super) fn record(&mut self, plan: &Plan, committed: &Committed<'_>) -> Judgement {
         let Committed { record, now, placed } = *committed;
         hold(!self.paused, || format!("{record:?} while paused"))?;
         match *record {
@@ -92,7 +92,7 @@ impl Judged {
     }
 
     /// An instant has one record, not before it is due, and at once if the service was there.
-    fn told_one(&mut self, plan: &Plan, instant: i64, now: i64) -> Verdict {
+    fn told_one(&mut self, plan: &Plan, instant: i64, now: i64) -> Judgement {
         let before = self.told.last().copied().unwrap_or(self.added);
         hold(before < instant, || format!("{instant} after {before}: twice, or out of order"))?;
         let due = plan.rule.due_at(plan.id, instant);
@@ -122,7 +122,7 @@ impl Judged {
         late <= 1000 || late <= most && (plan.policy.catch_up == CatchUp::All || !another)
     }
 
-    fn may_fire(&self, plan: &Plan, instant: i64, now: i64) -> Verdict {
+    fn may_fire(&self, plan: &Plan, instant: i64, now: i64) -> Judgement {
         if let Recurrence::AfterEndMs(delay) = plan.rule.recurrence {
             let before = self.told.iter().rev().nth(1).copied().unwrap_or(self.added);
             let earliest = (before.max(self.last_end.unwrap_or(0)) + delay)
@@ -141,7 +141,7 @@ impl Judged {
         cancel: bool,
         placed: bool,
         now: i64,
-    ) -> Verdict {
+    ) -> Judgement {
         let alone = match plan.policy.overlap {
             Overlap::Skip | Overlap::QueueOne => self.running == 0,
             Overlap::Allow => true,
@@ -158,7 +158,7 @@ impl Judged {
         hold(self.made <= most, || format!("{} tasks of {most}", self.made))
     }
 
-    fn may_skip(&self, plan: &Plan, instant: i64, reason: SkipReason, now: i64) -> Verdict {
+    fn may_skip(&self, plan: &Plan, instant: i64, reason: SkipReason, now: i64) -> Judgement {
         let paused = self.resumed.is_some_and(|resumed| instant <= resumed);
         let right = match reason {
             SkipReason::Paused => paused,

@@ -134,8 +134,8 @@ impl Plan {
         Self { id, rule, policy, longest_ms, kind }
     }
 
-    /// The instants after a moment and up to another; none for a fixed delay, whose instants
-    /// depend on its tasks.
+    /// The instants after a moment and up to another; none for a fixed delay: there they
+    /// depend on the tasks.
     pub(super) fn instants(&self, after: i64, until: i64) -> Option<Vec<i64>> {
         let first = self.rule.from_ms.unwrap_or(0).max(after + 1);
         let until = until.min(self.rule.until_ms.unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! What becomes of instants, case by case, and what holds for every schedule.
+//! Decisions case by case, and the promises that hold for every schedule.
 
 use super::*;
 use crate::schedule::{
