@@ -68,7 +68,7 @@ enum After {
     /// The service crashed.
     Down,
     /// A task could not be placed: what was decided beyond it is decided anew.
-    Unplaced,
+    NotPlaced,
     Done,
 }
 
@@ -146,7 +146,7 @@ impl World {
                     self.nexts[at] = next;
                     return Ok(true);
                 }
-                After::Done | After::Unplaced => {}
+                After::Done | After::NotPlaced => {}
             }
         }
     }
@@ -186,7 +186,7 @@ impl World {
         }
         Ok(match alive {
             false => After::Down,
-            true if unplaced => After::Unplaced,
+            true if unplaced => After::NotPlaced,
             true => After::Done,
         })
     }
