@@ -1,5 +1,5 @@
 //! Output of running tasks: how long after a line is written `logs --follow` shows it, and what
-//! a task that prints as fast as it can costs the others, whose results must not wait for it.
+//! a task that prints 100 MB/s costs the others, whose results must not wait for it.
 
 use super::Bench;
 use super::latency::ms;
@@ -12,7 +12,8 @@ use clutch_common::system::clock::now_ms;
 use clutch_tests::world::SOON;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The 99th percentile from a line's writing to its showing, in milliseconds; the rate of other
@@ -22,8 +23,9 @@ const BARS: (f64, f64) = (500.0, 0.9);
 const SLOTS: usize = 16;
 /// The program of the other tasks.
 const PROGRAM: &str = "/bin/true";
-/// How much the task that prints writes at a time, in bytes, and how often a second: 100 MB/s.
+/// How much the task that prints writes at a time, in bytes.
 const CHUNK: usize = 10_000_000;
+/// How long it pauses after that, in seconds.
 const PAUSE: &str = "0.1";
 
 /// The row `logs`.
@@ -50,7 +52,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
         let quiet = others(bench, &pair, &format!("beside{repetition}")).await?;
         let printed = printer.stop()?;
         let printer = Printer::start(&pair, &format!("loud{repetition}"))?;
-        let follower = Follower::start(&pair, &printer.task)?;
+        let follower = Follower::start(&pair, &printer.task)?.drained();
         let followed = others(bench, &pair, &format!("followed{repetition}")).await?;
         drop(follower);
         printer.stop()?;
@@ -160,31 +162,53 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// `logs --follow`; ended when this is dropped.
-struct Follower(Child, BufReader<std::process::ChildStdout>);
+/// `logs --follow`, of which something was shown; ended when this is dropped.
+struct Follower {
+    child: Child,
+    lines: Option<BufReader<ChildStdout>>,
+    /// Reads what is shown, once no line of it is asked for.
+    drain: Option<JoinHandle<()>>,
+}
 
 impl Follower {
     fn start(pair: &Pair, task: &str) -> Result<Self> {
         let mut command: Command = pair.world.service_command(&["logs", task, "--follow"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("starting logs --follow")?;
-        let mut lines = BufReader::new(child.stdout.take().context("no output")?);
-        ensure!(!lines.fill_buf()?.is_empty(), "`logs --follow` ended at once");
-        Ok(Self(child, lines))
+        let lines = child.stdout.take().map(BufReader::new);
+        let mut follower = Self { child, lines, drain: None };
+        ensure!(!follower.lines()?.fill_buf()?.is_empty(), "`logs --follow` ended at once");
+        Ok(follower)
+    }
+
+    fn lines(&mut self) -> Result<&mut BufReader<ChildStdout>> {
+        self.lines.as_mut().context("its lines are read by another")
     }
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        ensure!(self.1.read_line(&mut line)? > 0, "`logs --follow` ended");
+        ensure!(self.lines()?.read_line(&mut line)? > 0, "`logs --follow` ended");
         Ok(line)
+    }
+
+    /// The same, with all that is shown read and left aside.
+    fn drained(mut self) -> Self {
+        let lines = self.lines.take();
+        let drain = move || {
+            // It ends with the process.
+            drop(lines.map(|mut lines| std::io::copy(&mut lines, &mut std::io::sink())));
+        };
+        self.drain = Some(std::thread::spawn(drain));
+        self
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         // Either fails only where it is gone already.
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(self.drain.take().map(JoinHandle::join));
     }
 }
 
