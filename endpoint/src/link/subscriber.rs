@@ -11,7 +11,7 @@
 //!   known, or has a result that was delivered.
 //! - A mark releases cancels once everything before it is off the queue for good.
 //! - Nothing is read while the inbox is full, or the endpoint is drained; copies of urgent
-//!   tasks that came ahead are accepted while it is not twice as full.
+//!   tasks that came ahead are accepted until as many urgent ones wait as it takes otherwise.
 //! - A [fenced](Instance::is_fenced) instance starts a task only when its acknowledgement
 //!   is confirmed.
 

@@ -288,13 +288,15 @@ impl Inbox {
         self.bounds.max_tasks.saturating_sub(self.tasks)
     }
 
-    /// For how many small tasks that come ahead of their queue there is room: those may be as
-    /// many again.
+    /// For how many small urgent tasks that come ahead of their queue there is room: as many may
+    /// wait as the inbox takes otherwise.
     pub(crate) fn room_for_copies(&self) -> usize {
         if self.bytes >= self.bounds.max_bytes.saturating_mul(2) {
             return 0;
         }
-        self.bounds.max_tasks.saturating_mul(2).saturating_sub(self.tasks)
+        let calls = self.limited.values().map(|function| &function.waiting);
+        let queues = [&self.waiting, &self.suspected].into_iter().chain(calls);
+        self.bounds.max_tasks.saturating_sub(queues.map(Levels::urgent).sum())
     }
 
     /// How many tasks are accepted and not finished.

@@ -25,6 +25,12 @@ impl Levels {
         self.queues.iter().map(VecDeque::len).sum()
     }
 
+    /// How many wait that are urgent.
+    pub(super) fn urgent(&self) -> usize {
+        let urgent = Priority::ALL.into_iter().zip(&self.queues);
+        urgent.filter(|(level, _)| *level > Priority::Normal).map(|(_, queue)| queue.len()).sum()
+    }
+
     /// Adds a task, behind the others of its priority.
     pub(super) fn push(&mut self, held: Held) {
         self.queues[level(&held).index()].push_back(held);
