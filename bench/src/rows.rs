@@ -3,6 +3,7 @@
 mod answers;
 mod backlog;
 mod calls;
+mod cancel;
 mod crowd;
 mod depth;
 mod endpoints;
@@ -73,6 +74,8 @@ pub(crate) enum Name {
     Waiting,
     /// Output of a running task that is followed, and other tasks beside one that prints
     Logs,
+    /// 100,000 queued tasks that are cancelled, online and offline
+    Cancel,
 }
 
 /// How much is done.
@@ -212,6 +215,7 @@ impl Bench {
             Name::Forget => forget::measure(self),
             Name::Waiting => waiting::measure(self),
             Name::Logs => logs::measure(self).await,
+            Name::Cancel => cancel::measure(self),
         }
     }
 

@@ -185,6 +185,7 @@ impl Pending {
             return None;
         }
         let (out, change) = self.finish(None, cancelled(attempt));
+        self.hold_back(out);
         outs.push(out);
         Some(change)
     }
@@ -234,6 +235,12 @@ impl Pending {
             self.wakes.subscriber = true;
         }
         (out, Change::Finish { inbox: held.map(|held| held.seq), out, result })
+    }
+
+    /// Has a result sent only once it is on disk: the task has not run to its end, and must not
+    /// start again after it was said that it will not.
+    pub(crate) fn hold_back(&mut self, result: OutSeq) {
+        self.outbox.hold_back(result);
     }
 
     /// Notes that results are on disk.
@@ -341,6 +348,9 @@ impl Pending {
         let unknown = unknown.into_iter().map(|attempt| (None, result(attempt, Found::Unknown)));
         let ended = waiting.chain(unknown).map(|(inbox, result)| {
             let out = self.put_out(Arc::clone(&result));
+            if inbox.is_some() {
+                self.hold_back(out);
+            }
             (out, Change::Finish { inbox, out, result })
         });
         let (outs, changes) = ended.unzip();

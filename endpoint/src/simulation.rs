@@ -11,7 +11,9 @@
 //! held a slot. Instances that share their endpoint are frozen, cut off and lost with
 //! their disks, and the service asks for tasks that no instance may have: no task is
 //! drained by two of them, and none is lost between them. Tasks start in the order of their
-//! priorities, and none waits for ever.
+//! priorities, and none waits for ever. The service cancels tasks meanwhile,
+//! drains the endpoint and resumes it: nothing that an obeyed cancel names starts, whichever
+//! instance obeyed it, a drained instance starts nothing, and nothing stays in force.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -29,12 +31,14 @@ mod inlet;
 mod media;
 mod oracle;
 mod order;
+mod orders;
 mod outlet;
 mod plan;
 mod process;
 mod records;
 mod rng;
 mod service;
+mod steering;
 mod trace;
 mod wire;
 mod world;
@@ -114,15 +118,23 @@ async fn play(world: &Arc<World>, broker: &Arc<dyn Transport>) -> Result<(), Fau
         world.end_faults();
         published
     };
+    let steered = async { if world.plan.recovers() { service.steer().await } else { Ok(()) } };
     tokio::select! {
         biased;
         () = world.broken.cancelled() => return Ok(()),
-        published = faults_end => published?,
+        (published, steered) = async { tokio::join!(faults_end, steered) } => {
+            published?;
+            steered?;
+        }
     }
+    let settled = async {
+        fault_schedule::settle(world, &nodes, &wanted).await;
+        fault_schedule::until_nothing_is_in_force(world, operator.as_ref(), &wanted).await
+    };
     tokio::select! {
         biased;
         () = world.broken.cancelled() => (),
-        () = fault_schedule::settle(world, &nodes, &wanted) => (),
+        settled = settled => settled?,
         () = tokio::time::sleep(PATIENCE) => {
             let missing = world.tell(|oracle| oracle.missing());
             world.fail(format!("{PATIENCE:?} after the last fault something is pending: {missing:?}"));

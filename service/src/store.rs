@@ -20,6 +20,7 @@ mod due;
 mod endpoint_records;
 mod endpoints;
 mod engine;
+mod expiries;
 mod facts;
 mod forgetting;
 mod interned_ids;

@@ -94,6 +94,7 @@ pub struct Row {
 
 const CLASSIC: &[Queue] = &[Queue::Classic];
 const BOTH: &[Queue] = &[Queue::Classic, Queue::Quorum];
+const ALL: &[Queue] = &[Queue::Classic, Queue::Quorum, Queue::Folder];
 const FOLDER: &[Queue] = &[Queue::Folder];
 
 impl Row {

@@ -18,10 +18,13 @@ mod redelivering;
 mod rng;
 mod routing;
 mod site;
+mod steering;
 mod torn;
 
 use crate::toolkit::*;
-use clutch_common::link::{Connection, Delivery, Destination, Fault, Inlet, Message, Settlement};
+use clutch_common::link::{
+    Connection, Delivery, Destination, Fault, Inlet, Message, Outlet, Settlement,
+};
 use clutch_common::topology::{Argument, Binding, Exchange, ExchangeKind, Topology};
 use rng::Rng;
 use site::Site;
@@ -134,6 +137,10 @@ macro_rules! conformance {
                 a_topic_exchange_routes_by_words
                 a_fanout_exchange_routes_to_every_queue
                 several_bindings_of_one_queue_take_a_message_once
+            }
+            steering {
+                events_are_refused_when_none_reads_them_and_keep_no_result_back
+                what_is_in_force_comes_to_every_session_and_is_never_a_dead_letter
             }
             naming {
                 queues_with_odd_and_similar_names_are_apart

@@ -9,6 +9,7 @@
 //!   session began is obeyed, those included that an earlier instance held.
 //! - A message is acknowledged only when what it asks for is on disk, and a resume only
 //!   when the drains that it ends are off the queue.
+//! - A mark releases cancels only once each of them has been read, also where it came before them.
 //! - A broker ends a channel on which something is unacknowledged for long, so the inlet is
 //!   opened anew every [`REOPEN`] while anything is held; all of it comes again then.
 //! - What is held never keeps later messages from coming: the inlet is opened anew with a
@@ -242,8 +243,10 @@ impl<'a> ControlReader<'a> {
         }
     }
 
-    /// Acknowledges the cancels that a mark has released.
-    async fn release(&mut self, order: Release) -> Result<(), Fault> {
+    /// Acknowledges the cancels that a mark has released. They were in their queue before the mark
+    /// was in its own, and may come later on this one.
+    async fn release(&mut self, order: Release) -> Result<(), SessionError> {
+        self.catch_up(0).await?;
         let over = self.held.cancels.extract_if(.., |_, number| *number <= order.up_to);
         let over: Vec<Tag> = over.map(|(tag, _)| tag).collect();
         if !over.is_empty() {

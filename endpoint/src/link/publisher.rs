@@ -53,6 +53,8 @@ const PACK_BYTES: usize = 128 * 1024;
 /// How long a message that is not full waits for more results, after a message with
 /// several.
 const LINGER: Duration = Duration::from_millis(10);
+/// The pause before a result is looked for again that the disk has no room for.
+const FULL: Duration = Duration::from_secs(1);
 /// How long confirmed results wait to be released together. If the daemon is killed
 /// meanwhile, they are sent twice.
 const RELEASE_AFTER: Duration = Duration::from_millis(20);
@@ -185,8 +187,13 @@ impl<'a> Publisher<'a> {
                 Next::Fresh(records) => records,
                 Next::Disk(limit) => {
                     let page = self.ledger.backlog(self.next, PACK, bytes).await?;
+                    if page.is_empty() && limit <= self.next {
+                        // The disk is full, and the next result is sent only from there.
+                        self.lingering = Some(Instant::now() + FULL);
+                        return Ok(None);
+                    }
                     if page.is_empty() {
-                        self.next = self.next.max(limit);
+                        self.next = limit;
                     }
                     page
                 }

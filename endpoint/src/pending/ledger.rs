@@ -217,7 +217,7 @@ impl Ledger {
         reason: String,
     ) -> Result<Stored, JournalError> {
         let result = self.not_run(attempt, Outcome::Rejected, reason);
-        self.record(None, self.finished(result)).await
+        self.record(self.finished(result)).await
     }
 
     /// Marks a task as started: once that is durable, a crash will find it
@@ -228,13 +228,23 @@ impl Ledger {
         Ok(commit)
     }
 
-    /// Replaces an accepted task by its result.
+    /// Replaces an accepted task by its result. That it is cancelled is sent once it is on disk.
     pub(crate) async fn finish(
         &self,
         held: &Held,
         result: TaskResult,
     ) -> Result<Stored, JournalError> {
-        self.record(Some(held), self.finished(result)).await
+        let cancelled = result.outcome == Outcome::Cancelled;
+        let result = self.finished(result);
+        let finish = |pending: &mut Pending| {
+            let (out, change) = pending.finish(Some(held), result);
+            if cancelled {
+                pending.hold_back(out);
+            }
+            (out, vec![change])
+        };
+        let (out, commit) = self.submit(finish).await?;
+        Ok(self.stored(vec![out], commit))
     }
 
     /// Records that an attempt is not known, and will not be run any more.
@@ -242,7 +252,7 @@ impl Ledger {
         let reason = "the endpoint was asked for it and does not know it: it was lost";
         let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
         let result = TaskResult { lost: Some(Loss::Unknown), ..result };
-        self.record(None, self.finished(result)).await
+        self.record(self.finished(result)).await
     }
 
     /// Notes that the broker has confirmed these results.
@@ -277,7 +287,7 @@ impl Ledger {
         let mut stored = Vec::with_capacity(gone.len());
         for result in found {
             gone.remove(&result.attempt);
-            stored.push(self.record(None, Arc::new(result)).await?);
+            stored.push(self.record(Arc::new(result)).await?);
         }
         // In order, so that the same events give the same run.
         let gone: BTreeSet<Attempt> = gone.difference(&more).copied().collect();
@@ -286,7 +296,7 @@ impl Ledger {
                  keep that result any more";
             let result = self.not_run(attempt, Outcome::Interrupted, reason.to_owned());
             let result = TaskResult { lost: Some(Loss::Delivered), ..result };
-            stored.push(self.record(None, self.finished(result)).await?);
+            stored.push(self.record(self.finished(result)).await?);
         }
         Ok((stored.len(), stored))
     }
@@ -414,14 +424,10 @@ impl Ledger {
         Arc::new(Finished { attempt, bytes })
     }
 
-    /// Puts a result into the outbox, in the place of a task in the inbox if there is one.
-    async fn record(
-        &self,
-        held: Option<&Held>,
-        result: Arc<Finished>,
-    ) -> Result<Stored, JournalError> {
+    /// Puts the result of a task into the outbox that is not in the inbox.
+    async fn record(&self, result: Arc<Finished>) -> Result<Stored, JournalError> {
         let finish = |pending: &mut Pending| {
-            let (out, change) = pending.finish(held, result);
+            let (out, change) = pending.finish(None, result);
             (out, vec![change])
         };
         let (out, commit) = self.submit(finish).await?;

@@ -1,6 +1,9 @@
 //! The outbox in memory: the newest results, so that a result can be sent before its record
 //! is on disk. Pure.
 //!
+//! A result that is *held back* is sent only from disk: a crash must not take back that a task does
+//! not start.
+//!
 //! This has every result that is not on disk yet, whether or not it was sent, and a bounded
 //! number of the newest ones that are. The disk has the rest until it is released. A
 //! publisher that is behind reads from disk until it has caught up. Few results are not on
@@ -21,7 +24,8 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) enum Next {
     /// In memory.
     Fresh(Vec<(OutSeq, Arc<Finished>)>),
-    /// On disk; when the disk has none either, all before this one are released.
+    /// On disk, once it has all that was handed to it; when it has none either, all before this
+    /// one are released.
     Disk(OutSeq),
     /// There are none.
     None,
@@ -32,6 +36,7 @@ struct RecentResult {
     seq: OutSeq,
     result: Arc<Finished>,
     on_disk: bool,
+    held_back: bool,
 }
 
 /// The results that are not released.
@@ -61,7 +66,7 @@ impl Outbox {
         self.next = OutSeq(seq.0 + 1);
         self.undelivered += 1;
         self.bytes += result.bytes.len();
-        self.fresh.push_back(RecentResult { seq, result, on_disk: false });
+        self.fresh.push_back(RecentResult { seq, result, on_disk: false, held_back: false });
         self.trim(OutSeq(0));
         seq
     }
@@ -92,6 +97,13 @@ impl Outbox {
         }
     }
 
+    /// Holds a result back that was just added.
+    pub(crate) fn hold_back(&mut self, seq: OutSeq) {
+        if let Some(at) = self.find(seq) {
+            self.fresh[at].held_back = true;
+        }
+    }
+
     /// Notes that results are on disk.
     pub(crate) fn on_disk(&mut self, seqs: &[OutSeq]) {
         for seq in seqs {
@@ -109,12 +121,12 @@ impl Outbox {
         let start = self.position(next);
         let mut bytes = 0;
         let mut taken = Vec::new();
-        for (expected, RecentResult { seq, result, .. }) in
+        for (expected, RecentResult { seq, result, on_disk, held_back }) in
             (next.0..).zip(self.fresh.range(start..))
         {
             bytes += result.bytes.len();
             let full = taken.len() == max_records || (bytes > max_bytes && !taken.is_empty());
-            if seq.0 != expected || full {
+            if seq.0 != expected || full || (*held_back && !on_disk) {
                 break;
             }
             taken.push((*seq, Arc::clone(result)));
@@ -182,6 +194,18 @@ mod tests {
             Next::Fresh(records) => records.iter().map(|(seq, _)| seq.0).collect(),
             Next::Disk(_) | Next::None => panic!("not fresh: {next:?}"),
         }
+    }
+
+    #[test]
+    fn one_that_is_held_back_is_read_from_disk_unless_it_is_known_to_be_there() {
+        let mut outbox = Outbox::new(OutSeq(0), 0);
+        let [first, second, third] = [(); 3].map(|()| outbox.put(result(1)));
+        outbox.hold_back(second);
+        assert_eq!(seqs(outbox.from(first, 10, 1000)), [0]);
+        assert_eq!(outbox.from(second, 10, 1000), Next::Disk(second));
+        assert_eq!(seqs(outbox.from(third, 10, 1000)), [2]);
+        outbox.on_disk(&[second]);
+        assert_eq!(seqs(outbox.from(second, 10, 1000)), [1, 2]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::process::Life;
 use super::world::World;
 use crate::execution::capture::Captured;
 use crate::execution::executor::{Ended, Executor, Report, RunContext};
+use crate::pending::stop::StopReason;
 use async_trait::async_trait;
 use clutch_common::task::Task;
 use clutch_common::task::result::Outcome;
@@ -31,6 +32,18 @@ impl Sleeper {
         }
     }
 
+    fn stopped(&self, task: &Task, reason: StopReason) -> Ended {
+        let (attempt, instance) = (task.attempt(), self.life.instance);
+        let (life, what) = (&self.life.name, name(attempt));
+        self.world.note(format_args!("{life}: {what} is stopped: {reason:?}"));
+        self.world.tell(|oracle| match reason {
+            StopReason::Drained if !task.rerun => oracle.may_be_interrupted(attempt),
+            StopReason::Cancelled => oracle.cut_off(attempt),
+            _ => oracle.stopped(instance, attempt),
+        });
+        Ended::Stopped(reason)
+    }
+
     fn duration(&self) -> Duration {
         match self.world.within(0..20) {
             0..6 => Duration::ZERO,
@@ -46,6 +59,9 @@ impl Executor for Sleeper {
     async fn run(&self, task: &Task, context: &RunContext) -> Ended {
         let (attempt, instance) = (task.attempt(), self.life.instance);
         self.may_die("before a task starts").await;
+        if let Some(reason) = context.stop.requested() {
+            return self.stopped(task, reason);
+        }
         self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
         self.world.judge(|oracle| oracle.starts(instance, task));
         let _noted = context.notes.begin();
@@ -54,15 +70,13 @@ impl Executor for Sleeper {
             biased;
             () = tokio::time::sleep(self.duration()) => (),
             reason = context.stop.wait() => {
-                self.world.note(format_args!("{}: {} is stopped", self.life.name, name(attempt)));
-                self.world.tell(|oracle| oracle.stopped(instance, attempt));
-                return Ended::Stopped(reason);
+                return self.stopped(task, reason);
             }
         }
         let failed = self.world.within(0..5) == 0;
         let outcome = if failed { Outcome::Failed } else { Outcome::Succeeded };
         self.world.note(format_args!("{}: {} {outcome}", self.life.name, name(attempt)));
-        self.world.tell(|oracle| oracle.ends(attempt, outcome));
+        self.world.judge(|oracle| oracle.ends(instance, attempt, outcome));
         self.may_die("after a task has ended").await;
         let size = self.world.within(0..4_000) as usize;
         Ended::Finished(Report {

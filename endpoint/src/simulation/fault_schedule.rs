@@ -3,16 +3,22 @@
 
 use super::disk::Node;
 use super::plan::{Fleet, Mishap};
-use super::process::{Life, live};
+use super::process::{ENDPOINT, Life, live};
 use super::world::{World, lock};
 
-use clutch_common::link::Transport;
+use clutch_common::link::{Connection, Fault, Transport};
+use clutch_common::topology;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How often the endpoint may run once more before nothing is in force.
+const ROUNDS: usize = 3;
+/// How long all instances take to stop, or to read what waits for them.
+const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Which instances are to run.
 pub(super) struct Wanted {
@@ -225,4 +231,27 @@ pub(super) async fn settle(world: &World, nodes: &[Arc<Node>], wanted: &Wanted) 
             }
         }
     }
+}
+
+/// Sees that no cancel and no drain is left in the control queue once all instances have
+/// stopped: each was released by its mark or its resume.
+pub(super) async fn until_nothing_is_in_force(
+    world: &World,
+    operator: &dyn Connection,
+    wanted: &Wanted,
+) -> Result<(), Fault> {
+    let queue = topology::control_queue(ENDPOINT);
+    let mut left = 0;
+    for _ in 0..ROUNDS {
+        wanted.change(BTreeSet::clear);
+        tokio::time::sleep(STOPPED_WITHIN).await;
+        left = operator.waiting(&queue).await?;
+        if left == 0 {
+            return Ok(());
+        }
+        wanted.all();
+        tokio::time::sleep(STOPPED_WITHIN).await;
+    }
+    world.fail(format!("{left} orders are in force, and none should be"));
+    Ok(())
 }

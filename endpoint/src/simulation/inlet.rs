@@ -6,12 +6,13 @@ use super::broker::some_fault;
 use super::oracle::name;
 use super::plan::Mishap;
 use super::process::Life;
+use super::steering;
 use super::wire::Wire;
 use super::world::{QUEUED, World};
 use async_trait::async_trait;
 use clutch_common::id::Attempt;
 use clutch_common::link::{Calls, Connection, Delivery, Fault, Inlet, Message, Tag};
-use clutch_common::wire::{ToEndpoint, decode_to_endpoint};
+use clutch_common::wire::{Cancel, Steering, ToEndpoint, decode_steering, decode_to_endpoint};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub(super) struct NetInlet {
     /// Whether it is of the task queue, and not of the control queue.
     takes_tasks: bool,
     deliveries: mpsc::Receiver<Delivery>,
+    /// The cancels that were read last; they are obeyed before more is read.
+    read: Vec<Cancel>,
     orders: mpsc::Sender<Order>,
     /// The calls that come, until they are asked for.
     calls: Option<mpsc::Receiver<Message>>,
@@ -74,7 +77,8 @@ impl NetInlet {
         };
         world.network.spawn(carrier.carry());
         let (world, life, wire) = (Arc::clone(world), Arc::clone(life), Arc::clone(wire));
-        Self { world, life, wire, takes_tasks, deliveries, orders, calls: Some(calls) }
+        let (read, calls) = (Vec::new(), Some(calls));
+        Self { world, life, wire, takes_tasks, deliveries, read, orders, calls }
     }
 
     async fn order(&self, order: Order) -> Result<(), Fault> {
@@ -96,6 +100,10 @@ impl NetInlet {
 impl Inlet for NetInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
         let mut taken = Vec::new();
+        for cancel in self.read.drain(..) {
+            self.world.note(format_args!("{}: cancel {} is obeyed", self.life.name, cancel.number));
+            self.world.tell(|oracle| oracle.obeys(self.life.instance, &cancel));
+        }
         loop {
             self.life.gate.awake().await;
             tokio::select! {
@@ -110,6 +118,12 @@ impl Inlet for NetInlet {
         }
         if self.takes_tasks {
             self.world.judge(|oracle| oracle.takes(self.life.instance));
+        } else {
+            let cancels = taken.iter().filter_map(|delivery| match Content::of(delivery, false) {
+                Content::Order(Steering::Cancel(cancel)) => Some(cancel),
+                _ => None,
+            });
+            self.read = cancels.collect();
         }
         Ok(taken)
     }
@@ -171,7 +185,7 @@ struct Carrier {
     deliver: mpsc::Sender<Delivery>,
     orders: mpsc::Receiver<Order>,
     /// The deliveries that are not settled.
-    held: BTreeMap<Tag, Vec<Attempt>>,
+    held: BTreeMap<Tag, Content>,
 }
 
 impl Carrier {
@@ -207,11 +221,10 @@ impl Carrier {
     async fn hand_over(&mut self, deliveries: Vec<Delivery>) {
         self.world.travel().await;
         for delivery in deliveries {
-            let attempts = attempts(&delivery);
-            let names: Vec<String> = attempts.iter().map(|attempt| name(*attempt)).collect();
+            let content = Content::of(&delivery, self.takes_tasks);
             let (wire, tag) = (&self.wire.name, delivery.tag.0);
-            self.world.note(format_args!("{wire}: delivery {tag}: {}", names.join(" ")));
-            self.held.insert(delivery.tag, attempts);
+            self.world.note(format_args!("{wire}: delivery {tag}: {}", content.words()));
+            self.held.insert(delivery.tag, content);
             // Where the endpoint is gone, it stays unsettled.
             drop(self.deliver.send(delivery).await);
             if self.world.mishap(Mishap::CutAtDelivery) {
@@ -226,7 +239,7 @@ impl Carrier {
         let (settled, done) = match order {
             Order::Acknowledge(up_to) => {
                 let rest = self.held.split_off(&Tag(up_to.0 + 1));
-                let settled = std::mem::replace(&mut self.held, rest).into_values().flatten();
+                let settled = std::mem::replace(&mut self.held, rest).into_values();
                 self.world.note(format_args!("{}: acknowledged {}", self.wire.name, up_to.0));
                 (settled.collect(), self.inner.acknowledge(up_to).await)
             }
@@ -242,16 +255,16 @@ impl Carrier {
             }
             Order::AcknowledgeOne(tag) => {
                 self.world.note(format_args!("{}: acknowledged {} alone", self.wire.name, tag.0));
-                (self.held.remove(&tag).unwrap_or_default(), self.inner.acknowledge_one(tag).await)
+                let settled: Vec<Content> = self.held.remove(&tag).into_iter().collect();
+                (settled, self.inner.acknowledge_one(tag).await)
             }
             Order::DeadLetter(tag) => {
                 self.world.note(format_args!("{}: dead letter {}", self.wire.name, tag.0));
-                (self.held.remove(&tag).unwrap_or_default(), self.inner.dead_letter(tag).await)
+                let settled = self.held.remove(&tag).into_iter().collect();
+                (settled, self.inner.dead_letter(tag).await)
             }
         };
-        for attempt in settled {
-            self.world.judge(|oracle| oracle.settled(self.life.instance, attempt));
-        }
+        settled.iter().for_each(|content| content.settled(&self.world, self.life.instance));
         if let Err(fault) = done {
             self.wire.cut(fault);
         }
@@ -264,7 +277,7 @@ impl Carrier {
     async fn dead_end(&mut self) {
         while let Ok(taken) = self.inner.receive(TAKEN).await {
             for delivery in taken {
-                self.held.insert(delivery.tag, attempts(&delivery));
+                self.held.insert(delivery.tag, Content::of(&delivery, self.takes_tasks));
             }
         }
     }
@@ -279,7 +292,7 @@ impl Carrier {
         if !linger.is_zero() {
             drop(tokio::time::timeout(linger, self.dead_end()).await);
         }
-        let unsettled = self.held.into_values().flatten();
+        let unsettled = self.held.values().flat_map(Content::attempts).copied();
         self.world.tell(|oracle| oracle.leaves(self.life.instance, unsettled));
         self.world.note(format_args!("{}: consumes no more", self.wire.name));
         drop(self.inner);
@@ -304,11 +317,60 @@ impl Carrier {
     }
 }
 
-/// The tasks that a delivery is about.
-fn attempts(delivery: &Delivery) -> Vec<Attempt> {
-    let message = &delivery.message;
-    let decoded = decode_to_endpoint(&message.body, message.correlation_id.as_deref());
-    let ToEndpoint::Tasks(decoded) = decoded else { return Vec::new() };
-    let unreadable = decoded.unreadable.iter().filter_map(|unreadable| unreadable.attempt);
-    decoded.tasks.iter().map(|task| task.attempt()).chain(unreadable).collect()
+/// What a delivery brings.
+enum Content {
+    /// Attempts, those included that cannot be read; or none.
+    Tasks(Vec<Attempt>),
+    /// The mark up to a cancel.
+    Mark(u64),
+    /// An order of the control queue.
+    Order(Steering),
+}
+
+impl Content {
+    /// What a delivery of the task queue, or of the control queue, brings.
+    fn of(delivery: &Delivery, from_tasks: bool) -> Self {
+        let message = &delivery.message;
+        if !from_tasks {
+            let order = decode_steering(&message.body);
+            return order.map_or(Self::Tasks(Vec::new()), Self::Order);
+        }
+        match decode_to_endpoint(&message.body, message.correlation_id.as_deref()) {
+            ToEndpoint::Tasks(decoded) => {
+                let unreadable = decoded.unreadable.iter().filter_map(|one| one.attempt);
+                let tasks = decoded.tasks.iter().map(|task| task.attempt());
+                Self::Tasks(tasks.chain(unreadable).collect())
+            }
+            ToEndpoint::CancelMark(mark) => Self::Mark(mark.up_to),
+            ToEndpoint::RollCall(_) | ToEndpoint::Unknown(_) => Self::Tasks(Vec::new()),
+        }
+    }
+
+    fn attempts(&self) -> &[Attempt] {
+        match self {
+            Self::Tasks(attempts) => attempts,
+            Self::Mark(_) | Self::Order(_) => &[],
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Tasks(attempts) => {
+                attempts.iter().map(|one| name(*one)).collect::<Vec<_>>().join(" ")
+            }
+            Self::Mark(up_to) => format!("the mark up to {up_to}"),
+            Self::Order(order) => steering::words(order),
+        }
+    }
+
+    /// The broker has let go of it.
+    fn settled(&self, world: &World, by: usize) {
+        match self {
+            Self::Tasks(attempts) => attempts.iter().for_each(|attempt| {
+                world.judge(|oracle| oracle.settled(by, *attempt));
+            }),
+            Self::Mark(up_to) => drop(world.judge(|oracle| oracle.orders.mark_settled(*up_to))),
+            Self::Order(order) => drop(world.judge(|oracle| oracle.orders.settled(order))),
+        }
+    }
 }

@@ -3,12 +3,14 @@
 //! Pure.
 
 use super::order::StartOrder;
+use super::orders::Orders;
 use super::plan::Plan;
 use super::process::POISON_AFTER;
 use clutch_common::id::{Attempt, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Loss, Outcome};
+use clutch_common::wire::Cancel;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A promise that was broken, in words.
@@ -56,6 +58,7 @@ struct Instance {
     released: BTreeSet<Attempt>,
     secured: BTreeSet<Attempt>,
     disowned: BTreeSet<Attempt>,
+    finished: BTreeSet<Attempt>,
     /// Its disk is lost, or the service does not wait for it any more: what it
     /// had runs elsewhere.
     given_up: bool,
@@ -70,6 +73,8 @@ struct Instance {
 
 /// The judge of one run.
 pub(super) struct Oracle {
+    /// What the service asks for, and what the instances make of it.
+    pub(super) orders: Orders,
     /// Tasks start only when no other instance can have them.
     careful: bool,
     slots: usize,
@@ -101,6 +106,7 @@ impl Oracle {
     /// An oracle for a run in which inboxes may hold `inbox_max` tasks.
     pub(super) fn new(plan: &Plan, inbox_max: usize) -> Self {
         Self {
+            orders: Orders::new(plan.nodes()),
             careful: plan.is_careful(),
             slots: plan.slots,
             inbox_max,
@@ -145,6 +151,7 @@ impl Oracle {
     pub(super) fn consumes(&mut self, instance: usize) -> Result<(), Broken> {
         self.known.remove(&instance);
         self.consuming.insert(instance);
+        self.orders.begins(instance);
         if self.consuming.len() == 1 {
             return Ok(());
         }
@@ -161,7 +168,7 @@ impl Oracle {
     pub(super) fn takes(&self, instance: usize) -> Result<(), Broken> {
         let heard = if self.careful { &self.known } else { &self.introduced };
         if heard.contains(&instance) {
-            return Ok(());
+            return self.orders.takes(instance);
         }
         Err(format!("instance {instance} takes tasks, and the service may not know that it does"))
     }
@@ -170,6 +177,7 @@ impl Oracle {
     /// acknowledged, are the queue's again.
     pub(super) fn leaves(&mut self, instance: usize, unsettled: impl Iterator<Item = Attempt>) {
         self.consuming.remove(&instance);
+        self.orders.leaves(instance);
         if !self.careful {
             self.handed_on.extend(unsettled);
         }
@@ -205,7 +213,8 @@ impl Oracle {
         attempt: Attempt,
         change: TaskChange,
     ) -> Result<(), Broken> {
-        if change == TaskChange::Disowned {
+        // What a cancel names is answered whether or not the answer proves anything.
+        if change == TaskChange::Disowned && !self.orders.names(attempt) {
             self.is_nowhere(on, attempt)?;
         }
         let instance = &mut self.instances[on];
@@ -217,11 +226,16 @@ impl Oracle {
                 instance.durable.insert(attempt);
                 instance.running.remove(&attempt);
                 instance.order.leaves(attempt);
+                if !instance.finished.insert(attempt) {
+                    return Err(format!("instance {on} has two results of {}", name(attempt)));
+                }
             }
             TaskChange::Disowned => {
                 instance.durable.insert(attempt);
                 instance.order.leaves(attempt);
-                instance.disowned.insert(attempt);
+                if !instance.disowned.insert(attempt) {
+                    return Err(format!("instance {on} says twice it has not {}", name(attempt)));
+                }
             }
             TaskChange::HandedBack => {
                 instance.secured.remove(&attempt);
@@ -285,6 +299,8 @@ impl Oracle {
             return Err(format!("{what} was drained by the instances {drained_by:?}"));
         }
         self.supersedes(attempt)?;
+        let excused = self.handed_on.contains(&attempt) || self.instances[on].given_up;
+        self.orders.starts(on, attempt, excused)?;
         let instance = &mut self.instances[on];
         if instance.disowned.contains(&attempt) {
             return Err(format!("{what} runs on instance {on}, which has said it has it not"));
@@ -327,8 +343,52 @@ impl Oracle {
     }
 
     /// A task has come to its end.
-    pub(super) fn ends(&mut self, attempt: Attempt, outcome: Outcome) {
+    pub(super) fn ends(
+        &mut self,
+        on: usize,
+        attempt: Attempt,
+        outcome: Outcome,
+    ) -> Result<(), Broken> {
         self.ended.insert((attempt, outcome));
+        self.orders.ends(on, attempt)
+    }
+
+    /// A task was stopped, or not started, because it is cancelled; it does not start again,
+    /// unless a crash forgets that.
+    pub(super) fn cut_off(&mut self, attempt: Attempt) {
+        self.cut_down.insert(attempt);
+    }
+
+    /// An instance has obeyed a cancel.
+    pub(super) fn obeys(&mut self, on: usize, cancel: &Cancel) {
+        let instance = &self.instances[on];
+        let has = |named: Attempt| {
+            let mut known = instance.durable.range(Attempt { attempt: 0, ..named }..=named);
+            known.find(|attempt| !instance.finished.contains(attempt)).copied()
+        };
+        self.orders.obeys(on, cancel, has);
+    }
+
+    /// The service takes a task for cancelled by the word that an attempt at it is nowhere, or by
+    /// its own.
+    pub(super) fn cancels(&mut self, attempt: Attempt) -> Result<(), Broken> {
+        self.orders.cancelled(attempt.task_id);
+        let has = |instance: &Instance| {
+            let there =
+                instance.secured.contains(&attempt) && !instance.finished.contains(&attempt);
+            there && !instance.given_up
+        };
+        match self.instances.iter().position(has) {
+            Some(other) if !self.handed_on.contains(&attempt) => {
+                Err(format!("{} ends as cancelled, and instance {other} has it", name(attempt)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// No instance that has the lease may start a task until the next resume.
+    pub(super) fn hold_still(&mut self) {
+        self.orders.hold_still(&self.consuming);
     }
 
     /// A task was stopped before its end; it may start again.
@@ -340,6 +400,7 @@ impl Oracle {
 
     /// An instance's process is gone.
     pub(super) fn gone(&mut self, instance: usize) {
+        self.orders.gone(instance);
         self.instances[instance].order.ends();
         for (attempt, _) in std::mem::take(&mut self.instances[instance].running) {
             self.cut_down.insert(attempt);
@@ -380,10 +441,18 @@ impl Oracle {
                 }
             },
         };
+        let fits = fits || outcome == Outcome::Cancelled && self.may_be_cancelled(attempt);
         if !fits {
             return Err(format!("{} ended as {outcome}, which does not fit", name(attempt)));
         }
         Ok(self.recorded.insert(attempt))
+    }
+
+    /// Whether an attempt may end as cancelled: the service has asked for that, and it did not
+    /// run to its end, or a crash forgot that it did.
+    fn may_be_cancelled(&self, attempt: Attempt) -> bool {
+        let has_ended = self.ended.iter().any(|(ended, _)| *ended == attempt);
+        self.orders.names(attempt) && (!has_ended || self.cut_down.contains(&attempt))
     }
 
     /// The service takes the result of an attempt for its task's end.

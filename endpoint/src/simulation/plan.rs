@@ -68,6 +68,10 @@ pub(super) enum Mishap {
     DeclaredLost,
     /// The service publishes tasks again that it has published.
     Repeated,
+    /// The service cancels tasks.
+    Cancelled,
+    /// The service drains the endpoint for a while.
+    Drained,
 }
 
 /// Of which each run has one.
@@ -81,7 +85,7 @@ const FLEETS: [Fleet; 7] = [
     Fleet::Standbys(3),
 ];
 
-const ALL: [Mishap; 29] = [
+const ALL: [Mishap; 31] = [
     Mishap::Dial,
     Mishap::Lease,
     Mishap::CutAtDelivery,
@@ -111,6 +115,8 @@ const ALL: [Mishap; 29] = [
     Mishap::LostNode,
     Mishap::DeclaredLost,
     Mishap::Repeated,
+    Mishap::Cancelled,
+    Mishap::Drained,
 ];
 
 impl Mishap {
@@ -130,6 +136,9 @@ impl Mishap {
             // Of the moments at which a fault may come.
             Self::Restart | Self::Partition | Self::Kill | Self::Stop | Self::Freeze => 2..10,
             Self::LostNode => 3..20,
+            // Of the moments at which the service may steer the endpoint.
+            Self::Cancelled => 1..6,
+            Self::Drained => 3..12,
             // Of the moments at which the service looks.
             Self::DeclaredLost => 300..3_000,
         }

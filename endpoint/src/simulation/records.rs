@@ -2,13 +2,13 @@
 //! endpoint's instances. [`clutch_common::failover`] decides what follows from them. Pure.
 
 use clutch_common::failover::{
-    self, Consequence, Heard, KnownState, PingTimes, Plan, PresenceEffect, TaskStanding,
+    self, Consequence, Evidence, Heard, KnownState, PingTimes, Plan, PresenceEffect, TaskStanding,
 };
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::result::TaskResult;
 use clutch_common::wire::{Presence, ROLL_CALL_MAX, RollCall};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,7 +24,10 @@ struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Submitted,
+    /// Another attempt waits.
     Resubmitting,
+    /// Another attempt is on its way to the broker.
+    Placing,
     Done,
 }
 
@@ -51,6 +54,10 @@ pub(super) struct Records {
     tasks: BTreeMap<TaskId, Entry>,
     /// Attempts that no instance may have, and whether they were asked for.
     doubts: BTreeMap<TaskId, bool>,
+    /// The states that were asked for attempts.
+    asked: BTreeSet<(Attempt, StateId)>,
+    /// The tasks that are to be cancelled.
+    cancelled: BTreeSet<TaskId>,
     states: Vec<KnownState>,
     heard: Heard,
     times: PingTimes,
@@ -67,6 +74,8 @@ impl Records {
             lost_after,
             tasks: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             states: Vec::new(),
             heard: Heard::new(),
             times: PingTimes::new(now),
@@ -89,7 +98,17 @@ impl Records {
             Some(_) if !self.recovers => return Verdict::Lost(Consequence::Ignore),
             Some(loss) => {
                 let (rerun, in_doubt) = (entry.task.rerun, self.doubts.contains_key(&task_id));
-                let task = TaskStanding { current_attempt, done, rerun, in_doubt, cancel: None };
+                let cancel = self.cancelled.contains(&task_id).then(|| {
+                    let to_ask = failover::to_ask(&self.states).map(|state| state.id);
+                    let was_asked = |state| self.asked.contains(&(result.attempt(), state));
+                    match result.state_id {
+                        Some(state) if to_ask == Some(state) || was_asked(state) => {
+                            Evidence::Conclusive
+                        }
+                        _ => Evidence::Inconclusive,
+                    }
+                });
+                let task = TaskStanding { current_attempt, done, rerun, in_doubt, cancel };
                 let consequence = failover::consequence(loss, attempt, task);
                 match consequence {
                     Consequence::Ignore | Consequence::Unasked => {
@@ -178,6 +197,7 @@ impl Records {
                 && attempts.len() < ROLL_CALL_MAX
             {
                 *asked = true;
+                self.asked.insert((entry.task.attempt(), state_id));
                 attempts.push(entry.task.attempt());
             }
         }
@@ -188,7 +208,44 @@ impl Records {
     pub(super) fn next_to_resubmit(&mut self) -> Option<Task> {
         let mut open = self.tasks.values_mut();
         let entry = open.find(|entry| entry.stage == Stage::Resubmitting)?;
-        entry.stage = Stage::Submitted;
+        entry.stage = Stage::Placing;
         Some(entry.task.clone())
+    }
+
+    /// The broker has another attempt at a task.
+    pub(super) fn placed(&mut self, task: TaskId) {
+        let entry = self.tasks.get_mut(&task).filter(|entry| entry.stage == Stage::Placing);
+        entry.into_iter().for_each(|entry| entry.stage = Stage::Submitted);
+    }
+
+    /// Requests that those tasks are cancelled, of all without an outcome, that are chosen. Returns
+    /// the attempts that waited, which end by that, and those that the endpoint is asked for.
+    pub(super) fn cancel(
+        &mut self,
+        mut chosen: impl FnMut(&TaskId) -> bool,
+    ) -> (Vec<Attempt>, Vec<Attempt>) {
+        let (mut ended, mut named) = (Vec::new(), Vec::new());
+        for (id, entry) in &mut self.tasks {
+            let to = match entry.stage {
+                Stage::Resubmitting => &mut ended,
+                Stage::Submitted => &mut named,
+                Stage::Placing | Stage::Done => continue,
+            };
+            if self.cancelled.contains(id) || !chosen(id) {
+                continue;
+            }
+            to.push(entry.task.attempt());
+            if entry.stage == Stage::Resubmitting {
+                entry.stage = Stage::Done;
+                self.doubts.remove(id);
+            }
+            self.cancelled.insert(*id);
+        }
+        (ended, named)
+    }
+
+    /// Whether a task is to be cancelled.
+    pub(super) fn is_cancelled(&self, task: TaskId) -> bool {
+        self.cancelled.contains(&task)
     }
 }

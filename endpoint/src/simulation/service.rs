@@ -26,8 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The service.
 pub(super) struct Service {
-    world: Arc<World>,
-    broker: Arc<dyn Transport>,
+    pub(super) world: Arc<World>,
+    pub(super) broker: Arc<dyn Transport>,
     records: Mutex<Records>,
     /// How the tasks end that are submitted again.
     expected: Mutex<BTreeMap<TaskId, Expected>>,
@@ -90,7 +90,12 @@ impl Service {
         Packed { message, tasks }
     }
 
+    /// Publishes tasks once more, unless one of them is to be cancelled.
     async fn send_again(&self, outlet: &mut dyn Outlet, packed: &Packed) -> Result<(), Fault> {
+        let is_cancelled = |(task, _): &(Task, _)| lock(&self.records).is_cancelled(task.id);
+        if packed.tasks.iter().any(is_cancelled) {
+            return Ok(());
+        }
         packed.tasks.iter().for_each(|(task, _)| self.publishes_again(task.attempt()));
         self.send(outlet, packed).await
     }
@@ -159,8 +164,18 @@ impl Service {
         if result.lost.is_none() {
             world.judge(|oracle| oracle.records(attempt, outcome));
         }
-        if matches!(verdict, Verdict::Done | Verdict::Lost(Consequence::Interrupt)) {
-            world.judge(|oracle| oracle.concludes(attempt));
+        match verdict {
+            Verdict::Lost(Consequence::Cancel) => {
+                world.judge(|oracle| oracle.concludes(attempt));
+                world.judge(|oracle| oracle.cancels(attempt));
+            }
+            Verdict::Done | Verdict::Lost(Consequence::Interrupt) => {
+                world.judge(|oracle| oracle.concludes(attempt));
+                if result.lost.is_none() && outcome == Outcome::Cancelled {
+                    world.tell(|oracle| oracle.orders.cancelled(attempt.task_id));
+                }
+            }
+            Verdict::Kept | Verdict::Known | Verdict::Lost(_) | Verdict::Unknown => (),
         }
     }
 
@@ -195,7 +210,7 @@ impl Service {
         }
     }
 
-    fn decide<T>(&self, how: impl FnOnce(&mut Records) -> T) -> T {
+    pub(super) fn decide<T>(&self, how: impl FnOnce(&mut Records) -> T) -> T {
         how(&mut lock(&self.records))
     }
 
@@ -224,6 +239,7 @@ impl Service {
                 let body = wire::encode_tasks(&[task]);
                 place(outlet, Message { body, ..Message::default() }).await?;
             }
+            self.decide(|records| records.placed(task.id));
         }
         while let Some(roll_call) = self.decide(Records::next_to_ask) {
             let names: Vec<String> = roll_call.attempts.iter().map(|one| name(*one)).collect();
@@ -236,9 +252,18 @@ impl Service {
     }
 }
 
-/// Publishes to the endpoint; says whether the broker has it.
-async fn place(outlet: &mut dyn Outlet, message: Message) -> Result<bool, Fault> {
-    let to = Destination { exchange: String::new(), routing_key: topology::tasks_queue(ENDPOINT) };
+/// Publishes to the endpoint's task queue; says whether the broker has it.
+pub(super) async fn place(outlet: &mut dyn Outlet, message: Message) -> Result<bool, Fault> {
+    place_in(outlet, topology::tasks_queue(ENDPOINT), message).await
+}
+
+/// Publishes to a queue; says whether the broker has it.
+pub(super) async fn place_in(
+    outlet: &mut dyn Outlet,
+    queue: String,
+    message: Message,
+) -> Result<bool, Fault> {
+    let to = Destination { exchange: String::new(), routing_key: queue };
     outlet.publish(&to, message).await?;
     let settled = outlet.settled().await?;
     Ok(settled.iter().all(|(_, settlement)| *settlement == Settlement::Confirmed))

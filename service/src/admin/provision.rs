@@ -112,7 +112,7 @@ async fn carry_out(
     (endpoint, created): (Endpoint, bool),
 ) -> anyhow::Result<ProvisionReport> {
     let address = transport.address();
-    let Endpoint { id, name, queue } = endpoint;
+    let Endpoint { id, name, queue, .. } = endpoint;
     let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
     let existing = file.compare(&args.out)?;
     let shared = store.shared_queue_kind().await?.unwrap_or(queue);

@@ -24,6 +24,9 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// The shortest pause between two counts of the tasks that are left.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The states of tasks without an outcome, as a request names them.
+const OPEN: [&str; 3] = ["scheduled", "waiting", "submitted"];
+
 /// The records of a request.
 #[derive(Debug, Default)]
 struct Requested {
@@ -86,6 +89,18 @@ pub(super) async fn cancel(
     Ok(Json(CancelAnswer { too_late: answer.too_late + ended, ..answer }))
 }
 
+/// Cancels all tasks of an endpoint that have no outcome, and waits for it where it may answer.
+pub(super) async fn all_of(
+    api: &Api,
+    endpoint: EndpointId,
+    wait: Duration,
+) -> Result<CancelAnswer, ApiError> {
+    let states = OPEN.map(str::to_owned).to_vec();
+    let selection = TaskSelection { endpoint: Some(endpoint), states, ..TaskSelection::default() };
+    let requested = record(api, selection, &[]).await?;
+    answer(api, requested, wait).await
+}
+
 /// The tasks that a request is about.
 async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, ApiError> {
     let CancelRequest { tasks, key, endpoint, name, states, .. } = request;
@@ -108,11 +123,10 @@ async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, 
         }
     }
     wait::check_known(api, tasks).await?;
-    // All that have no outcome. Tasks that are named are looked at in any case: one that has
+    // Of none, all that have no outcome. Tasks that are named are looked at in any case: one that has
     // its outcome came too late.
-    let open = || ["scheduled", "waiting", "submitted"].map(str::to_owned).to_vec();
     let states = match states.as_slice() {
-        [] if tasks.is_empty() => open(),
+        [] if tasks.is_empty() => OPEN.map(str::to_owned).to_vec(),
         states => states.to_vec(),
     };
     Ok(TaskSelection {

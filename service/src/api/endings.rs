@@ -1,11 +1,11 @@
 //! Ends endpoints by a person's word: one is removed, or its state folders are declared lost.
 
-use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::{Named, read_or_default};
 use super::problem::{AnyRequest, AskingBroker, Changing, Naming, WithBody};
 use super::query::known_endpoint;
-use super::types::{LostAnswer, LostRequest, RemoveRequest};
+use super::types::{CancelAnswer, LostAnswer, LostRequest, RemoveRequest};
+use super::{Api, cancel};
 use crate::broker::observer::Sought;
 use crate::broker::retire::{RetireError, retire};
 use crate::broker::session::LinkState;
@@ -14,6 +14,11 @@ use crate::store::{DeclaredLost, Endpoint};
 use axum::extract::{Request, State};
 use clutch_common::failover::KnownState;
 use clutch_common::system::clock::now_ms;
+use clutch_common::text::counted::counted;
+use std::time::Duration;
+
+/// The longest that an endpoint is waited for which is to be removed.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Removes an endpoint.
 ///
@@ -43,22 +48,48 @@ pub(super) async fn remove(
     engaged(&api, "removed")?;
     let removing = api.clone();
     let working = api.submissions.spawn(async move {
+        let ended = match request.end_tasks {
+            true => end_tasks(&removing, &endpoint, request.wait_ms).await?,
+            false => CancelAnswer::default(),
+        };
         let connection = removing.told.observer.connect("clutch/service/remove").await;
-        let connection = connection.map_err(RetireError::Broker)?;
+        let connection =
+            connection.map_err(|fault| unremoved(RetireError::Broker(fault), &ended))?;
         let end_tasks = request.end_tasks;
         let removed = retire(&removing.store, connection.as_ref(), &endpoint, end_tasks).await;
         connection.close().await;
-        removed
+        let removed = removed.map_err(|error| unremoved(error, &ended))?;
+        Ok::<_, ApiError>(Removed { cancelled: removed.cancelled + ended.cancelled, ..removed })
     });
-    let removed = working.await.map_err(|error| ApiError::internal(error.to_string()))?;
-    let removed = removed.map_err(|error| match error {
-        RetireError::Running(_) | RetireError::Pending(_) => ApiError::conflict(error.to_string()),
-        RetireError::Broker(fault) => ApiError::disengaged(fault.to_string()),
-        RetireError::Store(error) => error.into(),
-    })?;
+    let removed = working.await.map_err(|error| ApiError::internal(error.to_string()))??;
     look_anew(&api);
     tracing::info!(endpoint = removed.name, id = %removed.id, "the endpoint is removed");
     Ok(Json(removed))
+}
+
+/// Cancels what an endpoint has, and waits for it where it is online.
+async fn end_tasks(api: &Api, endpoint: &Endpoint, wait_ms: u64) -> Result<CancelAnswer, ApiError> {
+    let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+    cancel::all_of(api, endpoint.id, wait).await
+}
+
+/// The error of an endpoint that is not removed, some tasks of which were cancelled before.
+fn unremoved(error: RetireError, ended: &CancelAnswer) -> ApiError {
+    let mut words = String::new();
+    if ended.cancelled > 0 {
+        words.push_str(&format!("{} ended as cancelled; ", counted(ended.cancelled, "task")));
+    }
+    if ended.asked > 0 {
+        let tasks = counted(ended.asked, "task");
+        words
+            .push_str(&format!("the endpoint was asked to end {tasks} and has not answered yet; "));
+    }
+    words.push_str(&error.to_string());
+    match error {
+        RetireError::Running(_) | RetireError::Pending(_) => ApiError::conflict(words),
+        RetireError::Broker(_) => ApiError::disengaged(words),
+        RetireError::Store(error) => error.into(),
+    }
 }
 
 /// Declares state folders of an endpoint lost.

@@ -9,6 +9,7 @@ use super::{Api, wait};
 use crate::model::TaskState;
 use crate::store::{RetrySlice, TaskSelection};
 use axum::extract::{Request, State};
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::Outcome;
 
 /// How many tasks are recorded in one transaction.
@@ -84,7 +85,7 @@ async fn record(api: &Api, selection: TaskSelection) -> Result<RetrySlice, ApiEr
             return Ok(all);
         }
         let rows = selected.into_iter().map(|task| task.seq).collect();
-        let slice = api.store.retry(rows).await?;
+        let slice = api.store.retry(rows, now_ms()).await?;
         all.retried += slice.retried;
         all.open += slice.open;
         all.external += slice.external;

@@ -119,6 +119,7 @@ async fn record_and_publish(
         recorded: begun.iter().filter(|one| one.new).count() as u64,
         waiting: link.as_ref().err().filter(|_| !scheduled).cloned(),
         due_at_ms,
+        warnings: warnings(&endpoint),
         progress: None,
     };
     // The caller may have gone.
@@ -150,6 +151,14 @@ async fn with_room(
             .to_owned()
     };
     Ok((publisher, api.publishing.take(bytes).await.ok_or_else(unconfirmed)?))
+}
+
+/// What keeps the tasks of an endpoint from running, as far as the records tell without a look.
+fn warnings(endpoint: &Endpoint) -> Vec<String> {
+    let name = &endpoint.name;
+    let drains =
+        || format!("{name} drains: its tasks wait until `clutch-service endpoint resume {name}`");
+    endpoint.draining.then(drains).into_iter().collect()
 }
 
 /// The rules for a submission that need no records.

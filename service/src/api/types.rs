@@ -82,6 +82,9 @@ pub(crate) struct SubmitAnswer {
     /// When they are due, in milliseconds since the Unix epoch, if they are scheduled, or were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) due_at_ms: Option<u64>,
+    /// What keeps the tasks from running for now, in words for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
     /// How far they are, if that was waited for: of the whole submission, if it
     /// came in this request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -320,9 +323,13 @@ pub(crate) struct ForgetAnswer {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoveRequest {
-    /// Whether tasks without an outcome end, instead of keeping the endpoint.
+    /// Whether tasks without an outcome end, instead of keeping the endpoint: they are cancelled
+    /// where it is online, and otherwise end without it.
     #[serde(default)]
     pub(crate) end_tasks: bool,
+    /// How long to wait for an endpoint that is online to end them, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) wait_ms: u64,
 }
 
 /// Declares an endpoint's state folders lost.

@@ -45,10 +45,15 @@ pub(crate) struct OneEndpoint {
 pub(crate) struct RemoveArgs {
     #[command(flatten)]
     pub(crate) which: OneEndpoint,
-    /// Remove it although tasks have no outcome or messages wait in its queue: the tasks end as
-    /// cancelled, or as interrupted where an instance may have had them
+    /// Remove it although tasks have no outcome or messages wait in its queue: where the endpoint is
+    /// online, its tasks are cancelled first. The others end as cancelled, or as interrupted where
+    /// an instance may have had them
     #[arg(long)]
     pub(crate) end_tasks: bool,
+    /// How long to wait for an endpoint that is online to end its tasks
+    #[arg(long, value_name = "TIME", default_value = "30s", requires = "end_tasks",
+          value_parser = positive)]
+    pub(crate) wait: Duration,
 }
 
 #[derive(Debug, Args)]

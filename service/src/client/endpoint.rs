@@ -23,7 +23,8 @@ pub(crate) async fn run(
             return endpoint_show::run(client, &path(which, ""), json).await;
         }
         EndpointCommand::Remove(args) => {
-            let request = RemoveRequest { end_tasks: args.end_tasks };
+            let (end_tasks, wait_ms) = (args.end_tasks, millis(args.wait));
+            let request = RemoveRequest { end_tasks, wait_ms };
             let removed: Removed = client.post(&path(&args.which, "/remove"), &request).await?;
             return say(&removed, removed.words(), json);
         }

@@ -46,6 +46,9 @@ struct SubmitReport<'a> {
     /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<&'a str>,
+    /// What keeps them from running for now.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<&'a Progress>,
     /// How the one task ended; not of several.
@@ -72,6 +75,8 @@ pub(crate) struct Submitted {
     waiting: Option<String>,
     /// When they are to be due, and when they are.
     due: (Option<DueTime>, Option<u64>),
+    /// What keeps them from running for now.
+    warnings: Vec<String>,
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,
     /// Whether the broker's confirms are waited for.
@@ -88,6 +93,7 @@ impl Submitted {
         self.progress = answer.progress;
         self.recorded += answer.recorded;
         self.waiting = answer.waiting.or_else(|| self.waiting.take());
+        self.warnings = answer.warnings;
         self.ids.extend(answer.ids);
         self.due.1 = answer.due_at_ms;
     }
@@ -135,11 +141,12 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
             "{why}; the tasks are recorded, and placed once the broker takes them"
         ));
     }
+    submitted.warnings.iter().for_each(|warning| output::note(warning));
     if args.wait {
         return wait(client, args, &key, &submitted, json).await;
     }
     if json {
-        let Submitted { endpoint, ids, recorded, waiting, .. } = &submitted;
+        let Submitted { endpoint, ids, recorded, waiting, warnings, .. } = &submitted;
         output::json(&SubmitReport {
             endpoint: *endpoint,
             key: &key,
@@ -147,6 +154,7 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
             recorded: *recorded,
             due_at_ms: submitted.due.1,
             waiting: waiting.as_deref(),
+            warnings,
             progress: None,
             outcome: None,
             exit_code: None,
@@ -372,6 +380,7 @@ async fn wait(
             recorded: submitted.recorded,
             due_at_ms: submitted.due.1,
             waiting: submitted.waiting.as_deref(),
+            warnings: &submitted.warnings,
             progress: Some(&progress),
             outcome: one.as_ref().map(|result| result.outcome),
             exit_code: one.as_ref().and_then(|result| result.exit_code),

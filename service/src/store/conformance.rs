@@ -116,7 +116,8 @@ suite! {
         a_forgotten_task_that_a_disk_delivered_is_not_missing
         many_tasks_go_in_slices_and_a_dry_run_counts_them;
     retries: a_task_is_run_again_as_its_next_attempt_and_keeps_its_results
-        a_policy_runs_a_task_again_after_a_pause_that_a_cancellation_ends;
+        a_policy_runs_a_task_again_after_a_pause_that_a_cancellation_ends
+        a_task_that_is_run_again_may_wait_as_long_as_it_might_at_first;
     due: tasks_are_released_at_their_moment_and_not_before
         a_key_keeps_its_moment_and_another_one_is_a_conflict
         a_scheduled_task_is_cancelled_at_once_and_goes_with_its_submission

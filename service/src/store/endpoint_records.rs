@@ -38,11 +38,13 @@ impl FromRow for EndpointRecord {
     fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let (id, name) = (columns.next()?, columns.next()?);
         let queue = queue_kind(&columns.next::<String>()?)?;
+        let (created_at_ms, lost_after_ms) = (columns.next()?, columns.next()?);
+        let drain = DrainStanding::read(columns)?;
         Ok(Self {
-            endpoint: Endpoint { id, name, queue },
-            created_at_ms: columns.next()?,
-            lost_after_ms: columns.next()?,
-            drain: DrainStanding::read(columns)?,
+            endpoint: Endpoint { id, name, queue, draining: drain.draining },
+            created_at_ms,
+            lost_after_ms,
+            drain,
             states: Vec::new(),
             open: BTreeMap::new(),
             oldest_ms: None,

@@ -16,6 +16,8 @@ pub(crate) struct Endpoint {
     pub(crate) name: String,
     /// The kind of its queue.
     pub(crate) queue: QueueKind,
+    /// Whether a person has it drain.
+    pub(crate) draining: bool,
 }
 
 /// An endpoint to be registered under a name.
@@ -45,12 +47,13 @@ impl FromRow for EndpointRow {
     fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let (id, name) = (columns.next()?, columns.next()?);
         let queue = queue_kind(&columns.next::<String>()?)?;
-        Ok(Self { endpoint: Endpoint { id, name, queue }, declared: columns.next()? })
+        let (draining, declared) = (columns.next()?, columns.next()?);
+        Ok(Self { endpoint: Endpoint { id, name, queue, draining }, declared })
     }
 }
 
 /// The endpoints of a name and of an id, that of the name first.
-const LOOK_UP: &str = "SELECT id, name, queue_kind, declared FROM endpoints \
+const LOOK_UP: &str = "SELECT id, name, queue_kind, draining, declared FROM endpoints \
      WHERE name = ?1 OR id = ?2 ORDER BY name = ?1 DESC";
 
 impl Store {
@@ -119,6 +122,7 @@ fn register(db: &Db<'_>, wanted: &Registration) -> Result<(Endpoint, bool)> {
             id: wanted.id.unwrap_or_else(EndpointId::new),
             name: wanted.name.clone(),
             queue: wanted.queue.unwrap_or_default(),
+            draining: false,
         },
     };
     let insert = "INSERT INTO endpoints (id, name, queue_kind, created_at_ms) \

@@ -5,7 +5,7 @@ use super::rows::{
     RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
 use super::stored_state::StoredState;
-use super::{Result, Store, due, missing, retries};
+use super::{Result, Store, due, expiries, missing, retries};
 use crate::model::{Page, Progress, TaskDetail, TaskOutcome};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
@@ -84,6 +84,7 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
          WHERE t.seq = ?";
     let payload: Option<(String, u32)> = db.one(find, values![seq])?;
     let task = payload.map(|(body, attempt)| decoded(seq, &body, attempt)).transpose()?;
+    let task = task.map(|task| expiries::current(db, seq, task)).transpose()?;
     let find = format!(
         "SELECT {RESULT_COLUMNS} FROM tasks t JOIN results r ON {}{RESULT_TABLES}\
          WHERE t.seq = ? ORDER BY r.attempt",

@@ -3,14 +3,15 @@
 //!
 //! Touches the database only. Promises: each attempt keeps its result; a task that is run
 //! again by its policy goes to `waiting` in the transaction that records the result, so that
-//! it is never seen as ended; it is not handed to the link before its pause is over.
+//! it is never seen as ended; it is not handed to the link before its pause is over; it may wait for
+//! its start as long as the first attempt might.
 
 use super::answered_task::AnsweredTask;
 use super::engine::{Db, values};
 use super::rows::parsed;
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Result, Store, cancel_requests};
+use super::{Result, Store, cancel_requests, expiries};
 use crate::model::RetryPolicy;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -32,8 +33,8 @@ pub(crate) struct RetrySlice {
 
 impl Store {
     /// Has the tasks in these rows run again that have their outcome.
-    pub(crate) async fn retry(&self, tasks: Vec<i64>) -> Result<RetrySlice> {
-        self.write("having tasks run again", move |write| retry(write.db, &tasks)).await
+    pub(crate) async fn retry(&self, tasks: Vec<i64>, now_ms: u64) -> Result<RetrySlice> {
+        self.write("having tasks run again", move |write| retry(write.db, &tasks, now_ms)).await
     }
 
     /// Ends the pauses that are over; returns how many these are, and when the next one is.
@@ -61,7 +62,7 @@ fn next_due(db: &Db<'_>) -> Result<Option<u64>> {
     Ok(next)
 }
 
-fn retry(db: &Db<'_>, tasks: &[i64]) -> Result<RetrySlice> {
+fn retry(db: &Db<'_>, tasks: &[i64], now_ms: u64) -> Result<RetrySlice> {
     let mut slice = RetrySlice::default();
     let mut counts = StateCounts::default();
     let find = "SELECT t.state, t.submission, p.task FROM tasks t \
@@ -72,7 +73,7 @@ fn retry(db: &Db<'_>, tasks: &[i64]) -> Result<RetrySlice> {
             None => (),
             Some((_, _, None)) => slice.external += 1,
             Some((state @ StoredState::Done(_), submission, Some(_))) => {
-                begin_next(db, *task, StoredState::Waiting)?;
+                begin_next(db, *task, StoredState::Waiting, now_ms)?;
                 counts.moved(submission, state, StoredState::Waiting);
                 slice.retried += 1;
             }
@@ -83,8 +84,10 @@ fn retry(db: &Db<'_>, tasks: &[i64]) -> Result<RetrySlice> {
     Ok(slice)
 }
 
-/// Has the next attempt at a task wait. No result decides its state any more.
-fn begin_next(db: &Db<'_>, task: i64, state: StoredState) -> Result<()> {
+/// Has the next attempt at a task wait, which expires as late after `from_ms` as the first did after
+/// its submission. No result decides the task's state any more.
+fn begin_next(db: &Db<'_>, task: i64, state: StoredState, from_ms: u64) -> Result<()> {
+    expiries::renew(db, task, from_ms)?;
     let update = "UPDATE tasks SET state = ?, attempt = NULL, submitted_at_ms = NULL, \
          current_attempt = current_attempt + 1 WHERE seq = ?";
     db.run(update, values![state.as_str(), task]).map(drop)
@@ -95,7 +98,7 @@ pub(super) fn pause(db: &Db<'_>, tasks: &[(i64, u64)]) -> Result<()> {
     let insert = "INSERT INTO pauses (task, due_at_ms) VALUES (?, ?) \
          ON CONFLICT (task) DO UPDATE SET due_at_ms = excluded.due_at_ms";
     for (task, due_at_ms) in tasks {
-        begin_next(db, *task, StoredState::Paused)?;
+        begin_next(db, *task, StoredState::Paused, *due_at_ms)?;
         db.run(insert, values![task, *due_at_ms])?;
     }
     Ok(())

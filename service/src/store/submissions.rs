@@ -6,7 +6,7 @@ use super::engine::{Columns, Db, FromRow, append, values};
 use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Error, Result, Store, Write, cancel_requests, retries, unaccounted};
+use super::{Error, Result, Store, Write, cancel_requests, expiries, retries, unaccounted};
 use crate::model::{DueTime, RetryPolicy, TaskSpec, moment};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
@@ -224,8 +224,10 @@ fn record(
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
             let hand_over = again.get(&index).copied();
-            recorded
-                .push(RecordedTask { hand_over, ..recorded_before(task, spec, &of, &chunk.key)? });
+            recorded.push(RecordedTask {
+                hand_over,
+                ..recorded_before(db, task, spec, &of, &chunk.key)?
+            });
         } else if let Some(seq) = rows.next() {
             let task = spec.task(TaskId::new(), of.begins(chunk.now_ms));
             let body = encoded(&task)?;
@@ -344,6 +346,7 @@ fn known(db: &Db<'_>, submission: i64, chunk: &Chunk) -> Result<BTreeMap<u64, Kn
 
 /// A task that was recorded before, if it is the same.
 fn recorded_before(
+    db: &Db<'_>,
     known: &KnownTask,
     spec: &TaskSpec,
     of: &Submission,
@@ -358,6 +361,7 @@ fn recorded_before(
         )));
     }
     let task = Task { attempt: known.current_attempt, ..first };
+    let task = expiries::current(db, known.seq, task)?;
     let body = if task.attempt == 1 { known.body.clone() } else { encoded(&task)? };
     let (seq, state) = (known.seq, known.state);
     Ok(RecordedTask { seq, task, body, state, new: false, hand_over: None })

@@ -10,7 +10,7 @@ use super::rows::{UNCOMMON_STATES, decoded, encoded};
 use super::stored_state::StoredState;
 use super::submissions::HandOver;
 use super::transitions::{move_tasks, set_state};
-use super::{Result, Store, cancel_requests};
+use super::{Result, Store, cancel_requests, expiries};
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
 use clutch_common::task::priority::Priority;
@@ -48,9 +48,9 @@ impl FromRow for OpenTask {
 }
 
 impl OpenTask {
-    fn handed(self, hand_over: HandOver) -> Result<Handed> {
+    fn handed(self, db: &Db<'_>, hand_over: HandOver) -> Result<Handed> {
         let Self { seq, attempt, body } = self;
-        let task = decoded(seq, &body, attempt)?;
+        let task = expiries::current(db, seq, decoded(seq, &body, attempt)?)?;
         let body = if attempt == 1 { body } else { encoded(&task)? };
         Ok(Handed { seq, task, body, hand_over })
     }
@@ -113,7 +113,7 @@ impl Store {
                 moved.insert(task);
             })?;
             let page = page.into_iter().filter(|one| moved.contains(&one.seq));
-            page.map(|one| one.handed(HandOver::First)).collect()
+            page.map(|one| one.handed(write.db, HandOver::First)).collect()
         })
         .await
     }
@@ -128,7 +128,7 @@ impl Store {
             let mut found = Vec::new();
             for task in tasks {
                 let open: Option<OpenTask> = db.one(find, values![task])?;
-                found.extend(open.map(|open| open.handed(HandOver::Again)).transpose()?);
+                found.extend(open.map(|open| open.handed(db, HandOver::Again)).transpose()?);
             }
             Ok(found)
         })

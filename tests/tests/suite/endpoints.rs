@@ -141,13 +141,9 @@ fn an_endpoint_is_removed_once_nothing_is_pending_or_its_tasks_end() {
     let mut daemon = world.run(&lab).unwrap();
     let gate = Gate::new(world.folder(), "open");
     running_task(&world, "lab", "runs", &gate, &[]);
-    let refused = endpoint(&world, &["remove", "lab", "--end-tasks"]);
-    assert!(refused.code == 1, "{}", refused.stderr);
-    assert!(
-        refused.stderr.contains("an instance of the endpoint is running"),
-        "{}",
-        refused.stderr
-    );
+    let refused = endpoint(&world, &["remove", "lab"]);
+    assert!(refused.stderr.contains("an instance of the endpoint is running"), "{refused:?}");
+    assert_eq!(world.result("runs").unwrap()["state"], "submitted", "nothing ends unasked");
     daemon.kill().unwrap();
     until(&world, "lab", "offline");
     let refused = endpoint(&world, &["remove", "lab"]);
@@ -166,6 +162,30 @@ fn an_endpoint_is_removed_once_nothing_is_pending_or_its_tasks_end() {
     submit(&world, "never", "first");
     endpoint(&world, &["remove", "never", "--end-tasks"]).ok().unwrap();
     assert_eq!(world.result("first").unwrap()["state"], "cancelled", "no instance had it");
+}
+
+#[test]
+fn tasks_of_an_endpoint_that_is_online_end_as_cancelled_before_it_is_removed() {
+    let test = "tasks_of_an_endpoint_that_is_online_end_as_cancelled_before_it_is_removed";
+    let Some(world) = World::or_skip(test) else { return };
+    let lab = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let mut daemon = world.run_with(&lab, &["--slots", "1"]).unwrap();
+    let gate = Gate::new(world.folder(), "open");
+    running_task(&world, "lab", "runs", &gate, &[]);
+    submit(&world, "lab", "waits");
+    let refused = endpoint(&world, &["remove", "lab", "--end-tasks"]);
+    assert!(refused.code == 1, "{}", refused.stderr);
+    for words in ["2 tasks ended as cancelled", "an instance of the endpoint is running"] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    for key in ["runs", "waits"] {
+        assert_eq!(world.result(key).unwrap()["result"]["outcome"], "cancelled");
+    }
+    assert_eq!(daemon.stop(SOON).unwrap(), 0);
+    until(&world, "lab", "offline");
+    let removed = endpoint(&world, &["remove", "lab", "--json"]).ok().unwrap().json().unwrap();
+    assert_eq!((&removed["cancelled"], &removed["interrupted"]), (&json!(0), &json!(0)));
 }
 
 /// Kills an endpoint with two tasks that run, one of which must not rerun.
@@ -242,6 +262,11 @@ fn drained(world: &World) {
     told(true);
     until(world, "lab", "draining");
     submit(world, "lab", "later");
+    let said = world.service(&["submit", "lab", "--key", "later", "--", "true"]).unwrap();
+    assert!(said.stderr.contains("lab drains: its tasks wait"), "{}", said.stderr);
+    let said = world.service(&["submit", "lab", "--key", "later", "--json", "--", "true"]).unwrap();
+    let warning = said.ok().unwrap().json().unwrap()["warnings"][0].clone();
+    assert!(warning.as_str().unwrap().contains("endpoint resume lab"), "{warning}");
     gate.open().unwrap();
     world.wait("runs").unwrap().ok().unwrap();
     // It has an end of the task that ran, and has started none since.

@@ -63,6 +63,11 @@ fn nothing_is_lost_to_kills_while_results_gather_and_while_they_leave() {
 }
 
 #[test]
+fn what_ended_before_a_kill_is_not_called_cancelled_and_what_had_not_started_does_not() {
+    holds("cancel-endpoint-kill");
+}
+
+#[test]
 fn a_drained_endpoint_that_is_killed_starts_nothing_until_it_is_resumed() {
     holds("drained-and-killed");
 }

@@ -218,3 +218,22 @@ async fn the_inlet_is_opened_anew_while_anything_is_held_and_as_more_is_held() {
     }
     until(&mut reader, async || rig.waiting().await == 0).await;
 }
+
+#[tokio::test]
+async fn a_mark_that_comes_before_its_cancel_waits_for_it() {
+    let rig = Rig::new("overtaken").await;
+    let task = testing::task();
+    rig.ledger.accept(vec![task.clone()]).await.unwrap().await.unwrap();
+    let mut reader = rig.read().await;
+    rig.cancel(1, &[task.attempt()]).await;
+    // The order is obeyed first, as nothing of the queue has been read since.
+    tokio::select! {
+        biased;
+        () = rig.steering.release(1) => (),
+        error = reader.run() => panic!("{error}"),
+    }
+    assert!(rig.ledger.take().is_none(), "it was cancelled");
+    assert_eq!(reader.held.count(), 0);
+    drop(reader);
+    assert_eq!(rig.waiting().await, 0, "nothing is in force any more");
+}

@@ -1,7 +1,7 @@
 //! Running tasks again on any engine.
 
 use super::{assert_counts_agree, begin, chunk, done, record, specs, state};
-use crate::model::{RetryPolicy, TaskState};
+use crate::model::{RetryPolicy, TaskSpec, TaskState};
 use crate::store::{Chunk, Positions, RecordedTask, RetrySlice, Store};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
@@ -41,7 +41,7 @@ pub(super) async fn a_task_is_run_again_as_its_next_attempt_and_keeps_its_result
     end(&store, a, 1, Outcome::Failed, 6).await;
     end(&store, b, 1, Outcome::Succeeded, 6).await;
     let seqs: Vec<i64> = begun.iter().map(|one| one.seq).collect();
-    let slice = store.retry(seqs.clone()).await.unwrap();
+    let slice = store.retry(seqs.clone(), 6).await.unwrap();
     assert_eq!(slice, RetrySlice { retried: 2, open: 1, external: 0 });
     assert_eq!(state(&store, a.task.id).await, WAITING);
     // A late copy of the first result ends nothing.
@@ -50,7 +50,7 @@ pub(super) async fn a_task_is_run_again_as_its_next_attempt_and_keeps_its_result
     let handed = store.hand_over(lab, Positions::default(), 10).await.unwrap();
     let attempts: Vec<_> = handed.iter().map(|one| (one.seq, one.task.attempt)).collect();
     assert_eq!(attempts, [(a.seq, 2), (b.seq, 2)]);
-    assert_eq!(store.retry(seqs).await.unwrap().open, 3, "all are under way");
+    assert_eq!(store.retry(seqs, 8).await.unwrap().open, 3, "all are under way");
     end(&store, a, 2, Outcome::Succeeded, 8).await;
     let detail = store.task(a.task.id).await.unwrap().unwrap();
     let outcomes: Vec<Outcome> = detail.results.iter().map(|one| one.result.outcome).collect();
@@ -101,10 +101,47 @@ pub(super) async fn a_policy_runs_a_task_again_after_a_pause_that_a_cancellation
     let failed = TaskState::Done(Outcome::Failed);
     assert_eq!(state(&store, a.task.id).await, (failed, Some(3)));
     // Where a cancellation was requested, no policy applies.
-    store.retry(vec![c.seq]).await.unwrap();
+    store.retry(vec![c.seq], 3000).await.unwrap();
     store.hand_over(lab, Positions::default(), 10).await.unwrap();
     assert_eq!(store.cancel(vec![c.seq], 3000).await.unwrap().asked.len(), 1);
     end(&store, c, 2, Outcome::Failed, 3000).await;
     assert_eq!(state(&store, c.task.id).await, (failed, Some(2)));
     assert_consistent(&store).await;
+}
+
+pub(super) async fn a_task_that_is_run_again_may_wait_as_long_as_it_might_at_first(store: Store) {
+    let lab = EndpointId::new();
+    let policy = RetryPolicy {
+        retries: 2,
+        first_pause_ms: 50,
+        longest_pause_ms: 50,
+        on: vec![Outcome::Failed],
+    };
+    let expires = TaskSpec { expires_in_ms: Some(100), ..specs(1)[0].clone() };
+    let specs = [expires, specs(1)[0].clone()];
+    let first = Chunk { now_ms: 1000, retry: Some(policy), ..chunk(lab, "k", &specs) };
+    let begun = begin(&store, first.clone()).await.unwrap();
+    confirm(&store, &begun, 1).await;
+    let [one, other] = [&begun[0], &begun[1]];
+    assert_eq!(one.task.expires_at_ms, Some(1100));
+    let published = async || {
+        let handed = store.hand_over(lab, Positions::default(), 10).await.unwrap();
+        handed.iter().map(|one| one.task.expires_at_ms).collect::<Vec<_>>()
+    };
+    // By a person's wish, from that on.
+    end(&store, one, 1, Outcome::Expired, 1100).await;
+    end(&store, other, 1, Outcome::TimedOut, 1100).await;
+    store.retry(vec![one.seq, other.seq], 5000).await.unwrap();
+    assert_eq!(published().await, [Some(5100), None]);
+    let again = store.still_submitting(vec![one.seq]).await.unwrap();
+    assert_eq!(again[0].task.expires_at_ms, Some(5100));
+    let shown = store.task(one.task.id).await.unwrap().unwrap();
+    assert_eq!(shown.task.unwrap().expires_at_ms, Some(5100));
+    // By the policy, from the end of the pause on; counted from the first submission as before.
+    end(&store, one, 2, Outcome::Failed, 6000).await;
+    store.end_pauses(6050).await.unwrap();
+    assert_eq!(published().await, [Some(6150)]);
+    // The key is that of the same tasks still.
+    let known = begin(&store, first).await.unwrap();
+    assert_eq!(known[0].task.expires_at_ms, Some(6150));
 }

@@ -188,6 +188,12 @@ CREATE TABLE pauses (
 
 CREATE INDEX pauses_by_time ON pauses (due_at_ms);
 
+-- When the last attempt at a task that was run again expires, if it does.
+CREATE TABLE renewed_expiries (
+    task          BIGINT PRIMARY KEY,
+    expires_at_ms BIGINT NOT NULL
+);
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (
