@@ -302,7 +302,7 @@ impl Pending {
         self.inbox.holds_back()
     }
 
-    /// Takes the task whose turn it is to start, if it fits.
+    /// Takes the task that is to start next, if it fits.
     pub(crate) fn take_fitting(&mut self, slots: FreeSlots) -> Option<Held> {
         if self.drains.is_draining() {
             return None;
@@ -312,7 +312,7 @@ impl Pending {
         Some(held)
     }
 
-    /// Takes the task whose turn it is to start.
+    /// Takes the task that is to start next.
     #[cfg(test)]
     pub(crate) fn take(&mut self) -> Option<Held> {
         self.take_fitting(FreeSlots::ENOUGH)

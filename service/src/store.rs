@@ -64,7 +64,7 @@ pub(crate) use sqlite::service_in;
 pub(crate) use states::{EndpointStates, PresenceMessage};
 pub(crate) use steering::{DrainChange, PendingDrain};
 pub(crate) use stored_state::StoredState;
-pub(crate) use submissions::{Begun, Chunk, HandOver, Handing, RecordedTask};
+pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedChunk, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
 pub(crate) use task_rows::TaskPlace;
 pub(crate) use waiting::{Handed, Positions};

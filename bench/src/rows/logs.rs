@@ -1,5 +1,5 @@
-//! Output of running tasks: how long after a line is written `logs --follow` shows it, and what
-//! a task that prints 100 MB/s costs the others, whose results must not wait for it.
+//! Output of running tasks: how long after a line is written `logs --follow` shows it, and how
+//! much a task that prints 100 MB/s slows the others; their results must not wait for it.
 
 use super::Bench;
 use super::latency::ms;
@@ -114,7 +114,7 @@ fn follow(pair: &Pair, lines: usize) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// What other tasks achieve.
+/// The rates of the other tasks.
 struct Others {
     /// Tasks per second.
     rate: f64,

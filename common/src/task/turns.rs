@@ -1,6 +1,6 @@
-//! The rule of whose turn it is, where tasks of several priorities wait: the first of the highest
-//! level, but after [`OVERTAKES`] starts in a row that overtook the one that waits longest, that
-//! one. So a task with `k` tasks before it has its turn at the `8 (k + 1)`th start at the latest,
+//! The order of starts where tasks of several priorities wait: the first of the highest level is
+//! next, but after [`OVERTAKES`] starts in a row that overtook the task that waits longest, that
+//! task is. So a task with `k` tasks before it has its turn at the `8 (k + 1)`th start at the latest,
 //! whatever comes after it. Pure.
 
 use super::priority::Priority;
@@ -23,7 +23,7 @@ pub struct Front<A> {
     pub age: A,
 }
 
-/// The front whose turn it is.
+/// The front that is next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Turn<A> {
     /// The front.
@@ -33,7 +33,7 @@ pub struct Turn<A> {
 }
 
 impl Turns {
-    /// Whose turn it is; nothing changes before it is [taken](Turns::took).
+    /// The front that is next; nothing changes before it is [taken](Turns::took).
     #[must_use]
     pub fn next<A: Copy + Ord>(
         self,

@@ -85,7 +85,7 @@ pub(crate) struct Inbox {
     running: [usize; 2],
     /// The functions, and how many calls of each may run.
     limited: BTreeMap<String, Limited>,
-    /// Whose turn it is among those whose turn it is in each of the queues above.
+    /// The turns of the queues above, each with the task that is next in it.
     turns: Turns,
     tasks: usize,
     bytes: usize,
@@ -233,12 +233,12 @@ impl Inbox {
         self.shut && !(self.waiting.is_empty() && self.suspected.is_empty() && calls())
     }
 
-    /// Takes the waiting task whose turn it is, if it fits. It counts until [`Inbox::free`].
+    /// Takes the waiting task that is next, if it fits. It counts until [`Inbox::free`].
     pub(crate) fn take_fitting(&mut self, slots: FreeSlots) -> Option<Held> {
         if self.shut { None } else { self.take_next(slots) }
     }
 
-    /// Takes the waiting task whose turn it is.
+    /// Takes the waiting task that is next.
     #[cfg(test)]
     pub(crate) fn take(&mut self) -> Option<Held> {
         self.take_fitting(FreeSlots::ENOUGH)
@@ -366,7 +366,7 @@ impl Inbox {
         Some(held)
     }
 
-    /// Whose turn it is, of those that may start, and where that one waits.
+    /// The task that is next, of those that may start, with its queue.
     fn turn(&self) -> Option<Turn<(Seq, QueuePlace)>> {
         let [suspects, last_chances] = self.running;
         let may_start =

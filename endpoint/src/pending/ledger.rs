@@ -369,12 +369,12 @@ impl Ledger {
         self.shared.lock().holds_back()
     }
 
-    /// Takes the task whose turn it is to start, if it fits.
+    /// Takes the task that is to start next, if it fits.
     pub(crate) fn take_fitting(&self, slots: FreeSlots) -> Option<Held> {
         self.shared.lock().take_fitting(slots)
     }
 
-    /// Takes the task whose turn it is to start.
+    /// Takes the task that is to start next.
     #[cfg(test)]
     pub(crate) fn take(&self) -> Option<Held> {
         self.take_fitting(FreeSlots::ENOUGH)

@@ -16,7 +16,7 @@ use super::wait::{self, Target};
 use super::waiting::link;
 use crate::model::{Progress, RetryPolicy};
 use crate::publishing::{Outgoing, PublishError, Publisher, RoomTaken};
-use crate::store::{Begun, Chunk, Endpoint, Handing, RecordedTask, StoredState};
+use crate::store::{Chunk, Endpoint, Handing, RecordedChunk, RecordedTask, StoredState};
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use tokio::sync::oneshot;
@@ -109,7 +109,7 @@ async fn record_and_publish(
     let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
     let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, due, now_ms };
     let begun = api.store.record_submission(chunk).await?;
-    let Some(Begun { endpoint, tasks: begun, due_at_ms }) = begun else {
+    let Some(RecordedChunk { endpoint, tasks: begun, due_at_ms }) = begun else {
         return Err(unknown_endpoint(api, &name).await);
     };
     let scheduled = begun.iter().any(|one| one.state == StoredState::Scheduled);

@@ -119,7 +119,7 @@ fn timeline(detail: &TaskDetail) -> Vec<String> {
     std::iter::once("\ntimeline".to_owned()).chain(steps.map(|step| format!("  {step}"))).collect()
 }
 
-/// Says whose clock told a time, where the two contradict each other.
+/// Names the clock that told a time, where the two clocks contradict each other.
 fn clock_words(by_endpoint: bool, is_earlier: bool) -> &'static str {
     match (by_endpoint, is_earlier) {
         (true, true) => "by the endpoint's clock, which is behind",

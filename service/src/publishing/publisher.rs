@@ -139,7 +139,7 @@ mod tests {
     use crate::publishing::Placements;
     use crate::publishing::publish;
     use crate::store::conformance::{spec, store};
-    use crate::store::{Begun, Chunk, Handing, Registration, Store};
+    use crate::store::{Chunk, Handing, RecordedChunk, Registration, Store};
     use crate::stub_broker::Broker;
     use clutch_common::link::Settlement;
     use clutch_common::task::result::Outcome;
@@ -174,7 +174,7 @@ mod tests {
             due: None,
             now_ms: 1000,
         };
-        let Begun { endpoint, tasks: begun, .. } =
+        let RecordedChunk { endpoint, tasks: begun, .. } =
             store.record_submission(chunk).await.unwrap().unwrap();
         let (jobs, mut queue) = mpsc::channel(1);
         let later = TaskTracker::new();

@@ -1,4 +1,4 @@
-//! What happens at a moment by the wall clock: tasks of scheduled submissions are released.
+//! Releases the tasks of scheduled submissions when their moments by the wall clock come.
 //!
 //! Touches the records, and tells the placer. It runs beside the link, whether or not there is
 //! one. Promises: nothing is released before its moment; it sleeps until the next moment, a

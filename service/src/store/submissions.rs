@@ -55,7 +55,7 @@ pub(crate) struct Chunk {
 
 /// A part of a submission, as it is recorded.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Begun {
+pub(crate) struct RecordedChunk {
     /// The endpoint that the tasks go to.
     pub(crate) endpoint: Endpoint,
     /// The tasks, in the order of the chunk.
@@ -138,13 +138,13 @@ impl Store {
     /// nothing if the endpoint is not known. New ones that are due later are `scheduled` then,
     /// those that the caller hands to the link `submitting`, others `waiting`. A conflict when the key is
     /// that of other tasks; then nothing is recorded.
-    pub(crate) async fn record_submission(&self, chunk: Chunk) -> Result<Option<Begun>> {
+    pub(crate) async fn record_submission(&self, chunk: Chunk) -> Result<Option<RecordedChunk>> {
         self.write("recording the tasks", move |write| {
             let Some(endpoint) = endpoints::find(write.db, &chunk.endpoint)? else {
                 return Ok(None);
             };
             let (tasks, due_at_ms) = record(write, endpoint.id, &chunk)?;
-            Ok(Some(Begun { endpoint, tasks, due_at_ms }))
+            Ok(Some(RecordedChunk { endpoint, tasks, due_at_ms }))
         })
         .await
     }

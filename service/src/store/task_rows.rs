@@ -3,7 +3,7 @@
 //!
 //! Touches the database only. Promises: a look-up takes a step per task; a count takes one
 //! per submission with open tasks, at most [`AHEAD_MAX`] in the submission of the task, and one
-//! for each of the endpoint's tasks whose priority is not normal.
+//! for each task of the endpoint that has another priority than normal.
 
 use super::engine::{Columns, Db, FromRow, values};
 use super::stored_state::StoredState;

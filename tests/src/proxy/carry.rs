@@ -102,7 +102,7 @@ pub(super) fn run(shared: &Shared, line: &Line) {
     line.end(CLOSED);
 }
 
-/// What is held back of one direction.
+/// The confirms of one direction that are held back.
 #[derive(Default)]
 struct HeldConfirms {
     /// The part that has come of a frame that may be a confirm.

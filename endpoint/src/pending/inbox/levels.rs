@@ -1,4 +1,4 @@
-//! Tasks that wait for the same: a queue for each priority, and whose turn it is among them. Pure.
+//! Tasks that wait for the same: a queue for each priority, and their turns. Pure.
 
 use super::Held;
 use crate::storage::journal::Seq;
@@ -43,13 +43,13 @@ impl Levels {
         queue.insert(place, held);
     }
 
-    /// The task whose turn it is.
+    /// The task that is next.
     pub(super) fn next(&self) -> Option<&Held> {
         let turn = self.turn()?;
         self.queues[turn.front.level.index()].front()
     }
 
-    /// Removes the task whose turn it is.
+    /// Removes the task that is next.
     pub(super) fn take(&mut self) -> Option<Held> {
         let turn = self.turn()?;
         self.turns.took(&turn);
