@@ -149,12 +149,16 @@ impl Judged {
         };
         hold(alone, || format!("{record:?} beside {} tasks", self.running))?;
         self.running += 1;
+        let most = plan.rule.max_runs.unwrap_or(u64::MAX);
         if !placed {
+            if self.made + 1 >= most {
+                // The rule was over while its last run was promised to this instant.
+                self.steady = Some(now + 1);
+            }
             self.ended(plan, End::Failed, now);
             return Ok(());
         }
         self.made += 1;
-        let most = plan.rule.max_runs.unwrap_or(u64::MAX);
         hold(self.made <= most, || format!("{} tasks of {most}", self.made))
     }
 
