@@ -18,6 +18,7 @@ mod problem;
 mod progress;
 mod query;
 mod retry;
+pub(crate) mod schedules;
 mod steer;
 mod submit;
 #[cfg(test)]
@@ -147,6 +148,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(progress::progress))
         .routes(routes!(forget::forget))
         .routes(routes!(retry::retry))
+        .routes(routes!(schedules::schedules, schedules::apply))
+        .routes(routes!(schedules::schedule))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::remove))
 }
 
 /// Tells how the service is.

@@ -11,6 +11,7 @@ mod progress;
 mod progress_rate;
 mod records;
 mod retry_policy;
+mod schedules;
 mod task_spec;
 mod task_state;
 mod timeline;
@@ -29,6 +30,10 @@ pub(crate) use progress::Progress;
 pub(crate) use progress_rate::ProgressRate;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use retry_policy::RetryPolicy;
+pub(crate) use schedules::{
+    ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSpec,
+    ScheduleSummary, differences,
+};
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 pub(crate) use timeline::{TimelineStep, timeline};

@@ -80,9 +80,9 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     };
     let stop = CancellationToken::new();
     let mut beside = JoinSet::new();
-    let timers = (placements.clone(), scheduled.subscribe());
-    beside.spawn(timers::run(store.clone(), timers.0, timers.1, stop.clone()));
     let changes = Signals { recorded: commits, timers: scheduled, news };
+    let timers = (placements.clone(), changes.clone());
+    beside.spawn(timers::run(store.clone(), timers.0, timers.1, stop.clone()));
     let stop_api = stop.clone();
     let api = Api::new(store.clone(), link_state, changes, told, submissions, placements, stop_api);
     if let Some(keep) = args.keep {

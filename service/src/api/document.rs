@@ -29,6 +29,7 @@ const KEPT: &str = include_str!("../../openapi.json");
     ),
     tags(
         (name = "tasks", description = "Tasks and their results"),
+        (name = "schedules", description = "Schedules and their occurrences"),
         (name = "endpoints", description = "Endpoints and their instances"),
         (name = "service", description = "The service itself"),
     ),

@@ -149,7 +149,7 @@ impl Store {
     }
 }
 
-fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSlice> {
+pub(super) fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<CancelSlice> {
     let db = write.db;
     let mut slice = CancelSlice::default();
     let (mut ended, mut paused) = (Vec::new(), Vec::new());

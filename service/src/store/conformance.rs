@@ -29,6 +29,7 @@ mod listing;
 mod overdue;
 mod results;
 mod retries;
+mod schedules;
 mod states;
 mod steering;
 mod submissions;
@@ -122,6 +123,10 @@ suite! {
         a_key_keeps_its_moment_and_another_one_is_a_conflict
         a_scheduled_task_is_cancelled_at_once_and_goes_with_its_submission
         many_tasks_are_released_in_slices_in_order;
+    schedules: an_instant_has_one_record_and_one_task
+        a_set_is_applied_as_a_whole_and_the_same_changes_nothing
+        an_overlap_and_a_pause_skip_and_an_end_goes_on
+        what_cannot_be_placed_failed_with_its_reason_and_others_go_on;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 

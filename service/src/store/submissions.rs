@@ -143,7 +143,7 @@ impl Store {
             let Some(endpoint) = endpoints::find(write.db, &chunk.endpoint)? else {
                 return Ok(None);
             };
-            let (tasks, due_at_ms) = record(write, endpoint.id, &chunk)?;
+            let (tasks, due_at_ms) = record(write, endpoint.id, &chunk, TaskId::new)?;
             Ok(Some(RecordedChunk { endpoint, tasks, due_at_ms }))
         })
         .await
@@ -192,10 +192,13 @@ fn mark_submitted(db: &Db<'_>, tasks: &[(i64, u32)], now_ms: u64) -> Result<bool
     unaccounted::any(db, tasks.iter().map(|(task, _)| *task))
 }
 
-fn record(
+/// Records the tasks of a chunk, unless they are recorded already; `new_id` gives the ids of new
+/// ones. A conflict changes nothing.
+pub(super) fn record(
     write: &mut Write<'_>,
     endpoint: EndpointId,
     chunk: &Chunk,
+    new_id: impl Fn() -> TaskId,
 ) -> Result<(Vec<RecordedTask>, Option<u64>)> {
     let db = write.db;
     let of = submission(db, endpoint, chunk)?;
@@ -229,7 +232,7 @@ fn record(
                 ..recorded_before(db, task, spec, &of, &chunk.key)?
             });
         } else if let Some(seq) = rows.next() {
-            let task = spec.task(TaskId::new(), of.begins(chunk.now_ms));
+            let task = spec.task(new_id(), of.begins(chunk.now_ms));
             let body = encoded(&task)?;
             recorded.push(RecordedTask { seq, task, body, state, new: true, hand_over });
         }

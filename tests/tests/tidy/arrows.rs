@@ -49,7 +49,7 @@ const SERVICE: Rooms = &[
     ("schedule", &[]),
     ("cli", &["schedule"]),
     ("config", &["cli", "failure", "state_folder"]),
-    ("model", &[]),
+    ("model", &["schedule"]),
     ("feed", &["model"]),
     ("store", &["feed", "model", "schedule", "state_folder"]),
     ("overlay", &["model"]),

@@ -224,3 +224,36 @@ CREATE TABLE presence_messages (
     n       INTEGER PRIMARY KEY,
     message TEXT    NOT NULL UNIQUE
 ) STRICT;
+
+-- Schedules: what each does, and when (JSON); how far it is (JSON); when to look at it next,
+-- if that is a matter of time; and why its record cannot be read, if so.
+CREATE TABLE schedules (
+    name        TEXT    NOT NULL PRIMARY KEY,
+    owner       TEXT,
+    spec        TEXT    NOT NULL,
+    state       TEXT    NOT NULL,
+    due_at_ms   INTEGER,
+    broken      TEXT,
+    added_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX schedules_due ON schedules (due_at_ms) WHERE due_at_ms IS NOT NULL;
+
+-- The one record of each instant, or of many in a row that are skipped for one reason. `ending`
+-- is task, queued, skipped or failed; `unsettled` is 1 until the end of its task is noted.
+CREATE TABLE occurrences (
+    schedule       TEXT    NOT NULL,
+    instant_ms     INTEGER NOT NULL,
+    last_ms        INTEGER,
+    instants       INTEGER NOT NULL,
+    ending         TEXT    NOT NULL,
+    reason         TEXT,
+    task           BLOB,
+    unsettled      INTEGER NOT NULL,
+    by_hand        INTEGER NOT NULL DEFAULT 0,
+    recorded_at_ms INTEGER NOT NULL,
+    due_at_ms      INTEGER NOT NULL,
+    PRIMARY KEY (schedule, instant_ms)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX occurrences_unsettled ON occurrences (schedule) WHERE unsettled = 1;

@@ -1,0 +1,242 @@
+//! Schedules: sets of them are applied, and single ones shown, paused, run by hand and removed.
+//!
+//! Touches the records, and tells the timers that they changed.
+
+use super::Api;
+use super::error::{ApiError, Json};
+use super::extract::{Named, Parameters, read};
+use super::problem::{AnyRequest, Naming, WithBody};
+use super::types::MAX_PAGE;
+use crate::model::{ChangedSchedule, NamedSchedule, Occurrence, ScheduleDetail, ScheduleSummary};
+use crate::store::ScheduleSet;
+use axum::extract::{Request, State};
+use clutch_common::system::clock::now_ms;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// The most schedules of one request.
+const MAX_SCHEDULES: usize = 10_000;
+
+/// A set of schedules to apply.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SchedulesRequest {
+    /// Who declares them; a schedule belongs to one owner, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
+    /// The schedules.
+    pub(crate) schedules: Vec<NamedSchedule>,
+    /// Whether schedules that are there and differ are replaced; else they are a conflict.
+    #[serde(default)]
+    pub(crate) replace: bool,
+    /// Whether schedules of the owner that are not in the set are removed.
+    #[serde(default)]
+    pub(crate) prune: bool,
+}
+
+/// What was done with each schedule.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SchedulesAnswer {
+    /// The schedules, in the order of the request, and then those that were removed.
+    pub(crate) schedules: Vec<ChangedSchedule>,
+}
+
+/// A page of schedules.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SchedulePage {
+    /// The schedules, by name.
+    pub(crate) schedules: Vec<ScheduleSummary>,
+    /// The value of `after` for the next page; none after the last.
+    pub(crate) next: Option<String>,
+}
+
+/// Whether a request changed anything.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Changed {
+    /// Whether it did.
+    pub(crate) changed: bool,
+}
+
+/// Which schedules to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SchedulesQuery {
+    /// Only those of this owner.
+    owner: Option<String>,
+    /// Only those that come after this name.
+    after: Option<String>,
+    /// At most this many.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u64>,
+}
+
+/// Applies a set of schedules, as a whole or not at all.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules",
+    tag = "schedules",
+    request_body = SchedulesRequest,
+    responses(
+        (status = 200, description = "What was done", body = SchedulesAnswer),
+        (status = 409, description = "A schedule is there and differs", body = super::types::Problem),
+        AnyRequest,
+        WithBody,
+    ),
+)]
+pub(super) async fn apply(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<SchedulesAnswer>, ApiError> {
+    let request: SchedulesRequest = read(request).await?;
+    let SchedulesRequest { owner, schedules, replace, prune } = request;
+    if schedules.len() > MAX_SCHEDULES {
+        return Err(ApiError::bad_request(format!("a set has at most {MAX_SCHEDULES} schedules")));
+    }
+    if prune && owner.is_none() {
+        return Err(ApiError::bad_request("prune removes schedules of an owner: name it"));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for schedule in &schedules {
+        let name = &schedule.name;
+        schedule.check().map_err(|reason| ApiError::bad_request(format!("{name}: {reason}")))?;
+        if !names.insert(name) {
+            return Err(ApiError::bad_request(format!("{name} is there twice")));
+        }
+    }
+    let set = ScheduleSet { owner, schedules, replace, prune };
+    let schedules = api.store.apply_schedules(set, now_ms()).await?;
+    tell(&api);
+    Ok(Json(SchedulesAnswer { schedules }))
+}
+
+/// Lists schedules.
+#[utoipa::path(
+    get,
+    path = "/v1/schedules",
+    tag = "schedules",
+    params(SchedulesQuery),
+    responses((status = 200, description = "A page", body = SchedulePage), AnyRequest),
+)]
+pub(super) async fn schedules(
+    State(api): State<Api>,
+    Parameters(query): Parameters<SchedulesQuery>,
+) -> Result<Json<SchedulePage>, ApiError> {
+    let limit = query.limit.unwrap_or(MAX_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ApiError::bad_request(format!("limit must be from 1 to {MAX_PAGE}")));
+    }
+    let after = query.after.unwrap_or_default();
+    let schedules = api.store.schedules(query.owner, after, limit).await?;
+    let full = schedules.len() as u64 == limit;
+    let next = schedules.last().filter(|_| full).map(|last| last.name.clone());
+    Ok(Json(SchedulePage { schedules, next }))
+}
+
+/// Shows a schedule, with its next instants and its last occurrences.
+#[utoipa::path(
+    get,
+    path = "/v1/schedules/{name}",
+    tag = "schedules",
+    params(("name" = String, Path, description = "The name of the schedule")),
+    responses(
+        (status = 200, description = "The schedule", body = ScheduleDetail),
+        AnyRequest,
+        Naming,
+    ),
+)]
+pub(super) async fn schedule(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Result<Json<ScheduleDetail>, ApiError> {
+    let found = api.store.schedule(name.clone()).await?;
+    found.map(Json).ok_or_else(|| unknown(&name))
+}
+
+/// Pauses a schedule: its instants are skipped until it is resumed.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{name}/pause",
+    tag = "schedules",
+    params(("name" = String, Path, description = "The name of the schedule")),
+    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+)]
+pub(super) async fn pause(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Result<Json<Changed>, ApiError> {
+    set_paused(&api, name, true).await
+}
+
+/// Has a schedule go on.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{name}/resume",
+    tag = "schedules",
+    params(("name" = String, Path, description = "The name of the schedule")),
+    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+)]
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Result<Json<Changed>, ApiError> {
+    set_paused(&api, name, false).await
+}
+
+async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Changed>, ApiError> {
+    let changed = api.store.pause_schedule(name.clone(), paused, now_ms()).await?;
+    let changed = changed.ok_or_else(|| unknown(&name))?;
+    tell(api);
+    Ok(Json(Changed { changed }))
+}
+
+/// Has a schedule make a task at once, beside its instants.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{name}/run",
+    tag = "schedules",
+    params(("name" = String, Path, description = "The name of the schedule")),
+    responses(
+        (status = 200, description = "The occurrence", body = Occurrence),
+        (status = 409, description = "Its task cannot be placed", body = super::types::Problem),
+        AnyRequest,
+        Naming,
+    ),
+)]
+pub(super) async fn run(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Result<Json<Occurrence>, ApiError> {
+    let occurrence = api.store.run_schedule(name.clone(), now_ms()).await?;
+    let occurrence = occurrence.ok_or_else(|| unknown(&name))?;
+    api.placements.tell();
+    tell(&api);
+    Ok(Json(occurrence))
+}
+
+/// Removes a schedule. Its occurrences and its tasks stay.
+#[utoipa::path(
+    post,
+    path = "/v1/schedules/{name}/remove",
+    tag = "schedules",
+    params(("name" = String, Path, description = "The name of the schedule")),
+    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+)]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Named(name): Named,
+) -> Result<Json<Changed>, ApiError> {
+    if !api.store.remove_schedule(name.clone()).await? {
+        return Err(unknown(&name));
+    }
+    tell(&api);
+    Ok(Json(Changed { changed: true }))
+}
+
+fn tell(api: &Api) {
+    api.signals.timers.send_modify(|count| *count += 1);
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no schedule '{name}'"))
+}

@@ -1,0 +1,213 @@
+//! Schedules and their occurrences, as they are asked for and shown. Pure.
+
+use super::{RetryPolicy, TaskSpec, TaskState};
+use crate::schedule::{Policy, Rule};
+use clutch_common::id::TaskId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The longest name of a schedule, in bytes.
+const MAX_NAME: usize = 64;
+
+/// What a schedule does, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScheduleSpec {
+    /// The name of the endpoint that its tasks go to, or its id.
+    pub(crate) endpoint: String,
+    /// Which instants it has.
+    #[schema(value_type = Object)]
+    pub(crate) rule: Rule,
+    /// What becomes of instants that are missed, or meet an earlier task.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) policy: Policy,
+    /// The task of each instant.
+    pub(crate) task: TaskSpec,
+    /// When the service runs such a task again by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retry: Option<RetryPolicy>,
+}
+
+/// A schedule with its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NamedSchedule {
+    /// The name, which identifies it.
+    pub(crate) name: String,
+    /// What it does, and when.
+    pub(crate) spec: ScheduleSpec,
+}
+
+impl NamedSchedule {
+    /// Checks the bounds of its values.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Self { name, spec } = self;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
+            return Err(format!(
+                "'{name}' is no name of a schedule: it has 1 to {MAX_NAME} of A-Z a-z 0-9 . - _"
+            ));
+        }
+        spec.rule.check()?;
+        spec.policy.check()?;
+        spec.task.check()?;
+        spec.retry.as_ref().map_or(Ok(()), RetryPolicy::check)
+    }
+}
+
+/// What was done with a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ScheduleChange {
+    /// It is new.
+    Added,
+    /// It was there, and the same.
+    Unchanged,
+    /// It was there, and another.
+    Replaced,
+    /// It is gone, as its owner does not declare it any more.
+    Removed,
+}
+
+/// What was done with one schedule of a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ChangedSchedule {
+    /// Its name.
+    pub(crate) name: String,
+    /// What was done.
+    pub(crate) change: ScheduleChange,
+    /// In what it differed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) differences: Vec<String>,
+}
+
+/// A schedule in a listing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ScheduleSummary {
+    /// Its name.
+    pub(crate) name: String,
+    /// Who declares it, if it belongs to a set.
+    pub(crate) owner: Option<String>,
+    /// What it does, and when; nothing if that cannot be read.
+    pub(crate) spec: Option<ScheduleSpec>,
+    /// Why it cannot be read; it does nothing then.
+    pub(crate) broken: Option<String>,
+    /// When it was added, in milliseconds since the Unix epoch.
+    pub(crate) added_at_ms: u64,
+    /// When something is due next.
+    pub(crate) due_at_ms: Option<u64>,
+    /// Since when it is paused.
+    pub(crate) paused_ms: Option<i64>,
+    /// How many tasks its rule made.
+    pub(crate) tasks: u64,
+    /// How many of its tasks have no outcome.
+    pub(crate) running: u64,
+    /// How many occurrences failed in a row.
+    pub(crate) failures: u32,
+}
+
+/// A schedule in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ScheduleDetail {
+    /// The schedule as it is listed.
+    #[serde(flatten)]
+    pub(crate) summary: ScheduleSummary,
+    /// Its next five instants, in milliseconds since the Unix epoch.
+    pub(crate) next_ms: Vec<i64>,
+    /// Its last twenty occurrences, the newest first.
+    pub(crate) occurrences: Vec<Occurrence>,
+}
+
+/// The record of an instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Occurrence {
+    /// The instant, in milliseconds since the Unix epoch; of several, the first.
+    pub(crate) instant_ms: i64,
+    /// Of several instants in a row that share the record, the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_ms: Option<i64>,
+    /// How many instants share the record.
+    pub(crate) instants: u64,
+    /// `task`, `queued`, `skipped` or `failed`: it became no task.
+    pub(crate) end: String,
+    /// Why it was skipped, or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// Its task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskId>,
+    /// Where that is; nothing once it is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<TaskState>,
+    /// Whether a person asked for it.
+    pub(crate) by_hand: bool,
+    /// When it was recorded.
+    pub(crate) recorded_at_ms: u64,
+    /// How long after its moment that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) late_ms: Option<u64>,
+}
+
+/// In what one specification differs from another, in words.
+pub(crate) fn differences(one: &ScheduleSpec, other: &ScheduleSpec) -> Vec<String> {
+    let (one, other) = (members(one), members(other));
+    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let shown = |value: Option<&String>| value.map_or("nothing".to_owned(), Clone::clone);
+    names
+        .into_iter()
+        .filter(|name| one.get(*name) != other.get(*name))
+        .map(|name| format!("{name}: {}, not {}", shown(one.get(name)), shown(other.get(name))))
+        .collect()
+}
+
+/// The members of a specification by their path, each as JSON.
+fn members(spec: &ScheduleSpec) -> BTreeMap<String, String> {
+    fn add(path: &str, value: &Value, members: &mut BTreeMap<String, String>) {
+        let Value::Object(object) = value else {
+            members.insert(path.to_owned(), value.to_string());
+            return;
+        };
+        for (name, value) in object {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            add(&path, value, members);
+        }
+    }
+    let mut all = BTreeMap::new();
+    add("", &serde_json::to_value(spec).unwrap_or_default(), &mut all);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn named(name: &str, every_ms: i64) -> NamedSchedule {
+        let spec = json!({
+            "endpoint": "lab",
+            "rule": { "recurrence": { "every_ms": every_ms } },
+            "task": { "argv": ["true"] },
+        });
+        NamedSchedule { name: name.to_owned(), spec: serde_json::from_value(spec).unwrap() }
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_values() {
+        let (one, other) = (named("a", 1000).spec, named("a", 2000).spec);
+        assert_eq!(differences(&one, &one), Vec::<String>::new());
+        assert_eq!(differences(&one, &other), ["rule.recurrence.every_ms: 1000, not 2000"]);
+        let named = ScheduleSpec { retry: serde_json::from_str(r#"{"retries":2}"#).ok(), ..one };
+        assert!(differences(&named, &other).contains(&"retry.retries: 2, not nothing".to_owned()));
+    }
+
+    #[test]
+    fn a_schedule_out_of_bounds_is_refused() {
+        assert_eq!(named("a-b.c_1", 1000).check(), Ok(()));
+        for bad in [named("", 1000), named("a b", 1000), named("a", 1)] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+}
