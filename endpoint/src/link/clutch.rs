@@ -17,6 +17,9 @@ const STABLE: Duration = Duration::from_secs(30);
 /// (measured on `RabbitMQ` 3.10: 30 s at a heartbeat of 10 s).
 const LOCK_HEARTBEATS: u32 = 3;
 const LOCK_MARGIN: Duration = Duration::from_secs(5);
+/// How long refusals are waited out after the broker was away: while it starts, it may
+/// refuse a user or a vhost that it has not loaded yet.
+const BOOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The decision on a fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +46,7 @@ enum Policy {
     /// Mends by itself: from a fifth of a second up to 30 s.
     Transient,
     /// Needs a person: from 5 s up to a minute; a daemon that never was
-    /// engaged gives up instead.
+    /// engaged gives up instead, unless the broker may be about to start.
     Standing(Exit),
     /// Another instance, or a dead connection of one: dial again every few seconds until
     /// a dead peer would have been dropped, then give up. An instance that has been
@@ -60,6 +63,8 @@ pub(crate) struct Clutch {
     engaged_before: bool,
     locked_for: Duration,
     lock_patience: Duration,
+    /// What is left of [`BOOT_PATIENCE`].
+    boot_patience: Duration,
 }
 
 impl Clutch {
@@ -83,6 +88,7 @@ impl Clutch {
             engaged_before: false,
             locked_for: Duration::ZERO,
             lock_patience: heartbeat * LOCK_HEARTBEATS + LOCK_MARGIN,
+            boot_patience: Duration::ZERO,
         }
     }
 
@@ -103,11 +109,20 @@ impl Clutch {
             }
         }
         match policy(fault) {
-            Policy::Transient => wait(&mut self.transient, advice(fault)),
-            Policy::Standing(exit) if !self.engaged_before => {
+            Policy::Transient => {
+                self.boot_patience = BOOT_PATIENCE;
+                wait(&mut self.transient, advice(fault))
+            }
+            Policy::Standing(exit) if !self.engaged_before && self.boot_patience.is_zero() => {
                 Decision::GiveUp { exit, advice: advice(fault) }
             }
-            Policy::Standing(_) => wait(&mut self.standing, advice(fault)),
+            Policy::Standing(_) => {
+                let decision = wait(&mut self.standing, advice(fault));
+                if let Decision::Wait { delay, .. } = &decision {
+                    self.boot_patience = self.boot_patience.saturating_sub(*delay);
+                }
+                decision
+            }
             Policy::Locked if self.locked_for >= self.lock_patience => {
                 Decision::GiveUp { exit: Exit::Refused, advice: advice(fault) }
             }
@@ -269,6 +284,19 @@ mod tests {
             later.disengage(&fault(Fault::Closed), Some(STABLE));
             assert_eq!(delay(later.disengage(&fault(make), None)), Duration::from_secs(5));
         }
+    }
+
+    #[test]
+    fn a_refusal_is_waited_out_for_half_a_minute_after_the_broker_was_away() {
+        let mut clutch = clutch();
+        let refused = Fault::Credentials("vhost '/' not found".into());
+        delay(clutch.disengage(&Fault::Unreachable("connection refused".into()), None));
+        let mut waited = Duration::ZERO;
+        while let Decision::Wait { delay, .. } = clutch.disengage(&refused, None) {
+            waited += delay;
+            assert!(waited < BOOT_PATIENCE * 2);
+        }
+        assert!(waited >= BOOT_PATIENCE);
     }
 
     #[test]

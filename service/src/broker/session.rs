@@ -37,6 +37,9 @@ const STABLE: Duration = Duration::from_secs(30);
 
 /// How long the broker may keep the lease of a service that died, after the missed heartbeats.
 const LEASE_LINGERS: Duration = Duration::from_secs(5);
+/// How long refusals are waited out after the broker was away: while it starts, it may
+/// refuse a user or a vhost that it has not loaded yet.
+const BOOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether the link is up.
 #[derive(Clone)]
@@ -110,6 +113,7 @@ pub(crate) async fn keep_engaged(
         .with_max_elapsed_time(None)
         .build();
     let mut ever = false;
+    let mut booting_until = Instant::now();
     let patient_until = Instant::now() + Terms::default().heartbeat * 3 + LEASE_LINGERS;
     while !stop.is_cancelled() {
         let fault = match until(stop, dial(context)).await {
@@ -134,8 +138,11 @@ pub(crate) async fn keep_engaged(
         };
         context.told.overlay.unlinked();
         context.link.send_replace(LinkState::Disengaged(fault.to_string()));
-        if !ever && is_final(&fault, patient_until) {
+        if !ever && is_final(&fault, patient_until, booting_until) {
             return Err(fault.into());
+        }
+        if !matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_)) {
+            booting_until = Instant::now() + BOOT_PATIENCE;
         }
         if matches!(fault, Fault::Locked(_)) {
             tracing::warn!("another clutch-service is collecting results on this broker");
@@ -155,10 +162,10 @@ pub(crate) async fn keep_engaged(
 }
 
 /// Whether a fault before the first link ends the service, instead of another attempt.
-fn is_final(fault: &Fault, patient_until: Instant) -> bool {
-    let lingering = Instant::now() < patient_until;
-    matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_))
-        || (matches!(fault, Fault::Locked(_)) && !lingering)
+fn is_final(fault: &Fault, patient_until: Instant, booting_until: Instant) -> bool {
+    let now = Instant::now();
+    (matches!(fault, Fault::Credentials(_) | Fault::Forbidden(_)) && now >= booting_until)
+        || (matches!(fault, Fault::Locked(_)) && now >= patient_until)
 }
 
 /// The two connections of a session.
@@ -312,9 +319,17 @@ mod tests {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let locked = Fault::Locked("RESOURCE_LOCKED".into());
-        assert!(!is_final(&locked, now + 60 * second));
-        assert!(is_final(&locked, now));
-        assert!(is_final(&Fault::Credentials("no".into()), now + 60 * second));
-        assert!(!is_final(&Fault::Closed("gone".into()), now));
+        assert!(!is_final(&locked, now + 60 * second, now));
+        assert!(is_final(&locked, now, now));
+        assert!(!is_final(&Fault::Closed("gone".into()), now, now));
+    }
+
+    #[test]
+    fn a_refused_login_is_final_unless_the_broker_was_just_away() {
+        let now = Instant::now();
+        let refused = Fault::Credentials("no".into());
+        let later = now + Duration::from_secs(60);
+        assert!(is_final(&refused, later, now));
+        assert!(!is_final(&refused, now, later));
     }
 }
