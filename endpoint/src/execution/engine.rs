@@ -150,9 +150,9 @@ impl Engine {
             let run = TaskRun { ledger, executor, held, events };
             running.runs.spawn(async move {
                 if rejected {
-                    run.reject(all).await?
+                    run.reject(all).await?;
                 } else {
-                    run.to_its_end().await?
+                    run.finish().await?;
                 }
                 Ok(takes)
             });
@@ -204,7 +204,7 @@ struct TaskRun {
 impl TaskRun {
     /// Runs the task to its end, and records its result. A task that was stopped without an
     /// outcome stays in the inbox.
-    async fn to_its_end(self) -> Result<(), JournalError> {
+    async fn finish(self) -> Result<(), JournalError> {
         let Self { ledger, executor, held, events } = self;
         run_one(ledger, executor, held, events).await
     }

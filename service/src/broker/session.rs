@@ -120,7 +120,8 @@ pub(crate) async fn keep_engaged(
             None => return Ok(()),
             Some(Ok(connections)) => {
                 let opened = Instant::now();
-                let ended = work(context, &connections, &mut claimant, &engaged, stop).await;
+                let session = work(context, &connections, &mut claimant, &engaged, stop);
+                let ended = Box::pin(session).await;
                 if matches!(*context.link.borrow(), LinkState::Engaged(_)) {
                     ever = true;
                     if opened.elapsed() >= STABLE {

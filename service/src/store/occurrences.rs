@@ -162,7 +162,7 @@ fn instant(record: &Decision) -> i64 {
 fn is_recorded(db: &Db<'_>, name: &str, record: &Decision) -> Result<bool> {
     let first = match *record {
         Decision::SkipMany { first_ms, .. } => first_ms,
-        _ => instant(record),
+        Decision::Fire { .. } | Decision::Queue { .. } | Decision::Skip { .. } => instant(record),
     };
     let find = "SELECT ending FROM occurrences WHERE schedule = ? AND instant_ms = ?";
     let found: Option<(String,)> = db.one(find, values![name, first])?;
@@ -220,7 +220,9 @@ fn insert(
 ) -> Result<()> {
     let (first_ms, last_ms, instants) = match *record {
         Decision::SkipMany { first_ms, last_ms, count, .. } => (first_ms, Some(last_ms), count),
-        _ => (instant(record), None, 1),
+        Decision::Fire { .. } | Decision::Queue { .. } | Decision::Skip { .. } => {
+            (instant(record), None, 1)
+        }
     };
     let (end, reason) = match (record, placed) {
         (_, Err(reason)) => ("failed", Some(reason.as_str())),

@@ -146,9 +146,9 @@ impl Store {
             let (_, mut state) = row.parts().map_err(Error::Conflict)?;
             let before = state.clone();
             if paused {
-                state.pause(signed(now_ms))
+                state.pause(signed(now_ms));
             } else {
-                state.resume(signed(now_ms))
+                state.resume(signed(now_ms));
             }
             let due = (!paused).then_some(now_ms);
             if state != before {
