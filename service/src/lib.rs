@@ -22,7 +22,6 @@ mod feed;
 mod model;
 mod overlay;
 mod publishing;
-#[allow(dead_code, unused_imports, reason = "its users come with the commands and the scheduler")]
 mod schedule;
 mod serve;
 mod state_folder;

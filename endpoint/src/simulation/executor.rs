@@ -39,7 +39,9 @@ impl Sleeper {
         self.world.tell(|oracle| match reason {
             StopReason::Drained if !task.rerun => oracle.may_be_interrupted(attempt),
             StopReason::Cancelled => oracle.cut_off(attempt),
-            _ => oracle.stopped(instance, attempt),
+            StopReason::Shutdown | StopReason::Walltime | StopReason::Drained => {
+                oracle.stopped(instance, attempt);
+            }
         });
         Ended::Stopped(reason)
     }

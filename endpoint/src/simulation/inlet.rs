@@ -119,9 +119,10 @@ impl Inlet for NetInlet {
         if self.takes_tasks {
             self.world.judge(|oracle| oracle.takes(self.life.instance));
         } else {
-            let cancels = taken.iter().filter_map(|delivery| match Content::of(delivery, false) {
-                Content::Order(Steering::Cancel(cancel)) => Some(cancel),
-                _ => None,
+            let cancels = taken.iter().filter_map(|delivery| {
+                let content = Content::of(delivery, false);
+                let Content::Order(Steering::Cancel(cancel)) = content else { return None };
+                Some(cancel)
             });
             self.read = cancels.collect();
         }

@@ -52,10 +52,10 @@ mod tests {
 
     fn args(line: &[&str]) -> DueArgs {
         let submit = [&["clutch-service", "submit", "lab"], line, &["--", "true"]].concat();
-        match Cli::try_parse_from(submit).unwrap().command {
-            Command::Submit(args) => args.due,
-            other => panic!("{other:?}"),
-        }
+        let Command::Submit(args) = Cli::try_parse_from(submit).unwrap().command else {
+            panic!("another command than submit");
+        };
+        args.due
     }
 
     #[test]

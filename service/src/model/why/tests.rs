@@ -137,7 +137,7 @@ fn a_task_that_takes_several_slots_says_how_many_there_are() {
     let grown = WaitFacts { load: load(|load| load.slots = 8), ..wide };
     told(&grown, WaitCause::Offline, &[]);
     let busy = load(|load| (load.running, load.slots_used) = (1, 2));
-    let next = WaitFacts { cores: 4, load: busy.clone(), live: live(Phase::Accepted), ..facts() };
+    let next = WaitFacts { cores: 4, load: busy, live: live(Phase::Accepted), ..facts() };
     told(&next, WaitCause::SlotsBusy, &["takes 4 slots of lab, and 2 of 4 are busy"]);
     told(&WaitFacts { cores: 2, ..next }, WaitCause::AboutToStart, &[]);
     let busy = load(|load| (load.running, load.slots_used) = (2, 4));

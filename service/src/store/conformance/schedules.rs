@@ -87,10 +87,7 @@ pub(super) async fn a_set_is_applied_as_a_whole_and_the_same_changes_nothing(sto
     let mut other = one("a");
     other.spec.rule.jitter_ms = 7;
     let refused = store.apply_schedules(of(vec![one("c"), other.clone()]), 5000).await;
-    let words = match refused.unwrap_err() {
-        Error::Conflict(words) => words,
-        error => panic!("{error}"),
-    };
+    let Err(Error::Conflict(words)) = refused else { panic!("taken: {refused:?}") };
     assert!(words.contains("rule.jitter_ms: 0, not 7"), "{words}");
     assert!(store.schedule("c".to_owned()).await.unwrap().is_none());
     let pruned = ScheduleSet { replace: true, prune: true, ..of(vec![other]) };
