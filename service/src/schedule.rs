@@ -33,5 +33,5 @@ pub(crate) use policy::{CatchUp, Overlap, Policy};
 pub(crate) use recurrence::Recurrence;
 pub(crate) use rule::Rule;
 pub(crate) use state::{Decision, End, ScheduleState, SkipReason};
-pub(crate) use step::{Decided, Next, step};
+pub(crate) use step::{Next, step};
 pub(crate) use zone::Zone;

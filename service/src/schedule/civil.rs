@@ -38,6 +38,7 @@ impl Numbers {
         (rest != 0).then(|| i8::try_from(rest.trailing_zeros()).ok()).flatten()
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -16,7 +16,8 @@ mod judge;
 mod plan;
 
 use super::choices::Choices;
-use super::{Decided, Decision, End, Next, ScheduleState, step};
+use super::step::Decided;
+use super::{Decision, End, Next, ScheduleState, step};
 use judge::{Committed, Judged};
 use plan::{DAY, HOUR, MINUTE, Plan, ZONES};
 
