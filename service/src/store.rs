@@ -37,6 +37,7 @@ mod removal;
 mod results;
 mod retries;
 mod rows;
+mod schedule_rows;
 mod schedules;
 mod selection;
 mod sqlite;

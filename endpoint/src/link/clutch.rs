@@ -63,7 +63,7 @@ pub(crate) struct Clutch {
     engaged_before: bool,
     locked_for: Duration,
     lock_patience: Duration,
-    /// What is left of [`BOOT_PATIENCE`].
+    /// The rest of [`BOOT_PATIENCE`].
     boot_patience: Duration,
 }
 

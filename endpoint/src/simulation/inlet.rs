@@ -318,18 +318,18 @@ impl Carrier {
     }
 }
 
-/// What a delivery brings.
+/// The content of a delivery.
 enum Content {
     /// Attempts, those included that cannot be read; or none.
     Tasks(Vec<Attempt>),
     /// The mark up to a cancel.
-    Mark(u64),
+    CancelMark(u64),
     /// An order of the control queue.
     Order(Steering),
 }
 
 impl Content {
-    /// What a delivery of the task queue, or of the control queue, brings.
+    /// The content of a delivery of the task queue, or of the control queue.
     fn of(delivery: &Delivery, from_tasks: bool) -> Self {
         let message = &delivery.message;
         if !from_tasks {
@@ -342,7 +342,7 @@ impl Content {
                 let tasks = decoded.tasks.iter().map(|task| task.attempt());
                 Self::Tasks(tasks.chain(unreadable).collect())
             }
-            ToEndpoint::CancelMark(mark) => Self::Mark(mark.up_to),
+            ToEndpoint::CancelMark(mark) => Self::CancelMark(mark.up_to),
             ToEndpoint::RollCall(_) | ToEndpoint::Unknown(_) => Self::Tasks(Vec::new()),
         }
     }
@@ -350,7 +350,7 @@ impl Content {
     fn attempts(&self) -> &[Attempt] {
         match self {
             Self::Tasks(attempts) => attempts,
-            Self::Mark(_) | Self::Order(_) => &[],
+            Self::CancelMark(_) | Self::Order(_) => &[],
         }
     }
 
@@ -359,7 +359,7 @@ impl Content {
             Self::Tasks(attempts) => {
                 attempts.iter().map(|one| name(*one)).collect::<Vec<_>>().join(" ")
             }
-            Self::Mark(up_to) => format!("the mark up to {up_to}"),
+            Self::CancelMark(up_to) => format!("the mark up to {up_to}"),
             Self::Order(order) => steering::words(order),
         }
     }
@@ -370,7 +370,9 @@ impl Content {
             Self::Tasks(attempts) => attempts.iter().for_each(|attempt| {
                 world.judge(|oracle| oracle.settled(by, *attempt));
             }),
-            Self::Mark(up_to) => drop(world.judge(|oracle| oracle.orders.mark_settled(*up_to))),
+            Self::CancelMark(up_to) => {
+                world.judge(|oracle| oracle.orders.mark_settled(*up_to));
+            }
             Self::Order(order) => drop(world.judge(|oracle| oracle.orders.settled(order))),
         }
     }

@@ -73,7 +73,7 @@ struct Instance {
 
 /// The judge of one run.
 pub(super) struct Oracle {
-    /// What the service asks for, and what the instances make of it.
+    /// The orders of the service, and how the instances obey them.
     pub(super) orders: Orders,
     /// Tasks start only when no other instance can have them.
     careful: bool,

@@ -20,7 +20,7 @@ const WATCHED: Duration = Duration::from_secs(120);
 struct Numbers {
     /// The last one.
     last: u64,
-    /// That of the last cancel without a mark.
+    /// The number of the last cancel without a mark.
     unmarked: Option<u64>,
 }
 

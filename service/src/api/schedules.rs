@@ -21,7 +21,7 @@ const MAX_SCHEDULES: usize = 10_000;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SchedulesRequest {
-    /// Who declares them; a schedule belongs to one owner, or none.
+    /// The owner that declares them; a schedule belongs to one owner, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
     /// The schedules.
@@ -34,7 +34,7 @@ pub(crate) struct SchedulesRequest {
     pub(crate) prune: bool,
 }
 
-/// What was done with each schedule.
+/// The schedules, each with the change that was made.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SchedulesAnswer {
     /// The schedules, in the order of the request, and then those that were removed.

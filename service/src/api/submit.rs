@@ -153,7 +153,7 @@ async fn with_room(
     Ok((publisher, api.publishing.take(bytes).await.ok_or_else(unconfirmed)?))
 }
 
-/// What keeps the tasks of an endpoint from running, as far as the records tell without a look.
+/// The reasons for which tasks of an endpoint do not run, as far as its record tells.
 fn warnings(endpoint: &Endpoint) -> Vec<String> {
     let name = &endpoint.name;
     let drains =

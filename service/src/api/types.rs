@@ -82,7 +82,7 @@ pub(crate) struct SubmitAnswer {
     /// When they are due, in milliseconds since the Unix epoch, if they are scheduled, or were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) due_at_ms: Option<u64>,
-    /// What keeps the tasks from running for now, in words for people.
+    /// The reasons for which the tasks do not run for now, in words for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) warnings: Vec<String>,
     /// How far they are, if that was waited for: of the whole submission, if it

@@ -46,7 +46,7 @@ struct SubmitReport<'a> {
     /// Why some wait, if the service has no link to the broker, or the broker confirms nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<&'a str>,
-    /// What keeps them from running for now.
+    /// The reasons for which they do not run for now.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     warnings: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub(crate) struct Submitted {
     waiting: Option<String>,
     /// When they are to be due, and when they are.
     due: (Option<DueTime>, Option<u64>),
-    /// What keeps them from running for now.
+    /// The reasons for which they do not run for now.
     warnings: Vec<String>,
     /// How long to wait for the outcome of a task that is submitted alone.
     wait: Duration,

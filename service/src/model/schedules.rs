@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// The longest name of a schedule, in bytes.
 const MAX_NAME: usize = 64;
 
-/// What a schedule does, and when.
+/// The task of a schedule, with the rule of its instants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScheduleSpec {
@@ -20,7 +20,7 @@ pub(crate) struct ScheduleSpec {
     /// Which instants it has.
     #[schema(value_type = Object)]
     pub(crate) rule: Rule,
-    /// What becomes of instants that are missed, or meet an earlier task.
+    /// The policy for instants that are missed, or meet an earlier task.
     #[serde(default)]
     #[schema(value_type = Object)]
     pub(crate) policy: Policy,
@@ -37,7 +37,7 @@ pub(crate) struct ScheduleSpec {
 pub(crate) struct NamedSchedule {
     /// The name, which identifies it.
     pub(crate) name: String,
-    /// What it does, and when.
+    /// Its task and its rule.
     pub(crate) spec: ScheduleSpec,
 }
 
@@ -58,7 +58,7 @@ impl NamedSchedule {
     }
 }
 
-/// What was done with a schedule.
+/// A change of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ScheduleChange {
@@ -72,12 +72,12 @@ pub(crate) enum ScheduleChange {
     Removed,
 }
 
-/// What was done with one schedule of a set.
+/// A schedule of a set, with the change that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ChangedSchedule {
     /// Its name.
     pub(crate) name: String,
-    /// What was done.
+    /// The change.
     pub(crate) change: ScheduleChange,
     /// In what it differed, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -89,9 +89,9 @@ pub(crate) struct ChangedSchedule {
 pub(crate) struct ScheduleSummary {
     /// Its name.
     pub(crate) name: String,
-    /// Who declares it, if it belongs to a set.
+    /// The owner that declares it, if it belongs to a set.
     pub(crate) owner: Option<String>,
-    /// What it does, and when; nothing if that cannot be read.
+    /// Its task and its rule; nothing if they cannot be read.
     pub(crate) spec: Option<ScheduleSpec>,
     /// Why it cannot be read; it does nothing then.
     pub(crate) broken: Option<String>,

@@ -1,5 +1,5 @@
-//! Room for submissions whose tasks are published as they come: bounds the bytes that are
-//! recorded and that the broker has not answered yet.
+//! Room for submissions that are published as they come: bounds the bytes that are recorded and
+//! that the broker has not answered yet.
 //!
 //! A broker that confirms makes room faster than it is taken. One that does not, as while its
 //! memory is short, would have every submission wait: so a submission that finds no room for

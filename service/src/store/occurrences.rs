@@ -6,7 +6,7 @@
 //! transaction goes through a bounded number of schedules and instants.
 
 use super::engine::{Columns, Db, FromRow, values};
-use super::schedules::{COLUMNS, ScheduleRow, find, save, signed};
+use super::schedule_rows::{COLUMNS, ScheduleRow, find, save, signed};
 use super::stored_state::StoredState;
 use super::submissions::{self, Chunk, Handing};
 use super::{Error, Result, Store, Write, cancels, endpoints};
@@ -22,7 +22,7 @@ const RECORDS_AT_ONCE: u64 = 1000;
 /// How many ended tasks are noted in one transaction.
 const SETTLED_AT_ONCE: usize = 1000;
 
-/// What was done in one transaction.
+/// The counts of one transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FiredSlice {
     /// How many instants became tasks.

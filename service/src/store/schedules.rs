@@ -3,12 +3,13 @@
 //! Touches the database only. Promises: a set is applied as a whole or not at all; a schedule
 //! that is the same stays as far as it was; a record that cannot be read is broken alone.
 
-use super::engine::{Columns, Db, FromRow, Value, values};
+use super::engine::{Db, Value, values};
 use super::occurrences;
+use super::schedule_rows::{COLUMNS, ScheduleRow, encoded, find, save, signed};
 use super::{Error, Result, Store};
 use crate::model::{
-    ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSpec,
-    ScheduleSummary, differences,
+    ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSummary,
+    differences,
 };
 use crate::schedule::ScheduleState;
 
@@ -18,7 +19,7 @@ const SHOWN: (usize, u64) = (5, 20);
 /// A set of schedules to be applied.
 #[derive(Clone, Debug)]
 pub(crate) struct ScheduleSet {
-    /// Who declares them, if anyone in particular.
+    /// The owner that declares them, if there is one.
     pub(crate) owner: Option<String>,
     /// The schedules.
     pub(crate) schedules: Vec<NamedSchedule>,
@@ -26,64 +27,6 @@ pub(crate) struct ScheduleSet {
     pub(crate) replace: bool,
     /// Whether schedules of the owner that are not in the set are removed.
     pub(crate) prune: bool,
-}
-
-/// A schedule as it is recorded.
-pub(super) struct ScheduleRow {
-    pub(super) name: String,
-    owner: Option<String>,
-    spec: String,
-    state: String,
-    due_at_ms: Option<u64>,
-    broken: Option<String>,
-    added_at_ms: u64,
-}
-
-/// The columns of a [`ScheduleRow`].
-pub(super) const COLUMNS: &str = "name, owner, spec, state, due_at_ms, broken, added_at_ms";
-
-impl FromRow for ScheduleRow {
-    fn read(columns: &mut Columns<'_>) -> Result<Self> {
-        Ok(Self {
-            name: columns.next()?,
-            owner: columns.next()?,
-            spec: columns.next()?,
-            state: columns.next()?,
-            due_at_ms: columns.next()?,
-            broken: columns.next()?,
-            added_at_ms: columns.next()?,
-        })
-    }
-}
-
-impl ScheduleRow {
-    /// What it does and how far it is, or why that cannot be read.
-    pub(super) fn parts(&self) -> std::result::Result<(ScheduleSpec, ScheduleState), String> {
-        let spec = serde_json::from_str(&self.spec).map_err(|error| format!("spec: {error}"))?;
-        let state = serde_json::from_str(&self.state).map_err(|error| format!("state: {error}"))?;
-        Ok((spec, state))
-    }
-
-    fn summary(self) -> (ScheduleSummary, Option<ScheduleState>) {
-        let (spec, state, broken) = match self.parts() {
-            Ok((spec, state)) => (Some(spec), Some(state), self.broken),
-            Err(reason) => (None, None, Some(reason)),
-        };
-        let known = state.clone().unwrap_or_default();
-        let summary = ScheduleSummary {
-            name: self.name,
-            owner: self.owner,
-            spec,
-            broken,
-            added_at_ms: self.added_at_ms,
-            due_at_ms: self.due_at_ms,
-            paused_ms: known.paused_ms,
-            tasks: known.tasks,
-            running: known.running,
-            failures: known.failures,
-        };
-        (summary, state)
-    }
 }
 
 impl Store {
@@ -181,30 +124,6 @@ impl Store {
     pub(crate) async fn remove_schedule(&self, name: String) -> Result<bool> {
         self.write("removing a schedule", move |write| remove(write.db, &name)).await
     }
-}
-
-/// A moment as the rules of schedules have it.
-pub(super) fn signed(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-pub(super) fn find(db: &Db<'_>, name: &str) -> Result<Option<ScheduleRow>> {
-    db.one(&format!("SELECT {COLUMNS} FROM schedules WHERE name = ?"), values![name])
-}
-
-/// Records how far a schedule is, and when to look at it again.
-pub(super) fn save(
-    db: &Db<'_>,
-    name: &str,
-    state: &ScheduleState,
-    due_at_ms: Option<u64>,
-) -> Result<()> {
-    let update = "UPDATE schedules SET state = ?, due_at_ms = ? WHERE name = ?";
-    db.run(update, values![encoded(state)?, due_at_ms, name]).map(drop)
-}
-
-fn encoded(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::Unreadable(error.to_string()))
 }
 
 fn remove(db: &Db<'_>, name: &str) -> Result<bool> {
