@@ -5,7 +5,7 @@
 use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::{Named, Parameters, read};
-use super::problem::{AnyRequest, Naming, WithBody};
+use super::problem::{AnyRequest, Changing, Naming, WithBody};
 use super::types::MAX_PAGE;
 use crate::model::{ChangedSchedule, NamedSchedule, Occurrence, ScheduleDetail, ScheduleSummary};
 use crate::store::ScheduleSet;
@@ -79,7 +79,7 @@ pub(super) struct SchedulesQuery {
     request_body = SchedulesRequest,
     responses(
         (status = 200, description = "What was done", body = SchedulesAnswer),
-        (status = 409, description = "A schedule is there and differs", body = super::types::Problem),
+        Changing,
         AnyRequest,
         WithBody,
     ),
@@ -159,7 +159,12 @@ pub(super) async fn schedule(
     path = "/v1/schedules/{name}/pause",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
-    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+    responses(
+        (status = 200, description = "What was done", body = Changed),
+        AnyRequest,
+        Changing,
+        Naming,
+    ),
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
@@ -174,7 +179,12 @@ pub(super) async fn pause(
     path = "/v1/schedules/{name}/resume",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
-    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+    responses(
+        (status = 200, description = "What was done", body = Changed),
+        AnyRequest,
+        Changing,
+        Naming,
+    ),
 )]
 pub(super) async fn resume(
     State(api): State<Api>,
@@ -198,7 +208,7 @@ async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Change
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(
         (status = 200, description = "The occurrence", body = Occurrence),
-        (status = 409, description = "Its task cannot be placed", body = super::types::Problem),
+        Changing,
         AnyRequest,
         Naming,
     ),
@@ -220,7 +230,12 @@ pub(super) async fn run(
     path = "/v1/schedules/{name}/remove",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
-    responses((status = 200, description = "What was done", body = Changed), AnyRequest, Naming),
+    responses(
+        (status = 200, description = "What was done", body = Changed),
+        AnyRequest,
+        Changing,
+        Naming,
+    ),
 )]
 pub(super) async fn remove(
     State(api): State<Api>,

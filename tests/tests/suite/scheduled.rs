@@ -41,6 +41,7 @@ fn a_task_waits_for_its_moment_over_a_restart_and_starts_at_it_and_not_before() 
     let _service = world.serve().unwrap();
     world.service(&["cancel", "--key", "never"]).unwrap().ok().unwrap();
     assert_eq!(task(&world, "never")["state"], "cancelled");
+    world.wait("later").unwrap().ok().unwrap();
     let result = world.result("later").unwrap();
     let done = task(&world, "later");
     let due = done["due_at_ms"].as_u64().unwrap();
