@@ -13,7 +13,7 @@ fn now_ms() -> u64 {
 /// The only task under a key, in full.
 fn task(world: &World, key: &str) -> Value {
     let listed = world.service(&["tasks", "--key", key, "--json"]).unwrap().json().unwrap();
-    let id = listed["tasks"][0]["id"].as_str().unwrap().to_owned();
+    let id = listed["id"].as_str().unwrap().to_owned();
     world.service(&["show", &id, "--json"]).unwrap().json().unwrap()
 }
 
