@@ -65,22 +65,40 @@ def runnable(task):
         task["cwd"] = "/tmp"
 
 
+def pauses(retry):
+    """Has the first pause of a retry policy be no longer than the longest."""
+    if retry is not None:
+        first, longest = retry.get("first_pause_ms", 1000), retry.get("longest_pause_ms", 60_000)
+        retry["first_pause_ms"], retry["longest_pause_ms"] = sorted((first, longest))
+
+
 def submission(body):
     """Has the parts of a submission fit together."""
     body["total"] = max(body["total"], len(body["tasks"]))
     if "first" in body:
         body["first"] = min(body["first"], body["total"] - len(body["tasks"]))
-    retry = body.get("retry")
-    if retry is not None:
-        first, longest = retry.get("first_pause_ms", 1000), retry.get("longest_pause_ms", 60_000)
-        retry["first_pause_ms"], retry["longest_pause_ms"] = sorted((first, longest))
+    pauses(body.get("retry"))
     due = body.get("due")
     if due is not None:
         # No further ahead than 100 years, and the broker gets the tasks only then.
-        body["due"] = {name: min(moment, LATEST) for name, moment in due.items()}
+        body["due"] = {name: min(moment, LATEST) for name, moment in due.items() if type(moment) is int}
         body.pop("confirmed", None)
     for task in body["tasks"]:
         runnable(task)
+
+
+def schedules(body):
+    """Has the schedules of a set be taken: see `NamedSchedule::check` in
+    service/src/model/schedules.rs."""
+    body["replace"] = True
+    if body.get("owner") is None:
+        body.pop("prune", None)
+    for number, schedule in enumerate(body["schedules"]):
+        schedule["name"] = f"schedule-{number}"
+        spec = schedule["spec"]
+        spec["rule"] = {"recurrence": {"every_ms": 3_600_000}}
+        pauses(spec.get("retry"))
+        runnable(spec["task"])
 
 
 @schemathesis.hook
@@ -108,6 +126,8 @@ def before_call(context, case, kwargs):
             case.query = query
     if path == "/v1/tasks" and case.method.upper() == "POST" and body:
         submission(body)
+    if path == "/v1/schedules" and case.method.upper() == "POST" and body:
+        schedules(body)
     if next(calls) % 2:
         return
     for values in (query, body):

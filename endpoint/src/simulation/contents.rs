@@ -97,21 +97,23 @@ impl Contents {
         let stored = |attempt, change| {
             world.judge(|oracle| oracle.stored(self.instance, attempt, change));
         };
-        let may_start = |task: &Task| {
-            world.tell(|oracle| oracle.may_start(self.instance, task.attempt(), task.priority));
+        let may_start = |seq: Seq, task: &Task| {
+            world.tell(|oracle| {
+                oracle.may_start(self.instance, seq.0, task.attempt(), task.priority);
+            });
         };
         match change {
             Change::Accept { seq, task, secured } => {
                 stored(task.attempt(), oracle::TaskChange::Accepted);
                 if secured {
-                    may_start(&task);
+                    may_start(seq, &task);
                 }
                 self.inbox.insert(seq, Kept { task, started: false, secured });
             }
             Change::Secure { seq } => {
                 if let Some(kept) = self.inbox.get_mut(&seq) {
                     stored(kept.task.attempt(), oracle::TaskChange::Secured);
-                    may_start(&kept.task);
+                    may_start(seq, &kept.task);
                     kept.secured = true;
                 }
             }

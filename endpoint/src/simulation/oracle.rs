@@ -280,8 +280,8 @@ impl Oracle {
     }
 
     /// A task that is on an instance's disk may start there.
-    pub(super) fn may_start(&mut self, on: usize, attempt: Attempt, priority: Priority) {
-        self.instances[on].order.comes(attempt, priority);
+    pub(super) fn may_start(&mut self, on: usize, seq: u64, attempt: Attempt, priority: Priority) {
+        self.instances[on].order.comes(attempt, priority, seq);
     }
 
     /// A task starts.

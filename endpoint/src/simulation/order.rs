@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A task that waits.
 struct Waiter {
     priority: Priority,
-    /// How many waited when it came.
+    /// Its place in the order of acceptance.
+    seq: u64,
+    /// How many waited when it came, and came later though they were accepted before it.
     before: u64,
     /// How many have started since.
     starts: u64,
@@ -31,11 +33,14 @@ pub(super) struct StartOrder {
 }
 
 impl StartOrder {
-    /// A task may start.
-    pub(super) fn comes(&mut self, attempt: Attempt, priority: Priority) {
+    /// A task may start, which was accepted as the `seq`th.
+    pub(super) fn comes(&mut self, attempt: Attempt, priority: Priority, seq: u64) {
         if !self.over && !self.past.contains(&attempt) {
+            for waiter in self.waiting.values_mut().filter(|waiter| waiter.seq > seq) {
+                waiter.before += 1;
+            }
             let before = self.waiting.len() as u64;
-            self.waiting.insert(attempt, Waiter { priority, before, starts: 0, lower: 0 });
+            self.waiting.insert(attempt, Waiter { priority, seq, before, starts: 0, lower: 0 });
         }
     }
 
@@ -58,9 +63,12 @@ impl StartOrder {
         priority: Priority,
         slots: u64,
     ) -> Result<(), Broken> {
+        // One that was put back in its place, where it could not be started before.
+        let put_back = u64::from(!self.waiting.contains_key(&attempt));
         self.leaves(attempt);
         for (waits, waiter) in &mut self.waiting {
             waiter.starts += 1;
+            waiter.before += put_back;
             waiter.lower += u64::from(priority < waiter.priority);
             let Waiter { before, starts, lower, .. } = *waiter;
             let (what, which) = (name(*waits), waiter.priority);

@@ -18,11 +18,9 @@ pub(crate) struct ScheduleSpec {
     /// The name of the endpoint that its tasks go to, or its id.
     pub(crate) endpoint: String,
     /// Which instants it has.
-    #[schema(value_type = Object)]
     pub(crate) rule: Rule,
     /// The policy for instants that are missed, or meet an earlier task.
     #[serde(default)]
-    #[schema(value_type = Object)]
     pub(crate) policy: Policy,
     /// The task of each instant.
     pub(crate) task: TaskSpec,

@@ -9,6 +9,8 @@ use super::civil::{Days, LAST_YEAR, Numbers, WallTimes, Years};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A calendar expression.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +19,14 @@ pub(crate) struct Calendar {
     text: String,
     times: WallTimes,
 }
+
+impl PartialSchema for Calendar {
+    fn schema() -> RefOr<Schema> {
+        String::schema()
+    }
+}
+
+impl ToSchema for Calendar {}
 
 /// Names for whole expressions.
 const NAMED: [(&str, &str); 11] = [

@@ -8,6 +8,8 @@ use super::civil::{Days, Numbers, WallTimes};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// A cron expression.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +18,14 @@ pub(crate) struct Cron {
     text: String,
     times: WallTimes,
 }
+
+impl PartialSchema for Cron {
+    fn schema() -> RefOr<Schema> {
+        String::schema()
+    }
+}
+
+impl ToSchema for Cron {}
 
 /// The bounds of a field.
 struct Field {

@@ -2,12 +2,15 @@
 //! earlier one has no outcome. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How late an instant that was missed is made up for, unless it is said otherwise: one year.
 pub(crate) const WINDOW_MS: i64 = 366 * 24 * 60 * 60 * 1000;
 
 /// Which missed instants are made up for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CatchUp {
     /// The last one
@@ -20,7 +23,9 @@ pub(crate) enum CatchUp {
 }
 
 /// The treatment of an instant while the task of an earlier one has no outcome.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Overlap {
     /// The instant is skipped
@@ -35,17 +40,19 @@ pub(crate) enum Overlap {
 }
 
 /// How the instants of a schedule that are due end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Policy {
     /// Which missed instants are made up for.
     pub(crate) catch_up: CatchUp,
     /// How late an instant may be made up for, in milliseconds. Not for [`CatchUp::None`].
+    #[schema(minimum = 1000, maximum = 9_223_372_036_854_775_807_i64)]
     pub(crate) window_ms: i64,
     /// The treatment of an instant while an earlier task has no outcome.
     pub(crate) overlap: Overlap,
     /// After so many failures in a row the schedule is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub(crate) pause_after: Option<u32>,
 }
 

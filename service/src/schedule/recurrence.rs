@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// The shortest and the longest interval, in milliseconds: 100 ms, and ten years.
 const INTERVALS: RangeInclusive<i64> = 100..=3650 * 24 * 60 * 60 * 1000;
 
 /// How often there is an instant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Recurrence {
     /// At a fixed rate: at the multiples of so many milliseconds since the rule's `from_ms`, or

@@ -3,6 +3,7 @@
 use super::instants::{self, Shift};
 use super::{Recurrence, ScheduleId, Zone};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The end of the year 2199. There are no instants after it.
 const LAST_MS: i64 = 7_258_118_399_999;
@@ -10,13 +11,14 @@ const LAST_MS: i64 = 7_258_118_399_999;
 const MAX_JITTER_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Which instants a schedule has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     /// How often.
     pub(crate) recurrence: Recurrence,
     /// The zone of the wall times that cron and calendar expressions name.
     #[serde(default)]
+    #[schema(value_type = String)]
     pub(crate) zone: Zone,
     /// No instant is before this one. A fixed rate is counted from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,6 +31,7 @@ pub(crate) struct Rule {
     pub(crate) max_runs: Option<u64>,
     /// A task comes up to this much later than its instant, and before the next.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 86_400_000)]
     pub(crate) jitter_ms: i64,
 }
 
