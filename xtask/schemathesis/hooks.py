@@ -139,4 +139,4 @@ def before_call(context, case, kwargs):
     if "id" in parameters:
         parameters["id"] = TASK
     if "name" in parameters and not path.endswith("/remove"):
-        parameters["name"] = ENDPOINT
+        parameters["name"] = ENDPOINT if path.startswith("/v1/endpoints") else "schedule-0"

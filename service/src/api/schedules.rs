@@ -157,6 +157,7 @@ pub(super) async fn schedule(
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/pause",
+    operation_id = "pause_schedule",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(
@@ -177,6 +178,7 @@ pub(super) async fn pause(
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/resume",
+    operation_id = "resume_schedule",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(
@@ -204,6 +206,7 @@ async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Change
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/run",
+    operation_id = "run_schedule",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(
@@ -228,6 +231,7 @@ pub(super) async fn run(
 #[utoipa::path(
     post,
     path = "/v1/schedules/{name}/remove",
+    operation_id = "remove_schedule",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(

@@ -364,7 +364,8 @@ fn troubled(facts: &WaitFacts) -> CauseWords {
 }
 
 fn too_wide(facts: &WaitFacts) -> CauseWords {
-    let slots = fresh(facts).map(|load| load.load.slots).or(facts.slots)?;
+    // Its last word, though it may be away: its file decides, and not its link.
+    let slots = facts.load.as_ref().map(|load| load.load.slots).or(facts.slots)?;
     (facts.cores > slots).then(|| {
         (
             WaitCause::NeedsCores,
