@@ -79,9 +79,8 @@ pub(super) trait Transaction {
     /// Compiles a statement, or finds it compiled.
     fn prepare<'a>(&'a self, sql: &str) -> Result<Box<dyn Statement + 'a>>;
 
-    /// The rows of tasks that were inserted or changed since this was asked last, and whether
-    /// each was inserted.
-    fn changed_tasks(&self) -> Vec<(i64, bool)>;
+    /// The rows of tasks that changed since this was asked last.
+    fn changed_tasks(&self) -> Vec<(i64, RowChange)>;
 
     /// Reserves so many rows of `tasks`, in ascending order; none that a task had before.
     fn reserve_tasks(&self, count: usize) -> Result<Vec<i64>>;
@@ -89,6 +88,17 @@ pub(super) trait Transaction {
     /// Gives up to `most` pages of the database's file that hold nothing back to the file
     /// system, if there are many; returns whether there are more.
     fn release_pages(&self, most: u32) -> Result<bool>;
+}
+
+/// A change of a task that concerns its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowChange {
+    /// The row was inserted.
+    Inserted,
+    /// The row was changed.
+    Changed,
+    /// A result of the task was inserted.
+    Answered,
 }
 
 /// A compiled statement.

@@ -10,7 +10,8 @@ mod tests;
 mod types;
 
 use super::engine::{
-    Connection, Db, Dialect, Durability, EachRow, Engine, Saved, Statement, Transaction, Value,
+    Connection, Db, Dialect, Durability, EachRow, Engine, RowChange, Saved, Statement, Transaction,
+    Value,
 };
 use super::{Error, Result};
 use ::postgres::fallible_iterator::FallibleIterator as _;
@@ -146,7 +147,7 @@ impl Transaction for PostgresTransaction<'_> {
         &DIALECT
     }
 
-    fn changed_tasks(&self) -> Vec<(i64, bool)> {
+    fn changed_tasks(&self) -> Vec<(i64, RowChange)> {
         Vec::new()
     }
 

@@ -16,7 +16,7 @@ mod wal;
 pub(crate) use identity::service_in;
 
 use super::engine::{
-    Connection, Db, Dialect, EachRow, Engine, Row, Saved, Statement, Transaction, Value,
+    Connection, Db, Dialect, EachRow, Engine, Row, RowChange, Saved, Statement, Transaction, Value,
 };
 use super::{Error, Result};
 use crate::state_folder::StateFolder;
@@ -161,7 +161,7 @@ impl Transaction for SqliteTransaction<'_> {
         Ok(Box::new(SqliteStatement(self.transaction.prepare_cached(sql)?)))
     }
 
-    fn changed_tasks(&self) -> Vec<(i64, bool)> {
+    fn changed_tasks(&self) -> Vec<(i64, RowChange)> {
         self.changed.take()
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Touches the database only, and only while a client listens.
 
-use super::engine::{Columns, Db, FromRow, values};
+use super::engine::{Columns, Db, FromRow, RowChange, values};
 use super::stored_state::StoredState;
 use super::{Error, Result, Store};
 use crate::feed::Feed;
@@ -77,19 +77,27 @@ fn shown(condition: &str) -> String {
 
 /// The events of the tasks that this transaction has inserted or changed so far.
 pub(super) fn of_transaction(db: &Db<'_>) -> Result<Vec<FeedEvent>> {
-    let mut changed: BTreeMap<i64, bool> = BTreeMap::new();
-    for (row, inserted) in db.changed_tasks() {
-        *changed.entry(row).or_default() |= inserted;
+    let mut changed: BTreeMap<i64, Vec<RowChange>> = BTreeMap::new();
+    for (row, change) in db.changed_tasks() {
+        changed.entry(row).or_default().push(change);
     }
     let (find, at_ms) = (shown("t.seq = ?"), now_ms());
     let mut events = Vec::with_capacity(changed.len());
-    for (row, inserted) in changed {
+    for (row, changes) in changed {
+        if changes.iter().all(|change| *change == RowChange::Answered) {
+            continue;
+        }
         let Some(task) = db.one::<ShownTask>(&find, values![row])? else { continue };
+        let inserted = changes.contains(&RowChange::Inserted);
         match (kind(task.state), inserted) {
-            // A task of another program comes with its result.
-            (Some(kind @ FeedKind::Outcome), _) | (Some(kind), false) => {
-                events.push(task.event(kind, at_ms));
+            // A task of another program comes with its result. One that had its outcome before
+            // is changed where the broker confirms it late.
+            (Some(FeedKind::Outcome), _) => {
+                if changes.contains(&RowChange::Answered) {
+                    events.push(task.event(FeedKind::Outcome, at_ms));
+                }
             }
+            (Some(kind), false) => events.push(task.event(kind, at_ms)),
             (_, true) => events.push(task.event(FeedKind::Recorded, at_ms)),
             (None, false) => (),
         }

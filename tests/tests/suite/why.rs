@@ -208,7 +208,7 @@ fn events_move_tasks_through_the_states_that_are_listed_and_counted() {
     else {
         return;
     };
-    let tasks = stage.submit("k", &["--array", "1-4", "--", "true"]);
+    let tasks = stage.submit("k", &["--array", "1-4", "--confirmed", "--", "true"]);
     let mut running = attempt(&tasks[0], "running");
     running["progress"] = json!({ "fraction": 0.25, "message": "epoch 3", "at_ms": now_ms() });
     stage.tell(json!({ "running": 1 }), &[running, attempt(&tasks[1], "accepted")]);

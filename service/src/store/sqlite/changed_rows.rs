@@ -1,13 +1,14 @@
-//! The rows of tasks that a transaction inserts or changes, collected by a hook of SQLite while
-//! a client listens to the feed.
+//! The rows of tasks that a transaction inserts, changes or answers, collected by a hook of SQLite
+//! while a client listens to the feed.
 
+use crate::store::engine::RowChange;
 use rusqlite::hooks::Action;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The rows, and whether each was inserted.
+/// The rows, in the order of the changes.
 #[derive(Default)]
 pub(super) struct ChangedRows {
-    rows: Arc<Mutex<Vec<(i64, bool)>>>,
+    rows: Arc<Mutex<Vec<(i64, RowChange)>>>,
     on: bool,
 }
 
@@ -19,9 +20,14 @@ impl ChangedRows {
         }
         let rows = Arc::clone(&self.rows);
         let hook = move |action: Action, _: &str, table: &str, row: i64| {
-            if table == "tasks" && action != Action::SQLITE_DELETE {
-                lock(&rows).push((row, action == Action::SQLITE_INSERT));
-            }
+            let change = match (table, action) {
+                ("tasks", Action::SQLITE_INSERT) => (row, RowChange::Inserted),
+                ("tasks", Action::SQLITE_UPDATE) => (row, RowChange::Changed),
+                // The key of a result begins with the row of its task.
+                ("results", Action::SQLITE_INSERT) => (row >> 32, RowChange::Answered),
+                _ => return,
+            };
+            lock(&rows).push(change);
         };
         match db.update_hook(on.then_some(hook)) {
             Ok(()) => self.on = on,
@@ -37,11 +43,11 @@ impl ChangedRows {
     }
 
     /// The rows since the last time.
-    pub(super) fn take(&self) -> Vec<(i64, bool)> {
+    pub(super) fn take(&self) -> Vec<(i64, RowChange)> {
         std::mem::take(&mut *lock(&self.rows))
     }
 }
 
-fn lock(rows: &Mutex<Vec<(i64, bool)>>) -> MutexGuard<'_, Vec<(i64, bool)>> {
+fn lock(rows: &Mutex<Vec<(i64, RowChange)>>) -> MutexGuard<'_, Vec<(i64, RowChange)>> {
     rows.lock().unwrap_or_else(PoisonError::into_inner)
 }
