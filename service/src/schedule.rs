@@ -2,7 +2,7 @@
 //!
 //! An *instant* is a moment that a schedule's rule names, in milliseconds since the Unix epoch.
 //! An *occurrence* is the one record of an instant: it became a task, or it was skipped for a
-//! reason. [`Rule::next_after`] gives the instants, for all that need them; [`step`] decides what
+//! reason. [`Rule::next_after`] gives the instants, for all that need them; [`step()`] decides what
 //! becomes of those that are due. Neither has a clock, a database or chance.
 
 mod calendar;
