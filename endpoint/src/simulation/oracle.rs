@@ -239,7 +239,7 @@ impl Oracle {
             }
             TaskChange::HandedBack => {
                 instance.secured.remove(&attempt);
-                instance.order.leaves(attempt);
+                instance.order.is_handed_back(attempt);
             }
             TaskChange::Released(lost) if !self.arrived.contains(&(attempt, lost)) => {
                 let name = name(attempt);
@@ -298,7 +298,7 @@ impl Oracle {
         if drained_by.len() > 1 && !self.handed_on.contains(&attempt) {
             return Err(format!("{what} was drained by the instances {drained_by:?}"));
         }
-        self.supersedes(attempt)?;
+        self.supersedes(on, attempt)?;
         let excused = self.handed_on.contains(&attempt) || self.instances[on].given_up;
         self.orders.starts(on, attempt, excused)?;
         let instance = &mut self.instances[on];
@@ -327,8 +327,12 @@ impl Oracle {
 
     /// A task runs as one attempt: others that have run were cut down with the
     /// process, are on a disk that is lost, or were published twice.
-    fn supersedes(&self, attempt: Attempt) -> Result<(), Broken> {
+    fn supersedes(&self, on: usize, attempt: Attempt) -> Result<(), Broken> {
         let all = Attempt { attempt: 0, ..attempt }..=Attempt { attempt: u32::MAX, ..attempt };
+        // One that is given up may be back, with what it has.
+        if self.instances[on].given_up {
+            return Ok(());
+        }
         for (other, on) in self.drained_by.range(all).filter(|(other, _)| **other != attempt) {
             let excused = self.cut_down.contains(other)
                 || self.handed_on.contains(other)

@@ -50,6 +50,12 @@ impl StartOrder {
         self.waiting.remove(&attempt);
     }
 
+    /// A task leaves, and may come again.
+    pub(super) fn is_handed_back(&mut self, attempt: Attempt) {
+        self.past.remove(&attempt);
+        self.waiting.remove(&attempt);
+    }
+
     /// The process is gone.
     pub(super) fn ends(&mut self) {
         self.over = true;
