@@ -136,13 +136,8 @@ impl Pump<'_> {
         let mut buffer = vec![0; CHUNK];
         let mut from = self.from;
         while self.line.goes_on() {
-            let (carry, hold) = {
-                let orders = self.shared.orders();
-                (orders.carry, orders.hold_confirms && self.way == Way::Back)
-            };
-            if !hold && confirms.is_due() {
-                self.send(&std::mem::take(&mut confirms.held));
-            }
+            let carry = self.shared.orders().carry;
+            self.release(&mut confirms);
             let most = match carry {
                 Carry::Stall => {
                     self.shared.hold();
@@ -164,6 +159,8 @@ impl Pump<'_> {
                     if let Carry::Slow(rate) = carry {
                         self.wait_turn(count, rate);
                     }
+                    // The order may have come while this waited to read.
+                    let hold = self.release(&mut confirms);
                     if hold || confirms.is_amid_frame() {
                         self.sift(&mut frames, &mut confirms, &buffer[..count]);
                     } else {
@@ -174,6 +171,15 @@ impl Pump<'_> {
                 Err(_) => self.line.cut(),
             }
         }
+    }
+
+    /// Passes on the confirms that are held, unless the orders hold them; says whether they do.
+    fn release(&self, confirms: &mut HeldConfirms) -> bool {
+        let hold = self.shared.orders().hold_confirms && self.way == Way::Back;
+        if !hold && confirms.is_due() {
+            self.send(&std::mem::take(&mut confirms.held));
+        }
+        hold
     }
 
     fn wait_turn(&self, count: usize, rate: u32) {

@@ -166,17 +166,36 @@ fn a_torn_frame_arrives_in_part() {
     assert_eq!((proxy.torn(), proxy.open()), (1, 0));
 }
 
+/// A frame with a method of the class `basic`.
+fn method(method: u8) -> Vec<u8> {
+    vec![1, 0, 1, 0, 0, 0, 5, 0, 60, 0, method, 7, 0xCE]
+}
+
+#[test]
+fn a_confirm_that_comes_right_after_the_order_is_held_back() {
+    let echo = Echo::start();
+    let proxy = Proxy::before(echo.address).unwrap();
+    let mut stream = dial(&proxy);
+    let (confirm, other) = (method(80), method(60));
+    for round in 1..=20 {
+        assert!(answers(&mut stream, &other));
+        proxy.hold_confirms(true);
+        stream.write_all(&confirm).unwrap();
+        assert!(answers(&mut stream, &other), "round {round}");
+        assert_eq!(proxy.confirms_held(), round);
+        proxy.hold_confirms(false);
+        let mut back = vec![0; confirm.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, confirm);
+    }
+}
+
 #[test]
 fn confirms_are_held_back_and_nothing_else_until_they_may_pass() {
     let echo = Echo::start();
     let proxy = Proxy::before(echo.address).unwrap();
     let mut stream = dial(&proxy);
-    let method = |class: u8, method: u8| {
-        let mut frame = vec![1, 0, 1, 0, 0, 0, 5, 0, class, 0, method, 7];
-        frame.push(0xCE);
-        frame
-    };
-    let (confirm, other) = (method(60, 80), method(60, 60));
+    let (confirm, other) = (method(80), method(60));
     assert!(answers(&mut stream, &confirm));
     // It begins amid a frame, which goes on.
     assert!(answers(&mut stream, &other[..5]));
