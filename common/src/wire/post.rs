@@ -1,0 +1,239 @@
+//! The messages by which a task that runs at one endpoint reaches a task at another one, and
+//! asks the service for more. Pure.
+//!
+//! A [`TaskRequest`] goes from the endpoint of the task that asks to the service, a [`Deliver`]
+//! from there to the endpoint of the *target*, the task that a message is for. That one answers
+//! with a [`TargetVerdict`], and the service tells the first endpoint a [`RequestAnswer`]. A
+//! *copy* is one of several requests with the same content, numbered from 1: the endpoint that
+//! asks sends further ones until it has a final answer, so that nothing between the two has to
+//! remember any. A message is *taken* when a process of the target has acknowledged it.
+
+use super::envelope::enveloped;
+use crate::id::{Attempt, EndpointId, StateId, TaskId};
+use crate::task::blob::Blob;
+use crate::task::json::Json;
+use crate::task::reason::Reason;
+use crate::task::result::Outcome;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The AMQP `type` of a [`TaskRequest`].
+pub const REQUEST_TYPE: &str = "clutch.request";
+/// The AMQP `type` of a [`Deliver`].
+pub const DELIVER_TYPE: &str = "clutch.deliver";
+/// The AMQP `type` of a [`TargetVerdict`].
+pub const VERDICT_TYPE: &str = "clutch.verdict";
+/// The AMQP `type` of a [`RequestAnswer`].
+pub const ANSWER_TYPE: &str = "clutch.answer";
+
+/// The most bytes of a message's body. As base64 it is within
+/// [`MAX_BODY`](super::MAX_BODY).
+pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+/// The longest name of an addressee, in bytes.
+pub const MAX_ADDRESSEE: usize = 128;
+/// How long a send waits for its target to take the message, where it does not say.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(90);
+/// How long the endpoint that sends waits for the verdict after that.
+pub const VERDICT_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether an addressee can have this name.
+#[must_use]
+pub fn is_addressee(name: &str) -> bool {
+    (1..=MAX_ADDRESSEE).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// Asks the service for something, in the name of a task that runs at an endpoint.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskRequest {
+    /// The endpoint that asks, and is to be answered.
+    pub endpoint_id: EndpointId,
+    /// Its state folder.
+    pub state_id: StateId,
+    /// The request's id: the same in each copy. That of a send is the message's.
+    pub request: Uuid,
+    /// The number of the copy. An id that the task chose counts from 2, since it may have been
+    /// used before.
+    pub copy: u32,
+    /// The attempt that asks, as its endpoint knows it.
+    pub source: Attempt,
+    /// What is asked for.
+    pub ask: Ask,
+}
+
+/// What a task asks the service for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Have a message delivered.
+    Send(TaskMessage),
+    /// Submit tasks as children of the one that asks: a request as the service's API takes it.
+    /// The id of the request is the submission's key.
+    Submit(Json),
+    /// Tell the outcome of a task, once it has one.
+    Outcome {
+        /// The task.
+        task: TaskId,
+        /// How long to wait for it, in milliseconds.
+        wait_ms: u64,
+    },
+}
+
+/// A message to a task.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TaskMessage {
+    /// The target.
+    pub to: TaskId,
+    /// The attempt of the target that alone may take it, where the sender names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The name that the receiving task chose.
+    pub addressee: String,
+    /// The bytes.
+    pub body: Blob,
+    /// How much longer its sender waits for it to be taken, in milliseconds.
+    pub wait_ms: u64,
+    /// Whether the service is to keep it until it is taken, and the sender does not wait.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mailbox: bool,
+}
+
+/// Brings a message to the endpoint of its target.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Deliver {
+    /// The message's id.
+    pub message: Uuid,
+    /// The number of the copy.
+    pub copy: u32,
+    /// The attempt that sent it.
+    pub source: Attempt,
+    /// The endpoint to answer; none if the service keeps the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_to: Option<EndpointId>,
+    /// The message.
+    pub content: TaskMessage,
+}
+
+/// The word of a target's endpoint about one copy of a message.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TargetVerdict {
+    /// The endpoint that gives it.
+    pub endpoint_id: EndpointId,
+    /// Its state folder.
+    pub state_id: StateId,
+    /// The message's id.
+    pub message: Uuid,
+    /// The number of the copy that it is about.
+    pub copy: u32,
+    /// The attempt that sent the message.
+    pub source: Attempt,
+    /// The endpoint to answer; none if the service keeps the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_to: Option<EndpointId>,
+    /// The target.
+    pub to: TaskId,
+    /// The attempt that the sender named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// What became of the message.
+    pub verdict: Judgement,
+}
+
+/// What became of a message at its target's endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judgement {
+    /// It waits there for a process to take it.
+    Held,
+    /// A process of this attempt took it.
+    Taken(u32),
+    /// No process took it within the wait.
+    NotListening,
+    /// The endpoint does not have the target.
+    NotHere,
+    /// The target has ended there, and did not take it.
+    Ended(Outcome),
+    /// The sender named an attempt, and this newer one is there.
+    Superseded(u32),
+    /// Too much waits for the target, or at its endpoint.
+    NoRoom,
+}
+
+/// The service's answer to a copy of a [`TaskRequest`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RequestAnswer {
+    /// The request's id.
+    pub request: Uuid,
+    /// The number of the copy that it answers.
+    pub copy: u32,
+    /// The attempt that asked.
+    pub source: Attempt,
+    /// The answer.
+    pub answer: Reply,
+}
+
+/// What is told to the task that asked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Not final: the target's endpoint holds the message.
+    Held,
+    /// Not final: the target has not been started yet, and this copy was held nowhere.
+    NotStarted,
+    /// A process of this attempt of the target took the message.
+    Delivered(u32),
+    /// The service keeps the message until the target takes it or ends.
+    Kept,
+    /// No such task.
+    Unknown,
+    /// The target has this outcome, and did not take the message.
+    Finished(Outcome),
+    /// The sender named an attempt, and this newer one is there.
+    Superseded(u32),
+    /// No process of the target took the message within the wait.
+    NotListening,
+    /// Too much waits for the target, or at its endpoint.
+    NoRoom,
+    /// The rules do not let the task do this, in words.
+    Forbidden(Reason),
+    /// The request cannot be done, in words.
+    Refused(Reason),
+    /// These tasks were submitted.
+    Submitted(Vec<TaskId>),
+    /// The task that was asked for has its outcome: the task as the service's API shows it.
+    Ended(Json),
+    /// The task that was asked for has no outcome within the wait.
+    NotEnded,
+}
+
+impl Reply {
+    /// Whether no other answer to the request can follow.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        !matches!(self, Self::Held | Self::NotStarted)
+    }
+}
+
+/// Encodes a request into a body.
+#[must_use]
+pub fn encode_request(request: &TaskRequest) -> Vec<u8> {
+    enveloped(REQUEST_TYPE, request)
+}
+
+/// Encodes the delivery of a message into a body.
+#[must_use]
+pub fn encode_deliver(deliver: &Deliver) -> Vec<u8> {
+    enveloped(DELIVER_TYPE, deliver)
+}
+
+/// Encodes a verdict into a body.
+#[must_use]
+pub fn encode_verdict(verdict: &TargetVerdict) -> Vec<u8> {
+    enveloped(VERDICT_TYPE, verdict)
+}
+
+/// Encodes an answer into a body.
+#[must_use]
+pub fn encode_answer(answer: &RequestAnswer) -> Vec<u8> {
+    enveloped(ANSWER_TYPE, answer)
+}
