@@ -52,8 +52,9 @@ pub struct TaskRequest {
     pub state_id: StateId,
     /// The request's id: the same in each copy. That of a send is the message's.
     pub request: Uuid,
-    /// The number of the copy. An id that the task chose counts from 2, since it may have been
-    /// used before.
+    /// The number of the copy; 1 is the first of an id that was not used before. An id that the
+    /// task chose may have been: its copies are numbered from the sender's clock in seconds on, so
+    /// that they are later than all before.
     pub copy: u32,
     /// The attempt that asks, as its endpoint knows it.
     pub source: Attempt,
@@ -123,8 +124,11 @@ pub struct TargetVerdict {
     pub state_id: StateId,
     /// The message's id.
     pub message: Uuid,
-    /// The number of the copy that it is about.
+    /// The number of the last copy that it is about.
     pub copy: u32,
+    /// The number of the first copy that it is about: earlier ones may have come to an earlier
+    /// run of the endpoint, which may have let a process take them.
+    pub since: u32,
     /// The attempt that sent the message.
     pub source: Attempt,
     /// The endpoint to answer; none if the service keeps the message.
@@ -164,8 +168,11 @@ pub enum Judgement {
 pub struct RequestAnswer {
     /// The request's id.
     pub request: Uuid,
-    /// The number of the copy that it answers.
+    /// The number of the last copy that it answers.
     pub copy: u32,
+    /// The number of the first copy that it answers, as the verdict says it; the same as `copy`
+    /// where the service answers by itself.
+    pub since: u32,
     /// The attempt that asked.
     pub source: Attempt,
     /// The answer.
