@@ -11,10 +11,21 @@ use anyhow::Result;
 use clutch_tests::proxy::{Carry, Proxy};
 use clutch_tests::world::SOON;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most memory the service may use, in megabytes.
 const BAR: f64 = 100.0;
+/// How much more it may use for four times as many tasks.
+const GROWTH: f64 = 1.15;
+
+/// One measurement.
+struct Waited {
+    recorded: Duration,
+    placed: Duration,
+    /// The service's peak memory before the link was there, in bytes.
+    waiting: u64,
+    peak: u64,
+}
 
 /// The row `waiting`.
 pub(super) fn measure(bench: &Bench) -> Result<Row> {
@@ -25,6 +36,20 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
         bench.file_system()?
     );
     let mut row = Row::new("waiting", about);
+    let times = play(bench, count)?;
+    let more = play(bench, count * 4)?;
+    let rate = |took: Duration| count as f64 / took.as_secs_f64();
+    row.add("recorded without a link", "tasks/s", &[rate(times.recorded)]);
+    row.add("placed, run and recorded, from the link on", "tasks/s", &[rate(times.placed)]);
+    row.add("service, while they wait, at its peak", "MB", &[times.waiting as f64 / 1e6]);
+    row.hold("service, at its peak", "MB", &[times.peak as f64 / 1e6], (Side::AtMost, BAR));
+    let growth = more.peak as f64 / times.peak as f64;
+    row.hold("its peak with four times as many", "ratio", &[growth], (Side::AtMost, GROWTH));
+    Ok(row)
+}
+
+/// Has so many tasks wait for the link, and be placed.
+fn play(bench: &Bench, count: usize) -> Result<Waited> {
     let mut pair = Pair::provision(bench.broker()?, "")?;
     pair.run(SLOTS)?;
     let vhost = pair.world.vhost();
@@ -44,10 +69,5 @@ pub(super) fn measure(bench: &Bench) -> Result<Row> {
     let placed = started.elapsed();
     let peak = service.peak_memory()?;
     pair.stop()?;
-    row.add("recorded without a link", "tasks/s", &[count as f64 / recorded.as_secs_f64()]);
-    let rate = count as f64 / placed.as_secs_f64();
-    row.add("placed, run and recorded, from the link on", "tasks/s", &[rate]);
-    row.add("service, while they wait, at its peak", "MB", &[waiting as f64 / 1e6]);
-    row.hold("service, at its peak", "MB", &[peak as f64 / 1e6], (Side::AtMost, BAR));
-    Ok(row)
+    Ok(Waited { recorded, placed, waiting, peak })
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The most tasks in a page.
-const PAGE: usize = 5000;
+const PAGE: usize = 2000;
 /// The most tasks of an endpoint that took none when it was tried last.
 const PROBE: usize = 100;
 /// How many endpoints have a page under way at most.
