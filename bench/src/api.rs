@@ -82,6 +82,11 @@ impl Api {
         self.ask("GET", path, String::new()).await
     }
 
+    /// Sends a request with a body, and returns the answer.
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
+        self.ask("POST", path, body.to_string()).await
+    }
+
     async fn ask(&mut self, method: &str, path: &str, body: String) -> Result<Value> {
         let request = Request::builder()
             .method(method)

@@ -17,6 +17,7 @@ mod outage;
 mod payloads;
 mod processes;
 mod round_trips;
+mod schedules;
 mod submissions;
 mod throughput;
 mod waiting;
@@ -76,6 +77,8 @@ pub(crate) enum Name {
     Logs,
     /// 100,000 queued tasks that are cancelled, online and offline
     Cancel,
+    /// 10,000 schedules that are due at one moment, and a lone one
+    Schedules,
 }
 
 /// How much is done.
@@ -124,6 +127,10 @@ pub(crate) struct Scale {
     pub(crate) small: usize,
     /// Most small backlogs that are measured before and after each large one.
     pub(crate) small_rounds: usize,
+    /// Schedules that are due at one moment.
+    pub(crate) schedules: usize,
+    /// Instants of a lone schedule.
+    pub(crate) beats: usize,
 }
 
 impl Scale {
@@ -151,6 +158,8 @@ impl Scale {
         deep_rounds: 2,
         small: 1000,
         small_rounds: 25,
+        schedules: 10_000,
+        beats: 60,
     };
     /// Enough to see that everything works, and that a clock of 10 ms counts what it
     /// takes.
@@ -177,6 +186,8 @@ impl Scale {
         deep_rounds: 1,
         small: 1000,
         small_rounds: 3,
+        schedules: 500,
+        beats: 5,
     };
 }
 
@@ -216,6 +227,7 @@ impl Bench {
             Name::Waiting => waiting::measure(self),
             Name::Logs => logs::measure(self).await,
             Name::Cancel => cancel::measure(self),
+            Name::Schedules => schedules::measure(self).await,
         }
     }
 

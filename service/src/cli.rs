@@ -117,7 +117,11 @@ pub(crate) struct GlobalArgs {
     /// [default: $XDG_STATE_HOME/clutch/service or ~/.local/state/clutch/service]
     #[arg(long, global = true, env = "CLUTCH_STATE", value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-    /// A TOML file with the keys `broker` and `state`; options and variables win over it
+    /// The file of the database, on a disk of this host: absolute, or from the state folder on;
+    /// for serve, provision, deprovision and doctor [default: clutch.db]
+    #[arg(long, global = true, env = "CLUTCH_DATABASE", value_name = "PATH")]
+    pub(crate) database: Option<PathBuf>,
+    /// A TOML file with the keys `broker`, `state` and `database`; options and variables win over it
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Write JSON to stdout, and nothing else; an error is one JSON object, the last line of stderr

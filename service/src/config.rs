@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(crate) struct Settings {
     /// The broker's URL, secrets included, if one was given.
     broker: Option<SecretUrl>,
-    /// The state folder.
+    /// The state folder, with the place of the database.
     pub(crate) state: StateFolder,
     /// Whether stdout is to carry JSON.
     pub(crate) json: bool,
@@ -27,6 +27,7 @@ pub(crate) struct Settings {
 struct File {
     broker: Option<SecretUrl>,
     state: Option<std::path::PathBuf>,
+    database: Option<std::path::PathBuf>,
 }
 
 impl Settings {
@@ -43,6 +44,10 @@ impl Settings {
                 std::env::var_os("HOME"),
             )
             .ok_or_else(|| usage("no state folder: pass --state DIR or set CLUTCH_STATE"))?,
+        };
+        let state = match args.database.as_ref().or(file.database.as_ref()) {
+            Some(path) => state.with_database(path),
+            None => state,
         };
         Ok(Self { broker: broker.cloned().or(file.broker), state, json: args.json })
     }
@@ -96,7 +101,8 @@ mod tests {
     use crate::failure::exit_code;
 
     fn args(config: Option<&Path>) -> GlobalArgs {
-        GlobalArgs { state: None, config: config.map(Path::to_path_buf), json: false }
+        let config = config.map(Path::to_path_buf);
+        GlobalArgs { state: None, database: None, config, json: false }
     }
 
     #[test]
@@ -111,6 +117,22 @@ mod tests {
         let flag = SecretUrl::from("amqp://flag");
         let settings = Settings::load(&args(Some(&file)), Some(&flag)).unwrap();
         assert_eq!(settings.broker().unwrap(), "amqp://flag");
+    }
+
+    #[test]
+    fn the_database_is_where_the_flag_or_the_file_says_from_the_state_folder_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("service.toml");
+        std::fs::write(&file, "state = '/s'\ndatabase = 'db/x'\n").unwrap();
+        let place = |global: &GlobalArgs| {
+            Settings::load(global, None).unwrap().state.database().display().to_string()
+        };
+        let mut global = args(Some(&file));
+        assert_eq!(place(&global), "/s/db/x");
+        global.database = Some("/elsewhere/y".into());
+        assert_eq!(place(&global), "/elsewhere/y");
+        let none = GlobalArgs { state: Some("/s".into()), ..args(None) };
+        assert_eq!(place(&none), "/s/clutch.db");
     }
 
     #[test]

@@ -118,15 +118,18 @@ async fn save(store: Store, state: &StateFolder) -> anyhow::Error {
     let why = format!(
         "the database in {} was moved, deleted or replaced while the service ran: the service \
          ends",
-        state.path().display()
+        state.database_folder().display()
     );
+    let place = match state.named_database() {
+        None => "that folder as --state",
+        Some(_) => "that file as --database",
+    };
     // The removal of the folder may still be under way.
     tokio::time::sleep(SETTLE).await;
     let what = match store.save().await {
         Ok(Saved::Back) => "all that was recorded is there again: start it again".to_owned(),
         Ok(Saved::Moved(path)) => format!(
-            "the records are in {}: move them back, or give that folder as --state, and start it \
-             again",
+            "the records are in {}: move them back, or give {place}, and start it again",
             path.display()
         ),
         Ok(Saved::Beside(path)) => format!(
@@ -227,7 +230,7 @@ async fn run(
     let session_stop = CancellationToken::new();
     let mut session = JoinSet::new();
     let (store, submissions) = (context.store.clone(), context.submissions.clone());
-    let guard = FolderWatch::over(state.path());
+    let guard = FolderWatch::over(&[state.path(), state.database_folder()]);
     let mut answering = Answering::open(api, state, stop)?;
     session.spawn(keep_engaged_and_tell(context, state.clone(), session_stop.clone()));
     let ended = loop {

@@ -23,6 +23,7 @@ mod engine;
 mod expiries;
 mod facts;
 mod forgetting;
+mod forgotten_occurrences;
 mod interned_ids;
 mod listing;
 mod lost_attempts;

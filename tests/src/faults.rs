@@ -8,7 +8,9 @@
 
 mod broker;
 mod cancel;
+mod dice;
 mod failover;
+mod faked_clock;
 mod folder;
 mod gathering;
 mod host;
@@ -22,6 +24,7 @@ mod pair;
 mod past;
 mod play;
 pub mod record;
+mod schedules;
 mod service;
 mod stage;
 mod state;
@@ -148,6 +151,7 @@ pub fn rows() -> Vec<Row> {
         state::ROWS,
         service::ROWS,
         waiting::ROWS,
+        schedules::ROWS,
         cancel::ROWS,
         pair::ROWS,
         past::ROWS,

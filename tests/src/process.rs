@@ -117,6 +117,20 @@ impl Daemon {
         self.status_bytes("VmRSS:")
     }
 
+    /// How often its threads have waited for something and woke so far.
+    pub fn wakes(&self) -> Result<u64> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+        let threads = threads.context("the daemon is gone")?.flatten();
+        // One that ended meanwhile has no status.
+        let statuses =
+            threads.filter_map(|it| std::fs::read_to_string(it.path().join("status")).ok());
+        let wakes = statuses.filter_map(|status| {
+            let line = status.lines().find_map(|it| it.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<u64>().ok()
+        });
+        Ok(wakes.sum())
+    }
+
     /// CPU time so far, in user and kernel mode.
     pub fn cpu_time(&self) -> Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))

@@ -50,7 +50,9 @@ pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> anyhow::Resul
 }
 
 async fn state(state: &StateFolder) -> Vec<Check> {
-    let what = format!("the state folder {} can be used", state.path().display());
+    let elsewhere = state.named_database().map(|path| format!(" with {}", path.display()));
+    let elsewhere = elsewhere.unwrap_or_default();
+    let what = format!("the state folder {}{elsewhere} can be used", state.path().display());
     let held = match state.check() {
         Ok(held) => held,
         Err(error) => return vec![Check::failed(&what, &format!("{error:#}"))],

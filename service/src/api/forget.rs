@@ -59,6 +59,11 @@ pub(super) async fn forget(
     }
     if answer.next == Some(BEHIND_ALL) {
         let mut shrinks = !request.dry_run;
+        if let Forgettable::EndedBefore(before_ms) = which
+            && shrinks
+        {
+            answer.occurrences = occurrences(&api, before_ms, &is_over).await?;
+        }
         while shrinks && !is_over() {
             shrinks = api.store.release_pages().await?;
         }
@@ -68,4 +73,20 @@ pub(super) async fn forget(
         api.store.durable().await?;
     }
     Ok(Json(answer))
+}
+
+/// Forgets old records of instants until the time is over; returns how many. What is left then
+/// is forgotten by the next request. Looking alone goes on to the last schedule.
+async fn occurrences(
+    api: &Api,
+    before_ms: u64,
+    is_over: &(impl Fn() -> bool + Sync),
+) -> Result<u64, ApiError> {
+    let (mut records, mut next) = (0, Some(String::new()));
+    while let Some(after) = next.filter(|_| records == 0 || !is_over()) {
+        let slice = api.store.forget_occurrences(before_ms, after).await?;
+        records += slice.records;
+        next = slice.next;
+    }
+    Ok(records)
 }

@@ -313,6 +313,8 @@ pub(crate) struct ForgetAnswer {
     pub(crate) tasks: u64,
     /// How many submissions went with the last of their tasks.
     pub(crate) submissions: u64,
+    /// How many records of schedules' instants it forgot, with the tasks that they had.
+    pub(crate) occurrences: u64,
     /// How many tasks without an outcome it met, which stay.
     pub(crate) unfinished: u64,
     /// The value of `from` for the next request; none once all is done.

@@ -16,7 +16,7 @@ pub(crate) struct Claimant {
 
 /// The words for results that are another service's.
 pub(crate) fn refused(ours: Option<ServiceId>, state: &StateFolder, words: &str) -> String {
-    let state = state.path().display();
+    let state = state.records().display();
     let who = match ours {
         Some(ours) => format!("the one in {state} is {ours}"),
         None => format!("there is none in {state} yet"),

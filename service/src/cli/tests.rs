@@ -25,13 +25,14 @@ fn every_command_takes_the_global_flags_on_either_side() {
         &["dead-letters", "list"],
         &["dead-letters", "drop", "h"],
     ] {
-        let global = ["--state", "/s", "--json"];
+        let global = ["--state", "/s", "--database", "d", "--json"];
         let program = if command[0] == "submit" { &["--", "true"][..] } else { &[] };
         let before = [&["c"][..], &global, command, program].concat();
         let after = [&["c"][..], command, &global, program].concat();
         for line in [before, after] {
             let cli = Cli::try_parse_from(&line).unwrap();
             assert_eq!(cli.global.state, Some(PathBuf::from("/s")), "{line:?}");
+            assert_eq!(cli.global.database, Some(PathBuf::from("d")), "{line:?}");
             assert!(cli.global.json, "{line:?}");
         }
     }

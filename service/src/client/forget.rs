@@ -15,6 +15,8 @@ struct ForgetReport {
     tasks: u64,
     /// How many submissions went with the last of their tasks.
     submissions: u64,
+    /// How many records of schedules' instants went with their tasks.
+    occurrences: u64,
     /// How many tasks without an outcome stay.
     unfinished: u64,
     dry_run: bool,
@@ -34,6 +36,7 @@ pub(crate) async fn run(client: &Client, args: &ForgetArgs, json: bool) -> anyho
         let answer: ForgetAnswer = client.post("/v1/forget", &request).await?;
         report.tasks += answer.tasks;
         report.submissions += answer.submissions;
+        report.occurrences += answer.occurrences;
         report.unfinished += answer.unfinished;
         let Some(next) = answer.next else { break };
         request.from = next;
@@ -48,6 +51,10 @@ fn words(report: &ForgetReport) -> String {
     } else {
         format!("forgot {tasks} and {}", counted(report.submissions, "submission"))
     };
+    if report.occurrences > 0 {
+        let records = counted(report.occurrences, "record");
+        words.push_str(&format!(", and {records} of schedules"));
+    }
     if report.unfinished > 0 {
         words
             .push_str(&format!("; {} without an outcome stay", counted(report.unfinished, "task")));

@@ -3,7 +3,8 @@
 //!
 //! A seed determines a run. The service and its database are small here: it wakes when the first
 //! schedule is due or one changes, and records in transactions of single statements, before, amid
-//! and after each of which it can crash. A judge that knows the instants in another way, minute by
+//! and after each of which it can crash. Records are forgotten, and schedules removed and added
+//! again. A judge that knows the instants in another way, minute by
 //! minute, watches every record. A run has a few schedules over some weeks, by chance of three
 //! years and often around a clock change; one in 5,000 has 200 schedules over three years.
 //!
@@ -20,6 +21,7 @@ use super::step::Decided;
 use super::{Decision, End, Next, ScheduleState, step};
 use judge::{Committed, Judged};
 use plan::{DAY, HOUR, MINUTE, Plan, ZONES};
+use std::collections::BTreeMap;
 
 /// The first of January 2024.
 const FIRST: i64 = 1_704_067_200_000;
@@ -40,8 +42,19 @@ enum Event {
     Pause(usize),
     Resume(usize),
     ByHand(usize),
-    Crash { down: i64 },
-    ClockStep { by: i64 },
+    /// All records are forgotten but the newest.
+    Forget {
+        which: usize,
+        kept: usize,
+    },
+    /// The schedule is removed and added again.
+    AddAgain(usize),
+    Crash {
+        down: i64,
+    },
+    ClockStep {
+        by: i64,
+    },
 }
 
 /// A run.
@@ -49,8 +62,11 @@ struct World {
     choices: Choices,
     plans: Vec<Plan>,
     judged: Vec<Judged>,
-    /// The database: the state of each schedule.
+    /// The database: the state of each schedule, whether each of its records has a task, and the
+    /// newest instant that was forgotten with its task.
     states: Vec<ScheduleState>,
+    records: Vec<BTreeMap<i64, bool>>,
+    forgotten: Vec<Option<i64>>,
     /// The service's memory: when it decides again on each schedule.
     nexts: Vec<Next>,
     running: Vec<Running>,
@@ -68,8 +84,9 @@ struct World {
 enum After {
     /// The service crashed.
     Down,
-    /// A task could not be placed: what was decided beyond it is decided anew.
-    NotPlaced,
+    /// A task could not be placed, or an instant had its record: what was decided beyond it is
+    /// decided anew.
+    NotAll,
     Done,
 }
 
@@ -87,6 +104,8 @@ impl World {
         let world = Self {
             judged: plans.iter().map(|_| Judged::added(added)).collect(),
             states: plans.iter().map(|_| ScheduleState::added(added)).collect(),
+            records: vec![BTreeMap::new(); count],
+            forgotten: vec![None; count],
             nexts: plans.iter().map(|_| Next::Again).collect(),
             plans,
             choices,
@@ -147,7 +166,7 @@ impl World {
                     self.nexts[at] = next;
                     return Ok(true);
                 }
-                After::Done | After::NotPlaced => {}
+                After::Done | After::NotAll => {}
             }
         }
     }
@@ -158,9 +177,16 @@ impl World {
         if !committed {
             return Ok(After::Down);
         }
-        let mut unplaced = false;
+        let mut all = true;
         let now = self.clock();
         for record in decisions {
+            if self.is_recorded(at, record) {
+                let (state, instant) = (&mut self.states[at], first_instant(record));
+                state.cursor_ms = state.cursor_ms.max(instant);
+                state.queued_ms = state.queued_ms.filter(|queued| *queued != instant);
+                all = false;
+                break;
+            }
             let placed = self.calm || !self.choices.once_in(40);
             self.trace(|| {
                 format!("schedule {at}: {record:?}{}", if placed { "" } else { " UNPLACED" })
@@ -169,6 +195,8 @@ impl World {
             self.judged[at]
                 .record(plan, &Committed { record, now, placed })
                 .map_err(|broken| format!("schedule {at} ({}): {broken}", plan.rule.recurrence))?;
+            let fires = matches!(record, Decision::Fire { .. });
+            self.records[at].insert(first_instant(record), fires && placed);
             let Decision::Fire { cancel_previous, .. } = *record else {
                 self.states[at].apply(record);
                 continue;
@@ -181,15 +209,46 @@ impl World {
                 self.start(at);
             } else {
                 self.states[at].apply_unplaced(record, &self.plans[at].policy, now);
-                unplaced = true;
+                all = false;
                 break;
             }
         }
         Ok(match alive {
             false => After::Down,
-            true if unplaced => After::NotPlaced,
+            true if !all => After::NotAll,
             true => After::Done,
         })
+    }
+
+    /// Whether an instant has its record. One that waits for an earlier task gets it anew.
+    fn is_recorded(&self, at: usize, record: &Decision) -> bool {
+        let found = self.records[at].get(&first_instant(record));
+        let waits = matches!(record, Decision::Fire { queued: true, .. });
+        found.is_some_and(|has_task| *has_task || !waits)
+    }
+
+    /// Forgets records of a schedule, as the service does.
+    fn forget(&mut self, at: usize, kept: usize) {
+        let records = &mut self.records[at];
+        let old = records.len().saturating_sub(kept);
+        let queued = self.states[at].queued_ms;
+        let gone: Vec<i64> =
+            records.keys().take(old).filter(|one| Some(**one) != queued).copied().collect();
+        for instant in gone {
+            if records.remove(&instant) == Some(true) {
+                self.forgotten[at] = self.forgotten[at].max(Some(instant));
+            }
+        }
+    }
+
+    /// Removes a schedule and adds it again. What it has running is none of its concern then.
+    fn add_again(&mut self, at: usize) {
+        let now = self.clock();
+        self.running.retain(|task| task.schedule != at);
+        self.states[at] = ScheduleState::added(now).behind(self.forgotten[at]);
+        self.nexts[at] = Next::Again;
+        let known = self.records[at].keys().copied().collect();
+        self.judged[at].add_again(self.states[at].cursor_ms, known, now);
     }
 
     fn start(&mut self, schedule: usize) {
@@ -271,6 +330,8 @@ impl World {
                 self.start(at);
                 self.nexts[at] = Next::Again;
             }
+            Event::Forget { which, kept } => self.forget(which, kept),
+            Event::AddAgain(at) => self.add_again(at),
             Event::Crash { down } => self.crash(down),
             Event::ClockStep { by } => {
                 self.ahead += by;
@@ -328,7 +389,7 @@ impl World {
         for _ in 0..self.choices.between(0, 6 * count) {
             let (at, which) = (self.now + self.choices.ms(span), self.choices.below(count));
             let bound = self.choices.of(&[MINUTE, 2 * HOUR, 3 * DAY]);
-            let event = match self.choices.below(5) {
+            let event = match self.choices.below(7) {
                 0 => {
                     events.push((at + self.choices.ms(bound), Event::Resume(which)));
                     Event::Pause(which)
@@ -336,11 +397,28 @@ impl World {
                 1 => Event::ByHand(which),
                 2 => Event::Crash { down: self.choices.ms(bound) },
                 3 => Event::ClockStep { by: self.choices.ms(2 * bound) - bound },
+                4 => {
+                    // The clock is set back, so that instants come again.
+                    events.push((at + 1, Event::ClockStep { by: -self.choices.ms(bound) }));
+                    events.push((at + 2, Event::AddAgain(which)));
+                    Event::Forget { which, kept: self.choices.of(&[0, 0, 3, 20]) }
+                }
+                5 => Event::Forget { which, kept: 20 },
                 _ => Event::Resume(which),
             };
             events.push((at, event));
         }
         events
+    }
+}
+
+/// The instant of a record; of several, the first.
+fn first_instant(record: &Decision) -> i64 {
+    match *record {
+        Decision::Fire { instant_ms, .. }
+        | Decision::Queue { instant_ms }
+        | Decision::Skip { instant_ms, .. } => instant_ms,
+        Decision::SkipMany { first_ms, .. } => first_ms,
     }
 }
 

@@ -74,6 +74,13 @@ impl ScheduleState {
         Self { cursor_ms: now_ms, ..Self::default() }
     }
 
+    /// The same state, behind the newest instant of which the record was forgotten with its task:
+    /// no instant up to that one is done again.
+    pub(crate) fn behind(mut self, forgotten_ms: Option<i64>) -> Self {
+        self.cursor_ms = forgotten_ms.map_or(self.cursor_ms, |ms| ms.max(self.cursor_ms));
+        self
+    }
+
     /// Notes that an instant has its record.
     pub(crate) fn apply(&mut self, record: &Decision) {
         match *record {

@@ -1,5 +1,5 @@
-//! Watches over the state folder while the service runs: what is removed or replaced
-//! there is noticed at once.
+//! Watches over the state folder and the database's while the service runs: what is removed or
+//! replaced there is noticed at once.
 //!
 //! Touches: inotify. Wakes for nothing else; where there is no inotify, it looks now and
 //! then.
@@ -19,14 +19,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Room for some events; what they say does not matter.
 const EVENTS: usize = 4096;
 
-/// An eye on one folder.
+/// An eye on folders.
 #[derive(Debug)]
 pub(crate) struct FolderWatch(Option<AsyncFd<OwnedFd>>);
 
 impl FolderWatch {
-    /// Over a folder that is there.
-    pub(crate) fn over(folder: &Path) -> Self {
-        let watched = watch(folder).inspect_err(|error| {
+    /// Over folders that are there.
+    pub(crate) fn over(folders: &[&Path]) -> Self {
+        let watched = watch(folders).inspect_err(|error| {
             tracing::warn!(%error, "the state folder cannot be watched with inotify: it is checked every 10 s");
         });
         Self(watched.ok())
@@ -48,11 +48,13 @@ impl FolderWatch {
     }
 }
 
-fn watch(folder: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+fn watch(folders: &[&Path]) -> io::Result<AsyncFd<OwnedFd>> {
     let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let gone = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
     let folder_gone = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
-    inotify::add_watch(&inotify, folder, gone | folder_gone)?;
+    for folder in folders {
+        inotify::add_watch(&inotify, *folder, gone | folder_gone)?;
+    }
     #[allow(
         deprecated,
         reason = "its successor is unsafe; what that guards against, a descriptor closed or replaced meanwhile, an OwnedFd never does"

@@ -1,4 +1,5 @@
-//! Forgets ended tasks once they are old, while the service runs (`serve --keep`).
+//! Forgets ended tasks, and records of instants, once they are old, while the service runs
+//! (`serve --keep`).
 //!
 //! Touches the records only. Wakes once in a tenth of that age, and every hour at the least.
 
@@ -10,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 /// The bounds of the pause between two runs.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60 * 60));
 
-/// How many tasks and submissions were forgotten.
-#[derive(Default)]
+/// How many tasks, submissions and occurrences were forgotten.
+#[derive(Default, PartialEq, Eq)]
 struct ForgottenCounts {
     tasks: u64,
     submissions: u64,
+    occurrences: u64,
 }
 
 /// Forgets tasks with an outcome that was recorded longer ago than `keep`, again and again,
@@ -23,9 +25,9 @@ pub(super) async fn keep(store: Store, keep: Duration, stop: CancellationToken) 
     let pause = (keep / 10).clamp(PAUSE.0, PAUSE.1);
     loop {
         match forget(&store, keep, &stop).await {
-            Ok(ForgottenCounts { tasks: 0, .. }) => {}
-            Ok(ForgottenCounts { tasks, submissions }) => {
-                tracing::info!(tasks, submissions, "ended tasks were forgotten");
+            Ok(none) if none == ForgottenCounts::default() => {}
+            Ok(ForgottenCounts { tasks, submissions, occurrences }) => {
+                tracing::info!(tasks, submissions, occurrences, "ended tasks were forgotten");
             }
             Err(error) => tracing::error!(
                 error = format!("{:#}", anyhow::Error::from(error)),
@@ -45,12 +47,19 @@ async fn forget(
     stop: &CancellationToken,
 ) -> Result<ForgottenCounts, Error> {
     let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-    let which = Forgettable::EndedBefore(now_ms().saturating_sub(keep));
+    let before = now_ms().saturating_sub(keep);
+    let which = Forgettable::EndedBefore(before);
     let (mut forgotten, mut next) = (ForgottenCounts::default(), Some(0));
     while let Some(from) = next.filter(|_| !stop.is_cancelled()) {
         let slice = store.forget(which, from, false).await?;
         forgotten.tasks += slice.tasks;
         forgotten.submissions += slice.submissions;
+        next = slice.next;
+    }
+    let mut next = Some(String::new());
+    while let Some(after) = next.filter(|_| !stop.is_cancelled()) {
+        let slice = store.forget_occurrences(before, after).await?;
+        forgotten.occurrences += slice.records;
         next = slice.next;
     }
     while !stop.is_cancelled() && store.release_pages().await? {}

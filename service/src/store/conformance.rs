@@ -26,6 +26,7 @@ mod due;
 mod endpoints;
 mod forgetting;
 mod listing;
+mod occurrences;
 mod overdue;
 mod results;
 mod retries;
@@ -127,6 +128,10 @@ suite! {
         a_set_is_applied_as_a_whole_and_the_same_changes_nothing
         an_overlap_and_a_pause_skip_and_an_end_goes_on
         what_cannot_be_placed_failed_with_its_reason_and_others_go_on;
+    occurrences: old_records_go_with_their_tasks_and_the_last_twenty_stay
+        an_instant_whose_record_is_forgotten_does_not_fire_again
+        a_schedule_that_cannot_be_read_rests_alone_until_it_is_replaced
+        an_instant_that_waits_for_a_rule_that_is_gone_is_skipped;
     commits: a_state_that_has_seen_fewer_commits_than_known_is_told_so_once;
 }
 

@@ -112,7 +112,7 @@ fn advance(
     for record in &decided.decisions {
         if is_recorded(write.db, name, record)? {
             // What was decided from here on takes this one for a new task.
-            state.cursor_ms = state.cursor_ms.max(instant(record));
+            state.cursor_ms = state.cursor_ms.max(first_instant(record));
             state.queued_ms = state.queued_ms.filter(|queued| *queued != instant(record));
             next = Some(now_ms);
             break;
@@ -158,14 +158,18 @@ fn instant(record: &Decision) -> i64 {
     }
 }
 
-/// Whether an instant has its record. One that waits for an earlier task gets it anew.
-fn is_recorded(db: &Db<'_>, name: &str, record: &Decision) -> Result<bool> {
-    let first = match *record {
+/// The instant of a record; of several, the first.
+fn first_instant(record: &Decision) -> i64 {
+    match *record {
         Decision::SkipMany { first_ms, .. } => first_ms,
         Decision::Fire { .. } | Decision::Queue { .. } | Decision::Skip { .. } => instant(record),
-    };
+    }
+}
+
+/// Whether an instant has its record. One that waits for an earlier task gets it anew.
+fn is_recorded(db: &Db<'_>, name: &str, record: &Decision) -> Result<bool> {
     let find = "SELECT ending FROM occurrences WHERE schedule = ? AND instant_ms = ?";
-    let found: Option<(String,)> = db.one(find, values![name, first])?;
+    let found: Option<(String,)> = db.one(find, values![name, first_instant(record)])?;
     Ok(match (found, record) {
         (None, _) => false,
         (Some((end,)), Decision::Fire { queued: true, .. }) => end != "queued",
@@ -261,13 +265,13 @@ fn words(reason: SkipReason) -> &'static str {
     }
 }
 
-/// Records a task that a person asked for, beside the instants of the rule.
+/// Records a task that a person asked for, beside the instants of the rule; returns its record.
 pub(super) fn by_hand(
     write: &mut Write<'_>,
     name: &str,
     spec: &ScheduleSpec,
     now_ms: u64,
-) -> Result<()> {
+) -> Result<Option<Occurrence>> {
     let mut instant_ms = signed(now_ms);
     let find = "SELECT 1 FROM occurrences WHERE schedule = ? AND instant_ms = ?";
     while write.db.exists(find, values![name, instant_ms])? {
@@ -280,7 +284,16 @@ pub(super) fn by_hand(
     let record = Decision::Fire { instant_ms, queued: false, cancel_previous: false };
     insert(write.db, name, &record, &placed, instant_ms, now_ms)?;
     let update = "UPDATE occurrences SET by_hand = 1 WHERE schedule = ? AND instant_ms = ?";
-    write.db.run(update, values![name, instant_ms]).map(drop)
+    write.db.run(update, values![name, instant_ms])?;
+    let made = format!("{OCCURRENCE} WHERE o.schedule = ? AND o.instant_ms = ?");
+    Ok(write.db.one(&made, values![name, instant_ms])?.map(|OccurrenceRow(made)| made))
+}
+
+/// Skips the instant of a schedule that waits for the end of an earlier task: its rule is gone.
+pub(super) fn skip_queued(db: &Db<'_>, name: &str, reason: &str) -> Result<()> {
+    let update = "UPDATE occurrences SET ending = 'skipped', reason = ? \
+         WHERE schedule = ? AND ending = 'queued'";
+    db.run(update, values![reason, name]).map(drop)
 }
 
 /// Cancels the tasks of a schedule that have no outcome.
@@ -341,6 +354,11 @@ fn settle(db: &Db<'_>, ended: &[Ended], now_ms: u64) -> Result<()> {
 
 struct OccurrenceRow(Occurrence);
 
+/// The columns of an [`OccurrenceRow`], and where they are.
+const OCCURRENCE: &str = "SELECT o.instant_ms, o.last_ms, o.instants, o.ending, o.reason, o.task, \
+     t.state, o.by_hand, o.recorded_at_ms, o.due_at_ms FROM occurrences o \
+     LEFT JOIN tasks t ON t.id = o.task";
+
 impl FromRow for OccurrenceRow {
     fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let mut occurrence = Occurrence {
@@ -365,10 +383,7 @@ impl FromRow for OccurrenceRow {
 
 /// The last occurrences of a schedule, the newest first.
 pub(super) fn last(db: &Db<'_>, name: &str, limit: u64) -> Result<Vec<Occurrence>> {
-    let find = "SELECT o.instant_ms, o.last_ms, o.instants, o.ending, o.reason, o.task, t.state, \
-         o.by_hand, o.recorded_at_ms, o.due_at_ms FROM occurrences o \
-         LEFT JOIN tasks t ON t.id = o.task WHERE o.schedule = ? \
-         ORDER BY o.instant_ms DESC LIMIT ?";
-    let rows: Vec<OccurrenceRow> = db.all(find, values![name, limit])?;
+    let find = format!("{OCCURRENCE} WHERE o.schedule = ? ORDER BY o.instant_ms DESC LIMIT ?");
+    let rows: Vec<OccurrenceRow> = db.all(&find, values![name, limit])?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }

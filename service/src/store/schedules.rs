@@ -4,17 +4,17 @@
 //! that is the same stays as far as it was; a record that cannot be read is broken alone.
 
 use super::engine::{Db, Value, values};
-use super::occurrences;
 use super::schedule_rows::{COLUMNS, ScheduleRow, encoded, find, save, signed};
 use super::{Error, Result, Store};
+use super::{forgotten_occurrences, occurrences};
 use crate::model::{
     ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSummary,
     differences,
 };
 use crate::schedule::ScheduleState;
 
-/// How many instants and how many occurrences a schedule is shown with.
-const SHOWN: (usize, u64) = (5, 20);
+/// How many instants a schedule is shown with.
+const SHOWN: usize = 5;
 
 /// A set of schedules to be applied.
 #[derive(Clone, Debug)]
@@ -69,9 +69,9 @@ impl Store {
             let next_ms = rule.zip(state).map_or_else(Vec::new, |(rule, state)| {
                 let after = state.cursor_ms.max(state.last_ended_ms.unwrap_or(i64::MIN));
                 let next = std::iter::successors(rule.next_after(after), |at| rule.next_after(*at));
-                next.take(SHOWN.0).collect()
+                next.take(SHOWN).collect()
             });
-            let occurrences = occurrences::last(db, &name, SHOWN.1)?;
+            let occurrences = occurrences::last(db, &name, forgotten_occurrences::KEPT)?;
             Ok(Some(ScheduleDetail { summary, next_ms, occurrences }))
         })
         .await
@@ -112,10 +112,10 @@ impl Store {
         self.write("running a schedule by hand", move |write| {
             let Some(row) = find(write.db, &name)? else { return Ok(None) };
             let (spec, mut state) = row.parts().map_err(Error::Conflict)?;
-            occurrences::by_hand(write, &name, &spec, now_ms)?;
+            let made = occurrences::by_hand(write, &name, &spec, now_ms)?;
             state.run_by_hand();
             save(write.db, &name, &state, row.due_at_ms)?;
-            Ok(occurrences::last(write.db, &name, 1)?.pop())
+            Ok(made)
         })
         .await
     }
@@ -129,6 +129,7 @@ impl Store {
 fn remove(db: &Db<'_>, name: &str) -> Result<bool> {
     // Its tasks run on, and are no concern of a schedule of the same name that comes later.
     db.run("UPDATE occurrences SET unsettled = 0 WHERE schedule = ?", values![name])?;
+    occurrences::skip_queued(db, name, "removed")?;
     Ok(db.run("DELETE FROM schedules WHERE name = ?", values![name])? > 0)
 }
 
@@ -161,7 +162,7 @@ fn apply_one(
     let done = |change, differences| ChangedSchedule { name: name.clone(), change, differences };
     let owner = set.owner.as_deref();
     let Some(row) = find(db, name)? else {
-        let state = ScheduleState::added(signed(now_ms));
+        let state = added(db, name, now_ms)?;
         let insert = "INSERT INTO schedules (name, owner, spec, state, due_at_ms, added_at_ms) \
              VALUES (?, ?, ?, ?, ?, ?)";
         let values = values![name, owner, encoded(spec)?, encoded(&state)?, now_ms, now_ms];
@@ -191,14 +192,23 @@ fn apply_one(
     let state = match known {
         // Instants of another rule that are past are none of this one's.
         Ok((known, state)) if known.rule != spec.rule => {
+            occurrences::skip_queued(db, name, "replaced")?;
             let cursor_ms = state.cursor_ms.max(signed(now_ms));
             ScheduleState { cursor_ms, queued_ms: None, ..state }
         }
         Ok((_, state)) => state,
-        Err(_) => ScheduleState::added(signed(now_ms)),
+        Err(_) => {
+            occurrences::skip_queued(db, name, "replaced")?;
+            added(db, name, now_ms)?
+        }
     };
     let update = "UPDATE schedules SET owner = ?, spec = ?, state = ?, due_at_ms = ?, \
          broken = NULL WHERE name = ?";
     db.run(update, values![owner, encoded(spec)?, encoded(&state)?, now_ms, name])?;
     Ok(done(ScheduleChange::Replaced, different))
+}
+
+/// The state of a schedule that is added: it begins behind what was forgotten under its name.
+fn added(db: &Db<'_>, name: &str, now_ms: u64) -> Result<ScheduleState> {
+    Ok(ScheduleState::added(signed(now_ms)).behind(forgotten_occurrences::newest(db, name)?))
 }

@@ -62,16 +62,16 @@ static DIALECT: Dialect = Dialect {
     endpoint_in_submission: "+t.endpoint",
 };
 
-/// Opens the database in a folder, or makes it.
+/// Opens the database of a state folder, or makes it.
 pub(super) fn open(folder: &StateFolder) -> anyhow::Result<Engine> {
     let _lock = folder.lock_database()?;
     folder.keep_private()?;
     let path = folder.database();
     let failed = |error: Error| error.during("opening it");
-    let writer = writing(&path).map_err(failed)?;
-    let readers = (0..READERS).map(|_| reading(&path));
+    let writer = writing(path).map_err(failed)?;
+    let readers = (0..READERS).map(|_| reading(path));
     let readers = readers.collect::<Result<Vec<_>>>().map_err(failed)?;
-    let files = DatabaseFiles::of(&path)?;
+    let files = DatabaseFiles::of(path)?;
     let connection = |db, behavior| -> Box<dyn Connection> {
         let changed = ChangedRows::default();
         Box::new(SqliteConnection { db, behavior, files: files.clone(), changed })
@@ -82,7 +82,7 @@ pub(super) fn open(folder: &StateFolder) -> anyhow::Result<Engine> {
             .into_iter()
             .map(|db| connection(db, TransactionBehavior::Deferred))
             .collect(),
-        durability: Arc::new(WriteAheadLog::of(&path, files)),
+        durability: Arc::new(WriteAheadLog::of(path, files)),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The long form: very many tasks, and a random fault every few seconds, drawn
 //! from a seed. It is played only when it is asked for.
 
+use super::dice::Dice;
 use super::stage::{Setup, Site, Stage};
 use super::{Need, Play, Row, Seen};
 use crate::broker::Private;
@@ -32,23 +33,6 @@ const SETTINGS: &str = "[inbox]\nmax_tasks = 20000\nmax_bytes = 67108864";
 const SLOTS: usize = 4;
 /// Between two reports.
 const REPORT: Duration = Duration::from_secs(30);
-
-/// Draws numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below.max(1)
-    }
-
-    fn seconds(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from * 1000 + self.throw((to - from) * 1000))
-    }
-}
 
 /// A run of the row under way.
 struct Run<'a> {

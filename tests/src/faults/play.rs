@@ -40,7 +40,7 @@ pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Resul
     Ok(reports)
 }
 
-/// Plays one row, that harms no broker, on a broker that is there.
+/// Plays one row, that harms no broker, on a broker that is there, and briefly.
 pub fn play_one(name: &str, address: &Address, binaries: &Path) -> Result<Verdict> {
     let all = super::rows();
     let row = all.iter().find(|row| row.name == name).context("there is no such fault")?;
@@ -57,6 +57,7 @@ pub fn play_one(name: &str, address: &Address, binaries: &Path) -> Result<Verdic
         binaries: binaries.to_owned(),
         queue,
         folder: folder.path().to_owned(),
+        brief: true,
         long,
     };
     Ok(judge(row, &play(&site)?))
@@ -185,6 +186,7 @@ impl Round<'_> {
             binaries: self.plan.binaries.clone(),
             queue,
             folder: folder.to_owned(),
+            brief: false,
             long: self.plan.long,
         })
     }

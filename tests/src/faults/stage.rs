@@ -37,6 +37,8 @@ pub struct Site {
     pub queue: Queue,
     /// A folder that goes with the row.
     pub folder: PathBuf,
+    /// Whether a row that takes minutes does less, as one of many tests.
+    pub brief: bool,
     /// How the long form is played.
     pub long: Long,
 }

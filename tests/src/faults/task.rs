@@ -1,10 +1,11 @@
 //! Faults that tasks and clocks make.
 
+use super::faked_clock::FakedClock;
 use super::stage::{Setup, Site};
 use super::{Need, Play, Row, Seen};
 use crate::world::SOON;
 use crate::{escapes, poll};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -155,28 +156,17 @@ fn bytes(site: &Site) -> Result<Seen> {
     Ok(seen.must(outputs == every.repeat(TASKS), || "the bytes are others".to_owned()))
 }
 
-/// The library that gives a program another clock.
-fn faketime() -> Result<PathBuf> {
-    let triplets = fs::read_dir("/usr/lib")?.flatten();
-    let libraries = triplets.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
-    libraries.into_iter().find(|path| path.exists()).context("there is no libfaketimeMT.so.1")
-}
-
 fn clock(site: &Site) -> Result<Seen> {
-    let file = site.folder.join("clock");
-    fs::write(&file, "+0s\n")?;
-    let preload = format!("LD_PRELOAD={}", faketime()?.display());
-    let source = format!("FAKETIME_TIMESTAMP_FILE={}", file.display());
-    // Only the clock on the wall changes, as when an operator sets it.
-    let wrapper =
-        ["env", &preload, &source, "FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let clock = FakedClock::within(&site.folder)?;
+    let wrapper = clock.wrapper()?;
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let mut stage = site.stage_with(&Setup { wrapper: &wrapper, ..Setup::default() })?;
     // The tasks themselves keep the right time.
     let script = "unset LD_PRELOAD; exec sleep 0.02";
     stage.submit_with(3000, script, &["--walltime", "30s"])?;
     stage.until_recorded(50)?;
     for shift in ["-3600s", "+3600s", "-3600s", "+0s"] {
-        fs::write(&file, format!("{shift}\n"))?;
+        clock.set(shift)?;
         let before = stage.progress()?.done;
         poll::until("outcomes under another clock", SOON, || {
             Ok((stage.progress()?.done > before + 100).then_some(()))

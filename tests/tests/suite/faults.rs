@@ -186,3 +186,18 @@ fn nothing_is_lost_and_no_other_value_recorded_for_bodies_that_arrive_damaged() 
 fn nothing_is_lost_with_a_folder_that_is_deleted_and_provisioned_again() {
     holds("folder-deleted");
 }
+
+#[test]
+fn each_instant_has_one_task_however_often_the_service_is_killed() {
+    holds("schedules-service-kill");
+}
+
+#[test]
+fn no_instant_fires_twice_or_early_when_the_clock_is_set() {
+    holds("schedules-clock-steps");
+}
+
+#[test]
+fn schedules_fire_while_the_broker_is_away() {
+    holds("schedules-broker-away");
+}

@@ -14,6 +14,7 @@
 mod bad_input;
 mod cancel;
 mod crash;
+mod database;
 mod demo;
 mod doctor;
 mod endpoints;
@@ -37,6 +38,7 @@ mod priority;
 mod provision;
 mod rehearsal;
 mod retention;
+mod schedule_timers;
 mod scheduled;
 mod standby;
 mod steering;

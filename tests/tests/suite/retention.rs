@@ -1,11 +1,12 @@
 //! Records that go (`forget`, `serve --keep`) or are written out, listings, and commands that
 //! wait while the service restarts.
 
-use clutch_tests::poll;
 use clutch_tests::process::Daemon;
 use clutch_tests::world::{Endpoint, SOON, World};
+use clutch_tests::{api, poll};
+use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A pair over a folder.
 struct Site {
@@ -80,6 +81,38 @@ fn a_service_forgets_what_is_older_than_it_is_told_to_keep() {
     })
     .unwrap();
     assert_eq!(site.ask(&["wait", "--key", "k"]).code, 1);
+}
+
+#[test]
+fn what_became_of_old_times_of_a_schedule_is_forgotten_but_for_the_last_twenty() {
+    let site = site(&[]);
+    let socket = site.world.folder().join("service/clutch.sock");
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let first = u64::try_from(since.as_millis()).unwrap() + 500;
+    let rule = json!({
+        "recurrence": { "every_ms": 100 }, "from_ms": first, "until_ms": first + 2400,
+    });
+    let spec = json!({
+        "endpoint": "lab", "rule": rule, "task": { "argv": ["true"] },
+        "policy": { "overlap": "allow", "catch_up": "all" },
+    });
+    let set = json!({ "schedules": [{ "name": "often", "spec": spec }] });
+    api::post(&socket, "/v1/schedules", &set).unwrap();
+    let shown = || api::get(&socket, "/v1/schedules/often").unwrap();
+    poll::until("25 tasks to end", SOON, || {
+        let shown = shown();
+        Ok((shown["tasks"] == 25 && shown["running"] == 0).then_some(()))
+    })
+    .unwrap();
+    let forgot = site.ask(&["forget", "--older-than", "1ms", "--json"]).ok().unwrap();
+    let forgot = forgot.json().unwrap();
+    assert_eq!((&forgot["tasks"], &forgot["occurrences"]), (&25.into(), &5.into()));
+    let kept: Vec<Value> = shown()["occurrences"].as_array().unwrap().clone();
+    assert_eq!(kept.len(), 20);
+    assert!(kept.iter().all(|one| one["end"] == "task" && one["state"].is_null()), "{kept:?}");
+    api::post(&socket, "/v1/schedules/often/remove", &json!({})).unwrap();
+    let forgot = site.ask(&["forget", "--older-than", "1ms"]).ok().unwrap();
+    assert_eq!(forgot.text(), "forgot 0 tasks and 0 submissions, and 20 records of schedules\n");
 }
 
 fn names(folder: &Path) -> Vec<String> {

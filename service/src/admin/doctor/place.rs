@@ -36,7 +36,7 @@ async fn owned(settings: &Settings, connection: &dyn Connection) -> Check {
         }
         Err(fault) => return Check::faulty(OWNED, fault),
     }
-    let ours = service_in(&settings.state.database()).unwrap_or_default();
+    let ours = service_in(settings.state.database()).unwrap_or_default();
     // Where this service has no id yet, an id that no service has will not be taken for the owner.
     match claim(connection, ours.unwrap_or_else(ServiceId::new), QueueKind::Classic).await {
         Ok(Claim::Ours) => Check::passed(OWNED).with(&format!("it is {}", ownership::name(ours))),

@@ -21,7 +21,10 @@ pub(super) struct Judged {
     pub(super) paused: bool,
     resumed: Option<i64>,
     last_end: Option<i64>,
+    /// Every task that was ever made under the schedule's name.
     tasks: BTreeSet<TaskId>,
+    /// The instants that had records when the schedule was added again.
+    known: BTreeSet<i64>,
     /// Since when, by the clock, the service ran and decided on the schedule without a break;
     /// nothing while it is down.
     pub(super) steady: Option<i64>,
@@ -48,6 +51,12 @@ impl Judged {
         Self { added, steady: Some(added), ..Self::default() }
     }
 
+    /// Notes that the schedule was removed and added again, and begins behind a moment.
+    pub(super) fn add_again(&mut self, added: i64, known: BTreeSet<i64>, now: i64) {
+        let tasks = std::mem::take(&mut self.tasks);
+        *self = Self { added, tasks, known, steady: Some(now + 1), ..Self::default() };
+    }
+
     /// Judges a record.
     pub(super) fn record(&mut self, plan: &Plan, committed: &Committed<'_>) -> Judgement {
         let Committed { record, now, placed } = *committed;
@@ -60,6 +69,8 @@ impl Judged {
                     })?;
                     hold(self.running == 0, || format!("{record:?} before the end of another"))?;
                 } else {
+                    let new = !self.known.contains(&instant_ms);
+                    hold(new, || format!("{record:?} of an instant that has its record"))?;
                     self.told_one(plan, instant_ms, now)?;
                     self.may_fire(plan, instant_ms, now)?;
                 }
@@ -218,18 +229,21 @@ impl Judged {
         };
         let over = plan.rule.max_runs.is_some_and(|most| self.made >= most);
         let due = |instant: &&i64| **instant <= last || plan.rule.due_at(plan.id, **instant) <= now;
-        let most = if over { self.told.len() } else { usize::MAX };
-        let expected: Vec<i64> = expected.iter().filter(due).take(most).copied().collect();
-        if expected == self.told {
+        let new = |instant: &&i64| !self.known.contains(*instant);
+        let told: Vec<i64> = self.told.iter().filter(new).copied().collect();
+        let most = if over { told.len() } else { usize::MAX };
+        let expected: Vec<i64> =
+            expected.iter().filter(due).filter(new).take(most).copied().collect();
+        if expected == told {
             return Ok(expected.len());
         }
-        let differs = expected.iter().zip(&self.told).position(|(one, other)| one != other);
-        let at = differs.unwrap_or(expected.len().min(self.told.len()));
+        let differs = expected.iter().zip(&told).position(|(one, other)| one != other);
+        let at = differs.unwrap_or(expected.len().min(told.len()));
         Err(format!(
             "instant {at} of {}: expected {:?}, told {:?}",
             expected.len(),
             expected.get(at),
-            self.told.get(at)
+            told.get(at)
         ))
     }
 }

@@ -19,7 +19,7 @@ async fn succeed(store: &Store, tasks: &[RecordedTask], now_ms: u64) {
 
 /// Forgets to the end; returns how many tasks and submissions went, and how many slices that
 /// took.
-async fn forget(store: &Store, which: Forgettable) -> (u64, u64, u64) {
+pub(super) async fn forget(store: &Store, which: Forgettable) -> (u64, u64, u64) {
     let (mut tasks, mut submissions, mut slices, mut next) = (0, 0, 0, Some(0));
     while let Some(from) = next {
         let slice = store.forget(which, from, false).await.unwrap();
@@ -29,7 +29,7 @@ async fn forget(store: &Store, which: Forgettable) -> (u64, u64, u64) {
     (tasks, submissions, slices)
 }
 
-async fn rows(store: &Store, table: &str) -> u64 {
+pub(super) async fn rows(store: &Store, table: &str) -> u64 {
     let count = format!("SELECT count(*) FROM {table}");
     let read = move |db: &crate::store::engine::Db<'_>| db.only::<(u64,)>(&count, &[]);
     store.read("counting", read).await.unwrap().0

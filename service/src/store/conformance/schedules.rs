@@ -9,7 +9,7 @@ use clutch_common::task::result::Outcome;
 use serde_json::{Value, json};
 
 /// A schedule that has an instant every second.
-fn every_second(name: &str, endpoint: EndpointId, policy: Value) -> NamedSchedule {
+pub(super) fn every_second(name: &str, endpoint: EndpointId, policy: Value) -> NamedSchedule {
     let spec = json!({
         "endpoint": endpoint.to_string(),
         "rule": { "recurrence": { "every_ms": 1000 } },
@@ -19,23 +19,23 @@ fn every_second(name: &str, endpoint: EndpointId, policy: Value) -> NamedSchedul
     NamedSchedule { name: name.to_owned(), spec: serde_json::from_value(spec).unwrap() }
 }
 
-fn set(schedules: Vec<NamedSchedule>) -> ScheduleSet {
+pub(super) fn set(schedules: Vec<NamedSchedule>) -> ScheduleSet {
     ScheduleSet { owner: None, schedules, replace: false, prune: false }
 }
 
 /// An endpoint that is known.
-async fn endpoint(store: &Store) -> EndpointId {
+pub(super) async fn endpoint(store: &Store) -> EndpointId {
     let lab = EndpointId::new();
     begin(store, chunk(lab, &lab.to_string(), &specs(1))).await.unwrap();
     lab
 }
 
-async fn shown(store: &Store, name: &str) -> ScheduleDetail {
+pub(super) async fn shown(store: &Store, name: &str) -> ScheduleDetail {
     store.schedule(name.to_owned()).await.unwrap().unwrap()
 }
 
 /// The instants of a schedule and their ends, the oldest first.
-async fn ends(store: &Store, name: &str) -> Vec<(i64, String)> {
+pub(super) async fn ends(store: &Store, name: &str) -> Vec<(i64, String)> {
     let occurrences = shown(store, name).await.occurrences;
     occurrences.into_iter().rev().map(|one| (one.instant_ms, one.end)).collect()
 }

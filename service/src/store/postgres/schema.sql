@@ -254,3 +254,10 @@ CREATE TABLE occurrences (
 );
 
 CREATE INDEX occurrences_unsettled ON occurrences (schedule) WHERE unsettled = 1;
+
+-- By the name of a schedule, the newest instant of which the record was forgotten with its task:
+-- nothing up to it fires under that name again.
+CREATE TABLE forgotten_instants (
+    schedule  TEXT   NOT NULL PRIMARY KEY,
+    newest_ms BIGINT NOT NULL
+);

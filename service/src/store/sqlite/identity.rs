@@ -40,7 +40,7 @@ mod tests {
     async fn the_id_stays_with_the_database_and_its_copies() {
         let temp = tempfile::Builder::new().prefix("a b%41?#é").tempdir().unwrap();
         let folder = StateFolder::new(temp.path());
-        let (store, database) = (Store::open(&folder).await.unwrap(), folder.database());
+        let (store, database) = (Store::open(&folder).await.unwrap(), folder.database().to_owned());
         let id = store.service_id().await.unwrap();
         assert_eq!(service_in(&database).unwrap(), Some(id), "while it is open");
         store.close().await;
