@@ -308,8 +308,8 @@ pub(crate) struct ServeArgs {
     /// lost task runs again, or ends as interrupted: 1s to 30days
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = ask_after)]
     pub(crate) ask_after: Duration,
-    /// Forget ended tasks with their results, once their outcome is this old: 30days, 12h. What
-    /// has no outcome stays [default: never]
+    /// Forget ended tasks with their results, and what became of schedules' times, once that is this
+    /// old: 30days, 12h. What has no outcome stays [default: never]
     #[arg(long, value_name = "TIME", value_parser = positive)]
     pub(crate) keep: Option<Duration>,
     /// Take over the results from another clutch-service, if its state folder is lost or out of

@@ -11,6 +11,9 @@ however old it is. A submission goes with the last of its tasks: then its key is
 submitting with it runs its tasks anew. While a part of a submission is forgotten, submitting again
 with its key is refused where that would run a forgotten task a second time.
 
+With --older-than, the records of schedules' times go as well, each with its task; a schedule keeps
+its last twenty. A time that is forgotten does not come again, however the clock is set.
+
 The service works meanwhile: tasks are forgotten a few hundred at a time. Ended early, the command can
 be repeated. `serve --keep TIME` forgets by itself.";
 

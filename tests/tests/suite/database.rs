@@ -1,9 +1,16 @@
 //! A database that is not in the state folder: every command uses it, and what guards it in the
 //! state folder guards it there.
 
+use clutch_tests::faults::Need;
 use clutch_tests::process::{Daemon, Output};
+use clutch_tests::skip;
 use clutch_tests::world::{Endpoint, SOON, World};
+use rustix::fs::{major, minor};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+
+/// Runs a program that is shown other mounts than there are.
+const WITH_MOUNTS: &str = "mount --bind \"$0\" /proc/$$/mountinfo && exec \"$@\"";
 
 /// A world in a folder, with its database in `records/x.db`.
 struct Site {
@@ -98,4 +105,31 @@ fn a_place_where_no_database_can_be_is_refused_in_words() {
     std::fs::write(world.folder().join("file"), "").unwrap();
     let below = ["serve", "--database", "../file/x.db"];
     judge(&world.service(&below).unwrap(), 73, &["file", "--database PATH"]);
+}
+
+#[test]
+fn a_database_on_a_network_file_system_is_refused_and_one_on_this_host_is_not() {
+    let test = "a_database_on_a_network_file_system_is_refused_and_one_on_this_host_is_not";
+    if let Some(why) = Need::Mount.missing() {
+        return skip::because(test, &why);
+    }
+    let world = World::in_folder().unwrap();
+    let device = world.folder().metadata().unwrap().dev();
+    let mounts = world.folder().join("mounts");
+    let (major, minor) = (major(device), minor(device));
+    let mounted = format!("22 1 {major}:{minor} / / rw - fuse.sshfs you@host:/ rw\n");
+    std::fs::write(&mounts, mounted).unwrap();
+    let mounts = mounts.display().to_string();
+    let world = world.wrapped_in(&["unshare", "--mount", "sh", "-c", WITH_MOUNTS, &mounts]);
+    let words = ["network file system (fuse.sshfs)", "with --database PATH"];
+    for command in [&["serve"][..], &["provision", "lab"], &["doctor"]] {
+        judge(&world.service(command).unwrap(), 73, &words);
+    }
+    // The state folder may stay there.
+    let host = tempfile::tempdir_in("/dev/shm").unwrap();
+    let database = host.path().join("clutch.db").display().to_string();
+    world.provision_with("lab", &["--database", &database]).unwrap();
+    let found = ["clutch.db can be used"];
+    judge(&world.service(&["doctor", "--database", &database]).unwrap(), 0, &found);
+    judge(&world.service(&["doctor", "--database", "here.db"]).unwrap(), 73, &words);
 }

@@ -136,8 +136,11 @@ impl Judged {
     fn may_fire(&self, plan: &Plan, instant: i64, now: i64) -> Judgement {
         if let Recurrence::AfterEndMs(delay) = plan.rule.recurrence {
             let before = self.told.iter().rev().nth(1).copied().unwrap_or(self.added);
-            let earliest = (before.max(self.last_end.unwrap_or(0)) + delay)
+            let mut earliest = (before.max(self.last_end.unwrap_or(0)) + delay)
                 .max(plan.rule.from_ms.unwrap_or(0));
+            while self.known.contains(&earliest) {
+                earliest += delay;
+            }
             return hold(instant == earliest, || format!("{instant}, not {earliest}: the delay"));
         }
         let paused = self.resumed.is_some_and(|resumed| instant <= resumed);
