@@ -60,7 +60,10 @@ impl Timers {
                 if settle_at.is_some_and(|at| at <= Instant::now()) {
                     settle_at = None;
                     recorded.mark_unchanged();
-                    open = self.settle().await?;
+                    let (ended, left) = self.settle().await?;
+                    open = left;
+                    // What is due does not wait until all have been noted.
+                    settle_at = (ended > 0).then(Instant::now);
                 }
                 let next = self.release().await?;
                 let (due, fired) = self.fire().await?;
@@ -133,17 +136,13 @@ impl Timers {
         }
     }
 
-    /// Notes which tasks of schedules have ended; returns how many have not.
-    async fn settle(&mut self) -> Result<usize, Error> {
+    /// Notes which tasks of schedules have ended; returns how many those were, and how many have
+    /// not. There may be more of them.
+    async fn settle(&mut self) -> Result<(usize, usize), Error> {
         let begun = Instant::now();
-        let open = loop {
-            let (ended, open) = self.store.settle_occurrences(now_ms()).await?;
-            if ended == 0 {
-                break open;
-            }
-        };
+        let settled = self.store.settle_occurrences(now_ms()).await?;
         let took = begun.elapsed();
         self.may_settle_at = Instant::now() + SETTLING.0.max(took * SETTLING.1);
-        Ok(open)
+        Ok(settled)
     }
 }
