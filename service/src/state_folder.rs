@@ -99,7 +99,7 @@ impl StateFolder {
         Some(self.database()).filter(|database| *database != self.folder.join(DATABASE))
     }
 
-    /// What names the records to a person: the state folder, or the database if that is
+    /// The path by which a person knows the records: the state folder, or the database if that is
     /// elsewhere.
     #[must_use]
     pub(crate) fn records(&self) -> &Path {

@@ -201,7 +201,7 @@ impl Records {
         rows.map(|((_, first), row)| (*first, row["last_ms"].as_i64().unwrap_or(*first))).collect()
     }
 
-    /// What was seen: every task of the service's is that of a record, and ran once.
+    /// Judges what was gathered: every task of the service is that of a record, and ran once.
     fn seen(&self, stage: &Stage) -> Result<Seen> {
         let all = listed(stage)?;
         let ended = all.iter().filter(|(_, state)| *state == "succeeded");
