@@ -91,7 +91,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_removed_is_noticed_and_what_comes_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let guard = FolderWatch::over(folder.path());
+        let guard = FolderWatch::over(&[folder.path()]);
         std::fs::write(folder.path().join("file"), "").unwrap();
         let named = FileIdentity::at(&folder.path().join("file")).unwrap();
         let mut changed = pin!(guard.changed());
