@@ -5,6 +5,7 @@ pub mod blob;
 pub mod byte_string;
 pub mod call_error;
 pub mod json;
+pub mod kinship;
 pub mod priority;
 pub mod reason;
 pub mod removed_files;
@@ -55,6 +56,12 @@ pub struct Task {
     /// How many of the endpoint's slots it takes while it runs.
     #[serde(default = "one_core", skip_serializing_if = "is_one")]
     pub cores: u32,
+    /// The number that the tasks of one submission share; 0 where there are no others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub group: u64,
+    /// The task that submitted it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
 }
 
 /// The work of a task.
@@ -150,6 +157,11 @@ pub const fn is_one(cores: &u32) -> bool {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(group: &u64) -> bool {
+    *group == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -230,6 +242,8 @@ impl Task {
             rerun: true,
             priority: Priority::Normal,
             cores: 1,
+            group: 0,
+            parent: None,
         }
     }
 
@@ -438,10 +452,15 @@ mod tests {
         assert_eq!((task.attempt, task.rerun, task.walltime_ms), (1, true, None));
         assert_eq!((task.priority, task.cores), (Priority::Normal, 1));
         let written = serde_json::to_string(&task).unwrap();
-        assert!(!written.contains("priority") && !written.contains("cores"), "{written}");
-        let other = Task { priority: Priority::Low, cores: 4, ..task };
+        for term in ["priority", "cores", "group", "parent"] {
+            assert!(!written.contains(term), "{written}");
+        }
+        let other = Task { priority: Priority::Low, cores: 4, group: 7, ..task };
         let written = serde_json::to_string(&other).unwrap();
-        assert!(written.ends_with(r#""priority":"low","cores":4}"#), "{written}");
+        assert!(written.ends_with(r#""priority":"low","cores":4,"group":7}"#), "{written}");
+        assert_eq!(serde_json::from_str::<Task>(&written).unwrap(), other);
+        let other = Task { parent: Some(TaskId::new()), ..other };
+        let written = serde_json::to_string(&other).unwrap();
         assert_eq!(serde_json::from_str::<Task>(&written).unwrap(), other);
     }
 

@@ -54,6 +54,7 @@ impl Records {
             handing: Handing::New,
             retry: None,
             due: None,
+            parent: None,
             now_ms: now_ms(),
         };
         let begun = self.store.record_submission(chunk).await?;

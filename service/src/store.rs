@@ -12,6 +12,7 @@
 mod answered_task;
 mod cancel_requests;
 mod cancels;
+mod children;
 mod commits;
 #[cfg(test)]
 pub(crate) mod conformance;

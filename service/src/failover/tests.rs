@@ -189,6 +189,7 @@ impl World {
             handing: Handing::New,
             retry: None,
             due: None,
+            parent: None,
             now_ms: now_ms(),
         };
         let begun = self.store.record_submission(chunk).await.unwrap().unwrap().tasks;

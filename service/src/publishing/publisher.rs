@@ -172,6 +172,7 @@ mod tests {
             handing: Handing::New,
             retry: None,
             due: None,
+            parent: None,
             now_ms: 1000,
         };
         let RecordedChunk { endpoint, tasks: begun, .. } =

@@ -168,6 +168,7 @@ pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chun
         handing: Handing::New,
         retry: None,
         due: None,
+        parent: None,
         now_ms: 1000,
     }
 }

@@ -195,6 +195,7 @@ fn forget(db: &Db<'_>, which: Forgettable, tasks: &[i64]) -> Result<(u64, u64)> 
         format!("DELETE FROM results WHERE {}", db.dialect().is_result_of),
         "DELETE FROM payloads WHERE task = ?1".to_owned(),
         "DELETE FROM renewed_expiries WHERE task = ?1".to_owned(),
+        "DELETE FROM children WHERE task = ?1".to_owned(),
         "DELETE FROM tasks WHERE seq = ?1".to_owned(),
     ] {
         let mut delete = db.prepare(&delete)?;

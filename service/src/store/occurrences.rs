@@ -205,6 +205,7 @@ fn place(
         handing: Handing::Nothing,
         retry: spec.retry.clone(),
         due: None,
+        parent: None,
         now_ms,
     };
     match submissions::record(write, endpoint.id, &chunk, || task) {

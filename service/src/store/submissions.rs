@@ -6,7 +6,9 @@ use super::engine::{Columns, Db, FromRow, append, values};
 use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
-use super::{Error, Result, Store, Write, cancel_requests, expiries, retries, unaccounted};
+use super::{
+    Error, Result, Store, Write, cancel_requests, children, expiries, retries, unaccounted,
+};
 use crate::model::{DueTime, RetryPolicy, TaskSpec, moment};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
@@ -49,8 +51,21 @@ pub(crate) struct Chunk {
     pub(crate) retry: Option<RetryPolicy>,
     /// When the tasks are due; at once if nothing is said.
     pub(crate) due: Option<DueTime>,
+    /// The task that submits them, if one does.
+    pub(crate) parent: Option<TaskId>,
     /// The present, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
+}
+
+impl Chunk {
+    /// One of its tasks, as it is recorded at a moment.
+    fn task(&self, spec: &TaskSpec, of: &Submission, id: TaskId, created_at_ms: u64) -> Task {
+        let mut task = spec.task(id, of.begins(created_at_ms));
+        // One that is alone in its submission needs no number.
+        task.group = if self.total > 1 { of.row.unsigned_abs() } else { 0 };
+        task.parent = self.parent;
+        task
+    }
 }
 
 /// A part of a submission, as it is recorded.
@@ -229,10 +244,10 @@ pub(super) fn record(
             let hand_over = again.get(&index).copied();
             recorded.push(RecordedTask {
                 hand_over,
-                ..recorded_before(db, task, spec, &of, &chunk.key)?
+                ..recorded_before(db, task, spec, &of, chunk)?
             });
         } else if let Some(seq) = rows.next() {
-            let task = spec.task(new_id(), of.begins(chunk.now_ms));
+            let task = chunk.task(spec, &of, new_id(), chunk.now_ms);
             let body = encoded(&task)?;
             recorded.push(RecordedTask { seq, task, body, state, new: true, hand_over });
         }
@@ -244,6 +259,9 @@ pub(super) fn record(
         .collect();
     let endpoint = write.ids.number(db, endpoint)?;
     insert(db, endpoint, submission, &new, chunk.now_ms)?;
+    if let Some(parent) = chunk.parent {
+        children::insert(db, parent, new.iter().map(|one| one.recorded.seq))?;
+    }
     let mut counts = StateCounts::default();
     counts.add(submission, state, i64::try_from(new.len()).unwrap_or(i64::MAX));
     counts.write(db)?;
@@ -353,14 +371,14 @@ fn recorded_before(
     known: &KnownTask,
     spec: &TaskSpec,
     of: &Submission,
-    key: &str,
+    chunk: &Chunk,
 ) -> Result<RecordedTask> {
     let first = decoded(known.seq, &known.body, 1)?;
-    if spec.task(first.id, of.begins(known.created_at_ms)) != first {
+    if chunk.task(spec, of, first.id, known.created_at_ms) != first {
         return Err(Error::Conflict(format!(
-            "the key '{key}' is that of another submission: its task {} differs from this one; \
+            "the key '{}' is that of another submission: its task {} differs from this one; \
              choose another key",
-            known.index
+            chunk.key, known.index
         )));
     }
     let task = Task { attempt: known.current_attempt, ..first };

@@ -194,6 +194,15 @@ CREATE TABLE renewed_expiries (
     expires_at_ms BIGINT NOT NULL
 );
 
+-- The parents of tasks that tasks submitted. A parent is named by its id, which stays when it is
+-- forgotten.
+CREATE TABLE children (
+    task   BIGINT  PRIMARY KEY,
+    parent BYTEA   NOT NULL
+);
+
+CREATE INDEX children_by_parent ON children (parent);
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (

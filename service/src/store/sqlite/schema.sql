@@ -197,6 +197,15 @@ CREATE TABLE renewed_expiries (
     expires_at_ms INTEGER NOT NULL
 ) STRICT;
 
+-- The parents of tasks that tasks submitted. A parent is named by its id, which stays when it is
+-- forgotten.
+CREATE TABLE children (
+    task   INTEGER PRIMARY KEY,
+    parent BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX children_by_parent ON children (parent);
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (
