@@ -27,13 +27,14 @@ pub use dispatch::{
     decode_to_endpoint, decode_to_lease_holder, decode_to_service,
 };
 pub use events::{
-    AttemptEvent, EVENTS_TYPE, Events, Load, OutputEvent, Phase, StreamName, TaskProgress,
-    encode_events,
+    AttemptEvent, EVENTS_TYPE, Events, Load, MessageWait, OutputEvent, Phase, StreamName,
+    TaskProgress, encode_events,
 };
 pub use post::{
     ANSWER_TYPE, Ask, DEFAULT_WAIT, DELIVER_TYPE, Deliver, Judgement, MAX_ADDRESSEE, MAX_MESSAGE,
-    REQUEST_TYPE, Reply, RequestAnswer, TargetVerdict, TaskMessage, TaskRequest, VERDICT_GRACE,
-    VERDICT_TYPE, encode_answer, encode_deliver, encode_request, encode_verdict, is_addressee,
+    PostToEndpoint, PostToService, REQUEST_TYPE, Reply, RequestAnswer, TargetVerdict, TaskMessage,
+    TaskRequest, VERDICT_GRACE, VERDICT_TYPE, encode_answer, encode_deliver, encode_request,
+    encode_verdict, is_addressee,
 };
 pub use results::{
     Disk, Results, decode_result, decode_results, encode_result, pack_results, pack_results_of,

@@ -9,15 +9,18 @@
 use super::control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_TYPE, RollCall, WELCOME_TYPE, Welcome,
 };
-use super::envelope::{Head, head};
+use super::envelope::{Head, head, is_begun};
 use super::events::{EVENTS_TYPE, Events};
+use super::post::{
+    ANSWER_TYPE, DELIVER_TYPE, PostToEndpoint, PostToService, REQUEST_TYPE, VERDICT_TYPE,
+};
 use super::results::{Results, results, sound_results};
 use super::steering::{
     CANCEL_TYPE, CancelMark, DRAIN_TYPE, FOLLOW_TYPE, MARK_TYPE, REPORT_TYPE, RESUME_TYPE,
     Steering, URGENT_TYPE,
 };
 use super::tasks::{Tasks, sound_tasks, tasks};
-use super::{RESULTS_TYPE, TASKS_TYPE};
+use super::{MAX_BODY, RESULTS_TYPE, TASKS_TYPE};
 use crate::task::reason::Reason;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -47,6 +50,8 @@ pub enum ToService {
     Presence(Presence),
     /// A ping, which the service sent to itself.
     Ping,
+    /// A message on the way between tasks.
+    Post(PostToService),
     /// A control message that this build cannot act on.
     Unknown(UnknownControl),
 }
@@ -94,6 +99,12 @@ pub fn decode_to_endpoint(body: &[u8], correlation_id: Option<&str>) -> ToEndpoi
 /// Decodes the body of a message in the results queue.
 #[must_use]
 pub fn decode_to_service(body: &[u8]) -> ToService {
+    let posted = as_written(body, REQUEST_TYPE)
+        .map(PostToService::Request)
+        .or_else(|| as_written(body, VERDICT_TYPE).map(PostToService::Verdict));
+    if let Some(posted) = posted {
+        return ToService::Post(posted);
+    }
     if let Some(results) = sound_results(body) {
         return ToService::Results(results);
     }
@@ -104,6 +115,8 @@ pub fn decode_to_service(body: &[u8]) -> ToService {
     let decoded = match control.kind() {
         PING_TYPE => content(control, body).map(|Empty {}| ToService::Ping),
         PRESENCE_TYPE => content(control, body).map(ToService::Presence),
+        REQUEST_TYPE => content(control, body).map(PostToService::Request).map(ToService::Post),
+        VERDICT_TYPE => content(control, body).map(PostToService::Verdict).map(ToService::Post),
         _ => Err(unknown(control, "this build does not read it in the results queue")),
     };
     decoded.unwrap_or_else(ToService::Unknown)
@@ -130,6 +143,12 @@ pub fn decode_to_lease_holder(body: &[u8]) -> ToLeaseHolder {
 /// # Errors
 /// When this build cannot act on it: nothing is lost with it.
 pub fn decode_steering(body: &[u8]) -> Result<Steering, UnknownControl> {
+    let posted = as_written(body, DELIVER_TYPE)
+        .map(PostToEndpoint::Deliver)
+        .or_else(|| as_written(body, ANSWER_TYPE).map(PostToEndpoint::Answer));
+    if let Some(posted) = posted {
+        return Ok(Steering::Post(posted));
+    }
     let head = readable_head(body)?;
     match head.kind() {
         CANCEL_TYPE => content(&head, body).map(Steering::Cancel),
@@ -138,6 +157,8 @@ pub fn decode_steering(body: &[u8]) -> Result<Steering, UnknownControl> {
         FOLLOW_TYPE => content(&head, body).map(Steering::Follow),
         REPORT_TYPE => content(&head, body).map(Steering::Report),
         URGENT_TYPE => content(&head, body).map(Steering::Urgent),
+        DELIVER_TYPE => content(&head, body).map(PostToEndpoint::Deliver).map(Steering::Post),
+        ANSWER_TYPE => content(&head, body).map(PostToEndpoint::Answer).map(Steering::Post),
         _ => Err(unknown(&head, "this build does not read it in a control queue")),
     }
 }
@@ -179,6 +200,15 @@ fn has_parts(body: &[u8]) -> bool {
     !matches!(parts, Ok(Parts { tasks: None, results: None }))
 }
 
+/// The content of a message of this type, if the body is as this build writes it: read in one
+/// pass, since messages of tasks may be large.
+fn as_written<T: DeserializeOwned>(body: &[u8], kind: &str) -> Option<T> {
+    if body.len() > MAX_BODY || !is_begun(body, kind) {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
 /// The content of a message without any.
 #[derive(Deserialize)]
 struct Empty {}
@@ -202,8 +232,8 @@ mod tests {
     use crate::task::priority::Priority;
     use crate::task::{Call, Task, Work};
     use crate::wire::{
-        AttemptEvent, Cancel, Drain, Follow, InstanceDetails, Load, OutputEvent, Phase,
-        ReportRequest, Resume, Role, StreamName, TaskProgress, UrgentCopies, encode_events,
+        AttemptEvent, Cancel, Drain, Follow, InstanceDetails, Load, MessageWait, OutputEvent,
+        Phase, ReportRequest, Resume, Role, StreamName, TaskProgress, UrgentCopies, encode_events,
         encode_mark, encode_ping, encode_presence, encode_roll_call, encode_task, encode_tasks,
         encode_welcome, pack_urgent,
     };
@@ -257,7 +287,10 @@ mod tests {
     fn passed_by_at_service(body: &[u8]) -> Option<UnknownControl> {
         match decode_to_service(body) {
             ToService::Unknown(unknown) => Some(unknown),
-            ToService::Results(_) | ToService::Presence(_) | ToService::Ping => None,
+            ToService::Results(_)
+            | ToService::Presence(_)
+            | ToService::Ping
+            | ToService::Post(_) => None,
         }
     }
 
@@ -385,6 +418,12 @@ mod tests {
                 accepted_at_ms: None,
                 progress: Some(progress),
                 waits_for: None,
+                waits: vec![MessageWait {
+                    since_ms: 7,
+                    addressees: vec!["in".to_owned()],
+                    to: None,
+                    from: Some(TaskId::new()),
+                }],
             }],
             output: vec![OutputEvent {
                 attempt,

@@ -98,6 +98,13 @@ pub(super) fn head(body: &[u8]) -> Result<Head, String> {
         .map_err(|error| format!("the body is not a JSON envelope: {error}"))
 }
 
+/// Whether a body begins as [`enveloped`] writes one of this type.
+pub(super) fn is_begun(body: &[u8], kind: &str) -> bool {
+    const HEAD: &[u8] = br#"{"version":1,"type":""#;
+    let rest = body.strip_prefix(HEAD).and_then(|rest| rest.strip_prefix(kind.as_bytes()));
+    rest.is_some_and(|rest| rest.starts_with(br#"","#))
+}
+
 /// Encodes a message that carries neither tasks nor results.
 pub(super) fn enveloped(kind: &str, content: &impl Serialize) -> Vec<u8> {
     #[derive(Serialize)]

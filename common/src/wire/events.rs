@@ -5,7 +5,7 @@
 //! that the endpoint has; the others tell what changed since.
 
 use super::envelope::enveloped;
-use crate::id::{Attempt, EndpointId, StateId};
+use crate::id::{Attempt, EndpointId, StateId, TaskId};
 use crate::task::blob::Blob;
 use crate::task::json::Json;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,30 @@ pub struct TaskProgress {
     pub at_ms: u64,
 }
 
+/// A send or a receive of a task that is open.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct MessageWait {
+    /// Since when, in milliseconds since the Unix epoch, by the endpoint's clock.
+    pub since_ms: u64,
+    /// The addressees: one of a send, and all of a receive.
+    pub addressees: Vec<String>,
+    /// Of a send, the task that has not taken the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<TaskId>,
+    /// Of a receive, the task that alone may have sent the message, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TaskId>,
+}
+
+impl MessageWait {
+    /// The one task that can end it, where there is one.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<TaskId> {
+        self.to.or(self.from)
+    }
+}
+
 /// An attempt as its endpoint has it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttemptEvent {
@@ -60,6 +84,9 @@ pub struct AttemptEvent {
     /// Why it waits, in words, where it waits for something other than a slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// Its sends and receives that have been open for a while: all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<MessageWait>,
 }
 
 /// An output stream of a process.

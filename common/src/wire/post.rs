@@ -221,6 +221,55 @@ impl Reply {
     }
 }
 
+/// A message of the results queue that is on its way between tasks.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PostToService {
+    /// A task asks for something.
+    Request(TaskRequest),
+    /// The word of a target's endpoint.
+    Verdict(TargetVerdict),
+}
+
+impl PostToService {
+    /// The endpoint that says it.
+    #[must_use]
+    pub const fn endpoint(&self) -> EndpointId {
+        match self {
+            Self::Request(request) => request.endpoint_id,
+            Self::Verdict(verdict) => verdict.endpoint_id,
+        }
+    }
+}
+
+/// A message of a control queue that is on its way between tasks.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PostToEndpoint {
+    /// A message for a task that is there.
+    Deliver(Deliver),
+    /// The answer to a task that is there.
+    Answer(RequestAnswer),
+}
+
+impl PostToEndpoint {
+    /// The AMQP `type` of the message.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Deliver(_) => DELIVER_TYPE,
+            Self::Answer(_) => ANSWER_TYPE,
+        }
+    }
+
+    /// Encodes the message into a body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Deliver(deliver) => encode_deliver(deliver),
+            Self::Answer(answer) => encode_answer(answer),
+        }
+    }
+}
+
 /// Encodes a request into a body.
 #[must_use]
 pub fn encode_request(request: &TaskRequest) -> Vec<u8> {
@@ -243,4 +292,154 @@ pub fn encode_verdict(verdict: &TargetVerdict) -> Vec<u8> {
 #[must_use]
 pub fn encode_answer(answer: &RequestAnswer) -> Vec<u8> {
     enveloped(ANSWER_TYPE, answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::envelope::is_begun;
+    use crate::wire::{MAX_BODY, Steering, ToService, decode_steering, decode_to_service};
+
+    fn attempt() -> Attempt {
+        Attempt { task_id: TaskId::new(), attempt: 2 }
+    }
+
+    fn message(body: Blob) -> TaskMessage {
+        TaskMessage {
+            to: TaskId::new(),
+            attempt: Some(3),
+            addressee: "in".to_owned(),
+            body,
+            wait_ms: 90_000,
+            mailbox: false,
+        }
+    }
+
+    fn request(ask: Ask) -> TaskRequest {
+        TaskRequest {
+            endpoint_id: EndpointId::new(),
+            state_id: StateId::new(),
+            request: Uuid::new_v4(),
+            copy: 1,
+            source: attempt(),
+            ask,
+        }
+    }
+
+    fn verdict(verdict: Judgement) -> TargetVerdict {
+        TargetVerdict {
+            endpoint_id: EndpointId::new(),
+            state_id: StateId::new(),
+            message: Uuid::new_v4(),
+            copy: 4,
+            since: 1,
+            source: attempt(),
+            answer_to: Some(EndpointId::new()),
+            to: TaskId::new(),
+            attempt: None,
+            verdict,
+        }
+    }
+
+    fn answer(answer: Reply) -> RequestAnswer {
+        RequestAnswer { request: Uuid::new_v4(), copy: 1, since: 1, source: attempt(), answer }
+    }
+
+    /// A body as another program may write it: with its fields in another order.
+    fn rearranged(body: &[u8]) -> Vec<u8> {
+        let mut fields: serde_json::Map<_, _> = serde_json::from_slice(body).unwrap();
+        let version = fields.remove("version").unwrap();
+        let rest = serde_json::to_string(&fields).unwrap();
+        format!(r#"{},"version":{version}}}"#, rest.strip_suffix('}').unwrap()).into_bytes()
+    }
+
+    #[test]
+    fn what_the_service_reads_is_what_was_written() {
+        let asks = [
+            Ask::Send(message("text".into())),
+            Ask::Send(message(vec![0xff, 0].into())),
+            Ask::Submit(r#"{"tasks":[{"argv":["true"]}]}"#.parse().unwrap()),
+            Ask::Outcome { task: TaskId::new(), wait_ms: 5 },
+        ];
+        for ask in asks {
+            let request = request(ask);
+            let body = encode_request(&request);
+            assert!(is_begun(&body, REQUEST_TYPE), "it is read in one pass");
+            let read = ToService::Post(PostToService::Request(request));
+            assert_eq!(decode_to_service(&body), read);
+            assert_eq!(decode_to_service(&rearranged(&body)), read);
+        }
+        for judgement in [
+            Judgement::Held,
+            Judgement::Taken(1),
+            Judgement::NotListening,
+            Judgement::NotHere,
+            Judgement::Ended(Outcome::Failed),
+            Judgement::Superseded(2),
+            Judgement::NoRoom,
+        ] {
+            let verdict = verdict(judgement);
+            let body = encode_verdict(&verdict);
+            let read = ToService::Post(PostToService::Verdict(verdict));
+            assert_eq!(decode_to_service(&body), read);
+            assert_eq!(decode_to_service(&rearranged(&body)), read);
+        }
+    }
+
+    #[test]
+    fn what_an_endpoint_reads_is_what_was_written() {
+        let deliver = Deliver {
+            message: Uuid::new_v4(),
+            copy: 1,
+            source: attempt(),
+            answer_to: None,
+            content: message("x".into()),
+        };
+        let answers = [
+            Reply::Held,
+            Reply::NotStarted,
+            Reply::Delivered(1),
+            Reply::Finished(Outcome::Cancelled),
+            Reply::Forbidden("because".into()),
+            Reply::Submitted(vec![TaskId::new()]),
+            Reply::Ended(r#"{"a":1.5}"#.parse().unwrap()),
+        ];
+        let answers = answers.into_iter().map(|reply| PostToEndpoint::Answer(answer(reply)));
+        for post in answers.chain([PostToEndpoint::Deliver(deliver)]) {
+            let body = post.encode();
+            assert_eq!(decode_steering(&body), Ok(Steering::Post(post.clone())));
+            assert_eq!(decode_steering(&rearranged(&body)), Ok(Steering::Post(post.clone())));
+            let later = String::from_utf8(body).unwrap().replacen(":1,", ":2,", 1);
+            assert_eq!(decode_steering(later.as_bytes()).unwrap_err().kind, post.kind().into());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_passed_by_and_says_why() {
+        let body = format!(r#"{{"version":1,"type":"{REQUEST_TYPE}","request":7}}"#);
+        let ToService::Unknown(unknown) = decode_to_service(body.as_bytes()) else {
+            panic!("it was read")
+        };
+        assert_eq!(&*unknown.kind, REQUEST_TYPE);
+        assert!(unknown.reason.contains("cannot be read"), "{}", unknown.reason);
+    }
+
+    #[test]
+    fn the_largest_message_fits_whatever_its_bytes_are() {
+        for byte in [b'a', b'\n', 1, 0xff] {
+            let content = message(vec![byte; MAX_MESSAGE].into());
+            let size = encode_request(&request(Ask::Send(content))).len();
+            assert!(size < MAX_BODY, "{byte}: {size}");
+        }
+    }
+
+    #[test]
+    fn an_addressee_has_a_length_and_no_control_characters() {
+        for good in ["in", "é", &"a".repeat(MAX_ADDRESSEE)] {
+            assert!(is_addressee(good), "{good}");
+        }
+        for bad in ["", "a\nb", &"a".repeat(MAX_ADDRESSEE + 1)] {
+            assert!(!is_addressee(bad), "{bad}");
+        }
+    }
 }

@@ -9,6 +9,7 @@
 
 use super::VERSION;
 use super::envelope::{enveloped, packed};
+use super::post::PostToEndpoint;
 use crate::id::Attempt;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
@@ -121,12 +122,14 @@ pub enum Steering {
     Report(ReportRequest),
     /// Accepts tasks before others.
     Urgent(UrgentCopies),
+    /// Brings a message to a task, or an answer.
+    Post(PostToEndpoint),
 }
 
 impl Steering {
     /// The AMQP `type` of the message.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::Cancel(_) => CANCEL_TYPE,
             Self::Drain(_) => DRAIN_TYPE,
@@ -134,6 +137,7 @@ impl Steering {
             Self::Follow(_) => FOLLOW_TYPE,
             Self::Report(_) => REPORT_TYPE,
             Self::Urgent(_) => URGENT_TYPE,
+            Self::Post(post) => post.kind(),
         }
     }
 
@@ -147,6 +151,7 @@ impl Steering {
             Self::Follow(follow) => enveloped(FOLLOW_TYPE, follow),
             Self::Report(report) => enveloped(REPORT_TYPE, report),
             Self::Urgent(copies) => enveloped(URGENT_TYPE, copies),
+            Self::Post(post) => post.encode(),
         }
     }
 }

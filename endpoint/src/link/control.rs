@@ -208,6 +208,10 @@ impl<'a> ControlReader<'a> {
             Ok(Message::Report(_)) => self.steering.events.send(EventsRequest::Report),
             // They are accepted after all that waits here, so that a cancel finds them.
             Ok(Message::Urgent(urgent)) => self.steering.offer(urgent.copies),
+            // What no part takes is dropped: its sender sends further copies.
+            Ok(Message::Post(post)) => {
+                tracing::debug!(kind = post.kind(), "a message between tasks is dropped");
+            }
             Err(unknown) => self.instance.pass_by(&unknown),
         }
         Ok(self.inlet()?.acknowledge_one(tag).await?)

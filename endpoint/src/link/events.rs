@@ -174,7 +174,8 @@ impl EventsSession<'_> {
             let look = self.ledger.look(self.gatherer.next_waiting(now_ms), WAITING_MAX);
             let load = self.load(&look);
             let Look { waiting, slotted, .. } = look;
-            let seen = Seen { running, waiting, slotted, progress, load };
+            let waits = BTreeMap::new();
+            let seen = Seen { running, waiting, slotted, progress, waits, load };
             self.gatherer.gather(now_ms, seen);
         }
         true

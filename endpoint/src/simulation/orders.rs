@@ -94,7 +94,9 @@ impl Orders {
                 self.resumed = resume.number;
                 self.still.clear();
             }
-            Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) => (),
+            Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) | Steering::Post(_) => {
+                ()
+            }
         }
     }
 
@@ -106,7 +108,8 @@ impl Orders {
             Steering::Resume(_)
             | Steering::Follow(_)
             | Steering::Report(_)
-            | Steering::Urgent(_) => (),
+            | Steering::Urgent(_)
+            | Steering::Post(_) => (),
         }
     }
 
@@ -182,7 +185,9 @@ impl Orders {
                 }
                 None => Ok(()),
             },
-            Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) => Ok(()),
+            Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) | Steering::Post(_) => {
+                Ok(())
+            }
         }
     }
 

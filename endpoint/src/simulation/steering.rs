@@ -146,6 +146,8 @@ pub(super) fn words(order: &Steering) -> String {
         }
         Steering::Drain(drain) => format!("drain {} until {:?}", drain.number, drain.deadline_ms),
         Steering::Resume(resume) => format!("resume {}", resume.number),
-        Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) => "a request".to_owned(),
+        Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) | Steering::Post(_) => {
+            "a request".to_owned()
+        }
     }
 }

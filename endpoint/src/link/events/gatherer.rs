@@ -2,14 +2,14 @@
 //!
 //! Each tick brings what is pending; out come messages of at most [`ATTEMPTS_MAX`] attempts.
 //! Promises: an attempt is told once it has waited, or has run, for [`OLD_MS`], and again when
-//! it comes to another phase or has new progress; one that has a slot and does not run for two
+//! it comes to another phase, has new progress, or has other sends and receives open for as long; one that has a slot and does not run for two
 //! ticks is told as accepted; every [`COMPLETE_MS`], and when it is asked
 //! for, all of them are told; what was not fetched yet is not gathered again.
 
 use crate::pending::look::WaitingTask;
 use crate::storage::journal::{NotedRun, Seq};
 use clutch_common::id::Attempt;
-use clutch_common::wire::{AttemptEvent, Load, Phase, TaskProgress};
+use clutch_common::wire::{AttemptEvent, Load, MessageWait, Phase, TaskProgress};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// The most attempts of a message.
@@ -32,6 +32,8 @@ pub(super) struct Seen {
     pub(super) slotted: Vec<WaitingTask>,
     /// The last progress of attempts that run.
     pub(super) progress: BTreeMap<Attempt, TaskProgress>,
+    /// The open sends and receives of attempts that run.
+    pub(super) waits: BTreeMap<Attempt, Vec<MessageWait>>,
     /// The load.
     pub(super) load: Load,
 }
@@ -47,10 +49,19 @@ pub(super) struct NextEvents {
     pub(super) attempts: Vec<AttemptEvent>,
 }
 
+/// What was told of an attempt that runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct ToldRun {
+    /// When it told its progress.
+    progress_at_ms: Option<u64>,
+    /// Its open sends and receives.
+    waits: Vec<MessageWait>,
+}
+
 /// Gathers what is to be told.
 pub(super) struct Gatherer {
-    /// The attempts that were told to run, with the time of the progress that was told.
-    running: HashMap<Attempt, Option<u64>>,
+    /// The attempts that were told to run, and what was told of them.
+    running: HashMap<Attempt, ToldRun>,
     /// The attempts with a slot that did not run at the last tick, and whether that was told.
     starting: HashMap<Attempt, bool>,
     /// From where on attempts without a slot were not told.
@@ -63,7 +74,8 @@ pub(super) struct Gatherer {
     load: Option<Load>,
     /// The load as it is.
     current: Load,
-    waits: VecDeque<AttemptEvent>,
+    /// What is to be told.
+    untold: VecDeque<AttemptEvent>,
     /// Whether something was told since nothing was pending.
     spoke: bool,
 }
@@ -78,7 +90,7 @@ impl Default for Gatherer {
             complete: false,
             load: Some(Load::default()),
             current: Load::default(),
-            waits: VecDeque::new(),
+            untold: VecDeque::new(),
             spoke: false,
         }
     }
@@ -92,7 +104,7 @@ impl Gatherer {
 
     /// Whether the next tick may gather: what was gathered before is on its way.
     pub(super) fn is_drained(&self) -> bool {
-        self.waits.is_empty() && !self.complete
+        self.untold.is_empty() && !self.complete
     }
 
     /// Returns from where on the attempts without a slot are to be seen at a tick.
@@ -102,7 +114,7 @@ impl Gatherer {
 
     /// Takes what is pending at a tick.
     pub(super) fn gather(&mut self, now_ms: u64, seen: Seen) {
-        let Seen { running, waiting, slotted, mut progress, load } = seen;
+        let Seen { running, waiting, slotted, mut progress, mut waits, load } = seen;
         let is_old = |since_ms: u64| since_ms.saturating_add(OLD_MS) <= now_ms;
         if now_ms >= self.complete_at_ms {
             self.complete_at_ms = now_ms + COMPLETE_MS;
@@ -116,20 +128,26 @@ impl Gatherer {
         for run in running {
             let told = before.get(&run.attempt);
             let progress = progress.remove(&run.attempt);
-            let told_at = progress.as_ref().map(|progress| progress.at_ms);
-            let is_told = told.is_some_and(|before| told_at.is_none() || *before == told_at);
+            let mut waits = waits.remove(&run.attempt).unwrap_or_default();
+            waits.retain(|wait| is_old(wait.since_ms));
+            let progress_at_ms = progress.as_ref().map(|progress| progress.at_ms);
+            let is_told = told.is_some_and(|before| {
+                let same = progress_at_ms.is_none() || before.progress_at_ms == progress_at_ms;
+                same && before.waits == waits
+            });
             if told.is_none() && !is_old(run.started_at_ms) {
                 continue;
             }
-            self.running.insert(run.attempt, told_at);
+            self.running.insert(run.attempt, ToldRun { progress_at_ms, waits: waits.clone() });
             if !is_told {
-                self.waits.push_back(AttemptEvent {
+                self.untold.push_back(AttemptEvent {
                     attempt: run.attempt,
                     phase: Phase::Running,
                     since_ms: run.started_at_ms,
                     accepted_at_ms: run.accepted_at_ms,
                     progress,
                     waits_for: None,
+                    waits,
                 });
             }
         }
@@ -139,7 +157,7 @@ impl Gatherer {
             let before = known.get(&task.attempt);
             self.starting.insert(task.attempt, before.is_some());
             if before == Some(&false) {
-                self.waits.push_back(accepted(task, now_ms));
+                self.untold.push_back(accepted(task, now_ms));
             }
         }
         for task in waiting {
@@ -147,14 +165,14 @@ impl Gatherer {
                 break;
             }
             self.next_waiting = Seq(task.seq.0 + 1);
-            self.waits.push_back(accepted(task, now_ms));
+            self.untold.push_back(accepted(task, now_ms));
         }
     }
 
     /// Nothing is pending: that is told, if something else was before.
     pub(super) fn rest(&mut self, load: Load) {
         if std::mem::take(&mut self.spoke) {
-            self.waits.clear();
+            self.untold.clear();
             (self.complete, self.load) = (true, None);
         } else {
             self.load = Some(load.clone());
@@ -167,11 +185,11 @@ impl Gatherer {
     /// Returns the next message, if there is something to tell.
     pub(super) fn next(&mut self) -> Option<NextEvents> {
         let is_told = self.load.as_ref() == Some(&self.current);
-        if self.waits.is_empty() && !self.complete && is_told {
+        if self.untold.is_empty() && !self.complete && is_told {
             return None;
         }
         let attempts: Vec<AttemptEvent> =
-            self.waits.drain(..self.waits.len().min(ATTEMPTS_MAX)).collect();
+            self.untold.drain(..self.untold.len().min(ATTEMPTS_MAX)).collect();
         let load = self.current.clone();
         self.load = Some(load.clone());
         self.spoke |= load.running + load.accepted > 0;
@@ -189,6 +207,7 @@ fn accepted(task: WaitingTask, now_ms: u64) -> AttemptEvent {
         accepted_at_ms,
         progress: None,
         waits_for,
+        waits: Vec::new(),
     }
 }
 

@@ -52,9 +52,10 @@ async fn publish(
 fn ids(message: ToService) -> Vec<TaskId> {
     match message {
         ToService::Results(results) => results.results.iter().map(|one| one.task_id).collect(),
-        other @ (ToService::Presence(_) | ToService::Ping | ToService::Unknown(_)) => {
-            panic!("{other:?}")
-        }
+        other @ (ToService::Presence(_)
+        | ToService::Ping
+        | ToService::Post(_)
+        | ToService::Unknown(_)) => panic!("{other:?}"),
     }
 }
 
