@@ -23,6 +23,7 @@ mod needs;
 mod pair;
 mod past;
 mod play;
+mod posts;
 pub mod record;
 mod schedules;
 mod service;
@@ -160,6 +161,7 @@ pub fn rows() -> Vec<Row> {
         host::ROWS,
         log::ROWS,
         task::ROWS,
+        posts::ROWS,
         million::ROWS,
     ]
     .concat()

@@ -20,6 +20,7 @@ mod doctor;
 mod endpoints;
 mod events;
 mod failover;
+mod families;
 mod faults;
 mod feed;
 mod folder;
