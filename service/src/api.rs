@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod extract;
 mod forget;
+mod messages;
 mod observed;
 mod output;
 mod problem;
@@ -134,6 +135,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(events::events))
         .routes(routes!(query::tasks, submit::submit))
         .routes(routes!(query::task))
+        .routes(routes!(messages::message))
         .routes(routes!(output::output))
         .routes(routes!(query::results))
         .routes(routes!(query::missing))

@@ -5,6 +5,7 @@ pub(crate) mod due;
 pub(crate) mod endpoint;
 mod forget;
 mod logs;
+mod messages;
 mod order;
 pub(crate) mod output;
 mod results;
@@ -28,6 +29,7 @@ use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 pub(crate) use forget::ForgetArgs;
 pub(crate) use logs::LogsArgs;
+pub(crate) use messages::MessageArgs;
 pub(crate) use results::ResultsArgs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -316,6 +318,8 @@ pub(crate) struct ServeArgs {
     /// use. That service is refused from then on, and the results of its tasks are recorded here
     #[arg(long)]
     pub(crate) take_over: bool,
+    #[command(flatten)]
+    pub(crate) messages: MessageArgs,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ pub(crate) mod endpoint;
 pub(crate) mod endpoint_show;
 pub(crate) mod endpoints;
 pub(crate) mod expand;
+mod family;
 pub(crate) mod forget;
 mod http;
 mod interrupt;

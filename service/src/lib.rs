@@ -19,6 +19,7 @@ mod demo;
 mod failover;
 mod failure;
 mod feed;
+mod messages;
 mod model;
 mod overlay;
 mod publishing;

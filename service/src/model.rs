@@ -3,14 +3,17 @@
 
 mod due_time;
 mod endpoints;
+mod family;
 mod feed_event;
 mod health;
+mod kept_message;
 mod live;
 mod name_pattern;
 mod progress;
 mod progress_rate;
 mod records;
 mod retry_policy;
+mod rings;
 mod schedules;
 mod task_spec;
 mod task_state;
@@ -22,14 +25,17 @@ pub(crate) use endpoints::{
     CancelsView, DrainView, EndpointDetail, EndpointStatus, EndpointSummary, InstanceView,
     QueueState, Removed, StateRecord, Told, active, status,
 };
+pub(crate) use family::{Family, Relative};
 pub(crate) use feed_event::{FeedEvent, FeedKind, FeedTask};
 pub(crate) use health::{Anomalies, QueueHazard};
+pub(crate) use kept_message::{MessageState, MessageView};
 pub(crate) use live::{LiveLoad, LiveTask, progress_words};
 pub(crate) use name_pattern::NamePattern;
 pub(crate) use progress::Progress;
 pub(crate) use progress_rate::ProgressRate;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use retry_policy::RetryPolicy;
+pub(crate) use rings::{ring_of, rings};
 pub(crate) use schedules::{
     ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSpec,
     ScheduleSummary, differences,

@@ -11,7 +11,7 @@ mod output;
 pub(crate) use attempts::{PhaseCounts, TaskRow};
 pub(crate) use output::{FOLLOW_FOR, FollowDue, NewOutput, Piece, ReadUpTo, recorded};
 
-use crate::model::{LiveLoad, LiveTask};
+use crate::model::{LiveLoad, LiveTask, ring_of, rings};
 use attempts::Attempts;
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::system::clock::now_ms;
@@ -103,6 +103,18 @@ impl Overlay {
     /// A task, as its endpoint told of it last.
     pub(crate) fn task(&self, task: TaskId) -> Option<LiveTask> {
         self.table().attempts.task(task, now_ms())
+    }
+
+    /// Tasks that wait for each other in rings, by messages.
+    pub(crate) fn rings(&self) -> Vec<Vec<TaskId>> {
+        let waits = self.table().attempts.waits();
+        rings(&waits)
+    }
+
+    /// The ring of tasks that wait for each other, from this task on; nothing if it is in none.
+    pub(crate) fn ring_of(&self, task: TaskId) -> Option<Vec<TaskId>> {
+        let waits = self.table().attempts.waits();
+        ring_of(&waits, task)
     }
 
     /// The phases of tasks, in their order.

@@ -21,6 +21,7 @@ use crate::cli::ServeArgs;
 use crate::config::Settings;
 use crate::failover::ConnectionCloser;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
+use crate::messages::Rules;
 use crate::publishing::Placements;
 use crate::state_folder::StateFolder;
 use crate::store::{Saved, Store};
@@ -77,6 +78,10 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
         told: told.clone(),
         submissions: submissions.clone(),
         placements: placements.clone(),
+        rules: Rules {
+            messages: args.messages.rule,
+            children_at: args.messages.children_at.clone(),
+        },
     };
     let stop = CancellationToken::new();
     let mut beside = JoinSet::new();

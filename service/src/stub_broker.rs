@@ -38,6 +38,8 @@ struct StubState {
     dead_lettered: Vec<Tag>,
     /// Queues that do not exist.
     returning: Vec<String>,
+    /// How many messages wait in each queue.
+    waiting: u64,
 }
 
 impl StubState {
@@ -117,6 +119,11 @@ impl Broker {
         self.state().deliver(message);
     }
 
+    /// Says from now on that so many messages wait in each queue.
+    pub(crate) fn wait_with(&self, waiting: u64) {
+        self.state().waiting = waiting;
+    }
+
     /// Returns messages to this queue from now on, or takes them.
     pub(crate) fn return_for(&self, queue: &str, returned: bool) {
         let mut state = self.state();
@@ -193,7 +200,7 @@ impl Connection for Broker {
     }
 
     async fn waiting(&self, _: &str) -> Result<u64, Fault> {
-        Ok(0)
+        Ok(self.state().waiting)
     }
 
     async fn remove_queue(&self, queue: &str) -> Result<(), Fault> {

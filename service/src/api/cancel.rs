@@ -11,7 +11,7 @@ use crate::broker::observer::Sought;
 use crate::model::{NamePattern, QueueState, TaskState};
 use crate::store::{SelectedTask, TaskSelection};
 use axum::extract::{Request, State};
-use clutch_common::id::EndpointId;
+use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{CANCEL_MAX, Phase};
@@ -36,6 +36,8 @@ struct Requested {
     messages: Vec<(EndpointId, u64)>,
     /// The rows of these tasks, as ranges.
     rows: Vec<(i64, i64)>,
+    /// The rows of descendants that were taken along.
+    descendants: BTreeSet<i64>,
 }
 
 impl Requested {
@@ -80,8 +82,8 @@ pub(super) async fn cancel(
     // This future is dropped when the connection is; the recording goes on.
     let recording = api.submissions.clone().spawn({
         let api = api.clone();
-        let states = request.states.clone();
-        async move { record(&api, selection, &states).await }
+        let (states, with_children) = (request.states.clone(), request.with_children);
+        async move { record(&api, selection, &states, with_children).await }
     });
     let cut_off = |error| ApiError::internal(format!("the request was cut off: {error}"));
     let requested = recording.await.map_err(cut_off)??;
@@ -97,7 +99,7 @@ pub(super) async fn all_of(
 ) -> Result<CancelAnswer, ApiError> {
     let states = OPEN.map(str::to_owned).to_vec();
     let selection = TaskSelection { endpoint: Some(endpoint), states, ..TaskSelection::default() };
-    let requested = record(api, selection, &[]).await?;
+    let requested = record(api, selection, &[], false).await?;
     answer(api, requested, wait).await
 }
 
@@ -144,11 +146,13 @@ async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, 
     })
 }
 
-/// Records the request, slice by slice, so that results are recorded in between.
+/// Records the request, slice by slice, so that results are recorded in between. A task is to be
+/// cancelled before its children are looked for: after that it gets no more.
 async fn record(
     api: &Api,
     selection: TaskSelection,
     states: &[String],
+    with_children: bool,
 ) -> Result<Requested, ApiError> {
     let mut requested = Requested::default();
     let mut cursor = api.store.select(selection).await?;
@@ -161,25 +165,58 @@ async fn record(
         let phases = api.told.overlay.phases(selected.iter().map(|task| task.attempt.task_id));
         let meant = selected.into_iter().zip(phases);
         let meant = meant.filter(|(task, phase)| is_meant(states, *task, *phase));
-        let rows: Vec<i64> = meant.map(|(task, _)| task.seq).collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let slice = api.store.cancel(rows, now_ms()).await?;
-        requested.cancelled += slice.cancelled;
-        requested.too_late += slice.too_late;
-        let asked = !slice.asked.is_empty();
-        for (endpoint, (number, rows)) in slice.asked {
-            requested.messages.push((endpoint, number));
-            rows.into_iter().for_each(|row| requested.add(row));
-        }
-        if asked {
-            api.signals.news.send_modify(|count| *count += 1);
-        }
-        if slice.cancelled > 0 {
-            api.signals.recorded.send_modify(|count| *count += 1);
+        let (rows, tasks): (Vec<i64>, Vec<TaskId>) =
+            meant.map(|(task, _)| (task.seq, task.attempt.task_id)).unzip();
+        record_slice(api, rows, &mut requested).await?;
+        if with_children {
+            record_descendants(api, &tasks, &mut requested).await?;
         }
     }
+}
+
+/// Records the request for the descendants of tasks, until there are no more of them.
+async fn record_descendants(
+    api: &Api,
+    tasks: &[TaskId],
+    requested: &mut Requested,
+) -> Result<(), ApiError> {
+    loop {
+        // Those that were submitted meanwhile are found by the next look.
+        let mut rows = api.store.open_descendants(tasks.to_vec()).await?;
+        rows.retain(|row| requested.descendants.insert(*row));
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for rows in rows.chunks(CANCEL_MAX) {
+            record_slice(api, rows.to_vec(), requested).await?;
+        }
+    }
+}
+
+/// Records the request for the tasks in some rows.
+async fn record_slice(
+    api: &Api,
+    rows: Vec<i64>,
+    requested: &mut Requested,
+) -> Result<(), ApiError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let slice = api.store.cancel(rows, now_ms()).await?;
+    requested.cancelled += slice.cancelled;
+    requested.too_late += slice.too_late;
+    let asked = !slice.asked.is_empty();
+    for (endpoint, (number, rows)) in slice.asked {
+        requested.messages.push((endpoint, number));
+        rows.into_iter().for_each(|row| requested.add(row));
+    }
+    if asked {
+        api.signals.news.send_modify(|count| *count += 1);
+    }
+    if slice.cancelled > 0 {
+        api.signals.recorded.send_modify(|count| *count += 1);
+    }
+    Ok(())
 }
 
 /// Whether a task is in one of the states that are asked for; of none, every task is. How far
@@ -195,7 +232,7 @@ fn is_meant(states: &[String], task: SelectedTask, phase: Option<Phase>) -> bool
 
 /// Waits for the endpoints that may answer, and counts what became of the tasks.
 async fn answer(api: &Api, requested: Requested, wait: Duration) -> Result<CancelAnswer, ApiError> {
-    let Requested { cancelled, too_late, messages, rows } = requested;
+    let Requested { cancelled, too_late, messages, rows, .. } = requested;
     let online = online(api, &messages).await;
     let until = Instant::now() + wait;
     let left = wait_for(api, &messages, &online, until).await?;
@@ -267,7 +304,7 @@ async fn wait_for(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clutch_common::id::{Attempt, TaskId};
+    use clutch_common::id::Attempt;
 
     #[test]
     fn what_is_queued_is_not_meant_where_only_what_runs_is() {

@@ -58,7 +58,8 @@ pub(super) async fn endpoints(
     let endpoints =
         seen(&api, records).await.into_iter().map(|(record, queue)| summary(&api, &record, queue));
     let endpoints = endpoints.collect();
-    Ok(Json(EndpointPage { engaged: fault.is_none(), fault, endpoints, next }))
+    let rings = api.told.overlay.rings();
+    Ok(Json(EndpointPage { engaged: fault.is_none(), fault, endpoints, rings, next }))
 }
 
 /// Shows one endpoint in full, with its instances.

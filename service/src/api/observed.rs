@@ -100,6 +100,14 @@ pub(super) fn live_positions(api: &Api, filter: &TaskFilter) -> Option<Vec<u64>>
 /// outcome.
 pub(super) async fn observe(api: &Api, detail: TaskDetail) -> Result<TaskDetail, ApiError> {
     let mut detail = detail;
+    let family = &mut detail.family;
+    for relative in family.parent.iter_mut().chain(&mut family.descendants) {
+        if relative.state == TaskState::Submitted
+            && let Some(live) = api.told.overlay.task(relative.id)
+        {
+            relative.state = of_phase(live.phase);
+        }
+    }
     if !matches!(detail.summary.state, TaskState::Done(_)) {
         let places = api.store.task_places(vec![detail.summary.id]).await?;
         let attempt = places.get(&detail.summary.id).map(|place| place.attempt);
@@ -107,6 +115,11 @@ pub(super) async fn observe(api: &Api, detail: TaskDetail) -> Result<TaskDetail,
         detail.live = live.filter(|live| Some(live.attempt) == attempt);
         if let Some(live) = &detail.live {
             show_phase(&mut detail.summary, live);
+            let waits = !live.waits.is_empty();
+            detail.ring = waits
+                .then(|| api.told.overlay.ring_of(detail.summary.id))
+                .flatten()
+                .unwrap_or_default();
         }
         let mut facts = facts(api, &detail).await?;
         if let Some(place) = places.get(&detail.summary.id) {

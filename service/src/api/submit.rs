@@ -108,8 +108,7 @@ async fn record_and_publish(
     };
     let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
     let parent = None;
-    let chunk =
-        Chunk { endpoint, key, total, first, specs, handing, retry, due, parent, now_ms };
+    let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, due, parent, now_ms };
     let begun = api.store.record_submission(chunk).await?;
     let Some(RecordedChunk { endpoint, tasks: begun, due_at_ms }) = begun else {
         return Err(unknown_endpoint(api, &name).await);

@@ -90,6 +90,7 @@ async fn service(engaged: bool) -> Service {
         told,
         submissions: submissions.clone(),
         placements: placements.clone(),
+        rules: crate::messages::Rules::default(),
     };
     let session_stop = stop.clone();
     running.spawn(async move {

@@ -188,6 +188,9 @@ pub(crate) struct EndpointPage {
     pub(crate) fault: Option<String>,
     /// The endpoints, by name.
     pub(crate) endpoints: Vec<EndpointSummary>,
+    /// Tasks that wait for each other in a ring, by messages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rings: Vec<Vec<TaskId>>,
     /// The value of `after` for the next page; none after the last.
     pub(crate) next: Option<String>,
 }
@@ -256,6 +259,9 @@ pub(crate) struct CancelRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<TaskState>)]
     pub(crate) states: Vec<String>,
+    /// Whether the tasks that these submitted are cancelled as well, and those that they did.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) with_children: bool,
     /// How long to wait for endpoints that are asked and may answer, in milliseconds; at most
     /// 10 minutes.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -1,10 +1,12 @@
 //! Consumes the results queue: records results and presence messages, and acknowledges them once
 //! they are on disk. Callers that wait for a result are woken as soon as it is recorded: the
 //! broker still has what a power cut undoes then. Repeated results are counted; messages that
-//! cannot be read go to the dead-letter queue.
+//! cannot be read go to the dead-letter queue. Messages between tasks are handed over to their
+//! router; they are acknowledged once they are done, and recording does not wait for that.
 
 use crate::broker::anomalies::AnomalyCounters;
 use crate::failover::Liveness;
+use crate::messages::{Incoming, Posts, Settled};
 use crate::overlay::Overlay;
 use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
@@ -64,6 +66,8 @@ pub(crate) struct Recorder<'a> {
     pub(crate) overlay: &'a Overlay,
     /// Counts what is not an outcome of a task.
     pub(crate) counts: &'a Arc<AnomalyCounters>,
+    /// The way of messages between tasks.
+    pub(crate) posts: &'a Posts,
 }
 
 /// Collects until told to stop, and notes in `liveness` which states were heard.
@@ -87,13 +91,18 @@ pub(crate) async fn collect(
                 open.settle(recorder, inlet.as_mut(), stop).await?;
                 continue;
             }
+            () = open.first_done(), if open.waits_for_posts() => {
+                open.acknowledge(inlet.as_mut(), recorder.counts).await?;
+                continue;
+            }
         };
         let waited = deliveries.len() == GROUP || Instant::now() < caught_up;
         let mut deliveries = VecDeque::from(deliveries);
         while !deliveries.is_empty() {
             let part = part(&mut deliveries);
             let messages = part.len();
-            let group = Group::read(part, waited);
+            let mut group = Group::read(part, waited);
+            recorder.posts.hand_over(std::mem::take(&mut group.posts));
             liveness.record_heard(&group.states(), Instant::now());
             if record(&group, recorder, liveness, stop).await.is_none() {
                 return Ok(());
@@ -111,15 +120,19 @@ pub(crate) async fn collect(
 
 /// Messages that are recorded and not acknowledged.
 struct Open {
+    /// How many of them may not be on disk.
     messages: usize,
-    groups: Vec<Tags>,
-    /// When they have to be acknowledged.
+    /// All of them, in order.
+    groups: VecDeque<Tags>,
+    /// How many of the groups are on disk: the first ones.
+    durable: usize,
+    /// When the others have to be brought there.
     due: Instant,
 }
 
 impl Default for Open {
     fn default() -> Self {
-        Self { messages: 0, groups: Vec::new(), due: Instant::now() }
+        Self { messages: 0, groups: VecDeque::new(), durable: 0, due: Instant::now() }
     }
 }
 
@@ -129,10 +142,23 @@ impl Open {
             self.due = Instant::now() + SETTLE_AFTER;
         }
         self.messages += messages;
-        self.groups.push(tags);
+        self.groups.push_back(tags);
     }
 
-    /// Acknowledges all of it once it is on disk, unless told to stop before that.
+    /// Whether the first group is on disk, and messages between tasks in it are not done.
+    fn waits_for_posts(&self) -> bool {
+        self.durable > 0
+    }
+
+    /// Waits until the messages between tasks of the first group are done.
+    async fn first_done(&mut self) {
+        for post in self.groups.front_mut().into_iter().flat_map(|tags| &mut tags.posts) {
+            post.done().await;
+        }
+    }
+
+    /// Acknowledges all of it once it is on disk, unless told to stop before that; what comes
+    /// after a message between tasks that is not done stays.
     async fn settle(
         &mut self,
         recorder: &Recorder<'_>,
@@ -143,8 +169,21 @@ impl Open {
             return Ok(());
         }
         self.messages = 0;
-        for tags in self.groups.drain(..) {
-            tags.settle(inlet, recorder.counts).await?;
+        self.durable = self.groups.len();
+        self.acknowledge(inlet, recorder.counts).await
+    }
+
+    /// Acknowledges what is on disk, up to a message between tasks that is not done.
+    async fn acknowledge(
+        &mut self,
+        inlet: &mut dyn Inlet,
+        counts: &AnomalyCounters,
+    ) -> Result<(), Fault> {
+        while self.durable > 0
+            && let Some(tags) = self.groups.pop_front_if(Tags::is_done)
+        {
+            self.durable -= 1;
+            tags.settle(inlet, counts).await?;
         }
         Ok(())
     }
@@ -170,6 +209,8 @@ struct Group {
     batches: Vec<Arc<Batch>>,
     /// The ids of barriers.
     barriers: Vec<String>,
+    /// Messages between tasks.
+    posts: Vec<Incoming>,
     tags: Tags,
 }
 
@@ -180,11 +221,18 @@ struct Tags {
     unreadable: Vec<(Tag, Vec<Reason>)>,
     /// Control messages that are passed by.
     unknown: Vec<UnknownControl>,
+    /// The ends of messages between tasks.
+    posts: Vec<Settled>,
     /// The last one.
     last: Option<Tag>,
 }
 
 impl Tags {
+    /// Whether all messages between tasks are done.
+    fn is_done(&mut self) -> bool {
+        self.posts.iter_mut().all(Settled::is_done)
+    }
+
     /// Dead-letters the unreadable deliveries, and acknowledges the others.
     async fn settle(&self, inlet: &mut dyn Inlet, counts: &AnomalyCounters) -> Result<(), Fault> {
         for (tag, reasons) in &self.unreadable {
@@ -234,6 +282,11 @@ impl Group {
                 ToService::Ping => {
                     group.barriers.push(delivery.message.message_id.unwrap_or_default());
                 }
+                ToService::Post(post) => {
+                    let (incoming, settled) = Incoming::new(post);
+                    group.posts.push(incoming);
+                    group.tags.posts.push(settled);
+                }
                 ToService::Unknown(message) => group.tags.unknown.push(message),
                 ToService::Results(decoded) => {
                     if let Some((endpoint, disk)) = decoded.endpoint.zip(decoded.disk) {
@@ -271,6 +324,7 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
         ToService::Results(results) => results.endpoint,
         ToService::Presence(presence) => Some(presence.endpoint_id),
         ToService::Ping => None,
+        ToService::Post(post) => Some(post.endpoint()),
         ToService::Unknown(_) => return Ok(()),
     };
     // What cannot be read at all says nothing that could be false.

@@ -6,6 +6,7 @@
 //! queue alone does not end the session.
 
 use super::anomalies::AnomalyCounters;
+use crate::messages::Mail;
 use crate::model::{FeedEvent, FeedKind, LiveTask, TaskState};
 use crate::overlay::{Overlay, TaskRow};
 use crate::store::Store;
@@ -34,6 +35,8 @@ pub(crate) struct EventReader<'a> {
     pub(crate) connection: &'a dyn Connection,
     /// The kind of the queues that all endpoints share.
     pub(crate) kind: QueueKind,
+    /// The note of kept messages, which is told of tasks that run.
+    pub(crate) mail: &'a Mail,
 }
 
 impl EventReader<'_> {
@@ -94,11 +97,26 @@ impl EventReader<'_> {
         let told = self.store.feed().is_on();
         let before = if told { self.known(&events) } else { BTreeMap::new() };
         for events in &events {
+            let started = self.started(events);
             self.overlay.take_in(events, &rows);
+            self.mail.run(started);
         }
         if told {
             self.tell(before).await;
         }
+    }
+
+    /// The tasks that a message tells to run, and that did not before; none while no messages are
+    /// kept for any.
+    fn started(&self, events: &Events) -> Vec<TaskId> {
+        if !self.mail.is_kept() {
+            return Vec::new();
+        }
+        let running = events.attempts.iter().filter(|one| one.phase == Phase::Running);
+        let tasks: Vec<TaskId> = running.map(|one| one.attempt.task_id).collect();
+        let before = self.overlay.phases(tasks.iter().copied());
+        let came = tasks.into_iter().zip(before);
+        came.filter(|(_, phase)| *phase != Some(Phase::Running)).map(|(task, _)| task).collect()
     }
 
     /// The tasks of these messages, as they are known before these are taken in.
@@ -208,6 +226,7 @@ mod tests {
             accepted_at_ms: None,
             progress,
             waits_for: None,
+            waits: Vec::new(),
             heard_at_ms: 1,
             stale: false,
         };
@@ -232,6 +251,7 @@ mod tests {
     async fn an_event_counts_only_under_the_routing_key_of_its_endpoint() {
         let (_temp, store) = store().await;
         let (overlay, counts) = (Overlay::default(), AnomalyCounters::default());
+        let mail = Mail::default();
         let broker = crate::stub_broker::Broker::default();
         let reader = EventReader {
             store: &store,
@@ -239,6 +259,7 @@ mod tests {
             counts: &counts,
             connection: &broker,
             kind: QueueKind::Classic,
+            mail: &mail,
         };
         let endpoint = EndpointId::new();
         let events = Events {

@@ -11,13 +11,14 @@ use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
 use crate::broker::requests::Requests;
 use crate::failover::{self, ConnectionCloser, Liveness};
+use crate::messages::{self, Mail, Router, RouterParts, Rules};
 use crate::publishing::{
     AnswerRecorder, Placements, Publisher, UrgentSender, place, publish, send_urgent,
 };
 use crate::store::Store;
 use backoff::backoff::Backoff as _;
 use clutch_common::link::ownership::{Claim, claim, take_over};
-use clutch_common::link::{Connection, Fault, Terms, Transport};
+use clutch_common::link::{Connection, Fault, Inlet, Terms, Transport};
 use clutch_common::topology::{self, QueueKind};
 use std::future::Future;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub(crate) struct SessionContext {
     pub(crate) submissions: TaskTracker,
     /// The obstacles of tasks that wait.
     pub(crate) placements: Placements,
+    /// The rules for messages between tasks, and for their children.
+    pub(crate) rules: Rules,
 }
 
 /// Why a session ended.
@@ -197,6 +200,68 @@ async fn work(
     stop: &CancellationToken,
 ) -> Result<(), SessionError> {
     let kind = queue_kind(context).await;
+    let inlet = claimed_inlet(context, connections, claimant, kind).await?;
+    let outlet = connections.publishing.outlet().await?;
+    let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
+    let SessionContext { store, commits, news, closer, ask_after, told, .. } = context;
+    let SessionContext { submissions, placements, .. } = context;
+    let (urgent, copies) = UrgentSender::new();
+    let publisher = Publisher::new(jobs, answers(context)).with_urgent(urgent);
+    context.link.send_replace(LinkState::Engaged(publisher.clone()));
+    tracing::info!(
+        broker = context.transport.address(),
+        service = %claimant.service,
+        "engaged"
+    );
+    engaged();
+    let overlay = &told.overlay;
+    overlay.linked();
+    let connection = connections.consuming.as_ref();
+    let requests = Requests { store, overlay, publisher: publisher.clone(), connection };
+    let mail = Mail::default();
+    let events =
+        EventReader { store, overlay, counts: &told.counts, connection, kind, mail: &mail };
+    let (posts, incoming) = messages::posts();
+    let counts = &told.counts;
+    let recorder = collector::Recorder { store, commits, overlay, counts, posts: &posts };
+    let router = RouterParts {
+        store,
+        publisher: publisher.clone(),
+        connection,
+        rules: &context.rules,
+        commits: commits.subscribe(),
+        submissions,
+        mail: &mail,
+    };
+    let liveness = Liveness::new(news.clone(), Arc::clone(&told.last_heard));
+    let closer = closer.as_deref();
+    let watching =
+        failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
+    tokio::try_join!(
+        collect(inlet, &recorder, &liveness, stop),
+        Router::run(router, incoming, stop),
+        events.read(stop),
+        requests.ask(stop),
+        publish(outlet, &mut queue, stop),
+        watching,
+        place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),
+        failover::recover(store, publisher.clone(), placements, news.subscribe(), *ask_after, stop),
+        failover::cancel(store, publisher.clone(), news.subscribe(), stop),
+        send_urgent(connection, publisher, copies, stop),
+        look_at_policies(context, stop),
+        observe(&told.observer, context.transport.as_ref(), stop),
+    )
+    .map(|_| ())
+    .map_err(SessionError::from)
+}
+
+/// Claims the results, and opens their queue.
+async fn claimed_inlet(
+    context: &SessionContext,
+    connections: &Connections,
+    claimant: &mut Claimant,
+    kind: QueueKind,
+) -> Result<Box<dyn Inlet>, SessionError> {
     // Before anything is delivered that may be another's.
     let claimed = claim(connections.publishing.as_ref(), claimant.service, kind).await?;
     if let Claim::Theirs { words, .. } = &claimed
@@ -222,44 +287,7 @@ async fn work(
         );
     }
     claimant.take_over = false;
-    let outlet = connections.publishing.outlet().await?;
-    let (jobs, mut queue) = mpsc::channel(WAITING_JOBS);
-    let SessionContext { store, commits, news, closer, ask_after, told, .. } = context;
-    let SessionContext { submissions, placements, .. } = context;
-    let (urgent, copies) = UrgentSender::new();
-    let publisher = Publisher::new(jobs, answers(context)).with_urgent(urgent);
-    context.link.send_replace(LinkState::Engaged(publisher.clone()));
-    tracing::info!(
-        broker = context.transport.address(),
-        service = %claimant.service,
-        "engaged"
-    );
-    engaged();
-    let overlay = &told.overlay;
-    overlay.linked();
-    let connection = connections.consuming.as_ref();
-    let requests = Requests { store, overlay, publisher: publisher.clone(), connection };
-    let events = EventReader { store, overlay, counts: &told.counts, connection, kind };
-    let recorder = collector::Recorder { store, commits, overlay, counts: &told.counts };
-    let liveness = Liveness::new(news.clone(), Arc::clone(&told.last_heard));
-    let closer = closer.as_deref();
-    let watching =
-        failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
-    tokio::try_join!(
-        collect(inlet, &recorder, &liveness, stop),
-        events.read(stop),
-        requests.ask(stop),
-        publish(outlet, &mut queue, stop),
-        watching,
-        place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),
-        failover::recover(store, publisher.clone(), placements, news.subscribe(), *ask_after, stop),
-        failover::cancel(store, publisher.clone(), news.subscribe(), stop),
-        send_urgent(connection, publisher, copies, stop),
-        look_at_policies(context, stop),
-        observe(&told.observer, context.transport.as_ref(), stop),
-    )
-    .map(|_| ())
-    .map_err(SessionError::from)
+    Ok(inlet)
 }
 
 /// Writes the broker's answers into the records.

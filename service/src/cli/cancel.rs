@@ -40,6 +40,9 @@ pub(crate) struct CancelArgs {
     /// Only those in one of these states: waiting, submitted, accepted, running
     #[arg(long, value_name = "STATE", value_delimiter = ',', num_args = 1..)]
     pub(crate) status: Vec<String>,
+    /// Also cancel the tasks that these submitted, and those that they did
+    #[arg(long)]
+    pub(crate) with_children: bool,
     /// Do not wait for endpoints
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -20,6 +20,7 @@ pub(crate) async fn run(client: &Client, args: &CancelArgs, json: bool) -> anyho
         endpoint: args.selected.endpoint.clone(),
         name: args.selected.name.clone(),
         states: args.status.clone(),
+        with_children: args.with_children,
         wait_ms: if args.no_wait { 0 } else { WAIT_MS },
     };
     let answer: CancelAnswer = client.post("/v1/cancel", &request).await?;

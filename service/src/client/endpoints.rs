@@ -6,6 +6,7 @@ use crate::cli::output;
 use crate::client::Client;
 use crate::failure::{UNAVAILABLE, exit_code};
 use crate::model::EndpointSummary;
+use clutch_common::id::TaskId;
 use clutch_common::system::clock::now_ms;
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -80,7 +81,14 @@ fn shown(page: &EndpointPage, json: bool) -> anyhow::Result<String> {
     } else {
         lines.extend(table(&page.endpoints, now_ms()));
     }
+    lines.extend(page.rings.iter().map(|ring| ring_words(ring)));
     Ok(lines.join("\n"))
+}
+
+/// A ring of tasks that wait for each other.
+pub(super) fn ring_words(ring: &[TaskId]) -> String {
+    let tasks: Vec<String> = ring.iter().chain(ring.first()).map(ToString::to_string).collect();
+    format!("These tasks wait for each other in a ring: {}", tasks.join(" → "))
 }
 
 /// The names of the columns.

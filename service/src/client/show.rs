@@ -1,6 +1,7 @@
 //! Shows everything known about one task.
 
-use super::moment;
+use super::endpoints::{age, ring_words};
+use super::{family, moment};
 use crate::api::types::Health;
 use crate::cli::ShowArgs;
 use crate::cli::output;
@@ -9,11 +10,13 @@ use crate::model::{
     Asked, Recorded, TaskDetail, TaskState, TaskSummary, TimelineStep, progress_words,
 };
 
+use clutch_common::system::clock::now_ms;
 use clutch_common::task::Work;
 use clutch_common::task::result::TaskResult;
 use clutch_common::text::counted::counted;
 use clutch_common::text::printable;
 use clutch_common::topology;
+use clutch_common::wire::MessageWait;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -28,6 +31,9 @@ pub(crate) async fn run(client: &Client, args: &ShowArgs, json: bool) -> anyhow:
         output::line(&format!("{name:<12} {}", output::one_line(&value)))?;
     }
     for line in timeline(&detail) {
+        output::line(&line)?;
+    }
+    for line in family::lines(detail.summary.id, detail.summary.state, &detail.family) {
         output::line(&line)?;
     }
     for recorded in &detail.results {
@@ -82,6 +88,15 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     lines.extend(progress.map(|progress| {
         ("progress", format!("{} ({})", progress_words(progress), moment(progress.at_ms)))
     }));
+    let waits = detail.live.iter().flat_map(|live| &live.waits);
+    lines.extend(waits.map(|wait| ("waits", wait_words(wait, now_ms()))));
+    if detail.kept_messages > 0 {
+        let kept = counted(detail.kept_messages, "message");
+        lines.push(("mailbox", format!("{kept} kept until a process of the task takes them")));
+    }
+    if !detail.ring.is_empty() {
+        lines.push(("ring", ring_words(&detail.ring)));
+    }
     lines.extend(detail.asked.map(|asked| ("asked", words(asked))));
     if let Some(task) = &detail.task {
         lines.extend(work(&task.work));
@@ -126,6 +141,23 @@ fn clock_words(by_endpoint: bool, is_earlier: bool) -> &'static str {
         (true, false) => "by the endpoint's clock",
         (false, true) => "by the service's clock; the endpoint's is ahead",
         (false, false) => "by the service's clock",
+    }
+}
+
+/// An open send or receive of a task.
+fn wait_words(wait: &MessageWait, now_ms: u64) -> String {
+    let since = age(wait.since_ms, now_ms);
+    let addressees: Vec<String> =
+        wait.addressees.iter().map(|one| format!("`{}`", output::one_line(one))).collect();
+    let on = format!(
+        "since {since} on {} {}",
+        if addressees.len() == 1 { "addressee" } else { "addressees" },
+        addressees.join(", ")
+    );
+    match (wait.to, wait.from) {
+        (Some(to), _) => format!("{on}, for {to} to take a message"),
+        (None, Some(from)) => format!("{on}, for a message from {from}"),
+        (None, None) => format!("{on}, for a message"),
     }
 }
 

@@ -96,6 +96,7 @@ impl World {
             told: HealthState::default(),
             submissions: TaskTracker::new(),
             placements: Placements::default(),
+            rules: crate::messages::Rules::default(),
         };
         let mut running = JoinSet::new();
         running.spawn(async move {

@@ -1,7 +1,7 @@
 //! Facts that an endpoint told in its events: how far a task is there, and how loaded it is.
 //! They are not recorded. Pure.
 
-use clutch_common::wire::{Load, Phase, TaskProgress};
+use clutch_common::wire::{Load, MessageWait, Phase, TaskProgress};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +23,9 @@ pub(crate) struct LiveTask {
     /// The thing that it waits for other than a slot, in the endpoint's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) waits_for: Option<String>,
+    /// Its sends and receives that have been open for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) waits: Vec<MessageWait>,
     /// When the endpoint told of anything last, by the service's clock.
     pub(crate) heard_at_ms: u64,
     /// Whether that is so long ago that it may be otherwise.

@@ -1,6 +1,6 @@
 //! The recorded facts about tasks, as they are shown to people and programs. Pure.
 
-use super::{LiveTask, TaskState, TimelineStep, Why};
+use super::{Family, LiveTask, TaskState, TimelineStep, Why};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::TaskResult;
@@ -107,9 +107,23 @@ pub(crate) struct TaskDetail {
     /// Why it has no outcome yet; not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<Why>,
+    /// The tasks that wait for each other in a ring, from this one on, if it is in one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ring: Vec<TaskId>,
+    /// How many messages the service keeps until a process of it takes them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) kept_messages: u64,
+    /// The task that submitted it, and those that it submitted.
+    #[serde(default, skip_serializing_if = "Family::is_empty")]
+    pub(crate) family: Family,
     /// The steps of its last attempt, in order; made from the above.
     #[serde(default)]
     pub(crate) timeline: Vec<TimelineStep>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Whether an endpoint was asked what became of a task.

@@ -141,7 +141,7 @@ fn clocks_differ(steps: &[(StepKind, u64)]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{LiveTask, Recorded, TaskState, TaskSummary};
+    use crate::model::{Family, LiveTask, Recorded, TaskState, TaskSummary};
     use clutch_common::id::{Attempt, EndpointId, TaskId};
     use clutch_common::task::priority::Priority;
     use clutch_common::task::result::{Outcome, TaskResult};
@@ -177,6 +177,9 @@ mod tests {
             results,
             live,
             why,
+            ring: Vec::new(),
+            kept_messages: 0,
+            family: Family::default(),
             timeline,
         }
     }
@@ -196,6 +199,7 @@ mod tests {
             accepted_at_ms: Some(1020),
             progress: None,
             waits_for: None,
+            waits: Vec::new(),
             heard_at_ms: 5000,
             stale: false,
         });

@@ -8,7 +8,7 @@
 use crate::model::{LiveLoad, LiveTask};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::result::TaskResult;
-use clutch_common::wire::{AttemptEvent, Events, Phase, TaskProgress};
+use clutch_common::wire::{AttemptEvent, Events, MessageWait, Phase, TaskProgress};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many bytes the tasks take together, counted as [`weight`] does.
@@ -21,6 +21,10 @@ const MAX_ENDPOINTS: usize = 10_000;
 const MAX_WORDS: usize = 800;
 /// The largest data of a task's progress, in bytes; larger ones are left out.
 const MAX_DATA: usize = 4 * 1024;
+/// How many open sends and receives of a task are kept, and how many addressees of each.
+const MAX_WAITS: usize = 16;
+/// The share of one of them.
+const WAIT_BYTES: usize = 100;
 /// How many troubles of an endpoint are kept.
 const MAX_TROUBLES: usize = 16;
 /// An endpoint tells everything every 30 seconds while it has tasks: after three times
@@ -69,6 +73,8 @@ pub(crate) struct Attempts {
     tasks: BTreeMap<TaskId, OverlaidTask>,
     submissions: BTreeMap<i64, PhaseCounts>,
     bytes: usize,
+    /// The tasks with open sends or receives.
+    waiting: BTreeSet<TaskId>,
 }
 
 #[derive(Debug)]
@@ -151,6 +157,9 @@ impl Attempts {
         let progress = live.progress.clone().or_else(|| kept.and_then(|kept| kept.live.progress));
         let live = LiveTask { progress, ..live };
         self.bytes += weight(&live);
+        if !live.waits.is_empty() {
+            self.waiting.insert(task);
+        }
         *self.submission(at.submission).of(live.phase) += 1;
         let known = self.endpoints.entry(endpoint).or_insert_with(KnownEndpoint::new);
         known.tasks.insert(task);
@@ -166,6 +175,7 @@ impl Attempts {
 
     fn remove(&mut self, task: TaskId) -> Option<OverlaidTask> {
         let known = self.tasks.remove(&task)?;
+        self.waiting.remove(&task);
         self.bytes -= weight(&known.live);
         let phase = known.live.phase;
         if let Some(endpoint) = self.endpoints.get_mut(&known.endpoint) {
@@ -203,6 +213,15 @@ impl Attempts {
         let known = self.tasks.get(&task)?;
         let heard_at_ms = self.endpoints.get(&known.endpoint)?.heard_at_ms;
         Some(LiveTask { heard_at_ms, stale: is_stale(heard_at_ms, now_ms), ..known.live.clone() })
+    }
+
+    /// The tasks that others wait for, by the tasks that wait for them.
+    pub(crate) fn waits(&self) -> BTreeMap<TaskId, BTreeSet<TaskId>> {
+        let known = self.waiting.iter().filter_map(|task| Some((*task, self.tasks.get(task)?)));
+        let waited_for = known.map(|(task, known)| {
+            (task, known.live.waits.iter().filter_map(MessageWait::waits_for).collect())
+        });
+        waited_for.collect()
     }
 
     /// The phase of a task.
@@ -281,9 +300,18 @@ fn live(event: &AttemptEvent, now_ms: u64) -> LiveTask {
         accepted_at_ms: event.accepted_at_ms,
         progress,
         waits_for,
+        waits: event.waits.iter().take(MAX_WAITS).map(shortened).collect(),
         heard_at_ms: now_ms,
         stale: false,
     }
+}
+
+/// A wait with no more addressees than are kept.
+fn shortened(wait: &MessageWait) -> MessageWait {
+    let mut wait = wait.clone();
+    wait.addressees.truncate(MAX_WAITS);
+    wait.addressees.iter_mut().for_each(shorten);
+    wait
 }
 
 fn shorten(words: &mut String) {
@@ -296,7 +324,10 @@ fn weight(live: &LiveTask) -> usize {
         let data = progress.data.as_ref().map_or(0, |data| data.text().len());
         data + progress.message.as_ref().map_or(0, String::len)
     });
-    TASK_BYTES + progress + live.waits_for.as_ref().map_or(0, String::len)
+    let addressees = live.waits.iter().flat_map(|wait| &wait.addressees);
+    let waits = live.waits.len() * WAIT_BYTES
+        + addressees.map(|addressee| addressee.len() + WAIT_BYTES).sum::<usize>();
+    TASK_BYTES + waits + progress + live.waits_for.as_ref().map_or(0, String::len)
 }
 
 #[cfg(test)]

@@ -73,6 +73,22 @@ impl Publisher {
         outcomes.into_iter().next().unwrap_or_else(|| Err(lost()))
     }
 
+    /// Hands a message over to be published to a queue, after all that was handed over before;
+    /// returns the wait for the broker's answer. It is published also where that is dropped.
+    pub(crate) async fn begin(
+        &self,
+        queue: String,
+        message: Message,
+    ) -> impl Future<Output = PublishOutcome> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let job = PublishJob { destination: to_queue(queue), messages: vec![message], reply };
+        let is_sent = self.jobs.send(job).await.is_ok();
+        async move {
+            let outcomes = if is_sent { answer.await.ok() } else { None };
+            outcomes.and_then(|all| all.into_iter().next()).unwrap_or_else(|| Err(lost()))
+        }
+    }
+
     /// Publishes tasks to their endpoint and records the broker's answers, the confirms a little
     /// later if `batched`; returns the answers in the order of the tasks.
     pub(crate) async fn tasks(

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 // Not in the macro, where rustfmt does not find the files.
 mod cancels;
+mod children;
 mod commits;
 mod due;
 mod endpoints;
@@ -110,6 +111,9 @@ suite! {
         what_never_left_is_cancelled_at_once_and_what_may_have_left_is_not_sent_again
         a_cancelled_task_that_ran_to_its_end_is_not_called_cancelled
         tasks_are_selected_once_in_slices_by_every_condition;
+    children: a_child_knows_its_parent_and_the_facts_tell_who_is_related
+        a_family_is_shown_and_outlives_the_record_of_its_parent
+        a_task_that_has_ended_or_is_to_be_cancelled_gets_no_children;
     forgetting: ended_tasks_go_with_all_of_theirs_and_the_others_stay
         a_submission_goes_with_its_last_task_and_its_key_is_free_again
         tasks_go_by_the_age_of_their_outcome
@@ -152,12 +156,12 @@ pub(crate) fn spec(argv: &[&str]) -> TaskSpec {
 }
 
 /// Tasks that differ.
-pub(super) fn specs(count: usize) -> Vec<TaskSpec> {
+pub(crate) fn specs(count: usize) -> Vec<TaskSpec> {
     (0..count).map(|number| spec(&["echo", &number.to_string()])).collect()
 }
 
 /// A whole submission.
-pub(super) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chunk {
+pub(crate) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chunk {
     let (total, specs) = (specs.len() as u64, specs.to_vec());
     Chunk {
         endpoint: endpoint.to_string(),

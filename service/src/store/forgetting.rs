@@ -191,13 +191,19 @@ fn forget(db: &Db<'_>, which: Forgettable, tasks: &[i64]) -> Result<(u64, u64)> 
         }
     }
     unaccounted::remove(db, &gone)?;
-    for delete in [
+    let mut deletes = vec![
         format!("DELETE FROM results WHERE {}", db.dialect().is_result_of),
         "DELETE FROM payloads WHERE task = ?1".to_owned(),
         "DELETE FROM renewed_expiries WHERE task = ?1".to_owned(),
-        "DELETE FROM children WHERE task = ?1".to_owned(),
         "DELETE FROM tasks WHERE seq = ?1".to_owned(),
-    ] {
+    ];
+    // As nearly always they are empty.
+    for table in ["children", "messages"] {
+        if db.exists(&format!("SELECT 1 FROM {table} LIMIT 1"), &[])? {
+            deletes.push(format!("DELETE FROM {table} WHERE task = ?1"));
+        }
+    }
+    for delete in deletes {
         let mut delete = db.prepare(&delete)?;
         gone.iter().try_for_each(|task| delete.execute(values![task]).map(drop))?;
     }

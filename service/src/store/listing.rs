@@ -5,7 +5,7 @@ use super::rows::{
     RESULT_COLUMNS, RESULT_TABLES, ResultRow, SUMMARY_COLUMNS, SummaryRow, decoded, summary_tables,
 };
 use super::stored_state::StoredState;
-use super::{Result, Store, due, expiries, missing, retries};
+use super::{Result, Store, children, due, expiries, kept_messages, missing, retries};
 use crate::model::{Page, Progress, TaskDetail, TaskOutcome};
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;
@@ -98,6 +98,8 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
         Some(key) => due::of_submission(db, key)?,
         None => (None, None),
     };
+    let family = children::family(db, seq, id)?;
+    let kept_messages = kept_messages::count_of(db, seq)?;
     let (live, why, timeline) = (None, None, Vec::new());
     Ok(Some(TaskDetail {
         summary,
@@ -110,6 +112,9 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
         results,
         live,
         why,
+        ring: Vec::new(),
+        kept_messages,
+        family,
         timeline,
     }))
 }

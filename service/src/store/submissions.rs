@@ -242,10 +242,8 @@ pub(super) fn record(
     for (index, spec) in (chunk.first..).zip(&chunk.specs) {
         if let Some(task) = known.get(&index) {
             let hand_over = again.get(&index).copied();
-            recorded.push(RecordedTask {
-                hand_over,
-                ..recorded_before(db, task, spec, &of, chunk)?
-            });
+            recorded
+                .push(RecordedTask { hand_over, ..recorded_before(db, task, spec, &of, chunk)? });
         } else if let Some(seq) = rows.next() {
             let task = chunk.task(spec, &of, new_id(), chunk.now_ms);
             let body = encoded(&task)?;

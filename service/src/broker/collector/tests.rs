@@ -1,6 +1,7 @@
 //! The collector on a stub broker, with a real store.
 
 use super::*;
+use crate::messages::posts;
 use crate::model::Anomalies;
 use crate::overlay::Overlay;
 use crate::store::conformance::store;
@@ -10,8 +11,9 @@ use clutch_common::task::result::Outcome;
 
 async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
     let (commits, counts) = (watch::channel(0).0, Arc::default());
+    let (overlay, (posts, _router)) = (Overlay::default(), posts());
     let recorder =
-        Recorder { store, commits: &commits, overlay: &Overlay::default(), counts: &counts };
+        Recorder { store, commits: &commits, overlay: &overlay, counts: &counts, posts: &posts };
     let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();
     let collecting = collect(broker.inlet(), &recorder, &liveness, &stop);
@@ -119,11 +121,13 @@ async fn a_locked_database_delays_the_acknowledgement_and_loses_nothing() {
     let ours = result(Outcome::Failed);
     broker.deliver(wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]));
     let (commits, counts) = (watch::channel(0).0, Arc::default());
+    let (overlay, (posts, _router)) = (Overlay::default(), posts());
     let recorder = Recorder {
         store: &store,
         commits: &commits,
-        overlay: &Overlay::default(),
+        overlay: &overlay,
         counts: &counts,
+        posts: &posts,
     };
     let liveness = Liveness::new(watch::channel(0).0, Arc::default());
     let stop = CancellationToken::new();

@@ -34,6 +34,7 @@ fn live(phase: Phase) -> Option<LiveTask> {
         accepted_at_ms: None,
         progress: None,
         waits_for: None,
+        waits: Vec::new(),
         heard_at_ms: NOW - 200_000,
         stale: false,
     })

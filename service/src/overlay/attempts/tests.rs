@@ -24,6 +24,7 @@ fn events(complete: bool, attempts: &[(u128, u32, Phase)]) -> Events {
         accepted_at_ms: None,
         progress: None,
         waits_for: None,
+        waits: Vec::new(),
     };
     Events {
         endpoint_id: endpoint(),

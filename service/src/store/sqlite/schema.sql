@@ -206,6 +206,28 @@ CREATE TABLE children (
 
 CREATE INDEX children_by_parent ON children (parent);
 
+-- Messages to tasks that the service keeps until a process of the target has taken them, in the
+-- order of `n`. `state` is kept, taken, superseded, or the outcome of a target that did not take
+-- it; `attempt` is the one that took it, or the newer one. The body goes with the end.
+CREATE TABLE messages (
+    n              INTEGER PRIMARY KEY,
+    id             TEXT    NOT NULL UNIQUE,
+    task           INTEGER NOT NULL,
+    source         BLOB    NOT NULL,
+    source_attempt INTEGER NOT NULL,
+    pinned         INTEGER,
+    addressee      TEXT    NOT NULL,
+    bytes          INTEGER NOT NULL,
+    body           BLOB    NOT NULL,
+    state          TEXT    NOT NULL DEFAULT 'kept',
+    attempt        INTEGER,
+    kept_at_ms     INTEGER NOT NULL,
+    ended_at_ms    INTEGER
+) STRICT;
+
+CREATE INDEX messages_by_task ON messages (task);
+CREATE INDEX messages_kept ON messages (n) WHERE state = 'kept';
+
 -- Tasks without an outcome whose cancellation was requested. `attempt` is the one under way
 -- then; `number` is that of the message that names it.
 CREATE TABLE cancellations (
