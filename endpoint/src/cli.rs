@@ -1,8 +1,12 @@
 //! The command line, and nothing else.
 
+mod task;
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub(crate) use task::{Contents, TaskCommand};
 
 /// Runs tasks on this machine for a Clutch service, reached outward only.
 #[derive(Parser, Debug)]
@@ -100,6 +104,15 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Speaks for the running task that calls it: tells what it is, sends and receives
+    /// messages, tells progress.
+    ///
+    /// Works in a task's process and in what that starts. Exits with 65 where the request is
+    /// not right or too large, with 67 where the other task is unknown or has ended, with 69
+    /// outside of a task, with 75 where there was no answer in time or no room, and with 77
+    /// where it is not allowed; the error begins with its type.
+    #[command(subcommand)]
+    Task(TaskCommand),
     /// Ends the drain that `drain` began here.
     Resume {
         #[command(flatten)]

@@ -12,6 +12,7 @@ use crate::pending::inbox::Bounds;
 use clutch_common::id::{EndpointId, check_endpoint_name};
 use clutch_common::link::{self, Destination, InletOptions, Terms, Transport};
 use clutch_common::system::folder;
+use clutch_common::task::kinship::MessageRule;
 use clutch_common::text::secret;
 use clutch_common::topology;
 use duration::duration;
@@ -46,6 +47,9 @@ pub(crate) struct Config {
     /// How tasks run.
     #[serde(default)]
     pub(crate) engine: EngineSection,
+    /// Which tasks may send to each other.
+    #[serde(default)]
+    pub(crate) messages: MessagesSection,
     /// How the daemon stops.
     #[serde(default)]
     pub(crate) shutdown: ShutdownSection,
@@ -195,6 +199,14 @@ impl Default for ShutdownSection {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(30) }
     }
+}
+
+/// `[messages]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MessagesSection {
+    /// Which tasks of this endpoint may send to which others of it.
+    pub(crate) allow: MessageRule,
 }
 
 /// The settings of the command line, which take precedence over the file.

@@ -14,16 +14,20 @@ use crate::execution::dispatcher::Dispatcher;
 use crate::execution::engine::{Engine, SlotCount};
 use crate::execution::executor::Executor;
 use crate::execution::function::FunctionExecutor;
+use crate::execution::function::python::{self, Module};
 use crate::execution::live::Live;
 use crate::execution::live::progress_files::ProgressFiles;
 use crate::execution::process::{ProcessConfig, ProcessExecutor, Swept};
+use crate::execution::task_side::TaskSide;
 use crate::exit::{Exit, Failure};
 use crate::link::events::EventsPublisher;
 use crate::link::events_request::EventsRequests;
 use crate::link::instance::Instance;
 use crate::link::session::Link;
 use crate::link::steering::Steering;
+use crate::local::server::{TaskServer, serve_tasks};
 use crate::local::{self, Local};
+use crate::messages::Messages;
 use crate::pending::ledger::Ledger;
 use crate::storage::journal::{self, Journal, JournalConfig, Origin, Recovered};
 use crate::storage::sent::{SentConfig, SentLog};
@@ -37,6 +41,7 @@ use clutch_common::wire::{self, InstanceDetails};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
 /// Free disk space below which nothing new is accepted, in bytes.
@@ -104,7 +109,9 @@ pub(crate) async fn run(
     let transport = config.transport()?;
     let troubles = Troubles::default();
     let Some(ledger) = open(&config, &troubles, &mut signals).await? else { return Ok(()) };
-    let executor = executor(&config, &ledger, &troubles).await?;
+    let messages = Arc::new(Messages::new(Arc::clone(&ledger), config.messages.allow));
+    let (tasks_listener, side) = task_side(&config, &ledger, &messages)?.unzip();
+    let executor = executor(&config, &ledger, &troubles, side.clone()).await?;
     let shutdown = Shutdown::new(config.shutdown.deadline, config.engine.grace);
 
     let slots = SlotCount::new(config.slots());
@@ -117,9 +124,10 @@ pub(crate) async fn run(
         slots: slots.clone(),
     };
     let (events, requests) = EventsRequests::new();
-    let steering = Steering::new(events);
+    let (telling, steering) = (Arc::clone(&live), Steering::new(events));
     let link = Link {
-        events: Some(EventsPublisher::new(live, requests, slots.clone(), troubles.clone())),
+        events: Some(EventsPublisher::new(telling, requests, slots.clone(), troubles.clone())),
+        messages: Some(Arc::clone(&messages)),
         ..link(&config, sharing, transport, &ledger, &shutdown, steering)
     };
     // Until the link has the lease, or is known to be down.
@@ -146,6 +154,23 @@ pub(crate) async fn run(
     };
     let mut answering = JoinSet::new();
     answering.spawn(local::server::serve(Arc::clone(&local)));
+    if let Some(listener) = tasks_listener {
+        let connections = descriptors::connections(config.slots(), config.functions.len());
+        let server = TaskServer { local: Arc::clone(&local), messages, live, connections };
+        answering.spawn(serve_tasks(listener, Arc::new(server)));
+    }
+    let mut parts = start(engine, link, &shutdown);
+    let outcome = supervise(&mut parts, shutdown, signals, reloading).await;
+    parts.shutdown().await;
+    answering.shutdown().await;
+    local::close(&local.state, side.as_deref());
+    dispatcher.close().await;
+    close(&ledger).await;
+    outcome
+}
+
+/// Starts the parts.
+fn start(engine: Engine, link: Link, shutdown: &Shutdown) -> JoinSet<(Part, Result<(), Failure>)> {
     let mut parts = JoinSet::new();
     let (intake, kill) = (shutdown.intake.clone(), shutdown.kill.clone());
     parts.spawn(async move {
@@ -153,14 +178,7 @@ pub(crate) async fn run(
         (Part::Engine, ended.map_err(|error| Failure::new(Exit::Internal, error.to_string())))
     });
     parts.spawn(async move { (Part::Link, Box::pin(link.run()).await) });
-
-    let outcome = supervise(&mut parts, shutdown, signals, reloading).await;
-    parts.shutdown().await;
-    answering.shutdown().await;
-    local::close(&local.state);
-    dispatcher.close().await;
-    close(&ledger).await;
-    outcome
+    parts
 }
 
 /// Prepares the link to the broker.
@@ -185,6 +203,7 @@ fn link(
         inlet: config.inlet(),
         results: config.results(),
         events: None,
+        messages: None,
         heartbeat: config.broker.heartbeat,
         jitter: JITTER,
         intake: shutdown.intake.clone(),
@@ -316,10 +335,41 @@ async fn open_journal(
     }
 }
 
+/// Opens the socket of tasks, and puts the Python module that speaks with it in its place. An
+/// endpoint without them works too, so a failure is logged only.
+fn task_side(
+    config: &Config,
+    ledger: &Ledger,
+    messages: &Arc<Messages>,
+) -> Result<Option<(UnixListener, Arc<TaskSide>)>, Failure> {
+    let state = config.state_path()?;
+    let python = config.worker_defaults(&state).python;
+    let opened = (|| {
+        python::install(&python)?;
+        let module = Module::within(&python)?;
+        let (listener, socket) = local::socket::bind_for_tasks(&state, ledger.state_id)?;
+        let messages = Arc::clone(messages);
+        std::io::Result::Ok((listener, Arc::new(TaskSide { messages, socket, module })))
+    })();
+    Ok(opened.map_or_else(
+        |error| {
+            let state = state.display();
+            tracing::warn!(
+                %error,
+                %state,
+                "the socket of tasks cannot be made: they send and receive no messages, and have no                  CLUTCH_SOCKET; all else works. See what is at tasks.sock and python in the state                  folder"
+            );
+            None
+        },
+        Some,
+    ))
+}
+
 async fn executor(
     config: &Config,
     ledger: &Ledger,
     troubles: &Troubles,
+    side: Option<Arc<TaskSide>>,
 ) -> Result<Arc<Dispatcher>, Failure> {
     let process_config = ProcessConfig {
         grace: config.engine.grace,
@@ -333,6 +383,7 @@ async fn executor(
             Origin::Own | Origin::Copied { .. } => None,
         },
         troubles: troubles.clone(),
+        side,
     };
     let processes = ProcessExecutor::new(process_config).map_err(|error| {
         Failure::new(Exit::Internal, format!("preparing to run tasks: {error}"))

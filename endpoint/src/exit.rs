@@ -6,12 +6,18 @@
 pub(crate) enum Exit {
     /// Told to exit before it had stopped in order.
     Forced = 1,
+    /// The request of a task is not right, or too large.
+    Data = 65,
+    /// The task that is asked for is unknown, or has ended.
+    Gone = 67,
     /// The broker lacks what the endpoint needs; or no daemon answers here.
     Unavailable = 69,
     /// A fault of the endpoint itself.
     Internal = 70,
     /// The state folder cannot be used.
     State = 73,
+    /// A task's request has had no answer in time, or there was no room: it may be tried again.
+    Retry = 75,
     /// The broker refuses the endpoint, or another instance holds the lease.
     Refused = 77,
     /// The configuration cannot be used.

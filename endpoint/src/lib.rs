@@ -15,6 +15,7 @@ mod exit;
 mod failpoint;
 mod link;
 mod local;
+mod messages;
 mod pending;
 #[cfg(test)]
 mod simulation;
@@ -62,6 +63,7 @@ pub fn main() -> ExitCode {
             ask(local::commands::drain(&place, deadline, wait, json))
         }
         Command::Resume { place, json } => ask(local::commands::resume(&place, json)),
+        Command::Task(command) => ask(local::task_commands::run(command)),
     };
     let code = match started {
         Ok(code) => code,

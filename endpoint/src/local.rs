@@ -1,5 +1,5 @@
-//! The daemon's own socket, for the commands `status`, `tasks`, `drain` and `resume`, and
-//! for `curl`. It works without the broker.
+//! The daemon's sockets. Its own is for the commands `status`, `tasks`, `drain` and `resume`, and
+//! for `curl`. It works without the broker. The other one answers its tasks ([`server`]).
 //!
 //! [`Local`] answers from what the daemon's parts have: nothing is kept for it, and it costs
 //! nothing until it is asked. A drain that it begins is kept in the state folder until it is
@@ -10,12 +10,16 @@ pub(crate) mod commands;
 mod drain_file;
 pub(crate) mod server;
 mod show;
-mod socket;
+pub(crate) mod socket;
+pub(crate) mod task_commands;
+mod task_log;
+mod task_requests;
 mod types;
 
 use crate::execution::dispatcher::Dispatcher;
 use crate::execution::engine::SlotCount;
 use crate::execution::os::leaders;
+use crate::execution::task_side::TaskSide;
 use crate::link::instance::Instance;
 use crate::link::status::{LinkPhase, LinkStatus};
 use crate::pending::drain::{Drained, DrainedBy};
@@ -132,6 +136,17 @@ impl Local {
         }
     }
 
+    /// The first process of a run, or the worker that has its call.
+    async fn process_of(&self, attempt: Attempt) -> Option<u32> {
+        let call = self.dispatcher.calls().into_iter().find(|(call, _)| *call == attempt);
+        if let Some((_, worker)) = call {
+            return Some(worker);
+        }
+        let state_id = self.ledger.state_id;
+        let leaders = spawn_blocking(move || leaders::of_runs(state_id)).await;
+        leaders.unwrap_or_default().get(&attempt).copied()
+    }
+
     async fn tasks(&self, limit: usize) -> Tasks {
         let (listed, total) = self.ledger.list(limit);
         let noted = self.ledger.noted_runs();
@@ -185,7 +200,10 @@ fn link(status: LinkStatus, address: String) -> LinkView {
     LinkView { state, since_ms, address, fault, advice: advice.map(str::to_owned), next_try_ms }
 }
 
-/// Removes the socket of a daemon that stops.
-pub(crate) fn close(state: &std::path::Path) {
+/// Removes the sockets of a daemon that stops.
+pub(crate) fn close(state: &std::path::Path, tasks: Option<&TaskSide>) {
     socket::remove(state);
+    if let Some(tasks) = tasks {
+        socket::remove_at(&tasks.socket);
+    }
 }

@@ -25,7 +25,7 @@ const TAKEN: [(&str, Differs); 5] = [
 
 /// The settings that need a restart: they are in the hands of workers, of a session of the link, or of the
 /// disk.
-const RESTART: [(&str, Differs); 10] = [
+const RESTART: [(&str, Differs); 11] = [
     ("endpoint", |old, new| old.endpoint != new.endpoint),
     ("broker", |old, new| old.broker != new.broker),
     ("state.path", |old, new| old.state.path != new.state.path),
@@ -34,6 +34,7 @@ const RESTART: [(&str, Differs); 10] = [
     ("engine.grace", |old, new| old.engine.grace != new.engine.grace),
     ("engine.capture_limit", |old, new| old.engine.capture_limit != new.engine.capture_limit),
     ("engine.sandbox", |old, new| old.engine.sandbox != new.engine.sandbox),
+    ("messages", |old, new| old.messages != new.messages),
     ("functions", |old, new| old.functions != new.functions),
     ("the workers of functions without `concurrency`, as many as slots", |old, new| {
         let by_slots = |config: &Config| {
@@ -79,7 +80,7 @@ mod tests {
         let new = with(
             "[engine]\nslots = 77\npoison_after = 9\ngrace = \"1s\"\ncapture_limit = 1\n\
              sandbox = \"keep\"\n[inbox]\nmax_tasks = 1\nmax_bytes = 2\nprefetch = 3\n\
-             [shutdown]\ndeadline = \"1s\"\n[results]\nkeep = \"1s\"\n[state]\npath = \"/x\"\n\
+             [shutdown]\ndeadline = \"1s\"\n[results]\nkeep = \"1s\"\n[messages]\nallow = \"any\"\n[state]\npath = \"/x\"\n\
              [functions.add]\ncommand = [\"x\"]",
         );
         let found = old.difference(&new);

@@ -52,6 +52,16 @@ pub(crate) enum Ended {
     Stopped(StopReason),
 }
 
+impl Ended {
+    /// The outcome, if the task has one.
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::Finished(report) => Some(report.outcome),
+            Self::Stopped(_) => None,
+        }
+    }
+}
+
 /// The report on a task that has ended.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {

@@ -10,7 +10,7 @@ pub(crate) mod leaders;
 pub(super) mod proc;
 pub(super) mod process_tree;
 pub(super) mod reaper;
-pub(super) mod run_tag;
+pub(crate) mod run_tag;
 mod shortage;
 pub(crate) mod spawn;
 pub(super) mod spawn_error;

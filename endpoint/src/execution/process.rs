@@ -12,6 +12,7 @@ mod memory;
 pub(crate) mod sandbox;
 
 use super::executor::{Ended, Report, RunContext};
+use super::function::python;
 use super::live::progress_files;
 use super::os::exit_watch::{self, ExitWatch};
 use super::os::process_tree::ProcessTree;
@@ -20,7 +21,9 @@ use super::os::spawn::{Leader, Spawner, SystemError};
 use super::os::spawn_error::{self, SpawnError};
 use super::os::streams::Pipes;
 use super::os::terminate::{Terminated, terminate};
+use super::task_side::TaskSide;
 use super::verdict::Facts;
+use crate::messages::token::Token;
 use crate::pending::stop::{StopReason, StopSignal};
 use crate::system::troubles::Troubles;
 use cleanup::{Cleanup, EndCause, Leavings, RunOver, end_cause};
@@ -68,6 +71,8 @@ pub(crate) struct ProcessConfig {
     pub(crate) was: Option<StateId>,
     /// Where it is told that processes do not start.
     pub(crate) troubles: Troubles,
+    /// Their own side of the endpoint, where they have one.
+    pub(crate) side: Option<Arc<TaskSide>>,
 }
 
 /// The reason why no process can be run at all.
@@ -116,7 +121,8 @@ impl ProcessExecutor {
     /// See [`SetupError`].
     pub(crate) fn new(config: ProcessConfig) -> Result<Self, SetupError> {
         let spawner = Spawner::new(config.endpoint_id, config.state_id)?;
-        let spawner = Arc::new(spawner.telling(config.troubles.clone()));
+        let spawner = spawner.telling(config.troubles.clone()).with_side(config.side.clone());
+        let spawner = Arc::new(spawner);
         let root = &config.sandbox_root;
         let sandboxes = Sandboxes::below(root, config.sandbox)
             .map_err(|source| SetupError::SandboxRoot { path: root.clone(), source })?;
@@ -158,12 +164,29 @@ impl ProcessExecutor {
 
     /// Runs one process to its end.
     pub(crate) async fn run(&self, task: &Task, process: &Process, context: &RunContext) -> Ended {
+        let side = self.spawner.side.as_ref();
+        let own = side.map(|side| side.messages.begin(task.attempt(), &context.stop));
+        let token = own.as_ref().and_then(|own| own.token);
+        let ended = self.run_with(task, process, context, token).await;
+        if let Some(own) = own {
+            own.over(ended.outcome());
+        }
+        ended
+    }
+
+    async fn run_with(
+        &self,
+        task: &Task,
+        process: &Process,
+        context: &RunContext,
+        token: Option<Token>,
+    ) -> Ended {
         if let Some(reason) = context.stop.requested() {
             return Ended::Stopped(reason);
         }
         let mut wait = self.spawner.shortage.wait();
         loop {
-            match self.start(task, process, context).await {
+            match self.start(task, process, context, token).await {
                 Ok((start, started)) => {
                     wait.over();
                     let over = match started {
@@ -199,6 +222,7 @@ impl ProcessExecutor {
         task: &Task,
         process: &Process,
         context: &RunContext,
+        token: Option<Token>,
     ) -> Result<(RunStart, Started), SpawnError> {
         let sandbox = match &process.cwd {
             Some(_) => None,
@@ -222,6 +246,9 @@ impl ProcessExecutor {
             command.env(progress_files::VARIABLE, file);
         }
         command.env(CORES, task.cores.to_string());
+        if let (Some(side), Some(token)) = (&self.spawner.side, token) {
+            side.tell(&mut command, token, process.env.get(python::VARIABLE).map(AsRef::as_ref));
+        }
         let walltime = task.walltime();
         let start =
             RunStart { walltime, oom_kills: self.oom_kills.count(), started_at_ms: now_ms() };

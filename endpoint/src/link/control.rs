@@ -19,6 +19,7 @@ use crate::link::events_request::EventsRequest;
 use crate::link::instance::Instance;
 use crate::link::session_error::SessionError;
 use crate::link::steering::{Orders, Release, Steering};
+use crate::messages::Messages;
 use crate::pending::CancelCounts;
 use crate::pending::drain::{Drained, DrainedBy};
 use crate::pending::ledger::Ledger;
@@ -74,6 +75,7 @@ pub(crate) struct ControlReader<'a> {
     ledger: &'a Ledger,
     instance: &'a Instance,
     steering: &'a Steering,
+    messages: Option<&'a Messages>,
     orders: Orders,
     queue: String,
     /// Nothing while it is being opened anew.
@@ -93,6 +95,7 @@ impl<'a> ControlReader<'a> {
         ledger: &'a Ledger,
         instance: &'a Instance,
         steering: &'a Steering,
+        messages: Option<&'a Messages>,
     ) -> Result<Self, SessionError> {
         let queue = topology::control_queue(ledger.endpoint_id);
         until_no_consumer(connection, &queue).await?;
@@ -107,6 +110,7 @@ impl<'a> ControlReader<'a> {
             ledger,
             instance,
             steering,
+            messages,
             orders,
             queue,
             inlet: Some(inlet),
@@ -208,9 +212,10 @@ impl<'a> ControlReader<'a> {
             Ok(Message::Report(_)) => self.steering.events.send(EventsRequest::Report),
             // They are accepted after all that waits here, so that a cancel finds them.
             Ok(Message::Urgent(urgent)) => self.steering.offer(urgent.copies),
-            // What no part takes is dropped: its sender sends further copies.
             Ok(Message::Post(post)) => {
-                tracing::debug!(kind = post.kind(), "a message between tasks is dropped");
+                if let Some(messages) = self.messages {
+                    messages.take(post, delivery.redelivered);
+                }
             }
             Err(unknown) => self.instance.pass_by(&unknown),
         }

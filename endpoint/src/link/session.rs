@@ -12,11 +12,13 @@ use crate::link::clutch::{Clutch, Decision};
 use crate::link::control::ControlReader;
 use crate::link::events::EventsPublisher;
 use crate::link::instance::Instance;
+use crate::link::post;
 use crate::link::publisher::Publisher;
 use crate::link::session_error::SessionError;
 use crate::link::status::LinkPhase;
 use crate::link::steering::Steering;
 use crate::link::subscriber::subscribe;
+use crate::messages::Messages;
 use crate::pending::drain::DrainedBy;
 use crate::pending::ledger::{Ledger, Stored};
 use crate::storage::journal::JournalError;
@@ -60,6 +62,8 @@ pub(crate) struct Link {
     pub(crate) results: Destination,
     /// Tells about running work, where that is told.
     pub(crate) events: Option<EventsPublisher>,
+    /// Messages between tasks, where there are some.
+    pub(crate) messages: Option<Arc<Messages>>,
     /// The broker's heartbeat.
     pub(crate) heartbeat: Duration,
     /// The share of a delay before dialling again that is random, 0 to 1.
@@ -189,10 +193,17 @@ impl Link {
                 }
                 std::future::pending().await
             };
+            let posting = async {
+                if let Some(messages) = &self.messages {
+                    Box::pin(post::publish(results.as_ref(), &self.results, messages)).await;
+                }
+                std::future::pending().await
+            };
             tokio::select! {
                 biased;
                 ended = working => ended,
                 ended = telling => ended,
+                ended = posting => ended,
             }
         }
         .await;
@@ -237,14 +248,22 @@ impl Link {
         tasks: &dyn Connection,
         inlet: &mut dyn Inlet,
     ) -> Result<(), SessionError> {
-        let reading =
-            ControlReader::read_waiting(tasks, &self.ledger, &self.instance, &self.steering);
+        let messages = self.messages.as_deref();
+        let reading = ControlReader::read_waiting(
+            tasks,
+            &self.ledger,
+            &self.instance,
+            &self.steering,
+            messages,
+        );
         let mut control = tokio::select! {
             biased;
             control = reading => control?,
             () = self.intake.cancelled() => return Ok(()),
         };
         self.steering.set_reading(false);
+        // Answers come by the control queue.
+        let _linked = messages.map(Messages::linked);
         let taking = async {
             self.until_introduced(inlet).await?;
             self.settle_restored(inlet).await?;

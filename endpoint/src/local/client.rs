@@ -2,6 +2,8 @@
 //!
 //! Touches that socket. Promises that where no daemon answers, the error says what to do.
 
+pub(super) mod task;
+
 use super::socket;
 use super::types::Refusal;
 use crate::exit::{Exit, Failure};

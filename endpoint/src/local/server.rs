@@ -3,8 +3,12 @@
 //! Touches the connections of that socket. Promises that they are bounded in number, time
 //! and size, and that one that is open costs an idle daemon nothing until it speaks.
 
+mod connections;
+mod task_side;
+
 use super::types::{DrainRequest, ErrorWords, Refusal};
 use super::{Local, socket};
+use connections::answer_all;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -16,9 +20,10 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+pub(crate) use task_side::{TaskServer, serve_tasks};
 
 /// How many connections are answered at once; further ones wait.
 const CONNECTIONS: usize = 16;
@@ -28,8 +33,6 @@ const HEAD: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(60);
 /// The largest body of a request, in bytes.
 const BODY: usize = 64 * 1024;
-/// The pause where no connection can be accepted.
-const PAUSE: Duration = Duration::from_secs(1);
 /// How many tasks an answer lists, unless the request says otherwise.
 const LISTED: usize = 1000;
 
@@ -42,35 +45,11 @@ pub(crate) async fn serve(local: Arc<Local>) {
         Ok(listener) => listener,
         Err(error) => return warn(&local.state, &error),
     };
-    let mut open = JoinSet::new();
-    loop {
-        while open.len() >= CONNECTIONS {
-            open.join_next().await;
-        }
-        while open.try_join_next().is_some() {}
-        match accept(&listener, &mut open).await {
-            Some(Ok(stream)) => {
-                let local = Arc::clone(&local);
-                open.spawn(async move { drop(timeout(LIFETIME, connection(stream, local)).await) });
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the local socket cannot accept a connection; trying again");
-                sleep(PAUSE).await;
-            }
-            None => (),
-        }
-    }
-}
-
-/// Waits for a connection; `None` once one of those that are open has ended.
-async fn accept(
-    listener: &UnixListener,
-    open: &mut JoinSet<()>,
-) -> Option<std::io::Result<UnixStream>> {
-    tokio::select! {
-        accepted = listener.accept() => Some(accepted.map(|(stream, _)| stream)),
-        Some(_) = open.join_next() => None,
-    }
+    let answer = |stream| {
+        let local = Arc::clone(&local);
+        async move { drop(timeout(LIFETIME, connection(stream, local)).await) }
+    };
+    answer_all(listener, CONNECTIONS, answer).await;
 }
 
 fn warn(state: &Path, error: &std::io::Error) {

@@ -1,9 +1,11 @@
 //! The requests and answers that travel over the daemon's own socket, as JSON. Pure.
 
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
+use clutch_common::task::result::Outcome;
 use clutch_common::wire::Role;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// The answer to `GET /v1/status`. Times are in milliseconds since the Unix epoch.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -182,4 +184,76 @@ pub(crate) struct Refusal {
 pub(crate) struct ErrorWords {
     /// Why, and what to do.
     pub(crate) message: String,
+}
+
+/// An error of a task's request: problem details, as RFC 9457 describes them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    /// The kind, a word for programs.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The fault, and what to do, for people.
+    pub(crate) detail: String,
+    /// The outcome of a task that has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<Outcome>,
+    /// The attempt that superseded another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<u32>,
+    /// Whether a process may have taken the message all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) may_have_been_taken: bool,
+}
+
+/// The answer to `GET /v1/whoami`: a task as it knows itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct WhoAmI {
+    /// The task.
+    pub(crate) task: TaskId,
+    /// The attempt at it.
+    pub(crate) attempt: u32,
+    /// The endpoint that runs it.
+    pub(crate) endpoint: EndpointId,
+    /// The endpoint's name.
+    pub(crate) endpoint_name: String,
+    /// The task's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// The task that submitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<TaskId>,
+    /// How many slots it takes.
+    pub(crate) cores: u32,
+    /// When its walltime is over, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) walltime_ends_ms: Option<u64>,
+}
+
+/// The answer to a message that was sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct SendAnswer {
+    /// The message's id.
+    pub(crate) message: Uuid,
+    /// The attempt with the process that took it; absent if the service keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delivered: Option<Delivered>,
+    /// Whether the service keeps it until it is taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) kept: bool,
+}
+
+/// A message was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Delivered {
+    /// The attempt with the process that took it.
+    pub(crate) attempt: u32,
+}
+
+/// Why a task is to end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct StopView {
+    /// `cancelled`, `walltime`, `shutdown` or `drained`.
+    pub(crate) reason: String,
 }

@@ -2,7 +2,9 @@
 
 use super::Pending;
 use crate::storage::journal::Seq;
-use clutch_common::id::Attempt;
+use clutch_common::id::{Attempt, TaskId};
+use clutch_common::task::Task;
+use std::sync::Arc;
 
 /// A task that is not started.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +42,12 @@ pub(crate) struct Look {
 }
 
 impl Pending {
+    /// The attempts at a task that are accepted and not finished.
+    pub(crate) fn attempts_at(&self, task: TaskId) -> impl Iterator<Item = &Arc<Task>> {
+        let all = self.slots.tasks().chain(self.inbox.tasks_waiting());
+        all.filter(move |found| found.id == task)
+    }
+
     /// Pending work, and of the tasks without a slot at most `max`, from a sequence number on.
     pub(crate) fn look(&self, from: Seq, max: usize) -> Look {
         let (tasks, running) = (self.tasks(), self.running());

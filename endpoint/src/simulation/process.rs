@@ -166,6 +166,7 @@ fn start(
             routing_key: topology::results_key(ENDPOINT),
         },
         events: None,
+        messages: None,
         instance: Arc::new(Instance::new(
             wire::session_name(life.nonce, ledger.age, 0),
             world.plan.is_careful(),

@@ -16,6 +16,11 @@ const SLOT: u64 = 8;
 /// Descriptors of a worker: three ends of pipes and a handle.
 const WORKER: u64 = 4;
 
+/// Descriptors for connections of tasks, where there are enough.
+const CONNECTIONS: u64 = 256;
+/// How many connections of tasks there may be in any case.
+const LEAST_CONNECTIONS: u64 = 4;
+
 /// The limit that children get back, where the daemon's was raised.
 static ORIGINAL: OnceLock<Rlimit> = OnceLock::new();
 
@@ -49,6 +54,11 @@ pub(crate) fn provide(slots: usize, functions: usize) -> usize {
     afforded
 }
 
+/// Returns how many connections of tasks there may be at once, beside all slots.
+pub(crate) fn connections(slots: usize, functions: usize) -> usize {
+    Demand::by(slots, functions).connections(getrlimit(Resource::Nofile).current)
+}
+
 /// Restores the limit that the daemon was started with for a child. The child runs
 /// already, and may have read the limit before on a busy machine.
 pub(crate) fn restore_for(child: Pid) {
@@ -76,9 +86,19 @@ impl Demand {
     /// Computes the soft limit: no lower than it was found, no higher than allowed, and
     /// no higher than needed.
     fn limit(self, found: &Rlimit) -> Option<u64> {
-        let needed = OWN.saturating_add(self.each.saturating_mul(self.slots as u64));
+        let needed = self.needed().saturating_add(CONNECTIONS);
         let allowed = found.maximum.map_or(needed, |maximum| maximum.min(needed));
         found.current.map(|current| current.max(allowed))
+    }
+
+    fn needed(self) -> u64 {
+        OWN.saturating_add(self.each.saturating_mul(self.slots as u64))
+    }
+
+    /// Computes how many connections of tasks a soft limit leaves room for.
+    fn connections(self, limit: Option<u64>) -> usize {
+        let left = limit.map_or(CONNECTIONS, |limit| limit.saturating_sub(self.needed()));
+        usize::try_from(left.clamp(LEAST_CONNECTIONS, CONNECTIONS)).unwrap_or(usize::MAX)
     }
 
     /// Computes how many slots a soft limit is enough for; one at least.
@@ -95,19 +115,21 @@ mod tests {
 
     #[test]
     fn the_limit_is_raised_as_far_as_needed_and_allowed_and_slots_keep_to_it() {
-        for (slots, functions, current, maximum, limit, afforded) in [
-            (4, 0, Some(1024), Some(524_288), Some(1024), 4),
-            (200, 0, Some(1024), Some(524_288), Some(1640), 200),
-            (200, 2, Some(1024), Some(524_288), Some(3240), 200),
-            (200, 0, Some(1024), None, Some(1640), 200),
-            (200, 0, None, None, None, 200),
-            (200, 0, Some(1024), Some(1024), Some(1024), 123),
-            (40, 0, Some(64), Some(64), Some(64), 3),
-            (40, 0, Some(20), Some(20), Some(20), 1),
+        for (slots, functions, current, maximum, limit, afforded, connections) in [
+            (4, 0, Some(1024), Some(524_288), Some(1024), 4, 256),
+            (200, 0, Some(1024), Some(524_288), Some(1896), 200, 256),
+            (200, 2, Some(1024), Some(524_288), Some(3496), 200, 256),
+            (200, 0, Some(1024), None, Some(1896), 200, 256),
+            (200, 0, None, None, None, 200, 256),
+            (120, 0, Some(1024), Some(1024), Some(1024), 120, 24),
+            (200, 0, Some(1024), Some(1024), Some(1024), 123, 4),
+            (40, 0, Some(64), Some(64), Some(64), 3, 4),
+            (40, 0, Some(20), Some(20), Some(20), 1, 4),
         ] {
             let demand = Demand::by(slots, functions);
             let found = demand.limit(&Rlimit { current, maximum });
-            assert_eq!((found, demand.slots(found)), (limit, afforded), "{slots} of {current:?}");
+            let afford = (found, demand.slots(found), demand.connections(found));
+            assert_eq!(afford, (limit, afforded, connections), "{slots} of {current:?}");
         }
     }
 }

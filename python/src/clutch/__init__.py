@@ -1,7 +1,8 @@
-"""Clutch for Python: functions that endpoints call, in `clutch.worker`.
+"""Clutch for Python: functions that endpoints call, in `clutch.worker`, and the side of a
+running task, in `clutch.task`.
 
-An endpoint puts this file and `worker.py` first on the path of its workers. The modules
-of a package `clutch` that is installed there are found beside them.
+An endpoint puts these files first on the path of its workers and of its tasks' processes. The
+modules of a package `clutch` that is installed there are found beside them.
 """
 
 from pkgutil import extend_path

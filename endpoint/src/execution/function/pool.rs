@@ -160,7 +160,19 @@ impl Pool {
     /// Has a worker make a call. Returns `None` where the worker ended, or wrote something
     /// else, before it read the request, so that another one can make the call; that is
     /// never assumed of a worker that has not answered any call yet.
-    async fn call(&self, mut worker: Worker, request: &mut CallRequest<'_>) -> Option<Ended> {
+    async fn call(&self, worker: Worker, request: &mut CallRequest<'_>) -> Option<Ended> {
+        let side = worker.token().zip(self.spawner.side.as_ref());
+        let own = side.map(|(worker, side)| {
+            side.messages.begin_call(request.attempt, &request.context.stop, worker)
+        });
+        let ended = self.answer(worker, request).await;
+        if let Some(own) = own {
+            own.over(ended.as_ref().and_then(Ended::outcome));
+        }
+        ended
+    }
+
+    async fn answer(&self, mut worker: Worker, request: &mut CallRequest<'_>) -> Option<Ended> {
         let started_at_ms = now_ms();
         let until = request.walltime.and_then(|walltime| Instant::now().checked_add(walltime));
         let report =

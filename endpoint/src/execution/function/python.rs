@@ -16,8 +16,9 @@ use std::sync::Arc;
 const PACKAGE: &str = "clutch";
 /// Its files that need nothing but Python, in the order in which they can be replaced:
 /// each uses those before it.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("worker.py", include_str!("../../../../python/src/clutch/worker.py")),
+    ("task.py", include_str!("../../../../python/src/clutch/task.py")),
     ("__init__.py", include_str!("../../../../python/src/clutch/__init__.py")),
 ];
 /// The variable that tells Python where to look for modules.
@@ -64,7 +65,7 @@ impl Module {
 
     /// Returns the value for [`VARIABLE`]: this folder, then `others`, or else those of the
     /// endpoint's own environment.
-    pub(crate) fn path(&self, others: Option<&str>) -> OsString {
+    pub(crate) fn path(&self, others: Option<&OsStr>) -> OsString {
         let others = others.map(OsString::from).or_else(|| std::env::var_os(VARIABLE));
         let mut path = self.folder.clone().into_os_string();
         if let Some(others) = others.filter(|others| !others.is_empty()) {
@@ -100,7 +101,7 @@ mod tests {
         install(&folder).unwrap();
         assert!(holds_the_package(&folder));
         let module = Module::within(Path::new("/p")).unwrap();
-        assert_eq!(module.path(Some("/child_ends")), "/p:/child_ends");
+        assert_eq!(module.path(Some(OsStr::new("/child_ends"))), "/p:/child_ends");
     }
 
     #[test]
@@ -110,7 +111,7 @@ mod tests {
             let folder = base.path().join(name);
             install(&folder).unwrap();
             let module = Module::within(&folder).unwrap();
-            let path = module.path(Some("/child_ends"));
+            let path = module.path(Some(OsStr::new("/child_ends")));
             let found = std::env::split_paths(&path).next().unwrap();
             assert!(holds_the_package(&found));
             assert_eq!(std::env::split_paths(&path).count(), 2);

@@ -17,10 +17,12 @@ use crate::execution::os::spawn::{Leader, Spawner};
 use crate::execution::os::spawn_error::{self, SpawnError};
 use crate::execution::os::streams::{ChildEnds, Output};
 use crate::execution::os::terminate::{Terminated, terminate};
+use crate::messages::WorkerToken;
 use crate::pending::stop::{StopReason, StopSignal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::OsStr;
 use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -56,6 +58,8 @@ pub(super) struct Worker {
     ready: bool,
     /// Whether it may tell progress before it answers.
     tells_progress: bool,
+    /// Its token on the socket of tasks.
+    token: Option<WorkerToken>,
     /// How many calls it was sent: the number of the last one.
     sent: u64,
     /// How many calls it has answered.
@@ -184,8 +188,14 @@ impl Worker {
             ChildEnds { stdin: their_stdin, stdout: their_stdout, stderr: their_stderr };
         let (tags, tag) = spawner.tags.for_worker(&spec.function);
         let mut command = spawner.command(&spec.command, &spec.env, tags)?;
-        let others = spec.env.get(python::VARIABLE).map(String::as_str);
+        let others = spec.env.get(python::VARIABLE).map(OsStr::new);
         command.env(python::VARIABLE, spec.module.path(others)).current_dir(&spec.cwd);
+        let side = spawner.side.as_ref();
+        let token = side.map(|side| {
+            let token = side.messages.add_worker();
+            side.tell(&mut command, token.token, others);
+            token
+        });
         let spawner = Arc::clone(spawner);
         let start = spawn_blocking(move || match spawner.start(&mut command, child_ends, &tag) {
             Ok(leader) => Ok((leader, tag)),
@@ -212,6 +222,7 @@ impl Worker {
             written,
             ready,
             tells_progress,
+            token,
             sent,
             answered,
         })
@@ -220,6 +231,11 @@ impl Worker {
     /// Returns the worker's process.
     pub(super) fn pid(&self) -> rustix::process::Pid {
         self.leader.pid
+    }
+
+    /// Returns its token on the socket of tasks.
+    pub(super) fn token(&self) -> Option<&WorkerToken> {
+        self.token.as_ref()
     }
 
     /// Returns a number for the next call, which no other call of this worker has.

@@ -13,6 +13,7 @@ use super::run_tag::{RunTag, RunTags};
 use super::shortage::HostShortage;
 use super::spawn_error;
 use super::streams::ChildEnds;
+use crate::execution::task_side::TaskSide;
 use crate::system::descriptors;
 use crate::system::troubles::Troubles;
 use clutch_common::id::{EndpointId, StateId};
@@ -32,6 +33,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use wait4::ResUse;
 
@@ -54,6 +56,8 @@ pub(crate) struct Spawner {
     pub(crate) shortage: HostShortage,
     /// Where it is told that they do not start.
     pub(crate) troubles: Troubles,
+    /// Their own side of the endpoint, where they have one.
+    pub(crate) side: Option<Arc<TaskSide>>,
     /// Whether the kernel is told to spare the endpoint when memory is short. Its tasks
     /// are not to be spared.
     spared: bool,
@@ -79,6 +83,7 @@ impl Spawner {
             hidden: std::env::vars_os().map(|(name, _)| name).filter(|name| hides(name)).collect(),
             shortage: HostShortage::default(),
             troubles: Troubles::default(),
+            side: None,
             spared: score.starts_with('-'),
         })
     }
@@ -86,6 +91,11 @@ impl Spawner {
     /// Tells troubles there.
     pub(crate) fn telling(self, troubles: Troubles) -> Self {
         Self { troubles, ..self }
+    }
+
+    /// Tells processes of their own side of the endpoint.
+    pub(crate) fn with_side(self, side: Option<Arc<TaskSide>>) -> Self {
+        Self { side, ..self }
     }
 
     /// Builds the command of a program with its arguments, `env` over the endpoint's

@@ -42,6 +42,7 @@ fn rig_with(edit: impl FnOnce(&mut ProcessConfig)) -> Rig {
         state_id: StateId::new(),
         was: None,
         troubles: Troubles::default(),
+        side: None,
     };
     edit(&mut config);
     Rig { executor: ProcessExecutor::new(config).unwrap(), root }

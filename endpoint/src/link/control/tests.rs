@@ -57,6 +57,7 @@ impl Rig {
             &self.ledger,
             &self.instance,
             &self.steering,
+            None,
         );
         reader.await.unwrap()
     }

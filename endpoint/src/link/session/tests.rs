@@ -24,6 +24,7 @@ async fn link_to(broker: &str, ledger: &Arc<Ledger>) -> Link {
         ledger: Arc::clone(ledger),
         instance: Arc::new(Instance::new(Uuid::nil(), false)),
         steering: Steering::new(EventsRequests::new().0),
+        messages: None,
         heartbeat: Duration::from_secs(2),
         jitter: 0.0,
         intake: CancellationToken::new(),

@@ -55,14 +55,7 @@ impl Inbox {
     /// Lists the first `most` tasks that wait, in the order in which they were accepted;
     /// `drained` says that the endpoint starts none.
     pub(crate) fn waiting_tasks(&self, most: usize, drained: bool) -> Vec<Listed> {
-        let calls = self.limited.values().flat_map(|function: &Limited| function.waiting.iter());
-        let unsecured = self.unsecured.iter().flatten().map(|unsecured| (&unsecured.held, true));
-        let mut all: Vec<(&Held, bool)> = calls
-            .chain(self.waiting.iter())
-            .chain(self.suspected.iter())
-            .map(|held| (held, false))
-            .chain(unsecured)
-            .collect();
+        let mut all: Vec<(&Held, bool)> = self.all_waiting().collect();
         all.sort_unstable_by_key(|(held, _)| held.seq);
         let why = |held: &Held, unsecured: bool| match held.standing {
             _ if unsecured => Waits::Acknowledgement,
@@ -83,5 +76,21 @@ impl Inbox {
             waits: Some(why(held, unsecured)),
         };
         all.into_iter().take(most).map(listed).collect()
+    }
+
+    /// The tasks that wait, in no order, each with whether it is unsecured.
+    fn all_waiting(&self) -> impl Iterator<Item = (&Held, bool)> {
+        let calls = self.limited.values().flat_map(|function: &Limited| function.waiting.iter());
+        let unsecured = self.unsecured.iter().flatten().map(|unsecured| (&unsecured.held, true));
+        calls
+            .chain(self.waiting.iter())
+            .chain(self.suspected.iter())
+            .map(|held| (held, false))
+            .chain(unsecured)
+    }
+
+    /// The tasks that wait, in no order.
+    pub(crate) fn tasks_waiting(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.all_waiting().map(|(held, _)| &held.task)
     }
 }

@@ -3,6 +3,9 @@
 use super::Ledger;
 use crate::pending::look::Look;
 use crate::storage::journal::{NotedRun, Seq};
+use clutch_common::id::{Attempt, TaskId};
+use clutch_common::task::Task;
+use std::sync::Arc;
 
 impl Ledger {
     /// The runs that go on, but for those of built-in functions.
@@ -18,6 +21,20 @@ impl Ledger {
     /// For how many copies of urgent tasks there is room.
     pub(crate) fn room_for_copies(&self) -> usize {
         self.shared.lock().room_for_copies()
+    }
+
+    /// The highest attempt at a task that is accepted and not finished.
+    pub(crate) fn find(&self, task: TaskId) -> Option<Arc<Task>> {
+        self.shared.lock().attempts_at(task).max_by_key(|found| found.attempt).map(Arc::clone)
+    }
+
+    /// An attempt that is accepted and not finished.
+    pub(crate) fn find_attempt(&self, attempt: Attempt) -> Option<Arc<Task>> {
+        let pending = self.shared.lock();
+        pending
+            .attempts_at(attempt.task_id)
+            .find(|found| found.attempt() == attempt)
+            .map(Arc::clone)
     }
 
     /// Waits until a task is pending. Nothing wakes it while there is none.
@@ -50,6 +67,23 @@ mod tests {
         ledger.finish(&held, result).await.unwrap().await.unwrap();
         let mut waits = Box::pin(ledger.until_pending());
         assert!(waits.as_mut().now_or_never().is_none(), "all is done");
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_found_until_it_is_finished() {
+        let (_disk, ledger) = testing::ledger(10);
+        let (first, other) = (testing::task(), testing::task());
+        let second = Task { attempt: 2, ..first.clone() };
+        ledger.accept(vec![first.clone(), other, second.clone()]).await.unwrap().await.unwrap();
+        let held = ledger.take().unwrap();
+        assert_eq!(held.task.attempt(), first.attempt());
+        assert_eq!(ledger.find(first.id).unwrap().attempt, 2, "the highest");
+        assert_eq!(ledger.find_attempt(first.attempt()).unwrap().attempt, 1);
+        let result = ledger.not_run(first.attempt(), Outcome::Failed, "x".to_owned());
+        ledger.finish(&held, result).await.unwrap().await.unwrap();
+        assert!(ledger.find_attempt(first.attempt()).is_none());
+        assert!(ledger.find_attempt(second.attempt()).is_some());
+        assert!(ledger.find(TaskId::new()).is_none());
     }
 
     #[tokio::test]
