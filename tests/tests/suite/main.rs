@@ -31,6 +31,7 @@ mod link;
 mod local;
 mod logs;
 mod memory;
+mod messages;
 mod order;
 mod ownership;
 mod path;
