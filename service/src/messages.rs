@@ -1,5 +1,5 @@
-//! Messages between tasks, at the service (`design/0020`): who may reach which task, where a
-//! message goes next, and what its sender is told.
+//! Messages between tasks, at the service (`design/0020`): the rules of which task may reach which,
+//! the way of a message, and the answer to its sender.
 //!
 //! The collector hands over what endpoints say ([`Posts`]), the [`Router`] decides by the records
 //! and publishes to control queues. `decision` is pure and says what becomes of a request or a
@@ -24,7 +24,7 @@ mod router;
 mod tests;
 
 pub(crate) use mail::Mail;
-pub(crate) use posts::{Incoming, Posts, Settled, posts};
+pub(crate) use posts::{Incoming, PostSettled, Posts, posts};
 pub(crate) use router::{Router, RouterParts};
 
 use clutch_common::task::kinship::MessageRule;

@@ -58,11 +58,11 @@ pub struct TaskRequest {
     pub copy: u32,
     /// The attempt that asks, as its endpoint knows it.
     pub source: Attempt,
-    /// What is asked for.
+    /// The wish.
     pub ask: Ask,
 }
 
-/// What a task asks the service for.
+/// The wish of a task that the service is asked for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
@@ -139,11 +139,11 @@ pub struct TargetVerdict {
     /// The attempt that the sender named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// What became of the message.
+    /// The fate of the message.
     pub verdict: Judgement,
 }
 
-/// What became of a message at its target's endpoint.
+/// The fate of a message at its target's endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
@@ -179,7 +179,7 @@ pub struct RequestAnswer {
     pub answer: Reply,
 }
 
-/// What is told to the task that asked.
+/// The words for the task that asked.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {

@@ -6,7 +6,7 @@
 
 use crate::broker::anomalies::AnomalyCounters;
 use crate::failover::Liveness;
-use crate::messages::{Incoming, Posts, Settled};
+use crate::messages::{Incoming, PostSettled, Posts};
 use crate::overlay::Overlay;
 use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
@@ -222,7 +222,7 @@ struct Tags {
     /// Control messages that are passed by.
     unknown: Vec<UnknownControl>,
     /// The ends of messages between tasks.
-    posts: Vec<Settled>,
+    posts: Vec<PostSettled>,
     /// The last one.
     last: Option<Tag>,
 }
@@ -230,7 +230,7 @@ struct Tags {
 impl Tags {
     /// Whether all messages between tasks are done.
     fn is_done(&mut self) -> bool {
-        self.posts.iter_mut().all(Settled::is_done)
+        self.posts.iter_mut().all(PostSettled::is_done)
     }
 
     /// Dead-letters the unreadable deliveries, and acknowledges the others.

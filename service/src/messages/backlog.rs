@@ -16,11 +16,11 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The messages on their way, by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Backlog(BTreeMap<EndpointId, Sent>);
+pub(super) struct Backlog(BTreeMap<EndpointId, SentMessages>);
 
 /// The messages on their way to one endpoint, in order.
 #[derive(Debug, Default)]
-struct Sent {
+struct SentMessages {
     messages: VecDeque<(Uuid, u32, usize)>,
     bytes: usize,
 }

@@ -7,7 +7,7 @@
 use super::Rules;
 use super::decision::forbidden;
 use super::outbox::Outbox;
-use super::posts::Done;
+use super::posts::DoneSignal;
 use crate::model::{RetryPolicy, TaskSpec};
 use crate::publishing::Outgoing;
 use crate::store::{Chunk, Endpoint, Error, Handing, RecordedChunk, Store, TaskFacts};
@@ -26,12 +26,12 @@ const MAX_CHILDREN: usize = 1000;
 pub(super) struct Birth {
     /// The request, without what it asks for.
     pub(super) request: TaskRequest,
-    /// What it asks for.
+    /// The body of the request.
     pub(super) asked: Json,
     /// The facts about the task that asks.
     pub(super) parent: TaskFacts,
     /// Tells that the request is done.
-    pub(super) done: Done,
+    pub(super) done: DoneSignal,
 }
 
 /// The body of a request.

@@ -12,7 +12,7 @@ use clutch_common::task::kinship::MessageRule;
 use clutch_common::task::reason::Reason;
 use clutch_common::wire::{Judgement, Reply, TargetVerdict, TaskMessage, TaskRequest};
 
-/// What becomes of a request to send.
+/// The way of a message that is to be sent.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Sending {
     /// Its sender is told this.
@@ -21,14 +21,14 @@ pub(super) enum Sending {
     Deliver {
         /// The endpoint.
         to: EndpointId,
-        /// What its sender is told where that endpoint has no queue any more.
+        /// The answer to its sender where that endpoint has no queue any more.
         if_gone: Reply,
     },
 }
 
-/// What follows from a verdict.
+/// The consequence of a verdict.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Told {
+pub(super) enum VerdictEffect {
     /// The sender is told this.
     Answer(Reply),
     /// The target has ended at its endpoint, and its result is not recorded yet: that says
@@ -76,7 +76,7 @@ fn reachable<'t>(
 }
 
 /// Decides over a request to keep a message: its target, or what its sender is told. A copy
-/// whose message is kept already comes here as well while the target has no outcome.
+/// of a message that is kept already comes here as well while the target has no outcome.
 pub(super) fn keep<'t>(
     request: &TaskRequest,
     message: &TaskMessage,
@@ -115,12 +115,12 @@ pub(super) fn send(
 }
 
 /// Decides what the sender of a message is told for a verdict.
-pub(super) fn verdict(verdict: &TargetVerdict, target: Option<&TaskFacts>) -> Told {
+pub(super) fn verdict(verdict: &TargetVerdict, target: Option<&TaskFacts>) -> VerdictEffect {
     if target.is_some_and(|target| target.endpoint != verdict.endpoint_id) {
-        return Told::Nothing;
+        return VerdictEffect::Nothing;
     }
     let by_records = || by_records(target, verdict.attempt);
-    Told::Answer(match verdict.verdict {
+    VerdictEffect::Answer(match verdict.verdict {
         Judgement::Held => Reply::Held,
         Judgement::Taken(attempt) => Reply::Delivered(attempt),
         Judgement::NotListening => Reply::NotListening,
@@ -129,13 +129,13 @@ pub(super) fn verdict(verdict: &TargetVerdict, target: Option<&TaskFacts>) -> To
         Judgement::NotHere => by_records(),
         Judgement::Ended(outcome) => match (target, by_records()) {
             (None, _) => Reply::Finished(outcome),
-            (Some(_), Reply::NotStarted) => return Told::AwaitResult,
+            (Some(_), Reply::NotStarted) => return VerdictEffect::AwaitResult,
             (Some(_), known) => known,
         },
     })
 }
 
-/// What the records say of a target that does not run at its endpoint.
+/// The answer of the records about a target that does not run at its endpoint.
 pub(super) fn by_records(target: Option<&TaskFacts>, pinned: Option<u32>) -> Reply {
     let Some(target) = target else { return Reply::Unknown };
     if pinned.is_some_and(|pinned| pinned < target.attempt) {

@@ -6,10 +6,10 @@
 //! [`EVERY`], until there is a verdict; while none is kept there is no timer.
 
 use super::PATIENCE;
-use super::decision::{self, Told, by_records};
+use super::decision::{self, VerdictEffect, by_records};
 use super::mail::Mail;
 use super::outbox::Outbox;
-use super::posts::Done;
+use super::posts::DoneSignal;
 use crate::publishing::{PublishError, control_message};
 use crate::store::{
     Keeping, KeptMessage, MessageEnd, NewMessage, Store, StoredState, TaskFacts, WhichKept,
@@ -56,7 +56,7 @@ pub(super) enum KeptNote {
         /// The facts about its target.
         target: TaskFacts,
         /// Tells that the request is done.
-        done: Done,
+        done: DoneSignal,
     },
     /// An endpoint has given a verdict.
     Verdict {
@@ -65,7 +65,7 @@ pub(super) enum KeptNote {
         /// The facts about the target; nothing if it is not known.
         target: Option<TaskFacts>,
         /// Tells that the verdict is done.
-        done: Done,
+        done: DoneSignal,
     },
 }
 
@@ -77,15 +77,15 @@ pub(super) struct Keeper<'a> {
     pub(super) outbox: &'a Outbox,
     /// The connection to look at queues by.
     pub(super) connection: &'a dyn Connection,
-    /// What the other parts know of it.
+    /// The note of kept messages that other parts share.
     pub(super) mail: &'a Mail,
     /// When messages were sent last, and how often.
-    pub(super) sent: BTreeMap<Uuid, Sent>,
+    pub(super) sent: BTreeMap<Uuid, SentCopies>,
 }
 
 /// How often a message was sent in this session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
+pub(super) struct SentCopies {
     last: Instant,
     copies: u32,
     /// Since when its target is known to have its outcome.
@@ -302,7 +302,7 @@ impl Keeper<'_> {
         let post = control_message(deliver.kind(), deliver.encode());
         let outcome = self.outbox.publisher().begin(queue, post).await;
         if let Ok(Err(PublishError::Returned(_))) = tokio::time::timeout(PATIENCE, outcome).await
-            && let Some(end) = end_of(&Told::Answer(by_records(Some(&target), pinned)))
+            && let Some(end) = end_of(&VerdictEffect::Answer(by_records(Some(&target), pinned)))
         {
             self.end(id, end).await;
         }
@@ -311,7 +311,7 @@ impl Keeper<'_> {
     /// Notes that a message is sent; returns the number of the copy.
     fn note_sent(&mut self, id: Uuid, target: &TaskFacts) -> u32 {
         let now = Instant::now();
-        let sent = self.sent.entry(id).or_insert(Sent { last: now, copies: 0, ended: None });
+        let sent = self.sent.entry(id).or_insert(SentCopies { last: now, copies: 0, ended: None });
         sent.last = now;
         sent.copies += 1;
         if matches!(target.state, StoredState::Done(_)) {
@@ -320,18 +320,18 @@ impl Keeper<'_> {
         sent.copies
     }
 
-    /// Records the end of a message to a task with an outcome whose endpoint is away for long.
+    /// Records the end of a message to a task with an outcome, at an endpoint that is away for long.
     async fn wait_for_verdict(&mut self, message: KeptMessage) {
         let KeptMessage { id, pinned, target, .. } = message;
         if !matches!(target.state, StoredState::Done(_)) {
             return;
         }
         let now = Instant::now();
-        let sent = self.sent.entry(id).or_insert(Sent { last: now, copies: 0, ended: None });
+        let sent = self.sent.entry(id).or_insert(SentCopies { last: now, copies: 0, ended: None });
         if sent.ended.get_or_insert(now).elapsed() < VERDICT_PATIENCE {
             return;
         }
-        if let Some(end) = end_of(&Told::Answer(by_records(Some(&target), pinned))) {
+        if let Some(end) = end_of(&VerdictEffect::Answer(by_records(Some(&target), pinned))) {
             self.end(id, end).await;
         }
     }
@@ -357,12 +357,12 @@ fn may_be_taken(target: &TaskFacts) -> bool {
 
 /// The end that follows for a message from what its sender would be told; nothing while it may
 /// be taken yet.
-fn end_of(told: &Told) -> Option<MessageEnd> {
+fn end_of(told: &VerdictEffect) -> Option<MessageEnd> {
     match told {
-        Told::Answer(Reply::Delivered(attempt)) => Some(MessageEnd::Taken(*attempt)),
-        Told::Answer(Reply::Superseded(attempt)) => Some(MessageEnd::Superseded(*attempt)),
-        Told::Answer(Reply::Finished(outcome)) => Some(MessageEnd::Ended(*outcome)),
-        Told::Answer(_) | Told::AwaitResult | Told::Nothing => None,
+        VerdictEffect::Answer(Reply::Delivered(attempt)) => Some(MessageEnd::Taken(*attempt)),
+        VerdictEffect::Answer(Reply::Superseded(attempt)) => Some(MessageEnd::Superseded(*attempt)),
+        VerdictEffect::Answer(Reply::Finished(outcome)) => Some(MessageEnd::Ended(*outcome)),
+        VerdictEffect::Answer(_) | VerdictEffect::AwaitResult | VerdictEffect::Nothing => None,
     }
 }
 
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_message_is_kept_until_it_is_taken_or_cannot_be_any_more() {
-        let told = |reply| end_of(&Told::Answer(reply));
+        let told = |reply| end_of(&VerdictEffect::Answer(reply));
         assert_eq!(told(Reply::Delivered(2)), Some(MessageEnd::Taken(2)));
         assert_eq!(told(Reply::Superseded(3)), Some(MessageEnd::Superseded(3)));
         let ended = MessageEnd::Ended(Outcome::Failed);
@@ -381,6 +381,9 @@ mod tests {
         for reply in [Reply::Held, Reply::NotListening, Reply::NoRoom, Reply::NotStarted] {
             assert_eq!(told(reply), None);
         }
-        assert_eq!((end_of(&Told::AwaitResult), end_of(&Told::Nothing)), (None, None));
+        assert_eq!(
+            (end_of(&VerdictEffect::AwaitResult), end_of(&VerdictEffect::Nothing)),
+            (None, None)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What the parts beside the router know of kept messages: whether there are any, and which tasks
-//! have come to run since. Touches nothing.
+//! The note of kept messages that the parts beside the router share: whether there are any, and
+//! the tasks that have come to run since. Touches nothing.
 
 use clutch_common::id::TaskId;
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@
 //! from it, or after [`PATIENCE`].
 
 use super::PATIENCE;
-use super::posts::Done;
+use super::posts::DoneSignal;
 use crate::publishing::{PublishError, PublishOutcome, Publisher, control_message};
 use clutch_common::id::EndpointId;
 use clutch_common::topology;
@@ -30,7 +30,7 @@ pub(super) struct Asker {
 pub(super) struct Unconfirmed {
     outcome: Pin<Box<dyn Future<Output = PublishOutcome> + Send>>,
     asker: Option<Asker>,
-    done: Option<Done>,
+    done: Option<DoneSignal>,
 }
 
 /// The way to the control queues. Clones share it.
@@ -53,7 +53,12 @@ impl Outbox {
     }
 
     /// Answers a task.
-    pub(super) async fn answer(&self, to: EndpointId, answer: RequestAnswer, done: Option<Done>) {
+    pub(super) async fn answer(
+        &self,
+        to: EndpointId,
+        answer: RequestAnswer,
+        done: Option<DoneSignal>,
+    ) {
         let refusable = matches!(answer.answer, Reply::Ended(_));
         let asker = refusable.then(|| Asker {
             endpoint: to,
@@ -68,7 +73,7 @@ impl Outbox {
         to: EndpointId,
         post: &PostToEndpoint,
         asker: Option<Asker>,
-        done: Option<Done>,
+        done: Option<DoneSignal>,
     ) {
         self.publish_encoded(to, (post.kind(), post.encode()), asker, done).await;
     }
@@ -79,7 +84,7 @@ impl Outbox {
         to: EndpointId,
         (kind, body): (&'static str, Vec<u8>),
         asker: Option<Asker>,
-        done: Option<Done>,
+        done: Option<DoneSignal>,
     ) {
         let queue = topology::control_queue(to);
         let outcome = self.publisher.begin(queue, control_message(kind, body)).await;

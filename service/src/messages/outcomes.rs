@@ -29,7 +29,7 @@ pub(super) struct Question {
     pub(super) endpoint: EndpointId,
     /// The answer when the time is over.
     pub(super) at_last: RequestAnswer,
-    /// The task whose outcome is waited for.
+    /// The task with the outcome that is waited for.
     pub(super) task: TaskId,
     /// The attempt that the sender of a message named.
     pub(super) pinned: Option<u32>,

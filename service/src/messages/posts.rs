@@ -14,26 +14,26 @@ pub(crate) struct Incoming {
     /// The message.
     pub(crate) post: PostToService,
     /// Tells that it is done, when it is dropped.
-    pub(crate) done: Done,
+    pub(crate) done: DoneSignal,
 }
 
-/// The end of a [`Settled`] that the router has.
+/// The end of a [`PostSettled`] that the router has.
 #[derive(Debug)]
-pub(crate) struct Done(#[expect(dead_code, reason = "its drop tells")] oneshot::Sender<()>);
+pub(crate) struct DoneSignal(#[expect(dead_code, reason = "its drop tells")] oneshot::Sender<()>);
 
 /// Tells the collector that a message may be acknowledged; nothing is left of it after that.
 #[derive(Debug)]
-pub(crate) struct Settled(Option<oneshot::Receiver<()>>);
+pub(crate) struct PostSettled(Option<oneshot::Receiver<()>>);
 
 impl Incoming {
     /// A message, and the word that it is done.
-    pub(crate) fn new(post: PostToService) -> (Self, Settled) {
+    pub(crate) fn new(post: PostToService) -> (Self, PostSettled) {
         let (done, settled) = oneshot::channel();
-        (Self { post, done: Done(done) }, Settled(Some(settled)))
+        (Self { post, done: DoneSignal(done) }, PostSettled(Some(settled)))
     }
 }
 
-impl Settled {
+impl PostSettled {
     /// Whether the message is done.
     pub(crate) fn is_done(&mut self) -> bool {
         let waits = |settled: &mut oneshot::Receiver<()>| {
@@ -83,7 +83,7 @@ mod tests {
     use clutch_common::wire::{Ask, TaskRequest};
     use uuid::Uuid;
 
-    fn incoming() -> (Incoming, Settled) {
+    fn incoming() -> (Incoming, PostSettled) {
         let task = TaskId::new();
         Incoming::new(PostToService::Request(TaskRequest {
             endpoint_id: EndpointId::new(),
@@ -111,6 +111,6 @@ mod tests {
         all[0].done().await;
         assert!(all[0].is_done() && !all[1].is_done());
         drop(router);
-        assert!(all.iter_mut().all(Settled::is_done));
+        assert!(all.iter_mut().all(PostSettled::is_done));
     }
 }

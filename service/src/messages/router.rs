@@ -7,12 +7,12 @@
 use super::Rules;
 use super::backlog::Backlog;
 use super::children::{Birth, Nursery};
-use super::decision::{self, Sending, Told};
+use super::decision::{self, Sending, VerdictEffect};
 use super::kept::{Keeper, KeptNote};
 use super::mail::Mail;
 use super::outbox::{Asker, Outbox};
 use super::outcomes::{self, Question};
-use super::posts::{Done, Incoming};
+use super::posts::{DoneSignal, Incoming};
 use crate::publishing::Publisher;
 use crate::store::{Store, TaskFacts};
 use clutch_common::id::{EndpointId, TaskId};
@@ -55,7 +55,7 @@ pub(crate) struct RouterParts<'a> {
     pub(crate) commits: watch::Receiver<u64>,
     /// Where submissions run that outlive the session.
     pub(crate) submissions: &'a TaskTracker,
-    /// What other parts know of kept messages.
+    /// The note of kept messages that other parts share.
     pub(crate) mail: &'a Mail,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Router<'a> {
         }
     }
 
-    async fn request(&mut self, mut request: TaskRequest, facts: &Facts, done: Done) {
+    async fn request(&mut self, mut request: TaskRequest, facts: &Facts, done: DoneSignal) {
         let source = facts.get(&request.source.task_id);
         // What is asked for may be large, and is not copied.
         let nothing = Ask::Outcome { task: request.source.task_id, wait_ms: 0 };
@@ -169,7 +169,7 @@ impl<'a> Router<'a> {
         request: &TaskRequest,
         message: TaskMessage,
         facts: &Facts,
-        done: Done,
+        done: DoneSignal,
     ) {
         let source = facts.get(&request.source.task_id);
         let target = facts.get(&message.to);
@@ -203,7 +203,13 @@ impl<'a> Router<'a> {
         }
     }
 
-    async fn keep(&self, request: &TaskRequest, message: TaskMessage, facts: &Facts, done: Done) {
+    async fn keep(
+        &self,
+        request: &TaskRequest,
+        message: TaskMessage,
+        facts: &Facts,
+        done: DoneSignal,
+    ) {
         let source = facts.get(&request.source.task_id);
         let target = facts.get(&message.to);
         let rule = self.rules.messages;
@@ -223,7 +229,7 @@ impl<'a> Router<'a> {
         task: TaskId,
         wait_ms: u64,
         facts: &Facts,
-        done: Done,
+        done: DoneSignal,
     ) {
         let source = facts.get(&request.source.task_id);
         if let Some(refused) = decision::refused(request, source) {
@@ -248,7 +254,7 @@ impl<'a> Router<'a> {
         drop(self.questions.try_send(question));
     }
 
-    async fn verdict(&mut self, verdict: &TargetVerdict, facts: &Facts, done: Done) {
+    async fn verdict(&mut self, verdict: &TargetVerdict, facts: &Facts, done: DoneSignal) {
         self.backlog.judged(verdict.endpoint_id, verdict.message, verdict.copy);
         let Some(endpoint) = verdict.answer_to else {
             let (verdict, target) = (verdict.clone(), facts.get(&verdict.to).copied());
@@ -264,8 +270,10 @@ impl<'a> Router<'a> {
             answer,
         };
         match decision::verdict(verdict, facts.get(&verdict.to)) {
-            Told::Answer(reply) => self.outbox.answer(endpoint, answer(reply), Some(done)).await,
-            Told::AwaitResult => {
+            VerdictEffect::Answer(reply) => {
+                self.outbox.answer(endpoint, answer(reply), Some(done)).await
+            }
+            VerdictEffect::AwaitResult => {
                 let question = Question {
                     endpoint,
                     at_last: answer(Reply::NotStarted),
@@ -275,7 +283,7 @@ impl<'a> Router<'a> {
                 };
                 drop(self.questions.try_send(question));
             }
-            Told::Nothing => tracing::warn!(
+            VerdictEffect::Nothing => tracing::warn!(
                 endpoint = %verdict.endpoint_id,
                 task = %verdict.to,
                 "a verdict does not count: its endpoint was not given the task"
@@ -283,7 +291,7 @@ impl<'a> Router<'a> {
         }
     }
 
-    async fn answer(&self, request: &TaskRequest, reply: Reply, done: Done) {
+    async fn answer(&self, request: &TaskRequest, reply: Reply, done: DoneSignal) {
         self.outbox.answer(request.endpoint_id, answer_to(request, reply), Some(done)).await;
     }
 

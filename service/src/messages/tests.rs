@@ -134,7 +134,7 @@ impl World {
         self.commits.send_modify(|count| *count += 1);
     }
 
-    /// What was published to the endpoint's control queue.
+    /// The messages that were published to the endpoint's control queue.
     fn published(&self) -> Vec<PostToEndpoint> {
         let queue = topology::control_queue(self.endpoint);
         let published = self.broker.published().into_iter();

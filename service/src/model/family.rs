@@ -29,7 +29,7 @@ pub(crate) struct Family {
     /// The id of the task that submitted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent_id: Option<TaskId>,
-    /// That task, unless it is forgotten.
+    /// The parent itself, unless it is forgotten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<Relative>,
     /// The tasks that it submitted, and those that they did, each after its parent.

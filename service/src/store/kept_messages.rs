@@ -36,7 +36,7 @@ pub(crate) struct NewMessage {
     pub(crate) body: Vec<u8>,
 }
 
-/// What became of a message that was to be kept.
+/// The fate of a message that was to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keeping {
     /// It is kept, and was not before.

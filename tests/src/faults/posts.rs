@@ -61,7 +61,7 @@ const MESSAGES: usize = 250;
 /// How many messages are answered between two faults.
 const BETWEEN: usize = 8;
 
-/// Two endpoints whose tasks send each other messages.
+/// Two endpoints with tasks that send each other messages.
 struct Correspondence {
     stage: Stage,
     far: Endpoint,
@@ -173,7 +173,7 @@ impl Correspondence {
 /// The notes of all tasks.
 #[derive(Debug, Default)]
 struct Letters {
-    /// What each sender was told of a message.
+    /// The answer to the sender of each message.
     answers: BTreeMap<String, String>,
     /// The messages that receivers got.
     got: BTreeSet<String>,

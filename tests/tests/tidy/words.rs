@@ -18,7 +18,6 @@ const RETIRED: &[&str] = &[
     "Doubts",
     "Ear",
     "EmptyStage",
-    "Family",
     "Farewell",
     "Fate",
     "FolderShelf",

@@ -49,7 +49,7 @@ pub(super) struct NextEvents {
     pub(super) attempts: Vec<AttemptEvent>,
 }
 
-/// What was told of an attempt that runs.
+/// The last event of an attempt that runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct ToldRun {
     /// When it told its progress.
@@ -74,7 +74,7 @@ pub(super) struct Gatherer {
     load: Option<Load>,
     /// The load as it is.
     current: Load,
-    /// What is to be told.
+    /// Events to be told.
     untold: VecDeque<AttemptEvent>,
     /// Whether something was told since nothing was pending.
     spoke: bool,

@@ -49,14 +49,14 @@ fn request(source: &TaskFacts, copy: u32) -> TaskRequest {
     }
 }
 
-/// What becomes of a copy of a message from one task to the other.
+/// The way of a copy of a message from one task to the other.
 fn sent(pair: &(TaskFacts, TaskFacts), copy: u32, pinned: Option<u32>) -> Sending {
     let (source, target) = pair;
     let message = message(target.kin.task, pinned);
     send(&request(source, copy), &message, MessageRule::Family, Some(source), Some(target))
 }
 
-fn judged(judgement: Judgement, pinned: Option<u32>, target: Option<&TaskFacts>) -> Told {
+fn judged(judgement: Judgement, pinned: Option<u32>, target: Option<&TaskFacts>) -> VerdictEffect {
     let endpoint_id = target.map_or_else(EndpointId::new, |target| target.endpoint);
     let said = TargetVerdict {
         endpoint_id,
@@ -172,13 +172,13 @@ fn a_verdict_is_told_as_it_is_and_the_records_speak_where_the_target_is_not_ther
         (Judgement::Ended(Outcome::Failed), Some(1), &running, Reply::Superseded(2)),
     ] {
         let told = judged(judgement, pinned, Some(target));
-        assert_eq!(told, Told::Answer(expected), "{judgement:?} {pinned:?}");
+        assert_eq!(told, VerdictEffect::Answer(expected), "{judgement:?} {pinned:?}");
     }
     let ended = Judgement::Ended(Outcome::Failed);
-    assert_eq!(judged(ended, None, Some(&running)), Told::AwaitResult, "it may run again");
-    assert_eq!(judged(ended, Some(2), Some(&running)), Told::AwaitResult);
-    assert_eq!(judged(ended, None, None), Told::Answer(Reply::Finished(Outcome::Failed)));
-    assert_eq!(judged(Judgement::NotHere, None, None), Told::Answer(Reply::Unknown));
+    assert_eq!(judged(ended, None, Some(&running)), VerdictEffect::AwaitResult, "it may run again");
+    assert_eq!(judged(ended, Some(2), Some(&running)), VerdictEffect::AwaitResult);
+    assert_eq!(judged(ended, None, None), VerdictEffect::Answer(Reply::Finished(Outcome::Failed)));
+    assert_eq!(judged(Judgement::NotHere, None, None), VerdictEffect::Answer(Reply::Unknown));
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn the_verdict_of_an_endpoint_that_was_not_given_the_target_counts_for_nothing()
         attempt: None,
         verdict: Judgement::Taken(1),
     };
-    assert_eq!(verdict(&said, Some(&target)), Told::Nothing);
-    assert_eq!(verdict(&said, Some(&foreign)), Told::Answer(Reply::Delivered(1)));
+    assert_eq!(verdict(&said, Some(&target)), VerdictEffect::Nothing);
+    assert_eq!(verdict(&said, Some(&foreign)), VerdictEffect::Answer(Reply::Delivered(1)));
 }
 
 fn state() -> impl Strategy<Value = StoredState> {
@@ -228,7 +228,7 @@ proptest! {
     ) {
         let target = facts(7, state, attempt);
         let told = judged(judgement, pinned, known.then_some(&target));
-        let delivered = matches!(told, Told::Answer(Reply::Delivered(_)));
+        let delivered = matches!(told, VerdictEffect::Answer(Reply::Delivered(_)));
         prop_assert_eq!(delivered, matches!(judgement, Judgement::Taken(_)));
     }
 
