@@ -10,21 +10,20 @@ mod order;
 pub(crate) mod output;
 mod results;
 pub(crate) mod retry;
+pub(crate) mod rule;
 pub(crate) mod schedule;
+pub(crate) mod submit;
+pub(crate) mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod values;
 mod wait;
 
-use clap::builder::{
-    NonEmptyStringValueParser, OsStringValueParser, RangedU64ValueParser, TypedValueParser as _,
-};
+use clap::builder::RangedU64ValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clutch_common::id::{EndpointId, TaskId};
-use clutch_common::task::byte_string::ByteString;
-use clutch_common::task::json::Json;
 use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 pub(crate) use forget::ForgetArgs;
@@ -33,11 +32,9 @@ pub(crate) use messages::MessageArgs;
 pub(crate) use results::ResultsArgs;
 use std::path::PathBuf;
 use std::time::Duration;
+pub(crate) use submit::SubmitArgs;
 pub(crate) use tasks::TasksArgs;
-use values::{
-    ask_after, blocked_timeout, endpoint_name, heartbeat, json_kwarg, lost_after, positive,
-    task_id, variable,
-};
+use values::{ask_after, blocked_timeout, endpoint_name, heartbeat, lost_after, positive, task_id};
 pub(crate) use wait::{ReconnectArgs, WaitArgs};
 
 /// The meaning of the exit codes.
@@ -68,13 +65,6 @@ Exit codes:
   73  the temporary folder cannot be used
   77  the broker refuses the user, or another service collects from the vhost
  130  interrupted";
-
-/// The exit codes of a submission.
-const SUBMIT_EXIT_CODES: &str = "\
-With --wait, one task without --each-line or --array gives its own exit code (128 and more: a \
-signal).
-
-";
 
 /// Provisions endpoints, submits tasks to them, and records every result.
 #[derive(Debug, Parser)]
@@ -161,7 +151,7 @@ pub(crate) enum Command {
     Retry(retry::RetryArgs),
     /// Print the results of tasks, in the order of their submission
     Results(ResultsArgs),
-    /// Show when a schedule would have tasks
+    /// Add schedules, which submit a task again and again; list, show, change, pause and remove them
     Schedule(schedule::ScheduleArgs),
     /// List endpoints: how each is, what it runs, and what waits for it
     Endpoints(endpoint::EndpointsArgs),
@@ -375,87 +365,6 @@ pub(crate) struct DeprovisionArgs {
     /// cancelled, or as interrupted where an instance may have had them
     #[arg(long, alias = "yes")]
     pub(crate) end_tasks: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = [SUBMIT_EXIT_CODES, EXIT_CODES].concat())]
-pub(crate) struct SubmitArgs {
-    /// The endpoint's name or id
-    pub(crate) endpoint: String,
-    /// Call a function of the endpoint instead of running a program: one that its endpoint.toml
-    /// names, or clutch.echo, which returns its arguments
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["argv", "shell", "stdin", "env", "cwd"])]
-    pub(crate) call: Option<String>,
-    /// An argument of the function, as JSON; may be repeated
-    #[arg(
-        long,
-        value_name = "JSON",
-        requires = "call",
-        conflicts_with = "argv",
-        allow_hyphen_values = true
-    )]
-    pub(crate) json_arg: Vec<Json>,
-    /// An argument of the function by its name; may be repeated
-    #[arg(long, value_name = "NAME=JSON", requires = "call", conflicts_with = "argv",
-          value_parser = json_kwarg)]
-    pub(crate) json_kwarg: Vec<(String, Json)>,
-    /// One task per line of FILE (`-`: stdin), empty lines included; a byte order mark and carriage
-    /// returns are left out. `{}` in ARGV is replaced by the line; without a `{}`, the line is
-    /// appended (not with --shell). With --call the line is the last argument, a string
-    #[arg(long, value_name = "FILE", conflicts_with = "array")]
-    pub(crate) each_line: Option<PathBuf>,
-    /// One task per number of a range such as 1-100. `{}` in ARGV is replaced by the number; without
-    /// a `{}`, the number is appended (not with --shell). With --call the number is the last
-    /// argument
-    #[arg(long, value_name = "RANGE")]
-    pub(crate) array: Option<String>,
-    /// The standard input of every task (`-`: this command's own)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) stdin: Option<PathBuf>,
-    /// An environment variable of the tasks; may be repeated
-    #[arg(long, value_name = "K=V", value_parser = OsStringValueParser::new().try_map(variable))]
-    pub(crate) env: Vec<(String, ByteString)>,
-    /// An absolute folder to run in, instead of a sandbox of the task's own
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<ByteString>,
-    /// How long each task may run: 90s, 1h 30m, or hours:minutes:seconds such as 1:30:00
-    #[arg(long, value_name = "TIME", value_parser = positive)]
-    pub(crate) walltime: Option<Duration>,
-    /// How long a task may wait for its start: after that it ends as expired, once its endpoint is
-    /// connected
-    #[arg(long, value_name = "TIME", value_parser = positive)]
-    pub(crate) expires: Option<Duration>,
-    /// Never run a task again after a crash of the endpoint
-    #[arg(long)]
-    pub(crate) no_rerun: bool,
-    #[command(flatten)]
-    pub(crate) order: order::OrderArgs,
-    #[command(flatten)]
-    pub(crate) due: due::DueArgs,
-    #[command(flatten)]
-    pub(crate) retry: retry::RetryPolicyArgs,
-    /// A name for people
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) name: Option<String>,
-    /// Names this submission: submitting again with the same key runs nothing twice
-    #[arg(long)]
-    pub(crate) key: Option<String>,
-    /// ARGV is a script: run it with `sh -c`, with the line or number as `$1`; `{}` becomes "$1"
-    /// (inside double quotes write $1 instead of {})
-    #[arg(long)]
-    pub(crate) shell: bool,
-    /// Wait until all tasks are done
-    #[arg(long)]
-    pub(crate) wait: bool,
-    #[command(flatten)]
-    pub(crate) reconnect: ReconnectArgs,
-    /// Succeed only once the broker has confirmed the tasks; without this they are recorded, and
-    /// placed at the broker as soon as there is a link to it
-    #[arg(long)]
-    pub(crate) confirmed: bool,
-    /// The program and its arguments
-    #[arg(last = true, required_unless_present = "call", value_name = "ARGV")]
-    pub(crate) argv: Vec<ByteString>,
 }
 
 #[derive(Debug, Args)]

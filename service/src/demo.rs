@@ -19,6 +19,7 @@ mod start_log;
 use crate::cli::output;
 use crate::cli::{DemoArgs, GlobalArgs};
 use crate::failure::{CANNOT_CREATE, Failure, GENERAL, exit_code};
+use crate::model::quoted;
 use anyhow::Context as _;
 use clutch_common::id::EndpointId;
 use clutch_common::system::removal;
@@ -247,8 +248,8 @@ fn next(kept: Option<&Kept>) -> Vec<String> {
             format!("  {program} provision --help    an endpoint of your own"),
         ];
     };
-    let state = quoted(&deployment::state_in(folder).path().display().to_string());
-    let folder = quoted(&folder.display().to_string());
+    let path = |path: &Path| quoted(&path.display().to_string()).into_owned();
+    let (state, folder) = (path(deployment::state_in(folder).path()), path(folder));
     vec![
         String::new(),
         format!("Both run on: the service is process {service_pid}, the endpoint {endpoint_pid}."),
@@ -260,32 +261,9 @@ fn next(kept: Option<&Kept>) -> Vec<String> {
     ]
 }
 
-/// A word as a shell reads it: in quotes, unless it needs none.
-fn quoted(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_for_a_shell_where_they_need_it() {
-        for (word, expected) in [
-            ("/tmp/clutch-demo-a1", "/tmp/clutch-demo-a1"),
-            ("/tmp/a b", "'/tmp/a b'"),
-            ("it's", r"'it'\''s'"),
-            ("$HOME", "'$HOME'"),
-            ("", "''"),
-        ] {
-            assert_eq!(quoted(word), expected);
-        }
-    }
 
     #[test]
     fn a_file_system_without_room_for_the_endpoints_reserve_is_refused() {

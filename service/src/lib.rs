@@ -157,6 +157,9 @@ async fn command(
         Command::Forget(args) => client::forget::run(&client()?, args, json).await?,
         Command::Schedule(args) => match &args.what {
             ScheduleCommand::Preview(args) => schedule_preview::run(args, json)?,
+            ScheduleCommand::Service(asked) => {
+                client::schedules::run(&client()?, asked, json).await?;
+            }
         },
         Command::Results(args) => client::results::run(&client()?, args, json).await?,
     }

@@ -14,7 +14,9 @@ mod progress_rate;
 mod records;
 mod retry_policy;
 mod rings;
+mod schedule_fields;
 mod schedules;
+mod shell_word;
 mod task_spec;
 mod task_state;
 mod timeline;
@@ -36,10 +38,12 @@ pub(crate) use progress_rate::ProgressRate;
 pub(crate) use records::{Asked, Missing, Recorded, TaskDetail, TaskOutcome, TaskSummary};
 pub(crate) use retry_policy::RetryPolicy;
 pub(crate) use rings::{ring_of, rings};
+pub(crate) use schedule_fields::{differences, fields};
 pub(crate) use schedules::{
-    ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSpec,
-    ScheduleSummary, differences,
+    ChangedSchedule, NamedSchedule, Occurrence, RemovedSchedule, ScheduleChange, ScheduleDetail,
+    ScheduleSpec, ScheduleSummary,
 };
+pub(crate) use shell_word::quoted;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 pub(crate) use timeline::{TimelineStep, timeline};

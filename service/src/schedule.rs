@@ -32,6 +32,6 @@ pub(crate) use moment_text::MomentText;
 pub(crate) use policy::{CatchUp, Overlap, Policy};
 pub(crate) use recurrence::Recurrence;
 pub(crate) use rule::Rule;
-pub(crate) use state::{Decision, End, ScheduleState, SkipReason};
+pub(crate) use state::{Decision, End, PauseCause, ScheduleState, SkipReason};
 pub(crate) use step::{Next, step};
 pub(crate) use zone::Zone;

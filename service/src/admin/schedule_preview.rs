@@ -4,9 +4,10 @@
 use crate::cli::output;
 use crate::cli::schedule::PreviewArgs;
 use crate::failure::{Failure, USAGE};
-use crate::schedule::{Recurrence, Rule, Shift};
+use crate::schedule::{Recurrence, Rule, ScheduleId, Shift};
 use clutch_common::system::clock;
 use serde::Serialize;
+use std::time::Duration;
 
 /// The instants of a rule.
 #[derive(Debug, Serialize)]
@@ -25,15 +26,19 @@ struct Instant {
     utc: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     clocks: Option<&'static str>,
+    /// When its task starts, if the schedule's name is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_ms: Option<i64>,
 }
 
 /// Prints the next instants of a rule.
 pub(crate) fn run(args: &PreviewArgs, json: bool) -> anyhow::Result<()> {
     let usage = |wrong: String| Failure::new(USAGE, wrong);
-    let rule = args.rule.rule().map_err(usage)?;
+    let rule = args.rule.rule(None).map_err(usage)?;
     let present = || i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
     let after = args.after.as_ref().map_or_else(|| Ok(present()), |after| after.ms(&rule.zone));
-    let preview = preview(&rule, after.map_err(usage)?, args.count);
+    let id = args.name.as_deref().map(ScheduleId::of);
+    let preview = preview(&rule, id, after.map_err(usage)?, args.count);
     if json {
         return output::json(&preview);
     }
@@ -43,7 +48,7 @@ pub(crate) fn run(args: &PreviewArgs, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn preview(rule: &Rule, after_ms: i64, count: usize) -> Preview<'_> {
+fn preview(rule: &Rule, id: Option<ScheduleId>, after_ms: i64, count: usize) -> Preview<'_> {
     let most =
         rule.max_runs.map_or(count, |most| count.min(usize::try_from(most).unwrap_or(count)));
     let mut all = std::iter::successors(rule.next_after(after_ms), |at| rule.next_after(*at));
@@ -55,6 +60,7 @@ fn preview(rule: &Rule, after_ms: i64, count: usize) -> Preview<'_> {
             local: rule.zone.shown(instant_ms, "%Y-%m-%dT%H:%M:%S%.f%:z"),
             utc: rule.zone.utc_shown(instant_ms),
             clocks: words(rule.shift(instant_ms)).map(|(name, _)| name),
+            due_ms: id.map(|id| rule.due_at(id, instant_ms)),
         })
         .collect();
     let last = instants.last().map_or(after_ms, |instant| instant.instant_ms);
@@ -77,19 +83,26 @@ fn words(shift: Shift) -> Option<(&'static str, &'static str)> {
 /// The instants for people: a line each.
 fn lines(preview: &Preview<'_>) -> Vec<String> {
     let rule = preview.rule;
-    let mut lines = vec![format!("{} in {}", rule.recurrence, rule.zone)];
+    let mut lines = vec![rule.words()];
     for instant in &preview.instants {
         let ms = instant.instant_ms;
         let local = rule.zone.shown(ms, "%a %Y-%m-%d %H:%M:%S%.f %:z");
         let told = words(rule.shift(ms)).map_or(String::new(), |(_, told)| format!("  {told}"));
-        lines.push(format!("{local}  {}{told}", instant.utc));
+        let due = instant.due_ms.filter(|due_ms| *due_ms > ms).map(|due_ms| {
+            let late = Duration::from_millis(u64::try_from(due_ms - ms).unwrap_or(0));
+            let at = rule.zone.shown(due_ms, "%H:%M:%S%.f");
+            format!("  its task at {at}, {} later", humantime::format_duration(late))
+        });
+        lines.push(format!("{local}  {}{}{told}", instant.utc, due.unwrap_or_default()));
     }
     if matches!(rule.recurrence, Recurrence::AfterEndMs(_)) {
         lines.push("if each task ended at its instant".to_owned());
     }
-    if rule.jitter_ms > 0 {
+    let named = preview.instants.iter().any(|instant| instant.due_ms.is_some());
+    if rule.jitter_ms > 0 && !named {
         lines.push(
-            "each task starts later than its instant, by the jitter of its schedule".to_owned(),
+            "how much later each task starts depends on the schedule's name: --name NAME"
+                .to_owned(),
         );
     }
     if preview.over {
@@ -109,9 +122,10 @@ mod tests {
         let line = [&["c", "schedule", "preview", "--after", "2026-03-07"], arguments].concat();
         let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
         let Command::Schedule(args) = cli.command else { panic!("another command") };
-        let ScheduleCommand::Preview(args) = args.what;
-        let rule = args.rule.rule()?;
-        let preview = preview(&rule, args.after.unwrap().ms(&rule.zone)?, args.count);
+        let ScheduleCommand::Preview(args) = args.what else { panic!("no preview") };
+        let rule = args.rule.rule(None)?;
+        let id = args.name.as_deref().map(ScheduleId::of);
+        let preview = preview(&rule, id, args.after.unwrap().ms(&rule.zone)?, args.count);
         Ok((lines(&preview), serde_json::to_value(&preview).unwrap()))
     }
 
@@ -151,6 +165,23 @@ mod tests {
             lines[2..],
             ["Mon 2026-03-09 00:00:00 +00:00  2026-03-09T00:00:00Z", "no further instant"]
         );
+    }
+
+    #[test]
+    fn jitter_is_shown_for_a_name_and_always_the_same() {
+        let options = ["--cron", "0 3 * * *", "--jitter", "5m", "--count", "2"];
+        let (lines, json) = previewed(&options).unwrap();
+        assert!(lines[3].contains("--name NAME"), "{lines:?}");
+        assert!(json["instants"][0].get("due_ms").is_none());
+        let named = [&options[..], &["--name", "nightly"]].concat();
+        let (lines, json) = previewed(&named).unwrap();
+        assert_eq!((lines.len(), &lines), (3, &previewed(&named).unwrap().0));
+        assert!(lines[1].contains("  its task at 03:0"), "{lines:?}");
+        let instant = &json["instants"][0];
+        let later = instant["due_ms"].as_i64().unwrap() - instant["instant_ms"].as_i64().unwrap();
+        assert!((0..300_000).contains(&later), "{later}");
+        let other = [&options[..], &["--name", "weekly"]].concat();
+        assert_ne!(previewed(&other).unwrap().0, lines);
     }
 
     #[test]

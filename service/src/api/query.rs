@@ -216,17 +216,20 @@ pub(super) async fn known_endpoint(
 
 /// The error for an unknown endpoint; it lists the known ones.
 pub(super) async fn unknown_endpoint(api: &Api, name_or_id: &str) -> ApiError {
-    /// How many names the error lists.
+    match known_names(api).await {
+        Ok(known) => ApiError::not_found(format!("there is no endpoint '{name_or_id}': {known}")),
+        Err(error) => error,
+    }
+}
+
+/// The names of the endpoints that exist, in words.
+pub(super) async fn known_names(api: &Api) -> Result<String, ApiError> {
+    /// How many names are listed.
     const LISTED: u32 = 20;
-    let names = match api.store.endpoint_names(LISTED).await {
-        Ok(names) => names,
-        Err(error) => return error.into(),
-    };
-    let known = if names.is_empty() {
-        "none is provisioned yet (`clutch-service provision NAME`)".to_owned()
-    } else {
-        let more = if names.len() == LISTED as usize { ", …" } else { "" };
-        format!("known are {}{more}", names.join(", "))
-    };
-    ApiError::not_found(format!("there is no endpoint '{name_or_id}': {known}"))
+    let names = api.store.endpoint_names(LISTED).await?;
+    if names.is_empty() {
+        return Ok("none is provisioned yet (`clutch-service provision NAME`)".to_owned());
+    }
+    let more = if names.len() == LISTED as usize { ", …" } else { "" };
+    Ok(format!("known are {}{more}", names.join(", ")))
 }

@@ -4,18 +4,25 @@
 
 use super::Api;
 use super::error::{ApiError, Json};
-use super::extract::{Named, Parameters, read};
+use super::extract::{Named, Parameters, read, read_or_default};
 use super::problem::{AnyRequest, Changing, Naming, WithBody};
+use super::query::known_names;
 use super::types::MAX_PAGE;
-use crate::model::{ChangedSchedule, NamedSchedule, Occurrence, ScheduleDetail, ScheduleSummary};
+use crate::model::{
+    ChangedSchedule, NamedSchedule, Occurrence, RemovedSchedule, ScheduleDetail, ScheduleSummary,
+};
+use crate::schedule::PauseCause;
 use crate::store::ScheduleSet;
 use axum::extract::{Request, State};
 use clutch_common::system::clock::now_ms;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use utoipa::{IntoParams, ToSchema};
 
 /// The most schedules of one request.
 const MAX_SCHEDULES: usize = 10_000;
+/// The longest name of an owner, and the longest reason of a pause, in bytes.
+const MAX_WORDS: usize = 200;
 
 /// A set of schedules to apply.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -32,6 +39,18 @@ pub(crate) struct SchedulesRequest {
     /// Whether schedules of the owner that are not in the set are removed.
     #[serde(default)]
     pub(crate) prune: bool,
+    /// Whether it is only told what would be done.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
+/// A pause.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PauseRequest {
+    /// The reason, for people.
+    #[schema(max_length = 200)]
+    pub(crate) reason: Option<String>,
 }
 
 /// The schedules, each with the change that was made.
@@ -81,6 +100,7 @@ pub(super) struct SchedulesQuery {
         (status = 200, description = "What was done", body = SchedulesAnswer),
         Changing,
         AnyRequest,
+        Naming,
         WithBody,
     ),
 )]
@@ -89,25 +109,62 @@ pub(super) async fn apply(
     request: Request,
 ) -> Result<Json<SchedulesAnswer>, ApiError> {
     let request: SchedulesRequest = read(request).await?;
-    let SchedulesRequest { owner, schedules, replace, prune } = request;
+    check(&request)?;
+    endpoints(&api, &request.schedules).await?;
+    let SchedulesRequest { owner, schedules, replace, prune, dry_run } = request;
+    let set = ScheduleSet { owner, schedules, replace, prune, dry_run };
+    let schedules = api.store.apply_schedules(set, now_ms()).await?;
+    if !dry_run {
+        tell(&api);
+    }
+    Ok(Json(SchedulesAnswer { schedules }))
+}
+
+/// The rules for a set that need no records. Each schedule that breaks one is named.
+fn check(request: &SchedulesRequest) -> Result<(), ApiError> {
+    let SchedulesRequest { owner, schedules, prune, .. } = request;
     if schedules.len() > MAX_SCHEDULES {
         return Err(ApiError::bad_request(format!("a set has at most {MAX_SCHEDULES} schedules")));
     }
-    if prune && owner.is_none() {
+    if *prune && owner.is_none() {
         return Err(ApiError::bad_request("prune removes schedules of an owner: name it"));
     }
-    let mut names = std::collections::BTreeSet::new();
-    for schedule in &schedules {
-        let name = &schedule.name;
-        schedule.check().map_err(|reason| ApiError::bad_request(format!("{name}: {reason}")))?;
-        if !names.insert(name) {
-            return Err(ApiError::bad_request(format!("{name} is there twice")));
+    if owner.as_ref().is_some_and(|owner| owner.is_empty() || owner.len() > MAX_WORDS) {
+        let words = format!("the name of an owner has from 1 to {MAX_WORDS} bytes");
+        return Err(ApiError::bad_request(words));
+    }
+    let mut names = BTreeSet::new();
+    let wrong = |schedule: &NamedSchedule| {
+        let name = schedule.name.clone();
+        if let Err(reason) = schedule.check() {
+            return Some(format!("{name}: {reason}"));
+        }
+        let twice = format!("{name}: it is there twice");
+        (!names.insert(name)).then_some(twice)
+    };
+    let wrong: Vec<String> = schedules.iter().filter_map(wrong).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(ApiError::bad_request(wrong.join("\n"))) }
+}
+
+/// Makes sure that there are the endpoints of schedules. Each schedule without one is named.
+async fn endpoints(api: &Api, schedules: &[NamedSchedule]) -> Result<(), ApiError> {
+    let mut unknown = BTreeSet::new();
+    let names: BTreeSet<&str> = schedules.iter().map(|one| one.spec.endpoint.as_str()).collect();
+    for name in names {
+        if api.store.endpoint(name).await?.is_none() {
+            unknown.insert(name);
         }
     }
-    let set = ScheduleSet { owner, schedules, replace, prune };
-    let schedules = api.store.apply_schedules(set, now_ms()).await?;
-    tell(&api);
-    Ok(Json(SchedulesAnswer { schedules }))
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let known = known_names(api).await?;
+    let missing = schedules.iter().filter(|one| unknown.contains(one.spec.endpoint.as_str()));
+    let words = missing.map(|one| {
+        let (name, endpoint) = (&one.name, &one.spec.endpoint);
+        format!("{name}: there is no endpoint '{endpoint}': {known}")
+    });
+    Err(ApiError::not_found(words.collect::<Vec<String>>().join("\n")))
 }
 
 /// Lists schedules.
@@ -160,18 +217,26 @@ pub(super) async fn schedule(
     operation_id = "pause_schedule",
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
+    request_body = Option<PauseRequest>,
     responses(
         (status = 200, description = "What was done", body = Changed),
         AnyRequest,
         Changing,
         Naming,
+        WithBody,
     ),
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
     Named(name): Named,
+    request: Request,
 ) -> Result<Json<Changed>, ApiError> {
-    set_paused(&api, name, true).await
+    let PauseRequest { reason } = read_or_default(request).await?;
+    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_WORDS) {
+        let words = format!("the reason of a pause has at most {MAX_WORDS} bytes");
+        return Err(ApiError::bad_request(words));
+    }
+    set_paused(&api, name, Some(PauseCause::ByHand { reason })).await
 }
 
 /// Has a schedule go on.
@@ -192,11 +257,15 @@ pub(super) async fn resume(
     State(api): State<Api>,
     Named(name): Named,
 ) -> Result<Json<Changed>, ApiError> {
-    set_paused(&api, name, false).await
+    set_paused(&api, name, None).await
 }
 
-async fn set_paused(api: &Api, name: String, paused: bool) -> Result<Json<Changed>, ApiError> {
-    let changed = api.store.pause_schedule(name.clone(), paused, now_ms()).await?;
+async fn set_paused(
+    api: &Api,
+    name: String,
+    cause: Option<PauseCause>,
+) -> Result<Json<Changed>, ApiError> {
+    let changed = api.store.pause_schedule(name.clone(), cause, now_ms()).await?;
     let changed = changed.ok_or_else(|| unknown(&name))?;
     tell(api);
     Ok(Json(Changed { changed }))
@@ -235,7 +304,7 @@ pub(super) async fn run(
     tag = "schedules",
     params(("name" = String, Path, description = "The name of the schedule")),
     responses(
-        (status = 200, description = "What was done", body = Changed),
+        (status = 200, description = "What was done", body = RemovedSchedule),
         AnyRequest,
         Changing,
         Naming,
@@ -244,12 +313,11 @@ pub(super) async fn run(
 pub(super) async fn remove(
     State(api): State<Api>,
     Named(name): Named,
-) -> Result<Json<Changed>, ApiError> {
-    if !api.store.remove_schedule(name.clone()).await? {
-        return Err(unknown(&name));
-    }
+) -> Result<Json<RemovedSchedule>, ApiError> {
+    let removed = api.store.remove_schedule(name.clone()).await?;
+    let removed = removed.ok_or_else(|| unknown(&name))?;
     tell(&api);
-    Ok(Json(Changed { changed: true }))
+    Ok(Json(removed))
 }
 
 fn tell(api: &Api) {
@@ -257,5 +325,5 @@ fn tell(api: &Api) {
 }
 
 fn unknown(name: &str) -> ApiError {
-    ApiError::not_found(format!("there is no schedule '{name}'"))
+    ApiError::not_found(format!("there is no schedule '{name}': `clutch-service schedule list`"))
 }

@@ -3,6 +3,7 @@
 mod document;
 mod endpoints;
 mod events;
+mod schedules;
 
 use super::connections::{self, Bounds};
 use super::types::*;

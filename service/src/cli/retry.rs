@@ -31,12 +31,10 @@ pub(crate) struct RetryPolicyArgs {
     /// about crashes. Every attempt stays visible
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
-    /// The pause before that: FIRST..LONGEST, doubled from time to time
-    #[arg(long, value_name = "FIRST..LONGEST", default_value = "1s..1m", requires = "retries",
-          value_parser = backoff)]
-    pub(crate) backoff: (Duration, Duration),
-    /// After which outcomes
-    #[arg(long, value_name = "OUTCOME", default_value = "failed,timed_out", requires = "retries",
-          value_delimiter = ',', num_args = 1..)]
+    /// The pause before that: FIRST..LONGEST, doubled from time to time [default: 1s..1m]
+    #[arg(long, value_name = "FIRST..LONGEST", value_parser = backoff)]
+    pub(crate) backoff: Option<(Duration, Duration)>,
+    /// After which outcomes [default: failed,timed_out]
+    #[arg(long, value_name = "OUTCOME", value_delimiter = ',', num_args = 1..)]
     pub(crate) retry_on: Vec<Outcome>,
 }

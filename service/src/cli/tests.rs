@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::CommandFactory as _;
+use clutch_common::task::json::Json;
 
 #[test]
 fn verify_cli() {
@@ -24,6 +25,9 @@ fn every_command_takes_the_global_flags_on_either_side() {
         &["forget", "--key", "k"],
         &["dead-letters", "list"],
         &["dead-letters", "drop", "h"],
+        &["schedule", "list"],
+        &["schedule", "edit", "s", "--every", "1h"],
+        &["schedule", "apply", "f", "--prune"],
     ] {
         let global = ["--state", "/s", "--database", "d", "--json"];
         let program = if command[0] == "submit" { &["--", "true"][..] } else { &[] };
@@ -86,7 +90,7 @@ fn the_program_keeps_its_own_flags() {
     let cli = cli.unwrap();
     assert!(!cli.global.json);
     let Command::Submit(args) = cli.command else { panic!("not a submit") };
-    assert_eq!(args.argv, ["ls", "--json"]);
+    assert_eq!(args.task.argv, ["ls", "--json"]);
 }
 
 #[test]
@@ -96,9 +100,9 @@ fn arguments_of_a_call_are_json_and_keep_their_order() {
     let Command::Submit(args) = Cli::try_parse_from(line).unwrap().command else {
         panic!("not a submit")
     };
-    let texts: Vec<&str> = args.json_arg.iter().map(Json::text).collect();
+    let texts: Vec<&str> = args.task.json_arg.iter().map(Json::text).collect();
     assert_eq!(texts, ["-1", "{}"]);
-    assert_eq!(args.json_kwarg[0].1.text(), "[1, 2]");
+    assert_eq!(args.task.json_kwarg[0].1.text(), "[1, 2]");
 }
 
 #[test]
@@ -135,6 +139,11 @@ fn what_cannot_be_meant_is_refused() {
         &["c", "dead-letters", "requeue"],
         &["c", "dead-letters", "drop", "h", "--all"],
         &["c", "dead-letters", "show", "h", "--raw", "--json"],
+        &["c", "submit", "e", "--shell", "--call", "f"],
+        &["c", "schedule", "add", "s", "e", "--", "true"],
+        &["c", "schedule", "add", "s", "e", "--every", "1h"],
+        &["c", "schedule", "edit", "s", "--every", "1h", "--cron", "@daily"],
+        &["c", "schedule", "edit", "s", "--unset", "endpoint"],
     ] {
         assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
     }

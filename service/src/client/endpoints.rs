@@ -1,5 +1,6 @@
 //! Lists endpoints, once or again and again.
 
+use super::table;
 use crate::api::types::{EndpointPage, MAX_PAGE};
 use crate::cli::endpoint::EndpointsArgs;
 use crate::cli::output;
@@ -79,7 +80,9 @@ fn shown(page: &EndpointPage, json: bool) -> anyhow::Result<String> {
     if page.endpoints.is_empty() {
         lines.push("No endpoint is provisioned yet: `clutch-service provision NAME`.".to_owned());
     } else {
-        lines.extend(table(&page.endpoints, now_ms()));
+        let now_ms = now_ms();
+        let rows = page.endpoints.iter().map(|endpoint| row(endpoint, now_ms));
+        lines.extend(table::lines(COLUMNS, rows));
     }
     lines.extend(page.rings.iter().map(|ring| ring_words(ring)));
     Ok(lines.join("\n"))
@@ -96,23 +99,6 @@ const COLUMNS: [&str; 13] = [
     "NAME", "STATUS", "SINCE", "SLOTS", "RUNNING", "ACCEPTED", "QUEUED", "PENDING", "OLDEST",
     "VERSION", "HOST", "HEARD", "ID",
 ];
-
-/// A table, each column as wide as its widest entry.
-fn table(endpoints: &[EndpointSummary], now_ms: u64) -> Vec<String> {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(endpoints.iter().map(|endpoint| row(endpoint, now_ms)));
-    let mut widths = [0; COLUMNS.len()];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; COLUMNS.len()]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<String>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
-}
 
 fn row(endpoint: &EndpointSummary, now_ms: u64) -> [String; COLUMNS.len()] {
     let number = |number: Option<u64>| number.map_or("-".to_owned(), |number| number.to_string());

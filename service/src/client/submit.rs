@@ -3,6 +3,7 @@
 use super::due_time::{due_time, due_words};
 use super::interrupt::unless_interrupted;
 use super::results::how;
+use super::task_options::{self, is_stdin, read, with};
 use super::wait::{HELD, exit_code, summary, until_done};
 use crate::api::types::{
     MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, ResultPage, SubmitAnswer, SubmitRequest,
@@ -10,23 +11,19 @@ use crate::api::types::{
 };
 use crate::cli::SubmitArgs;
 use crate::cli::output;
-use crate::cli::retry::RetryPolicyArgs;
 use crate::client::Client;
-use crate::client::expand::{CallTemplate, Items, Made, Pattern, Template};
+use crate::client::expand::Items;
 use crate::failure::{Failure, GENERAL, exit_code as code_of, is_in_doubt, usage};
 use crate::model::{DueTime, Progress, RetryPolicy, TaskSpec};
 use anyhow::Context as _;
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::system::clock::now_ms;
-use clutch_common::task::blob::Blob;
 use clutch_common::task::json::Json;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::text::counted::counted;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use std::io::Read as _;
-use std::path::Path;
 use std::time::Duration;
 
 /// The size, in bytes, that a request with several tasks does not exceed.
@@ -110,14 +107,14 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let client =
         &(if args.wait { client.reconnecting(args.reconnect.give_up_after) } else { client });
     let items = items(args)?;
-    let pattern = pattern(args)?;
-    let base = spec(args)?;
+    let pattern = task_options::pattern(&args.task)?;
+    let base = task_options::changed(task_options::plain(), &args.task)?;
     let specs = || items.expand(&pattern).map(|made| with(&base, made));
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let wait_for = if args.wait && total == 1 { HELD } else { Duration::ZERO };
     let confirmed = args.confirmed;
-    let retry = policy(&args.retry)?;
+    let retry = task_options::retry(None, &args.task.retry)?;
     let due = (due_time(&args.due, now_ms())?, None);
     let mut submitted = Submitted { wait: wait_for, confirmed, retry, due, ..Submitted::default() };
     let sending = send(client, &args.endpoint, &key, total, specs(), &mut submitted);
@@ -197,82 +194,16 @@ fn items(args: &SubmitArgs) -> anyhow::Result<Items> {
         return Items::range(range).map_err(|reason| usage(format!("--array: {reason}")));
     }
     let Some(path) = &args.each_line else { return Ok(Items::One) };
-    if is_stdin(path) && args.stdin.as_deref().is_some_and(is_stdin) {
+    if is_stdin(path) && args.task.stdin.as_deref().is_some_and(is_stdin) {
         return Err(usage("--each-line and --stdin cannot both read this command's stdin"));
     }
     let bytes = read(path, "--each-line")?;
     let wrong = |reason| usage(format!("--each-line: {reason}"));
     let items = Items::lines(bytes).map_err(wrong)?;
-    if args.call.is_some() {
+    if args.task.call.is_some() {
         items.check_text().map_err(wrong)?;
     }
     Ok(items)
-}
-
-/// The template of the tasks.
-fn pattern(args: &SubmitArgs) -> anyhow::Result<Pattern> {
-    let Some(function) = &args.call else {
-        return Ok(Pattern::Program(Template::new(args.argv.clone(), args.shell)));
-    };
-    CallTemplate::new(function.clone(), args.json_arg.clone(), &args.json_kwarg)
-        .map(Pattern::Function)
-        .map_err(|reason| usage(format!("--json-kwarg: {reason}")))
-}
-
-/// A task with this work.
-fn with(base: &TaskSpec, made: Made) -> TaskSpec {
-    match made {
-        Made::Argv(argv) => TaskSpec { argv, ..base.clone() },
-        Made::Call(call) => TaskSpec { call: Some(call), ..base.clone() },
-    }
-}
-
-/// The properties that all tasks share.
-fn spec(args: &SubmitArgs) -> anyhow::Result<TaskSpec> {
-    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let stdin = args.stdin.as_deref().map(|path| read(path, "--stdin")).transpose()?;
-    Ok(TaskSpec {
-        name: args.name.clone(),
-        argv: Vec::new(),
-        call: None,
-        env: args.env.iter().cloned().collect(),
-        cwd: args.cwd.clone(),
-        stdin: Blob(stdin.unwrap_or_default()),
-        walltime_ms: args.walltime.map(ms),
-        expires_in_ms: args.expires.map(ms),
-        rerun: !args.no_rerun,
-        priority: args.order.priority,
-        cores: args.order.cores,
-    })
-}
-
-/// When the service is to run the tasks again by itself.
-fn policy(args: &RetryPolicyArgs) -> anyhow::Result<Option<RetryPolicy>> {
-    let Some(retries) = args.retries else { return Ok(None) };
-    let ms = |pause: Duration| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-    let (first, longest) = args.backoff;
-    let policy = RetryPolicy {
-        retries,
-        first_pause_ms: ms(first),
-        longest_pause_ms: ms(longest),
-        on: args.retry_on.clone(),
-    };
-    policy.check().map_err(|reason| usage(format!("--retries: {reason}")))?;
-    Ok(Some(policy))
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path == Path::new("-")
-}
-
-fn read(path: &Path, option: &str) -> anyhow::Result<Vec<u8>> {
-    if !is_stdin(path) {
-        return std::fs::read(path)
-            .map_err(|error| usage(format!("{option}: cannot read {}: {error}", path.display())));
-    }
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).with_context(|| format!("{option}: stdin"))?;
-    Ok(bytes)
 }
 
 /// Checks every task before any is sent; returns how many there are.
@@ -445,6 +376,7 @@ pub(super) fn mirrored(outcome: Outcome, exit_code: Option<i32>, signal: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::expand::{Pattern, Template};
     use crate::stub_broker::result;
 
     #[test]
@@ -479,7 +411,7 @@ mod tests {
     fn a_bad_task_is_named_before_anything_is_sent() {
         let items = Items::lines(b"a\n\nb\0\n".to_vec()).unwrap();
         let pattern = Pattern::Program(Template::new(vec!["echo".into()], false));
-        let base: TaskSpec = serde_json::from_str("{}").unwrap();
+        let base = task_options::plain();
         let specs = items.expand(&pattern).map(|made| with(&base, made));
         let words = check(&items, specs).unwrap_err().to_string();
         assert!(words.contains("line 3: argv[1] contains a NUL byte"), "{words}");

@@ -43,6 +43,16 @@ fn outcomes() -> Vec<Outcome> {
 }
 
 impl RetryPolicy {
+    /// The policy with so many retries, and otherwise as it is unless more is given.
+    pub(crate) fn of(retries: u32) -> Self {
+        Self {
+            retries,
+            first_pause_ms: first_pause_ms(),
+            longest_pause_ms: longest_pause_ms(),
+            on: outcomes(),
+        }
+    }
+
     /// Checks the bounds of its values.
     pub(crate) fn check(&self) -> Result<(), String> {
         let Self { retries, first_pause_ms, longest_pause_ms, on } = self;

@@ -1,11 +1,11 @@
 //! Schedules and their occurrences, as they are asked for and shown. Pure.
 
 use super::{RetryPolicy, TaskSpec, TaskState};
-use crate::schedule::{Policy, Rule};
+use crate::schedule::{PauseCause, Policy, Rule};
 use clutch_common::id::TaskId;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 /// The longest name of a schedule, in bytes.
@@ -77,9 +77,20 @@ pub(crate) struct ChangedSchedule {
     pub(crate) name: String,
     /// The change.
     pub(crate) change: ScheduleChange,
-    /// In what it differed, in words.
+    /// In what it differed: the option, the value before, and the value after.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) differences: Vec<String>,
+}
+
+/// The end of a schedule, and its tasks that go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RemovedSchedule {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many of its tasks have no outcome. They go on.
+    pub(crate) open: u64,
+    /// The first of them, up to 100.
+    pub(crate) tasks: Vec<TaskId>,
 }
 
 /// A schedule in a listing.
@@ -99,16 +110,20 @@ pub(crate) struct ScheduleSummary {
     pub(crate) due_at_ms: Option<u64>,
     /// Since when it is paused.
     pub(crate) paused_ms: Option<i64>,
+    /// Why it is paused.
+    pub(crate) pause_cause: Option<PauseCause>,
     /// How many tasks its rule made.
     pub(crate) tasks: u64,
     /// How many of its tasks have no outcome.
     pub(crate) running: u64,
     /// How many occurrences failed in a row.
     pub(crate) failures: u32,
+    /// Its last occurrence.
+    pub(crate) last: Option<Occurrence>,
 }
 
 /// A schedule in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct ScheduleDetail {
     /// The schedule as it is listed.
     #[serde(flatten)]
@@ -117,6 +132,25 @@ pub(crate) struct ScheduleDetail {
     pub(crate) next_ms: Vec<i64>,
     /// Its last twenty occurrences, the newest first.
     pub(crate) occurrences: Vec<Occurrence>,
+}
+
+/// The members of a [`ScheduleDetail`] beside those of its summary.
+#[derive(Deserialize)]
+struct DetailMembers {
+    next_ms: Vec<i64>,
+    occurrences: Vec<Occurrence>,
+}
+
+impl<'de> Deserialize<'de> for ScheduleDetail {
+    /// Reads the text twice: the arguments of a call are kept as text, and a flattened member is
+    /// not read from text.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let summary = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        let DetailMembers { next_ms, occurrences } =
+            serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { summary, next_ms, occurrences })
+    }
 }
 
 /// The record of an instant.
@@ -149,35 +183,6 @@ pub(crate) struct Occurrence {
     pub(crate) late_ms: Option<u64>,
 }
 
-/// In what one specification differs from another, in words.
-pub(crate) fn differences(one: &ScheduleSpec, other: &ScheduleSpec) -> Vec<String> {
-    let (one, other) = (members(one), members(other));
-    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-    let shown = |value: Option<&String>| value.map_or("nothing".to_owned(), Clone::clone);
-    names
-        .into_iter()
-        .filter(|name| one.get(*name) != other.get(*name))
-        .map(|name| format!("{name}: {}, not {}", shown(one.get(name)), shown(other.get(name))))
-        .collect()
-}
-
-/// The members of a specification by their path, each as JSON.
-fn members(spec: &ScheduleSpec) -> BTreeMap<String, String> {
-    fn add(path: &str, value: &Value, members: &mut BTreeMap<String, String>) {
-        let Value::Object(object) = value else {
-            members.insert(path.to_owned(), value.to_string());
-            return;
-        };
-        for (name, value) in object {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            add(&path, value, members);
-        }
-    }
-    let mut all = BTreeMap::new();
-    add("", &serde_json::to_value(spec).unwrap_or_default(), &mut all);
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,12 +198,17 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_with_both_values() {
-        let (one, other) = (named("a", 1000).spec, named("a", 2000).spec);
-        assert_eq!(differences(&one, &one), Vec::<String>::new());
-        assert_eq!(differences(&one, &other), ["rule.recurrence.every_ms: 1000, not 2000"]);
-        let named = ScheduleSpec { retry: serde_json::from_str(r#"{"retries":2}"#).ok(), ..one };
-        assert!(differences(&named, &other).contains(&"retry.retries: 2, not nothing".to_owned()));
+    fn a_schedule_of_a_call_is_read_as_it_was_written() {
+        let text = r#"{"name":"a","owner":null,"spec":{"endpoint":"lab","rule":{"recurrence":
+            {"every_ms":1000}},"task":{"call":{"function":"f","args":[1.00,{"b":2}]}}},"broken":null,
+            "added_at_ms":1,"due_at_ms":null,"paused_ms":null,"pause_cause":null,"tasks":0,
+            "running":0,"failures":0,"last":null,"next_ms":[5],"occurrences":[]}"#;
+        let detail: ScheduleDetail = serde_json::from_str(text).unwrap();
+        let call = detail.summary.spec.as_ref().unwrap().task.call.as_ref().unwrap().to_string();
+        assert_eq!((call.as_str(), &detail.next_ms), (r#"f(1.00,{"b":2})"#, &vec![5]));
+        let again = serde_json::to_string(&detail).unwrap();
+        assert_eq!(serde_json::from_str::<ScheduleDetail>(&again).unwrap(), detail);
+        assert!(serde_json::from_str::<ScheduleDetail>("{}").is_err());
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl fmt::Display for Recurrence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::EveryMs(ms) => write!(f, "every {}", span(*ms)),
-            Self::AfterEndMs(ms) => write!(f, "{} after the end", span(*ms)),
+            Self::AfterEndMs(ms) => write!(f, "{} after the end of each task", span(*ms)),
             Self::Cron(cron) => write!(f, "cron {cron}"),
             Self::Calendar(calendar) => write!(f, "calendar {calendar}"),
         }

@@ -1,6 +1,7 @@
 //! The rule of a schedule: how often, in which zone, from when, until when, how many times. Pure.
 
 use super::instants::{self, Shift};
+use super::recurrence::span;
 use super::{Recurrence, ScheduleId, Zone};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -92,6 +93,30 @@ impl Rule {
         let next = self.next_after(instant_ms).unwrap_or(i64::MAX);
         let room = self.jitter_ms.min(next.saturating_sub(instant_ms));
         instant_ms.saturating_add(schedule.chance(instant_ms, room))
+    }
+
+    /// The rule in words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = self.recurrence.to_string();
+        if matches!(self.recurrence, Recurrence::Cron(_) | Recurrence::Calendar(_)) {
+            words.push_str(&format!(" in {}", self.zone));
+        }
+        let moment = |ms| self.zone.shown(ms, "%Y-%m-%d %H:%M:%S%.f %:z");
+        if let Some(from_ms) = self.from_ms {
+            words.push_str(&format!(", from {}", moment(from_ms)));
+        }
+        if let Some(until_ms) = self.until_ms {
+            words.push_str(&format!(", until {}", moment(until_ms)));
+        }
+        match self.max_runs {
+            None => {}
+            Some(1) => words.push_str(", at most 1 task"),
+            Some(most) => words.push_str(&format!(", at most {most} tasks")),
+        }
+        if self.jitter_ms > 0 {
+            words.push_str(&format!(", up to {} later", span(self.jitter_ms)));
+        }
+        words
     }
 
     /// How the clocks of the zone changed at an instant of the rule.

@@ -18,7 +18,7 @@ mod plan;
 
 use super::choices::Choices;
 use super::step::Decided;
-use super::{Decision, End, Next, ScheduleState, step};
+use super::{Decision, End, Next, PauseCause, ScheduleState, step};
 use judge::{Committed, Judged};
 use plan::{DAY, HOUR, MINUTE, Plan, ZONES};
 use std::collections::BTreeMap;
@@ -314,7 +314,7 @@ impl World {
         let now = self.clock();
         match event {
             Event::Pause(at) => {
-                self.states[at].pause(now);
+                self.states[at].pause(now, PauseCause::ByHand { reason: None });
                 self.judged[at].paused = true;
                 self.nexts[at] = Next::Again;
             }

@@ -2,6 +2,7 @@
 
 use super::Policy;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How far a schedule is. It changes in the same transaction as what it tells of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +22,28 @@ pub(crate) struct ScheduleState {
     pub(crate) queued_ms: Option<i64>,
     /// Since when the schedule is paused.
     pub(crate) paused_ms: Option<i64>,
+    /// Why it is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pause_cause: Option<PauseCause>,
     /// When the last pause ended: instants up to then are skipped.
     pub(crate) resumed_ms: Option<i64>,
+}
+
+/// Why a schedule is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum PauseCause {
+    /// A person asked for it.
+    ByHand {
+        /// The reason that the person gave.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Occurrences failed in a row.
+    Failures {
+        /// How many.
+        count: u32,
+    },
 }
 
 /// Why an instant was skipped.
@@ -124,17 +145,21 @@ impl ScheduleState {
             End::Cancelled => {}
         }
         if policy.pause_after.is_some_and(|most| end == End::Failed && self.failures >= most) {
-            self.pause(now_ms);
+            self.pause(now_ms, PauseCause::Failures { count: self.failures });
         }
     }
 
-    /// Notes that the schedule is paused. A schedule that is paused already stays so.
-    pub(crate) fn pause(&mut self, now_ms: i64) {
-        self.paused_ms = self.paused_ms.or(Some(now_ms));
+    /// Notes that the schedule is paused. A schedule that is paused already stays as it is.
+    pub(crate) fn pause(&mut self, now_ms: i64, cause: PauseCause) {
+        if self.paused_ms.is_none() {
+            self.paused_ms = Some(now_ms);
+            self.pause_cause = Some(cause);
+        }
     }
 
     /// Notes that the schedule goes on.
     pub(crate) fn resume(&mut self, now_ms: i64) {
+        self.pause_cause = None;
         if self.paused_ms.take().is_some() {
             self.resumed_ms = self.resumed_ms.max(Some(now_ms));
             self.failures = 0;

@@ -130,6 +130,7 @@ suite! {
         many_tasks_are_released_in_slices_in_order;
     schedules: an_instant_has_one_record_and_one_task
         a_set_is_applied_as_a_whole_and_the_same_changes_nothing
+        a_schedule_of_an_owner_is_changed_by_this_owner_only
         an_overlap_and_a_pause_skip_and_an_end_goes_on
         what_cannot_be_placed_failed_with_its_reason_and_others_go_on;
     occurrences: old_records_go_with_their_tasks_and_the_last_twenty_stay

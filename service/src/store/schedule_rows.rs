@@ -58,9 +58,11 @@ impl ScheduleRow {
             added_at_ms: self.added_at_ms,
             due_at_ms: self.due_at_ms,
             paused_ms: known.paused_ms,
+            pause_cause: known.pause_cause,
             tasks: known.tasks,
             running: known.running,
             failures: known.failures,
+            last: None,
         };
         (summary, state)
     }

@@ -5,16 +5,21 @@
 
 use super::engine::{Db, Value, values};
 use super::schedule_rows::{COLUMNS, ScheduleRow, encoded, find, save, signed};
+use super::stored_state::StoredState;
 use super::{Error, Result, Store};
 use super::{forgotten_occurrences, occurrences};
 use crate::model::{
-    ChangedSchedule, NamedSchedule, Occurrence, ScheduleChange, ScheduleDetail, ScheduleSummary,
-    differences,
+    ChangedSchedule, NamedSchedule, Occurrence, RemovedSchedule, ScheduleChange, ScheduleDetail,
+    ScheduleSpec, ScheduleSummary, differences,
 };
-use crate::schedule::ScheduleState;
+use crate::schedule::{PauseCause, Recurrence, Rule, ScheduleState};
+use clutch_common::id::TaskId;
+use std::collections::BTreeSet;
 
 /// How many instants a schedule is shown with.
 const SHOWN: usize = 5;
+/// How many tasks of a removed schedule are named.
+const NAMED: usize = 100;
 
 /// A set of schedules to be applied.
 #[derive(Clone, Debug)]
@@ -27,11 +32,13 @@ pub(crate) struct ScheduleSet {
     pub(crate) replace: bool,
     /// Whether schedules of the owner that are not in the set are removed.
     pub(crate) prune: bool,
+    /// Whether it is only told what would be done.
+    pub(crate) dry_run: bool,
 }
 
 impl Store {
     /// Applies a set of schedules. A conflict if one of them is there and differs, unless it is
-    /// to be replaced; then nothing is changed.
+    /// to be replaced, or belongs to another owner; then nothing is changed.
     pub(crate) async fn apply_schedules(
         &self,
         set: ScheduleSet,
@@ -55,7 +62,7 @@ impl Store {
             values.extend(owner.as_deref().map(Value::from));
             values.push(limit.into());
             let rows: Vec<ScheduleRow> = db.all(&find, &values)?;
-            Ok(rows.into_iter().map(|row| row.summary().0).collect())
+            rows.into_iter().map(|row| Ok(summary(db, row)?.0)).collect()
         })
         .await
     }
@@ -64,36 +71,32 @@ impl Store {
     pub(crate) async fn schedule(&self, name: String) -> Result<Option<ScheduleDetail>> {
         self.read("reading a schedule", move |db| {
             let Some(row) = find(db, &name)? else { return Ok(None) };
-            let (summary, state) = row.summary();
+            let (summary, state) = summary(db, row)?;
             let rule = summary.spec.as_ref().map(|spec| &spec.rule);
-            let next_ms = rule.zip(state).map_or_else(Vec::new, |(rule, state)| {
-                let after = state.cursor_ms.max(state.last_ended_ms.unwrap_or(i64::MIN));
-                let next = std::iter::successors(rule.next_after(after), |at| rule.next_after(*at));
-                next.take(SHOWN).collect()
-            });
+            let next_ms = rule.zip(state).map_or_else(Vec::new, |(rule, state)| next(rule, &state));
             let occurrences = occurrences::last(db, &name, forgotten_occurrences::KEPT)?;
             Ok(Some(ScheduleDetail { summary, next_ms, occurrences }))
         })
         .await
     }
 
-    /// Pauses a schedule, or has it go on; returns whether that is news, if there is one.
+    /// Pauses a schedule for a cause, or without one has it go on; returns whether that is news,
+    /// if there is such a schedule.
     pub(crate) async fn pause_schedule(
         &self,
         name: String,
-        paused: bool,
+        cause: Option<PauseCause>,
         now_ms: u64,
     ) -> Result<Option<bool>> {
         self.write("recording a schedule's pause", move |write| {
             let Some(row) = find(write.db, &name)? else { return Ok(None) };
             let (_, mut state) = row.parts().map_err(Error::Conflict)?;
             let before = state.clone();
-            if paused {
-                state.pause(signed(now_ms));
-            } else {
-                state.resume(signed(now_ms));
+            let due = cause.is_none().then_some(now_ms);
+            match cause {
+                Some(cause) => state.pause(signed(now_ms), cause),
+                None => state.resume(signed(now_ms)),
             }
-            let due = (!paused).then_some(now_ms);
             if state != before {
                 save(write.db, &name, &state, due)?;
             }
@@ -120,10 +123,50 @@ impl Store {
         .await
     }
 
-    /// Removes a schedule; returns whether there was one. Its occurrences and tasks stay.
-    pub(crate) async fn remove_schedule(&self, name: String) -> Result<bool> {
-        self.write("removing a schedule", move |write| remove(write.db, &name)).await
+    /// Removes a schedule, if there is one. Its occurrences and tasks stay.
+    pub(crate) async fn remove_schedule(&self, name: String) -> Result<Option<RemovedSchedule>> {
+        self.write("removing a schedule", move |write| {
+            let mut tasks = open_tasks(write.db, &name)?;
+            let open = tasks.len() as u64;
+            tasks.truncate(NAMED);
+            let there = remove(write.db, &name)?;
+            Ok(there.then_some(RemovedSchedule { name, open, tasks }))
+        })
+        .await
     }
+}
+
+/// The row of a schedule as a listing has it, and how far the schedule is.
+fn summary(db: &Db<'_>, row: ScheduleRow) -> Result<(ScheduleSummary, Option<ScheduleState>)> {
+    let (mut summary, state) = row.summary();
+    summary.last = occurrences::last(db, &summary.name, 1)?.pop();
+    Ok((summary, state))
+}
+
+/// The next instants of a schedule: none while it is paused. A fixed delay has one, and none while a
+/// task is under way.
+fn next(rule: &Rule, state: &ScheduleState) -> Vec<i64> {
+    if state.paused_ms.is_some() {
+        return Vec::new();
+    }
+    let after = state.cursor_ms.max(state.last_ended_ms.unwrap_or(i64::MIN));
+    let promised = state.tasks + u64::from(state.queued_ms.is_some());
+    let left = rule.max_runs.map_or(u64::MAX, |most| most.saturating_sub(promised));
+    let most = match rule.recurrence {
+        Recurrence::AfterEndMs(_) => usize::from(state.running == 0),
+        Recurrence::EveryMs(_) | Recurrence::Cron(_) | Recurrence::Calendar(_) => SHOWN,
+    };
+    let next = std::iter::successors(rule.next_after(after), |at| rule.next_after(*at));
+    next.take(most.min(usize::try_from(left).unwrap_or(most))).collect()
+}
+
+/// The tasks of a schedule that have no outcome, the first first.
+fn open_tasks(db: &Db<'_>, name: &str) -> Result<Vec<TaskId>> {
+    let find = "SELECT t.id, t.state FROM occurrences o JOIN tasks t ON t.id = o.task \
+         WHERE o.schedule = ? AND o.unsettled = 1 ORDER BY o.instant_ms";
+    let tasks: Vec<(TaskId, StoredState)> = db.all(find, values![name])?;
+    let open = |(id, state)| (!matches!(state, StoredState::Done(_))).then_some(id);
+    Ok(tasks.into_iter().filter_map(open).collect())
 }
 
 fn remove(db: &Db<'_>, name: &str) -> Result<bool> {
@@ -134,69 +177,99 @@ fn remove(db: &Db<'_>, name: &str) -> Result<bool> {
 }
 
 fn apply(db: &Db<'_>, set: &ScheduleSet, now_ms: u64) -> Result<Vec<ChangedSchedule>> {
-    let mut changed = Vec::with_capacity(set.schedules.len());
+    let (mut changed, mut conflicts) = (Vec::with_capacity(set.schedules.len()), Vec::new());
     for schedule in &set.schedules {
-        changed.push(apply_one(db, set, schedule, now_ms)?);
+        let row = find(db, &schedule.name)?;
+        match change(set, schedule, row.as_ref()) {
+            Ok(change) => {
+                if !set.dry_run {
+                    record(db, set, schedule, row.as_ref(), change.change, now_ms)?;
+                }
+                changed.push(change);
+            }
+            Err(conflict) => conflicts.push(conflict),
+        }
+    }
+    if !conflicts.is_empty() {
+        return Err(Error::Conflict(conflicts.join("\n")));
     }
     if set.prune {
         let find = "SELECT name FROM schedules WHERE owner = ? ORDER BY name";
         let there: Vec<(String,)> = db.all(find, values![set.owner.as_deref()])?;
-        for (name,) in there {
-            if set.schedules.iter().all(|one| one.name != name) {
+        let declared: BTreeSet<&str> = set.schedules.iter().map(|one| one.name.as_str()).collect();
+        for (name,) in there.into_iter().filter(|(name,)| !declared.contains(name.as_str())) {
+            if !set.dry_run {
                 remove(db, &name)?;
-                let change = ScheduleChange::Removed;
-                changed.push(ChangedSchedule { name, change, differences: Vec::new() });
             }
+            let change = ScheduleChange::Removed;
+            changed.push(ChangedSchedule { name, change, differences: Vec::new() });
         }
     }
     Ok(changed)
 }
 
-fn apply_one(
-    db: &Db<'_>,
+/// The change that a schedule of a set makes to the row of its name, or why it may make none.
+fn change(
     set: &ScheduleSet,
     schedule: &NamedSchedule,
-    now_ms: u64,
-) -> Result<ChangedSchedule> {
+    row: Option<&ScheduleRow>,
+) -> std::result::Result<ChangedSchedule, String> {
     let NamedSchedule { name, spec } = schedule;
     let done = |change, differences| ChangedSchedule { name: name.clone(), change, differences };
-    let owner = set.owner.as_deref();
-    let Some(row) = find(db, name)? else {
-        let state = added(db, name, now_ms)?;
-        let insert = "INSERT INTO schedules (name, owner, spec, state, due_at_ms, added_at_ms) \
-             VALUES (?, ?, ?, ?, ?, ?)";
-        let values = values![name, owner, encoded(spec)?, encoded(&state)?, now_ms, now_ms];
-        db.run(insert, values)?;
-        return Ok(done(ScheduleChange::Added, Vec::new()));
-    };
-    let known = row.parts();
-    let mut different = match &known {
-        Ok((known, _)) => differences(known, spec),
+    let Some(row) = row else { return Ok(done(ScheduleChange::Added, Vec::new())) };
+    let mut different = match row.parts() {
+        Ok((known, _)) => differences(&known, spec),
         Err(reason) => vec![format!("its record cannot be read ({reason})")],
     };
-    if row.owner.as_deref() != owner {
-        let named = |owner: Option<&str>| owner.unwrap_or("nobody").to_owned();
-        let words = format!("owner: {}, not {}", named(row.owner.as_deref()), named(owner));
-        different.push(words);
+    match (&row.owner, &set.owner) {
+        (None, Some(owner)) => different.push(format!("owner: none → {owner}")),
+        // The same again, without a word about an owner, is the same.
+        (Some(known), owner)
+            if owner.as_ref() != Some(known) && (owner.is_some() || !different.is_empty()) =>
+        {
+            return Err(format!(
+                "the schedule '{name}' is declared by the owner '{known}', and only this owner \
+                 changes it; nothing was changed"
+            ));
+        }
+        _ => {}
     }
     if different.is_empty() {
         return Ok(done(ScheduleChange::Unchanged, different));
     }
     if !set.replace {
-        return Err(Error::Conflict(format!(
-            "the schedule '{name}' exists and differs: {}; nothing was changed. Replace it, or \
-             choose another name",
-            different.join("; ")
-        )));
+        return Err(format!(
+            "the schedule '{name}' is there and differs; nothing was changed:\n  {}\n--replace \
+             takes the new one, and keeps its occurrences and how far it is; or choose another name",
+            different.join("\n  ")
+        ));
     }
-    let state = match known {
-        // Instants of another rule that are past are none of this one's.
-        Ok((known, state)) if known.rule != spec.rule => {
-            occurrences::skip_queued(db, name, "replaced")?;
-            let cursor_ms = state.cursor_ms.max(signed(now_ms));
-            ScheduleState { cursor_ms, queued_ms: None, ..state }
-        }
-        Ok((_, state)) => state,
+    Ok(done(ScheduleChange::Replaced, different))
+}
+
+/// Records the change of a schedule.
+fn record(
+    db: &Db<'_>,
+    set: &ScheduleSet,
+    schedule: &NamedSchedule,
+    row: Option<&ScheduleRow>,
+    change: ScheduleChange,
+    now_ms: u64,
+) -> Result<()> {
+    if change == ScheduleChange::Unchanged {
+        return Ok(());
+    }
+    let NamedSchedule { name, spec } = schedule;
+    let owner = set.owner.as_deref();
+    let Some(row) = row else {
+        let state = added(db, name, now_ms)?;
+        let insert = "INSERT INTO schedules (name, owner, spec, state, due_at_ms, added_at_ms) \
+             VALUES (?, ?, ?, ?, ?, ?)";
+        let values = values![name, owner, encoded(spec)?, encoded(&state)?, now_ms, now_ms];
+        return db.run(insert, values).map(drop);
+    };
+    let state = match row.parts() {
+        Ok((known, state)) => kept(db, schedule, &known, state, now_ms)?,
         Err(_) => {
             occurrences::skip_queued(db, name, "replaced")?;
             added(db, name, now_ms)?
@@ -204,8 +277,24 @@ fn apply_one(
     };
     let update = "UPDATE schedules SET owner = ?, spec = ?, state = ?, due_at_ms = ?, \
          broken = NULL WHERE name = ?";
-    db.run(update, values![owner, encoded(spec)?, encoded(&state)?, now_ms, name])?;
-    Ok(done(ScheduleChange::Replaced, different))
+    db.run(update, values![owner, encoded(spec)?, encoded(&state)?, now_ms, name]).map(drop)
+}
+
+/// How far a schedule is that goes on by another specification.
+fn kept(
+    db: &Db<'_>,
+    schedule: &NamedSchedule,
+    known: &ScheduleSpec,
+    state: ScheduleState,
+    now_ms: u64,
+) -> Result<ScheduleState> {
+    if known.rule == schedule.spec.rule {
+        return Ok(state);
+    }
+    // Instants of another rule that are past are none of this one's.
+    occurrences::skip_queued(db, &schedule.name, "replaced")?;
+    let cursor_ms = state.cursor_ms.max(signed(now_ms));
+    Ok(ScheduleState { cursor_ms, queued_ms: None, ..state })
 }
 
 /// The state of a schedule that is added: it begins behind what was forgotten under its name.

@@ -9,11 +9,10 @@ use super::transitions::{StateCounts, set_state};
 use super::{
     Error, Result, Store, Write, cancel_requests, children, expiries, retries, unaccounted,
 };
-use crate::model::{DueTime, RetryPolicy, TaskSpec, moment};
+use crate::model::{DueTime, RetryPolicy, TaskSpec, moment, quoted};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::{Task, Work};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// How much of a command line a listing shows, in characters.
@@ -447,26 +446,4 @@ fn first_chars(text: &str, most: usize) -> &str {
     // A character takes at least one byte.
     let end = if text.len() > most { text.char_indices().nth(most) } else { None };
     end.map_or(text, |(end, _)| &text[..end])
-}
-
-/// A word, quoted as a shell would need it.
-fn quoted(word: &str) -> Cow<'_, str> {
-    let plain = |char: char| char.is_alphanumeric() || "-_./=:,@%+".contains(char);
-    if !word.is_empty() && word.chars().all(plain) {
-        return Cow::Borrowed(word);
-    }
-    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn words_are_shown_as_a_shell_would_need_them() {
-        assert_eq!(quoted("--in=/a/b.c"), "--in=/a/b.c");
-        assert_eq!(quoted("exit 1"), "'exit 1'");
-        assert_eq!(quoted(""), "''");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-    }
 }

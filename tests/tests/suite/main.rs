@@ -42,6 +42,7 @@ mod rehearsal;
 mod retention;
 mod schedule_timers;
 mod scheduled;
+mod schedules;
 mod standby;
 mod steering;
 mod stranger;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::schedule::{
-    CatchUp, End, Overlap, Policy, Recurrence, Rule, ScheduleId, ScheduleState, Zone,
+    CatchUp, End, Overlap, PauseCause, Policy, Recurrence, Rule, ScheduleId, ScheduleState, Zone,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -42,6 +42,10 @@ fn settle(
             return (decisions, step.next);
         }
     }
+}
+
+fn by_hand() -> PauseCause {
+    PauseCause::ByHand { reason: None }
 }
 
 fn fire(instant_ms: i64) -> Decision {
@@ -131,7 +135,7 @@ fn an_instant_meets_the_task_of_an_earlier_one_as_the_policy_says() {
 fn instants_of_a_pause_are_skipped_when_it_ends() {
     let (rule, policy) = (every_minute(), Policy::default());
     let mut state = ScheduleState::added(START);
-    state.pause(START + 1);
+    state.pause(START + 1, by_hand());
     assert_eq!(settle(&rule, &policy, &mut state, START + 5 * MINUTE), (vec![], Next::Change));
     state.resume(START + 2 * MINUTE + 1);
     let (decisions, next) = settle(&rule, &policy, &mut state, START + 3 * MINUTE);
@@ -154,8 +158,10 @@ fn failures_in_a_row_pause_a_schedule() {
         state.ended(end, &policy, START);
         assert_eq!(state.paused_ms.is_some(), paused, "{end:?}");
     }
+    state.pause(START, by_hand());
+    assert_eq!(state.pause_cause, Some(PauseCause::Failures { count: 2 }));
     state.resume(START + 1);
-    assert_eq!((state.failures, state.paused_ms), (0, None));
+    assert_eq!((state.failures, state.paused_ms, &state.pause_cause), (0, None, &None));
     let decision = fire(START + MINUTE);
     state.apply_unplaced(&decision, &policy, START + MINUTE);
     assert_eq!(
@@ -275,7 +281,7 @@ proptest! {
             now = (now + by).max(START);
             ahead = ahead.max(now);
             match change {
-                0 => state.pause(now),
+                0 => state.pause(now, by_hand()),
                 1 => state.resume(now),
                 2..=4 if state.running > 0 => state.ended(
                     [End::Succeeded, End::Failed, End::Cancelled][usize::from(change) - 2],

@@ -70,7 +70,7 @@ pub(super) async fn old_records_go_with_their_tasks_and_the_last_twenty_stay(sto
     assert_eq!((kept.len(), kept[19].instant_ms), (20, 11_000));
     assert!(kept[19].task.is_some() && kept[19].state.is_none(), "{:?}", kept[19]);
     assert_eq!(shown(&store, "a").await.summary.tasks, 30);
-    assert!(store.remove_schedule("a".to_owned()).await.unwrap());
+    assert!(store.remove_schedule("a".to_owned()).await.unwrap().is_some());
     assert_eq!(forget_occurrences(&store, 30_001).await, 15, "five tasks have no outcome");
     assert_eq!(rows(&store, "occurrences").await, 35);
 }
@@ -82,7 +82,7 @@ pub(super) async fn an_instant_whose_record_is_forgotten_does_not_fire_again(sto
     assert_eq!(fire_all(&store, 30_000).await, 0);
     end_first(&store, "gone", 30, 31_000).await;
     end_first(&store, "there", 30, 31_000).await;
-    assert!(store.remove_schedule("gone".to_owned()).await.unwrap());
+    assert!(store.remove_schedule("gone".to_owned()).await.unwrap().is_some());
     assert_eq!(forget(&store, Forgettable::EndedBefore(40_000)).await.0, 60);
     assert_eq!(forget_occurrences(&store, 40_000).await, 40);
     assert_eq!(rows(&store, "occurrences").await, 20);
@@ -116,7 +116,7 @@ pub(super) async fn a_schedule_that_cannot_be_read_rests_alone_until_it_is_repla
     end_first(&store, "bad", 1, 3000).await;
     let of = |name: &str| name.to_owned();
     for refused in [
-        store.pause_schedule(of("bad"), true, 3000).await.map(drop),
+        store.pause_schedule(of("bad"), None, 3000).await.map(drop),
         store.run_schedule(of("bad"), 3000).await.map(drop),
         store.apply_schedules(set(both()), 3000).await.map(drop),
     ] {
@@ -142,7 +142,7 @@ pub(super) async fn an_instant_that_waits_for_a_rule_that_is_gone_is_skipped(sto
     other.spec.rule.jitter_ms = 7;
     let replaced = ScheduleSet { replace: true, ..set(vec![other]) };
     store.apply_schedules(replaced, 2500).await.unwrap();
-    assert!(store.remove_schedule("b".to_owned()).await.unwrap());
+    assert!(store.remove_schedule("b".to_owned()).await.unwrap().is_some());
     store.apply_schedules(set(both()[1..].to_vec()), 2500).await.unwrap();
     for (name, reason) in [("a", "replaced"), ("b", "removed")] {
         let waited = &shown(&store, name).await.occurrences[0];

@@ -1,7 +1,8 @@
 //! Schedules and their occurrences on any engine.
 
 use super::{begin, chunk, record, specs, state};
-use crate::model::{NamedSchedule, ScheduleChange, ScheduleDetail, TaskState};
+use crate::model::{NamedSchedule, RemovedSchedule, ScheduleChange, ScheduleDetail, TaskState};
+use crate::schedule::PauseCause;
 use crate::store::{Error, ScheduleSet, Store};
 use crate::stub_broker::result_of;
 use clutch_common::id::{Attempt, EndpointId};
@@ -20,7 +21,7 @@ pub(super) fn every_second(name: &str, endpoint: EndpointId, policy: Value) -> N
 }
 
 pub(super) fn set(schedules: Vec<NamedSchedule>) -> ScheduleSet {
-    ScheduleSet { owner: None, schedules, replace: false, prune: false }
+    ScheduleSet { owner: None, schedules, replace: false, prune: false, dry_run: false }
 }
 
 /// An endpoint that is known.
@@ -66,7 +67,10 @@ pub(super) async fn an_instant_has_one_record_and_one_task(store: Store) {
     assert_eq!((one.state, one.late_ms), (Some(TaskState::Waiting), Some(1000)));
     assert_eq!(state(&store, one.task.unwrap()).await.0, TaskState::Waiting);
     // A schedule that is added again comes to an instant again that has its record.
-    assert!(store.remove_schedule("a".to_owned()).await.unwrap());
+    let removed = store.remove_schedule("a".to_owned()).await.unwrap().unwrap();
+    let open = detail.occurrences.iter().rev().filter_map(|one| one.task).collect();
+    assert_eq!(removed, RemovedSchedule { name: "a".to_owned(), open: 2, tasks: open });
+    assert_eq!(store.remove_schedule("a".to_owned()).await.unwrap(), None);
     let again = every_second("a", lab, json!({ "overlap": "allow", "catch_up": "all" }));
     store.apply_schedules(set(vec![again]), 10_500).await.unwrap();
     while store.fire_due(12_000).await.unwrap().next_ms <= Some(12_000) {}
@@ -88,14 +92,37 @@ pub(super) async fn a_set_is_applied_as_a_whole_and_the_same_changes_nothing(sto
     other.spec.rule.jitter_ms = 7;
     let refused = store.apply_schedules(of(vec![one("c"), other.clone()]), 5000).await;
     let Err(Error::Conflict(words)) = refused else { panic!("taken: {refused:?}") };
-    assert!(words.contains("rule.jitter_ms: 0, not 7"), "{words}");
+    assert!(words.contains("jitter: 0s → 7ms"), "{words}");
     assert!(store.schedule("c".to_owned()).await.unwrap().is_none());
     let pruned = ScheduleSet { replace: true, prune: true, ..of(vec![other]) };
     let expected = [ScheduleChange::Replaced, ScheduleChange::Removed];
+    let before = store.schedules(None, String::new(), 10).await.unwrap();
+    assert_eq!(changes(ScheduleSet { dry_run: true, ..pruned.clone() }).await, expected);
+    assert_eq!(store.schedules(None, String::new(), 10).await.unwrap(), before);
     assert_eq!(changes(pruned).await, expected);
     assert_eq!(shown(&store, "a").await.summary.tasks, 1, "how far it was is kept");
     let all = store.schedules(None, String::new(), 10).await.unwrap();
     assert_eq!(all.len(), 1);
+    assert_eq!(all[0].last.as_ref().map(|last| last.instant_ms), Some(6000));
+}
+
+pub(super) async fn a_schedule_of_an_owner_is_changed_by_this_owner_only(store: Store) {
+    let lab = endpoint(&store).await;
+    let apply = async |owner: Option<&str>, jitter_ms: i64| {
+        let mut one = every_second("a", lab, json!({}));
+        one.spec.rule.jitter_ms = jitter_ms;
+        let owner = owner.map(str::to_owned);
+        let set = ScheduleSet { owner, replace: true, ..set(vec![one]) };
+        store.apply_schedules(set, 5000).await.map(|changed| changed[0].change)
+    };
+    assert_eq!(apply(None, 0).await.unwrap(), ScheduleChange::Added);
+    assert_eq!(apply(Some("site"), 0).await.unwrap(), ScheduleChange::Replaced, "adopted");
+    assert_eq!(apply(None, 0).await.unwrap(), ScheduleChange::Unchanged);
+    for other in [apply(None, 7).await, apply(Some("lab"), 0).await] {
+        let Err(Error::Conflict(words)) = other else { panic!("taken: {other:?}") };
+        assert!(words.contains("declared by the owner 'site'"), "{words}");
+    }
+    assert_eq!(apply(Some("site"), 7).await.unwrap(), ScheduleChange::Replaced);
 }
 
 pub(super) async fn an_overlap_and_a_pause_skip_and_an_end_goes_on(store: Store) {
@@ -110,14 +137,22 @@ pub(super) async fn an_overlap_and_a_pause_skip_and_an_end_goes_on(store: Store)
     let expected = expected.map(|(at, end)| (at, end.to_owned()));
     assert_eq!(ends(&store, "a").await, expected);
     end_last(&store, "a", Outcome::Failed, 3500).await;
-    assert_eq!(shown(&store, "a").await.summary.paused_ms, Some(3500), "two failures in a row");
+    let paused = shown(&store, "a").await.summary;
+    assert_eq!(paused.paused_ms, Some(3500));
+    assert_eq!(paused.pause_cause, Some(PauseCause::Failures { count: 2 }));
     assert_eq!(store.fire_due(9000).await.unwrap().next_ms, None);
-    assert_eq!(store.pause_schedule("a".to_owned(), false, 9100).await.unwrap(), Some(true));
+    assert_eq!(store.pause_schedule("a".to_owned(), None, 9100).await.unwrap(), Some(true));
     while store.fire_due(10_000).await.unwrap().next_ms <= Some(10_000) {}
     let last = ends(&store, "a").await;
     assert_eq!(last.last().unwrap(), &(10_000, "task".to_owned()));
     assert_eq!(last.iter().filter(|(_, end)| end == "skipped").count(), 7);
-    assert_eq!(store.pause_schedule("none".to_owned(), true, 1).await.unwrap(), None);
+    let by_hand = || Some(PauseCause::ByHand { reason: Some("no disk".to_owned()) });
+    let paused = async |name: &str| store.pause_schedule(name.to_owned(), by_hand(), 11_000).await;
+    assert_eq!(paused("none").await.unwrap(), None);
+    assert_eq!(paused("a").await.unwrap(), Some(true));
+    assert_eq!(paused("a").await.unwrap(), Some(false));
+    let detail = shown(&store, "a").await;
+    assert_eq!((detail.summary.pause_cause, detail.next_ms), (by_hand(), vec![]));
 }
 
 /// Ends the task of an instant.
