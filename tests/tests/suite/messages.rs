@@ -1,6 +1,7 @@
 //! Messages between running tasks: what `docs/messages.md` promises, asked for by clients in
 //! several languages.
 
+mod across;
 mod clients;
 mod own_side;
 
@@ -53,7 +54,12 @@ fn place_in(world: World, settings: &str) -> Place {
 impl Place {
     /// Submits a task, and returns its id.
     fn submit(&self, key: &str, argv: &[&str]) -> String {
-        let line = [&["submit", &self.endpoint.name, "--key", key, "--"], argv].concat();
+        self.submit_to(&self.endpoint.name, key, argv)
+    }
+
+    /// Submits a task to an endpoint, and returns its id.
+    fn submit_to(&self, endpoint: &str, key: &str, argv: &[&str]) -> String {
+        let line = [&["submit", endpoint, "--key", key, "--"], argv].concat();
         self.world.service(&line).unwrap().ok().unwrap();
         let task = self.world.results(key).unwrap().remove(0);
         task["id"].as_str().unwrap().to_owned()

@@ -108,8 +108,18 @@ async fn connection(stream: UnixStream, connection: Arc<Connection>) {
 }
 
 impl Connection {
+    /// Answers a request. Of a body that is not wanted so much is read that its sender sees the
+    /// answer.
     async fn answer(&self, request: Request<Incoming>) -> Result<TaskAnswer, Problem> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
+        let answer = self.answer_to(&head, &mut body).await;
+        if !body.is_end_stream() && body.size_hint().lower() <= SKIPPED {
+            drop(timeout(READING, skip(&mut body)).await);
+        }
+        answer
+    }
+
+    async fn answer_to(&self, head: &Parts, body: &mut Incoming) -> Result<TaskAnswer, Problem> {
         let caller = self.caller(&head.headers)?;
         let query = Query::read(head.uri.query())?;
         let path: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
@@ -156,7 +166,7 @@ impl Connection {
                 let wait = task_requests::waiting(query, "wait")?.unwrap_or_default();
                 ended(caller.outcome(task, wait).await?)
             }
-            _ => Err(nothing_there(&head)),
+            _ => Err(nothing_there(head)),
         }
     }
 
@@ -180,7 +190,7 @@ impl Connection {
     }
 
     /// Reads a body of so many bytes at most.
-    async fn body(&self, mut body: Incoming, most: usize) -> Result<Bytes, Problem> {
+    async fn body(&self, body: &mut Incoming, most: usize) -> Result<Bytes, Problem> {
         let expected = body.size_hint();
         let _large = if expected.upper().is_none_or(|upper| upper >= LARGE) {
             self.bodies.acquire().await.ok()
@@ -306,6 +316,17 @@ fn waits(method: &Method, path: &[&str]) -> bool {
         ["v1", "messages" | "cancelled" | "tasks"] => true,
         ["v1", "tasks", _] => method == Method::GET,
         _ => false,
+    }
+}
+
+/// Reads a body to its end, or so far.
+async fn skip(body: &mut Incoming) {
+    let mut seen = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        seen += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if seen > SKIPPED {
+            return;
+        }
     }
 }
 
