@@ -95,7 +95,6 @@ impl Orders {
                 self.still.clear();
             }
             Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) | Steering::Post(_) => {
-                ()
             }
         }
     }
