@@ -26,7 +26,7 @@ def message(told):
     return [told.source, told.addressee, told.body.decode()]
 "#;
 
-/// A world with an endpoint, whose tasks may send to each other.
+/// A world with an endpoint that lets its tasks send to each other.
 struct Place {
     world: World,
     endpoint: Endpoint,
@@ -71,7 +71,7 @@ impl Place {
         self.submit(key, &[&["python3", "-c", &script], arguments].concat())
     }
 
-    /// What a task wrote, once it has succeeded.
+    /// The output of a task, once it has succeeded.
     fn told(&self, key: &str) -> String {
         self.world.wait(key).unwrap();
         let task = self.world.result(key).unwrap();
