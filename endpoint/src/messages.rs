@@ -17,6 +17,7 @@ pub(crate) mod requests;
 mod rules;
 pub(crate) mod runs;
 pub(crate) mod token;
+mod waits;
 
 use crate::pending::ledger::Ledger;
 use crate::pending::stop::StopSignal;
@@ -25,17 +26,18 @@ use clutch_common::system::clock::now_ms;
 use clutch_common::task::json::Json;
 use clutch_common::task::kinship::MessageRule;
 use clutch_common::task::result::Outcome;
-use clutch_common::wire::{Judgement, TargetVerdict};
+use clutch_common::wire::{Judgement, MessageWait, TargetVerdict};
 use letter::{Letter, LetterOrigin};
 use mailbox::{Mailboxes, Moment};
 use outgoing::{Outgoing, Target};
 use runs::{Bearer, Runs, WorkerNumber};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use token::Token;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
+use waits::OpenWaits;
 
 /// The most bytes of messages that wait at the endpoint, on either side.
 pub(crate) const ENDPOINT_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -108,6 +110,8 @@ struct State {
     to_publish: VecDeque<ToPublish>,
     /// Whether there is a link to the service.
     link: bool,
+    /// The sends and receives that are open.
+    waits: OpenWaits,
 }
 
 impl State {
@@ -130,6 +134,11 @@ impl Messages {
 
     fn now(&self) -> Moment {
         self.began.elapsed()
+    }
+
+    /// The sends and receives of tasks here that are open.
+    pub(crate) fn open_waits(&self) -> BTreeMap<Attempt, Vec<MessageWait>> {
+        self.lock().waits.by_attempt()
     }
 
     /// Where a task is. One with a run that has ended is in the ledger until its result is.

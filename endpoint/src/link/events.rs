@@ -13,6 +13,7 @@ use super::events_request::EventsRequest;
 use super::instance::Instance;
 use crate::execution::engine::SlotCount;
 use crate::execution::live::Live;
+use crate::messages::Messages;
 use crate::pending::ledger::Ledger;
 use crate::pending::look::Look;
 use crate::storage::journal::Seq;
@@ -74,12 +75,14 @@ impl EventsPublisher {
         connection: &dyn Connection,
         ledger: &Arc<Ledger>,
         instance: &Instance,
+        messages: Option<&Messages>,
     ) {
         let mut requests = self.requests.lock().await;
         let mut session = EventsSession {
             publisher: self,
             ledger,
             instance,
+            messages,
             connection,
             outlet: None,
             open: HashMap::new(),
@@ -105,6 +108,7 @@ struct EventsSession<'a> {
     publisher: &'a EventsPublisher,
     ledger: &'a Arc<Ledger>,
     instance: &'a Instance,
+    messages: Option<&'a Messages>,
     connection: &'a dyn Connection,
     /// Opened when there is something to tell.
     outlet: Option<Box<dyn Outlet>>,
@@ -174,7 +178,7 @@ impl EventsSession<'_> {
             let look = self.ledger.look(self.gatherer.next_waiting(now_ms), WAITING_MAX);
             let load = self.load(&look);
             let Look { waiting, slotted, .. } = look;
-            let waits = BTreeMap::new();
+            let waits = self.messages.map(Messages::open_waits).unwrap_or_default();
             let seen = Seen { running, waiting, slotted, progress, waits, load };
             self.gatherer.gather(now_ms, seen);
         }

@@ -188,7 +188,9 @@ impl Link {
                 async { tokio::try_join!(consuming, publisher.publish(&self.drain)).map(|_| ()) };
             let telling = async {
                 if let Some(events) = &self.events {
-                    let told = events.publish(results.as_ref(), &self.ledger, &self.instance);
+                    let messages = self.messages.as_deref();
+                    let told =
+                        events.publish(results.as_ref(), &self.ledger, &self.instance, messages);
                     Box::pin(told).await;
                 }
                 std::future::pending().await

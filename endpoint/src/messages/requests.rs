@@ -15,7 +15,7 @@ use clutch_common::id::{Attempt, TaskId};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::Task;
 use clutch_common::task::json::Json;
-use clutch_common::wire::Judgement;
+use clutch_common::wire::{Judgement, MessageWait};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,6 +152,13 @@ impl Caller {
             body: sending.body,
             origin: LetterOrigin::Here,
         };
+        let wait = MessageWait {
+            since_ms: now_ms(),
+            addressees: vec![letter.addressee.clone()],
+            to: Some(sending.to),
+            from: None,
+        };
+        let _open = (!sending.mailbox).then(|| self.open_wait(wait));
         let asked = Asked::Send { letter, mailbox: sending.mailbox };
         Ok((id, self.ask(id, asked, copy, sending.wait).await?))
     }
@@ -207,6 +214,11 @@ impl Caller {
         }
     }
 
+    fn open_wait(&self, wait: MessageWait) -> OpenWait<'_> {
+        let number = self.messages.lock().waits.add(self.attempt, wait);
+        OpenWait { messages: &self.messages, number }
+    }
+
     fn still_runs(&self) -> Result<(), RequestError> {
         let goes_on = self.messages.lock().runs.get(self.attempt).is_some();
         goes_on.then_some(()).ok_or(RequestError::BadToken)
@@ -221,6 +233,7 @@ impl Caller {
     ) -> Result<Option<Given>, RequestError> {
         let messages = &self.messages;
         let last = messages.now() + within.unwrap_or(LONGEST).min(LONGEST);
+        let mut open = None;
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -232,6 +245,14 @@ impl Caller {
             if messages.now() >= last {
                 return Ok(None);
             }
+            open.get_or_insert_with(|| {
+                self.open_wait(MessageWait {
+                    since_ms: now_ms(),
+                    addressees: wanted.addressees.clone(),
+                    to: None,
+                    from: wanted.from,
+                })
+            });
             let until = due.map_or(last, |due| due.min(last));
             tokio::select! {
                 biased;
@@ -261,6 +282,18 @@ impl Caller {
             Some(within) => timeout(within.min(LONGEST), self.stop.wait()).await.ok(),
             None => Some(self.stop.wait().await),
         }
+    }
+}
+
+/// A send or a receive that is open, until this is dropped.
+struct OpenWait<'a> {
+    messages: &'a Messages,
+    number: u64,
+}
+
+impl Drop for OpenWait<'_> {
+    fn drop(&mut self) {
+        self.messages.lock().waits.remove(self.number);
     }
 }
 

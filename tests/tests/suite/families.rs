@@ -1,7 +1,7 @@
 //! Tasks that tasks submit, messages that wait for their target, and what the service shows of
 //! both.
 
-use crate::{Running, running};
+use crate::running;
 use clutch_tests::poll;
 use clutch_tests::world::{SOON, World};
 use serde_json::Value;
@@ -39,46 +39,48 @@ fn until_there(path: &Path) {
 #[test]
 fn a_task_has_children_that_are_shown_with_it_told_of_and_cancelled_with_it() {
     let test = "a_task_has_children_that_are_shown_with_it_told_of_and_cancelled_with_it";
-    let Some(Running { world, .. }) = running(test) else { return };
-    let (tool, told) = (tool(&world), world.folder().join("told"));
+    let Some(running) = running(test) else { return };
+    let world = &running.world;
+    let (tool, told) = (tool(world), world.folder().join("told"));
     let sleep = r#"{"argv":["sleep","600"]}"#;
     let short = r#"{"call":{"function":"clutch.echo","args":[7]}}"#;
     let script = format!(
         "set -e\n\
-         '{tool}' task submit --text '{{\"tasks\":[{sleep},{short}]}}' > ids\n\
-         short=$(sed 's/.*\"\\([^\"]*\\)\".*/\\1/' ids)\n\
+         '{tool}' task submit --text '{{\"tasks\":[{short},{sleep}]}}' > ids\n\
+         short=$(cut -d '\"' -f 4 ids)\n\
          '{tool}' task outcome $short --wait 60s > outcome\n\
          mv outcome '{}'\n\
          exec sleep 600",
         told.display()
     );
-    let parent = submit(&world, "family", &script);
+    let parent = submit(world, "family", &script);
     until_there(&told);
     let outcome: Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
     assert_eq!(outcome["results"][0]["value"], serde_json::json!([7]), "{outcome}");
-    let shown = until(&world, &parent, "a child that runs", |shown| {
-        shown["family"]["descendants"][0]["state"] == "running"
+    let shown = until(world, &parent, "a child that runs", |shown| {
+        shown["family"]["descendants"][1]["state"] == "running"
     });
     let children = shown["family"]["descendants"].as_array().unwrap();
     assert_eq!(children.len(), 2, "{shown}");
-    assert_eq!(children[1]["state"], "succeeded");
+    assert_eq!(children[0]["state"], "succeeded");
     let drawn = world.service(&["show", &parent]).unwrap().ok().unwrap().text();
     assert!(drawn.contains("├─ ") && drawn.contains("(this task)"), "{drawn}");
-    let child = children[0]["id"].as_str().unwrap();
-    let of_child = show(&world, child);
+    let child = children[1]["id"].as_str().unwrap();
+    let of_child = show(world, child);
     assert_eq!(of_child["family"]["parent"]["id"], Value::from(parent.as_str()));
     assert_eq!(of_child["task"]["parent"], Value::from(parent.as_str()));
     world.service(&["cancel", &parent, "--with-children"]).unwrap().ok().unwrap();
     for task in [&parent, child] {
-        until(&world, task, "its cancellation", |shown| shown["state"] == "cancelled");
+        until(world, task, "its cancellation", |shown| shown["state"] == "cancelled");
     }
 }
 
 #[test]
 fn a_message_is_kept_until_its_target_runs_and_takes_it() {
     let test = "a_message_is_kept_until_its_target_runs_and_takes_it";
-    let Some(Running { world, .. }) = running(test) else { return };
-    let tool = tool(&world);
+    let Some(running) = running(test) else { return };
+    let world = &running.world;
+    let tool = tool(world);
     let (target, told) = (world.folder().join("target"), world.folder().join("told"));
     let receive = format!("exec '{tool}' task receive in --timeout 60s");
     // Both are of one submission, and the second one starts when its gate is open.
@@ -102,11 +104,11 @@ fn a_message_is_kept_until_its_target_runs_and_takes_it() {
     until_there(&told);
     let answer: Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
     assert_eq!(answer["kept"], true, "{answer}");
-    let shown = show(&world, &id(1));
+    let shown = show(world, &id(1));
     assert_eq!(shown["kept_messages"], 1, "{shown}");
     std::fs::write(&gate, "").unwrap();
     world.wait("pair").unwrap().ok().unwrap();
     let results = world.results("pair").unwrap();
     assert_eq!(results[1]["result"]["stdout"], "later", "{}", results[1]);
-    until(&world, &id(1), "the record that it was taken", |shown| shown["kept_messages"].is_null());
+    until(world, &id(1), "the record that it was taken", |shown| shown["kept_messages"].is_null());
 }

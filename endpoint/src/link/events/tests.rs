@@ -57,7 +57,7 @@ impl Rig {
     }
 
     async fn publish(&self) {
-        self.publisher.publish(self.connection.as_ref(), &self.ledger, &self.instance).await;
+        self.publisher.publish(self.connection.as_ref(), &self.ledger, &self.instance, None).await;
     }
 
     /// The next message.

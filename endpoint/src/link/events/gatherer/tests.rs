@@ -142,3 +142,26 @@ fn that_nothing_is_pending_any_more_is_told_once() {
     gatherer.rest(load(0));
     assert_eq!(gatherer.next(), None);
 }
+
+#[test]
+fn sends_and_receives_are_told_once_they_are_a_second_old_and_again_when_they_end() {
+    let mut gatherer = Gatherer::default();
+    let one = run(attempt(), 1000);
+    let wait = |since_ms| MessageWait {
+        since_ms,
+        addressees: vec!["in".to_owned()],
+        to: None,
+        from: None,
+    };
+    let mut told = |now_ms, waits: Vec<MessageWait>| {
+        let waits = BTreeMap::from([(one.attempt, waits)]);
+        gatherer.gather(now_ms, Seen { waits, ..seen(&[one], &[]) });
+        let all = std::iter::from_fn(|| gatherer.next()).flat_map(|told| told.attempts);
+        all.map(|event| event.waits).collect::<Vec<_>>()
+    };
+    assert_eq!(told(5000, vec![wait(4500)]), [vec![]], "it runs, and the wait is young");
+    assert_eq!(told(5400, vec![wait(4500)]), Vec::<Vec<MessageWait>>::new());
+    assert_eq!(told(5500, vec![wait(4500)]), [vec![wait(4500)]]);
+    assert_eq!(told(6500, vec![wait(4500)]), Vec::<Vec<MessageWait>>::new());
+    assert_eq!(told(7500, vec![]), [vec![]], "it is over");
+}
