@@ -1,5 +1,5 @@
-//! `cargo xtask simulate`: seeded simulations of the endpoint, and of the service's schedules, each
-//! a unit test. A seed that breaks a promise prints how to replay it.
+//! `cargo xtask simulate`: seeded simulations of the endpoint, of messages between tasks, and of the
+//! service's schedules, each a unit test. A seed that breaks a promise prints how to replay it.
 
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::{binaries, poll, workspace};
@@ -13,22 +13,31 @@ use std::time::{Duration, Instant};
 pub(crate) enum Simulation {
     /// The endpoint's parts together
     Endpoint,
+    /// Messages between tasks of two endpoints
+    Messages,
     /// The rules of schedules, and what becomes of their instants
     Schedules,
 }
 
 impl Simulation {
     /// Every one.
-    pub(crate) const ALL: [Self; 2] = [Self::Endpoint, Self::Schedules];
+    pub(crate) const ALL: [Self; 3] = [Self::Endpoint, Self::Messages, Self::Schedules];
 
     /// The simulation of the code in a folder.
     pub(crate) fn of(code: &str) -> Self {
-        if code.starts_with("service/") { Self::Schedules } else { Self::Endpoint }
+        if code.starts_with("service/") {
+            Self::Schedules
+        } else if code.starts_with("endpoint/src/messages") {
+            Self::Messages
+        } else {
+            Self::Endpoint
+        }
     }
 
     fn test(self) -> &'static str {
         match self {
             Self::Endpoint => "simulation::tests::every_seed_keeps_the_promises",
+            Self::Messages => "messages::simulation::every_seed_keeps_the_promises",
             Self::Schedules => "schedule::simulation::tests::every_seed_keeps_the_promises",
         }
     }
@@ -36,7 +45,7 @@ impl Simulation {
     /// Builds the program that has the test.
     pub(crate) fn build(self, source: &Path, options: &[&str]) -> Result<PathBuf> {
         let package = match self {
-            Self::Endpoint => binaries::ENDPOINT,
+            Self::Endpoint | Self::Messages => binaries::ENDPOINT,
             Self::Schedules => binaries::SERVICE,
         };
         binaries::build_unit_tests(package, source, options)

@@ -13,6 +13,7 @@ use clutch_common::id::{Attempt, TaskId};
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Judgement, Reply, VERDICT_GRACE};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -96,7 +97,7 @@ fn ms(ms: u64) -> Duration {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut chance = Chance(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut chance = Chance((seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let bad = chance.percent(60);
         let (lost, doubled) = if bad { (chance.next(40), chance.next(30)) } else { (0, 0) };
         let late_ms = if bad { 1 + chance.next(LATE_MS) } else { 20 };
@@ -357,10 +358,17 @@ impl World {
     }
 }
 
+/// The seeds to play.
+fn seeds() -> Range<u64> {
+    let Ok(wish) = std::env::var("CLUTCH_SIMULATE_SEEDS") else { return 0..WORLDS };
+    let (from, to) = wish.split_once("..").expect("A..B");
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
 #[test]
-fn no_answer_is_false_whatever_is_lost_late_doubled_or_crashes() {
-    let mut kinds = BTreeMap::new();
-    for seed in 1..=WORLDS {
+fn every_seed_keeps_the_promises() {
+    let (mut kinds, seeds) = (BTreeMap::new(), seeds());
+    for seed in seeds.clone() {
         let mut world = World::new(seed);
         let limits: BTreeMap<u128, Moment> =
             world.sends.iter().map(|(id, send)| (*id, send.until() + VERDICT_GRACE)).collect();
@@ -375,6 +383,7 @@ fn no_answer_is_false_whatever_is_lost_late_doubled_or_crashes() {
     }
     // Each way is gone often.
     for kind in ["Delivered", "NotListening", "Finished", "TimedOut"] {
-        assert!(kinds.get(kind).is_some_and(|count| *count > 50), "{kinds:?}");
+        let often = kinds.get(kind).is_some_and(|count| *count > 50);
+        assert!(often || seeds != (0..WORLDS), "{kinds:?}");
     }
 }
