@@ -12,7 +12,7 @@ use super::world::{QUEUED, World};
 use async_trait::async_trait;
 use clutch_common::id::Attempt;
 use clutch_common::link::{Calls, Connection, Delivery, Fault, Inlet, Message, Tag};
-use clutch_common::wire::{Cancel, Steering, ToEndpoint, decode_steering, decode_to_endpoint};
+use clutch_common::wire::{Steering, ToEndpoint, decode_steering, decode_to_endpoint};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use std::collections::BTreeMap;
@@ -40,8 +40,8 @@ pub(super) struct NetInlet {
     /// Whether it is of the task queue, and not of the control queue.
     takes_tasks: bool,
     deliveries: mpsc::Receiver<Delivery>,
-    /// The cancels that were read last; they are obeyed before more is read.
-    read: Vec<Cancel>,
+    /// The cancels and drains that were read last; they are obeyed before more is read.
+    read: Vec<Steering>,
     orders: mpsc::Sender<Order>,
     /// The calls that come, until they are asked for.
     calls: Option<mpsc::Receiver<Message>>,
@@ -100,9 +100,13 @@ impl NetInlet {
 impl Inlet for NetInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Delivery>, Fault> {
         let mut taken = Vec::new();
-        for cancel in self.read.drain(..) {
-            self.world.note(format_args!("{}: cancel {} is obeyed", self.life.name, cancel.number));
-            self.world.tell(|oracle| oracle.obeys(self.life.instance, &cancel));
+        for order in self.read.drain(..) {
+            self.world.note(format_args!(
+                "{}: obeyed: {}",
+                self.life.name,
+                steering::words(&order)
+            ));
+            self.world.tell(|oracle| oracle.obeys(self.life.instance, &order));
         }
         loop {
             self.life.gate.awake().await;
@@ -119,12 +123,11 @@ impl Inlet for NetInlet {
         if self.takes_tasks {
             self.world.judge(|oracle| oracle.takes(self.life.instance));
         } else {
-            let cancels = taken.iter().filter_map(|delivery| {
-                let content = Content::of(delivery, false);
-                let Content::Order(Steering::Cancel(cancel)) = content else { return None };
-                Some(cancel)
+            let orders = taken.iter().filter_map(|delivery| {
+                let Content::Order(order) = Content::of(delivery, false) else { return None };
+                matches!(order, Steering::Cancel(_) | Steering::Drain(_)).then_some(order)
             });
-            self.read = cancels.collect();
+            self.read = orders.collect();
         }
         Ok(taken)
     }

@@ -10,7 +10,7 @@ use clutch_common::id::{Attempt, TaskId};
 use clutch_common::task::Task;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Loss, Outcome};
-use clutch_common::wire::Cancel;
+use clutch_common::wire::Steering;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A promise that was broken, in words.
@@ -300,7 +300,7 @@ impl Oracle {
         }
         self.supersedes(on, attempt)?;
         let excused = self.handed_on.contains(&attempt) || self.instances[on].given_up;
-        self.orders.starts(on, attempt, excused)?;
+        self.orders.starts(on, attempt, excused, self.slots)?;
         let instance = &mut self.instances[on];
         if instance.disowned.contains(&attempt) {
             return Err(format!("{what} runs on instance {on}, which has said it has it not"));
@@ -363,14 +363,14 @@ impl Oracle {
         self.cut_down.insert(attempt);
     }
 
-    /// An instance has obeyed a cancel.
-    pub(super) fn obeys(&mut self, on: usize, cancel: &Cancel) {
+    /// An instance has obeyed a cancel or a drain.
+    pub(super) fn obeys(&mut self, on: usize, order: &Steering) {
         let instance = &self.instances[on];
         let has = |named: Attempt| {
             let mut known = instance.durable.range(Attempt { attempt: 0, ..named }..=named);
             known.find(|attempt| !instance.finished.contains(attempt)).copied()
         };
-        self.orders.obeys(on, cancel, has);
+        self.orders.obeys(on, order, has);
     }
 
     /// The service takes a task for cancelled by the word that an attempt at it is nowhere, or by

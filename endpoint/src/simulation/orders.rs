@@ -45,6 +45,8 @@ struct Obedience {
     /// The cancels and the drains that were in force when its session began.
     bound: Vec<u64>,
     drained: Vec<u64>,
+    /// How many tasks have started since it obeyed a drain that holds.
+    starts: Option<usize>,
 }
 
 /// The judge of what the service asks for in one run.
@@ -93,6 +95,7 @@ impl Orders {
             Steering::Resume(resume) => {
                 self.resumed = resume.number;
                 self.still.clear();
+                self.instances.iter_mut().for_each(|one| one.starts = None);
             }
             Steering::Follow(_) | Steering::Report(_) | Steering::Urgent(_) | Steering::Post(_) => {
             }
@@ -124,6 +127,7 @@ impl Orders {
         let one = &mut self.instances[instance];
         one.bound = self.cancels.confirmed.iter().filter(left).copied().collect();
         one.drained = self.drains.confirmed.range(self.resumed + 1..).copied().collect();
+        one.starts = None;
     }
 
     /// An instance reads tasks.
@@ -140,15 +144,21 @@ impl Orders {
         }
     }
 
-    /// An instance has obeyed a cancel. What it has on its disk still, it is stopping; a crash may
-    /// forget that.
+    /// An instance has obeyed a cancel or a drain. What a cancel names and it has on its disk still,
+    /// it is stopping; a crash may forget that.
     pub(super) fn obeys(
         &mut self,
         instance: usize,
-        cancel: &Cancel,
+        order: &Steering,
         has: impl Fn(Attempt) -> Option<Attempt>,
     ) {
         let one = &mut self.instances[instance];
+        if let Steering::Drain(drain) = order
+            && drain.number > self.resumed
+        {
+            one.starts.get_or_insert(0);
+        }
+        let Steering::Cancel(cancel) = order else { return };
         one.numbers.insert(cancel.number);
         let (stopping, attempts): (Vec<Attempt>, Vec<Attempt>) =
             cancel.attempts.iter().partition(|attempt| has(**attempt).is_some());
@@ -158,7 +168,9 @@ impl Orders {
 
     /// An instance's process is gone.
     pub(super) fn gone(&mut self, instance: usize) {
-        self.instances[instance].stopping.clear();
+        let one = &mut self.instances[instance];
+        one.stopping.clear();
+        one.starts = None;
     }
 
     /// An order has left the control queue.
@@ -210,10 +222,18 @@ impl Orders {
     /// An instance does not have the lease any more.
     pub(super) fn leaves(&mut self, instance: usize) {
         self.still.remove(&instance);
+        self.instances[instance].starts = None;
     }
 
-    /// A task starts. It is `excused` where it may be with several instances.
-    pub(super) fn starts(&self, on: usize, attempt: Attempt, excused: bool) -> Result<(), Broken> {
+    /// A task starts, where there are so many slots. It is `excused` where it may be with several
+    /// instances.
+    pub(super) fn starts(
+        &mut self,
+        on: usize,
+        attempt: Attempt,
+        excused: bool,
+        slots: usize,
+    ) -> Result<(), Broken> {
         let what = name(attempt);
         if self.has_obeyed(on, attempt) || self.instances[on].stopping.contains(&attempt) {
             return Err(format!("{what} starts on instance {on}, which has obeyed its cancel"));
@@ -221,7 +241,12 @@ impl Orders {
         if !excused && self.cancelled.contains(&attempt.task_id) {
             return Err(format!("{what} starts on instance {on}, and has ended as cancelled"));
         }
-        if self.still.contains(&on) {
+        // Those that had their slots when the drain came may be about to start.
+        let starts = self.instances[on].starts.as_mut().map_or(0, |starts| {
+            *starts += 1;
+            *starts
+        });
+        if self.still.contains(&on) || starts > slots {
             return Err(format!("{what} starts on instance {on}, which is drained"));
         }
         Ok(())
