@@ -170,7 +170,7 @@ struct Beat {
     started: f64,
 }
 
-/// The lateness of an instant whose task has ended.
+/// The lateness of an instant with a task that has ended.
 async fn beat(api: &mut Api, instant_ms: i64, made: &Made) -> Result<Beat> {
     let task = api.get(&format!("/v1/tasks/{}", made.task)).await?;
     let started = task["results"][0]["started_at_ms"].as_f64();

@@ -271,7 +271,7 @@ impl<'a> Router<'a> {
         };
         match decision::verdict(verdict, facts.get(&verdict.to)) {
             VerdictEffect::Answer(reply) => {
-                self.outbox.answer(endpoint, answer(reply), Some(done)).await
+                self.outbox.answer(endpoint, answer(reply), Some(done)).await;
             }
             VerdictEffect::AwaitResult => {
                 let question = Question {
