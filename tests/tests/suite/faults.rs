@@ -201,3 +201,8 @@ fn no_instant_fires_twice_or_early_when_the_clock_is_set() {
 fn schedules_fire_while_the_broker_is_away() {
     holds("schedules-broker-away");
 }
+
+#[test]
+fn no_sender_is_told_wrong_while_the_service_is_killed() {
+    holds("messages-service-kill");
+}
