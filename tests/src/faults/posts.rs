@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(super) const ROWS: &[Row] = &[
     Row::new(
         "messages-link-cut",
-        "the connections of one of two endpoints are reset forty times while their tasks send each \
+        "the connections of one of two endpoints are reset ten times while their tasks send each \
          other a thousand messages",
         Play::Beside(link_cut),
     )
@@ -236,11 +236,11 @@ impl Letters {
 fn link_cut(site: &Site) -> Result<Seen> {
     let mut post = Correspondence::begin(site)?;
     let mut cut = 0;
-    let end = post.play(40, |stage| {
+    let end = post.play(10, |stage| {
         cut += stage.proxy.cut();
         Ok(())
     })?;
-    ensure!(cut >= 20, "only {cut} connections were cut");
+    ensure!(cut >= 10, "only {cut} connections were cut");
     post.seen(end)
 }
 
