@@ -74,6 +74,8 @@ impl Correspondence {
         let stage = site.stage_with(&Setup {
             service: &["--messages", "any"],
             slots: 2 * PAIRS,
+            // A daemon that is killed often takes no task for its killer.
+            settings: "[engine]\npoison_after = 100",
             provision: &["--heartbeat", "2s"],
             ..Setup::default()
         })?;
