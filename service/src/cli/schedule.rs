@@ -7,6 +7,13 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// How `add` is written: the group of a program or a call would be shown without its `--`.
+const ADD_USAGE: &str = "\
+clutch-service schedule add <NAME> <ENDPOINT> <RULE> [OPTIONS] -- <ARGV>...
+       clutch-service schedule add <NAME> <ENDPOINT> <RULE> [OPTIONS] --call <FUNCTION>
+
+RULE: --every <TIME>, --cron <FIELDS> or --calendar <EXPRESSION>";
+
 /// How options of a file are written.
 const APPLY_HELP: &str = "\
 FILE is TOML. A schedule is a table [schedules.NAME] with `endpoint`, the options of `schedule add` \
@@ -142,7 +149,7 @@ impl RefusedArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(rule::recurrence()), group(task::work()))]
+#[command(override_usage = ADD_USAGE, group(rule::recurrence()), group(task::work()))]
 pub(crate) struct AddArgs {
     #[command(flatten)]
     pub(crate) which: OneSchedule,

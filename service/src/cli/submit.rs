@@ -12,8 +12,17 @@ signal).
 
 ";
 
+/// How the command is written: the group of a program or a call would be shown without its `--`.
+const USAGE: &str = "\
+clutch-service submit [OPTIONS] <ENDPOINT> -- <ARGV>...
+       clutch-service submit [OPTIONS] <ENDPOINT> --call <NAME>";
+
 #[derive(Debug, Args)]
-#[command(after_help = [SUBMIT_EXIT_CODES, EXIT_CODES].concat(), group(task::work()))]
+#[command(
+    override_usage = USAGE,
+    after_help = [SUBMIT_EXIT_CODES, EXIT_CODES].concat(),
+    group(task::work())
+)]
 pub(crate) struct SubmitArgs {
     /// The endpoint's name or id
     pub(crate) endpoint: String,
