@@ -239,6 +239,16 @@ impl PostToService {
             Self::Verdict(verdict) => verdict.endpoint_id,
         }
     }
+
+    /// Whether it is a copy of a message that the service does not keep: its sender sends further
+    /// copies until there is an answer.
+    #[must_use]
+    pub const fn is_copy(&self) -> bool {
+        match self {
+            Self::Request(TaskRequest { ask: Ask::Send(message), .. }) => !message.mailbox,
+            Self::Request(_) | Self::Verdict(_) => false,
+        }
+    }
 }
 
 /// A message of a control queue that is on its way between tasks.

@@ -282,6 +282,8 @@ impl Group {
                 ToService::Ping => {
                     group.barriers.push(delivery.message.message_id.unwrap_or_default());
                 }
+                // It may have been sent on before, and be taken; a further copy will come.
+                ToService::Post(post) if delivery.redelivered && post.is_copy() => (),
                 ToService::Post(post) => {
                     let (incoming, settled) = Incoming::new(post);
                     group.posts.push(incoming);

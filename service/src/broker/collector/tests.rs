@@ -6,8 +6,11 @@ use crate::model::Anomalies;
 use crate::overlay::Overlay;
 use crate::store::conformance::store;
 use crate::stub_broker::{Broker, result};
+use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Message;
+use clutch_common::task::blob::Blob;
 use clutch_common::task::result::Outcome;
+use clutch_common::wire::{Ask, TaskMessage, TaskRequest};
 
 async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
     let (commits, counts) = (watch::channel(0).0, Arc::default());
@@ -52,7 +55,7 @@ async fn a_control_message_of_a_later_version_is_counted_and_acknowledged() {
     let broker = Broker::default().patient();
     broker.deliver_message(Message {
         body: br#"{"version":2,"type":"clutch.presence"}"#.to_vec(),
-        routing_key: Some(topology::results_key(clutch_common::id::EndpointId::new())),
+        routing_key: Some(topology::results_key(EndpointId::new())),
         ..Message::default()
     });
     broker.deliver(br#"{"version":1,"type":"clutch.progress","percent":50}"#.to_vec());
@@ -69,7 +72,7 @@ async fn what_was_published_with_the_key_of_another_endpoint_is_set_aside() {
     let broker = Broker::default().patient();
     let ours = result(Outcome::Succeeded);
     let body = wire::pack_results(ours.endpoint_id, &[wire::encode_result(&ours)]);
-    let other = clutch_common::id::EndpointId::new();
+    let other = EndpointId::new();
     let key = Some(topology::results_key(other));
     for body in [body.clone(), wire::encode_ping()] {
         broker.deliver_message(Message { body, routing_key: key.clone(), ..Message::default() });
@@ -94,6 +97,30 @@ fn many_results_are_recorded_in_parts_that_take_what_they_need() {
     assert_eq!(sizes, [&[RESULTS_PER_TRANSACTION; 9][..], &[1]].concat());
     let room: usize = batches.iter().map(|batch| batch.results.capacity()).sum();
     assert!(room < 11 * RESULTS_PER_TRANSACTION, "room for {room} results");
+}
+
+#[test]
+fn a_copy_of_a_message_that_comes_twice_is_left_to_the_next_copy() {
+    let (endpoint_id, to) = (EndpointId::new(), TaskId::new());
+    let posts = |redelivered: bool, mailbox: bool| {
+        let body = Blob::from(b"hello".to_vec());
+        let sent =
+            TaskMessage { to, attempt: None, addressee: "in".into(), body, wait_ms: 1, mailbox };
+        let body = wire::encode_request(&TaskRequest {
+            endpoint_id,
+            state_id: StateId::new(),
+            request: uuid::Uuid::now_v7(),
+            copy: 1,
+            source: Attempt { task_id: TaskId::new(), attempt: 1 },
+            ask: Ask::Send(sent),
+        });
+        let routing_key = Some(topology::results_key(endpoint_id));
+        let message = Message { body, routing_key, ..Message::default() };
+        let group = Group::read(vec![Delivery { tag: Tag(1), redelivered, message }], false);
+        assert_eq!(group.tags.last, Some(Tag(1)));
+        group.posts.len()
+    };
+    assert_eq!([posts(false, false), posts(true, false), posts(true, true)], [1, 0, 1]);
 }
 
 #[tokio::test]
