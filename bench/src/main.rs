@@ -5,6 +5,7 @@
 
 mod api;
 mod bare;
+mod correspondent;
 mod disk;
 mod driver;
 mod echo;
@@ -88,6 +89,12 @@ enum Chore {
         /// Where results go
         results: String,
     },
+    /// Sends messages to another task, or takes them
+    #[command(name = correspondent::CHORE, hide = true)]
+    Correspond {
+        #[command(subcommand)]
+        part: correspondent::Part,
+    },
 }
 
 #[tokio::main]
@@ -98,6 +105,7 @@ async fn main() -> ExitCode {
         Some(Chore::BareEcho { url, tasks, results }) => {
             bare::process(url, tasks, results).await.map(|()| true)
         }
+        Some(Chore::Correspond { part }) => correspondent::process(part).await.map(|()| true),
         None => measure(&cli.options).await,
     };
     match done {

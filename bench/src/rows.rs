@@ -13,6 +13,7 @@ mod journal;
 mod latency;
 mod logs;
 mod memory;
+mod messages;
 mod outage;
 mod payloads;
 mod processes;
@@ -79,6 +80,8 @@ pub(crate) enum Name {
     Cancel,
     /// 10,000 schedules that are due at one moment, and a lone one
     Schedules,
+    /// Messages between running tasks, at one endpoint and at two, beside a bare loop
+    Messages,
 }
 
 /// How much is done.
@@ -228,6 +231,7 @@ impl Bench {
             Name::Logs => logs::measure(self).await,
             Name::Cancel => cancel::measure(self),
             Name::Schedules => schedules::measure(self).await,
+            Name::Messages => messages::measure(self).await,
         }
     }
 
