@@ -137,7 +137,7 @@ pub(crate) fn play(
         .env(SEEDS, format!("{}..{}", seeds.start, seeds.end))
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
-        .stdout(output.reopen()?)
+        .stdout(output.as_file().try_clone()?)
         .stderr(output.as_file().try_clone()?);
     if trace {
         command.env(TRACE, "1");
