@@ -29,6 +29,7 @@ const MAX_WORDS: usize = 200;
 #[serde(deny_unknown_fields)]
 pub(crate) struct SchedulesRequest {
     /// The owner that declares them; a schedule belongs to one owner, or none.
+    #[schema(min_length = 1, max_length = 200)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
     /// The schedules.
