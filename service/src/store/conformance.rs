@@ -27,6 +27,7 @@ mod due;
 mod endpoints;
 mod forgetting;
 mod listing;
+mod messages;
 mod occurrences;
 mod overdue;
 mod results;
@@ -111,6 +112,9 @@ suite! {
         what_never_left_is_cancelled_at_once_and_what_may_have_left_is_not_sent_again
         a_cancelled_task_that_ran_to_its_end_is_not_called_cancelled
         tasks_are_selected_once_in_slices_by_every_condition;
+    messages: a_message_is_kept_once_and_ends_once
+        messages_are_read_in_order_and_those_to_ended_tasks_apart
+        a_task_has_a_bounded_number_of_messages;
     children: a_child_knows_its_parent_and_the_facts_tell_who_is_related
         a_family_is_shown_and_outlives_the_record_of_its_parent
         a_task_that_has_ended_or_is_to_be_cancelled_gets_no_children;
