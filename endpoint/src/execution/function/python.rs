@@ -4,11 +4,11 @@
 
 use rustix::fs::{Mode, OFlags, open};
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +36,9 @@ pub(crate) fn install(folder: &Path) -> io::Result<()> {
             continue;
         }
         let new = package.join(format!("{name}.new"));
-        fs::write(&new, text)?;
+        let mut private = OpenOptions::new();
+        private.write(true).create(true).truncate(true).mode(0o600);
+        private.open(&new)?.write_all(text.as_bytes())?;
         fs::rename(new, path)?;
     }
     Ok(())

@@ -2,9 +2,7 @@
 
 use super::{begin, chunk, done, record, specs};
 use crate::model::MessageState;
-use crate::store::{
-    Forgettable, Keeping, MessageEnd, NewMessage, RecordedTask, Store, WhichKept,
-};
+use crate::store::{Forgettable, Keeping, MessageEnd, NewMessage, RecordedTask, Store, WhichKept};
 use clutch_common::id::EndpointId;
 use clutch_common::task::result::Outcome;
 use uuid::Uuid;
