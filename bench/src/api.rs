@@ -1,4 +1,5 @@
-//! The service's API over one connection that stays open.
+//! The service's API over one connection that stays open, and is made anew where the service has
+//! closed it, as it does with one that is not used.
 
 use anyhow::{Context as _, Result, ensure};
 use http_body_util::{BodyExt as _, Full};
@@ -7,7 +8,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ const REQUEST: usize = 1000;
 
 /// A connection.
 pub(crate) struct Api {
+    socket: PathBuf,
     sender: SendRequest<Full<Bytes>>,
     _connection: JoinSet<()>,
 }
@@ -30,7 +32,7 @@ impl Api {
         let mut tasks = JoinSet::new();
         // The next request fails with its end.
         tasks.spawn(async move { drop(connection.await) });
-        Ok(Self { sender, _connection: tasks })
+        Ok(Self { socket: socket.to_owned(), sender, _connection: tasks })
     }
 
     /// Has an endpoint echo a value under a key, and says how long that took until
@@ -94,6 +96,9 @@ impl Api {
             .header("host", "clutch")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))?;
+        if self.sender.is_closed() {
+            *self = Self::connect(&self.socket.clone()).await?;
+        }
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
         let status = response.status();
