@@ -1,11 +1,12 @@
-//! The service's API over one connection that stays open, and is made anew where the service has
+//! HTTP over a Unix socket, by one connection that stays open: the service's API, and the socket
+//! that an endpoint gives its tasks. A connection to the API is made anew where the service has
 //! closed it, as it does with one that is not used.
 
 use anyhow::{Context as _, Result, ensure};
 use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -17,14 +18,13 @@ use tokio::task::JoinSet;
 const REQUEST: usize = 1000;
 
 /// A connection.
-pub(crate) struct Api {
-    socket: PathBuf,
+pub(crate) struct HttpConnection {
     sender: SendRequest<Full<Bytes>>,
     _connection: JoinSet<()>,
 }
 
-impl Api {
-    /// Connects to a service's socket.
+impl HttpConnection {
+    /// Connects to a socket.
     pub(crate) async fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.with_context(|| format!("connecting to {}", socket.display()))?;
@@ -32,7 +32,38 @@ impl Api {
         let mut tasks = JoinSet::new();
         // The next request fails with its end.
         tasks.spawn(async move { drop(connection.await) });
-        Ok(Self { socket: socket.to_owned(), sender, _connection: tasks })
+        Ok(Self { sender, _connection: tasks })
+    }
+
+    /// Sends a request with a body, and returns the answer, which has to be a good one.
+    pub(crate) async fn ask(
+        &mut self,
+        [method, path]: [&str; 2],
+        (header, value): (&str, &str),
+        body: Bytes,
+    ) -> Result<Response<Bytes>> {
+        let request = Request::builder().method(method).uri(path).header("host", "clutch");
+        let request = request.header(header, value).body(Full::new(body))?;
+        self.sender.ready().await?;
+        let (head, body) = self.sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let status = head.status;
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// A connection to the service's API.
+pub(crate) struct Api {
+    socket: PathBuf,
+    connection: HttpConnection,
+}
+
+impl Api {
+    /// Connects to a service's socket.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self> {
+        let connection = HttpConnection::connect(socket).await?;
+        Ok(Self { socket: socket.to_owned(), connection })
     }
 
     /// Has an endpoint echo a value under a key, and says how long that took until
@@ -90,20 +121,11 @@ impl Api {
     }
 
     async fn ask(&mut self, method: &str, path: &str, body: String) -> Result<Value> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "clutch")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        if self.sender.is_closed() {
-            *self = Self::connect(&self.socket.clone()).await?;
+        if self.connection.sender.is_closed() {
+            self.connection = HttpConnection::connect(&self.socket).await?;
         }
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&bytes));
-        Ok(serde_json::from_slice(&bytes)?)
+        let json = ("content-type", "application/json");
+        let answer = self.connection.ask([method, path], json, body.into()).await?;
+        Ok(serde_json::from_slice(answer.body())?)
     }
 }

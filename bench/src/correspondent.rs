@@ -4,16 +4,11 @@
 //! Touches the socket that its endpoint gave it. The sender prints what it measured as one JSON
 //! object.
 
+use crate::api::HttpConnection;
 use crate::stats::quantile;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clutch_common::id::TaskId;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use std::time::{Duration, Instant};
-use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 /// The hidden chore that makes this program one.
@@ -64,19 +59,11 @@ async fn listen() -> Result<()> {
     receivers.join_next().await.context("there are no receivers")??
 }
 
-/// Takes messages until one ends the task.
+/// Takes messages until the last one.
 async fn receive() -> Result<()> {
     let mut own = OwnSide::connect().await?;
-    loop {
-        let path = "/v1/messages?addressee=in&hold=connection";
-        let given = own.ask("GET", path, Bytes::new()).await?;
-        let delivery = given.headers().get("clutch-delivery").context("no delivery")?.to_str()?;
-        let path = format!("/v1/messages/{delivery}/ack");
-        own.ask("POST", &path, Bytes::new()).await?;
-        if given.body() == END {
-            return Ok(());
-        }
-    }
+    while !own.receive().await? {}
+    Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the output of the task is what it measured")]
@@ -87,7 +74,7 @@ async fn send(to: TaskId, senders: usize, count: usize, within: Duration) -> Res
             let (mut own, mut times) = (OwnSide::connect().await?, Vec::new());
             while times.len() < count && started.elapsed() < within {
                 let sent = Instant::now();
-                own.send(to, Bytes::from_static(&[b'x'; BODY])).await?;
+                own.send(to, &[b'x'; BODY]).await?;
                 times.push(sent.elapsed().as_secs_f64() * 1e3);
             }
             anyhow::Ok(times)
@@ -98,7 +85,7 @@ async fn send(to: TaskId, senders: usize, count: usize, within: Duration) -> Res
         times.extend(done??);
     }
     let rate = times.len() as f64 / started.elapsed().as_secs_f64();
-    OwnSide::connect().await?.send(to, Bytes::from_static(END)).await?;
+    OwnSide::connect().await?.send(to, END).await?;
     ensure!(!times.is_empty(), "nothing was sent");
     let [p50, p99] = [0.5, 0.99].map(|share| quantile(&times, share));
     println!("{}", serde_json::json!({"rate": rate, "p50": p50, "p99": p99}));
@@ -107,42 +94,32 @@ async fn send(to: TaskId, senders: usize, count: usize, within: Duration) -> Res
 
 /// A connection to the endpoint's socket for tasks.
 struct OwnSide {
-    sender: SendRequest<Full<Bytes>>,
+    connection: HttpConnection,
     authorization: String,
-    _connection: JoinSet<()>,
 }
 
 impl OwnSide {
     async fn connect() -> Result<Self> {
         let of_task = |name| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let stream = UnixStream::connect(of_task("CLUTCH_SOCKET")?).await;
-        let stream = stream.context("connecting to the endpoint")?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        let mut tasks = JoinSet::new();
-        // The next request fails with its end.
-        tasks.spawn(async move { drop(connection.await) });
+        let connection = HttpConnection::connect(of_task("CLUTCH_SOCKET")?.as_ref()).await?;
         let authorization = format!("Bearer {}", of_task("CLUTCH_TOKEN")?);
-        Ok(Self { sender, authorization, _connection: tasks })
+        Ok(Self { connection, authorization })
     }
 
-    async fn send(&mut self, to: TaskId, body: Bytes) -> Result<()> {
+    async fn send(&mut self, to: TaskId, body: &[u8]) -> Result<()> {
         let path = format!("/v1/messages?to={to}&addressee=in");
-        self.ask("POST", &path, body).await.map(drop)
+        let authorization = ("authorization", &*self.authorization);
+        self.connection.ask(["POST", &path], authorization, body.to_vec().into()).await.map(drop)
     }
 
-    async fn ask(&mut self, method: &str, path: &str, body: Bytes) -> Result<Response<Bytes>> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "endpoint")
-            .header("authorization", &self.authorization)
-            .body(Full::new(body))?;
-        self.sender.ready().await?;
-        let (head, body) = self.sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        if !head.status.is_success() {
-            bail!("{path}: {}: {}", head.status, String::from_utf8_lossy(&body));
-        }
-        Ok(Response::from_parts(head, body))
+    /// Takes a message; returns whether it is the last one.
+    async fn receive(&mut self) -> Result<bool> {
+        let authorization = ("authorization", &*self.authorization);
+        let path = "/v1/messages?addressee=in&hold=connection";
+        let given = self.connection.ask(["GET", path], authorization, Vec::new().into()).await?;
+        let delivery = given.headers().get("clutch-delivery").context("no delivery")?.to_str()?;
+        let path = format!("/v1/messages/{delivery}/ack");
+        self.connection.ask(["POST", &path], authorization, Vec::new().into()).await?;
+        Ok(given.body() == END)
     }
 }
