@@ -9,6 +9,7 @@ mod control;
 pub(crate) mod events;
 pub(crate) mod events_request;
 pub(crate) mod instance;
+mod optional;
 mod post;
 mod publisher;
 pub(crate) mod session;

@@ -58,7 +58,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     Ok(row)
 }
 
-async fn without_us(bench: &Bench, count: usize) -> Result<Vec<Duration>> {
+/// The times of round trips of a bare loop over the broker of this run.
+pub(super) async fn without_us(bench: &Bench, count: usize) -> Result<Vec<Duration>> {
     let vhost = bench.broker()?.vhost()?;
     let mut bare = Bare::start(&vhost.url()).await?;
     bare.round_trips(WARM_UP, 1).await?;

@@ -2,9 +2,8 @@
 //! endpoint, and at two, beside a bare loop over the broker.
 
 use super::Bench;
-use super::answers::WARM_UP;
+use super::answers::without_us;
 use super::latency::ms;
-use crate::bare::Bare;
 use crate::correspondent::CHORE;
 use crate::report::{Row, Side};
 use crate::stats::quantile;
@@ -54,7 +53,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     let sites = Sites::start(bench)?;
     let mut series: [Vec<f64>; 6] = Default::default();
     for repetition in 0..bench.scale.repetitions {
-        let bare = quantile(&ms(&bare(bench, count).await?), 0.5);
+        let bare = quantile(&ms(&without_us(bench, count).await?), 0.5);
         let here = sites.send(("here", repetition), ["a", "a"], (1, count, SOON))?;
         let across = sites.send(("across", repetition), ["a", "b"], (1, count, SOON))?;
         let figures = [here.p50, here.p99, across.p50, across.p99, bare, across.p50 / bare];
@@ -75,15 +74,6 @@ pub(super) async fn measure(bench: &Bench) -> Result<Row> {
     row.add("the service at its peak", "MB", &[before as f64 / 1e6]);
     row.hold("its growth in that time", "ratio", &[growth], (Side::AtMost, GROWTH));
     Ok(row)
-}
-
-async fn bare(bench: &Bench, count: usize) -> Result<Vec<Duration>> {
-    let vhost = bench.broker()?.vhost()?;
-    let mut bare = Bare::start(&vhost.url()).await?;
-    bare.round_trips(WARM_UP, 1).await?;
-    let times = bare.round_trips(count, 1).await?;
-    bare.finish().await?;
-    Ok(times)
 }
 
 impl Sites {

@@ -11,6 +11,7 @@ mod gatherer;
 
 use super::events_request::EventsRequest;
 use super::instance::Instance;
+use super::optional::{settled, until};
 use crate::execution::engine::SlotCount;
 use crate::execution::live::Live;
 use crate::messages::Messages;
@@ -25,13 +26,12 @@ use clutch_common::topology;
 use clutch_common::wire::{self, EVENTS_TYPE, Events, Load, OutputEvent, TaskProgress};
 use gatherer::{Gatherer, Seen, WAITING_MAX};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How often it looks at what is pending, while something is.
@@ -286,22 +286,6 @@ impl EventsSession<'_> {
         self.output.clear();
         self.gatherer.ask_complete();
         self.paused_until = Some(Instant::now() + PAUSE);
-    }
-}
-
-async fn settled(
-    outlet: Option<&mut (dyn Outlet + 'static)>,
-) -> Result<Vec<(Ticket, Settlement)>, Fault> {
-    match outlet {
-        Some(outlet) => outlet.settled().await,
-        None => pending().await,
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => pending().await,
     }
 }
 

@@ -7,6 +7,7 @@
 //! until the broker has confirmed it, over sessions; a request is not, as its sender has further
 //! copies published; and none of its faults ends a session.
 
+use super::optional::{settled, until};
 use crate::messages::Messages;
 use clutch_common::link::{Connection, Destination, Fault, Message, Outlet, Settlement, Ticket};
 use clutch_common::system::clock::now_ms;
@@ -14,9 +15,8 @@ use clutch_common::wire::{
     PostToService, REQUEST_TYPE, VERDICT_TYPE, encode_request, encode_verdict,
 };
 use std::collections::HashMap;
-use std::future::pending;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Most messages that are sent and not confirmed.
@@ -184,21 +184,5 @@ impl PostSession<'_> {
         if let PostToService::Request(request) = post {
             self.messages.too_large((request.source.task_id, request.request));
         }
-    }
-}
-
-async fn settled(
-    outlet: Option<&mut (dyn Outlet + 'static)>,
-) -> Result<Vec<(Ticket, Settlement)>, Fault> {
-    match outlet {
-        Some(outlet) => outlet.settled().await,
-        None => pending().await,
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => pending().await,
     }
 }
