@@ -108,7 +108,7 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
         &(if args.wait { client.reconnecting(args.reconnect.give_up_after) } else { client });
     let items = items(args)?;
     let pattern = task_options::pattern(&args.task)?;
-    let base = task_options::changed(task_options::plain(), &args.task)?;
+    let base = task_options::changed(TaskSpec::plain(), &args.task)?;
     let specs = || items.expand(&pattern).map(|made| with(&base, made));
     let total = check(&items, specs())?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
@@ -411,7 +411,7 @@ mod tests {
     fn a_bad_task_is_named_before_anything_is_sent() {
         let items = Items::lines(b"a\n\nb\0\n".to_vec()).unwrap();
         let pattern = Pattern::Program(Template::new(vec!["echo".into()], false));
-        let base = task_options::plain();
+        let base = TaskSpec::plain();
         let specs = items.expand(&pattern).map(|made| with(&base, made));
         let words = check(&items, specs).unwrap_err().to_string();
         assert!(words.contains("line 3: argv[1] contains a NUL byte"), "{words}");

@@ -10,28 +10,9 @@ use crate::failure::usage;
 use crate::model::{RetryPolicy, TaskSpec};
 use anyhow::Context as _;
 use clutch_common::task::blob::Blob;
-use clutch_common::task::priority::Priority;
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
-
-/// A task without work, for which no option was given.
-pub(super) fn plain() -> TaskSpec {
-    TaskSpec {
-        name: None,
-        argv: Vec::new(),
-        call: None,
-        env: BTreeMap::new(),
-        cwd: None,
-        stdin: Blob::default(),
-        walltime_ms: None,
-        expires_in_ms: None,
-        rerun: true,
-        priority: Priority::default(),
-        cores: 1,
-    }
-}
 
 /// A task with the properties that the options give, but not their work.
 pub(super) fn changed(base: TaskSpec, args: &TaskArgs) -> anyhow::Result<TaskSpec> {
@@ -133,6 +114,7 @@ mod tests {
     use crate::cli::{Cli, Command};
     use clap::Parser as _;
     use clutch_common::task::result::Outcome;
+    use std::collections::BTreeMap;
 
     fn args(line: &[&str]) -> TaskArgs {
         let line = [&["c", "submit", "e"], line].concat();
@@ -145,7 +127,7 @@ mod tests {
     #[test]
     fn options_change_what_they_name_and_leave_the_rest() {
         let first = args(&["--env", "A=1", "--walltime", "9s", "--no-rerun", "--", "a", "b"]);
-        let first = one(plain(), &first).unwrap();
+        let first = one(TaskSpec::plain(), &first).unwrap();
         assert_eq!((first.walltime_ms, first.rerun, first.cores), (Some(9000), false, 1));
         let second = args(&["--env", "B=2", "--cores", "3", "--shell", "--", "c d"]);
         let second = one(first.clone(), &second).unwrap();

@@ -12,11 +12,9 @@ use crate::client::submit::{self, Submitted};
 use crate::model::{Progress, TaskOutcome, TaskSpec, TaskState};
 use anyhow::ensure;
 use clutch_common::id::TaskId;
-use clutch_common::task::blob::Blob;
-use clutch_common::task::priority::Priority;
 use clutch_common::task::result::Outcome;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -290,19 +288,7 @@ impl Scenario<'_> {
 }
 
 fn spec(argv: Vec<String>) -> TaskSpec {
-    TaskSpec {
-        name: None,
-        argv: argv.into_iter().map(Into::into).collect(),
-        call: None,
-        env: BTreeMap::new(),
-        cwd: None,
-        stdin: Blob::default(),
-        walltime_ms: None,
-        expires_in_ms: None,
-        rerun: true,
-        priority: Priority::Normal,
-        cores: 1,
-    }
+    TaskSpec { argv: argv.into_iter().map(Into::into).collect(), ..TaskSpec::plain() }
 }
 
 /// A task's record; nothing for a task without a result.

@@ -57,6 +57,23 @@ fn may_rerun() -> bool {
 }
 
 impl TaskSpec {
+    /// A task without work, for which no option was given.
+    pub(crate) fn plain() -> Self {
+        Self {
+            name: None,
+            argv: Vec::new(),
+            call: None,
+            env: BTreeMap::new(),
+            cwd: None,
+            stdin: Blob::default(),
+            walltime_ms: None,
+            expires_in_ms: None,
+            rerun: true,
+            priority: Priority::default(),
+            cores: 1,
+        }
+    }
+
     /// The task, recorded under `id` at `created_at_ms`.
     #[must_use]
     pub(crate) fn task(&self, id: TaskId, created_at_ms: u64) -> Task {

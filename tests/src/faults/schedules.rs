@@ -6,7 +6,7 @@ use super::faked_clock::FakedClock;
 use super::stage::{Site, Stage};
 use super::{Need, Play, Row, Seen};
 use crate::oracle::Verdict;
-use crate::proxy::{Carry, Proxy};
+use crate::proxy::Carry;
 use crate::world::SOON;
 use crate::{api, poll};
 use anyhow::{Context as _, Result, ensure};
@@ -237,14 +237,8 @@ fn kill(site: &Site) -> Result<Seen> {
 }
 
 fn broker_away(site: &Site) -> Result<Seen> {
-    let mut stage = site.stage()?;
-    let proxy = Proxy::before(site.amqp)?;
-    let behind = stage.world.vhost().url_by(proxy.port())?;
-    let options = ["--broker", behind.as_str()];
-    stage.service.stop(SOON)?;
-    proxy.carry(Carry::Refuse)?;
-    stage.service = stage.world.launch_service(&options)?;
-    stage.service.wait_for("disengaged", SOON)?;
+    let (mut stage, proxy, options) = site.stage_without_link()?;
+    let options = options.each_ref().map(String::as_str);
     let turns = Turns::add(&stage, 10)?;
     let waiting = |stage: &Stage, tasks: usize| {
         poll::until(&format!("{tasks} tasks to wait for the broker"), SOON, || {

@@ -7,7 +7,7 @@ use crate::broker::Address;
 use crate::oracle::{Runs, Verdict};
 use crate::poll;
 use crate::process::Daemon;
-use crate::proxy::Proxy;
+use crate::proxy::{Carry, Proxy};
 use crate::tmpfs::Tmpfs;
 use crate::world::{Endpoint, SOON, World};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -120,6 +120,19 @@ impl Site {
     /// A stage on which everything runs.
     pub fn stage(&self) -> Result<Stage> {
         self.stage_with(&Setup::default())
+    }
+
+    /// A stage with a service behind a proxy that refuses, so without a link. Returns the proxy,
+    /// and the options that start the service behind it.
+    pub fn stage_without_link(&self) -> Result<(Stage, Proxy, [String; 2])> {
+        let mut stage = self.stage()?;
+        let proxy = Proxy::before(self.amqp)?;
+        let options = ["--broker".to_owned(), stage.world.vhost().url_by(proxy.port())?];
+        stage.service.stop(SOON)?;
+        proxy.carry(Carry::Refuse)?;
+        stage.service = stage.world.launch_service(&options.each_ref().map(String::as_str))?;
+        stage.service.wait_for("disengaged", SOON)?;
+        Ok((stage, proxy, options))
     }
 
     /// A stage that differs from the ordinary one.

@@ -5,7 +5,7 @@ use super::stage::Site;
 use super::{Play, Row, Seen};
 use crate::broker::Private;
 use crate::poll;
-use crate::proxy::{Carry, Proxy};
+use crate::proxy::Carry;
 use crate::world::SOON;
 use anyhow::{Context as _, Result};
 use std::time::{Duration, Instant};
@@ -46,14 +46,8 @@ fn without_broker(site: &Site, broker: &mut Private) -> Result<Seen> {
 }
 
 fn before_placing(site: &Site) -> Result<Seen> {
-    let mut stage = site.stage()?;
-    let proxy = Proxy::before(site.amqp)?;
-    let behind = stage.world.vhost().url_by(proxy.port())?;
-    let options = ["--broker", behind.as_str()];
-    stage.service.stop(SOON)?;
-    proxy.carry(Carry::Refuse)?;
-    stage.service = stage.world.launch_service(&options)?;
-    stage.service.wait_for("disengaged", SOON)?;
+    let (mut stage, proxy, options) = site.stage_without_link()?;
+    let options = options.each_ref().map(String::as_str);
     stage.submit_recorded(6000)?;
     stage.service.kill()?;
     proxy.carry(Carry::Pass)?;

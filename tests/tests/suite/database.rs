@@ -1,8 +1,9 @@
 //! A database that is not in the state folder: every command uses it, and what guards it in the
 //! state folder guards it there.
 
+use crate::doctor::judge;
 use clutch_tests::faults::Need;
-use clutch_tests::process::{Daemon, Output};
+use clutch_tests::process::Daemon;
 use clutch_tests::skip;
 use clutch_tests::world::{Endpoint, SOON, World};
 use rustix::fs::{major, minor};
@@ -43,15 +44,6 @@ impl Site {
     fn submit(&self, key: &str) {
         let echo = ["--", "echo", key];
         self.world.submit(&self.endpoint, key, &echo, SOON).unwrap().ok().unwrap();
-    }
-}
-
-#[track_caller]
-fn judge(seen: &Output, code: i32, words: &[&str]) {
-    let said = format!("{}{}", seen.text(), seen.stderr);
-    assert_eq!(seen.code, code, "{said}");
-    for word in words {
-        assert!(said.contains(word), "'{word}' is missing in: {said}");
     }
 }
 

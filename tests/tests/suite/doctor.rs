@@ -75,8 +75,9 @@ fn listing(folder: &Path) -> Vec<PathBuf> {
     names
 }
 
+/// Judges the exit code of a command, and that it says these words.
 #[track_caller]
-fn judge(seen: &Output, code: i32, words: &[&str]) {
+pub(crate) fn judge(seen: &Output, code: i32, words: &[&str]) {
     let said = format!("{}{}", seen.text(), seen.stderr);
     assert_eq!(seen.code, code, "{said}");
     for word in words {

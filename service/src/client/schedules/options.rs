@@ -16,7 +16,7 @@ pub(super) fn named(
     options: &ScheduleOptions,
 ) -> anyhow::Result<NamedSchedule> {
     options.refused.check().map_err(usage)?;
-    let base = TaskSpec { name: Some(name.to_owned()), ..task_options::plain() };
+    let base = TaskSpec { name: Some(name.to_owned()), ..TaskSpec::plain() };
     let schedule = NamedSchedule {
         name: name.to_owned(),
         spec: ScheduleSpec {
@@ -61,7 +61,7 @@ fn without(mut spec: ScheduleSpec, option: Unset, name: &str) -> ScheduleSpec {
         Unset::Name => spec.task.name = Some(name.to_owned()),
         Unset::Env => spec.task.env = BTreeMap::new(),
         Unset::Cwd => spec.task.cwd = None,
-        Unset::Stdin => spec.task.stdin = task_options::plain().stdin,
+        Unset::Stdin => spec.task.stdin = TaskSpec::plain().stdin,
         Unset::Walltime => spec.task.walltime_ms = None,
         Unset::Expires => spec.task.expires_in_ms = None,
         Unset::NoRerun => spec.task.rerun = true,

@@ -1,7 +1,6 @@
 //! Schedules and their occurrences in words for people. Pure.
 
 use crate::client::moment;
-use crate::client::task_options::plain;
 use crate::model::{
     Occurrence, ScheduleSpec, ScheduleSummary, TaskSpec, TaskState, fields, quoted,
 };
@@ -36,7 +35,7 @@ pub(super) fn options(spec: &ScheduleSpec) -> Option<String> {
         name: spec.task.name.clone(),
         argv: spec.task.argv.clone(),
         call: spec.task.call.clone(),
-        ..plain()
+        ..TaskSpec::plain()
     };
     let none = ScheduleSpec { policy: Policy::default(), task, retry: None, ..spec.clone() };
     let none = fields(&none);
