@@ -13,6 +13,7 @@ pub mod result;
 #[cfg(feature = "schema")]
 mod schema;
 mod text_or_base64;
+pub mod topic;
 pub mod turns;
 
 use crate::id::{Attempt, TaskId};
@@ -20,6 +21,7 @@ use crate::task::blob::Blob;
 use crate::task::byte_string::ByteString;
 use crate::task::json::Json;
 use crate::task::priority::Priority;
+use crate::task::topic::{MAX_TOPIC, TopicTerms, check_topic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -62,6 +64,9 @@ pub struct Task {
     /// The task that submitted it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<TaskId>,
+    /// The terms of its placement, if it was submitted to a topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<TopicTerms>,
 }
 
 /// The work of a task.
@@ -205,6 +210,12 @@ pub enum Invalid {
         /// The name.
         name: String,
     },
+    /// A topic's name is empty, too long or holds other characters.
+    #[error("'{name}' cannot be the name of a topic: use 1 to {MAX_TOPIC} of A-Z a-z 0-9 . _ -")]
+    TopicName {
+        /// The name.
+        name: String,
+    },
     /// The arguments by position are no array.
     #[error("the arguments of a call have to be a JSON array")]
     ArgsNoArray,
@@ -244,6 +255,7 @@ impl Task {
             cores: 1,
             group: 0,
             parent: None,
+            topic: None,
         }
     }
 
@@ -285,6 +297,10 @@ impl Task {
         match &self.work {
             Work::Process(process) => process.validate(),
             Work::Call(call) => call.validate(),
+        }?;
+        match &self.topic {
+            Some(terms) => check_topic(&terms.name),
+            None => Ok(()),
         }
     }
 }

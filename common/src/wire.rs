@@ -6,6 +6,7 @@
 //! others: each is decoded by itself, and one that cannot be read comes back with a reason
 //! and, where it can be found, its id.
 
+mod claims;
 mod control;
 mod dispatch;
 mod each;
@@ -17,10 +18,11 @@ mod results;
 mod steering;
 mod tasks;
 
+pub use claims::{CLAIMS_MAX, CLAIMS_TYPE, Claims, encode_claims};
 pub use control::{
-    FUNCTIONS_MAX, InstanceDetails, PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_MAX,
-    ROLL_CALL_TYPE, Role, RollCall, WELCOME_TYPE, Welcome, encode_ping, encode_presence,
-    encode_roll_call, encode_welcome, session_name,
+    FUNCTIONS_MAX, FunctionOffer, InstanceDetails, PING_TYPE, PRESENCE_TYPE, Presence,
+    ROLL_CALL_MAX, ROLL_CALL_TYPE, Role, RollCall, WELCOME_TYPE, Welcome, encode_ping,
+    encode_presence, encode_roll_call, encode_welcome, session_name,
 };
 pub use dispatch::{
     ToEndpoint, ToLeaseHolder, ToService, UnknownControl, decode_events, decode_steering,

@@ -31,6 +31,8 @@ pub struct TaskStanding {
     pub rerun: bool,
     /// Whether the attempt is in doubt, so that the active instance is asked for it.
     pub in_doubt: bool,
+    /// Whether it was placed by a topic.
+    pub placed: bool,
     /// Whether the cancellation of the task was requested, and what a report of the attempt
     /// is worth then.
     pub cancel: Option<Evidence>,
@@ -53,6 +55,10 @@ pub fn consequence(loss: Loss, attempt: u32, task: TaskStanding) -> Consequence 
         return Consequence::Ignore;
     }
     match (loss, task.cancel) {
+        // Its endpoint was the only one that could start it.
+        (Loss::NotStarted | Loss::NotOffered, _) if !task.placed => Consequence::Unasked,
+        (Loss::NotStarted | Loss::NotOffered, Some(_)) => Consequence::Cancel,
+        (Loss::NotStarted | Loss::NotOffered, None) => Consequence::Resubmit,
         (Loss::HandedBack, _) | (Loss::Unknown, Some(Evidence::Inconclusive)) => Consequence::Ask,
         (Loss::Unknown, Some(Evidence::Conclusive)) => Consequence::Cancel,
         (Loss::Delivered, Some(_)) => Consequence::Interrupt,
@@ -67,8 +73,14 @@ mod tests {
     use super::*;
 
     /// A task with an attempt in doubt that may run again.
-    const OPEN: TaskStanding =
-        TaskStanding { current_attempt: 1, done: false, rerun: true, in_doubt: true, cancel: None };
+    const OPEN: TaskStanding = TaskStanding {
+        current_attempt: 1,
+        done: false,
+        rerun: true,
+        in_doubt: true,
+        placed: false,
+        cancel: None,
+    };
 
     #[test]
     fn only_the_loss_of_the_attempt_under_way_has_consequences() {
@@ -102,6 +114,23 @@ mod tests {
         assert_eq!(consequence(Loss::HandedBack, 1, task), Consequence::Ask);
         assert_eq!(consequence(Loss::Unknown, 1, task), Consequence::Unasked);
         assert_eq!(consequence(Loss::Delivered, 1, task), Consequence::Unasked);
+    }
+
+    #[test]
+    fn what_an_endpoint_did_not_start_is_placed_again_even_if_it_must_not_run_twice() {
+        let placed = TaskStanding { placed: true, rerun: false, in_doubt: false, ..OPEN };
+        for loss in [Loss::NotStarted, Loss::NotOffered] {
+            assert_eq!(consequence(loss, 1, placed), Consequence::Resubmit);
+            let cancel = Some(Evidence::Inconclusive);
+            let cancelled = TaskStanding { cancel, ..placed };
+            assert_eq!(consequence(loss, 1, cancelled), Consequence::Cancel);
+            let later = TaskStanding { current_attempt: 2, ..placed };
+            assert_eq!(consequence(loss, 1, later), Consequence::Ignore);
+            let done = TaskStanding { done: true, ..placed };
+            assert_eq!(consequence(loss, 1, done), Consequence::Ignore);
+            let addressed = TaskStanding { placed: false, ..placed };
+            assert_eq!(consequence(loss, 1, addressed), Consequence::Unasked);
+        }
     }
 
     #[test]

@@ -95,6 +95,19 @@ pub enum Loss {
     /// The instance was asked for it by a roll call: it ran to its end, the broker
     /// confirmed its result, and the endpoint does not keep that result any more.
     Delivered,
+    /// The instance did not claim it in time ([`TopicTerms`](crate::task::topic::TopicTerms)),
+    /// and will not start it.
+    NotStarted,
+    /// The instance does not offer its topic or its function, and has not started it.
+    NotOffered,
+}
+
+impl Loss {
+    /// Whether the instance says of itself that the attempt, which is of a topic, never started.
+    #[must_use]
+    pub const fn is_of_a_placement(self) -> bool {
+        matches!(self, Self::NotStarted | Self::NotOffered)
+    }
 }
 
 /// The result of one attempt at one task.

@@ -77,9 +77,20 @@ pub struct Presence {
 }
 
 /// The most functions that an instance names in its details.
-pub const FUNCTIONS_MAX: usize = 100;
+pub const FUNCTIONS_MAX: usize = 1000;
 
-/// The details that an instance tells of itself, for people.
+/// A function that an instance answers calls of.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct FunctionOffer {
+    /// Its name.
+    pub name: String,
+    /// Its version, where the endpoint's file names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// The details that an instance tells of itself, for people and for placing tasks of topics.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct InstanceDetails {
@@ -89,9 +100,16 @@ pub struct InstanceDetails {
     pub host: String,
     /// How many tasks may run at once.
     pub slots: u64,
+    /// How many of them were free.
+    #[serde(default)]
+    pub free: u64,
+    /// The topics that it is a member of; at most [`TOPICS_MAX`](crate::task::topic::TOPICS_MAX)
+    /// are named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub topics: Vec<String>,
     /// The functions that it answers calls of; at most [`FUNCTIONS_MAX`] are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub functions: Vec<String>,
+    pub functions: Vec<FunctionOffer>,
     /// When the daemon started, in milliseconds since the Unix epoch, by its host's clock.
     pub started_at_ms: u64,
     /// When this was said, by its host's clock.

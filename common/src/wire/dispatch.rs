@@ -6,6 +6,7 @@
 //! with it. Whatever else cannot be read is taken for tasks (in a task queue) or results
 //! (in the results queue), and goes to the dead letters.
 
+use super::claims::{CLAIMS_TYPE, Claims};
 use super::control::{
     PING_TYPE, PRESENCE_TYPE, Presence, ROLL_CALL_TYPE, RollCall, WELCOME_TYPE, Welcome,
 };
@@ -50,6 +51,8 @@ pub enum ToService {
     Presence(Presence),
     /// A ping, which the service sent to itself.
     Ping,
+    /// Claims of attempts.
+    Claims(Claims),
     /// A message on the way between tasks.
     Post(PostToService),
     /// A control message that this build cannot act on.
@@ -115,6 +118,7 @@ pub fn decode_to_service(body: &[u8]) -> ToService {
     let decoded = match control.kind() {
         PING_TYPE => content(control, body).map(|Empty {}| ToService::Ping),
         PRESENCE_TYPE => content(control, body).map(ToService::Presence),
+        CLAIMS_TYPE => content(control, body).map(ToService::Claims),
         REQUEST_TYPE => content(control, body).map(PostToService::Request).map(ToService::Post),
         VERDICT_TYPE => content(control, body).map(PostToService::Verdict).map(ToService::Post),
         _ => Err(unknown(control, "this build does not read it in the results queue")),
@@ -232,10 +236,10 @@ mod tests {
     use crate::task::priority::Priority;
     use crate::task::{Call, Task, Work};
     use crate::wire::{
-        AttemptEvent, Cancel, Drain, Follow, InstanceDetails, Load, MessageWait, OutputEvent,
-        Phase, ReportRequest, Resume, Role, StreamName, TaskProgress, UrgentCopies, encode_events,
-        encode_mark, encode_ping, encode_presence, encode_roll_call, encode_task, encode_tasks,
-        encode_welcome, pack_urgent,
+        AttemptEvent, Cancel, Drain, Follow, FunctionOffer, InstanceDetails, Load, MessageWait,
+        OutputEvent, Phase, ReportRequest, Resume, Role, StreamName, TaskProgress, UrgentCopies,
+        encode_events, encode_mark, encode_ping, encode_presence, encode_roll_call, encode_task,
+        encode_tasks, encode_welcome, pack_urgent,
     };
     use uuid::Uuid;
 
@@ -256,7 +260,9 @@ mod tests {
                 version: "1.2.3".to_owned(),
                 host: "node-1".to_owned(),
                 slots: 8,
-                functions: vec!["add".to_owned()],
+                free: 3,
+                topics: vec!["cloud".to_owned()],
+                functions: vec![FunctionOffer { name: "add".to_owned(), version: None }],
                 started_at_ms: 5,
                 clock_ms: 6,
                 draining: true,
@@ -290,6 +296,7 @@ mod tests {
             ToService::Results(_)
             | ToService::Presence(_)
             | ToService::Ping
+            | ToService::Claims(_)
             | ToService::Post(_) => None,
         }
     }

@@ -382,6 +382,8 @@ mod tests {
             version: "1".to_owned(),
             host: "node-1".to_owned(),
             slots: 3,
+            free: 3,
+            topics: Vec::new(),
             functions: Vec::new(),
             started_at_ms: 5,
             clock_ms: 0,

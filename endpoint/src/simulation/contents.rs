@@ -206,6 +206,7 @@ fn told_by(result: &Finished) -> oracle::TaskChange {
         Some(Loss::Unknown) => oracle::TaskChange::Disowned,
         Some(Loss::HandedBack) => oracle::TaskChange::HandedBack,
         Some(Loss::Delivered) => oracle::TaskChange::SaidDelivered,
+        Some(Loss::NotStarted | Loss::NotOffered) => oracle::TaskChange::Disowned,
         None => oracle::TaskChange::Finished,
     }
 }

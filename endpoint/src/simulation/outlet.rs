@@ -206,7 +206,9 @@ impl Carrier {
         let (results, is_active) = match decode_to_service(&message.body) {
             ToService::Results(results) => (results.results, false),
             ToService::Presence(presence) => (Vec::new(), presence.role == Role::Active),
-            ToService::Ping | ToService::Post(_) | ToService::Unknown(_) => (Vec::new(), false),
+            ToService::Ping | ToService::Claims(_) | ToService::Post(_) | ToService::Unknown(_) => {
+                (Vec::new(), false)
+            }
         };
         self.inner.publish(to, message).await?;
         let settled = self.inner.settled().await?;

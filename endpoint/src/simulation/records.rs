@@ -108,7 +108,8 @@ impl Records {
                         _ => Evidence::Inconclusive,
                     }
                 });
-                let task = TaskStanding { current_attempt, done, rerun, in_doubt, cancel };
+                let task =
+                    TaskStanding { current_attempt, done, rerun, in_doubt, placed: false, cancel };
                 let consequence = failover::consequence(loss, attempt, task);
                 match consequence {
                     Consequence::Ignore | Consequence::Unasked => {

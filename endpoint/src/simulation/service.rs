@@ -152,7 +152,10 @@ impl Service {
                 results.results.iter().for_each(|result| self.record(result));
             }
             wire::ToService::Presence(presence) => self.hear(&presence),
-            wire::ToService::Ping | wire::ToService::Post(_) | wire::ToService::Unknown(_) => (),
+            wire::ToService::Ping
+            | wire::ToService::Claims(_)
+            | wire::ToService::Post(_)
+            | wire::ToService::Unknown(_) => (),
         }
     }
 

@@ -282,6 +282,7 @@ impl Group {
                 ToService::Ping => {
                     group.barriers.push(delivery.message.message_id.unwrap_or_default());
                 }
+                ToService::Claims(_) => (),
                 // It may have been sent on before, and be taken; a further copy will come.
                 ToService::Post(post) if delivery.redelivered && post.is_copy() => (),
                 ToService::Post(post) => {
@@ -326,6 +327,7 @@ fn is_from_its_sender(key: Option<&str>, content: &ToService) -> Result<(), Stri
         ToService::Results(results) => results.endpoint,
         ToService::Presence(presence) => Some(presence.endpoint_id),
         ToService::Ping => None,
+        ToService::Claims(claims) => Some(claims.endpoint_id),
         ToService::Post(post) => Some(post.endpoint()),
         ToService::Unknown(_) => return Ok(()),
     };

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::model::{CancelsView, DrainView, EndpointDetail, EndpointStatus, InstanceView};
 use clutch_common::system::clock::now_ms;
 use clutch_common::text::counted::counted;
+use clutch_common::wire::FunctionOffer;
 use std::time::Duration;
 
 /// The difference of clocks that is told, in milliseconds.
@@ -133,7 +134,7 @@ fn instance_lines(instance: &InstanceView, now: u64) -> Lines {
         lines.push(("host", details.host.clone()));
         lines.push(("version", details.version.clone()));
         lines.push(("slots", details.slots.to_string()));
-        let functions = &details.functions;
+        let functions: Vec<String> = details.functions.iter().map(offer_words).collect();
         lines.extend((!functions.is_empty()).then(|| ("functions", functions.join(", "))));
         lines.push(("started", moment(details.started_at_ms)));
     }
@@ -149,6 +150,14 @@ fn instance_lines(instance: &InstanceView, now: u64) -> Lines {
     lines.push(("pending", pending));
     lines.extend(instance.clock_offset_ms.and_then(clock_words).map(|words| ("warning", words)));
     lines
+}
+
+/// A function with its version, where it has one.
+fn offer_words(offer: &FunctionOffer) -> String {
+    match &offer.version {
+        Some(version) => format!("{} {version}", offer.name),
+        None => offer.name.clone(),
+    }
 }
 
 /// The difference of a clock, if it is one to be told.

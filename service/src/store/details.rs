@@ -66,6 +66,8 @@ mod tests {
                 version: "1".to_owned(),
                 host: "node-1".to_owned(),
                 slots: 4,
+                free: 4,
+                topics: Vec::new(),
                 functions: Vec::new(),
                 started_at_ms: 1,
                 clock_ms,

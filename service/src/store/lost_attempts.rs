@@ -32,7 +32,7 @@ fn interrupted_by(loss: Loss, cancelled: bool) -> &'static str {
     match loss {
         Loss::Delivered if cancelled => NOT_IN_TIME,
         Loss::Delivered => RESULT_LOST,
-        Loss::HandedBack | Loss::Unknown => INTERRUPTED,
+        Loss::HandedBack | Loss::Unknown | Loss::NotStarted | Loss::NotOffered => INTERRUPTED,
     }
 }
 
@@ -100,6 +100,7 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
             current_attempt: task.current_attempt,
             done: matches!(task.state, StoredState::Done(_)),
             rerun: decoded(task.seq, &task.body, result.attempt)?.rerun,
+            placed: false,
             in_doubt: unaccounted::any(db, [task.seq])?,
             cancel,
         };

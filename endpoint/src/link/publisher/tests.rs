@@ -54,6 +54,7 @@ fn ids(message: ToService) -> Vec<TaskId> {
         ToService::Results(results) => results.results.iter().map(|one| one.task_id).collect(),
         other @ (ToService::Presence(_)
         | ToService::Ping
+        | ToService::Claims(_)
         | ToService::Post(_)
         | ToService::Unknown(_)) => panic!("{other:?}"),
     }

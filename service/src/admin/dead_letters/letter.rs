@@ -138,6 +138,7 @@ fn read(message: &Message, queue: Option<&str>) -> (Content, Vec<String>) {
             }
             ToService::Presence(_) => other("an instance's presence"),
             ToService::Ping => other("a ping"),
+            ToService::Claims(_) => other("claims of tasks of a topic"),
             ToService::Post(_) => other("a message between tasks"),
             ToService::Unknown(_) => other("a control message of another version"),
         };

@@ -7,7 +7,9 @@ use crate::model::EndpointStatus;
 use crate::stub_broker;
 use clutch_common::id::StateId;
 use clutch_common::topology;
-use clutch_common::wire::{self, DRAIN_TYPE, InstanceDetails, Presence, RESUME_TYPE};
+use clutch_common::wire::{
+    self, DRAIN_TYPE, FunctionOffer, InstanceDetails, Presence, RESUME_TYPE,
+};
 use serde_json::json;
 use std::time::Duration;
 use uuid::Uuid;
@@ -42,7 +44,9 @@ async fn an_endpoint_shows_what_its_instance_told() {
         version: "1.2.3".to_owned(),
         host: "node-1".to_owned(),
         slots: 8,
-        functions: vec!["add".to_owned()],
+        free: 8,
+        topics: Vec::new(),
+        functions: vec![FunctionOffer { name: "add".to_owned(), version: None }],
         started_at_ms: 5,
         clock_ms: 6,
         draining: false,

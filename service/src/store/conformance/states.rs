@@ -6,7 +6,7 @@ use crate::stub_broker;
 use clutch_common::failover::{self as rules, KEPT, KnownState};
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Outcome, TaskResult};
-use clutch_common::wire::{InstanceDetails, Presence, Role};
+use clutch_common::wire::{FunctionOffer, InstanceDetails, Presence, Role};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -108,7 +108,9 @@ pub(super) async fn an_endpoint_is_read_with_its_states_and_what_waits_for_it(st
         version: "1".to_owned(),
         host: "node-1".to_owned(),
         slots: 4,
-        functions: vec!["add".to_owned()],
+        free: 4,
+        topics: vec!["cloud".to_owned()],
+        functions: vec![FunctionOffer { name: "add".to_owned(), version: None }],
         started_at_ms: 5,
         clock_ms: 600,
         draining: false,
