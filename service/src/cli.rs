@@ -34,7 +34,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 pub(crate) use submit::SubmitArgs;
 pub(crate) use tasks::TasksArgs;
-use values::{ask_after, blocked_timeout, endpoint_name, heartbeat, lost_after, positive, task_id};
+use values::{
+    ask_after, blocked_timeout, endpoint_name, heartbeat, lost_after, positive, task_id, topic_name,
+};
 pub(crate) use wait::{ReconnectArgs, WaitArgs};
 
 /// The meaning of the exit codes.
@@ -350,6 +352,10 @@ pub(crate) struct ProvisionArgs {
     /// submitted again: 10s to 30days [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = lost_after)]
     pub(crate) lost_after: Option<Duration>,
+    /// A topic that the endpoint is a member of, so that tasks submitted to the topic may be given to
+    /// it: 1 to 128 of A-Z a-z 0-9 . _ -; may be repeated
+    #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
+    pub(crate) topic: Vec<String>,
     /// The broker's URL as the endpoint reaches it, if it differs from --broker
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_broker: Option<SecretUrl>,

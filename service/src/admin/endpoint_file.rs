@@ -12,11 +12,20 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The two sections that provisioning fills; the rest is the endpoint's own.
+/// The sections that provisioning fills; the rest is the endpoint's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct EndpointFile {
     endpoint: EndpointSection,
     broker: BrokerSection,
+    /// Left out where no topic is given: topics are the endpoint's own to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<WorkerSection>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct WorkerSection {
+    #[serde(default)]
+    topics: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,12 +45,14 @@ struct BrokerSection {
     lease_queue: String,
 }
 
-/// The part of an existing file that names its endpoint and the terms of the connection.
+/// The part of an existing file that names its endpoint, the terms of the connection, and topics.
 #[derive(Deserialize)]
 struct Owner {
     endpoint: OwnerSection,
     #[serde(default)]
     broker: toml::Table,
+    #[serde(default)]
+    worker: WorkerSection,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +93,15 @@ impl EndpointFile {
                 results_key: topology::results_key(id),
                 lease_queue: topology::lease_queue(id),
             },
+            worker: None,
         }
+    }
+
+    /// The same file, of a member of these topics, if there are any.
+    #[must_use]
+    pub(crate) fn with_topics(self, topics: &[String]) -> Self {
+        let worker = WorkerSection { topics: topics.iter().cloned().collect() };
+        Self { worker: (!topics.is_empty()).then_some(worker), ..self }
     }
 
     /// Looks at what is at `path`.
@@ -104,6 +123,7 @@ impl EndpointFile {
         match toml::from_str::<Owner>(&text) {
             Ok(owner) if owner.endpoint.id == self.endpoint.id => {
                 self.same_terms(&owner.broker, path)?;
+                self.same_topics(&owner.worker, path)?;
                 Ok(Existing::Edited)
             }
             Ok(owner) => anyhow::bail!(
@@ -138,6 +158,19 @@ impl EndpointFile {
              in: {}; it is left alone: move it away to have it written anew",
             path.display(),
             differing.join(", ")
+        );
+        Err(Failure::new(CONFIG, message).into())
+    }
+
+    /// Checks that a file names the topics that were asked for, if any were.
+    fn same_topics(&self, theirs: &WorkerSection, path: &Path) -> anyhow::Result<()> {
+        let Some(ours) = self.worker.as_ref().filter(|ours| *ours != theirs) else { return Ok(()) };
+        let line = toml::to_string(ours)?;
+        let message = format!(
+            "{} is this endpoint's, with other topics, and is left alone: to have those that were \
+             asked for, write `{}` in its [worker] section and restart the endpoint",
+            path.display(),
+            line.trim_end()
         );
         Err(Failure::new(CONFIG, message).into())
     }
@@ -248,6 +281,30 @@ lease_queue = "{ID}.lease"
         std::fs::write(&path, "hello").unwrap();
         let words = ours.compare(&path).unwrap_err().to_string();
         assert!(words.contains("not an endpoint's configuration"), "{words}");
+    }
+
+    #[test]
+    fn topics_are_written_and_a_file_with_others_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("endpoint.toml");
+        let id = EndpointId::new();
+        let topics = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            file(id).with_topics(&names)
+        };
+        assert_eq!(topics(&[]), file(id));
+        let cloud = topics(&["cloud", "gpu", "cloud"]);
+        let text = cloud.text().unwrap();
+        assert!(text.ends_with("\n[worker]\ntopics = [\"cloud\", \"gpu\"]\n"), "{text}");
+        cloud.write(&path).unwrap();
+        assert_eq!(topics(&["gpu", "cloud"]).compare(&path).unwrap(), Existing::Same);
+        assert_eq!(file(id).compare(&path).unwrap(), Existing::Edited, "none are asked for");
+        let error = topics(&["lab"]).compare(&path).unwrap_err();
+        assert_eq!(crate::failure::exit_code(&error), CONFIG);
+        assert!(error.to_string().contains("write `topics = [\"lab\"]` in its"), "{error}");
+        file(id).write(&path).unwrap();
+        let error = cloud.compare(&path).unwrap_err().to_string();
+        assert!(error.contains("with other topics"), "{error}");
     }
 
     #[test]

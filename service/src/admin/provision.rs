@@ -113,7 +113,8 @@ async fn carry_out(
 ) -> anyhow::Result<ProvisionReport> {
     let address = transport.address();
     let Endpoint { id, name, queue, .. } = endpoint;
-    let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout);
+    let file = EndpointFile::new(id, &name, endpoint_url, args.heartbeat, args.blocked_timeout)
+        .with_topics(&args.topic);
     let existing = file.compare(&args.out)?;
     let shared = store.shared_queue_kind().await?.unwrap_or(queue);
     let connection = transport
@@ -263,6 +264,7 @@ mod tests {
             heartbeat: Duration::from_secs(10),
             blocked_timeout: Duration::from_secs(60),
             lost_after: None,
+            topic: Vec::new(),
             endpoint_broker: None,
         }
     }

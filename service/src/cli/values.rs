@@ -5,6 +5,7 @@ use clutch_common::id::{TaskId, check_endpoint_name};
 use clutch_common::link::Terms;
 use clutch_common::task::byte_string::ByteString;
 use clutch_common::task::json::Json;
+use clutch_common::task::topic::check_topic;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt as _;
@@ -96,6 +97,10 @@ fn within(text: &str, bounds: &RangeInclusive<Duration>) -> Result<Duration, Str
 
 pub(super) fn endpoint_name(text: &str) -> Result<String, String> {
     check_endpoint_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+pub(super) fn topic_name(text: &str) -> Result<String, String> {
+    check_topic(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 pub(super) fn json_kwarg(text: &str) -> Result<(String, Json), String> {

@@ -164,6 +164,7 @@ impl Locations {
             heartbeat: HEARTBEAT,
             blocked_timeout: BLOCKED_TIMEOUT,
             lost_after: None,
+            topic: Vec::new(),
             endpoint_broker: Some(endpoint_broker.into()),
         };
         provision::endpoint(&self.settings, &arguments).await.context("provisioning")?;
