@@ -55,6 +55,7 @@ pub(crate) async fn run(place: &PlaceArgs, standby: bool, inherited: Descriptors
     };
     inherited.close();
     let mut checks = vec![Check::passed(&what)];
+    checks.extend(membership(&config));
     let (state, state_exit) = state(&config, path.clone()).await;
     let runs_here = state.verdict == Verdict::Warning;
     checks.push(state);
@@ -125,7 +126,9 @@ async fn workers(config: &Config, state: &Path) -> Vec<Check> {
         (Ok(configs), Ok(spawner)) => {
             let functions = FunctionExecutor::new(configs, &Arc::new(spawner));
             let tried = functions.try_out().await;
-            tried.into_iter().map(|(name, tried)| worker(&name, tried)).collect()
+            let version = |name: &str| config.functions.get(name)?.version.as_deref();
+            let judge = |(name, tried): (String, _)| worker(&name, version(&name), tried);
+            tried.into_iter().map(judge).collect()
         }
         (Err(reason), _) => vec![Check::failed(what, &reason)],
         (_, Err(error)) => vec![Check::failed(what, &error)],
@@ -144,9 +147,17 @@ fn beside(state: &Path) -> PathBuf {
     there.map_or_else(std::env::temp_dir, Path::to_owned).join(name)
 }
 
+/// Names the topics that the endpoint is a member of.
+fn membership(config: &Config) -> Option<Check> {
+    let topics = &config.worker.topics;
+    let what = format!("tasks are taken of {}", counted(topics.len() as u64, "topic"));
+    (!topics.is_empty()).then(|| Check::passed(&what).with(&topics.join(", ")))
+}
+
 /// Judges the start of a worker; the last line that it wrote may say why it failed.
-fn worker(name: &str, tried: Result<(), (String, Captured)>) -> Check {
-    let what = format!("a worker of the function '{name}' starts");
+fn worker(name: &str, version: Option<&str>, tried: Result<(), (String, Captured)>) -> Check {
+    let version = version.map_or_else(String::new, |version| format!(", version {version},"));
+    let what = format!("a worker of the function '{name}'{version} starts");
     match tried {
         Ok(()) => Check::passed(&what),
         Err((why, stderr)) => {
@@ -210,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_worker_that_does_not_start_is_told_with_its_last_words() {
-        assert_eq!(worker("add", Ok(())).verdict, Verdict::Passed);
+        assert_eq!(worker("add", Some("2"), Ok(())).verdict, Verdict::Passed);
         let bytes = b"Traceback\nImportError: no numpy\n\n".to_vec();
         let tried = Err(("it is of no use".to_owned(), Captured { bytes, omitted: 0 }));
-        let check = worker("add", tried);
+        let check = worker("add", None, tried);
         assert_eq!(check.verdict, Verdict::Failed);
         let words = check.to_string();
         assert!(words.contains("'add'") && words.contains("ImportError: no numpy"), "{words}");

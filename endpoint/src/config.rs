@@ -5,6 +5,7 @@
 mod duration;
 pub(crate) mod functions;
 mod reload;
+mod worker;
 
 use crate::execution::process::sandbox::SandboxPolicy;
 use crate::exit::{Exit, Failure};
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use worker::WorkerSection;
 
 /// The most that `capture_limit` may be, in bytes: so much text fits a message.
 /// Output that takes more when encoded is truncated.
@@ -53,6 +55,9 @@ pub(crate) struct Config {
     /// How the daemon stops.
     #[serde(default)]
     pub(crate) shutdown: ShutdownSection,
+    /// The topics that it is a member of.
+    #[serde(default)]
+    pub(crate) worker: WorkerSection,
     /// The functions that tasks can call.
     #[serde(default)]
     pub(crate) functions: BTreeMap<String, FunctionSection>,
@@ -268,6 +273,7 @@ impl Config {
             ));
         }
         self.functions.iter().try_for_each(|(name, function)| function.check(name))?;
+        self.worker.check()?;
         let id = self.endpoint.id;
         let names = [
             ("tasks_queue", &self.broker.tasks_queue, topology::tasks_queue(id)),

@@ -37,7 +37,7 @@ use clutch_common::link::Transport;
 use clutch_common::system::clock::now_ms;
 use clutch_common::system::host;
 use clutch_common::system::signals::{Asked, StopSignals};
-use clutch_common::wire::{self, FunctionOffer, InstanceDetails};
+use clutch_common::wire::{self, InstanceDetails};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,16 +77,14 @@ pub(crate) struct Sharing {
 
 /// The details that the instance tells the service.
 fn details(config: &Config) -> InstanceDetails {
-    let functions = config.functions.keys().take(wire::FUNCTIONS_MAX);
-    let offer = |name: &String| FunctionOffer { name: name.clone(), version: None };
-    let now = now_ms();
+    let (now, offer) = (now_ms(), config.offer());
     InstanceDetails {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host: host::name(),
         slots: config.slots() as u64,
         free: config.slots() as u64,
-        topics: Vec::new(),
-        functions: functions.map(offer).collect(),
+        topics: offer.told_topics(),
+        functions: offer.told_functions(),
         started_at_ms: now,
         clock_ms: now,
         draining: false,

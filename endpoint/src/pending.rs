@@ -11,6 +11,7 @@ pub(crate) mod drain;
 pub(crate) mod inbox;
 pub(crate) mod ledger;
 pub(crate) mod look;
+pub(crate) mod offer;
 pub(crate) mod outbox;
 pub(crate) mod poison;
 mod slots;

@@ -24,6 +24,8 @@ pub(crate) struct FunctionSection {
     pub(crate) env: BTreeMap<String, String>,
     /// The folder to run in; one in the state folder if absent.
     pub(crate) cwd: Option<PathBuf>,
+    /// Its version, which tasks of topics can ask for.
+    pub(crate) version: Option<String>,
     /// How many workers at most; as many as there are slots if absent.
     pub(crate) concurrency: Option<usize>,
     /// After how many calls a worker is replaced; never if absent.
@@ -35,6 +37,9 @@ pub(crate) struct FunctionSection {
     #[serde(default = "startup_timeout", deserialize_with = "duration")]
     pub(crate) startup_timeout: Duration,
 }
+
+/// The longest version of a function, in characters.
+const MAX_VERSION: usize = 64;
 
 fn startup_timeout() -> Duration {
     Duration::from_secs(30)
@@ -77,6 +82,11 @@ impl FunctionSection {
         }
         if self.cwd.as_ref().is_some_and(|cwd| !cwd.is_absolute()) {
             return Err(format!("{} is not an absolute path", key("cwd")));
+        }
+        if let Some(version) = &self.version
+            && !(1..=MAX_VERSION).contains(&version.chars().count())
+        {
+            return Err(format!("{} is not 1 to {MAX_VERSION} characters long", key("version")));
         }
         let positive = [
             ("concurrency", self.concurrency.map(|value| value as u64)),
@@ -187,6 +197,9 @@ mod tests {
         assert!(error("a b", "").contains("'a b'"));
         assert!(error("clutch.echo", "").contains("built-in"));
         assert!(error("add", "cwd = \"here\"").contains("functions.add.cwd"));
+        assert!(error("add", "version = \"\"").contains("functions.add.version"));
+        let long = format!("version = \"{}\"", "1".repeat(MAX_VERSION + 1));
+        assert!(error("add", &long).contains("1 to 64 characters"));
         assert!(error("add", "concurrency = 0").contains("functions.add.concurrency"));
         assert!(error("add", "recycle_after = 0").contains("functions.add.recycle_after"));
         assert!(error("add", "memory_limit = 0").contains("functions.add.memory_limit"));

@@ -15,12 +15,13 @@ pub(crate) struct Difference {
 type Differs = fn(&Config, &Config) -> bool;
 
 /// The settings that are taken while the daemon runs.
-const TAKEN: [(&str, Differs); 5] = [
+const TAKEN: [(&str, Differs); 6] = [
     ("engine.slots", |old, new| old.slots() != new.slots()),
     ("engine.poison_after", |old, new| old.engine.poison_after != new.engine.poison_after),
     ("inbox.max_tasks", |old, new| old.inbox.max_tasks != new.inbox.max_tasks),
     ("inbox.max_bytes", |old, new| old.inbox.max_bytes != new.inbox.max_bytes),
     ("shutdown.deadline", |old, new| old.shutdown.deadline != new.shutdown.deadline),
+    ("worker.topics", |old, new| old.worker != new.worker),
 ];
 
 /// The settings that need a restart: they are in the hands of workers, of a session of the link, or of the
@@ -61,6 +62,7 @@ impl Config {
         self.inbox.max_tasks = new.inbox.max_tasks;
         self.inbox.max_bytes = new.inbox.max_bytes;
         self.shutdown = new.shutdown.clone();
+        self.worker = new.worker.clone();
     }
 }
 
@@ -80,7 +82,7 @@ mod tests {
         let new = with(
             "[engine]\nslots = 77\npoison_after = 9\ngrace = \"1s\"\ncapture_limit = 1\n\
              sandbox = \"keep\"\n[inbox]\nmax_tasks = 1\nmax_bytes = 2\nprefetch = 3\n\
-             [shutdown]\ndeadline = \"1s\"\n[results]\nkeep = \"1s\"\n[messages]\nallow = \"any\"\n[state]\npath = \"/x\"\n\
+             [shutdown]\ndeadline = \"1s\"\n[worker]\ntopics = [\"t\"]\n[results]\nkeep = \"1s\"\n[messages]\nallow = \"any\"\n[state]\npath = \"/x\"\n\
              [functions.add]\ncommand = [\"x\"]",
         );
         let found = old.difference(&new);

@@ -49,6 +49,9 @@ impl Reloading {
             self.slots.set(slots);
             self.instance.has_slots(slots);
         }
+        if found.taken.contains(&"worker.topics") {
+            self.instance.has_topics(self.config.offer().told_topics());
+        }
         self.ledger.set_limits(self.config.limits());
         shutdown.set_deadline(self.config.shutdown.deadline);
         match (taken.as_str(), restart.as_str()) {

@@ -325,15 +325,24 @@ impl Instance {
             delivered: ledger.delivered_last(),
             asks: self.asks.load(Ordering::Relaxed),
             answered: self.answers() > self.answers_reported.load(Ordering::Relaxed),
-            details: self.untold_details(ledger.drains().is_draining()),
+            details: self.untold_details(ledger),
         })
     }
 
     /// Notes that another number of tasks runs at once, and tells the service.
     pub(crate) fn has_slots(&self, slots: usize) {
+        self.change_details(|details| details.slots = slots as u64);
+    }
+
+    /// Notes that the endpoint is a member of other topics, and tells the service.
+    pub(crate) fn has_topics(&self, topics: Vec<String>) {
+        self.change_details(|details| details.topics = topics);
+    }
+
+    fn change_details(&self, change: impl FnOnce(&mut InstanceDetails)) {
         let mut state = self.details_state();
         if let Some(details) = &mut state.details {
-            details.slots = slots as u64;
+            change(details);
             state.told = None;
         }
         drop(state);
@@ -341,11 +350,14 @@ impl Instance {
     }
 
     /// Returns the details, unless they were told in this session as they are.
-    fn untold_details(&self, draining: bool) -> Option<InstanceDetails> {
+    fn untold_details(&self, ledger: &Ledger) -> Option<InstanceDetails> {
+        let draining = ledger.drains().is_draining();
         let state = self.details_state();
         let as_told = state.told == Some((self.id(), draining));
         let untold = state.details.clone().filter(|_| !as_told)?;
-        Some(InstanceDetails { clock_ms: now_ms(), draining, ..untold })
+        let (_, used, _) = ledger.running_and_accepted();
+        let free = untold.slots.saturating_sub(used as u64);
+        Some(InstanceDetails { clock_ms: now_ms(), draining, free, ..untold })
     }
 
     fn details_state(&self) -> MutexGuard<'_, DetailsState> {
@@ -375,8 +387,8 @@ mod tests {
         assert!(plain.is_fenced() && !plain.is_standby());
     }
 
-    #[test]
-    fn it_tells_its_details_once_in_each_session() {
+    #[tokio::test]
+    async fn it_tells_its_details_once_in_each_session_and_when_they_change() {
         let (_disk, ledger) = testing::ledger(10);
         let details = InstanceDetails {
             version: "1".to_owned(),
@@ -401,6 +413,13 @@ mod tests {
             instance.details_told(false);
             assert_eq!(told(), None);
         }
+        instance.has_topics(vec!["cloud".to_owned()]);
+        assert_eq!(told().unwrap().topics, ["cloud"], "it changed");
+        ledger.accept(vec![testing::task()]).await.unwrap().await.unwrap();
+        let held = ledger.take().unwrap();
+        assert_eq!(told().unwrap().free, 2);
+        instance.details_told(false);
+        drop(held);
         ledger.drain(DrainedBy::Person, Some(Drained::default()));
         assert!(told().unwrap().draining, "it changed");
         instance.details_told(true);
