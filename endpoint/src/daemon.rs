@@ -110,6 +110,7 @@ pub(crate) async fn run(
     let transport = config.transport()?;
     let troubles = Troubles::default();
     let Some(ledger) = open(&config, &troubles, &mut signals).await? else { return Ok(()) };
+    ledger.set_offer(config.offer());
     let messages = Arc::new(Messages::new(Arc::clone(&ledger), config.messages.allow));
     let (tasks_listener, side) = task_side(&config, &ledger, &messages)?.unzip();
     let executor = executor(&config, &ledger, &troubles, side.clone()).await?;

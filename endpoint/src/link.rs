@@ -4,6 +4,7 @@
 //! when to dial again; [`instance`] holds the role of this endpoint among those that
 //! share its ID. Speaks to a broker through `clutch_common::link` only.
 
+mod claims;
 pub(crate) mod clutch;
 mod control;
 pub(crate) mod events;

@@ -7,6 +7,7 @@
 //! parts, [`poison`] judges tasks with which the endpoint died.
 
 pub(crate) mod cancels;
+pub(crate) mod claims;
 pub(crate) mod drain;
 pub(crate) mod inbox;
 pub(crate) mod ledger;
@@ -58,6 +59,8 @@ pub(crate) struct Wakes {
     pub(crate) drain: bool,
     /// A task came where none was pending.
     pub(crate) first: bool,
+    /// An attempt of a topic may be claimed, or given up.
+    pub(crate) claims: bool,
 }
 
 /// How a cancel found an attempt that has no slot.
@@ -93,6 +96,8 @@ pub(crate) struct Pending {
     /// How often the daemon died while each task ran.
     deaths: HashMap<Attempt, Deaths>,
     poison_after: u64,
+    /// How many slots there are, as the engine said last.
+    all_slots: usize,
     wakes: Wakes,
 }
 
@@ -109,6 +114,7 @@ impl Pending {
             next_task: found.next_task,
             deaths: std::mem::take(&mut found.deaths),
             poison_after: limits.poison_after,
+            all_slots: 0,
             wakes: Wakes::default(),
         };
         for Accepted { seq, task, started, unsecured } in found.tasks.drain(..) {
@@ -194,6 +200,7 @@ impl Pending {
     /// Lets the `count` tasks start that have been unsecured for longest.
     pub(crate) fn secure(&mut self, count: usize) -> Vec<Change> {
         self.wakes.engine = true;
+        self.wakes.claims = true;
         self.inbox.secure(count).into_iter().map(|seq| Change::Secure { seq }).collect()
     }
 
@@ -234,6 +241,7 @@ impl Pending {
             self.slots.free(held.seq);
             self.wakes.engine |= self.inbox.free(held);
             self.wakes.subscriber = true;
+            self.wakes.claims |= self.inbox.has_unclaimed();
         }
         (out, Change::Finish { inbox: held.map(|held| held.seq), out, result })
     }
@@ -296,6 +304,7 @@ impl Pending {
     /// Lets tasks start.
     pub(crate) fn open(&mut self) {
         self.wakes.engine |= self.inbox.open();
+        self.wakes.claims |= self.inbox.has_unclaimed();
     }
 
     /// Whether no task may start, and one waits for that.
@@ -305,11 +314,13 @@ impl Pending {
 
     /// Takes the task that is to start next, if it fits.
     pub(crate) fn take_fitting(&mut self, slots: FreeSlots) -> Option<Held> {
+        self.all_slots = slots.all;
         if self.drains.is_draining() {
             return None;
         }
         let held = self.inbox.take_fitting(slots)?;
         self.slots.take(&held);
+        self.wakes.claims |= held.task.topic.is_some() && self.inbox.has_unclaimed();
         Some(held)
     }
 
@@ -385,6 +396,7 @@ impl Pending {
         self.wakes.engine |= goes_on;
         self.wakes.subscriber |= goes_on;
         self.wakes.drain |= changed;
+        self.wakes.claims |= changed && self.inbox.has_unclaimed();
     }
 
     /// The drains that there are.
@@ -440,6 +452,7 @@ impl Pending {
     }
 
     fn put(&mut self, held: Held) {
+        self.wakes.claims |= held.task.topic.is_some();
         self.inbox.put(held);
         self.wakes.engine = true;
     }

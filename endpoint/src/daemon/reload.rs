@@ -50,7 +50,9 @@ impl Reloading {
             self.instance.has_slots(slots);
         }
         if found.taken.contains(&"worker.topics") {
-            self.instance.has_topics(self.config.offer().told_topics());
+            let offer = self.config.offer();
+            self.instance.has_topics(offer.told_topics());
+            self.ledger.set_offer(offer);
         }
         self.ledger.set_limits(self.config.limits());
         shutdown.set_deadline(self.config.shutdown.deadline);

@@ -8,6 +8,7 @@
 //! goes on to deliver results.
 
 use crate::exit::{Exit, Failure};
+use crate::link::claims;
 use crate::link::clutch::{Clutch, Decision};
 use crate::link::control::ControlReader;
 use crate::link::events::EventsPublisher;
@@ -201,9 +202,15 @@ impl Link {
                 }
                 std::future::pending().await
             };
+            let claiming = async {
+                let claimed =
+                    claims::publish(results.as_ref(), &self.results, &self.ledger, &self.intake);
+                Box::pin(claimed).await.map(|never| match never {}).map_err(SessionError::from)
+            };
             tokio::select! {
                 biased;
                 ended = working => ended,
+                ended = claiming => ended,
                 ended = telling => ended,
                 ended = posting => ended,
             }

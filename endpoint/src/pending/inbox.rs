@@ -6,7 +6,8 @@
 //! delivering.
 //!
 //! A task is *unsecured* while another instance may be given it as well. It has its room,
-//! but does not wait for a slot until it is secured.
+//! but does not wait for a slot until it is secured. Neither does an attempt of a topic until
+//! it is claimed (`unclaimed`).
 //!
 //! Tasks leave by priority, and those of one priority in the order they came, but no task is
 //! overtaken for ever (`clutch_common::task::turns`). Those that have to wait for another under
@@ -18,6 +19,7 @@
 
 mod levels;
 pub(crate) mod listing;
+pub(crate) mod unclaimed;
 
 use crate::pending::poison::Standing;
 use crate::pending::stop::StopSignal;
@@ -28,6 +30,7 @@ use clutch_common::task::{Task, Work};
 use levels::{Levels, level};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use unclaimed::Unclaimed;
 
 /// How much the inbox takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub(crate) struct Inbox {
     /// In the order in which they are secured; nothing in the place of one that was
     /// cancelled.
     unsecured: VecDeque<Option<UnsecuredTask>>,
+    /// The attempts of topics that are secured and not claimed.
+    unclaimed: Unclaimed,
     /// How many run as suspects, and how many take their last chance.
     running: [usize; 2],
     /// The functions, and how many calls of each may run.
@@ -139,6 +144,7 @@ impl Inbox {
             waiting: Levels::default(),
             suspected: Levels::default(),
             unsecured: VecDeque::new(),
+            unclaimed: Unclaimed::default(),
             running: [0; 2],
             limited: BTreeMap::new(),
             turns: Turns::default(),
@@ -167,7 +173,7 @@ impl Inbox {
     /// Adds a task; also over the bound, as a message is taken whole.
     pub(crate) fn put(&mut self, held: Held) {
         self.admit(&held.task);
-        self.queue(held);
+        self.enter(held);
     }
 
     /// Adds a task that may not start before it is secured. It counts until
@@ -187,7 +193,7 @@ impl Inbox {
         let count = count.min(self.unsecured.len());
         let secured: Vec<UnsecuredTask> = self.unsecured.drain(..count).flatten().collect();
         let seqs = secured.iter().map(|unsecured| unsecured.held.seq).collect();
-        secured.into_iter().for_each(|unsecured| self.queue(unsecured.held));
+        secured.into_iter().for_each(|unsecured| self.enter(unsecured.held));
         seqs
     }
 
@@ -200,9 +206,10 @@ impl Inbox {
         any
     }
 
-    /// Counts all that waits for a slot as unsecured.
+    /// Counts all that waits for a slot, or for its claim, as unsecured.
     pub(crate) fn unsecure_waiting(&mut self) {
         let mut all: Vec<Held> = self.queues().flat_map(Levels::drain).collect();
+        all.extend(self.unclaimed.take_all());
         all.sort_by_key(|held| held.seq);
         self.unsecured.extend(all.into_iter().map(|held| {
             let attempt = held.task.attempt;
@@ -230,7 +237,8 @@ impl Inbox {
     /// Whether nothing may be taken, and a task waits for that.
     pub(crate) fn holds_back(&self) -> bool {
         let calls = || self.limited.values().all(|function| function.waiting.is_empty());
-        self.shut && !(self.waiting.is_empty() && self.suspected.is_empty() && calls())
+        let queued = !(self.waiting.is_empty() && self.suspected.is_empty() && calls());
+        self.shut && (queued || !self.unclaimed.is_empty())
     }
 
     /// Takes the waiting task that is next, if it fits. It counts until [`Inbox::free`].
@@ -253,6 +261,7 @@ impl Inbox {
             let gone = place.take_if(|unsecured| is_covered(&unsecured.held));
             cancelled.extend(gone.map(|unsecured| unsecured.held));
         }
+        cancelled.extend(self.unclaimed.remove(is_covered));
         cancelled.iter().for_each(|held| self.dismiss(&held.task));
         cancelled.sort_by_key(|held| held.seq);
         cancelled
@@ -357,6 +366,7 @@ impl Inbox {
         }
         let held = queue.take()?;
         self.turns.took(&turn);
+        self.unclaimed.starts(&held.task);
         if let Some(count) = self.count(held.standing) {
             *count += 1;
         }

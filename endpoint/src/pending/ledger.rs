@@ -5,6 +5,7 @@
 //! memory is changed and the change handed over in one step. It returns a future that
 //! resolves when the change is durable, for callers that need that.
 
+mod claiming;
 mod looking;
 mod steering;
 
@@ -45,6 +46,8 @@ pub(crate) struct Ledger {
     shared: Arc<Shared>,
     durable: Arc<AtomicU64>,
     running: Arc<Running>,
+    /// The wall clock by which attempts of topics are claimed.
+    clock: claiming::WallClock,
     /// Results that were delivered, for a while.
     sent: Option<SentLog>,
 }
@@ -57,6 +60,7 @@ struct Shared {
     publisher: Notify,
     drain: Notify,
     first: Notify,
+    claims: Notify,
 }
 
 impl Shared {
@@ -68,7 +72,7 @@ impl Shared {
     fn decide<T>(&self, decide: impl FnOnce(&mut Pending) -> T) -> T {
         let mut pending = self.lock();
         let decided = decide(&mut pending);
-        let Wakes { engine, subscriber, publisher, drain, first } = pending.take_wakes();
+        let Wakes { engine, subscriber, publisher, drain, first, claims } = pending.take_wakes();
         drop(pending);
         for (wakes, part) in [
             (engine, &self.engine),
@@ -76,6 +80,7 @@ impl Shared {
             (publisher, &self.publisher),
             (drain, &self.drain),
             (first, &self.first),
+            (claims, &self.claims),
         ] {
             if wakes {
                 part.notify_one();
@@ -95,14 +100,17 @@ impl Ledger {
         limits: Limits,
     ) -> Self {
         let pending = Mutex::new(Pending::restore(&mut found, limits));
-        let [engine, subscriber, publisher, drain, first] = std::array::from_fn(|_| Notify::new());
+        let [engine, subscriber, publisher, drain, first, claims] =
+            std::array::from_fn(|_| Notify::new());
+        let shared = Shared { pending, engine, subscriber, publisher, drain, first, claims };
         let ledger = Self {
             endpoint_id,
             state_id: found.state_id,
             origin: found.origin,
             age: found.age,
             journal,
-            shared: Arc::new(Shared { pending, engine, subscriber, publisher, drain, first }),
+            shared: Arc::new(shared),
+            clock: Arc::new(now_ms),
             durable: found.durable,
             running: found.running,
             sent: None,
@@ -371,7 +379,14 @@ impl Ledger {
 
     /// Takes the task that is to start next, if it fits.
     pub(crate) fn take_fitting(&self, slots: FreeSlots) -> Option<Held> {
-        self.shared.lock().take_fitting(slots)
+        let mut pending = self.shared.lock();
+        let held = pending.take_fitting(slots);
+        let claims = pending.take_claims_wake();
+        drop(pending);
+        if claims {
+            self.shared.claims.notify_one();
+        }
+        held
     }
 
     /// Takes the task that is to start next.

@@ -1,6 +1,7 @@
 //! Tasks that wait for the same: a queue for each priority, and their turns. Pure.
 
 use super::Held;
+use super::unclaimed::claimed_cores;
 use crate::storage::journal::Seq;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::turns::{Front, Turn, Turns};
@@ -11,6 +12,8 @@ use std::collections::VecDeque;
 pub(super) struct Levels {
     queues: [VecDeque<Held>; 5],
     turns: Turns,
+    /// The slots that the tasks of topics among them take.
+    claimed: usize,
 }
 
 impl Levels {
@@ -31,13 +34,20 @@ impl Levels {
         urgent.filter(|(level, _)| *level > Priority::Normal).map(|(_, queue)| queue.len()).sum()
     }
 
+    /// How many slots the tasks of topics among them take.
+    pub(super) fn claimed(&self) -> usize {
+        self.claimed
+    }
+
     /// Adds a task, behind the others of its priority.
     pub(super) fn push(&mut self, held: Held) {
+        self.claimed += claimed_cores(&held.task);
         self.queues[level(&held).index()].push_back(held);
     }
 
     /// Adds a task that was here before, in its place.
     pub(super) fn put_back(&mut self, held: Held) {
+        self.claimed += claimed_cores(&held.task);
         let queue = &mut self.queues[level(&held).index()];
         let place = queue.partition_point(|other| other.seq < held.seq);
         queue.insert(place, held);
@@ -53,7 +63,9 @@ impl Levels {
     pub(super) fn take(&mut self) -> Option<Held> {
         let turn = self.turn()?;
         self.turns.took(&turn);
-        self.queues[turn.front.level.index()].pop_front()
+        let held = self.queues[turn.front.level.index()].pop_front()?;
+        self.claimed = self.claimed.saturating_sub(claimed_cores(&held.task));
+        Some(held)
     }
 
     fn turn(&self) -> Option<Turn<Seq>> {
@@ -79,6 +91,7 @@ impl Levels {
 
     /// Removes all tasks.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = Held> {
+        self.claimed = 0;
         self.queues.iter_mut().flat_map(|queue| queue.drain(..))
     }
 
@@ -93,6 +106,8 @@ impl Levels {
                 all.extend(gone);
             }
         }
+        let claimed: usize = all.iter().map(|held| claimed_cores(&held.task)).sum();
+        self.claimed = self.claimed.saturating_sub(claimed);
         all
     }
 }

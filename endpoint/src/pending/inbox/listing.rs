@@ -15,6 +15,8 @@ pub(crate) enum Waits {
     Resume,
     /// Its acknowledgement is not confirmed.
     Acknowledgement,
+    /// It is of a topic, and its claim is not confirmed.
+    Claim,
     /// No slot is free.
     Slot,
     /// No further call of this function may run.
@@ -31,6 +33,10 @@ impl fmt::Display for Waits {
             Self::Acknowledgement => f.write_str(
                 "another instance may have it too: its acknowledgement is not confirmed",
             ),
+            Self::Claim => f.write_str(
+                "it waits for its claim: a task of a topic starts once the broker has confirmed \
+                 that it will run here",
+            ),
             Self::Slot => f.write_str("all slots are in use"),
             Self::Worker(function) => {
                 write!(f, "all workers of the function {function} are busy")
@@ -40,6 +46,17 @@ impl fmt::Display for Waits {
             }
         }
     }
+}
+
+/// The step that a task has to pass before it waits for a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// There is none.
+    Passed,
+    /// The confirm of its acknowledgement.
+    Acknowledgement,
+    /// The confirm of its claim.
+    Claim,
 }
 
 /// A task that is accepted and not finished.
@@ -55,12 +72,13 @@ impl Inbox {
     /// Lists the first `most` tasks that wait, in the order in which they were accepted;
     /// `drained` says that the endpoint starts none.
     pub(crate) fn waiting_tasks(&self, most: usize, drained: bool) -> Vec<Listed> {
-        let mut all: Vec<(&Held, bool)> = self.all_waiting().collect();
+        let mut all: Vec<(&Held, Gate)> = self.all_waiting().collect();
         all.sort_unstable_by_key(|(held, _)| held.seq);
-        let why = |held: &Held, unsecured: bool| match held.standing {
-            _ if unsecured => Waits::Acknowledgement,
+        let why = |held: &Held, gate: Gate| match held.standing {
+            _ if gate == Gate::Acknowledgement => Waits::Acknowledgement,
             _ if drained => Waits::Resume,
             _ if self.shut => Waits::Link,
+            _ if gate == Gate::Claim => Waits::Claim,
             Standing::Suspect | Standing::LastChance
                 if !held.standing.may_start(self.running[0], self.running[1]) =>
             {
@@ -71,22 +89,25 @@ impl Inbox {
                 Waits::Slot
             }
         };
-        let listed = |(held, unsecured): (&Held, bool)| Listed {
+        let listed = |(held, gate): (&Held, Gate)| Listed {
             task: Arc::clone(&held.task),
-            waits: Some(why(held, unsecured)),
+            waits: Some(why(held, gate)),
         };
         all.into_iter().take(most).map(listed).collect()
     }
 
-    /// The tasks that wait, in no order, each with whether it is unsecured.
-    fn all_waiting(&self) -> impl Iterator<Item = (&Held, bool)> {
+    /// The tasks that wait, in no order, each with what it has to pass before it waits for a slot.
+    fn all_waiting(&self) -> impl Iterator<Item = (&Held, Gate)> {
         let calls = self.limited.values().flat_map(|function: &Limited| function.waiting.iter());
-        let unsecured = self.unsecured.iter().flatten().map(|unsecured| (&unsecured.held, true));
+        let unsecured = self.unsecured.iter().flatten();
+        let unsecured = unsecured.map(|unsecured| (&unsecured.held, Gate::Acknowledgement));
+        let unclaimed = self.unclaimed.iter().map(|held| (held, Gate::Claim));
         calls
             .chain(self.waiting.iter())
             .chain(self.suspected.iter())
-            .map(|held| (held, false))
+            .map(|held| (held, Gate::Passed))
             .chain(unsecured)
+            .chain(unclaimed)
     }
 
     /// The tasks that wait, in no order.
