@@ -1,7 +1,7 @@
 //! The store as single operations, for the microbenchmarks: each is one transaction, as in
 //! `serve`. Touches the folder it is given. Not part of the crate's public interface.
 
-use crate::model::TaskSpec;
+use crate::model::{Destination, TaskSpec};
 use crate::state_folder::StateFolder;
 use crate::store::{Batch, Chunk, Handing, Registration, Store};
 use anyhow::{Context as _, Result, ensure};
@@ -46,7 +46,7 @@ impl Records {
         let spec: TaskSpec = serde_json::from_value(serde_json::json!({ "argv": argv }))?;
         self.submissions += 1;
         let chunk = Chunk {
-            endpoint: self.endpoint.to_string(),
+            to: Destination::Endpoint(self.endpoint.to_string()),
             key: self.submissions.to_string(),
             total: count as u64,
             first: 0,

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod management;
 pub(crate) mod observer;
 pub(crate) mod ownership;
+pub(crate) mod placing;
 pub(crate) mod policy_monitor;
 pub(crate) mod requests;
 pub(crate) mod retire;

@@ -5,6 +5,7 @@ pub(crate) mod due;
 pub(crate) mod endpoint;
 mod forget;
 mod logs;
+mod lookahead;
 mod messages;
 mod order;
 pub(crate) mod output;
@@ -312,6 +313,8 @@ pub(crate) struct ServeArgs {
     pub(crate) take_over: bool,
     #[command(flatten)]
     pub(crate) messages: MessageArgs,
+    #[command(flatten)]
+    pub(crate) topics: lookahead::LookaheadArgs,
 }
 
 #[derive(Debug, Args)]

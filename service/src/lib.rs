@@ -29,6 +29,7 @@ mod state_folder;
 mod store;
 #[cfg(test)]
 mod stub_broker;
+mod topics;
 
 use admin::{dead_letters, deprovision, doctor, provision, schedule_preview};
 use clap::Parser as _;

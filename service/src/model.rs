@@ -20,6 +20,8 @@ mod shell_word;
 mod task_spec;
 mod task_state;
 mod timeline;
+#[allow(dead_code, reason = "the commands and the API use it")]
+mod topics;
 mod why;
 
 pub(crate) use due_time::DueTime;
@@ -47,6 +49,10 @@ pub(crate) use shell_word::quoted;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 pub(crate) use timeline::{TimelineStep, timeline};
+pub(crate) use topics::{
+    Destination, EarlierPlacement, PlacementRecord, TopicMember, TopicOrder, TopicRecord,
+    WaitingKind, topic_id,
+};
 pub(crate) use why::{Placement, WaitFacts, Why, why};
 
 /// A moment as people read it.

@@ -1,7 +1,8 @@
 //! Publishing: sends messages to the broker, and records its answers for tasks.
 //!
 //! A [`Publisher`] is the one handle for it, and lives as long as the link. The API publishes
-//! new tasks through it, the placer ([`place`]) those that wait, failover control messages.
+//! new tasks through it, the placer ([`place`]) those that wait, [`publish_placed`] tasks of topics,
+//! failover control messages.
 //! `packing` puts tasks into messages, `window` publishes messages over the session's
 //! connection and waits for their confirms, [`AnswerRecorder`] writes into the records what the
 //! broker answered for tasks, [`Placements`] knows what stands in their way, [`PublishRoom`]
@@ -10,6 +11,7 @@
 mod answers;
 mod confirm_batch;
 mod packing;
+mod placed;
 mod placements;
 mod placer;
 mod publisher;
@@ -18,6 +20,7 @@ mod urgent;
 mod window;
 
 pub(crate) use answers::AnswerRecorder;
+pub(crate) use placed::publish_placed;
 pub(crate) use placements::{Hold, Placements};
 pub(crate) use placer::place;
 pub(crate) use publisher::{Outgoing, Publisher};

@@ -27,6 +27,7 @@ use crate::state_folder::StateFolder;
 use crate::store::{Saved, Store};
 use anyhow::Context as _;
 use clutch_common::link::Fault;
+use clutch_common::system::clock::now_ms;
 use clutch_common::system::signals::StopSignals;
 use clutch_common::text::secret::SecretUrl;
 use folder_watch::{FileIdentity, FolderWatch};
@@ -65,6 +66,9 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let ((news, _), (scheduled, _)) = (watch::channel(0), watch::channel(0));
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let placements = Placements::load(&store).await?;
+    let board = store.topic_board();
+    board.with(|catalogue| catalogue.look_ahead(args.topics.topic_lookahead));
+    store.load_topics(now_ms()).await?;
     let context = SessionContext {
         transport,
         store: store.clone(),

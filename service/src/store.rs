@@ -30,9 +30,11 @@ mod kept_messages;
 mod listing;
 mod lost_attempts;
 mod lost_endpoints;
+mod members;
 mod missing;
 mod occurrences;
 mod overdue;
+mod placing;
 #[cfg(test)]
 mod postgres;
 mod recorded_moments;
@@ -52,6 +54,9 @@ mod task_events;
 mod task_listing;
 mod task_rows;
 mod threads;
+mod topic_tasks;
+#[allow(dead_code, reason = "the commands and the API use it")]
+mod topics;
 mod transitions;
 mod unaccounted;
 mod waiting;
@@ -65,6 +70,7 @@ pub(crate) use forgetting::Forgettable;
 pub(crate) use kept_messages::{Keeping, KeptMessage, MessageEnd, NewMessage, WhichKept};
 pub(crate) use lost_endpoints::DeclaredLost;
 pub(crate) use overdue::Overdue;
+pub(crate) use placing::PlacedPage;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use retries::RetrySlice;
 pub(crate) use schedules::ScheduleSet;
@@ -80,6 +86,7 @@ pub(crate) use waiting::{Handed, Positions};
 
 use crate::feed::Feed;
 use crate::state_folder::StateFolder;
+use crate::topics::{Changes, TopicBoard};
 use engine::{Connection, Db, Durability, Engine};
 use interned_ids::InternedIds;
 use std::sync::Arc;
@@ -92,19 +99,24 @@ pub(crate) struct Store {
     readers: Threads<Box<dyn Connection>>,
     durability: Arc<dyn Durability>,
     feed: Feed,
+    board: TopicBoard,
 }
 
-/// The connection that writes, the ids that it has looked up, and the feed that it tells.
+/// The connection that writes, the ids that it has looked up, the feed and the board that it tells.
 struct Writer {
     connection: Box<dyn Connection>,
     ids: InternedIds,
     feed: Feed,
+    board: TopicBoard,
 }
 
 /// A transaction that writes.
 struct Write<'a> {
     db: &'a Db<'a>,
     ids: &'a mut InternedIds,
+    /// What it changes about topics.
+    topics: &'a mut Changes,
+    board: &'a TopicBoard,
 }
 
 /// Why the records could not be read or written.
@@ -178,13 +190,20 @@ impl Store {
     fn over(Engine { writer, readers, durability }: Engine) -> std::io::Result<Self> {
         let feed = Feed::default();
         let ids = InternedIds::default();
-        let writer = Writer { connection: writer, ids, feed: feed.clone() };
+        let board = TopicBoard::default();
+        let writer = Writer { connection: writer, ids, feed: feed.clone(), board: board.clone() };
         Ok(Self {
             writer: Threads::start("records", vec![writer])?,
             readers: Threads::start("reading", readers)?,
             durability,
             feed,
+            board,
         })
+    }
+
+    /// The board that is told what the records say of topics.
+    pub(crate) fn topic_board(&self) -> &TopicBoard {
+        &self.board
     }
 
     /// Closes the database in order.
@@ -281,15 +300,18 @@ impl Writer {
         durability: &dyn Durability,
         job: impl FnOnce(&mut Write<'_>) -> Result<T>,
     ) -> Result<T> {
-        let ids = &mut self.ids;
+        let (ids, board, mut topics) = (&mut self.ids, &self.board, Changes::default());
         ids.begin();
         let told = self.feed.is_on();
         self.connection.collect_changes(told);
         let written = transact(self.connection.as_mut(), |db| {
-            let done = job(&mut Write { db, ids })?;
+            let done = job(&mut Write { db, ids, topics: &mut topics, board })?;
             let events = if told { task_events::of_transaction(db)? } else { Vec::new() };
             Ok((done, events))
         });
+        if !topics.is_empty() || written.is_err() {
+            board.transacted(written.is_ok(), topics);
+        }
         let (done, events) = written.map_err(|error| error.during(doing))?;
         self.ids.commit();
         durability.committed();

@@ -71,12 +71,14 @@ async fn state(state: &StateFolder) -> Vec<Check> {
 
 /// Checks the anomalies that a running service has counted.
 fn odd(counted: &Anomalies) -> Option<Check> {
-    let Anomalies { unknown, foreign, forgotten, refused, dead_lettered, passed_by } = *counted;
+    let Anomalies { unknown, foreign, forgotten, refused, stale, dead_lettered, passed_by } =
+        *counted;
     let words = [
         (foreign, "of endpoints that were not provisioned with this state folder (kept as tasks)"),
         (unknown - foreign.min(unknown), "of tasks that are not in the records (kept as tasks)"),
         (forgotten, "of forgotten tasks, which came too late to be kept (not recorded)"),
         (refused, "that contradict the records, which the log names (not recorded)"),
+        (stale, "or claims of attempts that are placed elsewhere by now (they end nothing)"),
         (dead_lettered, "in messages that could not be read (among the dead letters)"),
         (passed_by, "control messages of a kind or version that is not known (passed by)"),
     ];
@@ -147,14 +149,20 @@ mod tests {
             foreign: 2,
             forgotten: 0,
             refused: 7,
+            stale: 4,
             dead_lettered: 1,
             passed_by: 8,
         };
         let check = odd(&counted).unwrap();
         assert_eq!(check.verdict, Verdict::Warning);
-        for words in
-            ["2 of endpoints", "3 of tasks", "7 that contradict", "1 in messages", "8 control"]
-        {
+        for words in [
+            "2 of endpoints",
+            "3 of tasks",
+            "7 that contradict",
+            "4 or claims",
+            "1 in messages",
+            "8 control",
+        ] {
             assert!(check.detail.contains(words), "{}", check.detail);
         }
     }

@@ -14,7 +14,7 @@ use super::types::{
 use super::upload::Upload;
 use super::wait::{self, Target};
 use super::waiting::link;
-use crate::model::{Progress, RetryPolicy};
+use crate::model::{Destination, Progress, RetryPolicy};
 use crate::publishing::{Outgoing, PublishError, Publisher, RoomTaken};
 use crate::store::{Chunk, Endpoint, Handing, RecordedChunk, RecordedTask, StoredState};
 use axum::extract::{Request, State};
@@ -106,21 +106,21 @@ async fn record_and_publish(
         Ok(_) => Handing::New,
         Err(_) => Handing::Nothing,
     };
-    let (endpoint, specs, now_ms) = (name.clone(), tasks, now_ms());
+    let (to, specs, now_ms) = (Destination::Endpoint(name.clone()), tasks, now_ms());
     let parent = None;
-    let chunk = Chunk { endpoint, key, total, first, specs, handing, retry, due, parent, now_ms };
+    let chunk = Chunk { to, key, total, first, specs, handing, retry, due, parent, now_ms };
     let begun = api.store.record_submission(chunk).await?;
-    let Some(RecordedChunk { endpoint, tasks: begun, due_at_ms }) = begun else {
+    let Some(RecordedChunk { id, endpoint, tasks: begun, due_at_ms }) = begun else {
         return Err(unknown_endpoint(api, &name).await);
     };
     let scheduled = begun.iter().any(|one| one.state == StoredState::Scheduled);
     let answer = SubmitAnswer {
-        endpoint: endpoint.id,
+        endpoint: id,
         ids: begun.iter().map(|one| one.task.id).collect(),
         recorded: begun.iter().filter(|one| one.new).count() as u64,
         waiting: link.as_ref().err().filter(|_| !scheduled).cloned(),
         due_at_ms,
-        warnings: warnings(&endpoint),
+        warnings: endpoint.as_ref().map(warnings).unwrap_or_default(),
         progress: None,
     };
     // The caller may have gone.
@@ -132,10 +132,11 @@ async fn record_and_publish(
     }
     if begun.iter().any(|one| one.state == StoredState::Waiting) {
         // A caller that submits again wants it tried, and a link may have come up meanwhile.
-        api.placements.try_now(endpoint.id);
+        api.placements.try_now(id);
     }
-    if let Ok((publisher, _room)) = &link {
-        publish(publisher, &endpoint, &begun, !confirmed).await?;
+    // What goes to a topic is published by the placer.
+    if let (Ok((publisher, _room)), Some(endpoint)) = (&link, &endpoint) {
+        publish(publisher, endpoint, &begun, !confirmed).await?;
     }
     Ok(answer)
 }

@@ -34,7 +34,7 @@ impl AnomalyCounters {
 
     /// Counts what was recorded, and tells of what came from nowhere.
     pub(crate) fn recorded(&self, tally: &Tally, now: Instant) {
-        if tally.external + tally.refused + tally.forgotten == 0 {
+        if tally.external + tally.refused + tally.forgotten + tally.stale == 0 {
             return;
         }
         let mut inner = self.lock();
@@ -42,6 +42,7 @@ impl AnomalyCounters {
         inner.counted.foreign += tally.unprovisioned;
         inner.counted.forgotten += tally.forgotten;
         inner.counted.refused += tally.refused;
+        inner.counted.stale += tally.stale;
         if let Some(results) = inner.foreign.add(tally.unprovisioned, now) {
             tracing::error!(
                 results,
@@ -97,6 +98,7 @@ mod tests {
             unprovisioned,
             forgotten: 1,
             refused: 2,
+            stale: 3,
             ..Tally::default()
         };
         counts.recorded(&tally(3, 0), now);
@@ -109,6 +111,7 @@ mod tests {
             foreign: 4,
             forgotten: 3,
             refused: 6,
+            stale: 9,
             dead_lettered: 4,
             passed_by: 1,
         };

@@ -10,7 +10,7 @@ use crate::messages::{Incoming, PostSettled, Posts};
 use crate::overlay::Overlay;
 use crate::store::{Batch, Error, PresenceMessage, Store};
 use backoff::backoff::Backoff as _;
-use clutch_common::id::StateId;
+use clutch_common::id::{EndpointId, StateId};
 use clutch_common::link::{Delivery, Fault, Inlet, InletOptions, Tag};
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::reason::Reason;
@@ -106,6 +106,10 @@ pub(crate) async fn collect(
             liveness.record_heard(&group.states(), Instant::now());
             if record(&group, recorder, liveness, stop).await.is_none() {
                 return Ok(());
+            }
+            let board = recorder.store.topic_board();
+            if board.has_members() {
+                board.heard(group.endpoints(), now_ms());
             }
             if !group.barriers.is_empty() {
                 liveness.barriers_read(&group.barriers);
@@ -257,7 +261,7 @@ impl Group {
     fn read(deliveries: Vec<Delivery>, waited: bool) -> Self {
         let mut group = Self::default();
         let (mut results, mut presences, mut lost) = (Vec::new(), Vec::new(), false);
-        let mut commits = BTreeMap::new();
+        let (mut commits, mut claims) = (BTreeMap::new(), Vec::new());
         for delivery in deliveries {
             group.tags.last = Some(delivery.tag);
             if let Some(damage) = delivery.message.damage {
@@ -282,7 +286,7 @@ impl Group {
                 ToService::Ping => {
                     group.barriers.push(delivery.message.message_id.unwrap_or_default());
                 }
-                ToService::Claims(_) => (),
+                ToService::Claims(claimed) => claims.push(claimed),
                 // It may have been sent on before, and be taken; a further copy will come.
                 ToService::Post(post) if delivery.redelivered && post.is_copy() => (),
                 ToService::Post(post) => {
@@ -303,7 +307,8 @@ impl Group {
                 }
             }
         }
-        group.batches = batches(results, Batch { presences, lost, commits, ..Batch::default() });
+        let last = Batch { presences, claims, lost, commits, ..Batch::default() };
+        group.batches = batches(results, last);
         group
     }
 
@@ -313,8 +318,20 @@ impl Group {
         for batch in &self.batches {
             states.extend(batch.results.iter().filter_map(|result| result.state_id));
             states.extend(batch.presences.iter().map(|one| one.presence.state_id));
+            states.extend(batch.claims.iter().map(|claims| claims.state_id));
         }
         states
+    }
+
+    /// The endpoints that they came from.
+    fn endpoints(&self) -> BTreeSet<EndpointId> {
+        let mut endpoints = BTreeSet::new();
+        for batch in &self.batches {
+            endpoints.extend(batch.results.iter().map(|result| result.endpoint_id));
+            endpoints.extend(batch.presences.iter().map(|one| one.presence.endpoint_id));
+            endpoints.extend(batch.claims.iter().map(|claims| claims.endpoint_id));
+        }
+        endpoints
     }
 }
 
@@ -349,7 +366,8 @@ fn batches(results: Vec<TaskResult>, last: Batch) -> Vec<Arc<Batch>> {
         .map(|results| Batch { results, ..Batch::default() })
         .collect();
     let results: Vec<TaskResult> = results.collect();
-    if !results.is_empty() || !last.presences.is_empty() || last.lost {
+    let empty = last.presences.is_empty() && last.claims.is_empty() && !last.lost;
+    if !results.is_empty() || !empty {
         batches.push(Batch { results, ..last });
     }
     batches.into_iter().map(Arc::new).collect()

@@ -9,6 +9,7 @@ use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
+use crate::broker::placing::{Placing, place_topics};
 use crate::broker::requests::Requests;
 use crate::failover::{self, ConnectionCloser, Liveness};
 use crate::messages::{self, Mail, Router, RouterParts, Rules};
@@ -234,6 +235,15 @@ async fn work(
         mail: &mail,
     };
     let liveness = Liveness::new(news.clone(), Arc::clone(&told.last_heard));
+    let placing = Placing {
+        store,
+        publisher: publisher.clone(),
+        placements,
+        observer: &told.observer,
+        liveness: &liveness,
+        commits,
+        tasks: submissions,
+    };
     let closer = closer.as_deref();
     let watching =
         failover::watch(store, publisher.clone(), closer, &liveness, news.subscribe(), stop);
@@ -247,6 +257,7 @@ async fn work(
         place(store, publisher.clone(), placements, news.subscribe(), submissions, stop),
         failover::recover(store, publisher.clone(), placements, news.subscribe(), *ask_after, stop),
         failover::cancel(store, publisher.clone(), news.subscribe(), stop),
+        place_topics(placing, stop),
         send_urgent(connection, publisher, copies, stop),
         look_at_policies(context, stop),
         observe(&told.observer, context.transport.as_ref(), stop),

@@ -32,6 +32,7 @@ pub(crate) struct Liveness {
     inner: Mutex<LivenessState>,
     last: Arc<LastHeard>,
     news: watch::Sender<u64>,
+    fences: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -41,12 +42,14 @@ struct LivenessState {
     heard: Heard,
     /// The id of the barrier that is waited for.
     barrier: Option<String>,
+    /// That of the barrier after which placements end.
+    fence: Option<String>,
 }
 
 impl Liveness {
     /// Nothing is heard yet. `news` is raised when the records have changed or a barrier was read.
     pub(crate) fn new(news: watch::Sender<u64>, last: Arc<LastHeard>) -> Self {
-        Self { inner: Mutex::default(), last, news }
+        Self { inner: Mutex::default(), last, news, fences: watch::channel(0).0 }
     }
 
     /// Notes that instances on these states have sent something.
@@ -63,7 +66,13 @@ impl Liveness {
 
     /// Notes that the barriers with these ids were read.
     pub(crate) fn barriers_read(&self, ids: &[String]) {
-        self.lock().barrier.take_if(|barrier| ids.contains(barrier));
+        let mut inner = self.lock();
+        inner.barrier.take_if(|barrier| ids.contains(barrier));
+        let fence = inner.fence.take_if(|barrier| ids.contains(barrier));
+        drop(inner);
+        if fence.is_some() {
+            self.fences.send_modify(|count| *count += 1);
+        }
         self.notify();
     }
 
@@ -98,6 +107,21 @@ impl Liveness {
     /// Waits for the barrier with this id, instead of an earlier one.
     pub(super) fn await_barrier(&self, barrier: String) {
         self.lock().barrier = Some(barrier);
+    }
+
+    /// Waits for another barrier with this id beside it, instead of an earlier one.
+    pub(crate) fn await_fence(&self, barrier: String) {
+        self.lock().fence = Some(barrier);
+    }
+
+    /// Whether that other barrier was read.
+    pub(crate) fn fence_was_read(&self) -> bool {
+        self.lock().fence.is_none()
+    }
+
+    /// The counter that is raised when the other barrier was read.
+    pub(crate) fn fences(&self) -> watch::Receiver<u64> {
+        self.fences.subscribe()
     }
 
     /// Whether the barrier that was waited for was read.

@@ -7,7 +7,7 @@ use super::ConnectionCloser;
 use crate::broker::health::HealthState;
 use crate::broker::ownership::Claimant;
 use crate::broker::session::{LinkState, SessionContext, keep_engaged};
-use crate::model::{TaskSpec, TaskState};
+use crate::model::{Destination, TaskSpec, TaskState};
 use crate::publishing::Placements;
 use crate::store::conformance::{spec, store};
 use crate::store::{Chunk, Handing, RecordedTask, Registration, Store};
@@ -182,7 +182,7 @@ impl World {
     async fn submitted_to(&self, endpoint: EndpointId, specs: &[TaskSpec]) -> Vec<RecordedTask> {
         let total = specs.len() as u64;
         let chunk = Chunk {
-            endpoint: endpoint.to_string(),
+            to: Destination::Endpoint(endpoint.to_string()),
             key: format!("k of {endpoint}"),
             total,
             first: 0,

@@ -8,7 +8,7 @@ use super::Rules;
 use super::decision::forbidden;
 use super::outbox::Outbox;
 use super::posts::DoneSignal;
-use crate::model::{RetryPolicy, TaskSpec};
+use crate::model::{Destination, RetryPolicy, TaskSpec};
 use crate::publishing::Outgoing;
 use crate::store::{Chunk, Endpoint, Error, Handing, RecordedChunk, Store, TaskFacts};
 use clutch_common::id::TaskId;
@@ -114,7 +114,7 @@ impl Nursery<'_> {
             }
         }
         let chunk = Chunk {
-            endpoint: to,
+            to: Destination::Endpoint(to),
             key: from.request.to_string(),
             total: request.tasks.len() as u64,
             first: 0,
@@ -144,7 +144,7 @@ impl Nursery<'_> {
 
     /// Publishes what is new, beside everything else; returns the ids of all.
     fn publish(&self, recorded: RecordedChunk) -> Vec<TaskId> {
-        let RecordedChunk { endpoint, tasks, .. } = recorded;
+        let RecordedChunk { id: endpoint, tasks, .. } = recorded;
         let ids = tasks.iter().map(|one| one.task.id).collect();
         let publisher = self.outbox.publisher().clone();
         self.submissions.spawn(async move {
@@ -153,7 +153,7 @@ impl Nursery<'_> {
             if new.is_empty() {
                 return;
             }
-            if let Err(error) = publisher.tasks(endpoint.id, true, &new).await {
+            if let Err(error) = publisher.tasks(endpoint, true, &new).await {
                 tracing::warn!(%error, "the broker's answer for tasks of a task is not recorded");
             }
         });

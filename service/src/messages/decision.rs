@@ -104,10 +104,12 @@ pub(super) fn send(
     };
     let by_records = by_records(Some(target), message.attempt);
     // Its endpoint never had it, so nothing can have been taken.
-    let unsent = target.attempt == 1
-        && matches!(target.state, StoredState::Scheduled | StoredState::Waiting);
-    let pauses =
-        matches!(target.state, StoredState::Scheduled | StoredState::Waiting | StoredState::Paused);
+    let recorded = matches!(
+        target.state,
+        StoredState::Scheduled | StoredState::Unplaced | StoredState::Waiting
+    );
+    let unsent = target.attempt == 1 && recorded;
+    let pauses = recorded || target.state == StoredState::Paused;
     if unsent || request.copy == 1 && (pauses || by_records != Reply::NotStarted) {
         return Sending::Answer(by_records);
     }
@@ -144,6 +146,7 @@ pub(super) fn by_records(target: Option<&TaskFacts>, pinned: Option<u32>) -> Rep
     match target.state {
         StoredState::Done(outcome) => Reply::Finished(outcome),
         StoredState::Scheduled
+        | StoredState::Unplaced
         | StoredState::Waiting
         | StoredState::Paused
         | StoredState::Submitting

@@ -351,7 +351,10 @@ async fn recorded(
 fn may_be_taken(target: &TaskFacts) -> bool {
     match target.state {
         StoredState::Submitting | StoredState::Submitted | StoredState::Done(_) => true,
-        StoredState::Scheduled | StoredState::Waiting | StoredState::Paused => false,
+        StoredState::Scheduled
+        | StoredState::Unplaced
+        | StoredState::Waiting
+        | StoredState::Paused => false,
     }
 }
 

@@ -15,6 +15,10 @@ pub(crate) struct Anomalies {
     pub(crate) forgotten: u64,
     /// Results that contradict the records, and are not recorded.
     pub(crate) refused: u64,
+    /// Claims and results of attempts at tasks of topics that were placed anew since, or that are
+    /// not known: they end nothing.
+    #[serde(default)]
+    pub(crate) stale: u64,
     /// Messages that could not be read, or are not their sender's: dead letters.
     pub(crate) dead_lettered: u64,
     /// Control messages of a kind or version that this build does not know, passed by.

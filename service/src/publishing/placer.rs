@@ -164,7 +164,7 @@ async fn step(
         reached.pass(&page);
         (page, reached)
     } else {
-        let page = store.still_submitting(in_doubt.clone()).await?;
+        let page = store.still_submitting(endpoint, in_doubt.clone()).await?;
         let open: BTreeSet<i64> = page.iter().map(|one| one.seq).collect();
         placements.clear(endpoint, in_doubt.into_iter().filter(|task| !open.contains(task)));
         if page.is_empty() {

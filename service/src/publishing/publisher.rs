@@ -180,7 +180,7 @@ mod tests {
         };
         store.register(wanted).await.unwrap();
         let chunk = Chunk {
-            endpoint: "lab".to_owned(),
+            to: crate::model::Destination::Endpoint("lab".to_owned()),
             key: "k".to_owned(),
             total: count as u64,
             first: 0,
@@ -191,7 +191,7 @@ mod tests {
             parent: None,
             now_ms: 1000,
         };
-        let RecordedChunk { endpoint, tasks: begun, .. } =
+        let RecordedChunk { id, tasks: begun, .. } =
             store.record_submission(chunk).await.unwrap().unwrap();
         let (jobs, mut queue) = mpsc::channel(1);
         let later = TaskTracker::new();
@@ -199,7 +199,7 @@ mod tests {
         let publishing = async {
             let publisher = Publisher::new(jobs, answers);
             let tasks: Vec<Outgoing<'_>> = begun.iter().map(Outgoing::from).collect();
-            publisher.tasks(endpoint.id, batched, &tasks).await.unwrap()
+            publisher.tasks(id, batched, &tasks).await.unwrap()
         };
         let stop = CancellationToken::new();
         let (ended, outcomes) =

@@ -165,7 +165,7 @@ pub(super) fn cancel(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Resul
             continue;
         }
         let attempt = Attempt { task_id: task.id, attempt: task.attempt };
-        if ["scheduled", "waiting", "paused"].contains(&task.state.as_str()) {
+        if ["scheduled", "unplaced", "waiting", "paused"].contains(&task.state.as_str()) {
             let reason = NEVER_SENT.into();
             let endpoint = task.endpoint;
             ended.push(TaskResult::not_run(attempt, Outcome::Cancelled, reason, endpoint, now_ms));

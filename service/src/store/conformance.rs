@@ -8,7 +8,7 @@ use super::engine::{Db, values};
 use super::{
     Batch, Chunk, Handing, PresenceMessage, RecordedTask, Registration, Result, Store, Tally,
 };
-use crate::model::{TaskSpec, TaskState};
+use crate::model::{Destination, TaskSpec, TaskState};
 use crate::state_folder::StateFolder;
 use crate::stub_broker::result_of;
 use clutch_common::failover::{self, KnownState};
@@ -169,7 +169,7 @@ pub(crate) fn specs(count: usize) -> Vec<TaskSpec> {
 pub(crate) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chunk {
     let (total, specs) = (specs.len() as u64, specs.to_vec());
     Chunk {
-        endpoint: endpoint.to_string(),
+        to: Destination::Endpoint(endpoint.to_string()),
         key: key.to_owned(),
         total,
         first: 0,
@@ -184,9 +184,11 @@ pub(crate) fn chunk(endpoint: EndpointId, key: &str, specs: &[TaskSpec]) -> Chun
 
 /// Records the tasks of a chunk; registers its endpoint if that is not known.
 pub(super) async fn begin(store: &Store, chunk: Chunk) -> Result<Vec<RecordedTask>> {
-    if store.endpoint(&chunk.endpoint).await?.is_none() {
-        let id = chunk.endpoint.parse().ok();
-        let name = chunk.endpoint.clone();
+    if let Destination::Endpoint(to) = &chunk.to
+        && store.endpoint(to).await?.is_none()
+    {
+        let id = to.parse().ok();
+        let name = to.clone();
         let wanted = Registration { name, id, queue: None, lost_after: None, now_ms: 1 };
         store.register(wanted).await?;
     }

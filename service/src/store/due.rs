@@ -7,8 +7,8 @@
 
 use super::engine::{Db, values};
 use super::stored_state::StoredState;
-use super::transitions::set_state;
-use super::{Result, Store};
+use super::topic_tasks::set_waiting;
+use super::{Result, Store, Write};
 use std::ops::ControlFlow;
 
 /// How many tasks are released in one transaction.
@@ -42,7 +42,7 @@ impl Store {
         if next_ms.is_none_or(|due| due > now_ms) {
             return Ok(ReleasedSlice { next_ms, ..ReleasedSlice::default() });
         }
-        self.write(DOING, move |write| release(write.db, now_ms, place)).await
+        self.write(DOING, move |write| release(write, now_ms, place)).await
     }
 }
 
@@ -53,7 +53,8 @@ fn next_due(db: &Db<'_>) -> Result<Option<u64>> {
     Ok(db.only::<(Option<u64>,)>(find, &[])?.0)
 }
 
-fn release(db: &Db<'_>, now_ms: u64, place: Option<Place>) -> Result<ReleasedSlice> {
+fn release(write: &mut Write<'_>, now_ms: u64, place: Option<Place>) -> Result<ReleasedSlice> {
+    let db = write.db;
     let mut slice = ReleasedSlice::default();
     let find = "SELECT id, due_at_ms FROM submissions WHERE due_at_ms IS NOT NULL \
          AND released_at_ms IS NULL AND due_at_ms <= ? ORDER BY due_at_ms, id LIMIT ?";
@@ -62,7 +63,7 @@ fn release(db: &Db<'_>, now_ms: u64, place: Option<Place>) -> Result<ReleasedSli
     for (submission, due_at_ms) in due {
         let from = place.filter(|(of, _)| *of == submission).map_or(0, |(_, index)| index);
         let (tasks, next) = scheduled_tasks(db, submission, from, left)?;
-        set_state(db, &tasks, &[StoredState::Scheduled], StoredState::Waiting)?;
+        set_waiting(write, &tasks, &[StoredState::Scheduled], Some(now_ms))?;
         left -= tasks.len();
         slice.tasks += tasks.len() as u64;
         slice.late_ms = slice.late_ms.max(now_ms.saturating_sub(due_at_ms));

@@ -198,7 +198,7 @@ fn forget(db: &Db<'_>, which: Forgettable, tasks: &[i64]) -> Result<(u64, u64)> 
         "DELETE FROM tasks WHERE seq = ?1".to_owned(),
     ];
     // As nearly always they are empty.
-    for table in ["children", "messages"] {
+    for table in ["children", "messages", "topic_tasks", "placements"] {
         if db.exists(&format!("SELECT 1 FROM {table} LIMIT 1"), &[])? {
             deletes.push(format!("DELETE FROM {table} WHERE task = ?1"));
         }

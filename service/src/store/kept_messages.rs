@@ -131,8 +131,8 @@ impl Store {
                 WhichKept::All => "",
                 WhichKept::To(_) => " AND m.task = ?",
                 WhichKept::ToEnded => {
-                    " AND t.state <> 'scheduled' AND t.state <> 'waiting' AND t.state <> 'paused' \
-                     AND t.state <> 'submitting' AND t.state <> 'submitted'"
+                    " AND t.state <> 'scheduled' AND t.state <> 'unplaced' AND t.state <> 'waiting' \
+                     AND t.state <> 'paused' AND t.state <> 'submitting' AND t.state <> 'submitted'"
                 }
             };
             let find = format!(

@@ -6,8 +6,9 @@
 use super::engine::{Columns, Db, FromRow, values};
 use super::rows::decoded;
 use super::stored_state::StoredState;
+use super::topic_tasks::{self, Back};
 use super::transitions::set_state;
-use super::{Result, cancel_requests, states, unaccounted};
+use super::{Result, Write, cancel_requests, states, unaccounted};
 use clutch_common::failover::{self, Consequence, Evidence, TaskStanding};
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::result::{Loss, Outcome, TaskResult};
@@ -58,6 +59,7 @@ struct LostTask {
     endpoint_id: EndpointId,
     state: StoredState,
     current_attempt: u32,
+    topic: Option<i64>,
     body: String,
 }
 
@@ -68,6 +70,7 @@ impl FromRow for LostTask {
             endpoint_id: columns.next()?,
             state: columns.next()?,
             current_attempt: columns.next()?,
+            topic: columns.next()?,
             body: columns.next()?,
         })
     }
@@ -75,7 +78,12 @@ impl FromRow for LostTask {
 
 /// Records the consequences of these losses, and returns the results to record for tasks
 /// that end by them.
-pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, Vec<TaskResult>)> {
+pub(super) fn record(
+    write: &mut Write<'_>,
+    lost: &[&TaskResult],
+    now_ms: u64,
+) -> Result<(LossCounts, Vec<TaskResult>)> {
+    let db = write.db;
     let mut counts = LossCounts::default();
     let mut ended = Vec::new();
     let mut tasks = tasks(db, lost)?;
@@ -100,7 +108,7 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
             current_attempt: task.current_attempt,
             done: matches!(task.state, StoredState::Done(_)),
             rerun: decoded(task.seq, &task.body, result.attempt)?.rerun,
-            placed: false,
+            placed: task.topic.is_some(),
             in_doubt: unaccounted::any(db, [task.seq])?,
             cancel,
         };
@@ -117,7 +125,10 @@ pub(super) fn record(db: &Db<'_>, lost: &[&TaskResult]) -> Result<(LossCounts, V
                 counts.ignored += 1;
             }
             Consequence::Resubmit => {
-                resubmit(db, task.seq, task.current_attempt)?;
+                if loss == Loss::NotOffered {
+                    topic_tasks::not_offered(write, task.seq, task.endpoint_id)?;
+                }
+                resubmit(write, (task.seq, task.topic), task.current_attempt, now_ms)?;
                 task.current_attempt += 1;
                 counts.resubmitted += 1;
             }
@@ -175,7 +186,7 @@ impl AskedStates {
 }
 
 fn tasks(db: &Db<'_>, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, LostTask>> {
-    let find = "SELECT t.seq, n.id, t.state, t.current_attempt, p.body FROM tasks t \
+    let find = "SELECT t.seq, n.id, t.state, t.current_attempt, t.topic, p.body FROM tasks t \
          JOIN interned_ids n ON n.n = t.endpoint JOIN payloads p ON p.task = t.seq WHERE t.id = ?";
     let mut tasks = BTreeMap::new();
     for result in lost {
@@ -188,10 +199,20 @@ fn tasks(db: &Db<'_>, lost: &[&TaskResult]) -> Result<BTreeMap<TaskId, LostTask>
 
 /// Makes the next attempt the current one. It waits to be published: the broker's word about
 /// the attempt before is of no consequence.
-fn resubmit(db: &Db<'_>, task: i64, attempt: u32) -> Result<()> {
+pub(super) fn resubmit(
+    write: &mut Write<'_>,
+    (task, topic): (i64, Option<i64>),
+    attempt: u32,
+    now_ms: u64,
+) -> Result<()> {
+    let db = write.db;
     let from = [StoredState::Submitting, StoredState::Submitted];
-    set_state(db, &[(task, attempt)], &from, StoredState::Waiting)?;
+    set_state(db, &[(task, attempt)], &from, topic_tasks::waiting(topic))?;
     let update = "UPDATE tasks SET current_attempt = current_attempt + 1 WHERE seq = ?";
     db.run(update, values![task])?;
+    if let Some(topic) = topic {
+        let back = Back::NextAttempt { waits: true };
+        topic_tasks::take_back(write, (task, topic), back, Some(now_ms))?;
+    }
     unaccounted::remove(db, [&task])
 }

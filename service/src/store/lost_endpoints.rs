@@ -2,7 +2,7 @@
 //! [`clutch_common::failover`].
 
 use super::states::{rows, write};
-use super::{Result, Store, unaccounted};
+use super::{Result, Store, placing, unaccounted};
 use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::{EndpointId, StateId};
 
@@ -11,13 +11,14 @@ use clutch_common::id::{EndpointId, StateId};
 pub(crate) struct DeclaredLost {
     /// The states.
     pub(crate) states: Vec<StateId>,
-    /// How many attempts are unaccounted for by that.
+    /// How many attempts are unaccounted for by that, or of topics and lost.
     pub(crate) tasks: u64,
 }
 
 impl Store {
     /// Gives up one state of an endpoint, or every one that may have tasks: the attempts that
-    /// it was sent and has not answered become unaccounted for. Nothing if its states are not as
+    /// it was sent and has not answered become unaccounted for, and those of topics that it claimed
+    /// are lost. Nothing if its states are not as
     /// `known` any more: an instance was heard.
     pub(crate) async fn declare_lost(
         &self,
@@ -38,7 +39,11 @@ impl Store {
             for state in after.iter().filter(|state| !before.contains(state)) {
                 write(db, endpoint, state)?;
             }
-            let tasks = if states.is_empty() { 0 } else { unaccounted::add_all(db, endpoint)? };
+            let mut tasks = 0;
+            if !states.is_empty() {
+                tasks = placing::lose(write_to, endpoint, now_ms)?;
+                tasks += unaccounted::add_all(db, endpoint)?;
+            }
             Ok(Some(DeclaredLost { states, tasks }))
         })
         .await

@@ -10,7 +10,7 @@ use super::schedule_rows::{COLUMNS, ScheduleRow, find, save, signed};
 use super::stored_state::StoredState;
 use super::submissions::{self, Chunk, Handing};
 use super::{Error, Result, Store, Write, cancels, endpoints};
-use crate::model::{Occurrence, ScheduleSpec, moment};
+use crate::model::{Destination, Occurrence, ScheduleSpec, moment};
 use crate::schedule::{Decision, End, Next, ScheduleId, ScheduleState, SkipReason, step};
 use clutch_common::id::TaskId;
 use clutch_common::task::result::Outcome;
@@ -197,7 +197,7 @@ fn place(
     }
     let ms = u64::try_from(instant_ms).unwrap_or(0);
     let chunk = Chunk {
-        endpoint: endpoint.id.to_string(),
+        to: Destination::Endpoint(endpoint.id.to_string()),
         key: format!("{name}@{}.{:03}", moment(ms), ms % 1000),
         total: 1,
         first: 0,

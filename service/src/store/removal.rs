@@ -4,6 +4,7 @@ use super::engine::{Db, values};
 use super::rows::OPEN_STATES;
 use super::stored_state::StoredState;
 use super::{Result, Store, cancel_requests};
+use crate::topics::Change;
 use clutch_common::id::{Attempt, EndpointId};
 
 /// The tasks of an endpoint that have no outcome.
@@ -50,6 +51,7 @@ impl Store {
                 write.db.run(delete, values![endpoint])?;
             }
             cancel_requests::forget(write.db, endpoint)?;
+            write.topics.add(Change::Removed(endpoint), None);
             Ok(true)
         })
         .await

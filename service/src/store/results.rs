@@ -9,10 +9,11 @@ use super::states::{self, PresenceMessage};
 use super::stored_state::StoredState;
 use super::transitions::StateCounts;
 use super::unaccounted::{self, AddedEndpoints};
-use super::{Result, Store, Write, cancel_requests, commits, retries};
+use super::{Result, Store, Write, cancel_requests, commits, members, retries, topic_tasks};
 use crate::model::RetryPolicy;
 use clutch_common::id::{Attempt, EndpointId, StateId, TaskId};
 use clutch_common::task::result::TaskResult;
+use clutch_common::wire::Claims;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,6 +30,8 @@ pub(crate) struct Batch {
     /// Whether a message among these was damaged or is missing: its contents are to be asked
     /// for.
     pub(crate) lost: bool,
+    /// Claims of attempts at tasks of topics, sent after or beside these results.
+    pub(crate) claims: Vec<Claims>,
     /// How many commits states had seen, by the messages that came after their last presence.
     pub(crate) commits: BTreeMap<(EndpointId, StateId), u64>,
 }
@@ -52,6 +55,8 @@ pub(crate) struct Tally {
     pub(crate) losses: LossCounts,
     /// Tasks that are run again by the policies of their submissions.
     pub(crate) retried: u64,
+    /// Claims and results of attempts at tasks of topics that are not with their sender any more.
+    pub(crate) stale: u64,
     /// Whether an endpoint's states changed.
     pub(crate) states_changed: bool,
 }
@@ -69,6 +74,7 @@ impl Tally {
         self.unprovisioned += changes.unprovisioned;
         self.forgotten += changes.forgotten;
         self.refused += changes.refused;
+        self.stale += changes.stale;
         self.retried += changes.retries.len() as u64;
     }
 }
@@ -88,7 +94,11 @@ pub(super) struct Changes<'a> {
     /// The results that decide the states of tasks, by row.
     states: BTreeMap<i64, &'a TaskResult>,
     /// The tasks that are run again instead, by row, and when.
-    retries: Vec<(i64, u64)>,
+    retries: Vec<retries::Retry>,
+    /// Tasks of topics that have ended, or are run again, each in the state that it was in.
+    of_topics: Vec<(i64, StoredState)>,
+    /// Results of attempts at tasks of topics that were placed anew since.
+    stale: u64,
     counts: StateCounts,
 }
 
@@ -130,13 +140,18 @@ fn record(write: &mut Write<'_>, batch: &Batch, now_ms: u64) -> Result<Tally> {
     let (ends, lost): (Vec<&TaskResult>, Vec<&TaskResult>) =
         batch.results.iter().partition(|result| result.lost.is_none());
     tally.add(&conclude(write, &ends, now_ms)?);
-    let (losses, ended) = lost_attempts::record(write.db, &lost)?;
+    if !batch.claims.is_empty() {
+        let ended = ends.iter().map(|result| result.attempt()).collect();
+        tally.stale += topic_tasks::claim(write, &batch.claims, &ended)?;
+    }
+    let (losses, ended) = lost_attempts::record(write, &lost, now_ms)?;
     tally.losses = losses;
     let ended: Vec<&TaskResult> = ended.iter().collect();
     tally.add(&conclude(write, &ended, now_ms)?);
     let mut added = AddedEndpoints::default();
     for message in &batch.presences {
         tally.states_changed |= states::take_in(write.db, message, &mut added, now_ms)?;
+        members::take_in(write, message.presence.endpoint_id, now_ms)?;
     }
     commits::raise(write.db, &batch.commits)?;
     if batch.lost {
@@ -172,6 +187,13 @@ pub(super) fn conclude<'a>(
         .iter()
         .map(|result| Ok((write.ids.number(db, result.endpoint_id)?, *result)))
         .collect::<Result<_>>()?;
+    for (endpoint, result) in &numbered {
+        if let Some(task) = tasks.get_mut(&result.task_id)
+            && task.asks_for_earlier(*endpoint)
+        {
+            task.earlier = topic_tasks::earlier(db, task.seq)?;
+        }
+    }
     let policies = retries::policies(db, results, &tasks)?;
     let mut changes = decide(&numbered, &mut tasks, rows, &Retrying { policies, now_ms });
     changes.forgotten = (results.len() - kept.len()) as u64;
@@ -196,8 +218,9 @@ pub(super) fn conclude<'a>(
         update.execute(values![state.as_str(), result.attempt, task])?;
     }
     changes.counts.write(db)?;
-    retries::pause(db, &changes.retries)?;
-    let over = || changes.states.keys().chain(changes.retries.iter().map(|(task, _)| task));
+    topic_tasks::ended(write, &changes.of_topics, now_ms)?;
+    retries::pause(write, &changes.retries)?;
+    let over = || changes.states.keys().chain(changes.retries.iter().map(|(task, ..)| task));
     unaccounted::remove(db, over())?;
     cancel_requests::remove(db, over())?;
     Ok(changes)
@@ -244,6 +267,8 @@ fn decide<'a>(
                     state,
                     recorded,
                     current,
+                    topic: None,
+                    earlier: Vec::new(),
                     attempts,
                 })
             }
@@ -258,6 +283,7 @@ fn decide<'a>(
             continue;
         }
         task.attempts.push(attempt);
+        changes.stale += u64::from(task.topic.is_some() && attempt < task.current);
         changes.results.push((task.seq, endpoint, result));
         let newest = task.recorded.is_none_or(|recorded| recorded < attempt);
         if newest
@@ -265,11 +291,13 @@ fn decide<'a>(
             && let Some(due) = retrying.due(task, result)
         {
             changes.counts.moved(task.submission, task.state, StoredState::Paused);
+            changes.retries.push((task.seq, task.topic, due));
+            changes.of_topics.extend(task.topic.map(|_| (task.seq, task.state)));
             (task.current, task.state) = (attempt + 1, StoredState::Paused);
-            changes.retries.push((task.seq, due));
         } else if newest && attempt >= task.current {
             let state = StoredState::Done(result.outcome);
             changes.counts.moved(task.submission, task.state, state);
+            changes.of_topics.extend(task.topic.map(|_| (task.seq, task.state)));
             (task.recorded, task.state) = (Some(attempt), state);
             changes.states.insert(task.seq, result);
         }
@@ -281,8 +309,8 @@ fn decide<'a>(
 /// others.
 fn tasks(db: &Db<'_>, results: &[&TaskResult]) -> Result<(BTreeMap<TaskId, AnsweredTask>, usize)> {
     let find = format!(
-        "SELECT t.seq, t.submission, t.endpoint, t.state, t.attempt, t.current_attempt, r.attempt \
-         FROM tasks t LEFT JOIN results r ON {} WHERE t.id = ?",
+        "SELECT t.seq, t.submission, t.endpoint, t.state, t.attempt, t.current_attempt, \
+         t.topic, r.attempt FROM tasks t LEFT JOIN results r ON {} WHERE t.id = ?",
         db.dialect().is_result
     );
     let mut find = db.prepare(&find)?;

@@ -10,8 +10,9 @@ use super::answered_task::AnsweredTask;
 use super::engine::{Db, values};
 use super::rows::parsed;
 use super::stored_state::StoredState;
-use super::transitions::{StateCounts, set_state};
-use super::{Result, Store, cancel_requests, expiries};
+use super::topic_tasks::{self, Back, set_waiting};
+use super::transitions::StateCounts;
+use super::{Result, Store, Write, cancel_requests, expiries};
 use crate::model::RetryPolicy;
 use clutch_common::id::TaskId;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -34,7 +35,7 @@ pub(crate) struct RetrySlice {
 impl Store {
     /// Has the tasks in these rows run again that have their outcome.
     pub(crate) async fn retry(&self, tasks: Vec<i64>, now_ms: u64) -> Result<RetrySlice> {
-        self.write("having tasks run again", move |write| retry(write.db, &tasks, now_ms)).await
+        self.write("having tasks run again", move |write| retry(write, &tasks, now_ms)).await
     }
 
     /// Ends the pauses that are over; returns how many these are, and when the next one is.
@@ -48,7 +49,7 @@ impl Store {
             let find = "SELECT p.task, t.current_attempt FROM pauses p \
                  JOIN tasks t ON t.seq = p.task WHERE p.due_at_ms <= ? ORDER BY p.due_at_ms LIMIT ?";
             let over: Vec<(i64, u32)> = write.db.all(find, values![now_ms, ENDED_AT_ONCE])?;
-            set_state(write.db, &over, &[StoredState::Paused], StoredState::Waiting)?;
+            set_waiting(write, &over, &[StoredState::Paused], Some(now_ms))?;
             remove_pauses(write.db, over.iter().map(|(task, _)| task))?;
             Ok((over.len() as u64, next_due(write.db)?))
         })
@@ -62,19 +63,23 @@ fn next_due(db: &Db<'_>) -> Result<Option<u64>> {
     Ok(next)
 }
 
-fn retry(db: &Db<'_>, tasks: &[i64], now_ms: u64) -> Result<RetrySlice> {
+/// A task to run again: its state, its submission, the row of its payload, and its topic.
+type RetriedTask = (StoredState, Option<i64>, Option<i64>, Option<i64>);
+
+fn retry(write: &mut Write<'_>, tasks: &[i64], now_ms: u64) -> Result<RetrySlice> {
+    let db = write.db;
     let mut slice = RetrySlice::default();
     let mut counts = StateCounts::default();
-    let find = "SELECT t.state, t.submission, p.task FROM tasks t \
+    let find = "SELECT t.state, t.submission, p.task, t.topic FROM tasks t \
          LEFT JOIN payloads p ON p.task = t.seq WHERE t.seq = ?";
     for task in tasks {
-        let found: Option<(StoredState, Option<i64>, Option<i64>)> = db.one(find, values![task])?;
-        match found {
+        match db.one::<RetriedTask>(find, values![task])? {
             None => (),
-            Some((_, _, None)) => slice.external += 1,
-            Some((state @ StoredState::Done(_), submission, Some(_))) => {
-                begin_next(db, *task, StoredState::Waiting, now_ms)?;
-                counts.moved(submission, state, StoredState::Waiting);
+            Some((_, _, None, _)) => slice.external += 1,
+            Some((state @ StoredState::Done(_), submission, Some(_), topic)) => {
+                let next = topic_tasks::waiting(topic);
+                begin_next(write, (*task, topic), next, now_ms)?;
+                counts.moved(submission, state, next);
                 slice.retried += 1;
             }
             Some(_) => slice.open += 1,
@@ -86,20 +91,34 @@ fn retry(db: &Db<'_>, tasks: &[i64], now_ms: u64) -> Result<RetrySlice> {
 
 /// Has the next attempt at a task wait, which expires as late after `from_ms` as the first did after
 /// its submission. No result decides the task's state any more.
-fn begin_next(db: &Db<'_>, task: i64, state: StoredState, from_ms: u64) -> Result<()> {
+fn begin_next(
+    write: &mut Write<'_>,
+    (task, topic): (i64, Option<i64>),
+    state: StoredState,
+    from_ms: u64,
+) -> Result<()> {
+    let db = write.db;
     expiries::renew(db, task, from_ms)?;
     let update = "UPDATE tasks SET state = ?, attempt = NULL, submitted_at_ms = NULL, \
          current_attempt = current_attempt + 1 WHERE seq = ?";
-    db.run(update, values![state.as_str(), task]).map(drop)
+    db.run(update, values![state.as_str(), task])?;
+    if let Some(topic) = topic {
+        let back = Back::NextAttempt { waits: state == StoredState::Unplaced };
+        topic_tasks::take_back(write, (task, topic), back, Some(from_ms))?;
+    }
+    Ok(())
 }
 
+/// A task that is run again, by its row, with its topic and when it is due.
+pub(super) type Retry = (i64, Option<i64>, u64);
+
 /// Has the next attempts at tasks wait, each until its pause is over.
-pub(super) fn pause(db: &Db<'_>, tasks: &[(i64, u64)]) -> Result<()> {
+pub(super) fn pause(write: &mut Write<'_>, tasks: &[Retry]) -> Result<()> {
     let insert = "INSERT INTO pauses (task, due_at_ms) VALUES (?, ?) \
          ON CONFLICT (task) DO UPDATE SET due_at_ms = excluded.due_at_ms";
-    for (task, due_at_ms) in tasks {
-        begin_next(db, *task, StoredState::Paused, *due_at_ms)?;
-        db.run(insert, values![task, *due_at_ms])?;
+    for (task, topic, due_at_ms) in tasks {
+        begin_next(write, (*task, *topic), StoredState::Paused, *due_at_ms)?;
+        write.db.run(insert, values![task, *due_at_ms])?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// The states of tasks that have no outcome.
 pub(super) const OPEN_STATES: &str =
-    "('scheduled', 'waiting', 'paused', 'submitting', 'submitted')";
+    "('scheduled', 'unplaced', 'waiting', 'paused', 'submitting', 'submitted')";
 
 /// The details of an instance, as they are kept; none where another build wrote some that this
 /// one cannot read.
@@ -37,6 +37,7 @@ pub(super) fn index_condition(state: StoredState) -> &'static str {
         | StoredState::Submitted
         | StoredState::Done(Outcome::Succeeded) => "",
         StoredState::Scheduled
+        | StoredState::Unplaced
         | StoredState::Waiting
         | StoredState::Paused
         | StoredState::Done(_) => UNCOMMON_STATES,

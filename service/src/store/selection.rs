@@ -112,7 +112,7 @@ fn submissions(db: &Db<'_>, selection: &TaskSelection) -> Result<Vec<i64>> {
         }
         None => find.push_str(
             " AND EXISTS (SELECT 1 FROM counts c WHERE c.submission = s.id AND c.tasks > 0 \
-             AND c.state IN ('scheduled', 'waiting', 'paused', 'submitting', 'submitted'))",
+             AND c.state IN ('scheduled', 'unplaced', 'waiting', 'paused', 'submitting', 'submitted'))",
         ),
     }
     if let Some(endpoint) = selection.endpoint {

@@ -1,4 +1,4 @@
-//! The states of a task as the database keeps them: those that people see, with three forms of
+//! The states of a task as the database keeps them: those that people see, with four forms of
 //! `waiting`, and without those that only an endpoint's events tell. Pure.
 
 use crate::model::TaskState;
@@ -10,6 +10,8 @@ use std::str::FromStr;
 pub(crate) enum StoredState {
     /// It is due later, with its submission.
     Scheduled,
+    /// It is of a topic, and its current attempt is not placed: no endpoint was given it.
+    Unplaced,
     /// The current attempt was never handed to the link, or the broker certainly does not have
     /// it: the task can be ended here.
     Waiting,
@@ -30,7 +32,7 @@ impl StoredState {
     pub(crate) fn shown(self) -> TaskState {
         match self {
             Self::Scheduled => TaskState::Scheduled,
-            Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
+            Self::Unplaced | Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
             Self::Submitted => TaskState::Submitted,
             Self::Done(outcome) => TaskState::Done(outcome),
         }
@@ -40,14 +42,16 @@ impl StoredState {
     /// only events tell which of those that are submitted are accepted or run.
     pub(super) fn shown_as(state: TaskState) -> impl Iterator<Item = Self> {
         let states = match state {
-            TaskState::Scheduled => [Some(Self::Scheduled), None, None],
-            TaskState::Waiting => [Some(Self::Waiting), Some(Self::Paused), Some(Self::Submitting)],
-            TaskState::Submitted | TaskState::Accepted | TaskState::Running => {
-                [Some(Self::Submitted), None, None]
+            TaskState::Scheduled => vec![Self::Scheduled],
+            TaskState::Waiting => {
+                vec![Self::Unplaced, Self::Waiting, Self::Paused, Self::Submitting]
             }
-            TaskState::Done(outcome) => [Some(Self::Done(outcome)), None, None],
+            TaskState::Submitted | TaskState::Accepted | TaskState::Running => {
+                vec![Self::Submitted]
+            }
+            TaskState::Done(outcome) => vec![Self::Done(outcome)],
         };
-        states.into_iter().flatten()
+        states.into_iter()
     }
 
     /// The name it has in the database.
@@ -55,6 +59,7 @@ impl StoredState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
+            Self::Unplaced => "unplaced",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Submitting => "submitting",
@@ -69,6 +74,7 @@ impl FromStr for StoredState {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "scheduled" => Ok(Self::Scheduled),
+            "unplaced" => Ok(Self::Unplaced),
             "waiting" => Ok(Self::Waiting),
             "paused" => Ok(Self::Paused),
             "submitting" => Ok(Self::Submitting),
@@ -83,8 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_again_and_shown_without_its_three_forms_of_waiting() {
-        let waiting = [StoredState::Waiting, StoredState::Paused, StoredState::Submitting];
+    fn what_is_kept_is_read_again_and_shown_without_its_four_forms_of_waiting() {
+        let waiting = [
+            StoredState::Unplaced,
+            StoredState::Waiting,
+            StoredState::Paused,
+            StoredState::Submitting,
+        ];
         let open = waiting.into_iter().chain([StoredState::Scheduled, StoredState::Submitted]);
         for state in open.chain(Outcome::ALL.map(StoredState::Done)) {
             assert_eq!(state.as_str().parse(), Ok(state));

@@ -7,11 +7,15 @@ use super::rows::{decoded, encoded};
 use super::stored_state::StoredState;
 use super::transitions::{StateCounts, set_state};
 use super::{
-    Error, Result, Store, Write, cancel_requests, children, expiries, retries, unaccounted,
+    Error, Result, Store, Write, cancel_requests, children, expiries, retries, topic_tasks,
+    unaccounted,
 };
-use crate::model::{DueTime, RetryPolicy, TaskSpec, moment, quoted};
+use crate::model::{
+    Destination, DueTime, RetryPolicy, TaskSpec, TopicOrder, moment, quoted, topic_id,
+};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::byte_string::ByteString;
+use clutch_common::task::topic::TopicTerms;
 use clutch_common::task::{Task, Work};
 use std::collections::BTreeMap;
 
@@ -34,8 +38,8 @@ pub(crate) enum Handing {
 /// A part of a submission.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
-    /// The name or id of the endpoint that the tasks go to.
-    pub(crate) endpoint: String,
+    /// The endpoint or topic that the tasks go to.
+    pub(crate) to: Destination,
     /// The submission's key.
     pub(crate) key: String,
     /// How many tasks the submission has.
@@ -63,6 +67,11 @@ impl Chunk {
         // One that is alone in its submission needs no number.
         task.group = if self.total > 1 { of.row.unsigned_abs() } else { 0 };
         task.parent = self.parent;
+        if let Destination::Topic(TopicOrder { topic, version, .. }) = &self.to {
+            let (name, version) = (topic.clone(), version.clone());
+            // The moment is that of each placement.
+            task.topic = Some(TopicTerms { name, start_by_ms: 0, version });
+        }
         task
     }
 }
@@ -70,8 +79,10 @@ impl Chunk {
 /// A part of a submission, as it is recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RecordedChunk {
-    /// The endpoint that the tasks go to.
-    pub(crate) endpoint: Endpoint,
+    /// The id of the endpoint that the tasks go to, or the one that stands for their topic.
+    pub(crate) id: EndpointId,
+    /// The endpoint; nothing if it is a topic.
+    pub(crate) endpoint: Option<Endpoint>,
     /// The tasks, in the order of the chunk.
     pub(crate) tasks: Vec<RecordedTask>,
     /// When they are due, if they are scheduled, or were.
@@ -147,6 +158,13 @@ struct NewTask<'a> {
     recorded: &'a RecordedTask,
 }
 
+impl<'a> NewTask<'a> {
+    fn of_topic(&self) -> topic_tasks::NewTask<'a> {
+        let RecordedTask { seq, task, .. } = self.recorded;
+        topic_tasks::NewTask { seq: *seq, index: self.index, task }
+    }
+}
+
 impl Store {
     /// Records the tasks of a chunk, unless they are recorded already, and returns them;
     /// nothing if the endpoint is not known. New ones that are due later are `scheduled` then,
@@ -154,11 +172,17 @@ impl Store {
     /// that of other tasks; then nothing is recorded.
     pub(crate) async fn record_submission(&self, chunk: Chunk) -> Result<Option<RecordedChunk>> {
         self.write("recording the tasks", move |write| {
-            let Some(endpoint) = endpoints::find(write.db, &chunk.endpoint)? else {
-                return Ok(None);
+            let endpoint = match &chunk.to {
+                Destination::Topic(_) => None,
+                Destination::Endpoint(name) => endpoints::find(write.db, name)?,
             };
-            let (tasks, due_at_ms) = record(write, endpoint.id, &chunk, TaskId::new)?;
-            Ok(Some(RecordedChunk { endpoint, tasks, due_at_ms }))
+            let id = match (&endpoint, &chunk.to) {
+                (Some(endpoint), _) => endpoint.id,
+                (None, Destination::Topic(order)) => topic_id(&order.topic),
+                (None, Destination::Endpoint(_)) => return Ok(None),
+            };
+            let (tasks, due_at_ms) = record(write, id, &chunk, TaskId::new)?;
+            Ok(Some(RecordedChunk { id, endpoint, tasks, due_at_ms }))
         })
         .await
     }
@@ -206,7 +230,8 @@ fn mark_submitted(db: &Db<'_>, tasks: &[(i64, u32)], now_ms: u64) -> Result<bool
     unaccounted::any(db, tasks.iter().map(|(task, _)| *task))
 }
 
-/// Records the tasks of a chunk, unless they are recorded already; `new_id` gives the ids of new
+/// Records the tasks of a chunk, unless they are recorded already; `endpoint` is the id of its
+/// endpoint, or the one that stands for its topic, and `new_id` gives the ids of new
 /// ones. A conflict changes nothing.
 pub(super) fn record(
     write: &mut Write<'_>,
@@ -215,6 +240,11 @@ pub(super) fn record(
     new_id: impl Fn() -> TaskId,
 ) -> Result<(Vec<RecordedTask>, Option<u64>)> {
     let db = write.db;
+    let topic = match &chunk.to {
+        Destination::Topic(order) => Some(topic_tasks::address(write, order)?),
+        Destination::Endpoint(_) => None,
+    };
+    let number = topic.as_ref().map(|to| to.topic);
     let of = submission(db, endpoint, chunk)?;
     let Submission { row: submission, new, due_at_ms } = of;
     let mut known = if new { BTreeMap::new() } else { known(db, submission, chunk)? };
@@ -226,13 +256,15 @@ pub(super) fn record(
             chunk.key
         )));
     }
-    let again = if chunk.handing == Handing::Unconfirmed {
+    // What is placed is published where it is placed, and again by the placer.
+    let again = if chunk.handing == Handing::Unconfirmed && topic.is_none() {
         hand_over_known(db, &mut known)?
     } else {
         BTreeMap::new()
     };
     let (state, hand_over) = match chunk.handing {
         _ if due_at_ms.is_some_and(|due| due > chunk.now_ms) => (StoredState::Scheduled, None),
+        _ if topic.is_some() => (StoredState::Unplaced, None),
         Handing::Nothing => (StoredState::Waiting, None),
         Handing::New | Handing::Unconfirmed => (StoredState::Submitting, Some(HandOver::First)),
     };
@@ -255,7 +287,12 @@ pub(super) fn record(
         .map(|(index, recorded)| NewTask { index, recorded })
         .collect();
     let endpoint = write.ids.number(db, endpoint)?;
-    insert(db, endpoint, submission, &new, chunk.now_ms)?;
+    insert(db, (endpoint, number), submission, &new, chunk.now_ms)?;
+    if let Some(to) = &topic {
+        let rows: Vec<topic_tasks::NewTask<'_>> = new.iter().map(NewTask::of_topic).collect();
+        let from = (state == StoredState::Unplaced).then_some(chunk.now_ms);
+        topic_tasks::insert(write, to, (submission, of.new), &rows, from)?;
+    }
     if let Some(parent) = chunk.parent {
         children::insert(db, parent, new.iter().map(|one| one.recorded.seq))?;
     }
@@ -289,6 +326,7 @@ fn hand_over_known(
             StoredState::Submitting if cancel_requests::is_requested(db, task.seq)? => (),
             StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
             StoredState::Scheduled
+            | StoredState::Unplaced
             | StoredState::Paused
             | StoredState::Submitted
             | StoredState::Done(_) => (),
@@ -324,7 +362,7 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<Submission> 
         )))
     };
     if endpoint != to {
-        return differs(format!("it went to the endpoint {endpoint}"));
+        return differs(recipient(db, endpoint)?);
     }
     if total != chunk.total {
         return differs(format!("it has {total} tasks, this one has {}", chunk.total));
@@ -345,6 +383,16 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<Submission> 
         });
     }
     Ok(Submission { row: submission, due_at_ms, new: false })
+}
+
+/// Where the submission went, in words.
+fn recipient(db: &Db<'_>, id: EndpointId) -> Result<String> {
+    let find = "SELECT t.name FROM topics t JOIN interned_ids n ON n.n = t.n WHERE n.id = ?";
+    let topic = db.one::<(String,)>(find, values![id])?;
+    Ok(topic.map_or_else(
+        || format!("it went to the endpoint {id}"),
+        |(name,)| format!("it went to the topic '{name}'"),
+    ))
 }
 
 /// Whether some of a submission's tasks are forgotten.
@@ -387,7 +435,7 @@ fn recorded_before(
 
 fn insert(
     db: &Db<'_>,
-    endpoint: i64,
+    (endpoint, topic): (i64, Option<i64>),
     submission: i64,
     new: &[NewTask<'_>],
     now_ms: u64,
@@ -395,11 +443,15 @@ fn insert(
     let tasks = "tasks (seq, id, endpoint, submission, idx, name, command, state, created_at_ms";
     // As nearly always there are none, and every value costs.
     let terms = new.iter().any(|one| has_terms(&one.recorded.task));
-    let tasks = [tasks, if terms { ", priority, cores)" } else { ")" }].concat();
+    let topics = if topic.is_some() { ", topic" } else { "" };
+    let tasks = [tasks, topics, if terms { ", priority, cores)" } else { ")" }].concat();
     db.insert(&tasks, new, |values, NewTask { index, recorded }| {
         let task = &recorded.task;
         append!(values, recorded.seq, &task.id, endpoint, submission, *index);
         append!(values, task.name.as_deref(), command(task), recorded.state.as_str(), now_ms);
+        if topic.is_some() {
+            append!(values, topic);
+        }
         if terms {
             append!(values, task.priority.rank(), task.cores);
         }

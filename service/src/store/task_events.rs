@@ -109,7 +109,9 @@ pub(super) fn of_transaction(db: &Db<'_>) -> Result<Vec<FeedEvent>> {
 /// none.
 fn kind(state: StoredState) -> Option<FeedKind> {
     match state {
-        StoredState::Waiting | StoredState::Paused => Some(FeedKind::Waiting),
+        StoredState::Unplaced | StoredState::Waiting | StoredState::Paused => {
+            Some(FeedKind::Waiting)
+        }
         StoredState::Scheduled | StoredState::Submitting => None,
         StoredState::Submitted => Some(FeedKind::Submitted),
         StoredState::Done(_) => Some(FeedKind::Outcome),

@@ -9,8 +9,9 @@ use super::engine::{Columns, Db, FromRow, values};
 use super::rows::{UNCOMMON_STATES, decoded, encoded};
 use super::stored_state::StoredState;
 use super::submissions::HandOver;
-use super::transitions::{move_tasks, set_state};
-use super::{Result, Store, cancel_requests, expiries};
+use super::topic_tasks::set_waiting;
+use super::transitions::move_tasks;
+use super::{Result, Store, cancel_requests, expiries, topic_tasks};
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
 use clutch_common::task::priority::Priority;
@@ -19,7 +20,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// The most bytes of tasks in a page.
-const PAGE_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A task to be published.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,9 @@ impl OpenTask {
     fn handed(self, db: &Db<'_>, hand_over: HandOver) -> Result<Handed> {
         let Self { seq, attempt, body } = self;
         let task = expiries::current(db, seq, decoded(seq, &body, attempt)?)?;
-        let body = if attempt == 1 { body } else { encoded(&task)? };
+        let of_topic = task.topic.is_some();
+        let task = topic_tasks::with_terms(db, seq, task)?;
+        let body = if attempt == 1 && !of_topic { body } else { encoded(&task)? };
         Ok(Handed { seq, task, body, hand_over })
     }
 }
@@ -118,16 +121,21 @@ impl Store {
         .await
     }
 
-    /// Those of these tasks that are `submitting` still, to be published again; none that is to
-    /// be cancelled.
-    pub(crate) async fn still_submitting(&self, tasks: Vec<i64>) -> Result<Vec<Handed>> {
+    /// Those of these tasks that are `submitting` to an endpoint still, to be published again; none
+    /// that is to be cancelled.
+    pub(crate) async fn still_submitting(
+        &self,
+        endpoint: EndpointId,
+        tasks: Vec<i64>,
+    ) -> Result<Vec<Handed>> {
         self.read("looking for tasks in doubt", move |db| {
             let find = "SELECT t.seq, t.current_attempt, p.body FROM tasks t \
                  JOIN payloads p ON p.task = t.seq WHERE t.seq = ? AND t.state = 'submitting' \
+                 AND t.endpoint = (SELECT n FROM interned_ids WHERE id = ?) \
                  AND NOT EXISTS (SELECT 1 FROM cancellations c WHERE c.task = t.seq)";
             let mut found = Vec::new();
             for task in tasks {
-                let open: Option<OpenTask> = db.one(find, values![task])?;
+                let open: Option<OpenTask> = db.one(find, values![task, endpoint])?;
                 found.extend(open.map(|open| open.handed(db, HandOver::Again)).transpose()?);
             }
             Ok(found)
@@ -162,7 +170,7 @@ impl Store {
                     kept.push(task);
                 }
             }
-            set_state(write.db, &kept, &[StoredState::Submitting], StoredState::Waiting)
+            set_waiting(write, &kept, &[StoredState::Submitting], None)
         })
         .await
     }

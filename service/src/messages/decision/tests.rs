@@ -8,8 +8,9 @@ use clutch_common::wire::Ask;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-const STATES: [StoredState; 6] = [
+const STATES: [StoredState; 7] = [
     StoredState::Scheduled,
+    StoredState::Unplaced,
     StoredState::Waiting,
     StoredState::Paused,
     StoredState::Submitting,
@@ -111,8 +112,11 @@ fn a_further_copy_goes_to_the_endpoint_wherever_an_earlier_one_may_have_been_tak
     for state in STATES {
         for attempt in [1, 2] {
             let pair = pair(state, attempt);
-            let unsent =
-                attempt == 1 && matches!(state, StoredState::Scheduled | StoredState::Waiting);
+            let unsent = attempt == 1
+                && matches!(
+                    state,
+                    StoredState::Scheduled | StoredState::Unplaced | StoredState::Waiting
+                );
             let delivered = matches!(sent(&pair, 2, None), Sending::Deliver { .. });
             assert_eq!(delivered, !unsent, "{state:?} {attempt}");
         }

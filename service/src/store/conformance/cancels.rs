@@ -132,7 +132,7 @@ pub(super) async fn what_never_left_is_cancelled_at_once_and_what_may_have_left_
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Cancelled));
     assert_eq!(detail.results[0].result.attempt, 1);
     assert_eq!(store.hand_over(lab, Positions::default(), 10).await.unwrap(), []);
-    assert_eq!(store.still_submitting(seqs.clone()).await.unwrap(), []);
+    assert_eq!(store.still_submitting(lab, seqs.clone()).await.unwrap(), []);
     store.keep_waiting(vec![(seqs[0], 1)]).await.unwrap();
     assert_eq!(store.hand_over(lab, Positions::default(), 10).await.unwrap(), []);
     let again = Chunk { handing: Handing::Unconfirmed, ..chunk(lab, "w", &specs(3)) };

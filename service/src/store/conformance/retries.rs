@@ -133,7 +133,7 @@ pub(super) async fn a_task_that_is_run_again_may_wait_as_long_as_it_might_at_fir
     end(&store, other, 1, Outcome::TimedOut, 1100).await;
     store.retry(vec![one.seq, other.seq], 5000).await.unwrap();
     assert_eq!(published().await, [Some(5100), None]);
-    let again = store.still_submitting(vec![one.seq]).await.unwrap();
+    let again = store.still_submitting(lab, vec![one.seq]).await.unwrap();
     assert_eq!(again[0].task.expires_at_ms, Some(5100));
     let shown = store.task(one.task.id).await.unwrap().unwrap();
     assert_eq!(shown.task.unwrap().expires_at_ms, Some(5100));

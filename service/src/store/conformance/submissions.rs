@@ -152,7 +152,7 @@ pub(super) async fn what_was_handed_over_without_an_answer_is_found_again(store:
     assert_eq!(found, [(endpoint, seqs[2]), (endpoint, seqs[3])]);
     assert_eq!(store.submitting_since(999).await.unwrap(), []);
     record(&store, &[done(&begun[3], 1, Outcome::Failed)], &[], 5).await.unwrap();
-    let open = store.still_submitting(seqs.clone()).await.unwrap();
+    let open = store.still_submitting(endpoint, seqs.clone()).await.unwrap();
     assert_eq!(
         open.iter().map(|one| (one.seq, one.hand_over)).collect::<Vec<_>>(),
         [(seqs[2], HandOver::Again)]

@@ -54,7 +54,7 @@ CREATE INDEX submissions_due ON submissions (due_at_ms)
 WHERE due_at_ms IS NOT NULL AND released_at_ms IS NULL;
 
 -- Every task, in the order of recording. `state` is scheduled (it is due later, with its
--- submission), waiting (the current attempt was not
+-- submission), unplaced (it is of a topic, and no member has it), waiting (the current attempt was not
 -- handed to the link, or the broker did not take it), submitting (it was handed over, and the
 -- broker has not answered), submitted or an outcome; `attempt` is the one whose result decided
 -- the state; `current_attempt` the one under way, or the last one. `priority` is 0 for a normal
@@ -74,7 +74,9 @@ CREATE TABLE tasks (
     created_at_ms   INTEGER NOT NULL,
     submitted_at_ms INTEGER,
     priority        INTEGER NOT NULL DEFAULT 0,
-    cores           INTEGER NOT NULL DEFAULT 1
+    cores           INTEGER NOT NULL DEFAULT 1,
+    -- The number of its topic, if it was submitted to one.
+    topic           INTEGER
 ) STRICT;
 
 CREATE UNIQUE INDEX tasks_by_id ON tasks (id);
@@ -294,4 +296,54 @@ CREATE INDEX occurrences_unsettled ON occurrences (schedule) WHERE unsettled = 1
 CREATE TABLE forgotten_instants (
     schedule  TEXT     NOT NULL PRIMARY KEY,
     newest_ms INTEGER  NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Topics: `n` is the number that stands for one in `interned_ids`, `turn` that of the last of its
+-- tasks that was placed.
+CREATE TABLE topics (
+    n    INTEGER PRIMARY KEY,
+    name TEXT   NOT NULL UNIQUE,
+    turn INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- The kinds of tasks: those of a topic that ask for the same function, or for none (empty), in the
+-- same version, or in any (empty).
+CREATE TABLE topic_kinds (
+    n        INTEGER PRIMARY KEY,
+    topic    INTEGER NOT NULL,
+    function TEXT   NOT NULL,
+    version  TEXT   NOT NULL,
+    UNIQUE (topic, function, version)
+) STRICT;
+
+-- Each task of a topic. `waits` is 1 while it is to be placed, in the order of its turn; `member`
+-- is the number of the endpoint that its last attempt was given to, `claimed` 1 once that endpoint
+-- has claimed it. One that ended in the transaction that took in its claim has no mark of it.
+CREATE TABLE topic_tasks (
+    task            INTEGER PRIMARY KEY,
+    kind            INTEGER NOT NULL,
+    priority        INTEGER NOT NULL,
+    turn            INTEGER NOT NULL,
+    cores           INTEGER NOT NULL,
+    waits           INTEGER NOT NULL,
+    start_within_ms INTEGER NOT NULL,
+    place_within_ms INTEGER,
+    place_by_ms     INTEGER,
+    member          INTEGER,
+    attempt         INTEGER,
+    placed_at_ms    INTEGER,
+    start_by_ms     INTEGER,
+    claimed         INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX topic_tasks_that_wait ON topic_tasks (kind, priority, turn, task) WHERE waits = 1;
+CREATE INDEX topic_tasks_by_patience ON topic_tasks (place_by_ms)
+WHERE waits = 1 AND place_by_ms IS NOT NULL;
+
+-- Earlier placements of tasks of topics, by which late results of them are known.
+CREATE TABLE placements (
+    task    INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    member  INTEGER NOT NULL,
+    PRIMARY KEY (task, attempt)
 ) STRICT, WITHOUT ROWID;

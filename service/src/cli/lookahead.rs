@@ -1,0 +1,14 @@
+//! The arguments of `serve` about tasks of topics.
+
+use clap::Args;
+use std::time::Duration;
+
+/// How far ahead members of topics have work.
+#[derive(Debug, Args)]
+pub(crate) struct LookaheadArgs {
+    /// For how long members of topics have short calls ahead, so that their slots do not wait for
+    /// the service: each may hold as many tasks as it has slots, and as many as it ends within
+    /// this time. 0s: no more than its slots
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = humantime::parse_duration)]
+    pub(crate) topic_lookahead: Duration,
+}

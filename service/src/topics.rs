@@ -1,0 +1,28 @@
+//! Topics: who is a member of which, how much work each member may have, and which task goes to
+//! which member.
+//!
+//! A *topic task* is submitted to a topic instead of an endpoint; a *member* is an endpoint of
+//! which the file names the topic; a task is *placed* when it is given to a member. Tasks of a
+//! topic that ask for the same function and version are of one *kind*. A member's *credit* is how
+//! much it may hold at once.
+//!
+//! `credit`, `member`, `catalogue`, `matching` and `fence` are pure. `board` is the catalogue of
+//! this run behind a lock: the store tells it what is recorded, the broker's side what is heard.
+
+#[allow(dead_code, reason = "the commands and the API use its view")]
+mod board;
+mod catalogue;
+mod credit;
+mod fence;
+mod matching;
+mod member;
+mod view;
+mod why_unplaced;
+
+pub(crate) use board::{Change, Changes, TopicBoard};
+pub(crate) use catalogue::{Kind, Placed};
+pub(crate) use fence::{After, Fate};
+pub(crate) use matching::{Assignment, Fronts, Matched, Waiting};
+pub(crate) use member::{MemberFacts, Seen};
+#[allow(unused_imports, reason = "the commands and the API use it")]
+pub(crate) use view::{MemberView, TopicView, WhyNone};
