@@ -13,6 +13,7 @@
 mod board;
 mod catalogue;
 mod credit;
+mod deadlines;
 mod fence;
 mod matching;
 mod member;

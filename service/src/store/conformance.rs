@@ -37,6 +37,7 @@ mod states;
 mod steering;
 mod submissions;
 mod task_rows;
+mod topics;
 mod unaccounted;
 
 /// A test that takes an empty store of any engine, and runs on the thread that calls it.
@@ -115,6 +116,14 @@ suite! {
     messages: a_message_is_kept_once_and_ends_once
         messages_are_read_in_order_and_those_to_ended_tasks_apart
         a_task_has_a_bounded_number_of_messages;
+    topics: members_are_given_tasks_by_their_slots_and_no_more_than_their_credit
+        a_run_that_begins_knows_what_is_placed
+        what_is_not_claimed_is_placed_elsewhere_and_a_late_result_ends_nothing
+        what_a_member_does_not_start_or_offer_is_placed_elsewhere
+        what_a_lost_member_claimed_runs_again_only_if_it_may
+        submissions_take_turns_and_what_is_scheduled_waits
+        what_nobody_takes_expires_in_words_and_cancelled_tasks_are_not_placed
+        what_the_broker_does_not_take_and_what_is_retried_is_placed_again;
     children: a_child_knows_its_parent_and_the_facts_tell_who_is_related
         a_family_is_shown_and_outlives_the_record_of_its_parent
         a_task_that_has_ended_or_is_to_be_cancelled_gets_no_children;

@@ -389,10 +389,8 @@ fn submission(db: &Db<'_>, to: EndpointId, chunk: &Chunk) -> Result<Submission> 
 fn recipient(db: &Db<'_>, id: EndpointId) -> Result<String> {
     let find = "SELECT t.name FROM topics t JOIN interned_ids n ON n.n = t.n WHERE n.id = ?";
     let topic = db.one::<(String,)>(find, values![id])?;
-    Ok(topic.map_or_else(
-        || format!("it went to the endpoint {id}"),
-        |(name,)| format!("it went to the topic '{name}'"),
-    ))
+    let to = topic.map_or_else(|| format!("endpoint {id}"), |(name,)| format!("topic '{name}'"));
+    Ok(format!("it went to the {to}"))
 }
 
 /// Whether some of a submission's tasks are forgotten.

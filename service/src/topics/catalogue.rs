@@ -10,15 +10,9 @@ use super::member::{Load, Member, MemberFacts, Offer, Seen};
 use super::view::{MemberView, TopicView, WhyNone};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
-use clutch_common::task::topic::{CLOCK_MARGIN, is_fenced};
 use clutch_common::task::turns::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// How often the queue of a member is looked at, at most.
-pub(super) const LOOK_EVERY_MS: u64 = 10_000;
-/// How many queues are looked at at once.
-const LOOKS_AT_ONCE: usize = 8;
 
 /// A kind of tasks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,12 +44,12 @@ pub(crate) struct Placed {
 
 /// Members that are alike.
 #[derive(Debug)]
-struct Class {
+pub(super) struct Class {
     offer: Offer,
     /// Those that may be given work and may be there.
     ready: BTreeSet<Load>,
     /// Those that may be given work and are to be looked at before.
-    unseen: BTreeSet<Load>,
+    pub(super) unseen: BTreeSet<Load>,
     /// How many members there are in all.
     members: usize,
 }
@@ -63,22 +57,22 @@ struct Class {
 /// The members, the kinds and the placed tasks.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    lookahead: Duration,
+    pub(super) lookahead: Duration,
     pub(super) kinds: BTreeMap<i64, Kind>,
     /// The kinds, with a priority, of which tasks may wait.
     pub(super) open: BTreeSet<(i64, Priority)>,
     pub(super) turns: BTreeMap<String, Turns>,
     /// The topic that was the last one to have its turn.
     pub(super) last_topic: Option<String>,
-    members: BTreeMap<EndpointId, Member>,
-    classes: BTreeMap<u64, Class>,
+    pub(super) members: BTreeMap<EndpointId, Member>,
+    pub(super) classes: BTreeMap<u64, Class>,
     class_numbers: BTreeMap<Offer, u64>,
     next_class: u64,
     /// The classes that can do a kind, as far as they were looked up.
     able: BTreeMap<i64, Vec<u64>>,
-    placed: BTreeMap<i64, Placed>,
+    pub(super) placed: BTreeMap<i64, Placed>,
     /// What is not claimed, by when it must be.
-    unclaimed: BTreeSet<(u64, i64)>,
+    pub(super) unclaimed: BTreeSet<(u64, i64)>,
     /// Placed by a transaction that is not committed.
     uncommitted: Vec<i64>,
     next_expiry_ms: Option<u64>,
@@ -86,7 +80,7 @@ pub(crate) struct Catalogue {
     now_ms: u64,
     blocked: BTreeSet<(u64, EndpointId)>,
     /// The members that are known to be away.
-    away: BTreeSet<EndpointId>,
+    pub(super) away: BTreeSet<EndpointId>,
 }
 
 impl Default for Catalogue {
@@ -311,7 +305,7 @@ impl Catalogue {
     }
 
     /// The classes that can do a kind.
-    fn able(&mut self, kind: i64) -> Vec<u64> {
+    pub(super) fn able(&mut self, kind: i64) -> Vec<u64> {
         if let Some(known) = self.able.get(&kind) {
             return known.clone();
         }
@@ -348,85 +342,6 @@ impl Catalogue {
     fn fits(&self, id: EndpointId, cores: u64, now_ms: u64) -> bool {
         let member = self.members.get(&id);
         member.is_some_and(|member| member.has_room(cores, self.lookahead, now_ms))
-    }
-
-    /// The members to look at, as tasks of these kinds might go to them, were they there; and when
-    /// to look again.
-    pub(crate) fn sought(
-        &mut self,
-        kinds: impl IntoIterator<Item = i64>,
-        now_ms: u64,
-    ) -> (Vec<EndpointId>, Option<u64>) {
-        let mut looks = BTreeSet::new();
-        let mut next: Option<u64> = None;
-        let able: BTreeSet<u64> = kinds.into_iter().flat_map(|kind| self.able(kind)).collect();
-        for class in able.iter().filter_map(|number| self.classes.get(number)) {
-            for (_, _, id) in &class.unseen {
-                let Some(member) = self.members.get(id) else { continue };
-                match member.looked_ms.map(|looked| looked.saturating_add(LOOK_EVERY_MS)) {
-                    Some(again) if again > now_ms => {
-                        next = Some(next.map_or(again, |next| next.min(again)));
-                    }
-                    Some(_) | None => drop(looks.insert(*id)),
-                }
-                if looks.len() >= LOOKS_AT_ONCE {
-                    return (looks.into_iter().collect(), Some(now_ms));
-                }
-            }
-        }
-        (looks.into_iter().collect(), next)
-    }
-
-    /// The members that hold claimed tasks and were not heard for a while: they are looked at, and
-    /// lost after their time. Goes through all members, and is not for every task.
-    pub(crate) fn suspects(&self, now_ms: u64) -> Vec<EndpointId> {
-        let claimed = |task: &i64| self.placed.get(task).is_some_and(|placed| placed.claimed);
-        let silent = self
-            .members
-            .iter()
-            .filter(|(_, member)| !member.is_fresh(now_ms) && member.tasks.iter().any(claimed));
-        silent.map(|(id, _)| *id).collect()
-    }
-
-    /// The members that were silent and away for as long as they may be, if the service has read
-    /// all that was sent to it until a moment.
-    pub(crate) fn lost(&self, read_ms: u64) -> Vec<EndpointId> {
-        let over = |id: &&EndpointId| {
-            let at = self.members.get(*id).and_then(Member::lost_at_ms);
-            at.is_some_and(|at| at <= read_ms)
-        };
-        self.away.iter().filter(over).copied().collect()
-    }
-
-    /// Whether anything is placed.
-    pub(crate) fn holds_any(&self) -> bool {
-        !self.placed.is_empty()
-    }
-
-    /// When placements may have to end next: the first that is not claimed, or those of a member
-    /// that is away.
-    pub(crate) fn next_end(&self) -> Option<u64> {
-        let margin = u64::try_from(CLOCK_MARGIN.as_millis()).unwrap_or(u64::MAX);
-        let first = self.unclaimed.first();
-        let fence = first.map(|(start_by_ms, _)| start_by_ms.saturating_add(margin + 1));
-        let away = self.away.iter().filter_map(|id| self.members.get(id)?.lost_at_ms());
-        away.chain(fence).min()
-    }
-
-    /// Notes that a member is taken for lost: it is not again until as much time has passed.
-    pub(crate) fn given_up(&mut self, id: EndpointId, now_ms: u64) {
-        if let Some(member) = self.members.get_mut(&id) {
-            member.away_since_ms = member.away_since_ms.map(|_| now_ms);
-        }
-    }
-
-    /// Up to `limit` tasks that are certainly not claimed, if the service has read all that was
-    /// sent to it until a moment.
-    pub(crate) fn fenced(&self, read_ms: u64, limit: usize) -> Vec<(i64, u32)> {
-        let fenced = |start_by_ms: u64| is_fenced(start_by_ms, read_ms, CLOCK_MARGIN);
-        let rows = self.unclaimed.iter().take_while(|(start_by_ms, _)| fenced(*start_by_ms));
-        let tasks = rows.filter_map(|(_, task)| Some((*task, self.placed.get(task)?.attempt)));
-        tasks.take(limit).collect()
     }
 
     /// The members for people.
