@@ -45,9 +45,14 @@ impl Checked {
 }
 
 /// Checks everything that can be checked.
-pub(crate) async fn run(place: &PlaceArgs, standby: bool, inherited: Descriptors) -> Checked {
+pub(crate) async fn run(
+    place: &PlaceArgs,
+    worker: Option<PathBuf>,
+    standby: bool,
+    inherited: Descriptors,
+) -> Checked {
     let what = format!("the configuration {} can be used", place.config.display());
-    let (config, transport, path) = match load(place) {
+    let (config, transport, path) = match load(place, worker) {
         Ok(loaded) => loaded,
         Err(failure) => {
             return Checked::new(vec![Check::failed(&what, &failure)], Some(failure.exit));
@@ -72,8 +77,11 @@ pub(crate) async fn run(place: &PlaceArgs, standby: bool, inherited: Descriptors
     Checked::new(checks, exit)
 }
 
-fn load(place: &PlaceArgs) -> Result<(Config, Arc<dyn Transport>, PathBuf), Failure> {
-    let overrides = Overrides { state: place.state.clone(), slots: None };
+fn load(
+    place: &PlaceArgs,
+    worker: Option<PathBuf>,
+) -> Result<(Config, Arc<dyn Transport>, PathBuf), Failure> {
+    let overrides = Overrides { state: place.state.clone(), slots: None, worker };
     let config = Config::load(&place.config, overrides)?;
     let transport = config.transport()?;
     let path = config.state_path()?;

@@ -29,6 +29,11 @@ pub(crate) enum Command {
     Run {
         #[command(flatten)]
         place: PlaceArgs,
+        /// Reads a worker's file beside the configuration, with `url`, `exchange`, `topic`, `tasks`,
+        /// `transport` and `transport_options`, as TOML or JSON: its topic is one of the
+        /// endpoint, and its tasks (`module:Class`) are functions (`module.Class`).
+        #[arg(long, value_name = "FILE")]
+        worker: Option<PathBuf>,
         /// How many tasks run at once, over the file's `engine.slots`.
         #[arg(long, value_name = "N")]
         slots: Option<usize>,
@@ -57,6 +62,9 @@ pub(crate) enum Command {
     Check {
         #[command(flatten)]
         place: PlaceArgs,
+        /// As for `run --worker`.
+        #[arg(long, value_name = "FILE")]
+        worker: Option<PathBuf>,
         /// As for `run --standby`: another instance may be active.
         #[arg(long)]
         standby: bool,

@@ -6,6 +6,7 @@ mod duration;
 pub(crate) mod functions;
 mod reload;
 mod worker;
+mod worker_file;
 
 use crate::execution::process::sandbox::SandboxPolicy;
 use crate::exit::{Exit, Failure};
@@ -221,6 +222,8 @@ pub(crate) struct Overrides {
     pub(crate) state: Option<PathBuf>,
     /// `--slots`
     pub(crate) slots: Option<usize>,
+    /// `--worker`
+    pub(crate) worker: Option<PathBuf>,
 }
 
 impl Config {
@@ -246,6 +249,7 @@ impl Config {
         }
         config.state.path = overrides.state.or(config.state.path);
         config.engine.slots = overrides.slots.or(config.engine.slots);
+        overrides.worker.iter().try_for_each(|file| config.lay_worker_file(file)).map_err(&bad)?;
         config.check().map_err(&bad)?;
         Ok(config)
     }

@@ -33,6 +33,7 @@ use daemon::Sharing;
 use daemon::reload::Source;
 use exit::{Exit, Failure};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -49,13 +50,15 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let started = match cli.command {
-        Command::Run { place, slots, standby, replace } => {
+        Command::Run { place, worker, slots, standby, replace } => {
             clutch_common::log::init("info");
-            run(&place, slots, Sharing { standby, replace }, inherited).map(|()| ExitCode::SUCCESS)
+            let overrides = Overrides { state: place.state.clone(), slots, worker };
+            let sharing = Sharing { standby, replace };
+            run(&place, overrides, sharing, inherited).map(|()| ExitCode::SUCCESS)
         }
-        Command::Check { place, standby, json } => {
+        Command::Check { place, worker, standby, json } => {
             clutch_common::log::init("warn");
-            check(&place, standby, json, inherited)
+            check(&place, worker, standby, json, inherited)
         }
         Command::Status { place, json } => ask(local::commands::status(&place, json)),
         Command::Tasks { place, limit, json } => ask(local::commands::tasks(&place, limit, json)),
@@ -99,13 +102,14 @@ fn unprinted(error: std::io::Error) -> Option<Failure> {
 
 fn run(
     place: &PlaceArgs,
-    slots: Option<usize>,
+    overrides: Overrides,
     sharing: Sharing,
     inherited: Descriptors,
 ) -> Result<(), Failure> {
     failpoint::arm()?;
-    let overrides = Overrides { state: place.state.clone(), slots };
     let config = Config::load(&place.config, overrides.clone())?;
+    let worker = overrides.worker.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let overrides = Overrides { worker, ..overrides };
     // Absolute: the working folder changes.
     let path = std::path::absolute(&place.config).unwrap_or_else(|_| place.config.clone());
     // Not before: the configuration may be read from one of them.
@@ -115,11 +119,12 @@ fn run(
 
 fn check(
     place: &PlaceArgs,
+    worker: Option<PathBuf>,
     standby: bool,
     json: bool,
     inherited: Descriptors,
 ) -> Result<ExitCode, Failure> {
-    let checked = runtime()?.block_on(check::run(place, standby, inherited));
+    let checked = runtime()?.block_on(check::run(place, worker, standby, inherited));
     if let Err(Some(failure)) = checked.print(json).map_err(unprinted) {
         return Err(failure);
     }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 const PACKAGE: &str = "clutch";
 /// Its files that need nothing but Python, in the order in which they can be replaced:
 /// each uses those before it.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("worker.py", include_str!("../../../../python/src/clutch/worker.py")),
+    ("named.py", include_str!("../../../../python/src/clutch/named.py")),
     ("task.py", include_str!("../../../../python/src/clutch/task.py")),
     ("__init__.py", include_str!("../../../../python/src/clutch/__init__.py")),
 ];
