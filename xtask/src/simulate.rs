@@ -1,5 +1,5 @@
-//! `cargo xtask simulate`: seeded simulations of the endpoint, of messages between tasks, and of the
-//! service's schedules, each a unit test. A seed that breaks a promise prints how to replay it.
+//! `cargo xtask simulate`: seeded simulations of the endpoint, of messages between tasks, of the
+//! service's schedules, and of where tasks of topics are placed, each a unit test. A seed that breaks a promise prints how to replay it.
 
 use anyhow::{Context as _, Result, ensure};
 use clutch_tests::{binaries, poll, workspace};
@@ -17,15 +17,20 @@ pub(crate) enum Simulation {
     Messages,
     /// The rules of schedules, and what becomes of their instants
     Schedules,
+    /// Where tasks of topics are placed
+    Topics,
 }
 
 impl Simulation {
     /// Every one.
-    pub(crate) const ALL: [Self; 3] = [Self::Endpoint, Self::Messages, Self::Schedules];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Endpoint, Self::Messages, Self::Schedules, Self::Topics];
 
     /// The simulation of the code in a folder.
     pub(crate) fn of(code: &str) -> Self {
-        if code.starts_with("service/") {
+        if code.starts_with("service/src/topics") || code.starts_with("service/src/store") {
+            Self::Topics
+        } else if code.starts_with("service/") {
             Self::Schedules
         } else if code.starts_with("endpoint/src/messages") {
             Self::Messages
@@ -39,6 +44,7 @@ impl Simulation {
             Self::Endpoint => "simulation::tests::every_seed_keeps_the_promises",
             Self::Messages => "messages::simulation::every_seed_keeps_the_promises",
             Self::Schedules => "schedule::simulation::tests::every_seed_keeps_the_promises",
+            Self::Topics => "store::placing::simulation::every_seed_keeps_the_promises",
         }
     }
 
@@ -46,7 +52,7 @@ impl Simulation {
     pub(crate) fn build(self, source: &Path, options: &[&str]) -> Result<PathBuf> {
         let package = match self {
             Self::Endpoint | Self::Messages => binaries::ENDPOINT,
-            Self::Schedules => binaries::SERVICE,
+            Self::Schedules | Self::Topics => binaries::SERVICE,
         };
         binaries::build_unit_tests(package, source, options)
     }
