@@ -72,12 +72,10 @@ struct Claiming<'a> {
     paused_until: Option<Instant>,
 }
 
-/// A claim that is not confirmed is not known to have arrived.
+/// A claim that is not confirmed is not known to have arrived, also one that was about to be sent.
 impl Drop for Claiming<'_> {
     fn drop(&mut self) {
-        if self.open.is_some() {
-            self.ledger.claims_failed();
-        }
+        self.ledger.claims_failed();
     }
 }
 

@@ -98,6 +98,10 @@ impl Contents {
             world.judge(|oracle| oracle.stored(self.instance, attempt, change));
         };
         let may_start = |seq: Seq, task: &Task| {
+            if task.topic.is_some() {
+                // When it may, its claim decides.
+                return;
+            }
             world.tell(|oracle| {
                 oracle.may_start(self.instance, seq.0, task.attempt(), task.priority);
             });
@@ -206,7 +210,7 @@ fn told_by(result: &Finished) -> oracle::TaskChange {
         Some(Loss::Unknown) => oracle::TaskChange::Disowned,
         Some(Loss::HandedBack) => oracle::TaskChange::HandedBack,
         Some(Loss::Delivered) => oracle::TaskChange::SaidDelivered,
-        Some(Loss::NotStarted | Loss::NotOffered) => oracle::TaskChange::Disowned,
+        Some(Loss::NotStarted | Loss::NotOffered) => oracle::TaskChange::NotStarted,
         None => oracle::TaskChange::Finished,
     }
 }

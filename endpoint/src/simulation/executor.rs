@@ -66,6 +66,7 @@ impl Executor for Sleeper {
         }
         self.world.note(format_args!("{}: {} starts", self.life.name, name(attempt)));
         self.world.judge(|oracle| oracle.starts(instance, task));
+        self.world.judge(|oracle| oracle.claimed.starts(instance, task));
         let _noted = context.notes.begin();
         self.may_die("after a task has started").await;
         tokio::select! {

@@ -2,6 +2,7 @@
 //! what started where, and what was recorded, and says which promise was broken.
 //! Pure.
 
+use super::claims::Claimed;
 use super::order::StartOrder;
 use super::orders::Orders;
 use super::plan::Plan;
@@ -43,6 +44,8 @@ pub(super) enum TaskChange {
     HandedBack,
     /// It was asked for and is not known; it will not run.
     Disowned,
+    /// It is of a topic and will not run there.
+    NotStarted,
     /// It was asked for, and its result had been delivered.
     SaidDelivered,
     /// Its result is no longer needed; why it may not be the task's end.
@@ -75,6 +78,7 @@ struct Instance {
 pub(super) struct Oracle {
     /// The orders of the service, and how the instances obey them.
     pub(super) orders: Orders,
+    pub(super) claimed: Claimed,
     /// Tasks start only when no other instance can have them.
     careful: bool,
     slots: usize,
@@ -107,6 +111,7 @@ impl Oracle {
     pub(super) fn new(plan: &Plan, inbox_max: usize) -> Self {
         Self {
             orders: Orders::new(plan.nodes()),
+            claimed: Claimed::default(),
             careful: plan.is_careful(),
             slots: plan.slots,
             inbox_max,
@@ -236,6 +241,11 @@ impl Oracle {
                 if !instance.disowned.insert(attempt) {
                     return Err(format!("instance {on} says twice it has not {}", name(attempt)));
                 }
+            }
+            TaskChange::NotStarted => {
+                instance.secured.remove(&attempt);
+                instance.order.leaves(attempt);
+                instance.disowned.insert(attempt);
             }
             TaskChange::HandedBack => {
                 instance.secured.remove(&attempt);

@@ -210,6 +210,14 @@ impl Carrier {
                 (Vec::new(), false)
             }
         };
+        let claims = match decode_to_service(&message.body) {
+            ToService::Claims(claims) => claims.attempts,
+            ToService::Results(_)
+            | ToService::Presence(_)
+            | ToService::Ping
+            | ToService::Post(_)
+            | ToService::Unknown(_) => Vec::new(),
+        };
         self.inner.publish(to, message).await?;
         let settled = self.inner.settled().await?;
         let settlement = settled.into_iter().next().map(|(_, settlement)| settlement);
@@ -217,6 +225,7 @@ impl Carrier {
             if is_active {
                 self.world.tell(|oracle| oracle.introduces(self.life.instance));
             }
+            self.world.tell(|oracle| oracle.claimed.arrive(self.life.instance, &claims));
             for result in results {
                 let (wire, attempt) = (&self.wire.name, result.attempt());
                 self.world.note(format_args!("{wire}: arrived: {}", name(attempt)));

@@ -179,6 +179,8 @@ pub(super) struct Plan {
     pub(super) prefetch: u16,
     /// How long things go wrong.
     pub(super) faults_last: Duration,
+    /// Whether some of the tasks are of a topic.
+    pub(super) topics: bool,
     occasions: BTreeMap<Mishap, u64>,
 }
 
@@ -191,8 +193,9 @@ impl Plan {
                 occasions.insert(mishap, rng.within(mishap.occasions()));
             }
         }
+        let fleet = *rng.pick(&FLEETS);
         Self {
-            fleet: *rng.pick(&FLEETS),
+            fleet,
             lost_after: rng.millis(300_000..900_000),
             messages: rng.within(5..60),
             message_tasks: *rng.pick(&[1, 1, 3, 10]),
@@ -200,6 +203,7 @@ impl Plan {
             bounds: Bounds { max_tasks: *rng.pick(&[1, 5, 20, 1000]), max_bytes: 1 << 20 },
             prefetch: *rng.pick(&[1, 4, 32]),
             faults_last: rng.millis(20_000..400_000),
+            topics: rng.once_in(3) && fleet != Fleet::Rivals,
             occasions,
         }
     }

@@ -1,6 +1,7 @@
 //! The records of the service in a run: tasks, their attempts in doubt, and the states of the
 //! endpoint's instances. [`clutch_common::failover`] decides what follows from them. Pure.
 
+use super::claims::never_starts;
 use clutch_common::failover::{
     self, Consequence, Evidence, Heard, KnownState, PingTimes, Plan, PresenceEffect, TaskStanding,
 };
@@ -56,6 +57,8 @@ pub(super) struct Records {
     doubts: BTreeMap<TaskId, bool>,
     /// The states that were asked for attempts.
     asked: BTreeSet<(Attempt, StateId)>,
+    /// The attempts that were claimed.
+    claimed: BTreeSet<Attempt>,
     /// The tasks that are to be cancelled.
     cancelled: BTreeSet<TaskId>,
     states: Vec<KnownState>,
@@ -75,6 +78,7 @@ impl Records {
             tasks: BTreeMap::new(),
             doubts: BTreeMap::new(),
             asked: BTreeSet::new(),
+            claimed: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             states: Vec::new(),
             heard: Heard::new(),
@@ -108,8 +112,8 @@ impl Records {
                         _ => Evidence::Inconclusive,
                     }
                 });
-                let task =
-                    TaskStanding { current_attempt, done, rerun, in_doubt, placed: false, cancel };
+                let placed = entry.task.topic.is_some();
+                let task = TaskStanding { current_attempt, done, rerun, in_doubt, placed, cancel };
                 let consequence = failover::consequence(loss, attempt, task);
                 match consequence {
                     Consequence::Ignore | Consequence::Unasked => {
@@ -206,11 +210,37 @@ impl Records {
     }
 
     /// The next task to be published as another attempt; it counts as published.
-    pub(super) fn next_to_resubmit(&mut self) -> Option<Task> {
+    pub(super) fn next_to_resubmit(&mut self, start_by_ms: u64) -> Option<Task> {
         let mut open = self.tasks.values_mut();
         let entry = open.find(|entry| entry.stage == Stage::Resubmitting)?;
         entry.stage = Stage::Placing;
+        entry.task.topic.iter_mut().for_each(|terms| terms.start_by_ms = start_by_ms);
         Some(entry.task.clone())
+    }
+
+    /// Takes in claims.
+    pub(super) fn claim(&mut self, attempts: &[Attempt]) {
+        self.claimed.extend(attempts);
+    }
+
+    /// Has tasks published as other attempts of which the last never starts: it was not claimed in
+    /// all that was sent until `read_ms`. Returns the attempts.
+    pub(super) fn fence(&mut self, read_ms: u64) -> Vec<Attempt> {
+        let Self { tasks, claimed, cancelled, doubts, .. } = self;
+        let open = tasks.values_mut().filter(|entry| {
+            entry.stage == Stage::Submitted
+                && never_starts(&entry.task, read_ms)
+                && !claimed.contains(&entry.task.attempt())
+                && !cancelled.contains(&entry.task.id)
+        });
+        let fence = |entry: &mut Entry| {
+            let fenced = entry.task.attempt();
+            entry.task.attempt += 1;
+            entry.stage = Stage::Resubmitting;
+            doubts.remove(&fenced.task_id);
+            fenced
+        };
+        open.map(fence).collect()
     }
 
     /// The broker has another attempt at a task.

@@ -13,6 +13,7 @@ use clutch_common::link::{Delivery, Destination, Fault, InletOptions};
 use clutch_common::link::{Message, Outlet, Settlement, Transport};
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Outcome, TaskResult};
+use clutch_common::task::topic::TopicTerms;
 use clutch_common::task::{Process, Task};
 use clutch_common::wire::{Presence, Role};
 use clutch_common::{topology, wire};
@@ -24,11 +25,18 @@ use tokio::time::Instant;
 /// How often it looks for states that have been silent for too long.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a placed attempt may take to be claimed.
+const START_WITHIN_MS: u64 = 60_000;
+/// How often it looks how far it has read.
+const BARRIER_EVERY_MS: u64 = 5_000;
+
 /// The service.
 pub(super) struct Service {
     pub(super) world: Arc<World>,
     pub(super) broker: Arc<dyn Transport>,
     records: Mutex<Records>,
+    /// When the last barrier was sent into the results queue, and the same while it is not read.
+    barrier: Mutex<(u64, Option<u64>)>,
     /// How the tasks end that are submitted again.
     expected: Mutex<BTreeMap<TaskId, Expected>>,
 }
@@ -47,6 +55,7 @@ impl Service {
             world: Arc::clone(world),
             broker: Arc::clone(broker),
             records: Mutex::new(Records::new(plan.recovers(), plan.lost_after, Instant::now())),
+            barrier: Mutex::default(),
             expected: Mutex::default(),
         })
     }
@@ -152,10 +161,16 @@ impl Service {
                 results.results.iter().for_each(|result| self.record(result));
             }
             wire::ToService::Presence(presence) => self.hear(&presence),
-            wire::ToService::Ping
-            | wire::ToService::Claims(_)
-            | wire::ToService::Post(_)
-            | wire::ToService::Unknown(_) => (),
+            wire::ToService::Claims(claims) => {
+                self.decide(|records| records.claim(&claims.attempts));
+            }
+            wire::ToService::Ping => {
+                let read_ms = lock(&self.barrier).1.take().unwrap_or_default();
+                for fenced in self.decide(|records| records.fence(read_ms)) {
+                    self.world.note(format_args!("service: fences {}", name(fenced)));
+                }
+            }
+            wire::ToService::Post(_) | wire::ToService::Unknown(_) => (),
         }
     }
 
@@ -225,7 +240,14 @@ impl Service {
         if self.world.mishap(Mishap::DeclaredLost) {
             self.declares_lost();
         }
-        while let Some(task) = self.decide(Records::next_to_resubmit) {
+        let (now_ms, (sent, unread)) = (self.world.clock_ms(), *lock(&self.barrier));
+        if self.world.plan.topics && unread.is_none() && now_ms >= sent + BARRIER_EVERY_MS {
+            *lock(&self.barrier) = (now_ms, Some(now_ms));
+            let barrier = Message { body: wire::encode_ping(), ..Message::default() };
+            place_in(outlet, topology::RESULTS_QUEUE.to_owned(), barrier).await?;
+        }
+        let start_by_ms = self.world.clock_ms() + START_WITHIN_MS;
+        while let Some(task) = self.decide(|records| records.next_to_resubmit(start_by_ms)) {
             let attempt = task.attempt();
             let expected = lock(&self.expected).get(&task.id).copied();
             self.world.note(format_args!("service: submits again, as {}", name(attempt)));
@@ -234,6 +256,7 @@ impl Service {
             let mut tasks = vec![&task];
             // One that could not be read the first time could be now.
             let same = expected == self.world.tell(|oracle| oracle.expects(earlier.attempt()));
+            let same = same && task.topic.is_none();
             if same && self.world.plan.once_in(Mishap::Repeated).is_some() && self.world.flip() {
                 self.publishes_again(earlier.attempt());
                 tasks.insert(0, &earlier);
@@ -306,6 +329,10 @@ fn task(world: &World, number: &mut u128) -> (Task, Expected) {
     let work = Process { stdin: stdin.into(), ..process(&["true"]) };
     let mut task = Task::new(TaskId(uuid::Uuid::from_u128(*number)), work);
     task.priority = Priority::ALL[world.within(0..5) as usize];
+    if world.plan.topics && world.flip() {
+        let start_by_ms = world.clock_ms() + world.within(500..START_WITHIN_MS);
+        task.topic = Some(TopicTerms { name: "t".to_owned(), start_by_ms, version: None });
+    }
     let slots = world.plan.slots as u32;
     if world.within(0..4) == 0 {
         task.cores = world.within(1..u64::from(slots) + 1) as u32;

@@ -25,6 +25,7 @@ pub(super) const QUEUED: usize = 100_000;
 /// The world of one run.
 pub(super) struct World {
     pub(super) plan: Plan,
+    began: tokio::time::Instant,
     /// The tasks of the network between processes.
     pub(super) network: TaskTracker,
     /// Cancelled when a promise was broken.
@@ -59,6 +60,7 @@ impl World {
         let world = Self {
             oracle: Mutex::new(Oracle::new(&plan, inbox_max)),
             plan,
+            began: tokio::time::Instant::now(),
             network: TaskTracker::new(),
             broken: CancellationToken::new(),
             rng: Mutex::new(rng),
@@ -76,6 +78,11 @@ impl World {
     pub(super) fn mishap(&self, mishap: Mishap) -> bool {
         let times = self.plan.once_in(mishap).filter(|_| !self.faults_are_over());
         times.is_some_and(|times| lock(&self.rng).once_in(times))
+    }
+
+    /// The time by the service's clock, in milliseconds since the Unix epoch.
+    pub(super) fn clock_ms(&self) -> u64 {
+        1_000_000 + self.began.elapsed().as_millis() as u64
     }
 
     /// True half of the times.
