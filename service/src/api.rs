@@ -15,15 +15,18 @@ mod forget;
 mod messages;
 mod observed;
 mod output;
+mod placed;
 mod problem;
 mod progress;
 mod query;
+mod recipient;
 mod retry;
 pub(crate) mod schedules;
 mod steer;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod topics;
 pub(crate) mod types;
 mod upload;
 mod wait;
@@ -142,6 +145,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(wait::wait))
         .routes(routes!(endpoints::endpoints))
         .routes(routes!(endpoints::endpoint))
+        .routes(routes!(topics::topics))
+        .routes(routes!(topics::topic))
         .routes(routes!(steer::drain))
         .routes(routes!(steer::resume))
         .routes(routes!(endings::remove))

@@ -18,6 +18,7 @@ pub(crate) mod task;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub(crate) mod topic;
 mod values;
 mod wait;
 
@@ -160,6 +161,12 @@ pub(crate) enum Command {
     Endpoints(endpoint::EndpointsArgs),
     /// Show one endpoint, drain it, remove it, or declare it lost
     Endpoint(endpoint::EndpointArgs),
+    /// List topics: how many workers each has, and what waits for them
+    Topics(topic::TopicsArgs),
+    /// Show one topic: its members, and what waits and why
+    Topic(topic::TopicArgs),
+    /// Wait until a topic has so many workers
+    WaitForWorkers(topic::WaitForWorkersArgs),
     /// Forget ended tasks with their results, and give their room on the disk back
     Forget(ForgetArgs),
     /// List, put back or drop messages that could not be read or delivered; needs no running
@@ -184,6 +191,9 @@ impl Command {
             | Self::Wait(_)
             | Self::Endpoints(_)
             | Self::Endpoint(_)
+            | Self::Topics(_)
+            | Self::Topic(_)
+            | Self::WaitForWorkers(_)
             | Self::Cancel(_)
             | Self::Retry(_)
             | Self::Results(_)

@@ -152,6 +152,9 @@ async fn command(
         }
         Command::Endpoints(args) => client::endpoints::run(&client()?, args, json).await?,
         Command::Endpoint(args) => client::endpoint::run(&client()?, &args.what, json).await?,
+        Command::Topics(args) => client::topics::list(&client()?, args, json).await?,
+        Command::Topic(args) => client::topics::show(&client()?, &args.what, json).await?,
+        Command::WaitForWorkers(args) => client::workers::run(client()?, args, json).await?,
         Command::Cancel(args) => client::cancel::run(&client()?, args, json).await?,
         Command::Retry(args) => client::retry::run(&client()?, args, json).await?,
         Command::DeadLetters(args) => return dead_letters::run(&settings()?, &args.what).await,

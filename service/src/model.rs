@@ -20,7 +20,7 @@ mod shell_word;
 mod task_spec;
 mod task_state;
 mod timeline;
-#[allow(dead_code, reason = "the commands and the API use it")]
+mod topic_views;
 mod topics;
 mod why;
 
@@ -49,11 +49,16 @@ pub(crate) use shell_word::quoted;
 pub(crate) use task_spec::TaskSpec;
 pub(crate) use task_state::TaskState;
 pub(crate) use timeline::{TimelineStep, timeline};
+pub(crate) use topic_views::{
+    PlacedAt, PlacementView, TopicMemberView, TopicSummary, TopicView, WaitingView, WhyNone,
+};
 pub(crate) use topics::{
     Destination, EarlierPlacement, PlacementRecord, TopicMember, TopicOrder, TopicRecord,
     WaitingKind, topic_id,
 };
-pub(crate) use why::{Placement, WaitFacts, Why, why};
+#[cfg(test)]
+pub(crate) use why::WaitCause;
+pub(crate) use why::{Candidate, Placement, TopicFacts, WaitFacts, Why, unplaced_why, why};
 
 /// A moment as people read it.
 pub(crate) fn moment(ms: u64) -> String {

@@ -8,7 +8,7 @@ use super::query::{known_endpoint, known_submission};
 use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
 use super::{Api, wait};
 use crate::broker::observer::Sought;
-use crate::model::{NamePattern, QueueState, TaskState};
+use crate::model::{NamePattern, QueueState, TaskState, topic_id};
 use crate::store::{SelectedTask, TaskSelection};
 use axum::extract::{Request, State};
 use clutch_common::id::{EndpointId, TaskId};
@@ -105,10 +105,11 @@ pub(super) async fn all_of(
 
 /// The tasks that a request is about.
 async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, ApiError> {
-    let CancelRequest { tasks, key, endpoint, name, states, .. } = request;
-    if tasks.is_empty() && key.is_none() && endpoint.is_none() && name.is_none() {
+    let CancelRequest { tasks, key, endpoint, topic, name, states, .. } = request;
+    let to = [endpoint, topic].into_iter().flatten().next();
+    if tasks.is_empty() && key.is_none() && to.is_none() && name.is_none() {
         return Err(ApiError::bad_request(
-            "say which tasks to cancel: pass tasks, key, endpoint or name",
+            "say which tasks to cancel: pass tasks, key, endpoint, topic or name",
         ));
     }
     if tasks.len() > MAX_TASKS_NAMED {
@@ -137,9 +138,13 @@ async fn selection(api: &Api, request: &CancelRequest) -> Result<TaskSelection, 
             Some(key) => Some(known_submission(api, key).await?),
             None => None,
         },
-        endpoint: match endpoint {
-            Some(endpoint) => Some(known_endpoint(api, endpoint).await?.id),
-            None => None,
+        endpoint: match (endpoint, topic) {
+            (None, None) => None,
+            (Some(endpoint), None) => Some(known_endpoint(api, endpoint).await?.id),
+            (None, Some(topic)) => Some(topic_id(topic)),
+            (Some(_), Some(_)) => {
+                return Err(ApiError::bad_request("pass either endpoint or topic"));
+            }
         },
         name: name.as_deref().map(NamePattern::new),
         states,

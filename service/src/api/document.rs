@@ -31,6 +31,7 @@ const KEPT: &str = include_str!("../../openapi.json");
         (name = "tasks", description = "Tasks and their results"),
         (name = "schedules", description = "Schedules and their occurrences"),
         (name = "endpoints", description = "Endpoints and their instances"),
+        (name = "topics", description = "Topics and their members"),
         (name = "service", description = "The service itself"),
     ),
     components(schemas(FeedEvent, FeedKind, Problem, StreamName, TaskSpec)),

@@ -102,15 +102,24 @@ pub(super) async fn statuses(
     api: &Api,
 ) -> Result<Vec<(EndpointId, String, EndpointStatus)>, ApiError> {
     let records = api.store.endpoint_records(String::new(), MAX_PAGE).await?;
+    let seen = with_status(api, records).await.into_iter();
+    Ok(seen.map(|(record, status)| (record.endpoint.id, record.endpoint.name, status)).collect())
+}
+
+/// Adds to the records how the endpoints are.
+pub(super) async fn with_status(
+    api: &Api,
+    records: Vec<EndpointRecord>,
+) -> Vec<(EndpointRecord, EndpointStatus)> {
     let status = |(record, queue): (EndpointRecord, QueueState)| {
         let (status, _) = status(&record.states, queue, drains(&record), now_ms());
-        (record.endpoint.id, record.endpoint.name, status)
+        (record, status)
     };
-    Ok(seen(api, records).await.into_iter().map(status).collect())
+    seen(api, records).await.into_iter().map(status).collect()
 }
 
 /// Why the link is down; nothing if it is up.
-fn fault(api: &Api) -> Option<String> {
+pub(super) fn fault(api: &Api) -> Option<String> {
     match &*api.link.borrow() {
         LinkState::Engaged(_) => None,
         LinkState::Disengaged(fault) => Some(fault.clone()),

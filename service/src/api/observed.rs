@@ -6,6 +6,7 @@
 
 use super::Api;
 use super::error::ApiError;
+use super::placed;
 use crate::broker::observer::Sought;
 use crate::broker::session::LinkState;
 use crate::model::{
@@ -108,8 +109,16 @@ pub(super) async fn observe(api: &Api, detail: TaskDetail) -> Result<TaskDetail,
             relative.state = of_phase(live.phase);
         }
     }
-    if !matches!(detail.summary.state, TaskState::Done(_)) {
+    let is_done = matches!(detail.summary.state, TaskState::Done(_));
+    if !is_done || detail.summary.topic.is_some() {
         let places = api.store.task_places(vec![detail.summary.id]).await?;
+        if let Some(place) = places.get(&detail.summary.id) {
+            detail.placement = placed::placement(api, &detail, place.row).await?;
+        }
+        if is_done {
+            detail.timeline = timeline(&detail);
+            return Ok(detail);
+        }
         let attempt = places.get(&detail.summary.id).map(|place| place.attempt);
         let live = api.told.overlay.task(detail.summary.id);
         detail.live = live.filter(|live| Some(live.attempt) == attempt);
@@ -150,7 +159,11 @@ async fn facts(api: &Api, detail: &TaskDetail) -> Result<WaitFacts, ApiError> {
     let load = overlay.load(endpoint);
     let drains = heard.drained_since_ms.is_some()
         || load.as_ref().is_some_and(|load| !load.stale && load.load.draining);
-    let queue = api.told.observer.look(vec![Sought { endpoint, drains }]).await.pop();
+    let topic = placed::facts(api, detail).await?;
+    // What is not placed has no queue.
+    let placed = topic.as_ref().is_none_or(|topic| topic.unplaced.is_none());
+    let sought = placed.then_some(Sought { endpoint, drains });
+    let queue = api.told.observer.look(sought.into_iter().collect()).await.pop();
     let (queue_exists, messages_waiting, consumed) = match queue.unwrap_or(QueueState::Unknown) {
         QueueState::There { waiting, consumed } => (Some(true), Some(waiting), consumed),
         QueueState::Missing => (Some(false), None, None),
@@ -167,6 +180,7 @@ async fn facts(api: &Api, detail: &TaskDetail) -> Result<WaitFacts, ApiError> {
         unlinked,
         due_at_ms: detail.due_at_ms.filter(|_| detail.summary.state == TaskState::Scheduled),
         placement: placement(api, detail),
+        topic,
         retry_at_ms: detail.retry_at_ms,
         cancel_requested_ms: None,
         queue_exists,

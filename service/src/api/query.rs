@@ -24,6 +24,8 @@ const DEFAULT_PAGE: u64 = 50;
 pub(super) struct TasksQuery {
     /// Only those for an endpoint, by its name or id.
     endpoint: Option<String>,
+    /// Only those that were submitted to this topic.
+    topic: Option<String>,
     /// Only those in this state, or in one of several with commas between them.
     #[param(style = Form, explode = false, min_items = 1, value_type = Option<Vec<TaskState>>)]
     state: Option<String>,
@@ -75,6 +77,7 @@ pub(super) async fn tasks(
     let states: Result<_, String> = states.map(str::parse).collect();
     let filter = TaskFilter {
         endpoint,
+        topic: query.topic,
         states: states.map_err(ApiError::bad_request)?,
         submission,
         name: query.name.map(NamePattern::new),

@@ -7,14 +7,15 @@ use super::Api;
 use super::error::{ApiError, Json};
 use super::extract;
 use super::problem::{AnyRequest, Changing, Kind, Naming, Publishing, WithBody};
-use super::query::{known_submission, unknown_endpoint};
+use super::query::known_submission;
+use super::recipient;
 use super::types::{
     MAX_KEY, MAX_TASKS_PER_REQUEST, MAX_TASKS_PER_SUBMISSION, SubmitAnswer, SubmitRequest,
 };
 use super::upload::Upload;
 use super::wait::{self, Target};
 use super::waiting::link;
-use crate::model::{Destination, Progress, RetryPolicy};
+use crate::model::{Progress, RetryPolicy};
 use crate::publishing::{Outgoing, PublishError, Publisher, RoomTaken};
 use crate::store::{Chunk, Endpoint, Handing, RecordedChunk, RecordedTask, StoredState};
 use axum::extract::{Request, State};
@@ -99,19 +100,19 @@ async fn record_and_publish(
     if let (true, Err(reason)) = (request.confirmed, &link) {
         return Err(ApiError::disengaged(format!("{reason}; nothing was recorded")));
     }
-    let SubmitRequest { endpoint: name, key, total, first, tasks, confirmed, retry, due, .. } =
-        request;
+    let to = recipient::of(&request)?;
+    let SubmitRequest { key, total, first, tasks, confirmed, retry, due, .. } = request;
     let handing = match &link {
         Ok(_) if confirmed => Handing::Unconfirmed,
         Ok(_) => Handing::New,
         Err(_) => Handing::Nothing,
     };
-    let (to, specs, now_ms) = (Destination::Endpoint(name.clone()), tasks, now_ms());
-    let parent = None;
+    let (specs, parent, now_ms) = (tasks, None, now_ms());
+    let sent = to.clone();
     let chunk = Chunk { to, key, total, first, specs, handing, retry, due, parent, now_ms };
     let begun = api.store.record_submission(chunk).await?;
     let Some(RecordedChunk { id, endpoint, tasks: begun, due_at_ms }) = begun else {
-        return Err(unknown_endpoint(api, &name).await);
+        return Err(recipient::unknown(api, &sent).await);
     };
     let scheduled = begun.iter().any(|one| one.state == StoredState::Scheduled);
     let answer = SubmitAnswer {
@@ -188,6 +189,7 @@ fn check(request: &SubmitRequest) -> Result<(), ApiError> {
             request.first, request.total
         )));
     }
+    recipient::of(request)?;
     if let Some(Err(reason)) = request.retry.as_ref().map(RetryPolicy::check) {
         return Err(ApiError::bad_request(format!("retry: {reason}")));
     }

@@ -115,7 +115,11 @@ fn request(key: &str, tasks: Vec<TaskSpec>) -> SubmitRequest {
     let total = tasks.len() as u64;
     SubmitRequest {
         due: None,
-        endpoint: "lab".into(),
+        endpoint: Some("lab".into()),
+        topic: None,
+        function_version: None,
+        start_within_ms: None,
+        place_within_ms: None,
         key: key.into(),
         total,
         first: 0,

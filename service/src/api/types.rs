@@ -3,7 +3,7 @@
 
 use crate::model::{
     Anomalies, DueTime, EndpointDetail, EndpointSummary, Missing, Page, Progress, QueueHazard,
-    RetryPolicy, TaskOutcome, TaskSpec, TaskState, TaskSummary,
+    RetryPolicy, TaskOutcome, TaskSpec, TaskState, TaskSummary, TopicSummary, TopicView,
 };
 use clutch_common::id::{EndpointId, StateId, TaskId};
 use clutch_common::task::blob::Blob;
@@ -27,8 +27,25 @@ pub(crate) const MAX_KEY: usize = 128;
 #[serde(deny_unknown_fields)]
 #[schema(as = SubmitRequest)]
 pub(crate) struct SubmitRequest<T = TaskSpec> {
-    /// The endpoint's name or id.
-    pub(crate) endpoint: String,
+    /// The endpoint's name or id; exactly one of this and `topic` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// The topic that the tasks go to: each is given to one of its members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<String>,
+    /// The version of the function that members must have; with `topic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) function_version: Option<String>,
+    /// How long a member may take to start a task, in milliseconds; 60,000 unless given; with
+    /// `topic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub(crate) start_within_ms: Option<u64>,
+    /// How long a task may wait until a member is given it, in milliseconds; then it ends as
+    /// expired; with `topic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub(crate) place_within_ms: Option<u64>,
     /// Names the submission; a task of it is known by key and index.
     #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub(crate) key: String,
@@ -70,7 +87,7 @@ fn is_zero(value: &u64) -> bool {
 /// The tasks that are recorded now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SubmitAnswer {
-    /// The endpoint's id.
+    /// The endpoint's id; of a topic, the id that stands for it.
     pub(crate) endpoint: EndpointId,
     /// The tasks' ids, in the order of the request.
     pub(crate) ids: Vec<TaskId>,
@@ -206,6 +223,30 @@ pub(crate) struct EndpointAnswer {
     pub(crate) endpoint: EndpointDetail,
 }
 
+/// A page of the topics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TopicPage {
+    /// Whether the broker link is up: without it, nothing is placed.
+    pub(crate) engaged: bool,
+    /// Why it is not.
+    pub(crate) fault: Option<String>,
+    /// The topics, by name.
+    pub(crate) topics: Vec<TopicSummary>,
+    /// The value of `after` for the next page; none after the last.
+    pub(crate) next: Option<String>,
+}
+
+/// One topic in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TopicAnswer {
+    /// Whether the broker link is up.
+    pub(crate) engaged: bool,
+    /// Why it is not.
+    pub(crate) fault: Option<String>,
+    /// The topic.
+    pub(crate) topic: TopicView,
+}
+
 /// Has an endpoint drain.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -238,7 +279,7 @@ pub(crate) struct DrainAnswer {
 }
 
 /// The tasks to cancel: those that meet every condition. At least one of `tasks`, `key`,
-/// `endpoint` and `name` is given.
+/// `endpoint`, `topic` and `name` is given.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CancelRequest {
@@ -249,9 +290,12 @@ pub(crate) struct CancelRequest {
     /// Only those of a submission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
-    /// Only those of an endpoint, by its name or id.
+    /// Only those that were submitted to an endpoint, by its name or id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) endpoint: Option<String>,
+    /// Only those that were submitted to a topic; not with `endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<String>,
     /// Only those with this name; each `*` stands for any characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,

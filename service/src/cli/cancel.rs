@@ -1,6 +1,6 @@
 //! The arguments of `cancel`.
 
-use super::values::task_id;
+use super::values::{task_id, topic_name};
 use clap::Args;
 use clutch_common::id::TaskId;
 
@@ -20,14 +20,17 @@ does no harm.
 #[group(id = "cancelled", required = true, multiple = true)]
 pub(crate) struct CancelledTasks {
     /// The tasks
-    #[arg(value_name = "TASK", value_parser = task_id, conflicts_with_all = ["key", "endpoint", "name"])]
+    #[arg(value_name = "TASK", value_parser = task_id, conflicts_with_all = ["key", "endpoint", "topic", "name"])]
     pub(crate) tasks: Vec<TaskId>,
     /// All tasks submitted under this key
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// All tasks of this endpoint (name or id)
+    /// All tasks that were submitted to this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
+    /// All tasks that were submitted to this topic
+    #[arg(long, conflicts_with = "endpoint", value_parser = topic_name)]
+    pub(crate) topic: Option<String>,
     /// All tasks with this name; `*` stands for any characters
     #[arg(long)]
     pub(crate) name: Option<String>,

@@ -1,7 +1,7 @@
 //! The arguments of `submit`.
 
 use super::task::{self, TaskArgs};
-use super::{EXIT_CODES, ReconnectArgs, due};
+use super::{EXIT_CODES, ReconnectArgs, due, topic};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -15,7 +15,9 @@ signal).
 /// How the command is written: the group of a program or a call would be shown without its `--`.
 const USAGE: &str = "\
 clutch-service submit [OPTIONS] <ENDPOINT> -- <ARGV>...
-       clutch-service submit [OPTIONS] <ENDPOINT> --call <NAME>";
+       clutch-service submit [OPTIONS] <ENDPOINT> --call <NAME>
+       clutch-service submit [OPTIONS] --topic <TOPIC> -- <ARGV>...
+       clutch-service submit [OPTIONS] --topic <TOPIC> --call <NAME>";
 
 #[derive(Debug, Args)]
 #[command(
@@ -24,8 +26,10 @@ clutch-service submit [OPTIONS] <ENDPOINT> -- <ARGV>...
     group(task::work())
 )]
 pub(crate) struct SubmitArgs {
-    /// The endpoint's name or id
-    pub(crate) endpoint: String,
+    /// The endpoint's name or id; none with --topic
+    pub(crate) endpoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) to: topic::ToTopicArgs,
     /// One task per line of FILE (`-`: stdin), empty lines included; a byte order mark and carriage
     /// returns are left out. `{}` in ARGV is replaced by the line; without a `{}`, the line is
     /// appended (not with --shell). With --call the line is the last argument, a string

@@ -10,6 +10,9 @@ pub(crate) struct TasksArgs {
     /// Only tasks of this endpoint (name or id)
     #[arg(long)]
     pub(crate) endpoint: Option<String>,
+    /// Only tasks that were submitted to this topic
+    #[arg(long, value_parser = values::topic_name)]
+    pub(crate) topic: Option<String>,
     /// Only tasks in one of these states, with commas between them: waiting, submitted, accepted,
     /// running, or an outcome such as failed
     #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
@@ -35,7 +38,7 @@ pub(crate) struct TasksArgs {
     /// Show how many tasks are in each state, how fast they go on and how long the rest takes, of a
     /// --key, of an --endpoint or of all; on a terminal it is redrawn every second. Ends with the
     /// last task of a --key, or with Ctrl-C
-    #[arg(long, conflicts_with_all = ["status", "name", "priority", "since", "until", "limit"])]
+    #[arg(long, conflicts_with_all = ["topic", "status", "name", "priority", "since", "until", "limit"])]
     pub(crate) watch: bool,
 }
 

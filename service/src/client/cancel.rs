@@ -18,6 +18,7 @@ pub(crate) async fn run(client: &Client, args: &CancelArgs, json: bool) -> anyho
         tasks: args.selected.tasks.clone(),
         key: args.selected.key.clone(),
         endpoint: args.selected.endpoint.clone(),
+        topic: args.selected.topic.clone(),
         name: args.selected.name.clone(),
         states: args.status.clone(),
         with_children: args.with_children,

@@ -1,51 +1,18 @@
 //! Lists endpoints, once or again and again.
 
-use super::table;
+use super::{table, watched};
 use crate::api::types::{EndpointPage, MAX_PAGE};
 use crate::cli::endpoint::EndpointsArgs;
 use crate::cli::output;
 use crate::client::Client;
-use crate::failure::{UNAVAILABLE, exit_code};
 use crate::model::EndpointSummary;
 use clutch_common::id::TaskId;
 use clutch_common::system::clock::now_ms;
-use std::io::IsTerminal as _;
-use std::time::Duration;
-
-/// How often a list that is watched is asked for.
-const EVERY: Duration = Duration::from_secs(2);
-/// Moves the cursor to the top and clears the screen.
-const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 /// Prints the endpoints by name: a table, or one JSON object.
 pub(crate) async fn run(client: &Client, args: &EndpointsArgs, json: bool) -> anyhow::Result<()> {
-    if !args.watch {
-        return print(&all(client).await?, json);
-    }
-    let (mut last, mut away) = (None, false);
-    loop {
-        match all(client).await {
-            Ok(page) => {
-                away = false;
-                let shown = shown(&page, json)?;
-                if std::io::stdout().is_terminal() && !json {
-                    output::raw(CLEAR)?;
-                    output::line(&shown)?;
-                } else if last.as_ref() != Some(&shown) {
-                    output::line(&shown)?;
-                }
-                output::flush()?;
-                last = Some(shown);
-            }
-            Err(error) if exit_code(&error) == UNAVAILABLE => {
-                if !std::mem::replace(&mut away, true) {
-                    output::note(&format!("{error:#}; trying until it is there again"));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        tokio::time::sleep(EVERY).await;
-    }
+    let shown = async || shown(&all(client).await?, json);
+    if args.watch { watched::run(shown, json).await } else { Ok(output::line(&shown().await?)?) }
 }
 
 /// All pages as one.
@@ -60,10 +27,6 @@ async fn all(client: &Client) -> anyhow::Result<EndpointPage> {
         all.next = page.next;
     }
     Ok(all)
-}
-
-fn print(page: &EndpointPage, json: bool) -> anyhow::Result<()> {
-    Ok(output::line(&shown(page, json)?)?)
 }
 
 fn shown(page: &EndpointPage, json: bool) -> anyhow::Result<String> {

@@ -214,6 +214,7 @@ mod tests {
                 id: TaskId::new(),
                 endpoint: EndpointId::new(),
                 endpoint_name: None,
+                topic: None,
                 key: Some("k".to_owned()),
                 index: Some(index),
                 name: name.map(str::to_owned),

@@ -60,17 +60,8 @@ async fn warnings(
 
 fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
     let summary = &detail.summary;
-    let mut lines = vec![
-        ("task", summary.id.to_string()),
-        ("state", state(summary.state)),
-        (
-            "endpoint",
-            match &summary.endpoint_name {
-                Some(name) => format!("{name} ({})", summary.endpoint),
-                None => summary.endpoint.to_string(),
-            },
-        ),
-    ];
+    let mut lines = vec![("task", summary.id.to_string()), ("state", state(summary.state))];
+    lines.extend(recipient(detail));
     lines.extend(summary.name.clone().map(|name| ("name", name)));
     lines.extend(
         summary
@@ -109,6 +100,49 @@ fn lines(detail: &TaskDetail) -> Vec<(&'static str, String)> {
         lines.extend((!task.rerun).then(|| ("rerun", "never".to_owned())));
         lines.extend((task.attempt > 1).then(|| ("attempt", task.attempt.to_string())));
     }
+    lines
+}
+
+/// The topic of the task and its placements, and the endpoint that it is at.
+fn recipient(detail: &TaskDetail) -> Vec<(&'static str, String)> {
+    let summary = &detail.summary;
+    let mut lines = Vec::new();
+    if let Some(topic) = &summary.topic {
+        lines.push(("topic", topic.clone()));
+    }
+    let endpoint = match (&summary.endpoint_name, &summary.topic) {
+        (Some(name), _) => Some(format!("{name} ({})", summary.endpoint)),
+        (None, None) => Some(summary.endpoint.to_string()),
+        (None, Some(_)) => None,
+    };
+    lines.extend(endpoint.map(|endpoint| ("endpoint", endpoint)));
+    let Some(placement) = &detail.placement else { return lines };
+    if let Some(function) = &placement.function {
+        let version = placement.version.as_ref().map(|version| format!(", version {version}"));
+        lines.push(("asks for", format!("{function}{}", version.unwrap_or_default())));
+    }
+    let earlier = placement.earlier.iter().map(|one| {
+        let ended = detail.results.iter().find(|result| result.result.attempt == one.attempt);
+        let end = match ended {
+            Some(recorded) => recorded.result.outcome.to_string(),
+            None => "not started there, or lost with it".to_owned(),
+        };
+        ("placed", format!("attempt {} at {}: {end}", one.attempt, one.name))
+    });
+    lines.extend(earlier);
+    let is_open = !matches!(summary.state, TaskState::Done(_));
+    if let Some(member) = placement.member.as_ref().filter(|_| summary.endpoint_name.is_some()) {
+        let at = placement.placed_at_ms.map(|at| format!(", {}", moment(at)));
+        let claimed = match (is_open, placement.claimed, placement.start_by_ms) {
+            (true, true, _) => ", claimed".to_owned(),
+            (true, false, Some(by)) => format!(", not claimed yet (until {})", moment(by)),
+            _ => String::new(),
+        };
+        let words = format!("attempt {} at {}", member.attempt, member.name);
+        lines.push(("placed", format!("{words}{}{claimed}", at.unwrap_or_default())));
+    }
+    let by = placement.place_by_ms.filter(|_| is_open && summary.endpoint_name.is_none());
+    lines.extend(by.map(|at| ("place by", moment(at))));
     lines
 }
 

@@ -2,6 +2,7 @@
 
 use super::due_time::{due_time, due_words};
 use super::interrupt::unless_interrupted;
+use super::recipient::{self, Recipient};
 use super::results::how;
 use super::task_options::{self, is_stdin, read, with};
 use super::wait::{HELD, exit_code, summary, until_done};
@@ -106,6 +107,7 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     // A task is known by key and index: what was not answered may be submitted again.
     let client =
         &(if args.wait { client.reconnecting(args.reconnect.give_up_after) } else { client });
+    let to = recipient::of(args)?;
     let items = items(args)?;
     let pattern = task_options::pattern(&args.task)?;
     let base = task_options::changed(TaskSpec::plain(), &args.task)?;
@@ -117,7 +119,7 @@ pub(crate) async fn run(client: Client, args: &SubmitArgs, json: bool) -> anyhow
     let retry = task_options::retry(None, &args.task.retry)?;
     let due = (due_time(&args.due, now_ms())?, None);
     let mut submitted = Submitted { wait: wait_for, confirmed, retry, due, ..Submitted::default() };
-    let sending = send(client, &args.endpoint, &key, total, specs(), &mut submitted);
+    let sending = send(client, &to, &key, total, specs(), &mut submitted);
     let sent = if args.wait {
         unless_interrupted(sending, &format!("--key {key}")).await
     } else {
@@ -235,7 +237,7 @@ fn check(items: &Items, specs: impl Iterator<Item = TaskSpec>) -> anyhow::Result
 /// its way while the one before is answered, once the first was taken.
 pub(crate) async fn send(
     client: &Client,
-    endpoint: &str,
+    to: &Recipient,
     key: &str,
     total: u64,
     specs: impl Iterator<Item = TaskSpec>,
@@ -244,9 +246,15 @@ pub(crate) async fn send(
     let wait_ms = u64::try_from(submitted.wait.as_millis()).unwrap_or(u64::MAX);
     let (confirmed, retry, due) = (submitted.confirmed, submitted.retry.clone(), submitted.due.0);
     let request = |first, tasks| {
-        let (endpoint, key, retry) = (endpoint.to_owned(), key.to_owned(), retry.clone());
-        let request =
-            SubmitRequest { endpoint, key, total, first, tasks, retry, due, wait_ms, confirmed };
+        let (key, retry) = (key.to_owned(), retry.clone());
+        let request = SubmitRequest {
+            tasks,
+            retry,
+            due,
+            wait_ms,
+            confirmed,
+            ..to.request(key, total, first)
+        };
         async move { client.post::<SubmitAnswer>("/v1/tasks", &request).await }
     };
     let mut open = FuturesOrdered::new();

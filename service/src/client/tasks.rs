@@ -33,6 +33,7 @@ fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static
     let now_ms = now_ms();
     let optional = [
         ("endpoint", args.endpoint.clone()),
+        ("topic", args.topic.clone()),
         ("state", (!args.status.is_empty()).then(|| args.status.join(","))),
         ("key", args.key.clone()),
         ("name", args.name.clone()),
@@ -47,7 +48,11 @@ fn parameters(args: &TasksArgs, left: u64, before: Option<u64>) -> Vec<(&'static
 }
 
 fn shown(task: &TaskSummary) -> String {
-    let id = task.endpoint.to_string();
+    let recipient = match (&task.endpoint_name, &task.topic) {
+        (Some(name), _) => name.clone(),
+        (None, Some(topic)) => format!("topic {topic}"),
+        (None, None) => task.endpoint.to_string(),
+    };
     let name = task.name.as_ref().map(|name| format!("[{name}] ")).unwrap_or_default();
     let progress =
         task.progress.as_ref().map(|progress| format!("({}) ", progress_words(progress)));
@@ -56,7 +61,7 @@ fn shown(task: &TaskSummary) -> String {
     row(
         &task.id.to_string(),
         task.state.as_str(),
-        task.endpoint_name.as_deref().unwrap_or(&id),
+        &recipient,
         &moment(task.created_at_ms),
         &output::one_line(&format!(
             "{progress}{terms}{name}{}",

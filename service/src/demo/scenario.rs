@@ -8,6 +8,7 @@ use super::processes::{PAUSE, sha256sum};
 use super::proof::{Compared, Expected, FaultSchedule, ProofCounts, Record, compare};
 use super::start_log::distinct;
 use crate::api::types::{MAX_PAGE, ResultPage, WaitRequest};
+use crate::client::recipient::Recipient;
 use crate::client::submit::{self, Submitted};
 use crate::model::{Progress, TaskOutcome, TaskSpec, TaskState};
 use anyhow::ensure;
@@ -94,7 +95,15 @@ impl Scenario<'_> {
         let specs = self.files.paths.iter().map(|file| spec(start_log.command(file)));
         let total = self.files.paths.len() as u64;
         let mut submitted = Submitted::default();
-        submit::send(&self.deployment.client, NAME, KEY, total, specs, &mut submitted).await?;
+        submit::send(
+            &self.deployment.client,
+            &Recipient::endpoint(NAME),
+            KEY,
+            total,
+            specs,
+            &mut submitted,
+        )
+        .await?;
         self.ids = submitted.ids;
         self.measured.counts.submitted = self.ids.len();
         self.measured.times.submitting_ms = ms(begun.elapsed());

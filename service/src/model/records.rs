@@ -1,6 +1,6 @@
 //! The recorded facts about tasks, as they are shown to people and programs. Pure.
 
-use super::{Family, LiveTask, TaskState, TimelineStep, Why};
+use super::{Family, LiveTask, PlacementView, TaskState, TimelineStep, Why};
 use clutch_common::id::{EndpointId, TaskId};
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::TaskResult;
@@ -15,10 +15,13 @@ use utoipa::ToSchema;
 pub(crate) struct TaskSummary {
     /// The task.
     pub(crate) id: TaskId,
-    /// The endpoint it is for.
+    /// The endpoint it is for; the id that stands for its topic while it is of one and not placed.
     pub(crate) endpoint: EndpointId,
     /// The name of the endpoint, where this service provisioned it.
     pub(crate) endpoint_name: Option<String>,
+    /// The topic that it was submitted to, if it was to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) topic: Option<String>,
     /// The submission, where it was submitted through this service.
     pub(crate) key: Option<String>,
     /// Its index in the submission; counts from 0.
@@ -93,6 +96,9 @@ pub(crate) struct TaskDetail {
     /// How long after its moment that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) late_ms: Option<u64>,
+    /// Where it was placed, if it was submitted to a topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) placement: Option<PlacementView>,
     /// When its next attempt is due, while it pauses before that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) retry_at_ms: Option<u64>,

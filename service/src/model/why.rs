@@ -4,11 +4,14 @@
 //! link, the queue, the endpoint, and the task's own turn there. The first that holds is
 //! told, with the thing to do where there is something, and the expiry if that is near.
 
+mod cause;
+mod topic;
+
 use super::{LiveLoad, LiveTask};
+pub(crate) use cause::{WaitCause, Why};
 use clutch_common::text::counted::counted;
 use clutch_common::wire::Phase;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+pub(crate) use topic::{Candidate, TopicFacts, unplaced_why};
 
 /// A task that expires within this time is told to.
 const EXPIRES_SOON_MS: u64 = 10 * 60 * 1000;
@@ -16,63 +19,6 @@ const EXPIRES_SOON_MS: u64 = 10 * 60 * 1000;
 const SILENT_MS: u64 = 90_000;
 /// An endpoint that was asked this long ago and did not answer is told of.
 const ANSWER_WITHIN_MS: u64 = 10_000;
-
-/// The cause for which a task waits, as a word for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum WaitCause {
-    /// It is due later.
-    Scheduled,
-    /// The service has no link to the broker.
-    NoLink,
-    /// The broker has no queue for the endpoint.
-    NoQueue,
-    /// The endpoint's queue is full.
-    QueueFull,
-    /// A retry is not due yet.
-    RetryPause,
-    /// The task is on its way to the broker.
-    Submitting,
-    /// A cancellation is requested and not answered.
-    CancelRequested,
-    /// Another instance of the endpoint may have the task.
-    InDoubt,
-    /// The endpoint was never heard.
-    NeverSeen,
-    /// The endpoint is offline.
-    Offline,
-    /// Only an instance that stands by is there.
-    StandbyOnly,
-    /// The endpoint drains.
-    Draining,
-    /// The disk of the endpoint is full.
-    DiskFull,
-    /// The function's workers are starting or broken.
-    Workers,
-    /// The endpoint's inbox is full.
-    InboxFull,
-    /// Other tasks are ahead at the broker.
-    TasksAhead,
-    /// All slots are busy, or as many as leave too few for it.
-    SlotsBusy,
-    /// It needs more slots than the endpoint has.
-    NeedsCores,
-    /// The task will expire soon.
-    ExpiresSoon,
-    /// The endpoint is reading or starting it, as far as is known.
-    AboutToStart,
-    /// It runs.
-    Running,
-}
-
-/// Why a task has no outcome yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Why {
-    /// The cause.
-    pub(crate) cause: WaitCause,
-    /// The sentence for people.
-    pub(crate) words: String,
-}
 
 /// How far the service has come with a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +48,8 @@ pub(crate) struct WaitFacts {
     pub(crate) due_at_ms: Option<u64>,
     /// How far the service has come with it.
     pub(crate) placement: Placement,
+    /// How far it is in its topic, if it was submitted to one.
+    pub(crate) topic: Option<TopicFacts>,
     /// When its next attempt is due, if a retry waits for that.
     pub(crate) retry_at_ms: Option<u64>,
     /// When its cancellation was requested, if it was.
@@ -146,8 +94,20 @@ pub(crate) fn why(facts: &WaitFacts) -> Why {
         return Why { cause, words };
     }
     let told = [
-        scheduled, cancelling, unlinked, unplaced, in_doubt, too_wide, draining, absent, troubled,
-        inbox_full, behind, busy,
+        scheduled,
+        cancelling,
+        unlinked,
+        topic::unplaced,
+        unplaced,
+        in_doubt,
+        too_wide,
+        topic::unclaimed,
+        draining,
+        absent,
+        troubled,
+        inbox_full,
+        behind,
+        busy,
     ];
     let found = told.iter().find_map(|told| told(facts));
     let (cause, words) = match (found, expiry(facts)) {
@@ -234,22 +194,24 @@ fn unplaced(facts: &WaitFacts) -> CauseWords {
                 counted(facts.messages_waiting.unwrap_or(0), "message")
             ),
         )),
-        Placement::OnItsWay | Placement::Returned => match facts.retry_at_ms {
-            Some(at) if at > facts.now_ms => Some((
-                WaitCause::RetryPause,
-                format!(
-                    "its last attempt did not succeed, and the next one starts in {}",
-                    span(at - facts.now_ms)
-                ),
-            )),
-            _ => Some((
+        Placement::OnItsWay | Placement::Returned => {
+            Some(retry_pause(facts).unwrap_or_else(|| {
+                (
                 WaitCause::Submitting,
                 "the broker has not confirmed it yet; if that lasts, look whether its memory or \
                  disk is short"
                     .to_owned(),
-            )),
-        },
+            )
+            }))
+        }
     }
+}
+
+fn retry_pause(facts: &WaitFacts) -> CauseWords {
+    let left = facts.retry_at_ms?.checked_sub(facts.now_ms).filter(|left| *left > 0)?;
+    let words =
+        format!("its last attempt did not succeed, and the next one starts in {}", span(left));
+    Some((WaitCause::RetryPause, words))
 }
 
 fn in_doubt(facts: &WaitFacts) -> CauseWords {

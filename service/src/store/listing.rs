@@ -107,6 +107,7 @@ fn task(db: &Db<'_>, id: TaskId) -> Result<Option<TaskDetail>> {
         due_at_ms,
         released_at_ms,
         late_ms: released_at_ms.zip(due_at_ms).map(|(at, due)| at.saturating_sub(due)),
+        placement: None,
         retry_at_ms,
         asked,
         results,

@@ -45,7 +45,7 @@ pub(super) fn index_condition(state: StoredState) -> &'static str {
 }
 
 /// The columns of a [`SummaryRow`], from [`summary_tables`].
-pub(super) const SUMMARY_COLUMNS: &str = "t.seq, t.id, n.id, e.name, s.key, t.idx, t.name, \
+pub(super) const SUMMARY_COLUMNS: &str = "t.seq, t.id, n.id, e.name, tp.name, s.key, t.idx, t.name, \
      t.command, t.state, t.attempt, t.created_at_ms, t.submitted_at_ms, r.ended_at_ms, \
      t.priority, t.cores";
 
@@ -53,7 +53,8 @@ pub(super) const SUMMARY_COLUMNS: &str = "t.seq, t.id, n.id, e.name, s.key, t.id
 pub(super) fn summary_tables(dialect: &Dialect) -> String {
     format!(
         " FROM tasks t LEFT JOIN interned_ids n ON n.n = t.endpoint \
-         LEFT JOIN endpoints e ON e.id = n.id LEFT JOIN submissions s ON s.id = t.submission \
+         LEFT JOIN endpoints e ON e.id = n.id LEFT JOIN topics tp ON tp.n = t.topic \
+         LEFT JOIN submissions s ON s.id = t.submission \
          LEFT JOIN results r ON {} ",
         dialect.is_decisive_result
     )
@@ -83,6 +84,7 @@ impl FromRow for SummaryRow {
                 id: columns.next()?,
                 endpoint: columns.next()?,
                 endpoint_name: columns.next()?,
+                topic: columns.next()?,
                 key: columns.next()?,
                 index: columns.next()?,
                 name: columns.next()?,

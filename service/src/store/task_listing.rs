@@ -22,6 +22,8 @@ const POSITIONS: u64 = 50_000;
 pub(crate) struct TaskFilter {
     /// Only those of this endpoint.
     pub(crate) endpoint: Option<EndpointId>,
+    /// Only those of this topic.
+    pub(crate) topic: Option<String>,
     /// Only those in one of these states; in any if there are none.
     pub(crate) states: Vec<TaskState>,
     /// Only those of this submission.
@@ -55,7 +57,8 @@ impl TaskFilter {
     fn passes_tasks_by(&self) -> bool {
         let common = |state: StoredState| index_condition(state).is_empty();
         let times = self.submission.is_some() && (self.since_ms.or(self.until_ms)).is_some();
-        self.name.is_some() || self.priority.is_some() || times || self.stored().any(common)
+        let filtered = self.name.is_some() || self.topic.is_some() || self.priority.is_some();
+        filtered || times || self.stored().any(common)
     }
 }
 
@@ -204,6 +207,9 @@ fn select(
     }
     if let Some(state) = state {
         also(&format!(" AND t.state = ?{}", index_condition(state)), state.as_str().into());
+    }
+    if let Some(topic) = &filter.topic {
+        also(" AND t.topic = (SELECT n FROM topics WHERE name = ?)", topic.as_str().into());
     }
     if let Some(name) = &filter.name {
         also(" AND t.name LIKE ? ESCAPE '\\'", name.like().into());

@@ -1,29 +1,9 @@
 //! What the board shows of topics to people. Pure.
 
+pub(crate) use crate::model::WhyNone;
 use clutch_common::id::EndpointId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-/// Why a member is given no work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case", tag = "why")]
-pub(crate) enum WhyNone {
-    /// It drains.
-    Drains,
-    /// Its clock is too far from the service's.
-    Clock {
-        /// How far it is behind; ahead if this is negative.
-        behind_ms: i64,
-    },
-    /// Nothing reads its task queue.
-    Away,
-    /// It was not heard for a while, and its queue was not looked at yet.
-    Unheard,
-    /// The broker did not take what was published to its queue, and it is tried again.
-    NotTaken,
-    /// It holds as much as its credit.
-    NoCredit,
-}
 
 /// A member, and how much work it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
