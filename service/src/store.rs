@@ -55,7 +55,6 @@ mod task_listing;
 mod task_rows;
 mod threads;
 mod topic_tasks;
-#[allow(dead_code, reason = "the commands and the API use it")]
 mod topics;
 mod transitions;
 mod unaccounted;

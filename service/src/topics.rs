@@ -9,7 +9,6 @@
 //! `credit`, `member`, `catalogue`, `matching` and `fence` are pure. `board` is the catalogue of
 //! this run behind a lock: the store tells it what is recorded, the broker's side what is heard.
 
-#[allow(dead_code, reason = "the commands and the API use its view")]
 mod board;
 mod catalogue;
 mod credit;

@@ -14,7 +14,13 @@ pub(crate) struct ToTopicArgs {
     #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
     pub(crate) topic: Option<String>,
     /// Only at members whose endpoint.toml names the function in this version
-    #[arg(long, value_name = "VERSION", requires = "topic", requires = "call")]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        requires = "topic",
+        requires = "call",
+        conflicts_with = "argv"
+    )]
     pub(crate) function_version: Option<String>,
     /// How long a member may take to start a task that it was given; one that has not started then
     /// never starts there, and is given to another [default: 60s]
