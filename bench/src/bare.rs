@@ -8,8 +8,10 @@
 //! the same guarantees by the broker, as one task a message costs the product.
 
 mod echo;
+mod played;
 
 pub(crate) use echo::{CHORE, process};
+pub(crate) use played::Played;
 
 use anyhow::{Context as _, Result, ensure};
 use echo::Echo;

@@ -16,11 +16,13 @@ mod memory;
 mod messages;
 mod outage;
 mod payloads;
+mod placing;
 mod processes;
 mod round_trips;
 mod schedules;
 mod submissions;
 mod throughput;
+mod topics;
 mod waiting;
 
 use crate::disk;
@@ -82,6 +84,10 @@ pub(crate) enum Name {
     Schedules,
     /// Messages between running tasks, at one endpoint and at two, beside a bare loop
     Messages,
+    /// Tasks of a topic over 1, 2 and 4 members, beside as many that are addressed to them
+    Topics,
+    /// The cost of placing a task while 1,000,000 wait for 1,000 members, beside that of 1,000
+    Placing,
 }
 
 /// How much is done.
@@ -232,6 +238,8 @@ impl Bench {
             Name::Cancel => cancel::measure(self),
             Name::Schedules => schedules::measure(self).await,
             Name::Messages => messages::measure(self).await,
+            Name::Topics => topics::measure(self),
+            Name::Placing => placing::measure(self).await,
         }
     }
 

@@ -30,6 +30,7 @@ use clutch_common::text::secret::{self, SecretUrl};
 use clutch_common::topology::QueueKind;
 pub(crate) use forget::ForgetArgs;
 pub(crate) use logs::LogsArgs;
+pub(crate) use lookahead::LookaheadArgs;
 pub(crate) use messages::MessageArgs;
 pub(crate) use results::ResultsArgs;
 use std::path::PathBuf;
@@ -324,7 +325,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) messages: MessageArgs,
     #[command(flatten)]
-    pub(crate) topics: lookahead::LookaheadArgs,
+    pub(crate) topics: LookaheadArgs,
 }
 
 #[derive(Debug, Args)]

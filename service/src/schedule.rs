@@ -7,7 +7,7 @@
 
 mod calendar;
 #[cfg(test)]
-pub(crate) mod choices;
+mod choices;
 mod civil;
 mod cron;
 mod identity;

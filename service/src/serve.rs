@@ -17,7 +17,7 @@ use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::ownership::{self, Claimant};
 use crate::broker::session::{LinkState, SessionContext, SessionError, keep_engaged};
-use crate::cli::ServeArgs;
+use crate::cli::{LookaheadArgs, ServeArgs};
 use crate::config::Settings;
 use crate::failover::ConnectionCloser;
 use crate::failure::{Failure, INTERNAL, REFUSED, advice};
@@ -67,7 +67,8 @@ pub(crate) async fn serve(settings: &Settings, args: &ServeArgs) -> anyhow::Resu
     let (told, submissions) = (HealthState::default(), TaskTracker::new());
     let placements = Placements::load(&store).await?;
     let board = store.topic_board();
-    board.with(|catalogue| catalogue.look_ahead(args.topics.topic_lookahead));
+    let LookaheadArgs { topic_lookahead, clock_margin } = args.topics;
+    board.with(|catalogue| catalogue.look_ahead(topic_lookahead, clock_margin));
     store.load_topics(now_ms()).await?;
     let context = SessionContext {
         transport,

@@ -31,6 +31,7 @@ mod stage;
 mod state;
 mod stop;
 mod task;
+mod topics;
 mod topology;
 mod unreadable;
 mod waiting;
@@ -162,6 +163,7 @@ pub fn rows() -> Vec<Row> {
         log::ROWS,
         task::ROWS,
         posts::ROWS,
+        topics::ROWS,
         million::ROWS,
     ]
     .concat()

@@ -10,6 +10,7 @@ use super::member::{Load, Member, MemberFacts, Offer, Seen};
 use super::view::{MemberView, TopicView, WhyNone};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
+use clutch_common::task::topic::CLOCK_MARGIN;
 use clutch_common::task::turns::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(super) struct Class {
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     pub(super) lookahead: Duration,
+    /// How far the clocks of members may be from the service's.
+    pub(super) margin: Duration,
     pub(super) kinds: BTreeMap<i64, Kind>,
     /// The kinds, with a priority, of which tasks may wait.
     pub(super) open: BTreeSet<(i64, Priority)>,
@@ -87,6 +90,7 @@ impl Default for Catalogue {
     fn default() -> Self {
         Self {
             lookahead: LOOKAHEAD,
+            margin: CLOCK_MARGIN,
             kinds: BTreeMap::new(),
             open: BTreeSet::new(),
             turns: BTreeMap::new(),
@@ -109,8 +113,8 @@ impl Default for Catalogue {
 
 impl Catalogue {
     /// Sets how far ahead members have work, before there are any.
-    pub(crate) fn look_ahead(&mut self, lookahead: Duration) {
-        self.lookahead = lookahead;
+    pub(crate) fn look_ahead(&mut self, lookahead: Duration, margin: Duration) {
+        (self.lookahead, self.margin) = (lookahead, margin);
     }
 
     /// Whether there are members.
@@ -325,7 +329,7 @@ impl Catalogue {
         loop {
             let classes = able.iter().filter_map(|number| self.classes.get(number));
             let firsts = classes.filter_map(|class| {
-                let fits = |load: &&Load| self.fits(load.2, cores, now_ms);
+                let fits = |load: &&Load| cores == 1 || self.fits(load.2, cores, now_ms);
                 class.ready.iter().find(fits)
             });
             let (load, id) = firsts.min().map(|load| (*load, load.2))?;

@@ -3,7 +3,7 @@
 use super::catalogue::Catalogue;
 use super::member::Member;
 use clutch_common::id::EndpointId;
-use clutch_common::task::topic::{CLOCK_MARGIN, is_fenced};
+use clutch_common::task::topic::is_fenced;
 use std::collections::BTreeSet;
 
 /// How often the queue of a member is looked at, at most.
@@ -68,7 +68,7 @@ impl Catalogue {
     /// When placements may have to end next: the first that is not claimed, or those of a member
     /// that is away.
     pub(crate) fn next_end(&self) -> Option<u64> {
-        let margin = u64::try_from(CLOCK_MARGIN.as_millis()).unwrap_or(u64::MAX);
+        let margin = u64::try_from(self.margin.as_millis()).unwrap_or(u64::MAX);
         let first = self.unclaimed.first();
         let fence = first.map(|(start_by_ms, _)| start_by_ms.saturating_add(margin + 1));
         let away = self.away.iter().filter_map(|id| self.members.get(id)?.lost_at_ms());
@@ -85,7 +85,7 @@ impl Catalogue {
     /// Up to `limit` tasks that are certainly not claimed, if the service has read all that was
     /// sent to it until a moment.
     pub(crate) fn fenced(&self, read_ms: u64, limit: usize) -> Vec<(i64, u32)> {
-        let fenced = |start_by_ms: u64| is_fenced(start_by_ms, read_ms, CLOCK_MARGIN);
+        let fenced = |start_by_ms: u64| is_fenced(start_by_ms, read_ms, self.margin);
         let rows = self.unclaimed.iter().take_while(|(start_by_ms, _)| fenced(*start_by_ms));
         let tasks = rows.filter_map(|(_, task)| Some((*task, self.placed.get(task)?.attempt)));
         tasks.take(limit).collect()

@@ -3,6 +3,7 @@
 use super::credit::{self, Rate};
 use super::view::WhyNone;
 use clutch_common::id::EndpointId;
+use clutch_common::task::BUILT_IN;
 use clutch_common::task::topic::CLOCK_TOLERANCE;
 use clutch_common::wire::FunctionOffer;
 use std::cmp::Reverse;
@@ -59,16 +60,19 @@ impl Offer {
         self.withheld.iter()
     }
 
-    /// Whether it has a kind of tasks.
+    /// Whether it has a kind of tasks. Each endpoint has the functions that are built in.
     pub(super) fn has(&self, number: i64, kind: &super::Kind) -> bool {
         self.topics.contains(&kind.topic)
             && !self.withheld.contains(&number)
-            && kind.function.as_ref().is_none_or(|name| {
-                let wanted = kind.version.as_ref();
-                self.functions.iter().any(|offer| {
-                    offer.name == *name && (wanted.is_none() || offer.version.as_ref() == wanted)
-                })
-            })
+            && kind.function.as_ref().filter(|name| !name.starts_with(BUILT_IN)).is_none_or(
+                |name| {
+                    let wanted = kind.version.as_ref();
+                    self.functions.iter().any(|offer| {
+                        offer.name == *name
+                            && (wanted.is_none() || offer.version.as_ref() == wanted)
+                    })
+                },
+            )
     }
 }
 

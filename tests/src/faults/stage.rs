@@ -187,7 +187,7 @@ impl Site {
     }
 
     /// The broker's URL through a proxy, if there is a broker.
-    fn behind(&self, world: &World, proxy: &Proxy) -> Result<Option<String>> {
+    pub(super) fn behind(&self, world: &World, proxy: &Proxy) -> Result<Option<String>> {
         if self.queue == Queue::Folder {
             return Ok(None);
         }
@@ -222,11 +222,22 @@ impl Stage {
     }
 
     fn submit_as(&mut self, count: usize, script: &str, options: &[&str]) -> Result<()> {
+        let name = self.endpoint.name.clone();
+        self.submit_to(&[&name], count, script, options)
+    }
+
+    /// Submits tasks to an endpoint, or to a topic.
+    pub fn submit_to(
+        &mut self,
+        to: &[&str],
+        count: usize,
+        script: &str,
+        options: &[&str],
+    ) -> Result<()> {
         let key = self.key(self.submitted);
         let array = format!("1-{count}");
         let argv = self.runs.command(script, &["{}"]);
-        let mut line = vec!["submit", &self.endpoint.name, "--key", &key];
-        line.extend(["--array", &array]);
+        let mut line = [&["submit"], to, &["--key", &key, "--array", &array]].concat();
         line.extend(options);
         line.push("--");
         line.extend(argv.iter().map(String::as_str));

@@ -13,7 +13,7 @@ const SCHEDULES: u64 = 10_000;
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many more wake-ups there may be then: less than one a second for each part that would
 /// look by itself.
-const MORE: u64 = 10;
+pub(crate) const MORE: u64 = 10;
 
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -33,9 +33,9 @@ fn add(socket: &Path, schedules: &[Value]) {
     }
 }
 
-/// How often the service wakes in the window, once it has come to rest.
-fn wakes(service: &Daemon) -> u64 {
-    poll::until("the service to come to rest", SOON, || {
+/// How often a daemon wakes in the window, once it has come to rest.
+pub(crate) fn wakes(service: &Daemon) -> u64 {
+    poll::until("the daemon to come to rest", SOON, || {
         let before = service.wakes()?;
         poll::pause(Duration::from_secs(1));
         Ok((service.wakes()? - before < MORE).then_some(()))

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// A whole worker in a shell: it answers with what it was asked, how often it has
 /// answered, and its process. `die` and `sleep` are arguments it knows.
-const SHELL: &str = r#"
+pub(crate) const SHELL: &str = r#"
 exec 3>&1 1>&2
 echo '{"clutch": 1}' >&3
 count=0
