@@ -91,9 +91,31 @@ def target(folder, name):
         time.sleep(0.1)
 
 
+def answered(folder, name):
+    """Returns how many messages of a sender were answered, in all its runs."""
+    folder = os.path.join(folder, "log")
+    count = 0
+    for run in os.listdir(folder):
+        if run.startswith(name + "-"):
+            with open(os.path.join(folder, run), encoding="utf-8") as file:
+                count += sum(line.startswith("answer ") for line in file)
+    return count
+
+
+def may_send(folder, number):
+    """Whether a sender may send the message of this number, from 0 on."""
+    try:
+        with open(os.path.join(folder, "allowed"), encoding="utf-8") as file:
+            return number < int(file.read())
+    except FileNotFoundError:
+        return True
+
+
 def send(folder, name, to, count):
     log, task, run = Log(folder, name), target(folder, to), uuid.uuid4()
-    for number in range(count):
+    for number in range(answered(folder, name), count):
+        while not may_send(folder, number):
+            time.sleep(0.05)
         key, message = f"{name}.{run}.{number}", str(uuid.uuid4())
         log.note("sent", key)
         query = {"to": task, "addressee": "in", "wait": f"{WAIT}s", "id": message}

@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// How many tasks the row `million` has
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     tasks: usize,
-    /// The seed of the row `million`; the same faults come again
+    /// The seed of the rows `million` and `messages-at-random`; the same faults come again
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Keeps the folders, with the logs, of rows that do not hold

@@ -40,27 +40,39 @@ pub fn play(rows: &[Row], plan: &Plan, tell: &(dyn Fn(&Report) + Sync)) -> Resul
     Ok(reports)
 }
 
-/// Plays one row, that harms no broker, on a broker that is there, and briefly.
+/// Plays one row briefly: on a broker that is there, or on one of its own if it needs that.
 pub fn play_one(name: &str, address: &Address, binaries: &Path) -> Result<Verdict> {
     let all = super::rows();
     let row = all.iter().find(|row| row.name == name).context("there is no such fault")?;
-    let Play::Beside(play) = row.play else { bail!("{name} needs a broker of its own") };
     if let Some(why) = row.needs.iter().find_map(|need| need.missing()) {
         return Ok(Verdict::Skipped(why));
     }
     let folder = folder()?;
     let long = Long { tasks: 0, seed: 0, tell: |_| () };
     let queue = row.queues.first().copied().unwrap_or(Queue::Classic);
-    let site = Site {
-        amqp: amqp(address)?,
-        address: address.clone(),
-        binaries: binaries.to_owned(),
-        queue,
-        folder: folder.path().to_owned(),
-        brief: true,
-        long,
+    let site = |address: &Address| {
+        anyhow::Ok(Site {
+            amqp: amqp(address)?,
+            address: address.clone(),
+            binaries: binaries.to_owned(),
+            queue,
+            folder: folder.path().to_owned(),
+            brief: true,
+            long,
+        })
     };
-    Ok(judge(row, &play(&site)?))
+    let seen = match row.play {
+        Play::Beside(play) => play(&site(address)?)?,
+        Play::Alone(_) if !Private::available() => {
+            return Ok(Verdict::Skipped("there is no rabbitmq-server to start".to_owned()));
+        }
+        Play::Alone(play) => {
+            let mut own = Private::start(&Options::default())?;
+            let site = site(own.address())?;
+            play(&site, &mut own)?
+        }
+    };
+    Ok(judge(row, &seen))
 }
 
 /// A folder that goes with a row.

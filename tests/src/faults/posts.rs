@@ -1,11 +1,14 @@
 //! Faults under messages between tasks at two endpoints. Every sender gets an answer; one that is
 //! told `delivered` was heard, and no run of a receiver takes a message twice.
 
-use super::stage::{Setup, Site, Stage};
-use super::{Need, Play, Row, Seen};
+mod at_random;
+
+use super::stage::{Setup, Site, Stage, append};
+use super::{ALL, BOTH, Need, Play, Row, Seen};
 use crate::broker::Private;
 use crate::poll;
 use crate::process::Daemon;
+use crate::proxy::Proxy;
 use crate::world::{Endpoint, SOON};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,8 @@ pub(super) const ROWS: &[Row] = &[
          other a thousand messages",
         Play::Beside(link_cut),
     )
-    .needs(&[Need::Python]),
+    .needs(&[Need::Python])
+    .on(BOTH),
     Row::new(
         "messages-half-open",
         "an endpoint's side of the link is gone three times under messages, the broker still sees \
@@ -27,21 +31,24 @@ pub(super) const ROWS: &[Row] = &[
         Play::Beside(half_open),
     )
     .needs(&[Need::Python])
-    .within(90),
+    .within(90)
+    .on(BOTH),
     Row::new(
         "messages-broker-restart",
         "the broker is stopped in order and started again three times under messages",
         Play::Alone(broker_restart),
     )
     .needs(&[Need::Python])
-    .since("the broker being up again"),
+    .since("the broker being up again")
+    .on(BOTH),
     Row::new(
         "messages-service-kill",
         "the service is ended by kill -9 forty times under messages",
         Play::Beside(service_kill),
     )
     .needs(&[Need::Python])
-    .since("the last kill"),
+    .since("the last kill")
+    .on(ALL),
     Row::new(
         "messages-endpoint-kill",
         "an endpoint with senders and receivers is ended by kill -9 ten times under messages",
@@ -49,45 +56,84 @@ pub(super) const ROWS: &[Row] = &[
     )
     .needs(&[Need::Python])
     .since("the last kill")
-    .may_run_again("what ran when its endpoint was killed runs again"),
+    .may_run_again("what ran when its endpoint was killed runs again")
+    .on(ALL),
+    at_random::ROW,
 ];
 
 /// The task that sends and receives.
 const SCRIPT: &str = include_str!("../../python/correspondent.py");
-/// How many receivers, and senders, each of the two endpoints has.
+/// How many receivers each of the two endpoints has; and how many senders to each of the two, from
+/// where there are any.
 const PAIRS: usize = 2;
 /// How many messages each sender sends.
 const MESSAGES: usize = 250;
 /// How many messages are answered between two faults.
 const BETWEEN: usize = 8;
+/// The options of the service.
+const SERVICE: &[&str] = &["--messages", "any"];
+/// A daemon that is killed often takes no task for its killer.
+const SETTINGS: &str = "[engine]\npoison_after = 100\n[messages]\nallow = \"any\"";
+
+/// The ways that messages go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ways {
+    /// From each endpoint to the other.
+    Across,
+    /// Those, and from each endpoint to itself.
+    All,
+}
+
+impl Ways {
+    /// The names of the endpoints of each way.
+    fn ends(self) -> &'static [(&'static str, &'static str)] {
+        const ALL: &[(&str, &str)] =
+            &[("lab", "far"), ("far", "lab"), ("lab", "lab"), ("far", "far")];
+        match self {
+            Self::Across => &ALL[..2],
+            Self::All => ALL,
+        }
+    }
+
+    /// How many senders there are.
+    fn senders(self) -> usize {
+        self.ends().len() * PAIRS
+    }
+}
 
 /// Two endpoints with tasks that send each other messages.
 struct Correspondence {
     stage: Stage,
     far: Endpoint,
-    _far_daemon: Daemon,
+    far_daemon: Daemon,
+    far_proxy: Proxy,
     folder: PathBuf,
+    ways: Ways,
 }
 
 impl Correspondence {
-    fn begin(site: &Site) -> Result<Self> {
-        let stage = site.stage_with(&Setup {
-            service: &["--messages", "any"],
-            slots: 2 * PAIRS,
-            // A daemon that is killed often takes no task for its killer.
-            settings: "[engine]\npoison_after = 100",
-            provision: &["--heartbeat", "2s"],
-            ..Setup::default()
-        })?;
-        let far = stage.world.provision("far")?;
-        let slots = (2 * PAIRS).to_string();
-        let far_daemon = stage.world.run_with(&far, &["--slots", &slots])?;
+    /// Begins it: each sender sends so many messages, as far as it may
+    /// ([`Correspondence::let_send`]).
+    fn begin(site: &Site, ways: Ways, messages: usize) -> Result<Self> {
+        let heartbeat = ["--heartbeat", "2s"];
+        let slots = PAIRS + ways.senders() / 2;
+        let (service, settings, provision) = (SERVICE, SETTINGS, &heartbeat);
+        let setup = Setup { service, slots, settings, provision, ..Setup::default() };
+        let stage = site.stage_with(&setup)?;
+        let far_proxy = Proxy::before(site.amqp)?;
+        let behind = site.behind(&stage.world, &far_proxy)?;
+        let mut options = site.queue_options();
+        options.extend(behind.iter().flat_map(|url| ["--endpoint-broker", url]));
+        options.extend(heartbeat);
+        let far = stage.world.provision_with("far", &options)?;
+        append(&far.config, SETTINGS)?;
+        let far_daemon = run_far(&stage, &far)?;
         let folder = stage.world.folder().join("post");
         std::fs::create_dir_all(folder.join("log"))?;
         std::fs::write(folder.join("correspondent.py"), SCRIPT)?;
-        let mut begun = Self { stage, far, _far_daemon: far_daemon, folder };
+        let mut begun = Self { stage, far, far_daemon, far_proxy, folder, ways };
         begun.receivers()?;
-        begun.senders()?;
+        begun.senders(messages)?;
         Ok(begun)
     }
 
@@ -117,18 +163,34 @@ impl Correspondence {
                 targets.push_str(&format!("{name}-{} {id}\n", index + 1));
             }
         }
-        let path = self.folder.join("targets");
-        std::fs::write(path.with_extension("new"), targets)?;
+        self.write("targets", &targets)
+    }
+
+    fn senders(&mut self, messages: usize) -> Result<()> {
+        let folder = self.folder.display().to_string();
+        for (from, to) in self.ways.ends() {
+            let arguments = format!("send '{folder}' {from}-to-{to}-$1 {to}-$1 {messages}");
+            self.submit(*from == "far", &arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Lets each sender send so many messages in all; without this it sends what it has.
+    fn let_send(&self, messages: usize) -> Result<()> {
+        self.write("allowed", &messages.to_string())
+    }
+
+    /// Writes a file of the folder as a whole.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        std::fs::write(path.with_extension("new"), text)?;
         Ok(std::fs::rename(path.with_extension("new"), path)?)
     }
 
-    fn senders(&mut self) -> Result<()> {
-        let folder = self.folder.display().to_string();
-        for (name, to) in [("lab", "far"), ("far", "lab")] {
-            let arguments = format!("send '{folder}' of-{name}-$1 {to}-$1 {MESSAGES}");
-            self.submit(name == "far", &arguments)?;
-        }
-        Ok(())
+    /// Starts the service on what the last one left.
+    fn restart_service(stage: &mut Stage) -> Result<()> {
+        stage.service = stage.world.launch_service(SERVICE)?;
+        stage.service.wait_for("serving", SOON).map(drop)
     }
 
     /// Plays a fault so many times, each after some more messages were answered; returns when the
@@ -159,17 +221,29 @@ impl Correspondence {
         let before = Letters::read(&self.folder)?.answers.len();
         self.until_answered(before + 1)?;
         let recovery = end.elapsed();
+        Ok(self.finish()?.1.recovered_in(recovery))
+    }
+
+    /// Waits for everything; returns the notes, and what they are judged to be.
+    fn finish(self) -> Result<(Letters, Seen)> {
         poll::until("the last sender to end", 10 * SOON, || {
-            let ended = [2, 3].map(|number| self.stage.progress_of(number));
-            let all = ended
-                .into_iter()
-                .all(|progress| progress.is_ok_and(|progress| progress.done == progress.total));
-            Ok(all.then_some(()))
+            let ended = |number| {
+                let progress = self.stage.progress_of(number);
+                progress.is_ok_and(|progress| progress.done == progress.total)
+            };
+            Ok((2..2 + self.ways.ends().len()).all(ended).then_some(()))
         })?;
         std::fs::write(self.folder.join("stop"), "")?;
+        let seen = self.stage.seen()?;
         let letters = Letters::read(&self.folder)?;
-        Ok(letters.judge(self.stage.seen()?.recovered_in(recovery)))
+        let seen = letters.judge(seen);
+        Ok((letters, seen))
     }
+}
+
+/// Starts the daemon of the other endpoint.
+fn run_far(stage: &Stage, far: &Endpoint) -> Result<Daemon> {
+    stage.world.run_with(far, &["--slots", &stage.slots.to_string()])
 }
 
 /// The notes of all tasks.
@@ -236,7 +310,7 @@ impl Letters {
 }
 
 fn link_cut(site: &Site) -> Result<Seen> {
-    let mut post = Correspondence::begin(site)?;
+    let mut post = Correspondence::begin(site, Ways::Across, MESSAGES)?;
     let mut cut = 0;
     let end = post.play(10, |stage| {
         cut += stage.proxy.cut();
@@ -247,7 +321,7 @@ fn link_cut(site: &Site) -> Result<Seen> {
 }
 
 fn half_open(site: &Site) -> Result<Seen> {
-    let mut post = Correspondence::begin(site)?;
+    let mut post = Correspondence::begin(site, Ways::Across, MESSAGES)?;
     let end = post.play(3, |stage| {
         ensure!(stage.proxy.lose_clients() > 0, "there was no connection to lose");
         stage.until_disengaged()?;
@@ -257,7 +331,7 @@ fn half_open(site: &Site) -> Result<Seen> {
 }
 
 fn broker_restart(site: &Site, broker: &mut Private) -> Result<Seen> {
-    let mut post = Correspondence::begin(site)?;
+    let mut post = Correspondence::begin(site, Ways::Across, MESSAGES)?;
     let end = post.play(3, |stage| {
         broker.stop()?;
         stage.until_disengaged()?;
@@ -268,17 +342,16 @@ fn broker_restart(site: &Site, broker: &mut Private) -> Result<Seen> {
 }
 
 fn service_kill(site: &Site) -> Result<Seen> {
-    let mut post = Correspondence::begin(site)?;
+    let mut post = Correspondence::begin(site, Ways::Across, MESSAGES)?;
     let end = post.play(40, |stage| {
         stage.service.kill()?;
-        stage.service = stage.world.launch_service(&["--messages", "any"])?;
-        stage.service.wait_for("serving", SOON).map(drop)
+        Correspondence::restart_service(stage)
     })?;
     post.seen(end)
 }
 
 fn endpoint_kill(site: &Site) -> Result<Seen> {
-    let mut post = Correspondence::begin(site)?;
+    let mut post = Correspondence::begin(site, Ways::Across, MESSAGES)?;
     let end = post.play(10, |stage| {
         stage.daemon.kill()?;
         poll::pause(Duration::from_millis(100));

@@ -178,7 +178,7 @@ impl Site {
     }
 
     /// The options of `provision` that say what keeps the task queue.
-    fn queue_options(&self) -> Vec<&'static str> {
+    pub(super) fn queue_options(&self) -> Vec<&'static str> {
         match self.queue {
             Queue::Classic => vec!["--queue", "classic"],
             Queue::Quorum => vec!["--queue", "quorum"],
@@ -199,7 +199,8 @@ impl Site {
     }
 }
 
-fn append(file: &Path, lines: &str) -> Result<()> {
+/// Adds lines to an endpoint's file.
+pub(super) fn append(file: &Path, lines: &str) -> Result<()> {
     let text = std::fs::read_to_string(file)?;
     std::fs::write(file, format!("{text}\n{lines}\n")).context("changing the endpoint's file")
 }

@@ -206,3 +206,8 @@ fn schedules_fire_while_the_broker_is_away() {
 fn no_sender_is_told_wrong_while_the_service_is_killed() {
     holds("messages-service-kill");
 }
+
+#[test]
+fn no_sender_is_told_wrong_whichever_faults_strike() {
+    holds("messages-at-random");
+}
