@@ -8,9 +8,10 @@ mod task_side;
 
 use super::types::{DrainRequest, ErrorWords, Refusal};
 use super::{Local, socket};
-use connections::answer_all;
+use connections::{answer_all, read_rest};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -33,6 +34,8 @@ const HEAD: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_secs(60);
 /// The largest body of a request, in bytes.
 const BODY: usize = 64 * 1024;
+/// How much of a body that is not wanted is read, so that its sender sees the answer.
+const SKIPPED: u64 = 1024 * 1024;
 /// How many tasks an answer lists, unless the request says otherwise.
 const LISTED: usize = 1000;
 
@@ -62,11 +65,13 @@ fn warn(state: &Path, error: &std::io::Error) {
 }
 
 async fn connection(stream: UnixStream, local: Arc<Local>) {
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let local = Arc::clone(&local);
         async move {
-            let (status, body) = answer(&local, request).await;
-            let mut response = Response::new(Full::new(Bytes::from(body + "\n")));
+            let (head, mut body) = request.into_parts();
+            let (status, answer) = answer(&local, &head, &mut body).await;
+            read_rest(&mut body, SKIPPED, HEAD).await;
+            let mut response = Response::new(Full::new(Bytes::from(answer + "\n")));
             *response.status_mut() = status;
             let json = hyper::header::HeaderValue::from_static("application/json");
             response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
@@ -83,8 +88,7 @@ async fn connection(stream: UnixStream, local: Arc<Local>) {
     }
 }
 
-async fn answer(local: &Local, request: Request<Incoming>) -> HttpAnswer {
-    let (head, body) = request.into_parts();
+async fn answer(local: &Local, head: &Parts, body: &mut Incoming) -> HttpAnswer {
     match (&head.method, head.uri.path()) {
         (&Method::GET, "/v1/status") => json(&local.status()),
         (&Method::GET, "/v1/tasks") => match limit(head.uri.query()) {

@@ -5,6 +5,9 @@ use clutch_tests::poll;
 use clutch_tests::process::{self, Daemon, Output};
 use clutch_tests::world::{Endpoint, SOON, World};
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// A world in which an endpoint's daemon runs.
 struct Place {
@@ -207,4 +210,23 @@ fn a_result_tells_which_files_were_removed_with_the_sandbox() {
     let shown = place.world.service(&["show", task["id"].as_str().unwrap()]).unwrap().ok().unwrap();
     let words = "3 files in the removed sandbox: out.dat, more/a, more/b; give the task a --cwd";
     assert!(shown.text().contains(words), "{}", shown.text());
+}
+
+#[test]
+fn a_request_that_is_refused_is_answered_however_much_it_brings() {
+    let place = place("");
+    let state = place.ask(&["status"])["state"].as_str().unwrap().to_owned();
+    for (target, body, status) in [
+        ("/v1/nothing", 900_000, "404"),
+        ("/v1/status", 900_000, "405"),
+        ("/v1/drain", 900_000, "400"),
+    ] {
+        let mut stream = UnixStream::connect(Path::new(&state).join("endpoint.sock")).unwrap();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: e\r\nconnection: close\r\n");
+        write!(stream, "{head}content-length: {body}\r\n\r\n").unwrap();
+        stream.write_all(&vec![b'x'; body]).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+    }
 }

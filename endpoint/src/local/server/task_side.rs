@@ -4,7 +4,7 @@
 //! by it. Promises that each request has a token; that connections and what they bring are
 //! bounded; and that what a receiver holds by its connection is given back when that closes.
 
-use super::connections::answer_all;
+use super::connections::{answer_all, read_rest};
 use crate::execution::live::Live;
 use crate::execution::live::progress;
 use crate::local::Local;
@@ -113,9 +113,7 @@ impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Result<TaskAnswer, Problem> {
         let (head, mut body) = request.into_parts();
         let answer = self.answer_to(&head, &mut body).await;
-        if !body.is_end_stream() && body.size_hint().lower() <= SKIPPED {
-            drop(timeout(READING, skip(&mut body)).await);
-        }
+        read_rest(&mut body, SKIPPED, READING).await;
         answer
     }
 
@@ -316,17 +314,6 @@ fn waits(method: &Method, path: &[&str]) -> bool {
         ["v1", "messages" | "cancelled" | "tasks"] => true,
         ["v1", "tasks", _] => method == Method::GET,
         _ => false,
-    }
-}
-
-/// Reads a body to its end, or so far.
-async fn skip(body: &mut Incoming) {
-    let mut seen = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if seen > SKIPPED {
-            return;
-        }
     }
 }
 
