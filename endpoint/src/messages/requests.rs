@@ -200,6 +200,8 @@ impl Caller {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
+            let mut withdrawn = pin!(messages.ledger.withdrawn());
+            withdrawn.as_mut().enable();
             let until = match messages.step(key) {
                 Some(NextStep::End(end)) => return Ok(end),
                 Some(NextStep::Wait(until)) => until,
@@ -209,6 +211,7 @@ impl Caller {
             tokio::select! {
                 biased;
                 () = changed => (),
+                () = withdrawn => (),
                 () = sleep_until(messages.began + until) => (),
             }
         }

@@ -61,6 +61,8 @@ struct Shared {
     drain: Notify,
     first: Notify,
     claims: Notify,
+    /// Tasks that waited have been cancelled.
+    withdrawn: Notify,
 }
 
 impl Shared {
@@ -100,9 +102,10 @@ impl Ledger {
         limits: Limits,
     ) -> Self {
         let pending = Mutex::new(Pending::restore(&mut found, limits));
-        let [engine, subscriber, publisher, drain, first, claims] =
+        let [engine, subscriber, publisher, drain, first, claims, withdrawn] =
             std::array::from_fn(|_| Notify::new());
-        let shared = Shared { pending, engine, subscriber, publisher, drain, first, claims };
+        let shared =
+            Shared { pending, engine, subscriber, publisher, drain, first, claims, withdrawn };
         let ledger = Self {
             endpoint_id,
             state_id: found.state_id,

@@ -12,6 +12,7 @@ use clutch_common::task::result::{Loss, Outcome, TaskResult};
 use clutch_common::wire::Cancel;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::futures::Notified;
 
 impl Ledger {
     /// Puts a cancel in force, and obeys it, in one commit: attempts that wait end as
@@ -40,7 +41,13 @@ impl Ledger {
             let (cancelled, outs, changes) = pending.cancel(cancel, unknown, result);
             (cancelled, outs, room.submit(changes))
         });
+        self.shared.withdrawn.notify_waiters();
         Ok((cancelled, self.stored(outs, commit)))
+    }
+
+    /// Waits until tasks that wait may have been cancelled, from the first poll on.
+    pub(crate) fn withdrawn(&self) -> Notified<'_> {
+        self.shared.withdrawn.notified()
     }
 
     /// Whether a cancel in force covers an attempt.
