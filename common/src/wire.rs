@@ -12,6 +12,7 @@ mod dispatch;
 mod each;
 mod envelope;
 mod events;
+mod message_body;
 mod naming;
 mod post;
 mod results;
@@ -32,6 +33,7 @@ pub use events::{
     AttemptEvent, EVENTS_TYPE, Events, Load, MessageWait, OutputEvent, Phase, StreamName,
     TaskProgress, encode_events,
 };
+pub use message_body::MessageBody;
 pub use post::{
     ANSWER_TYPE, Ask, DEFAULT_WAIT, DELIVER_TYPE, Deliver, Judgement, MAX_ADDRESSEE, MAX_MESSAGE,
     PostToEndpoint, PostToService, REQUEST_TYPE, Reply, RequestAnswer, TargetVerdict, TaskMessage,

@@ -9,6 +9,7 @@
 //! Promises that a run which sends and receives nothing costs two short locks, and an idle
 //! endpoint nothing.
 
+mod held;
 pub(crate) mod letter;
 pub(crate) mod mailbox;
 pub(crate) mod outgoing;
@@ -27,6 +28,7 @@ use clutch_common::task::json::Json;
 use clutch_common::task::kinship::MessageRule;
 use clutch_common::task::result::Outcome;
 use clutch_common::wire::{Judgement, MessageWait, TargetVerdict};
+use held::HeldVerdicts;
 use letter::{Letter, LetterOrigin};
 use mailbox::{Mailboxes, Moment};
 use outgoing::{Outgoing, Target};
@@ -108,6 +110,7 @@ struct State {
     /// How many bytes the requests have.
     bytes: usize,
     to_publish: VecDeque<ToPublish>,
+    held: HeldVerdicts,
     /// Whether there is a link to the service.
     link: bool,
     /// The sends and receives that are open.
@@ -166,7 +169,7 @@ impl Messages {
 
     fn publish_verdict(&self, state: &mut State, letter: &Letter, verdict: Judgement) {
         let LetterOrigin::Service { copy, since, answer_to } = letter.origin else { return };
-        state.to_publish.push_back(ToPublish::Verdict(TargetVerdict {
+        let told = TargetVerdict {
             endpoint_id: self.ledger.endpoint_id,
             state_id: self.ledger.state_id,
             message: letter.id,
@@ -177,7 +180,13 @@ impl Messages {
             to: letter.to,
             attempt: letter.attempt,
             verdict,
-        }));
+        };
+        if verdict == Judgement::Held {
+            state.held.add(letter.key(), told, self.now());
+        } else {
+            state.held.forget(&letter.key());
+            state.to_publish.push_back(ToPublish::Verdict(told));
+        }
         self.post.notify_one();
     }
 

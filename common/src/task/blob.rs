@@ -14,6 +14,14 @@ impl Blob {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Writes bytes as a [`Blob`] of them is written.
+    pub(crate) fn write<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        match text(bytes) {
+            Some(text) => serializer.serialize_str(text),
+            None => text_or_base64::write_base64(bytes, serializer),
+        }
+    }
 }
 
 impl From<Vec<u8>> for Blob {
@@ -36,10 +44,7 @@ impl From<&str> for Blob {
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match text(&self.0) {
-            Some(text) => serializer.serialize_str(text),
-            None => text_or_base64::write_base64(&self.0, serializer),
-        }
+        Self::write(&self.0, serializer)
     }
 }
 

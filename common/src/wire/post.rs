@@ -9,8 +9,8 @@
 //! remember any. A message is *taken* when a process of the target has acknowledged it.
 
 use super::envelope::enveloped;
+use super::message_body::MessageBody;
 use crate::id::{Attempt, EndpointId, StateId, TaskId};
-use crate::task::blob::Blob;
 use crate::task::json::Json;
 use crate::task::reason::Reason;
 use crate::task::result::Outcome;
@@ -81,7 +81,7 @@ pub enum Ask {
 }
 
 /// A message to a task.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TaskMessage {
     /// The target.
     pub to: TaskId,
@@ -90,8 +90,8 @@ pub struct TaskMessage {
     pub attempt: Option<u32>,
     /// The name that the receiving task chose.
     pub addressee: String,
-    /// The bytes.
-    pub body: Blob,
+    /// The bytes, as they are written.
+    pub body: MessageBody,
     /// How much longer its sender waits for it to be taken, in milliseconds.
     pub wait_ms: u64,
     /// Whether the service is to keep it until it is taken, and the sender does not wait.
@@ -100,7 +100,7 @@ pub struct TaskMessage {
 }
 
 /// Brings a message to the endpoint of its target.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Deliver {
     /// The message's id.
     pub message: Uuid,
@@ -314,12 +314,12 @@ mod tests {
         Attempt { task_id: TaskId::new(), attempt: 2 }
     }
 
-    fn message(body: Blob) -> TaskMessage {
+    fn message(body: &[u8]) -> TaskMessage {
         TaskMessage {
             to: TaskId::new(),
             attempt: Some(3),
             addressee: "in".to_owned(),
-            body,
+            body: MessageBody::of(body),
             wait_ms: 90_000,
             mailbox: false,
         }
@@ -366,8 +366,8 @@ mod tests {
     #[test]
     fn what_the_service_reads_is_what_was_written() {
         let asks = [
-            Ask::Send(message("text".into())),
-            Ask::Send(message(vec![0xff, 0].into())),
+            Ask::Send(message(b"text")),
+            Ask::Send(message(&[0xff, 0])),
             Ask::Submit(r#"{"tasks":[{"argv":["true"]}]}"#.parse().unwrap()),
             Ask::Outcome { task: TaskId::new(), wait_ms: 5 },
         ];
@@ -403,7 +403,7 @@ mod tests {
             copy: 1,
             source: attempt(),
             answer_to: None,
-            content: message("x".into()),
+            content: message(b"x"),
         };
         let answers = [
             Reply::Held,
@@ -437,7 +437,7 @@ mod tests {
     #[test]
     fn the_largest_message_fits_whatever_its_bytes_are() {
         for byte in [b'a', b'\n', 1, 0xff] {
-            let content = message(vec![byte; MAX_MESSAGE].into());
+            let content = message(&vec![byte; MAX_MESSAGE]);
             let size = encode_request(&request(Ask::Send(content))).len();
             assert!(size < MAX_BODY, "{byte}: {size}");
         }

@@ -7,10 +7,9 @@
 use super::letter::{Letter, LetterOrigin};
 use super::outgoing::Target;
 use super::{Asked, Messages, RequestKey, State, ToPublish};
-use clutch_common::task::blob::Blob;
 use clutch_common::wire::{
-    Ask, Deliver, Judgement, PostToEndpoint, PostToService, RequestAnswer, TargetVerdict,
-    TaskMessage, TaskRequest,
+    Ask, Deliver, Judgement, MessageBody, PostToEndpoint, PostToService, RequestAnswer,
+    TargetVerdict, TaskMessage, TaskRequest,
 };
 use std::time::Duration;
 use tokio::time::sleep_until;
@@ -49,7 +48,13 @@ impl Messages {
     fn deliver(&self, deliver: Deliver, redelivered: bool) {
         let Deliver { message, copy, source, answer_to, content } = deliver;
         let TaskMessage { to, attempt, addressee, body, wait_ms, mailbox: _ } = content;
-        let body = body.0.into();
+        let body = match body.bytes() {
+            Ok(bytes) => bytes.into(),
+            Err(error) => {
+                tracing::warn!(%error, task = %to, "a message to a task cannot be read: dropped");
+                return;
+            }
+        };
         let since = copy.saturating_add(u32::from(redelivered));
         let origin = LetterOrigin::Service { copy, since, answer_to };
         let letter = Letter { id: message, source, to, attempt, addressee, body, origin };
@@ -96,13 +101,16 @@ impl Messages {
     pub(crate) async fn post_ready(&self) {
         loop {
             let due = {
-                let mut state = self.lock();
-                state.boxes.pass(self.now());
+                let (mut state, now) = (self.lock(), self.now());
+                state.boxes.pass(now);
                 self.tell(&mut state);
+                while let Some(held) = state.held.take_due(now) {
+                    state.to_publish.push_back(ToPublish::Verdict(held));
+                }
                 if !state.to_publish.is_empty() {
                     return;
                 }
-                state.boxes.due()
+                [state.boxes.due(), state.held.due()].into_iter().flatten().min()
             };
             let over = async {
                 match due.and_then(|due| self.began.checked_add(due)) {
@@ -152,7 +160,7 @@ impl Messages {
                 to: letter.to,
                 attempt: letter.attempt,
                 addressee: letter.addressee.clone(),
-                body: Blob(letter.body.to_vec()),
+                body: MessageBody::of(&letter.body),
                 wait_ms,
                 mailbox: *mailbox,
             }),

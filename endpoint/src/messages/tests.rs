@@ -10,7 +10,8 @@ use crate::testing;
 use clutch_common::id::EndpointId;
 use clutch_common::task::Task;
 use clutch_common::wire::{
-    Ask, Deliver, PostToEndpoint, PostToService, Reply, RequestAnswer, TaskMessage, TaskRequest,
+    Ask, Cancel, Deliver, MessageBody, PostToEndpoint, PostToService, Reply, RequestAnswer,
+    TaskMessage, TaskRequest,
 };
 use futures_util::FutureExt as _;
 use std::sync::LazyLock;
@@ -82,6 +83,12 @@ impl Site {
         }
     }
 
+    /// The next verdict, once there is one to be published.
+    async fn later(&self) -> Judgement {
+        self.messages.post_ready().await;
+        self.verdict()
+    }
+
     fn answer(&self, request: &TaskRequest, reply: Reply) {
         let answer = PostToEndpoint::Answer(RequestAnswer {
             request: request.request,
@@ -103,7 +110,7 @@ impl Site {
                 to,
                 attempt: None,
                 addressee: "in".to_owned(),
-                body: "there".into(),
+                body: MessageBody::of(b"there"),
                 wait_ms,
                 mailbox: false,
             },
@@ -253,18 +260,18 @@ async fn a_message_that_comes_is_judged_and_each_verdict_is_published() {
     site.deliver(1, 1, TaskId::new(), 9000);
     assert_eq!(site.verdict(), Judgement::NotHere);
     site.deliver(2, 1, target, 9000);
-    assert_eq!(site.verdict(), Judgement::Held);
     let given = receiver.receive(&WANTED, None, HoldFor::Connection).await.unwrap().unwrap();
     receiver.acknowledge(given.delivery);
     assert_eq!(site.verdict(), Judgement::Taken(1));
     site.deliver(2, 2, target, 8000);
     assert_eq!(site.verdict(), Judgement::Taken(1), "a further copy");
+    assert!(site.messages.next_post().is_none(), "that it was held is not told");
     site.deliver(3, 1, target, 5000);
-    assert_eq!(site.verdict(), Judgement::Held);
-    site.messages.post_ready().await;
-    assert_eq!((site.verdict(), site.messages.now().as_secs()), (Judgement::NotListening, 5));
+    assert!(site.messages.next_post().is_none(), "a receiver may take it soon");
+    assert_eq!(site.later().await, Judgement::Held);
+    assert_eq!((site.later().await, site.messages.now().as_secs()), (Judgement::NotListening, 5));
     site.deliver(4, 1, target, 5000);
-    assert_eq!(site.verdict(), Judgement::Held);
+    assert_eq!(site.later().await, Judgement::Held);
     site.runs.remove(0).over(Some(Outcome::Failed));
     assert_eq!(site.verdict(), Judgement::Ended(Outcome::Failed));
     assert!(site.messages.post_ready().now_or_never().is_none(), "nothing else");
@@ -288,4 +295,30 @@ async fn a_run_has_so_many_open_requests_and_the_endpoint_so_much_room() {
     assert_eq!(caller.send(site.sending(TaskId::new())).await.unwrap().1, SendEnd::NoRoom);
     drop(sends);
     assert_eq!(site.messages.lock().bytes, 0);
+}
+
+#[tokio::test]
+async fn a_target_that_is_cancelled_before_its_start_is_noticed_at_once() {
+    let site = site(1, MessageRule::Family).await;
+    let waiting = Task { group: 7, ..testing::task() };
+    tokio::time::resume();
+    let ledger = &site.messages.ledger;
+    ledger.accept(vec![waiting.clone()]).await.unwrap().await.unwrap();
+    tokio::time::pause();
+    let _linked = site.messages.linked();
+    let caller = site.caller(0);
+    let mut sending = std::pin::pin!(caller.send(site.sending(waiting.id)));
+    assert!(sending.as_mut().now_or_never().is_none());
+    assert!(site.messages.next_post().is_none(), "it waits here");
+    let cancel = Cancel { number: 1, attempts: vec![waiting.attempt()] };
+    tokio::time::resume();
+    ledger.cancel(&cancel).await.unwrap().1.await.unwrap();
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    assert!(sending.as_mut().now_or_never().is_none());
+    let request = site.published().await;
+    assert_eq!(tokio::time::Instant::now(), before, "without any wait");
+    site.answer(&request, Reply::Finished(Outcome::Cancelled));
+    let end = SendEnd::Finished { outcome: Outcome::Cancelled, certain: true };
+    assert_eq!(sending.await.unwrap().1, end);
 }

@@ -41,6 +41,13 @@ impl Backlog {
         sent.bytes += bytes;
     }
 
+    /// Whether a copy was sent to an endpoint, and it has given no verdict of that yet.
+    pub(super) fn has_sent(&self, endpoint: EndpointId, message: Uuid, copy: u32) -> bool {
+        self.0.get(&endpoint).is_some_and(|sent| {
+            sent.messages.iter().any(|(one, number, _)| (*one, *number) == (message, copy))
+        })
+    }
+
     /// Notes a verdict of a copy.
     pub(super) fn judged(&mut self, endpoint: EndpointId, message: Uuid, copy: u32) {
         let Some(sent) = self.0.get_mut(&endpoint) else { return };
@@ -92,7 +99,11 @@ mod tests {
         for (id, copy) in [(first, 1), (second, 1), (first, 2), (third, 1)] {
             backlog.sent(endpoint, id, copy, 10);
         }
+        let sent = |backlog: &Backlog, id, copy| backlog.has_sent(endpoint, id, copy);
+        assert!(sent(&backlog, first, 1) && sent(&backlog, first, 2) && !sent(&backlog, third, 2));
+        assert!(!backlog.has_sent(EndpointId::new(), first, 1), "to another endpoint");
         backlog.judged(endpoint, first, 2);
+        assert!(!sent(&backlog, second, 1) && sent(&backlog, third, 1));
         assert_eq!(backlog.0[&endpoint].bytes, 10);
         backlog.judged(endpoint, first, 1);
         assert_eq!(backlog.0[&endpoint].messages.len(), 1, "it was counted before");

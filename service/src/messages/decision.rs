@@ -137,6 +137,18 @@ pub(super) fn verdict(verdict: &TargetVerdict, target: Option<&TaskFacts>) -> Ve
     })
 }
 
+/// Whether a verdict needs no look into the records, where its endpoint was sent the message.
+pub(super) const fn is_by_endpoint_alone(verdict: Judgement) -> bool {
+    match verdict {
+        Judgement::Held
+        | Judgement::Taken(_)
+        | Judgement::NotListening
+        | Judgement::Superseded(_)
+        | Judgement::NoRoom => true,
+        Judgement::NotHere | Judgement::Ended(_) => false,
+    }
+}
+
 /// The answer of the records about a target that does not run at its endpoint.
 pub(super) fn by_records(target: Option<&TaskFacts>, pinned: Option<u32>) -> Reply {
     let Some(target) = target else { return Reply::Unknown };

@@ -19,7 +19,8 @@ use clutch_common::link::{Connection, Fault};
 use clutch_common::system::clock::now_ms;
 use clutch_common::topology;
 use clutch_common::wire::{
-    Deliver, PostToEndpoint, Reply, RequestAnswer, TargetVerdict, TaskMessage, TaskRequest,
+    Deliver, MessageBody, PostToEndpoint, Reply, RequestAnswer, TargetVerdict, TaskMessage,
+    TaskRequest,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -175,13 +176,17 @@ impl Keeper<'_> {
         if self.mail.kept() >= MAX_KEPT {
             return Some(Reply::NoRoom);
         }
+        let body = match message.body.bytes() {
+            Ok(bytes) => bytes,
+            Err(error) => return Some(Reply::Refused(error.into())),
+        };
         let new = NewMessage {
             id: request.request,
             source: request.source,
             task: target.seq,
             pinned: message.attempt,
             addressee: message.addressee,
-            body: message.body.0,
+            body,
         };
         let other = "its id is that of another message: choose another one";
         match self.store.keep_message(new, now_ms()).await {
@@ -293,7 +298,7 @@ impl Keeper<'_> {
                 to: target.kin.task,
                 attempt: pinned,
                 addressee: message.addressee,
-                body: message.body.into(),
+                body: MessageBody::of(&message.body),
                 wait_ms: u64::try_from(HELD_FOR.as_millis()).unwrap_or(u64::MAX),
                 mailbox: true,
             },

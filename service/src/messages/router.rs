@@ -125,7 +125,13 @@ impl<'a> Router<'a> {
 
     async fn route(&mut self, mut posts: mpsc::Receiver<Vec<Incoming>>) {
         while let Some(group) = posts.recv().await {
-            let facts = match self.store.task_facts(tasks(&group)).await {
+            let tasks = self.tasks(&group);
+            let looked_up = if tasks.is_empty() {
+                Ok(Facts::new())
+            } else {
+                self.store.task_facts(tasks).await
+            };
+            let facts = match looked_up {
                 Ok(facts) => facts,
                 Err(error) => {
                     tracing::warn!(%error, "messages between tasks are left to their next copies");
@@ -295,6 +301,37 @@ impl<'a> Router<'a> {
         self.outbox.answer(request.endpoint_id, answer_to(request, reply), Some(done)).await;
     }
 
+    /// The tasks that have to be looked up for messages.
+    fn tasks(&self, group: &[Incoming]) -> BTreeSet<TaskId> {
+        let mut tasks = BTreeSet::new();
+        for Incoming { post, .. } in group {
+            match post {
+                PostToService::Request(request) => {
+                    tasks.insert(request.source.task_id);
+                    match &request.ask {
+                        Ask::Send(message) => tasks.insert(message.to),
+                        Ask::Outcome { task, .. } => tasks.insert(*task),
+                        Ask::Submit(_) => false,
+                    };
+                }
+                PostToService::Verdict(verdict) if self.is_known(verdict) => (),
+                PostToService::Verdict(verdict) => {
+                    tasks.insert(verdict.to);
+                }
+            }
+        }
+        tasks
+    }
+
+    /// Whether a verdict is about a message that this router sent to its endpoint, and needs no
+    /// look into the records.
+    fn is_known(&self, verdict: &TargetVerdict) -> bool {
+        let TargetVerdict { endpoint_id, message, copy, .. } = *verdict;
+        verdict.answer_to.is_some()
+            && decision::is_by_endpoint_alone(verdict.verdict)
+            && self.backlog.has_sent(endpoint_id, message, copy)
+    }
+
     /// Whether an endpoint may be sent a message of so many bytes.
     async fn has_room(&mut self, to: EndpointId, bytes: usize) -> bool {
         if self.backlog.has_room(to, bytes) {
@@ -316,27 +353,6 @@ impl<'a> Router<'a> {
         }
         is_empty
     }
-}
-
-/// The tasks that messages are from and to.
-fn tasks(group: &[Incoming]) -> BTreeSet<TaskId> {
-    let mut tasks = BTreeSet::new();
-    for Incoming { post, .. } in group {
-        match post {
-            PostToService::Request(request) => {
-                tasks.insert(request.source.task_id);
-                match &request.ask {
-                    Ask::Send(message) => tasks.insert(message.to),
-                    Ask::Outcome { task, .. } => tasks.insert(*task),
-                    Ask::Submit(_) => false,
-                };
-            }
-            PostToService::Verdict(verdict) => {
-                tasks.insert(verdict.to);
-            }
-        }
-    }
-    tasks
 }
 
 /// The answer to a request.

@@ -11,8 +11,9 @@ use clutch_common::link::Settlement;
 use clutch_common::task::result::{Outcome, TaskResult};
 use clutch_common::topology;
 use clutch_common::wire::{
-    Ask, Deliver, Judgement, PostToEndpoint, PostToService, Reply, RequestAnswer, Steering,
-    TargetVerdict, TaskMessage, TaskRequest, ToEndpoint, decode_steering, decode_to_endpoint,
+    Ask, Deliver, Judgement, MessageBody, PostToEndpoint, PostToService, Reply, RequestAnswer,
+    Steering, TargetVerdict, TaskMessage, TaskRequest, ToEndpoint, decode_steering,
+    decode_to_endpoint,
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -95,7 +96,7 @@ impl World {
                 to,
                 attempt: None,
                 addressee: "in".to_owned(),
-                body: body.into(),
+                body: MessageBody::of(body.as_bytes()),
                 wait_ms: 1000,
                 mailbox: false,
             }),

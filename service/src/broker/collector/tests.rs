@@ -8,9 +8,8 @@ use crate::store::conformance::store;
 use crate::stub_broker::{Broker, result};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::link::Message;
-use clutch_common::task::blob::Blob;
 use clutch_common::task::result::Outcome;
-use clutch_common::wire::{Ask, TaskMessage, TaskRequest};
+use clutch_common::wire::{Ask, MessageBody, TaskMessage, TaskRequest};
 
 async fn collect_all(broker: &Broker, store: &Store) -> Anomalies {
     let (commits, counts) = (watch::channel(0).0, Arc::default());
@@ -103,7 +102,7 @@ fn many_results_are_recorded_in_parts_that_take_what_they_need() {
 fn a_copy_of_a_message_that_comes_twice_is_left_to_the_next_copy() {
     let (endpoint_id, to) = (EndpointId::new(), TaskId::new());
     let posts = |redelivered: bool, mailbox: bool| {
-        let body = Blob::from(b"hello".to_vec());
+        let body = MessageBody::of(b"hello");
         let sent =
             TaskMessage { to, attempt: None, addressee: "in".into(), body, wait_ms: 1, mailbox };
         let body = wire::encode_request(&TaskRequest {

@@ -4,7 +4,7 @@ use super::*;
 use clutch_common::id::{Attempt, StateId, TaskId};
 use clutch_common::task::kinship::Kin;
 use clutch_common::task::result::Outcome;
-use clutch_common::wire::Ask;
+use clutch_common::wire::{Ask, MessageBody};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -33,7 +33,7 @@ fn message(to: TaskId, pinned: Option<u32>) -> TaskMessage {
         to,
         attempt: pinned,
         addressee: "in".to_owned(),
-        body: "x".into(),
+        body: MessageBody::of(b"x"),
         wait_ms: 1000,
         mailbox: false,
     }
@@ -176,6 +176,9 @@ fn a_verdict_is_told_as_it_is_and_the_records_speak_where_the_target_is_not_ther
         (Judgement::Ended(Outcome::Failed), Some(1), &running, Reply::Superseded(2)),
     ] {
         let told = judged(judgement, pinned, Some(target));
+        if is_by_endpoint_alone(judgement) {
+            assert_eq!(judged(judgement, pinned, None), told, "{judgement:?} without a look");
+        }
         assert_eq!(told, VerdictEffect::Answer(expected), "{judgement:?} {pinned:?}");
     }
     let ended = Judgement::Ended(Outcome::Failed);
