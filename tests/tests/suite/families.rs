@@ -112,3 +112,45 @@ fn a_message_is_kept_until_its_target_runs_and_takes_it() {
     assert_eq!(results[1]["result"]["stdout"], "later", "{}", results[1]);
     until(world, &id(1), "the record that it was taken", |shown| shown["kept_messages"].is_null());
 }
+
+#[test]
+fn tasks_that_wait_for_each_other_in_a_ring_are_named() {
+    let test = "tasks_that_wait_for_each_other_in_a_ring_are_named";
+    let Some(world) = &World::or_skip(test) else { return };
+    let endpoint = world.provision("lab").unwrap();
+    let _service = world.serve().unwrap();
+    let _daemon = world.run_with(&endpoint, &["--slots", "3"]).unwrap();
+    let next = world.folder().join("next");
+    // Each receives of the next one alone, and the last one of the first.
+    let script = format!(
+        "until [ -e '{next}' ]; do sleep 0.1; done\n\
+         exec '{tool}' task receive in --from $(sed -n $1p '{next}') --timeout 600s",
+        next = next.display(),
+        tool = tool(world),
+    );
+    let line = ["submit", "lab", "--key", "ring", "--array", "1-3", "--shell", "--", &script];
+    world.service(&line).unwrap().ok().unwrap();
+    let tasks = world.results("ring").unwrap();
+    let ids: Vec<&str> = tasks.iter().map(|task| task["id"].as_str().unwrap()).collect();
+    let all = format!("{}\n{}\n{}\n", ids[1], ids[2], ids[0]);
+    std::fs::write(next.with_extension("new"), all).unwrap();
+    std::fs::rename(next.with_extension("new"), &next).unwrap();
+    let shown = until(world, ids[1], "the ring", |shown| shown["ring"].is_array());
+    assert_eq!(shown["ring"], serde_json::json!([ids[1], ids[2], ids[0]]));
+    let ring = |from: usize| {
+        let [a, b, c] = [0, 1, 2].map(|step| ids[(from + step) % 3]);
+        format!("wait for each other in a ring: {a} → {b} → {c} → {a}")
+    };
+    let drawn = world.service(&["show", ids[2]]).unwrap().ok().unwrap().text();
+    assert!(drawn.contains(&ring(2)), "{drawn}");
+    let first = (0..3).min_by_key(|index| ids[*index]).unwrap();
+    let listed = world.service(&["endpoints"]).unwrap().ok().unwrap().text();
+    assert!(listed.contains(&ring(first)), "{listed}");
+    let listed = world.service(&["endpoints", "--json"]).unwrap().ok().unwrap().json().unwrap();
+    let expected = [0, 1, 2].map(|step| ids[(first + step) % 3]);
+    assert_eq!(listed["rings"], serde_json::json!([expected]));
+    world.service(&["cancel", ids[0]]).unwrap().ok().unwrap();
+    until(world, ids[1], "the ring to be gone", |shown| {
+        shown["ring"].as_array().is_none_or(Vec::is_empty)
+    });
+}
