@@ -7,7 +7,7 @@
 
 mod calendar;
 #[cfg(test)]
-mod choices;
+pub(crate) mod choices;
 mod civil;
 mod cron;
 mod identity;

@@ -1,15 +1,15 @@
 //! A source of choices for tests that a number determines (splitmix64).
 
 /// Choices, the same for the same seed.
-pub(super) struct Choices(u64);
+pub(crate) struct Choices(u64);
 
 impl Choices {
-    pub(super) fn of_seed(seed: u64) -> Self {
+    pub(crate) fn of_seed(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number below a bound.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,21 +17,21 @@ impl Choices {
         usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
     }
 
-    pub(super) fn between(&mut self, first: usize, last: usize) -> usize {
+    pub(crate) fn between(&mut self, first: usize, last: usize) -> usize {
         first + self.below(last - first + 1)
     }
 
     /// A number of milliseconds, below a bound.
-    pub(super) fn ms(&mut self, bound: i64) -> i64 {
+    pub(crate) fn ms(&mut self, bound: i64) -> i64 {
         i64::try_from(self.below(usize::try_from(bound).unwrap())).unwrap()
     }
 
     /// Whether something comes to pass that does so once in `times`.
-    pub(super) fn once_in(&mut self, times: usize) -> bool {
+    pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    pub(super) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 }

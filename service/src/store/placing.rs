@@ -315,3 +315,6 @@ fn expire(write: &mut Write<'_>, now_ms: u64) -> Result<u64> {
     conclude(write, &ended.iter().collect::<Vec<_>>(), now_ms)?;
     Ok(ended.len() as u64)
 }
+
+#[cfg(test)]
+mod simulation;

@@ -329,7 +329,7 @@ impl Catalogue {
         loop {
             let classes = able.iter().filter_map(|number| self.classes.get(number));
             let firsts = classes.filter_map(|class| {
-                let fits = |load: &&Load| cores == 1 || self.fits(load.2, cores, now_ms);
+                let fits = |load: &&Load| self.fits(load.2, cores, now_ms);
                 class.ready.iter().find(fits)
             });
             let (load, id) = firsts.min().map(|load| (*load, load.2))?;
