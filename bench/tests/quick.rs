@@ -71,5 +71,7 @@ fn a_quick_run_measures_service_and_endpoint_beside_the_broker() {
         "forget",
         "waiting",
         "logs",
+        "topics",
+        "placing",
     ]);
 }

@@ -208,6 +208,36 @@ fn no_sender_is_told_wrong_while_the_service_is_killed() {
 }
 
 #[test]
-fn no_sender_is_told_wrong_whichever_faults_strike() {
-    holds("messages-at-random");
+fn a_member_of_a_topic_that_is_killed_runs_again_only_what_it_ran() {
+    holds("topics-member-kill");
+}
+
+#[test]
+fn a_member_of_a_topic_without_a_link_starts_nothing_that_runs_elsewhere() {
+    holds("topics-member-cut");
+}
+
+#[test]
+fn a_member_of_a_topic_that_stands_still_starts_nothing_that_runs_elsewhere() {
+    holds("topics-member-stopped");
+}
+
+#[test]
+fn what_the_disk_of_a_member_held_runs_elsewhere() {
+    holds("topics-disk-lost");
+}
+
+#[test]
+fn a_task_of_a_topic_is_placed_once_whenever_the_service_is_killed() {
+    holds("topics-service-kill");
+}
+
+#[test]
+fn nothing_is_lost_to_kills_of_a_member_and_the_service_at_once() {
+    holds("topics-both");
+}
+
+#[test]
+fn nothing_of_a_topic_is_lost_to_faults_at_random() {
+    holds("topics-at-random");
 }

@@ -47,6 +47,7 @@ mod standby;
 mod steering;
 mod stranger;
 mod terms;
+mod topics;
 mod versions;
 mod why;
 mod why_at_work;
