@@ -85,7 +85,7 @@ pub(crate) use waiting::{Handed, Positions};
 
 use crate::feed::Feed;
 use crate::state_folder::StateFolder;
-use crate::topics::{Changes, TopicBoard};
+use crate::topics::{TopicBoard, TopicChanges};
 use engine::{Connection, Db, Durability, Engine};
 use interned_ids::InternedIds;
 use std::sync::Arc;
@@ -113,8 +113,8 @@ struct Writer {
 struct Write<'a> {
     db: &'a Db<'a>,
     ids: &'a mut InternedIds,
-    /// What it changes about topics.
-    topics: &'a mut Changes,
+    /// Its changes of topics.
+    topics: &'a mut TopicChanges,
     board: &'a TopicBoard,
 }
 
@@ -299,7 +299,7 @@ impl Writer {
         durability: &dyn Durability,
         job: impl FnOnce(&mut Write<'_>) -> Result<T>,
     ) -> Result<T> {
-        let (ids, board, mut topics) = (&mut self.ids, &self.board, Changes::default());
+        let (ids, board, mut topics) = (&mut self.ids, &self.board, TopicChanges::default());
         ids.begin();
         let told = self.feed.is_on();
         self.connection.collect_changes(told);

@@ -19,10 +19,10 @@ mod member;
 mod view;
 mod why_unplaced;
 
-pub(crate) use board::{Change, Changes, TopicBoard};
-pub(crate) use catalogue::{Kind, Placed};
-pub(crate) use fence::{After, Fate};
+pub(crate) use board::{Change, TopicBoard, TopicChanges};
+pub(crate) use catalogue::{TaskKind, TaskPlacement};
+pub(crate) use fence::{After, PlacementEnd};
 pub(crate) use matching::{Assignment, Fronts, Matched, Waiting};
-pub(crate) use member::{MemberFacts, Seen};
+pub(crate) use member::{MemberFacts, QueueReader};
 #[allow(unused_imports, reason = "the commands and the API use it")]
 pub(crate) use view::{MemberView, TopicView, WhyNone};

@@ -12,7 +12,7 @@ use crate::failover::{Liveness, barrier};
 use crate::model::QueueState;
 use crate::publishing::{Placements, Publisher, publish_placed};
 use crate::store::{Error, PlacedPage, Store};
-use crate::topics::{After, Seen};
+use crate::topics::{After, QueueReader};
 use clutch_common::id::EndpointId;
 use clutch_common::link::Fault;
 use clutch_common::system::clock::now_ms;
@@ -34,13 +34,13 @@ const BARRIER_LASTS: Duration = Duration::from_secs(300);
 /// The pause after the records could not be read or written.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What placing needs of a session.
+/// The parts of a session that placing needs.
 pub(crate) struct Placing<'a> {
     /// The records.
     pub(crate) store: &'a Store,
     /// The handle to publish by.
     pub(crate) publisher: Publisher,
-    /// What stands in the way of tasks.
+    /// The obstacles of tasks.
     pub(crate) placements: &'a Placements,
     /// Looks at the queues of members.
     pub(crate) observer: &'a Observer,
@@ -163,11 +163,11 @@ impl TopicPlacer<'_> {
             for (member, state) in members.into_iter().zip(states) {
                 let seen = match state {
                     QueueState::There { consumed: Some(false), .. } | QueueState::Missing => {
-                        Seen::Away
+                        QueueReader::Away
                     }
                     // Where it cannot be told, what is not claimed is placed elsewhere in time.
-                    QueueState::There { consumed: Some(true) | None, .. } => Seen::There,
-                    QueueState::Unknown => Seen::Unknown,
+                    QueueState::There { consumed: Some(true) | None, .. } => QueueReader::There,
+                    QueueState::Unknown => QueueReader::Unknown,
                 };
                 board.seen(member, seen, clutch_common::system::clock::now_ms());
             }

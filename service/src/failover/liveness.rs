@@ -42,7 +42,7 @@ struct LivenessState {
     heard: Heard,
     /// The id of the barrier that is waited for.
     barrier: Option<String>,
-    /// That of the barrier after which placements end.
+    /// The id of the barrier after which placements end.
     fence: Option<String>,
 }
 

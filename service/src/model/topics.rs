@@ -48,7 +48,7 @@ pub(crate) fn topic_id(name: &str) -> EndpointId {
 pub(crate) struct TopicRecord {
     /// Its name.
     pub(crate) name: String,
-    /// What waits to be placed, by function and version.
+    /// The tasks that wait to be placed, by function and version.
     pub(crate) waiting: Vec<WaitingKind>,
     /// How many tasks are placed and have no outcome.
     pub(crate) placed: u64,

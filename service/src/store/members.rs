@@ -1,4 +1,4 @@
-//! What endpoints told of topics, as it is recorded with the states of their active instances.
+//! The facts that endpoints told of topics, as they are recorded with the states of their active instances.
 //!
 //! Touches the database only. Promises: an endpoint of which no active instance told a topic is
 //! no member.

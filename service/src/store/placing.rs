@@ -13,7 +13,7 @@ use super::submissions::HandOver;
 use super::transitions::StateCounts;
 use super::waiting::{Handed, PAGE_BYTES};
 use super::{Result, Store, Write, cancel_requests, expiries, lost_attempts};
-use crate::topics::{After, Assignment, Change, Fate, Fronts, Matched, Waiting};
+use crate::topics::{After, Assignment, Change, Fronts, Matched, PlacementEnd, Waiting};
 use clutch_common::id::{Attempt, EndpointId, TaskId};
 use clutch_common::task::priority::Priority;
 use clutch_common::task::result::{Outcome, TaskResult};
@@ -247,22 +247,22 @@ fn end_placements(
         let rerun = decoded(*seq, &task.body, *attempt)?.rerun;
         let cancelled = cancel_requests::is_requested(write.db, *seq)?;
         let (outcome, reason) = match after.fate(task.claimed, rerun, cancelled) {
-            Fate::Stay => {
+            PlacementEnd::Stay => {
                 if task.claimed {
                     write.topics.add(Change::Claimed(*seq), None);
                 }
                 continue;
             }
-            Fate::PlaceAgain => {
+            PlacementEnd::PlaceAgain => {
                 lost_attempts::resubmit(write, (*seq, Some(task.topic)), *attempt, now_ms)?;
                 counts.again += 1;
                 continue;
             }
-            Fate::Interrupt => {
+            PlacementEnd::Interrupt => {
                 counts.interrupted += 1;
                 (Outcome::Interrupted, MEMBER_LOST)
             }
-            Fate::Cancel => {
+            PlacementEnd::Cancel => {
                 counts.cancelled += 1;
                 (Outcome::Cancelled, NEVER_STARTED)
             }

@@ -159,9 +159,9 @@ struct NewTask<'a> {
 }
 
 impl<'a> NewTask<'a> {
-    fn of_topic(&self) -> topic_tasks::NewTask<'a> {
+    fn of_topic(&self) -> topic_tasks::NewTopicTask<'a> {
         let RecordedTask { seq, task, .. } = self.recorded;
-        topic_tasks::NewTask { seq: *seq, index: self.index, task }
+        topic_tasks::NewTopicTask { seq: *seq, index: self.index, task }
     }
 }
 
@@ -289,7 +289,7 @@ pub(super) fn record(
     let endpoint = write.ids.number(db, endpoint)?;
     insert(db, (endpoint, number), submission, &new, chunk.now_ms)?;
     if let Some(to) = &topic {
-        let rows: Vec<topic_tasks::NewTask<'_>> = new.iter().map(NewTask::of_topic).collect();
+        let rows: Vec<topic_tasks::NewTopicTask<'_>> = new.iter().map(NewTask::of_topic).collect();
         let from = (state == StoredState::Unplaced).then_some(chunk.now_ms);
         topic_tasks::insert(write, to, (submission, of.new), &rows, from)?;
     }

@@ -10,7 +10,7 @@ use super::stored_state::StoredState;
 use super::transitions::StateCounts;
 use super::{Result, Write};
 use crate::model::{TopicOrder, topic_id};
-use crate::topics::{Change, Kind};
+use crate::topics::{Change, TaskKind};
 use clutch_common::id::{Attempt, EndpointId};
 use clutch_common::task::priority::Priority;
 use clutch_common::task::{Task, Work};
@@ -38,7 +38,7 @@ pub(super) fn address<'a>(write: &mut Write<'_>, order: &'a TopicOrder) -> Resul
 
 /// A task that is recorded, with its index in its submission.
 #[derive(Clone, Copy)]
-pub(super) struct NewTask<'a> {
+pub(super) struct NewTopicTask<'a> {
     pub(super) seq: i64,
     pub(super) index: u64,
     pub(super) task: &'a Task,
@@ -58,14 +58,14 @@ pub(super) fn insert(
     write: &mut Write<'_>,
     to: &Addressed<'_>,
     (submission, is_new): (i64, bool),
-    new: &[NewTask<'_>],
+    new: &[NewTopicTask<'_>],
     waits_from_ms: Option<u64>,
 ) -> Result<()> {
     let first = first_turn(write.db, to, submission, is_new)?;
     let mut kinds: BTreeMap<Option<String>, i64> = BTreeMap::new();
     let mut rows = Vec::with_capacity(new.len());
     let mut open = BTreeSet::new();
-    for NewTask { seq, index, task } in new {
+    for NewTopicTask { seq, index, task } in new {
         let function = match &task.work {
             Work::Call(call) => Some(call.function.clone()),
             Work::Process(_) => None,
@@ -122,7 +122,7 @@ fn kind(write: &mut Write<'_>, to: &Addressed<'_>, function: Option<String>) -> 
          RETURNING n";
     let names = (function.as_deref().unwrap_or(""), version.as_deref().unwrap_or(""));
     let (number,) = write.db.only(upsert, values![to.topic, names.0, names.1])?;
-    let kind = Kind { topic: to.order.topic.clone(), function, version };
+    let kind = TaskKind { topic: to.order.topic.clone(), function, version };
     write.topics.add(Change::Kind(number, kind), None);
     Ok(number)
 }

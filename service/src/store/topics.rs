@@ -6,7 +6,7 @@ use super::engine::{Columns, Db, FromRow, values};
 use super::stored_state::StoredState;
 use super::{Result, Store, Write, members, topic_tasks};
 use crate::model::{EarlierPlacement, PlacementRecord, TopicMember, TopicRecord, WaitingKind};
-use crate::topics::{Change, Kind, MemberFacts, Placed};
+use crate::topics::{Change, MemberFacts, TaskKind, TaskPlacement};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// A kind of tasks, as it is recorded.
 struct KindRow {
     number: i64,
-    kind: Kind,
+    kind: TaskKind,
 }
 
 impl FromRow for KindRow {
@@ -24,7 +24,7 @@ impl FromRow for KindRow {
             Ok(Some(columns.next::<String>()?).filter(|name| !name.is_empty()))
         };
         let (function, version) = (name()?, name()?);
-        Ok(Self { number, kind: Kind { topic, function, version } })
+        Ok(Self { number, kind: TaskKind { topic, function, version } })
     }
 }
 
@@ -35,13 +35,13 @@ const KINDS: &str = "SELECT k.n, t.name, k.function, k.version FROM topic_kinds 
 struct PlacedRow {
     task: i64,
     state: StoredState,
-    placed: Placed,
+    placed: TaskPlacement,
 }
 
 impl FromRow for PlacedRow {
     fn read(columns: &mut Columns<'_>) -> Result<Self> {
         let (task, state) = (columns.next()?, columns.next()?);
-        let placed = Placed {
+        let placed = TaskPlacement {
             member: columns.next()?,
             kind: columns.next()?,
             attempt: columns.next()?,
@@ -119,7 +119,7 @@ fn topics(db: &Db<'_>, only: Option<&str>) -> Result<Vec<TopicRecord>> {
         for KindRow { number, kind } in db.all::<KindRow>(&find, values![number])? {
             let (tasks,) = db.only(count, values![number])?;
             if tasks > 0 {
-                let Kind { function, version, .. } = kind;
+                let TaskKind { function, version, .. } = kind;
                 record.waiting.push(WaitingKind { function, version, tasks });
             }
         }

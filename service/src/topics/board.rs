@@ -1,11 +1,11 @@
 //! The catalogue of this run, behind one lock. Clones share it.
 //!
 //! The store tells it, after each transaction, what that changed ([`Change`]); the collector,
-//! who was heard. Its news wake whoever places tasks. It holds no more than what is placed,
+//! which endpoints were heard. Its news wake the placer. It holds no more than what is placed,
 //! which credit bounds, and the members.
 
-use super::catalogue::{Catalogue, Kind, Placed};
-use super::member::{MemberFacts, Seen};
+use super::catalogue::{Catalogue, TaskKind, TaskPlacement};
+use super::member::{MemberFacts, QueueReader};
 use super::view::TopicView;
 use clutch_common::id::EndpointId;
 use clutch_common::system::clock::now_ms;
@@ -17,13 +17,13 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
     /// A kind of tasks, by its number.
-    Kind(i64, Kind),
+    Kind(i64, TaskKind),
     /// Tasks of a kind and a priority wait.
     Waits(i64, Priority),
     /// No task of a kind and a priority waits.
     NoneWaits(i64, Priority),
     /// A task is placed.
-    Placed(i64, Placed),
+    Placed(i64, TaskPlacement),
     /// A task that waits may do so until a moment.
     MayExpire(u64),
     /// Tasks were placed by the catalogue itself.
@@ -44,12 +44,12 @@ pub(crate) enum Change {
 
 /// The changes of a transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct TopicChanges {
     list: Vec<Change>,
     now_ms: Option<u64>,
 }
 
-impl Changes {
+impl TopicChanges {
     /// Adds one, at a moment, if that is known.
     pub(crate) fn add(&mut self, change: Change, now_ms: Option<u64>) {
         self.list.push(change);
@@ -111,13 +111,13 @@ impl TopicBoard {
     }
 
     /// Notes what the broker says of the queue of a member.
-    pub(crate) fn seen(&self, endpoint: EndpointId, seen: Seen, now_ms: u64) {
+    pub(crate) fn seen(&self, endpoint: EndpointId, seen: QueueReader, now_ms: u64) {
         self.lock().seen(endpoint, seen, now_ms);
         self.tell();
     }
 
     /// Takes in what a transaction changed, or undoes what it was to.
-    pub(crate) fn transacted(&self, committed: bool, changes: Changes) {
+    pub(crate) fn transacted(&self, committed: bool, changes: TopicChanges) {
         let mut catalogue = self.lock();
         let now_ms = catalogue.at(changes.now_ms);
         let mut news = catalogue.ended(committed, now_ms);

@@ -6,7 +6,7 @@
 //! apart until it is seen.
 
 use super::credit::LOOKAHEAD;
-use super::member::{Load, Member, MemberFacts, Offer, Seen};
+use super::member::{Load, Member, MemberFacts, Offer, QueueReader};
 use super::view::{MemberView, TopicView, WhyNone};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// A kind of tasks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Kind {
+pub(crate) struct TaskKind {
     /// The topic.
     pub(crate) topic: String,
     /// The function; none of processes.
@@ -28,7 +28,7 @@ pub(crate) struct Kind {
 
 /// A placed task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
+pub(crate) struct TaskPlacement {
     /// The member that has it.
     pub(crate) member: EndpointId,
     /// Its kind.
@@ -61,7 +61,7 @@ pub(crate) struct Catalogue {
     pub(super) lookahead: Duration,
     /// How far the clocks of members may be from the service's.
     pub(super) margin: Duration,
-    pub(super) kinds: BTreeMap<i64, Kind>,
+    pub(super) kinds: BTreeMap<i64, TaskKind>,
     /// The kinds, with a priority, of which tasks may wait.
     pub(super) open: BTreeSet<(i64, Priority)>,
     pub(super) turns: BTreeMap<String, Turns>,
@@ -73,8 +73,8 @@ pub(crate) struct Catalogue {
     next_class: u64,
     /// The classes that can do a kind, as far as they were looked up.
     able: BTreeMap<i64, Vec<u64>>,
-    pub(super) placed: BTreeMap<i64, Placed>,
-    /// What is not claimed, by when it must be.
+    pub(super) placed: BTreeMap<i64, TaskPlacement>,
+    /// The tasks that are not claimed, by when they must be.
     pub(super) unclaimed: BTreeSet<(u64, i64)>,
     /// Placed by a transaction that is not committed.
     uncommitted: Vec<i64>,
@@ -147,7 +147,7 @@ impl Catalogue {
     }
 
     /// Adds a kind of tasks.
-    pub(crate) fn kind(&mut self, number: i64, kind: Kind) {
+    pub(crate) fn kind(&mut self, number: i64, kind: TaskKind) {
         self.kinds.insert(number, kind);
     }
 
@@ -202,20 +202,20 @@ impl Catalogue {
     }
 
     /// Notes what the broker says of a member's queue.
-    pub(crate) fn seen(&mut self, id: EndpointId, seen: Seen, now_ms: u64) {
+    pub(crate) fn seen(&mut self, id: EndpointId, seen: QueueReader, now_ms: u64) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.looked_ms = Some(now_ms);
         match seen {
-            Seen::There => {
+            QueueReader::There => {
                 member.heard_ms = now_ms;
                 member.away_since_ms = None;
                 self.away.remove(&id);
             }
-            Seen::Away => {
+            QueueReader::Away => {
                 member.away_since_ms.get_or_insert(now_ms);
                 self.away.insert(id);
             }
-            Seen::Unknown => (),
+            QueueReader::Unknown => (),
         }
         self.file(id, now_ms);
     }
@@ -242,7 +242,7 @@ impl Catalogue {
     }
 
     /// Notes that a task is placed.
-    pub(crate) fn placed(&mut self, task: i64, placed: Placed, now_ms: u64) {
+    pub(crate) fn placed(&mut self, task: i64, placed: TaskPlacement, now_ms: u64) {
         self.released(task);
         let id = placed.member;
         if !placed.claimed {
@@ -266,7 +266,7 @@ impl Catalogue {
         true
     }
 
-    fn released(&mut self, task: i64) -> Option<Placed> {
+    fn released(&mut self, task: i64) -> Option<TaskPlacement> {
         let placed = self.placed.remove(&task)?;
         self.unclaimed.remove(&(placed.start_by_ms, task));
         if let Some(member) = self.members.get_mut(&placed.member)
@@ -286,7 +286,7 @@ impl Catalogue {
     }
 
     /// Notes that a task is placed by a transaction under way.
-    pub(super) fn place_uncommitted(&mut self, task: i64, placed: Placed, now_ms: u64) {
+    pub(super) fn place_uncommitted(&mut self, task: i64, placed: TaskPlacement, now_ms: u64) {
         self.placed(task, placed, now_ms);
         self.uncommitted.push(task);
     }
@@ -366,7 +366,7 @@ impl Catalogue {
 
     fn withheld(&self, member: &Member) -> Vec<String> {
         let kinds = member.offer.withheld().filter_map(|kind| self.kinds.get(kind));
-        let name = |kind: &Kind| kind.function.clone().unwrap_or_else(|| "(processes)".to_owned());
+        let name = |kind: &TaskKind| kind.function.clone().unwrap_or_else(|| "(processes)".to_owned());
         kinds.map(name).collect()
     }
 

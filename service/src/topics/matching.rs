@@ -5,7 +5,7 @@
 //! lowest part of its credit in use; a kind of which the first task finds no member is left for
 //! this time, and holds up no other kind.
 
-use super::catalogue::{Catalogue, Placed};
+use super::catalogue::{Catalogue, TaskPlacement};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::turns::Front;
@@ -52,7 +52,7 @@ pub(crate) struct Assignment {
     /// Its turn.
     pub(crate) turn: i64,
     /// Where it goes, and on which terms.
-    pub(crate) placed: Placed,
+    pub(crate) placed: TaskPlacement,
 }
 
 /// The outcome of one matching.
@@ -219,7 +219,7 @@ impl Catalogue {
     ) {
         let Waiting { turn, task, cores, attempt, start_within_ms } = first;
         let start_by_ms = now_ms.saturating_add(start_within_ms);
-        let placed = Placed { member, kind, attempt, cores, start_by_ms, claimed: false };
+        let placed = TaskPlacement { member, kind, attempt, cores, start_by_ms, claimed: false };
         self.place_uncommitted(task, placed.clone(), now_ms);
         matched.assignments.push(Assignment { task, turn, placed });
     }

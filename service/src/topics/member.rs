@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a member that was heard counts as there.
 pub(super) const HEARD_LASTS_MS: u64 = 30_000;
 
-/// What a member told of itself, and what is recorded of it.
+/// The facts that a member told of itself, and that are recorded of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberFacts {
     /// Its name.
@@ -36,7 +36,7 @@ pub(crate) struct MemberFacts {
 
 /// The answer of the broker about a member's task queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum QueueReader {
     /// It is read.
     There,
     /// Nothing reads it.
@@ -45,7 +45,7 @@ pub(crate) enum Seen {
     Unknown,
 }
 
-/// What members that are alike can do.
+/// The offer of members that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Offer {
     topics: Vec<String>,
@@ -61,7 +61,7 @@ impl Offer {
     }
 
     /// Whether it has a kind of tasks. Each endpoint has the functions that are built in.
-    pub(super) fn has(&self, number: i64, kind: &super::Kind) -> bool {
+    pub(super) fn has(&self, number: i64, kind: &super::TaskKind) -> bool {
         self.topics.contains(&kind.topic)
             && !self.withheld.contains(&number)
             && kind.function.as_ref().filter(|name| !name.starts_with(BUILT_IN)).is_none_or(

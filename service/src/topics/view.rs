@@ -1,4 +1,4 @@
-//! What the board shows of topics to people. Pure.
+//! The members of topics as people see them. Pure.
 
 pub(crate) use crate::model::WhyNone;
 use clutch_common::id::EndpointId;

@@ -1,6 +1,6 @@
 //! Why tasks of a kind are not placed, in a sentence for people. Pure.
 
-use super::catalogue::{Catalogue, Kind};
+use super::catalogue::{Catalogue, TaskKind};
 use super::member::Member;
 use super::view::WhyNone;
 
@@ -16,7 +16,7 @@ impl Catalogue {
         }
     }
 
-    fn why_kind(&self, number: i64, kind: &Kind, now_ms: u64) -> String {
+    fn why_kind(&self, number: i64, kind: &TaskKind, now_ms: u64) -> String {
         let topic = &kind.topic;
         let members: Vec<&Member> =
             self.members().filter(|member| member.facts.topics.contains(topic)).collect();
@@ -53,8 +53,8 @@ impl Catalogue {
     }
 }
 
-/// What a member has of a function, or all its functions.
-fn offers(member: &Member, kind: &Kind) -> String {
+/// The versions of a function that a member has, or all its functions.
+fn offers(member: &Member, kind: &TaskKind) -> String {
     let name = &member.facts.name;
     let wanted = kind.function.as_ref();
     let versions = member.facts.functions.iter().filter(|offer| Some(&offer.name) == wanted);

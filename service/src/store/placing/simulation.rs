@@ -308,7 +308,7 @@ impl World {
         // What is in the results queue is read before that.
         self.collect(usize::MAX).await;
         self.collect(usize::MAX).await;
-        self.store.topic_board().seen(id, crate::topics::Seen::Away, self.now_ms);
+        self.store.topic_board().seen(id, crate::topics::QueueReader::Away, self.now_ms);
         self.store.lose_member(id, self.now_ms).await.unwrap();
     }
 
