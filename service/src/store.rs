@@ -34,7 +34,7 @@ mod members;
 mod missing;
 mod occurrences;
 mod overdue;
-mod placing;
+
 #[cfg(test)]
 mod postgres;
 mod recorded_moments;
@@ -54,6 +54,7 @@ mod task_events;
 mod task_listing;
 mod task_rows;
 mod threads;
+mod topic_placer;
 mod topic_tasks;
 mod topics;
 mod transitions;
@@ -69,7 +70,6 @@ pub(crate) use forgetting::Forgettable;
 pub(crate) use kept_messages::{Keeping, KeptMessage, MessageEnd, NewMessage, WhichKept};
 pub(crate) use lost_endpoints::DeclaredLost;
 pub(crate) use overdue::Overdue;
-pub(crate) use placing::PlacedPage;
 pub(crate) use results::{Batch, Tally};
 pub(crate) use retries::RetrySlice;
 pub(crate) use schedules::ScheduleSet;
@@ -81,6 +81,7 @@ pub(crate) use stored_state::StoredState;
 pub(crate) use submissions::{Chunk, HandOver, Handing, RecordedChunk, RecordedTask};
 pub(crate) use task_listing::TaskFilter;
 pub(crate) use task_rows::TaskPlace;
+pub(crate) use topic_placer::PlacedPage;
 pub(crate) use waiting::{Handed, Positions};
 
 use crate::feed::Feed;

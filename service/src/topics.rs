@@ -1,4 +1,4 @@
-//! Topics: who is a member of which, how much work each member may have, and which task goes to
+//! Topics: their members, how much work each member may have, and which task goes to
 //! which member.
 //!
 //! A *topic task* is submitted to a topic instead of an endpoint; a *member* is an endpoint of

@@ -44,7 +44,7 @@ impl Simulation {
             Self::Endpoint => "simulation::tests::every_seed_keeps_the_promises",
             Self::Messages => "messages::simulation::every_seed_keeps_the_promises",
             Self::Schedules => "schedule::simulation::tests::every_seed_keeps_the_promises",
-            Self::Topics => "store::placing::simulation::every_seed_keeps_the_promises",
+            Self::Topics => "store::topic_placer::simulation::every_seed_keeps_the_promises",
         }
     }
 

@@ -9,8 +9,8 @@ use crate::broker::health::HealthState;
 use crate::broker::management::Management;
 use crate::broker::observer::observe;
 use crate::broker::ownership::{self, Claimant};
-use crate::broker::placing::{Placing, place_topics};
 use crate::broker::requests::Requests;
+use crate::broker::topic_placer::{Placing, place_topics};
 use crate::failover::{self, ConnectionCloser, Liveness};
 use crate::messages::{self, Mail, Router, RouterParts, Rules};
 use crate::publishing::{

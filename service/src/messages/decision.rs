@@ -106,7 +106,7 @@ pub(super) fn send(
     // Its endpoint never had it, so nothing can have been taken.
     let recorded = matches!(
         target.state,
-        StoredState::Scheduled | StoredState::Unplaced | StoredState::Waiting
+        StoredState::Scheduled | StoredState::InTopic | StoredState::Waiting
     );
     let unsent = target.attempt == 1 && recorded;
     let pauses = recorded || target.state == StoredState::Paused;
@@ -158,7 +158,7 @@ pub(super) fn by_records(target: Option<&TaskFacts>, pinned: Option<u32>) -> Rep
     match target.state {
         StoredState::Done(outcome) => Reply::Finished(outcome),
         StoredState::Scheduled
-        | StoredState::Unplaced
+        | StoredState::InTopic
         | StoredState::Waiting
         | StoredState::Paused
         | StoredState::Submitting

@@ -357,7 +357,7 @@ fn may_be_taken(target: &TaskFacts) -> bool {
     match target.state {
         StoredState::Submitting | StoredState::Submitted | StoredState::Done(_) => true,
         StoredState::Scheduled
-        | StoredState::Unplaced
+        | StoredState::InTopic
         | StoredState::Waiting
         | StoredState::Paused => false,
     }

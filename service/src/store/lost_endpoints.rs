@@ -2,7 +2,7 @@
 //! [`clutch_common::failover`].
 
 use super::states::{rows, write};
-use super::{Result, Store, placing, unaccounted};
+use super::{Result, Store, topic_placer, unaccounted};
 use clutch_common::failover::{self as rules, KnownState};
 use clutch_common::id::{EndpointId, StateId};
 
@@ -41,7 +41,7 @@ impl Store {
             }
             let mut tasks = 0;
             if !states.is_empty() {
-                tasks = placing::lose(write_to, endpoint, now_ms)?;
+                tasks = topic_placer::lose(write_to, endpoint, now_ms)?;
                 tasks += unaccounted::add_all(db, endpoint)?;
             }
             Ok(Some(DeclaredLost { states, tasks }))

@@ -103,7 +103,7 @@ fn begin_next(
          current_attempt = current_attempt + 1 WHERE seq = ?";
     db.run(update, values![state.as_str(), task])?;
     if let Some(topic) = topic {
-        let back = Back::NextAttempt { waits: state == StoredState::Unplaced };
+        let back = Back::NextAttempt { waits: state == StoredState::InTopic };
         topic_tasks::take_back(write, (task, topic), back, Some(from_ms))?;
     }
     Ok(())

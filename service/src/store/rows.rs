@@ -37,7 +37,7 @@ pub(super) fn index_condition(state: StoredState) -> &'static str {
         | StoredState::Submitted
         | StoredState::Done(Outcome::Succeeded) => "",
         StoredState::Scheduled
-        | StoredState::Unplaced
+        | StoredState::InTopic
         | StoredState::Waiting
         | StoredState::Paused
         | StoredState::Done(_) => UNCOMMON_STATES,

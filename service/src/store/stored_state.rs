@@ -11,7 +11,7 @@ pub(crate) enum StoredState {
     /// It is due later, with its submission.
     Scheduled,
     /// It is of a topic, and its current attempt is not placed: no endpoint was given it.
-    Unplaced,
+    InTopic,
     /// The current attempt was never handed to the link, or the broker certainly does not have
     /// it: the task can be ended here.
     Waiting,
@@ -32,7 +32,7 @@ impl StoredState {
     pub(crate) fn shown(self) -> TaskState {
         match self {
             Self::Scheduled => TaskState::Scheduled,
-            Self::Unplaced | Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
+            Self::InTopic | Self::Waiting | Self::Paused | Self::Submitting => TaskState::Waiting,
             Self::Submitted => TaskState::Submitted,
             Self::Done(outcome) => TaskState::Done(outcome),
         }
@@ -44,7 +44,7 @@ impl StoredState {
         let states = match state {
             TaskState::Scheduled => vec![Self::Scheduled],
             TaskState::Waiting => {
-                vec![Self::Unplaced, Self::Waiting, Self::Paused, Self::Submitting]
+                vec![Self::InTopic, Self::Waiting, Self::Paused, Self::Submitting]
             }
             TaskState::Submitted | TaskState::Accepted | TaskState::Running => {
                 vec![Self::Submitted]
@@ -59,7 +59,7 @@ impl StoredState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
-            Self::Unplaced => "unplaced",
+            Self::InTopic => "unplaced",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Submitting => "submitting",
@@ -74,7 +74,7 @@ impl FromStr for StoredState {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "scheduled" => Ok(Self::Scheduled),
-            "unplaced" => Ok(Self::Unplaced),
+            "unplaced" => Ok(Self::InTopic),
             "waiting" => Ok(Self::Waiting),
             "paused" => Ok(Self::Paused),
             "submitting" => Ok(Self::Submitting),
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again_and_shown_without_its_four_forms_of_waiting() {
         let waiting = [
-            StoredState::Unplaced,
+            StoredState::InTopic,
             StoredState::Waiting,
             StoredState::Paused,
             StoredState::Submitting,

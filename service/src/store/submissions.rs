@@ -264,7 +264,7 @@ pub(super) fn record(
     };
     let (state, hand_over) = match chunk.handing {
         _ if due_at_ms.is_some_and(|due| due > chunk.now_ms) => (StoredState::Scheduled, None),
-        _ if topic.is_some() => (StoredState::Unplaced, None),
+        _ if topic.is_some() => (StoredState::InTopic, None),
         Handing::Nothing => (StoredState::Waiting, None),
         Handing::New | Handing::Unconfirmed => (StoredState::Submitting, Some(HandOver::First)),
     };
@@ -290,7 +290,7 @@ pub(super) fn record(
     insert(db, (endpoint, number), submission, &new, chunk.now_ms)?;
     if let Some(to) = &topic {
         let rows: Vec<topic_tasks::NewTopicTask<'_>> = new.iter().map(NewTask::of_topic).collect();
-        let from = (state == StoredState::Unplaced).then_some(chunk.now_ms);
+        let from = (state == StoredState::InTopic).then_some(chunk.now_ms);
         topic_tasks::insert(write, to, (submission, of.new), &rows, from)?;
     }
     if let Some(parent) = chunk.parent {
@@ -326,7 +326,7 @@ fn hand_over_known(
             StoredState::Submitting if cancel_requests::is_requested(db, task.seq)? => (),
             StoredState::Submitting => drop(all.insert(task.index, HandOver::Again)),
             StoredState::Scheduled
-            | StoredState::Unplaced
+            | StoredState::InTopic
             | StoredState::Paused
             | StoredState::Submitted
             | StoredState::Done(_) => (),

@@ -109,7 +109,7 @@ pub(super) fn of_transaction(db: &Db<'_>) -> Result<Vec<FeedEvent>> {
 /// none.
 fn kind(state: StoredState) -> Option<FeedKind> {
     match state {
-        StoredState::Unplaced | StoredState::Waiting | StoredState::Paused => {
+        StoredState::InTopic | StoredState::Waiting | StoredState::Paused => {
             Some(FeedKind::Waiting)
         }
         StoredState::Scheduled | StoredState::Submitting => None,

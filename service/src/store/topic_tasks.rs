@@ -163,7 +163,7 @@ pub(super) fn set_waiting(
 
 /// The state of a task that waits, by its topic.
 pub(super) fn waiting(topic: Option<i64>) -> StoredState {
-    if topic.is_some() { StoredState::Unplaced } else { StoredState::Waiting }
+    if topic.is_some() { StoredState::InTopic } else { StoredState::Waiting }
 }
 
 /// How a task of a topic comes back from where it was.
@@ -221,7 +221,7 @@ pub(super) fn ended(
     now_ms: u64,
 ) -> Result<()> {
     for (task, before) in tasks {
-        if matches!(before, StoredState::Unplaced | StoredState::Scheduled | StoredState::Paused) {
+        if matches!(before, StoredState::InTopic | StoredState::Scheduled | StoredState::Paused) {
             let update = "UPDATE topic_tasks SET waits = 0 WHERE task = ?";
             write.db.run(update, values![task])?;
         }

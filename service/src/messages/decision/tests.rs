@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 const STATES: [StoredState; 7] = [
     StoredState::Scheduled,
-    StoredState::Unplaced,
+    StoredState::InTopic,
     StoredState::Waiting,
     StoredState::Paused,
     StoredState::Submitting,
@@ -115,7 +115,7 @@ fn a_further_copy_goes_to_the_endpoint_wherever_an_earlier_one_may_have_been_tak
             let unsent = attempt == 1
                 && matches!(
                     state,
-                    StoredState::Scheduled | StoredState::Unplaced | StoredState::Waiting
+                    StoredState::Scheduled | StoredState::InTopic | StoredState::Waiting
                 );
             let delivered = matches!(sent(&pair, 2, None), Sending::Deliver { .. });
             assert_eq!(delivered, !unsent, "{state:?} {attempt}");

@@ -1,4 +1,4 @@
-//! Tasks of topics: placed by credit and turns, fenced, lost, and ended where nobody takes them.
+//! Tasks of topics: placed by credit and turns, fenced, lost, and ended where no member takes them.
 
 use super::*;
 use crate::model::{DueTime, TopicOrder};
@@ -86,7 +86,7 @@ pub(super) async fn members_are_given_tasks_by_their_slots_and_no_more_than_thei
     store: Store,
 ) {
     let begun = begin(&store, calls("k", "add", 10, 1000)).await.unwrap();
-    assert!(begun.iter().all(|one| one.hand_over.is_none() && one.state == StoredState::Unplaced));
+    assert!(begun.iter().all(|one| one.hand_over.is_none() && one.state == StoredState::InTopic));
     assert_eq!(store.endpoints_with_waiting().await.unwrap(), []);
     assert!(place(&store, 1000).await.is_empty(), "there is no member");
     let (four, one) = (member(&store, 4, "add", 1000).await, member(&store, 1, "add", 1000).await);

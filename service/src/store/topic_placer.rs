@@ -1,5 +1,5 @@
 //! Places tasks of topics, and ends placements: what was not claimed in time, what was claimed by a
-//! member that is lost, and what nobody could do for as long as it may wait.
+//! member that is lost, and tasks that no member could do for as long as they may wait.
 //!
 //! Touches the database, and the board that decides. Promises: a task is recorded as given to its
 //! member, on disk, before it is returned to be published; a transaction places a bounded number
@@ -169,7 +169,7 @@ fn place(write: &mut Write<'_>, limit: usize, now_ms: u64) -> Result<PlacedPage>
     let mut left = assignments.iter();
     for assignment in left.by_ref() {
         let (submission, handed) = record(write, assignment, now_ms)?;
-        counts.moved(submission, StoredState::Unplaced, StoredState::Submitting);
+        counts.moved(submission, StoredState::InTopic, StoredState::Submitting);
         let turn: &mut i64 = turns.entry(assignment.placed.kind).or_insert(assignment.turn);
         *turn = assignment.turn.max(*turn);
         bytes += handed.body.len();

@@ -43,7 +43,7 @@ struct Member {
     gone: bool,
     queue: VecDeque<Task>,
     has: BTreeMap<Attempt, (Task, Phase)>,
-    /// What it has not got to the broker.
+    /// The messages that the broker does not have.
     outbox: VecDeque<Message>,
 }
 
