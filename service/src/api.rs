@@ -13,6 +13,7 @@ mod events;
 mod extract;
 mod forget;
 mod messages;
+mod named_endpoint;
 mod observed;
 mod output;
 mod placed;

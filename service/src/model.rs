@@ -58,7 +58,7 @@ pub(crate) use topics::{
 };
 #[cfg(test)]
 pub(crate) use why::WaitCause;
-pub(crate) use why::{Candidate, Placement, TopicFacts, WaitFacts, Why, unplaced_why, why};
+pub(crate) use why::{Placement, TopicCandidate, TopicFacts, WaitFacts, Why, unplaced_why, why};
 
 /// A moment as people read it.
 pub(crate) fn moment(ms: u64) -> String {

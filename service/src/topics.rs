@@ -24,5 +24,4 @@ pub(crate) use catalogue::{TaskKind, TaskPlacement};
 pub(crate) use fence::{After, PlacementEnd};
 pub(crate) use matching::{Assignment, Fronts, Matched, Waiting};
 pub(crate) use member::{MemberFacts, QueueReader};
-#[allow(unused_imports, reason = "the commands and the API use it")]
-pub(crate) use view::{MemberView, TopicView, WhyNone};
+pub(crate) use view::MemberView;

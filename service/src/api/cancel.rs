@@ -3,8 +3,9 @@
 
 use super::error::{ApiError, Json};
 use super::extract::read;
+use super::named_endpoint::known_endpoint;
 use super::problem::{AnyRequest, Changing, Naming, WithBody};
-use super::query::{known_endpoint, known_submission};
+use super::query::known_submission;
 use super::types::{AskedEndpoint, CancelAnswer, CancelRequest, MAX_TASKS_NAMED};
 use super::{Api, wait};
 use crate::broker::observer::Sought;

@@ -2,8 +2,8 @@
 
 use super::error::{ApiError, Json};
 use super::extract::{Named, read_or_default};
+use super::named_endpoint::known_endpoint;
 use super::problem::{AnyRequest, AskingBroker, Changing, Naming, WithBody};
-use super::query::known_endpoint;
 use super::types::{CancelAnswer, LostAnswer, LostRequest, RemoveRequest};
 use super::{Api, cancel};
 use crate::broker::observer::Sought;

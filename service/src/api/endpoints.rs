@@ -4,8 +4,8 @@
 use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::{Named, Parameters};
+use super::named_endpoint::{known_endpoint, unknown_endpoint};
 use super::problem::{AnyRequest, Naming};
-use super::query::{known_endpoint, unknown_endpoint};
 use super::types::{EndpointAnswer, EndpointPage, MAX_PAGE};
 use crate::broker::observer::Sought;
 use crate::broker::session::LinkState;

@@ -3,9 +3,10 @@
 use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::Parameters;
+use super::named_endpoint::known_endpoint;
 use super::observed::count_endpoint;
 use super::problem::{AnyRequest, Naming};
-use super::query::{known_endpoint, known_submission};
+use super::query::known_submission;
 use super::wait::{self, Target};
 use crate::model::ProgressRate;
 use axum::extract::State;

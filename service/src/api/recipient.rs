@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::error::ApiError;
-use super::query::unknown_endpoint;
+use super::named_endpoint::unknown_endpoint;
 use super::types::SubmitRequest;
 use crate::model::{Destination, TopicOrder};
 use clutch_common::task::topic::{DEFAULT_START_WITHIN, check_topic};

@@ -5,8 +5,8 @@
 use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::{Named, Parameters, read, read_or_default};
+use super::named_endpoint::known_names;
 use super::problem::{AnyRequest, Changing, Naming, WithBody};
-use super::query::known_names;
 use super::types::MAX_PAGE;
 use crate::model::{
     ChangedSchedule, NamedSchedule, Occurrence, RemovedSchedule, ScheduleDetail, ScheduleSummary,

@@ -4,8 +4,8 @@
 use super::Api;
 use super::error::{ApiError, Json};
 use super::extract::{Named, read_or_default};
+use super::named_endpoint::known_endpoint;
 use super::problem::{AnyRequest, Naming, WithBody};
-use super::query::known_endpoint;
 use super::types::{DrainAnswer, DrainRequest};
 use crate::broker::session::LinkState;
 use crate::failover::send_drain;

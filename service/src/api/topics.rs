@@ -8,8 +8,8 @@ use super::extract::{Named, Parameters};
 use super::problem::{AnyRequest, AskingBroker, Naming};
 use super::types::{MAX_PAGE, TopicAnswer, TopicPage};
 use crate::model::{
-    Candidate, EndpointStatus, TopicMember, TopicMemberView, TopicRecord, TopicSummary, TopicView,
-    WaitingView, WhyNone, active, unplaced_why,
+    EndpointStatus, TopicCandidate, TopicMember, TopicMemberView, TopicRecord, TopicSummary,
+    TopicView, WaitingView, WhyNone, active, unplaced_why,
 };
 use crate::store::EndpointRecord;
 use crate::topics::MemberView;
@@ -73,7 +73,7 @@ pub(super) async fn topics(
     let full = records.len() as u64 > limit;
     records.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next = records.last().filter(|_| full).map(|topic| topic.name.clone());
-    let seen = Seen::of(&api, &records).await?;
+    let seen = ObservedMembers::of(&api, &records).await?;
     let topics = records.into_iter().map(|topic| TopicSummary::from(&seen.view(topic))).collect();
     let fault = endpoints::fault(&api);
     Ok(Json(TopicPage { engaged: fault.is_none(), fault, topics, next }))
@@ -151,12 +151,12 @@ async fn until_workers(
 async fn view(api: &Api, name: &str) -> Result<Option<TopicView>, ApiError> {
     let Some(record) = api.store.topic(name).await? else { return Ok(None) };
     let records = [record];
-    let seen = Seen::of(api, &records).await?;
+    let seen = ObservedMembers::of(api, &records).await?;
     Ok(records.into_iter().map(|record| seen.view(record)).next())
 }
 
 /// The members of a topic, as far as causes are told by them.
-pub(super) async fn candidates(api: &Api, name: &str) -> Result<Vec<Candidate>, ApiError> {
+pub(super) async fn candidates(api: &Api, name: &str) -> Result<Vec<TopicCandidate>, ApiError> {
     let topic = view(api, name).await?;
     let members = topic.into_iter().flat_map(|topic| topic.members);
     Ok(members.map(|member| member.candidate()).collect())
@@ -178,13 +178,13 @@ async fn unknown_topic(api: &Api, name: &str) -> Result<ApiError, ApiError> {
     Ok(ApiError::not_found(format!("there is no topic '{name}': {known}")))
 }
 
-/// What is known of the members of topics.
-struct Seen {
+/// The members of topics, as the records, the broker and the board have them.
+struct ObservedMembers {
     endpoints: BTreeMap<EndpointId, (EndpointRecord, EndpointStatus)>,
     board: BTreeMap<EndpointId, MemberView>,
 }
 
-impl Seen {
+impl ObservedMembers {
     /// Looks at the members of these topics.
     async fn of(api: &Api, topics: &[TopicRecord]) -> Result<Self, ApiError> {
         let members: BTreeSet<EndpointId> =
@@ -209,7 +209,8 @@ impl Seen {
         let mut members: Vec<TopicMemberView> =
             topic.members.iter().filter_map(|member| self.member(member)).collect();
         members.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let candidates: Vec<Candidate> = members.iter().map(TopicMemberView::candidate).collect();
+        let candidates: Vec<TopicCandidate> =
+            members.iter().map(TopicMemberView::candidate).collect();
         let waiting = topic.waiting.into_iter().map(|kind| {
             let asked = (kind.function.as_deref(), kind.version.as_deref());
             let why = unplaced_why(&topic.name, asked.0, asked.1, &candidates);

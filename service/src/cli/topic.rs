@@ -13,7 +13,7 @@ pub(crate) struct ToTopicArgs {
     /// a member of the topic that can do it and has room
     #[arg(long, value_name = "TOPIC", value_parser = topic_name)]
     pub(crate) topic: Option<String>,
-    /// Only at members whose endpoint.toml names the function in this version
+    /// Only at members that name the function in this version in their endpoint.toml
     #[arg(
         long,
         value_name = "VERSION",
@@ -60,7 +60,7 @@ pub(crate) struct OneTopic {
     pub(crate) topic: String,
 }
 
-/// What counts as a worker.
+/// The rule of which members count as workers.
 const WAIT_HELP: &str = "\
 A worker is a member of the topic that is connected and takes work, busy or not. One that drains, \
 that is away, or whose clock is off is none. Two instances of one endpoint are one worker: one of \

@@ -56,10 +56,10 @@ impl WorkersReport {
     }
 }
 
-/// Waits for workers, and prints who they are.
+/// Waits for workers, and prints them.
 ///
 /// # Errors
-/// When the service cannot be asked; and, after who is there has been printed as JSON, when the time
+/// When the service cannot be asked; and, after the workers have been printed as JSON, when the time
 /// is over.
 pub(crate) async fn run(
     client: Client,

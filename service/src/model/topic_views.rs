@@ -4,7 +4,7 @@
 //! A *member* of a topic is an endpoint of which the file names the topic; of its instances, the
 //! active one counts. A *worker* is a member that is there and takes work, busy or not.
 
-use super::{Candidate, EndpointStatus, Why};
+use super::{EndpointStatus, TopicCandidate, Why};
 use clutch_common::id::{EndpointId, StateId};
 use clutch_common::wire::FunctionOffer;
 use serde::{Deserialize, Serialize};
@@ -92,10 +92,10 @@ impl TopicMemberView {
     }
 
     /// It, as far as a cause is told by it.
-    pub(crate) fn candidate(&self) -> Candidate {
+    pub(crate) fn candidate(&self) -> TopicCandidate {
         let mut functions = self.functions.clone();
         functions.retain(|offer| !self.withheld.contains(&offer.name));
-        Candidate {
+        TopicCandidate {
             name: self.name.clone(),
             functions,
             held: self.held,
@@ -129,7 +129,7 @@ pub(crate) struct TopicView {
     pub(crate) workers: u64,
     /// Its members, by name.
     pub(crate) members: Vec<TopicMemberView>,
-    /// What waits to be placed.
+    /// The tasks that wait to be placed, by kind.
     pub(crate) waiting: Vec<WaitingView>,
     /// How many tasks are placed and have no outcome.
     pub(crate) placed: u64,

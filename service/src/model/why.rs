@@ -11,7 +11,7 @@ use super::{LiveLoad, LiveTask};
 pub(crate) use cause::{WaitCause, Why};
 use clutch_common::text::counted::counted;
 use clutch_common::wire::Phase;
-pub(crate) use topic::{Candidate, TopicFacts, unplaced_why};
+pub(crate) use topic::{TopicCandidate, TopicFacts, unplaced_why};
 
 /// A task that expires within this time is told to.
 const EXPIRES_SOON_MS: u64 = 10 * 60 * 1000;

@@ -6,7 +6,7 @@
 
 use super::catalogue::{Catalogue, TaskKind, TaskPlacement};
 use super::member::{MemberFacts, QueueReader};
-use super::view::TopicView;
+use super::view::BoardView;
 use clutch_common::id::EndpointId;
 use clutch_common::system::clock::now_ms;
 use clutch_common::task::priority::Priority;
@@ -83,7 +83,7 @@ impl TopicBoard {
     }
 
     /// The members, for people.
-    pub(crate) fn view(&self) -> TopicView {
+    pub(crate) fn view(&self) -> BoardView {
         self.lock().view(now_ms())
     }
 

@@ -7,7 +7,7 @@
 
 use super::credit::LOOKAHEAD;
 use super::member::{Load, Member, MemberFacts, Offer, QueueReader};
-use super::view::{MemberView, TopicView, WhyNone};
+use super::view::{BoardView, MemberView, WhyNone};
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::topic::CLOCK_MARGIN;
@@ -349,7 +349,7 @@ impl Catalogue {
     }
 
     /// The members for people.
-    pub(crate) fn view(&self, now_ms: u64) -> TopicView {
+    pub(crate) fn view(&self, now_ms: u64) -> BoardView {
         let members = self.members.iter().map(|(id, member)| MemberView {
             endpoint: *id,
             name: member.facts.name.clone(),
@@ -361,12 +361,13 @@ impl Catalogue {
             why_none: self.obstacle(member, now_ms),
             withheld: self.withheld(member),
         });
-        TopicView { members: members.collect() }
+        BoardView { members: members.collect() }
     }
 
     fn withheld(&self, member: &Member) -> Vec<String> {
         let kinds = member.offer.withheld().filter_map(|kind| self.kinds.get(kind));
-        let name = |kind: &TaskKind| kind.function.clone().unwrap_or_else(|| "(processes)".to_owned());
+        let name =
+            |kind: &TaskKind| kind.function.clone().unwrap_or_else(|| "(processes)".to_owned());
         kinds.map(name).collect()
     }
 

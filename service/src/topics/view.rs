@@ -30,7 +30,7 @@ pub(crate) struct MemberView {
 
 /// The members of all topics, by id.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct TopicView {
+pub(crate) struct BoardView {
     /// The members.
     pub(crate) members: Vec<MemberView>,
 }

@@ -42,7 +42,7 @@ pub(super) struct Unclaimed {
     offer: Option<Arc<Offer>>,
     /// The slots of all attempts of topics that have started.
     started: u64,
-    /// What had started when.
+    /// Samples of `started`, each with its moment.
     samples: VecDeque<(Duration, u64)>,
 }
 

@@ -1,4 +1,4 @@
-//! Why a task of a topic waits: who its members are, what they can do, and why none of them is
+//! Why a task of a topic waits: its members, the functions they have, and why none of them is
 //! given it. Pure.
 //!
 //! A *member* of a topic is an endpoint of which the file names the topic. A task is *placed* when
@@ -13,7 +13,7 @@ const NAMED: usize = 5;
 
 /// A member of a topic, as far as a cause is told by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Candidate {
+pub(crate) struct TopicCandidate {
     /// Its name.
     pub(crate) name: String,
     /// The functions that it names, but for those that it answered it does not offer.
@@ -47,7 +47,7 @@ pub(crate) fn unplaced_why(
     topic: &str,
     function: Option<&str>,
     version: Option<&str>,
-    members: &[Candidate],
+    members: &[TopicCandidate],
 ) -> Why {
     let why = |cause, words| Why { cause, words };
     if members.is_empty() {
@@ -57,21 +57,22 @@ pub(crate) fn unplaced_why(
         );
         return why(WaitCause::NoMember, words);
     }
-    let has =
-        |member: &&Candidate| function.is_none_or(|name| offers(member, name).next().is_some());
+    let has = |member: &&TopicCandidate| {
+        function.is_none_or(|name| offers(member, name).next().is_some())
+    };
     if let Some(name) = function.filter(|_| !members.iter().any(|member| has(&member))) {
         let known = told(members.iter(), functions_words);
         let words = format!("no member of the topic {topic} has the function {name}: {known}");
         return why(WaitCause::NoFunction, words);
     }
     let named = members.iter().filter(has);
-    let fits = |member: &&Candidate| {
+    let fits = |member: &&TopicCandidate| {
         let wanted = function.zip(version);
         wanted.is_none_or(|(name, version)| {
             offers(member, name).any(|offer| offer.version.as_deref() == Some(version))
         })
     };
-    let able: Vec<&Candidate> = named.clone().filter(fits).collect();
+    let able: Vec<&TopicCandidate> = named.clone().filter(fits).collect();
     if let Some((name, version)) = function.zip(version).filter(|_| able.is_empty()) {
         let known = told(named, |member| versions_words(member, name));
         let words =
@@ -84,7 +85,7 @@ pub(crate) fn unplaced_why(
             "it is about to be placed at a member of its topic".to_owned(),
         );
     }
-    let full = |member: &&&Candidate| member.why_none == Some(WhyNone::NoCredit);
+    let full = |member: &&&TopicCandidate| member.why_none == Some(WhyNone::NoCredit);
     let (cause, first) = match able.iter().filter(full).count() {
         0 => (WaitCause::NoMemberReady, "no member of the topic {} that can do it takes work"),
         _ => (WaitCause::NoCredit, "each member of the topic {} that can do it has enough to do"),
@@ -94,14 +95,17 @@ pub(crate) fn unplaced_why(
 }
 
 /// The offers of a function that a member has.
-fn offers<'a>(member: &'a Candidate, name: &'a str) -> impl Iterator<Item = &'a FunctionOffer> {
+fn offers<'a>(
+    member: &'a TopicCandidate,
+    name: &'a str,
+) -> impl Iterator<Item = &'a FunctionOffer> {
     member.functions.iter().filter(move |offer| offer.name == name)
 }
 
-/// What is told of each member, and how many are left out.
+/// The words for each member, and how many are left out.
 fn told<'a>(
-    members: impl Iterator<Item = &'a Candidate> + Clone,
-    words: impl Fn(&Candidate) -> String,
+    members: impl Iterator<Item = &'a TopicCandidate> + Clone,
+    words: impl Fn(&TopicCandidate) -> String,
 ) -> String {
     let left = members.clone().skip(NAMED).count();
     let each = members.take(NAMED).map(|member| format!("{} {}", member.name, words(member)));
@@ -115,7 +119,7 @@ fn listed(mut words: Vec<String>, left: usize, between: &str) -> String {
     words.join(between)
 }
 
-fn functions_words(member: &Candidate) -> String {
+fn functions_words(member: &TopicCandidate) -> String {
     let mut names: Vec<&str> = member.functions.iter().map(|offer| offer.name.as_str()).collect();
     names.dedup();
     if names.is_empty() {
@@ -126,7 +130,7 @@ fn functions_words(member: &Candidate) -> String {
     format!("has {}", listed(shown, left, ", "))
 }
 
-fn versions_words(member: &Candidate, name: &str) -> String {
+fn versions_words(member: &TopicCandidate, name: &str) -> String {
     let versions = offers(member, name).map(|offer| match &offer.version {
         Some(version) => format!("has {version}"),
         None => "names none".to_owned(),
@@ -134,7 +138,7 @@ fn versions_words(member: &Candidate, name: &str) -> String {
     versions.collect::<Vec<String>>().join(" and ")
 }
 
-fn obstacle_words(member: &Candidate) -> String {
+fn obstacle_words(member: &TopicCandidate) -> String {
     match member.why_none {
         Some(WhyNone::NoCredit) => {
             format!("holds {} of its credit of {}", member.held, member.credit)
@@ -160,7 +164,7 @@ pub(super) fn unplaced(facts: &WaitFacts) -> CauseWords {
     Some((cause, words))
 }
 
-/// That it is placed and not claimed, and what becomes of it then.
+/// The cause of a task that is placed and not claimed, and what becomes of it then.
 pub(super) fn unclaimed(facts: &WaitFacts) -> CauseWords {
     let topic = facts.topic.as_ref().filter(|topic| !topic.claimed && topic.unplaced.is_none())?;
     if facts.live.is_some() {
@@ -189,12 +193,12 @@ pub(super) fn unclaimed(facts: &WaitFacts) -> CauseWords {
 mod tests {
     use super::*;
 
-    fn member(name: &str, functions: &[(&str, Option<&str>)]) -> Candidate {
+    fn member(name: &str, functions: &[(&str, Option<&str>)]) -> TopicCandidate {
         let offer = |(name, version): &(&str, Option<&str>)| FunctionOffer {
             name: (*name).to_owned(),
             version: version.map(str::to_owned),
         };
-        Candidate {
+        TopicCandidate {
             name: name.to_owned(),
             functions: functions.iter().map(offer).collect(),
             held: 0,
@@ -205,7 +209,7 @@ mod tests {
 
     fn says(
         asked: (Option<&str>, Option<&str>),
-        members: &[Candidate],
+        members: &[TopicCandidate],
         cause: WaitCause,
         words: &[&str],
     ) {
@@ -239,14 +243,15 @@ mod tests {
         let functions: Vec<String> = (1..=7).map(|n| format!("f{n}")).collect();
         let offers: Vec<(&str, Option<&str>)> =
             functions.iter().map(|name| (name.as_str(), None)).collect();
-        let members: Vec<Candidate> = (1..=9).map(|n| member(&format!("m{n}"), &offers)).collect();
+        let members: Vec<TopicCandidate> =
+            (1..=9).map(|n| member(&format!("m{n}"), &offers)).collect();
         let words = ["m1 has f1, f2, f3, f4, f5, 2 more; m2", "; 4 more"];
         says((Some("g"), None), &members, WaitCause::NoFunction, &words);
     }
 
     #[test]
     fn members_that_can_do_it_and_are_given_none_are_told_with_the_reason() {
-        let with = |name, why_none| Candidate { why_none, ..member(name, &[("m.f", None)]) };
+        let with = |name, why_none| TopicCandidate { why_none, ..member(name, &[("m.f", None)]) };
         let mut members = vec![
             with("a", Some(WhyNone::Drains)),
             with("b", Some(WhyNone::Away)),
@@ -255,7 +260,7 @@ mod tests {
         ];
         let words = ["takes work: a drains; b is away; c has a clock that is 20 s ahead of"];
         says((Some("m.f"), None), &members, WaitCause::NoMemberReady, &words);
-        let full = Candidate { held: 4, ..with("d", Some(WhyNone::NoCredit)) };
+        let full = TopicCandidate { held: 4, ..with("d", Some(WhyNone::NoCredit)) };
         members.push(full);
         let words = ["enough to do: a drains; b is away;", "d holds 4 of its credit of 4"];
         says((Some("m.f"), None), &members, WaitCause::NoCredit, &words);

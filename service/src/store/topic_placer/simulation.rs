@@ -49,7 +49,7 @@ struct Member {
 
 enum Message {
     Claim(Attempt),
-    Result(TaskResult),
+    Result(Box<TaskResult>),
     Barrier(u64),
 }
 
@@ -228,7 +228,7 @@ impl World {
             let lost = (end == Outcome::Interrupted).then_some(Loss::NotStarted);
             let result = TaskResult { endpoint_id: member.id, lost, ..result_of(attempt, end) };
             member.has.remove(&attempt);
-            member.outbox.push_back(Message::Result(result));
+            member.outbox.push_back(Message::Result(Box::new(result)));
         }
     }
 
@@ -245,7 +245,7 @@ impl World {
                     let state_id = StateId(Uuid::nil());
                     batch.claims.push(Claims { endpoint_id, state_id, attempts: vec![attempt] });
                 }
-                (Message::Result(result), _) => batch.results.push(result),
+                (Message::Result(result), _) => batch.results.push(*result),
                 (Message::Barrier(sent_ms), _) => {
                     read_ms = Some(sent_ms);
                     break;

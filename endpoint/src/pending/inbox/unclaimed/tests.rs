@@ -1,4 +1,4 @@
-//! What is claimed, in which order, how much ahead; and what is given up.
+//! The order and the bounds of claims, and which attempts are given up.
 
 use super::*;
 use crate::pending::inbox::Bounds;
