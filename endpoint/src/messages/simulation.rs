@@ -122,9 +122,11 @@ impl World {
     }
 
     fn plan(&mut self) {
-        for id in 1..=1 + u128::from(self.chance.next(4)) {
-            let at = ms(self.chance.next(10_000));
-            let until = at + ms(100 + self.chance.next(40_000));
+        for id in 1..=1 + u128::from(self.chance.next(8)) {
+            let at = ms(self.chance.next(40_000));
+            // A short wait is often over before a copy that was doubled comes again.
+            let longest = if self.chance.percent(60) { 3_000 } else { 40_000 };
+            let until = at + ms(100 + self.chance.next(longest));
             self.sends.insert(id, Outgoing::new(until, 1, 5));
             self.at(at, Happening::Sender(id));
         }
