@@ -208,6 +208,11 @@ fn no_sender_is_told_wrong_while_the_service_is_killed() {
 }
 
 #[test]
+fn no_sender_is_told_wrong_whichever_faults_strike() {
+    holds("messages-at-random");
+}
+
+#[test]
 fn a_member_of_a_topic_that_is_killed_runs_again_only_what_it_ran() {
     holds("topics-member-kill");
 }
