@@ -37,12 +37,12 @@ pub(super) const ROWS: &[Row] = &[
     ),
     Row::new(
         "topics-disk-lost",
-        "a member is ended by kill -9, its state folder removed, and it is started anew; its old \
-         state is declared lost",
+        "a member is ended by kill -9, its state folder removed and declared lost, and it is started \
+         anew",
         Play::Beside(disk_lost),
     )
     .may_run_again("those that had started and were not recorded at the kill")
-    .since("the state being declared lost"),
+    .since("the next start"),
     Row::new(
         "topics-service-kill",
         "the service is ended by kill -9 forty times while it places tasks",

@@ -114,7 +114,7 @@ impl Fleet {
         daemon.signal("CONT")
     }
 
-    /// Ends a member, removes its state folder, starts it anew, and declares its old state lost.
+    /// Ends a member, removes its state folder, declares that lost, and starts the member anew.
     /// Returns how many tasks had started, and were not recorded.
     pub(super) fn lose_disk(&mut self, member: usize) -> Result<usize> {
         self.kill(member)?;
@@ -126,8 +126,12 @@ impl Fleet {
         let id = &self.members[member].endpoint.id;
         let state = self.stage.world.folder().join("state/clutch/endpoints").join(id);
         std::fs::remove_dir_all(&state).context("removing a member's state folder")?;
+        // The broker may take a moment to see that it is gone.
+        poll::until("the member to be declared lost", SOON, || {
+            let declared = self.stage.world.service(&["endpoint", "lost", &name])?;
+            Ok((declared.code == 0).then_some(()))
+        })?;
         self.start_again(member)?;
-        self.stage.world.service(&["endpoint", "lost", &name])?.ok()?;
         Ok(started.saturating_sub(done))
     }
 
