@@ -127,7 +127,7 @@ fn submissions(db: &Db<'_>, selection: &TaskSelection) -> Result<Vec<i64>> {
 /// The names that the database has for a state.
 fn stored(state: &str) -> Vec<&str> {
     match state {
-        "waiting" => vec!["waiting", "paused", "submitting"],
+        "waiting" => vec!["unplaced", "waiting", "paused", "submitting"],
         // What an endpoint's events tell is not in the database.
         "accepted" | "running" => vec!["submitted"],
         other => vec![other],
