@@ -48,6 +48,7 @@ mod steering;
 mod stranger;
 mod terms;
 mod topics;
+mod topics_commands;
 mod versions;
 mod why;
 mod why_at_work;
