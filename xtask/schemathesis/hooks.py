@@ -72,8 +72,20 @@ def pauses(retry):
         retry["first_pause_ms"], retry["longest_pause_ms"] = sorted((first, longest))
 
 
+def recipient(body):
+    """Has a submission go to an endpoint, or to a topic: see service/src/api/recipient.rs."""
+    if body.get("endpoint") is None and body.get("topic") is None:
+        body["endpoint"] = ENDPOINT
+    if body.get("endpoint") is not None:
+        for name in ("topic", "function_version", "start_within_ms", "place_within_ms"):
+            body.pop(name, None)
+    else:
+        body.pop("confirmed", None)
+
+
 def submission(body):
     """Has the parts of a submission fit together."""
+    recipient(body)
     body["total"] = max(body["total"], len(body["tasks"]))
     if "first" in body:
         body["first"] = min(body["first"], body["total"] - len(body["tasks"]))
@@ -118,6 +130,8 @@ def before_call(context, case, kwargs):
     # Of two parameters one is required, or at most one is allowed.
     if path == "/v1/progress" and "key" in query:
         query.pop("endpoint", None)
+    if path == "/v1/cancel" and body.get("endpoint") is not None:
+        body.pop("topic", None)
     if path == "/v1/results":
         if "key" in query:
             query.pop("task", None)

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The longest name of a topic, in bytes.
 pub const MAX_TOPIC: usize = 128;
+/// The longest version of a function, in characters.
+pub const MAX_VERSION: usize = 64;
 /// The most topics of an endpoint.
 pub const TOPICS_MAX: usize = 100;
 /// How long a placed attempt may take to start where the task does not say.

@@ -5,6 +5,7 @@ use super::duration::duration;
 use crate::execution::function::pool::FunctionConfig;
 use crate::execution::function::python::{self, Module};
 use crate::execution::function::worker_spec::{OwnedFolders, WorkerSpec};
+use clutch_common::task::topic::MAX_VERSION;
 use clutch_common::task::{BUILT_IN, check_function};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -37,9 +38,6 @@ pub(crate) struct FunctionSection {
     #[serde(default = "startup_timeout", deserialize_with = "duration")]
     pub(crate) startup_timeout: Duration,
 }
-
-/// The longest version of a function, in characters.
-const MAX_VERSION: usize = 64;
 
 fn startup_timeout() -> Duration {
     Duration::from_secs(30)

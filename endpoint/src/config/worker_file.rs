@@ -145,7 +145,9 @@ impl Config {
     /// A folder stands for a broker: it is one for both ways.
     fn check_options(&self, value: &Value) -> Result<(), String> {
         let options = value.as_object().ok_or("transport_options is no table")?;
+        // Behind the folder, `provision` writes which spool is in it.
         let own = self.broker.url.strip_prefix("file://");
+        let own = own.map(|own| own.split_once('?').map_or(own, |(folder, _)| folder));
         let mut folders = Vec::new();
         for (key, value) in options {
             match key.as_str() {

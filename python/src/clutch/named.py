@@ -43,9 +43,10 @@ def named(spec: str) -> Callable[..., Any]:
 
 def main() -> None:
     """Serves what the first argument names."""
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python3 -m clutch.named module:Class")
-    spec = sys.argv[1]
+    try:
+        (spec,) = sys.argv[1:]
+    except ValueError:
+        raise SystemExit("usage: python3 -m clutch.named module:Class") from None
     function(named(spec), name=os.environ.get("CLUTCH_FUNCTION", spec.replace(":", ".")))
     serve()
 

@@ -6,10 +6,7 @@ use super::error::ApiError;
 use super::named_endpoint::unknown_endpoint;
 use super::types::SubmitRequest;
 use crate::model::{Destination, TopicOrder};
-use clutch_common::task::topic::{DEFAULT_START_WITHIN, check_topic};
-
-/// The longest name of a version, in characters.
-const MAX_VERSION: usize = 128;
+use clutch_common::task::topic::{DEFAULT_START_WITHIN, MAX_VERSION, check_topic};
 
 /// Where the tasks of a request go.
 pub(super) fn of<T>(request: &SubmitRequest<T>) -> Result<Destination, ApiError> {

@@ -98,6 +98,11 @@ pub(super) async fn topic(
     Parameters(query): Parameters<TopicQuery>,
 ) -> Result<Json<TopicAnswer>, ApiError> {
     let topic = match query.workers {
+        Some(0) => {
+            return Err(ApiError::bad_request(
+                "workers must be more than 0: leave it out, or wait for 1",
+            ));
+        }
         Some(workers) => {
             check_topic(&name).map_err(|invalid| ApiError::bad_request(invalid.to_string()))?;
             let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(LONGEST);

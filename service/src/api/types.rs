@@ -32,9 +32,11 @@ pub(crate) struct SubmitRequest<T = TaskSpec> {
     pub(crate) endpoint: Option<String>,
     /// The topic that the tasks go to: each is given to one of its members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._-]+$")]
     pub(crate) topic: Option<String>,
     /// The version of the function that members must have; with `topic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 64)]
     pub(crate) function_version: Option<String>,
     /// How long a member may take to start a task, in milliseconds; 60,000 unless given; with
     /// `topic`.

@@ -60,6 +60,11 @@ impl Offer {
         self.withheld.iter()
     }
 
+    /// Whether the member answered that it does not offer a kind, by its number.
+    pub(super) fn withholds(&self, kind: i64) -> bool {
+        self.withheld.contains(&kind)
+    }
+
     /// Whether it has a kind of tasks. Each endpoint has the functions that are built in.
     pub(super) fn has(&self, number: i64, kind: &super::TaskKind) -> bool {
         self.topics.contains(&kind.topic)

@@ -8,6 +8,7 @@ mod members;
 mod order;
 mod steering;
 mod waiting;
+mod worker_files;
 
 use crate::workers::SHELL;
 use clutch_tests::gate::Gate;

@@ -6,6 +6,7 @@
 
 use super::{CauseWords, WaitCause, WaitFacts, Why, retry_pause, span};
 use crate::model::{WhyNone, moment};
+use clutch_common::task::BUILT_IN;
 use clutch_common::wire::FunctionOffer;
 
 /// How many members, or functions of one, a sentence names.
@@ -50,6 +51,8 @@ pub(crate) fn unplaced_why(
     members: &[TopicCandidate],
 ) -> Why {
     let why = |cause, words| Why { cause, words };
+    // Each endpoint has the functions that are built in.
+    let function = function.filter(|name| !name.starts_with(BUILT_IN));
     if members.is_empty() {
         let words = format!(
             "no endpoint is a member of the topic {topic}: write `topics = [\"{topic}\"]` in the \
