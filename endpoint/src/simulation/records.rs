@@ -55,6 +55,8 @@ pub(super) struct Records {
     tasks: BTreeMap<TaskId, Entry>,
     /// Attempts that no instance may have, and whether they were asked for.
     doubts: BTreeMap<TaskId, bool>,
+    /// Since when those are asked for that were asked for before.
+    round_since: Instant,
     /// The states that were asked for attempts.
     asked: BTreeSet<(Attempt, StateId)>,
     /// The attempts that were claimed.
@@ -65,6 +67,10 @@ pub(super) struct Records {
     heard: Heard,
     times: PingTimes,
 }
+
+/// The time after which an attempt without a result is asked for again, as by `serve --ask-after`:
+/// an endpoint may have taken a report that it had sent before for its answer.
+const ASK_AGAIN: Duration = Duration::from_secs(600);
 
 /// A moment of the wall clock: the rules only ask whether there was one.
 const ONCE: u64 = 0;
@@ -77,6 +83,7 @@ impl Records {
             lost_after,
             tasks: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            round_since: now,
             asked: BTreeSet::new(),
             claimed: BTreeSet::new(),
             cancelled: BTreeSet::new(),
@@ -154,7 +161,7 @@ impl Records {
         let PresenceEffect { took_over, given_up } =
             failover::apply_presence(&mut self.states, presence, ONCE);
         if took_over {
-            self.doubts.values_mut().for_each(|asked| *asked = false);
+            self.ask_anew();
         }
         if given_up.is_empty() || !self.recovers {
             return Vec::new();
@@ -186,13 +193,23 @@ impl Records {
         lost
     }
 
+    /// Has all that are in doubt asked for again; no state counts as asked.
+    fn ask_anew(&mut self) {
+        self.doubts.values_mut().for_each(|asked| *asked = false);
+        self.asked.clear();
+    }
+
     fn doubt_all(&mut self) {
         let open = self.tasks.iter().filter(|(_, entry)| entry.stage != Stage::Done);
         self.doubts.extend(open.map(|(id, _)| (*id, false)));
     }
 
     /// The next roll call for the active state, unless another state may have the attempts.
-    pub(super) fn next_to_ask(&mut self) -> Option<RollCall> {
+    pub(super) fn next_to_ask(&mut self, now: Instant) -> Option<RollCall> {
+        if now >= self.round_since + ASK_AGAIN {
+            self.round_since = now;
+            self.ask_anew();
+        }
         let asked = failover::to_ask(&self.states)?;
         let (state_id, instance) = (asked.id, asked.instance);
         let mut attempts = Vec::new();

@@ -267,7 +267,7 @@ impl Service {
             }
             self.decide(|records| records.placed(task.id));
         }
-        while let Some(roll_call) = self.decide(Records::next_to_ask) {
+        while let Some(roll_call) = self.decide(|records| records.next_to_ask(Instant::now())) {
             let names: Vec<String> = roll_call.attempts.iter().map(|one| name(*one)).collect();
             let (instance, names) = (node(roll_call.state_id), names.join(" "));
             self.world.note(format_args!("service: asks instance {instance} for {names}"));

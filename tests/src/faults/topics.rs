@@ -70,20 +70,17 @@ pub(super) const ROWS: &[Row] = &[
     .within(60),
 ];
 
-/// How many faults a row plays, and how many tasks it has.
-fn scale(site: &Site, faults: usize) -> (usize, usize) {
-    if site.brief { (faults.min(3), 600) } else { (faults, 3000) }
-}
-
-/// Plays a fault so many times at one member after the other, with outcomes between.
+/// Plays a fault so many times at one member after the other, with outcomes between. `each` is
+/// more tasks than three members do during one fault.
 fn play(
     site: &Site,
     faults: usize,
+    each: usize,
     mut fault: impl FnMut(&mut Fleet, usize) -> Result<()>,
 ) -> Result<(Fleet, Instant)> {
-    let (faults, tasks) = scale(site, faults);
+    let faults = if site.brief { faults.min(3) } else { faults };
     let mut fleet = Fleet::start(site, 3)?;
-    fleet.submit(tasks)?;
+    fleet.submit(600 + faults * each)?;
     let mut end = Instant::now();
     for number in 0..faults {
         fleet.until_more(5)?;
@@ -105,7 +102,7 @@ fn seen(fleet: Fleet, end: Instant, may_run_again: usize) -> Result<Seen> {
 
 fn member_kill(site: &Site) -> Result<Seen> {
     let mut kills = 0;
-    let (fleet, end) = play(site, 10, |fleet, member| {
+    let (fleet, end) = play(site, 10, 700, |fleet, member| {
         kills += 1;
         fleet.kill(member)?;
         fleet.start_again(member)
@@ -115,7 +112,7 @@ fn member_kill(site: &Site) -> Result<Seen> {
 
 fn member_cut(site: &Site) -> Result<Seen> {
     let mut number = 0;
-    let (fleet, end) = play(site, 10, |fleet, member| {
+    let (fleet, end) = play(site, 10, 1000, |fleet, member| {
         number += 1;
         fleet.cut_for(member, Duration::from_millis(number * 400))
     })?;
@@ -124,7 +121,7 @@ fn member_cut(site: &Site) -> Result<Seen> {
 
 fn member_stopped(site: &Site) -> Result<Seen> {
     let mut elsewhere = 0;
-    let (fleet, end) = play(site, 5, |fleet, member| {
+    let (fleet, end) = play(site, 5, 2000, |fleet, member| {
         fleet.stop_for(member, Duration::from_secs(6))?;
         elsewhere = fleet.placed_again()?;
         Ok(())
@@ -136,7 +133,7 @@ fn member_stopped(site: &Site) -> Result<Seen> {
 
 fn disk_lost(site: &Site) -> Result<Seen> {
     let mut ran = 0;
-    let (fleet, end) = play(site, 1, |fleet, member| {
+    let (fleet, end) = play(site, 1, 1000, |fleet, member| {
         ran += fleet.lose_disk(member)?;
         Ok(())
     })?;
@@ -144,13 +141,13 @@ fn disk_lost(site: &Site) -> Result<Seen> {
 }
 
 fn service_kill(site: &Site) -> Result<Seen> {
-    let (fleet, end) = play(site, 40, |fleet, _| fleet.kill_service())?;
+    let (fleet, end) = play(site, 40, 400, |fleet, _| fleet.kill_service())?;
     seen(fleet, end, 0)
 }
 
 fn both(site: &Site) -> Result<Seen> {
     let mut kills = 0;
-    let (fleet, end) = play(site, 10, |fleet, member| {
+    let (fleet, end) = play(site, 10, 700, |fleet, member| {
         kills += 1;
         fleet.stage.service.kill()?;
         fleet.kill(member)?;

@@ -300,7 +300,14 @@ impl World {
     async fn lose(&mut self, number: usize) {
         let member = &mut self.members[number];
         member.gone = true;
-        member.outbox.clear();
+        for message in member.outbox.drain(..) {
+            // It ran, and its result is lost with the disk.
+            if let Message::Result(result) = message
+                && result.outcome == Outcome::Succeeded
+            {
+                self.starts.entry(result.task_id).or_default().1 += 1;
+            }
+        }
         for attempt in member.has.keys() {
             self.starts.entry(attempt.task_id).or_default().1 += 1;
         }
