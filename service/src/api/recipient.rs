@@ -104,7 +104,7 @@ mod tests {
             (json!({ "topic": "a b" }), "cannot be the name of a topic"),
             (json!({ "topic": "cloud", "confirmed": true }), "when they are placed"),
             (json!({ "topic": "cloud", "start_within_ms": 0 }), "more than 0"),
-            (json!({ "topic": "cloud", "function_version": "" }), "from 1 to 128"),
+            (json!({ "topic": "cloud", "function_version": "" }), "from 1 to 64"),
         ] {
             let error = read(recipient.clone()).unwrap_err();
             assert!(error.contains(words), "{recipient}: {error}");

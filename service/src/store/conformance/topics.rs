@@ -221,7 +221,7 @@ pub(super) async fn what_nobody_takes_expires_in_words_and_cancelled_tasks_are_n
     let detail = store.task(begun[0].task.id).await.unwrap().unwrap();
     assert_eq!(detail.summary.state, TaskState::Done(Outcome::Expired));
     let reason = detail.results[0].result.reason.clone().unwrap().to_string();
-    for words in ["'cloud'", "'add'", "with sub", "1m"] {
+    for words in ["topic cloud", "function add", "has sub", "1m"] {
         assert!(reason.contains(words), "{reason}");
     }
     member(&store, 4, "add", 61_000).await;
