@@ -7,7 +7,8 @@
 
 use super::credit::LOOKAHEAD;
 use super::member::{Load, Member, MemberFacts, Offer, QueueReader};
-use super::view::{BoardView, MemberView, WhyNone};
+use super::view::{BoardView, MemberView};
+use crate::model::WhyNone;
 use clutch_common::id::EndpointId;
 use clutch_common::task::priority::Priority;
 use clutch_common::task::topic::CLOCK_MARGIN;

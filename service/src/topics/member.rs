@@ -1,7 +1,7 @@
 //! A member: what it can do, what it holds, and whether it is given work. Pure.
 
 use super::credit::{self, Rate};
-use super::view::WhyNone;
+use crate::model::WhyNone;
 use clutch_common::id::EndpointId;
 use clutch_common::task::BUILT_IN;
 use clutch_common::task::topic::CLOCK_TOLERANCE;

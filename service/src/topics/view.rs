@@ -1,12 +1,10 @@
 //! The members of topics as people see them. Pure.
 
-pub(crate) use crate::model::WhyNone;
+use crate::model::WhyNone;
 use clutch_common::id::EndpointId;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// A member, and how much work it has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MemberView {
     /// The endpoint's id.
     pub(crate) endpoint: EndpointId,
@@ -29,7 +27,7 @@ pub(crate) struct MemberView {
 }
 
 /// The members of all topics, by id.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BoardView {
     /// The members.
     pub(crate) members: Vec<MemberView>,
